@@ -1,0 +1,61 @@
+# make quickstart   set up .venv and run the first recipe
+# make test         run the tests
+# make lint         check style and types
+# make install      set up .venv for all of these, and run nothing
+# make clean        remove .venv, caches and builds (runs/ is kept)
+#
+# Any variable can be set on the command line, for example
+#   make quickstart TORCH=torch==2.14.1 TORCH_INDEX=https://your-index
+PYTHON ?= python3
+VENV ?= .venv
+# The build of torch to install, and the package index to take it from (empty: pip's own).
+TORCH ?= torch==2.13.0
+TORCH_INDEX ?=
+# Further arguments of `tinymem run` and of pytest.
+RUN_ARGS ?=
+TEST_ARGS ?=
+
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint $(VENV)/constraints.txt
+
+.PHONY: help quickstart test lint install clean FORCE
+
+help:
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
+
+quickstart: $(VENV)/report.stamp
+	$(BIN)/tinymem run recipes/quickstart.yaml $(RUN_ARGS)
+
+test: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest --timeout 600 $(TEST_ARGS)
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy tinymem
+
+install: $(VENV)/report.stamp $(VENV)/dev.stamp
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
+	find tinymem tests -type d -name __pycache__ -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; (3, 11) <= sys.version_info < (3, 14) or sys.exit("TinyMem needs Python 3.11 to 3.13 and $(PYTHON) is " + v + "; try: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+
+# TORCH alone decides the version of torch, so the constraints' line for torch is left out.
+$(VENV)/constraints.txt: constraints.txt | $(BIN)/python
+	sed '/^torch==/d' constraints.txt > $@
+
+# Rewritten only when TORCH or TORCH_INDEX differs from the last time.
+$(VENV)/torch.txt: FORCE | $(BIN)/python
+	@echo '$(TORCH) $(TORCH_INDEX)' | cmp -s - $@ || echo '$(TORCH) $(TORCH_INDEX)' > $@
+
+$(VENV)/torch.stamp: $(VENV)/torch.txt $(VENV)/constraints.txt
+	$(PIP_INSTALL) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) '$(TORCH)'
+	touch $@
+
+$(VENV)/%.stamp: pyproject.toml $(VENV)/torch.stamp
+	$(PIP_INSTALL) --editable '.[$*]'
+	touch $@
