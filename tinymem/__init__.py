@@ -1,0 +1,52 @@
+"""TinyMem: train small language models that memorise, and make them forget."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__version__ = "0.1.0"
+
+# Public name -> where it is defined. Imported on first use, so that `import tinymem` stays fast.
+_PUBLIC = {
+    "Recipe": "tinymem.recipe",
+    "load_recipe": "tinymem.recipe",
+    "parse_recipe": "tinymem.recipe",
+    "Corpus": "tinymem.data.corpus",
+    "load_corpus": "tinymem.data.corpus",
+    "save_corpus": "tinymem.data.corpus",
+    "make_corpus": "tinymem.data.build",
+    "Rows": "tinymem.data.rows",
+    "GPT": "tinymem.models.gpt2",
+    "GPTConfig": "tinymem.models.gpt2",
+    "load_checkpoint": "tinymem.models.checkpoint",
+    "save_checkpoint": "tinymem.models.checkpoint",
+    "Evaluator": "tinymem.evaluation.measure",
+    "train": "tinymem.training.loop",
+    "AblationConfig": "tinymem.mitigation.frame",
+    "MitigationData": "tinymem.mitigation.frame",
+    "Properties": "tinymem.mitigation.frame",
+    "Scores": "tinymem.mitigation.frame",
+    "scorer": "tinymem.mitigation.frame",
+    "editor": "tinymem.mitigation.frame",
+    "mitigate": "tinymem.mitigation.evaluator",
+    "subject_of_corpus": "tinymem.mitigation.evaluator",
+    "subject_of_rows": "tinymem.mitigation.evaluator",
+    "UserError": "tinymem.errors",
+    "load_plugin": "tinymem.registry",
+    "run": "tinymem.pipeline",
+    "open_run": "tinymem.pipeline",
+}
+
+__all__ = ["__version__", *sorted(_PUBLIC)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'tinymem' has no attribute '{name}'")
+    from importlib import import_module
+
+    return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,102 @@
+"""Progress of a stage with time left: a bar in a terminal, a line now and then in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+LOG_EVERY_SECONDS = 15.0
+
+
+class Bar(Protocol):
+    """One stage under way."""
+
+    def advance(self, steps: float = 1, note: str = "") -> None:
+        """Count finished steps; `note` is shown beside the bar."""
+
+    def expect(self, total: float) -> None:
+        """Say how many steps the stage has, where that was not known at its start."""
+
+
+class SilentBar:
+    """Shows nothing (the library's default)."""
+
+    def advance(self, steps: float = 1, note: str = "") -> None:
+        """Do nothing."""
+
+    def expect(self, total: float) -> None:
+        """Do nothing."""
+
+
+class _LogBar:
+    def __init__(self, name: str, total: float) -> None:
+        self.name, self.total, self.done = name, total, 0.0
+        self.started = self.last = time.monotonic()
+
+    def expect(self, total: float) -> None:
+        self.total = total
+
+    def advance(self, steps: float = 1, note: str = "") -> None:
+        self.done += steps
+        now = time.monotonic()
+        if now - self.last >= LOG_EVERY_SECONDS:
+            self.last = now
+            spent = now - self.started
+            left = spent * (self.total - self.done) / max(self.done, 1e-9)
+            print(f"{self.name}: {self.done / self.total:.0%}, {spent:.0f} s, {left:.0f} s left  {note}", file=sys.stderr, flush=True)
+
+
+class _RichBar:
+    def __init__(self, progress: object, task: object) -> None:
+        self._progress, self._task = progress, task
+
+    def expect(self, total: float) -> None:
+        self._progress.update(self._task, total=total)  # type: ignore[attr-defined]
+
+    def advance(self, steps: float = 1, note: str = "") -> None:
+        self._progress.update(self._task, advance=steps, note=note)  # type: ignore[attr-defined]
+
+
+class Progress:
+    """Makes the bar of each stage. `show=False` shows nothing."""
+
+    def __init__(self, *, show: bool = False) -> None:
+        self.show = show
+
+    def say(self, text: str) -> None:
+        """A line of its own, on standard error."""
+        if self.show:
+            print(text, file=sys.stderr, flush=True)
+
+    @contextmanager
+    def stage(self, name: str, total: float = 1) -> Iterator[Bar]:
+        """A bar for `total` steps."""
+        if not self.show:
+            yield SilentBar()
+        elif not sys.stderr.isatty():
+            yield _LogBar(name, total)
+        else:
+            with _rich_progress() as progress:
+                yield _RichBar(progress, progress.add_task(name, total=total, note=""))  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _rich_progress() -> Iterator[object]:
+    from rich.console import Console
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
+    columns = (
+        TextColumn("{task.description:<28}"),
+        BarColumn(bar_width=28),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", style="dim"),
+    )
+    with RichProgress(*columns, console=Console(stderr=True)) as progress:
+        yield progress

@@ -1,0 +1,99 @@
+"""A registry of named things that are imported only when used.
+
+Built-in methods are found by file name: dropping `my_method.py` into a scanned package registers `my-method`, without a table to edit.
+Users add theirs with `--plugin my_method.py` or through an entry point.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import pkgutil
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from tinymem.errors import UserError, did_you_mean
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Maps names to objects of one kind; `get` imports the module that defines the object if need be."""
+
+    def __init__(self, kind: str, *, packages: tuple[str, ...] = (), entry_points: str | None = None) -> None:
+        self.kind = kind
+        self._packages = packages
+        self._entry_points = entry_points
+        self._objects: dict[str, T] = {}
+        self._lazy: dict[str, Callable[[], object]] | None = None
+
+    def register(self, name: str, value: T) -> None:
+        """Add `value` under `name`.
+
+        Raises:
+            UserError: the name is taken by another object.
+        """
+        known = self._objects.get(name)
+        if known is not None and getattr(known, "origin", None) != getattr(value, "origin", None):
+            raise UserError(f"{self.kind} '{name}' is registered already; choose another name")
+        self._objects[name] = value
+
+    def names(self) -> list[str]:
+        """All registered names, sorted, without importing what is not imported yet."""
+        return sorted({*self._objects, *self._found()})
+
+    def get(self, name: str) -> T:
+        """The object of that name.
+
+        Raises:
+            UserError: no such name; the message suggests the closest.
+        """
+        if name not in self._objects:
+            load = self._found().get(name)
+            if load is None:
+                raise UserError(f"unknown {self.kind} '{name}'; {did_you_mean(name, self.names())}")
+            load()
+        if name not in self._objects:
+            raise UserError(f"expected the module of {self.kind} '{name}' to register it, but it did not; add the decorator")
+        return self._objects[name]
+
+    def _found(self) -> dict[str, Callable[[], object]]:
+        if self._lazy is None:
+            self._lazy = {}
+            for package in self._packages:
+                spec = importlib.util.find_spec(package)
+                for module in pkgutil.iter_modules(spec.submodule_search_locations if spec else None):
+                    if not module.name.startswith("_"):
+                        path = f"{package}.{module.name}"
+                        self._lazy[module.name.replace("_", "-")] = partial(importlib.import_module, path)
+            if self._entry_points:
+                for entry in importlib.metadata.entry_points(group=self._entry_points):
+                    self._lazy.setdefault(entry.name, entry.load)
+        return self._lazy
+
+
+def load_plugin(path: Path) -> None:
+    """Run a user's Python file so that it can register its methods.
+
+    Raises:
+        UserError: the file is missing or fails while it is read.
+    """
+    if not path.is_file():
+        raise UserError(f"expected a Python file for --plugin, found none at {path}; check the path")
+    name = f"tinymem_plugin_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"expected a .py file for --plugin, got {path}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except UserError:
+        raise
+    except Exception as error:
+        del sys.modules[name]
+        raise UserError(f"the plugin {path} failed while it was read: {type(error).__name__}: {error}") from error
