@@ -1,0 +1,56 @@
+"""Token rows as tensors, with the part of each row that a test of memorisation or an unlearner looks at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tinymem.data.math import Ids
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows [N, T] of token ids; row n is a prompt of `prompt[n]` tokens and a suffix that ends before `end[n]`."""
+
+    ids: Tensor
+    prompt: Tensor
+    end: Tensor
+
+    @staticmethod
+    def of(ids: Ids | Tensor, prompt: int | Tensor = 1, end: int | Tensor | None = None) -> Rows:
+        """Rows from an array; `prompt` and `end` (default: the row's last token) per row or for all."""
+        tensor = ids if isinstance(ids, Tensor) else torch.from_numpy(np.ascontiguousarray(ids, dtype=np.int64))
+        count, length = tensor.shape
+        return Rows(tensor.long(), _per_row(prompt, count), _per_row(length if end is None else end, count))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, index: Tensor) -> Rows:
+        """The chosen rows, in the order of `index`."""
+        return replace(self, ids=self.ids[index], prompt=self.prompt[index], end=self.end[index])
+
+    def to(self, device: torch.device | str) -> Rows:
+        """The same rows on another device."""
+        return replace(self, ids=self.ids.to(device), prompt=self.prompt.to(device), end=self.end.to(device))
+
+    def batches(self, size: int) -> list[Rows]:
+        """Consecutive pieces of at most `size` rows."""
+        return [self.take(index) for index in torch.arange(len(self), device=self.ids.device).split(size)]
+
+    def window(self) -> Tensor:
+        """Suffix tokens [N, T]: True from the end of the prompt to `end`."""
+        position = torch.arange(self.ids.shape[1], device=self.ids.device)[None, :]
+        return (position >= self.prompt[:, None]) & (position < self.end[:, None])
+
+
+def _per_row(value: int | Tensor, count: int) -> Tensor:
+    return value.long() if isinstance(value, Tensor) else torch.full((count,), value)
+
+
+def concatenate(parts: list[Rows]) -> Rows:
+    """Rows of several sets, one after the other."""
+    return Rows(torch.cat([p.ids for p in parts]), torch.cat([p.prompt for p in parts]), torch.cat([p.end for p in parts]))
