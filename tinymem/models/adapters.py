@@ -1,0 +1,133 @@
+"""One table that says where blocks, feed-forward layers and neurons are in each model family.
+
+A neuron is one coordinate of a feed-forward block's hidden vector after the non-linearity, that is one input of the block's
+out-projection; its value vector holds the weights it multiplies there (Chang et al., section 2). Hooking the *input of the
+out-projection* is one rule that also covers gated blocks (Llama).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tinymem.errors import UserError
+
+
+@dataclass(frozen=True)
+class Family:
+    """Attribute paths of a model class."""
+
+    blocks: str
+    mlp: str
+    out_projection: str
+    transposed: bool = False
+    """Whether the out-projection's weight is [neurons, embedding] (transformers' Conv1D) instead of [embedding, neurons]."""
+
+
+FAMILIES = {
+    "GPT": Family("transformer.h", "mlp", "mlp.c_proj"),
+    "GPT2LMHeadModel": Family("transformer.h", "mlp", "mlp.c_proj", transposed=True),
+    "GPTNeoXForCausalLM": Family("gpt_neox.layers", "mlp", "mlp.dense_4h_to_h"),
+    "GPTNeoForCausalLM": Family("transformer.h", "mlp", "mlp.c_proj"),
+    "LlamaForCausalLM": Family("model.layers", "mlp", "mlp.down_proj"),
+    "MistralForCausalLM": Family("model.layers", "mlp", "mlp.down_proj"),
+    "Qwen2ForCausalLM": Family("model.layers", "mlp", "mlp.down_proj"),
+}
+
+
+@dataclass(frozen=True)
+class NeuronLayer:
+    """The neurons of one block."""
+
+    index: int
+    module: nn.Module
+    weight_name: str
+    transposed: bool
+
+    @property
+    def weight(self) -> Tensor:
+        """The out-projection's weight as the model stores it."""
+        weight = self.module.weight
+        assert isinstance(weight, Tensor)
+        return weight
+
+    def values_FD(self) -> Tensor:
+        """Value vectors [neurons, embedding]: a view, so writing to it edits the model."""
+        return self.weight if self.transposed else self.weight.T
+
+    @property
+    def neurons(self) -> int:
+        """Neurons in this block."""
+        return self.values_FD().shape[0]
+
+
+def family_of(model: nn.Module) -> Family:
+    """The table's row for a model.
+
+    Raises:
+        UserError: a model class that the table does not hold.
+    """
+    name = type(model).__name__
+    if name not in FAMILIES:
+        raise UserError(f"expected one of the models {', '.join(FAMILIES)}, got {name}; add a row to tinymem.models.adapters.FAMILIES")
+    return FAMILIES[name]
+
+
+def neuron_layers(model: nn.Module) -> list[NeuronLayer]:
+    """The feed-forward neurons of each block, from bottom to top."""
+    family = family_of(model)
+    blocks = model.get_submodule(family.blocks)
+    prefix = family.blocks
+    return [
+        NeuronLayer(i, block.get_submodule(family.out_projection), f"{prefix}.{i}.{family.out_projection}.weight", family.transposed)
+        for i, block in enumerate(blocks.children())
+    ]
+
+
+def mlp_parameters(model: nn.Module, *, matrices_only: bool = False) -> dict[str, nn.Parameter]:
+    """Weights and biases of the feed-forward blocks by name: what weight-level unlearners may edit.
+
+    `matrices_only`: without the biases (Subnet and BalancedSubnet).
+    """
+    family = family_of(model)
+    found = {}
+    for i, block in enumerate(model.get_submodule(family.blocks).children()):
+        for name, parameter in block.get_submodule(family.mlp).named_parameters():
+            if not matrices_only or parameter.dim() == 2:
+                found[f"{family.blocks}.{i}.{family.mlp}.{name}"] = parameter
+    return found
+
+
+def layer_of(model: nn.Module, parameter_name: str) -> int:
+    """Block index of a parameter named as `mlp_parameters` names it."""
+    return int(parameter_name.removeprefix(family_of(model).blocks + ".").split(".", 1)[0])
+
+
+def logits(model: nn.Module, ids_BT: Tensor) -> Tensor:
+    """Next-token logits [B, T, V] of any causal language model."""
+    output = model(ids_BT)
+    return output if isinstance(output, Tensor) else output.logits
+
+
+@contextmanager
+def captured_neurons(model: nn.Module) -> Iterator[list[Tensor]]:
+    """Inside the context each forward pass fills the list with the neurons' activations [B, T, F], one entry a layer."""
+    layers = neuron_layers(model)
+    activations: list[Tensor] = [torch.empty(0)] * len(layers)
+
+    def keep(index: int) -> object:
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            activations[index] = inputs[0]
+
+        return layers[index].module.register_forward_pre_hook(hook)
+
+    handles = [keep(i) for i in range(len(layers))]
+    try:
+        yield activations
+    finally:
+        for handle in handles:
+            handle.remove()  # type: ignore[attr-defined]

@@ -1,0 +1,148 @@
+"""Checkpoints: a folder that plain `transformers` loads, plus `tinymem.json` with where the model comes from.
+
+`config.json`, `model.safetensors`, `tokenizer.json`, `tokenizer_config.json`, `tinymem.json`. No pickle is written or read.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from tinymem.data.math import BOS, EOS, PAD
+from tinymem.errors import UserError
+from tinymem.files import new_directory, read_json, write_bytes, write_json, write_text
+from tinymem.models.gpt2 import GPT, GPTConfig
+
+WEIGHTS, CONFIG, METADATA = "model.safetensors", "config.json", "tinymem.json"
+# transformers' GPT-2 keeps these as Conv1D, [in, out].
+TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
+# Options of GPT2Config that change the computation and that our GPT does not have.
+UNSUPPORTED = ("add_cross_attention", "scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded model and what its `tinymem.json` says (empty for a foreign folder)."""
+
+    model: nn.Module
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+def math_config(**sizes: Any) -> GPTConfig:
+    """GPTConfig of a math model: 14 tokens with their special ids."""
+    return GPTConfig(vocab_size=14, bos_token_id=BOS, eos_token_id=EOS, pad_token_id=PAD, **sizes)
+
+
+def save_checkpoint(model: nn.Module, directory: Path, *, metadata: dict[str, Any], tokenizer_files: dict[str, str]) -> None:
+    """Write a checkpoint folder; it appears whole or not at all."""
+    with new_directory(directory) as temporary:
+        if isinstance(model, GPT):
+            write_json(temporary / CONFIG, _hf_config(model.config))
+            tensors = {name: _flip(name, t.detach().cpu()).contiguous() for name, t in model.state_dict().items()}
+            write_bytes(temporary / WEIGHTS, save(tensors, metadata={"format": "pt"}))
+        else:
+            model.save_pretrained(temporary)  # type: ignore[operator]
+        for name, text in tokenizer_files.items():
+            write_text(temporary / name, text)
+        write_json(temporary / METADATA, metadata)
+
+
+def load_checkpoint(directory: Path, *, device: str = "cpu") -> Checkpoint:
+    """Load a checkpoint folder: ours, a GPT-2 that transformers wrote, or (through transformers) another known family.
+
+    Raises:
+        UserError: missing, truncated or damaged files, or an architecture or option that is not supported.
+    """
+    if not directory.is_dir():
+        raise UserError(f"expected a checkpoint folder at {directory}, found none; a run keeps its model in runs/<run>/checkpoint")
+    config = read_json(directory / CONFIG, "model configuration")
+    metadata = read_json(directory / METADATA) if (directory / METADATA).is_file() else {}
+    model = _load_gpt(directory, config) if config.get("model_type") == "gpt2" else _load_foreign(directory, config)
+    return Checkpoint(model.to(device).eval(), metadata)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file.
+
+    Raises:
+        UserError: the file is missing, truncated or not a safetensors file.
+    """
+    if not path.is_file():
+        raise UserError(f"expected weights at {path}, found none; copy the checkpoint again")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"expected a whole safetensors file at {path}, got a damaged one ({error}); copy the checkpoint again") from None
+
+
+def read_tokenizer_files(directory: Path) -> dict[str, str]:
+    """The tokenizer's files in a checkpoint folder, to write beside an edited model."""
+    names = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+    return {name: (directory / name).read_text(encoding="utf-8") for name in names if (directory / name).is_file()}
+
+
+def _flip(name: str, tensor: Tensor) -> Tensor:
+    return tensor.T if name.endswith(TRANSPOSED) else tensor
+
+
+def _hf_config(config: GPTConfig) -> dict[str, Any]:
+    return {
+        "model_type": "gpt2",
+        "architectures": ["GPT2LMHeadModel"],
+        **{f.name: getattr(config, f.name) for f in fields(config)},
+        "initializer_range": config.init_std,
+        "resid_pdrop": 0.0,
+        "embd_pdrop": 0.0,
+        "attn_pdrop": 0.0,
+        "tie_word_embeddings": True,
+        "use_cache": True,
+        "dtype": "float32",
+    }
+
+
+def _load_gpt(directory: Path, config: dict[str, Any]) -> GPT:
+    for option in UNSUPPORTED:
+        if config.get(option):
+            raise UserError(f"expected a GPT-2 without '{option}', got one with it in {directory / CONFIG}; this option is not supported")
+    known = {f.name for f in fields(GPTConfig)}
+    model = GPT(GPTConfig(**{key: value for key, value in config.items() if key in known}))
+    tensors = {n if n.startswith("transformer.") else f"transformer.{n}": t for n, t in read_tensors(directory / WEIGHTS).items()}
+    expected = model.state_dict()
+    missing = [n for n in expected if n not in tensors]
+    if missing:
+        raise UserError(
+            f"expected a GPT-2 of {model.config.n_layer} layers in {directory}, found no tensor '{missing[0]}'; wrong config.json?"
+        )
+    loaded = {n: _flip(n, tensors[n]) for n in expected}
+    for name, tensor in loaded.items():
+        if tensor.shape != expected[name].shape:
+            raise UserError(f"expected '{name}' of shape {list(expected[name].shape)}, got {list(tensor.shape)}; wrong config.json?")
+    model.load_state_dict({n: t.to(torch.float32) for n, t in loaded.items()})
+    return model
+
+
+def _load_foreign(directory: Path, config: dict[str, Any]) -> nn.Module:
+    from tinymem.models.adapters import FAMILIES, family_of
+
+    names = config.get("architectures") or [config.get("model_type")]
+    if names[0] not in FAMILIES:
+        raise UserError(
+            f"expected a checkpoint of {', '.join(FAMILIES)}, got {names[0]} in {directory}; this architecture is not supported"
+        )
+    try:
+        from transformers import AutoModelForCausalLM
+    except ImportError:
+        raise UserError(f"{names[0]} is loaded through transformers, which is not installed; try: pip install 'tinymem[hf]'") from None
+    try:
+        model: nn.Module = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+    except (OSError, ValueError, RuntimeError, SafetensorError, json.JSONDecodeError) as error:
+        raise UserError(f"transformers could not load {directory}: {' '.join(str(error).split())[:200]}") from None
+    family_of(model)
+    return model

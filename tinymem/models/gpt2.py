@@ -1,0 +1,157 @@
+"""GPT-2, written for speed and plain reading.
+
+Pre-norm decoder with learned positions, ReLU feed-forward blocks (paper, appendix A.1; GPT-2 itself uses GELU) and tied input and
+output embeddings. Parameter names are those of Hugging Face `GPT2LMHeadModel`, so a checkpoint needs no renaming; linear weights are
+stored [out, in] here and [in, out] on disk (`models/checkpoint.py` transposes them).
+
+Shape suffixes: B rows, T tokens, D embedding, F feed-forward neurons, V vocabulary, H heads, K head width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tinymem.errors import UserError
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "gelu_new": partial(F.gelu, approximate="tanh"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GPTConfig:
+    """Sizes of a model. The defaults are the paper's 4-layer math model (814,336 parameters)."""
+
+    vocab_size: int = 14
+    n_positions: int = 150
+    n_layer: int = 4
+    n_head: int = 4
+    n_embd: int = 128
+    n_inner: int | None = None
+    activation_function: str = "relu"
+    layer_norm_epsilon: float = 1e-5
+    initializer_range: float | None = None
+    bos_token_id: int | None = None
+    eos_token_id: int | None = None
+    pad_token_id: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.n_embd % self.n_head:
+            raise UserError(
+                f"expected model.n_embd to be a multiple of model.n_head, got {self.n_embd} and {self.n_head}; "
+                f"try n_embd={self.n_head * math.ceil(self.n_embd / self.n_head)}"
+            )
+        if self.activation_function not in ACTIVATIONS:
+            raise UserError(f"expected model.activation_function to be one of {', '.join(ACTIVATIONS)}, got '{self.activation_function}'")
+
+    @property
+    def d_ff(self) -> int:
+        """Neurons of one feed-forward block."""
+        return self.n_inner or 4 * self.n_embd
+
+    @property
+    def init_std(self) -> float:
+        """Standard deviation of fresh weights: 0.8 / sqrt(n_embd) unless given."""
+        return self.initializer_range or 0.8 / math.sqrt(self.n_embd)
+
+
+class Attention(nn.Module):
+    """Causal multi-head self-attention."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.n_head = config.n_head
+        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd)
+        self.c_proj = nn.Linear(config.n_embd, config.n_embd)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        B, T, D = x_BTD.shape
+        qkv_3BHTK = self.c_attn(x_BTD).view(B, T, 3, self.n_head, D // self.n_head).permute(2, 0, 3, 1, 4)
+        y_BHTK = F.scaled_dot_product_attention(qkv_3BHTK[0], qkv_3BHTK[1], qkv_3BHTK[2], is_causal=True)
+        return self.c_proj(y_BHTK.transpose(1, 2).reshape(B, T, D))
+
+
+class MLP(nn.Module):
+    """Feed-forward block; its F hidden units are the "neurons" that neuron-level unlearners score."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.c_fc = nn.Linear(config.n_embd, config.d_ff)
+        self.c_proj = nn.Linear(config.d_ff, config.n_embd)
+        self.act = ACTIVATIONS[config.activation_function]
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        return self.c_proj(self.act(self.c_fc(x_BTD)))
+
+
+class Block(nn.Module):
+    """One transformer layer: attention, then feed-forward, each added to the residual stream."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
+        self.attn = Attention(config)
+        self.ln_2 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
+        self.mlp = MLP(config)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        x_BTD = x_BTD + self.attn(self.ln_1(x_BTD))
+        return x_BTD + self.mlp(self.ln_2(x_BTD))
+
+
+class Transformer(nn.Module):
+    """Embeddings, blocks and the final norm; returns hidden states [B, T, D]."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
+        self.wpe = nn.Embedding(config.n_positions, config.n_embd)
+        self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
+
+    def forward(self, ids_BT: Tensor) -> Tensor:
+        T = ids_BT.shape[1]
+        if self.wpe.num_embeddings < T:
+            raise UserError(f"expected rows of at most {self.wpe.num_embeddings} tokens (model.n_positions), got {T}; cut the rows")
+        x_BTD = self.wte(ids_BT) + self.wpe.weight[:T]
+        for block in self.h:
+            x_BTD = block(x_BTD)
+        return self.ln_f(x_BTD)
+
+
+class GPT(nn.Module):
+    """GPT-2 with a tied language-model head. Maps token ids [B, T] to logits [B, T, V]."""
+
+    def __init__(self, config: GPTConfig, *, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        # Fresh weights come from a generator of their own: building a model neither reads nor moves the global random state.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.transformer = Transformer(config)
+            self._initialise()
+
+    def _initialise(self) -> None:
+        std = self.config.init_std
+        residual_std = std / math.sqrt(2 * self.config.n_layer)  # GPT-2: keeps the residual stream's variance level with depth
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+            elif parameter.dim() == 2:
+                nn.init.normal_(parameter, std=residual_std if name.endswith("c_proj.weight") else std)
+
+    def forward(self, ids_BT: Tensor) -> Tensor:
+        return F.linear(self.transformer(ids_BT), self.transformer.wte.weight)
+
+    def parameter_count(self) -> int:
+        """Trainable parameters; the tied head counts once."""
+        return sum(p.numel() for p in self.parameters())
