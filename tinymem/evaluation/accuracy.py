@@ -1,0 +1,45 @@
+"""Token accuracy: the share of scored tokens that are the arg-max, given the true tokens before them.
+
+Protocol `paper`: from the end of the first number to EOS, no padding. Protocol `reference`: all positions after the first, padding
+included. The ceiling is the share of scored tokens that the prefix determines; a model may pass it by good guesses.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tinymem.data.corpus import Corpus
+from tinymem.data.math import Ids, first_number_end
+from tinymem.evaluation.counts import Share
+from tinymem.recipe import Protocol
+
+
+def scored_tokens(ids_NT: Ids, pad: int, protocol: Protocol) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+    """Tokens [N, T] that accuracy and perplexity are taken over."""
+    position = np.arange(ids_NT.shape[1])[None, :]
+    if protocol == "reference":
+        return np.broadcast_to(position >= 1, ids_NT.shape)
+    return (position >= first_number_end(ids_NT)[:, None]) & (ids_NT != pad)
+
+
+def count_correct(logits_BTV: Tensor, ids_BT: Tensor, scored_BT: Tensor) -> Tensor:
+    """Number of scored tokens that are the arg-max of the logits before them."""
+    right_BT = logits_BTV[:, :-1].argmax(-1) == ids_BT[:, 1:]
+    return (right_BT & scored_BT[:, 1:]).sum()
+
+
+def accuracy_ceiling(corpus: Corpus, protocol: Protocol) -> Share:
+    """Share of the scored test tokens that the tokens before them determine."""
+    determined = scored = 0
+    for name, ids in corpus.tests.items():
+        mask = scored_tokens(ids, corpus.pad, protocol)
+        determined += int((corpus.determined[name] & mask).sum())
+        scored += int(mask.sum())
+    return Share(determined, scored)
+
+
+def as_mask(flags: np.ndarray[tuple[int, ...], np.dtype[np.bool_]], device: torch.device) -> Tensor:
+    """A NumPy mask as a tensor on `device`."""
+    return torch.from_numpy(np.ascontiguousarray(flags)).to(device)

@@ -1,0 +1,22 @@
+"""Metrics as sums and counts, divided once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Share:
+    """`count` of `rows`; a share of nothing is None."""
+
+    count: int
+    rows: int
+
+    @property
+    def share(self) -> float | None:
+        """In [0, 1]."""
+        return self.count / self.rows if self.rows else None
+
+    def as_dict(self) -> dict[str, float | int | None]:
+        """For JSON."""
+        return {"share": self.share, "count": self.count, "rows": self.rows}

@@ -1,0 +1,22 @@
+"""Perplexity: exp of the token-weighted mean loss in nats (lower is better, at least 1)."""
+
+from __future__ import annotations
+
+import math
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def loss_sum(logits_BTV: Tensor, ids_BT: Tensor, scored_BT: Tensor) -> Tensor:
+    """Summed cross-entropy of the scored tokens, in nats, float64."""
+    losses_BT = F.cross_entropy(logits_BTV[:, :-1].float().transpose(1, 2), ids_BT[:, 1:], reduction="none")
+    return (losses_BT.double() * scored_BT[:, 1:]).sum()
+
+
+def perplexity(total_loss: float, tokens: int) -> float | None:
+    """exp(total / tokens); None for no tokens, infinity where that overflows."""
+    if not tokens:
+        return None
+    mean = total_loss / tokens
+    return math.exp(mean) if mean < 700 else math.inf

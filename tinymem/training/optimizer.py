@@ -1,0 +1,42 @@
+"""AdamW as the paper trains with it, its learning-rate schedules, and its state as plain tensors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from tinymem.recipe import Training
+
+FINAL_RATE = 0.05
+
+
+def make_optimizer(parameters: Iterable[torch.nn.Parameter], config: Training) -> torch.optim.AdamW:
+    """AdamW with weight decay on all parameters (the paper's "L2")."""
+    return torch.optim.AdamW(parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay, fused=True)
+
+
+def learning_rate(config: Training, step: int, total_steps: int) -> float:
+    """Rate of step `step` (from 0): constant, or warm-up and half a cosine down to 5 % of the peak."""
+    warm = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
+    if config.schedule == "constant":
+        return config.learning_rate * warm
+    cosine = 0.5 * (1 + math.cos(math.pi * step / max(1, total_steps)))
+    return config.learning_rate * warm * (FINAL_RATE + (1 - FINAL_RATE) * cosine)
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """State of every parameter under the key `<index>.<name>`."""
+    state = optimizer.state_dict()["state"]
+    return {f"{i}.{name}": value for i, values in state.items() for name, value in values.items()}
+
+
+def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Put back what `optimizer_tensors` gave; hyper-parameters stay those of `optimizer`."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
