@@ -1,0 +1,161 @@
+"""`tinymem mitigate` and `tinymem evaluate`: one checkpoint, on its own corpus or on any rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tinymem.data.corpus import Corpus, load_corpus
+from tinymem.data.rows import Rows
+from tinymem.data.rows_file import read_rows
+from tinymem.device import describe_device, resolve_device
+from tinymem.errors import UserError
+from tinymem.evaluation.measure import Evaluator
+from tinymem.files import content_id, file_sha256
+from tinymem.mitigation.evaluator import Row, Subject, mitigate, row_id, subject_of_corpus, subject_of_rows
+from tinymem.mitigation.frame import UNLEARNERS, parse_config
+from tinymem.models.checkpoint import METADATA, WEIGHTS, Checkpoint, load_checkpoint, read_tokenizer_files, save_checkpoint
+from tinymem.recipe import Recipe, parse_recipe
+
+DEFAULT_WINDOW = 50
+
+
+def mitigate_checkpoint(
+    checkpoint: Path,
+    method: str,
+    options: dict[str, Any],
+    *,
+    out: Path | None = None,
+    forget: Path | None = None,
+    retain: Path | None = None,
+    prompt: int | None = None,
+    match: int | None = None,
+    seed: int | None = None,
+    device: str = "auto",
+) -> list[Row]:
+    """Run one method on a checkpoint and write the edited checkpoint to `out`.
+
+    Raises:
+        UserError: bad input; also whatever the method itself refused or failed with.
+    """
+    unlearner = UNLEARNERS.get(method)
+    config = parse_config(unlearner, options)
+    device = resolve_device(device)
+    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"expected a new folder for --out, {out} exists; name another or remove it")
+    loaded = load_checkpoint(checkpoint, device=device)
+    identity = {
+        "run": str(checkpoint),
+        "model_id": file_sha256(checkpoint / WEIGHTS)[:16] if (checkpoint / WEIGHTS).is_file() else checkpoint.name,
+        "corpus_sha256": loaded.metadata.get("corpus_sha256"),
+        "device_type": device,
+        "device": describe_device(device),
+    }
+    if forget or retain:
+        subject = _subject_of_files(loaded, checkpoint, forget, retain, prompt, match, seed or 0, identity)
+    else:
+        subject = _subject_of_own_corpus(loaded, checkpoint, prompt, match, seed, identity)
+    row = row_id(subject.identity, unlearner, config, content_id([str(forget), prompt, match]))
+    outcome = mitigate(subject, method, options, row=row)
+    if outcome.model is None:
+        assert outcome.error is not None
+        raise outcome.error
+    if out is not None:
+        metadata = {**loaded.metadata, "edited_from": identity["model_id"], "mitigation": outcome.rows}
+        save_checkpoint(outcome.model, out, metadata=metadata, tokenizer_files=read_tokenizer_files(checkpoint))
+    return outcome.rows
+
+
+def evaluate_checkpoint(
+    checkpoint: Path, *, prompt: int | None = None, match: int | None = None, protocol: str | None = None, device: str = "auto"
+) -> dict[str, Any]:
+    """Measure a checkpoint on its own corpus."""
+    device = resolve_device(device)
+    loaded = load_checkpoint(checkpoint, device=device)
+    recipe, corpus = _own_corpus(loaded, checkpoint)
+    recipe = _with_window(recipe, prompt, match)
+    if protocol is not None:
+        recipe = parse_recipe({**recipe.model_dump(mode="json"), "protocol": protocol})
+    evaluator = Evaluator.of_corpus(corpus, recipe.evaluation, recipe.protocol, device=device)
+    measured = evaluator.measure(loaded.model)
+    return {
+        "checkpoint": str(checkpoint),
+        "protocol": recipe.protocol,
+        "prompt": recipe.evaluation.prompt,
+        "match": recipe.evaluation.match,
+        "memorised": {kind: measured.memorised(kind).as_dict() for kind in measured.elicited},
+        "accuracy": measured.accuracy.share,
+        "accuracy_ceiling": evaluator.ceiling.share if evaluator.ceiling else None,
+        "accuracy_by_task": {task: share.share for task, share in measured.accuracy_by_task.items()},
+        "perplexity": measured.perplexity,
+        "device": describe_device(device),
+    }
+
+
+def _own_corpus(loaded: Checkpoint, checkpoint: Path) -> tuple[Recipe, Corpus]:
+    """The recipe and corpus of a checkpoint: the corpus beside it, or generated anew from the recipe."""
+    if "recipe" not in loaded.metadata:
+        raise UserError(f"{checkpoint} has no {METADATA} with its recipe; say which rows to use with --forget and --retain")
+    recipe = parse_recipe(loaded.metadata["recipe"])
+    beside = checkpoint.resolve().parent / "corpus"
+    if (beside / "corpus.json").is_file():
+        corpus = load_corpus(beside)
+    else:
+        from tinymem.data.build import make_corpus
+
+        corpus = make_corpus(recipe)
+    expected = loaded.metadata.get("corpus_sha256")
+    if corpus.sha256() != expected:
+        raise UserError(f"expected the corpus that {checkpoint} was trained on ({str(expected)[:12]}), got {corpus.sha256()[:12]}")
+    return recipe, corpus
+
+
+def _with_window(recipe: Recipe, prompt: int | None, match: int | None) -> Recipe:
+    window = {k: v for k, v in (("prompt", prompt), ("match", match)) if v is not None}
+    values = recipe.model_dump(mode="json")
+    return parse_recipe({**values, "evaluation": {**values["evaluation"], **window}})
+
+
+def _subject_of_own_corpus(
+    loaded: Checkpoint, checkpoint: Path, prompt: int | None, match: int | None, seed: int | None, identity: Row
+) -> Subject:
+    from tinymem.training.state import load_state
+
+    recipe, corpus = _own_corpus(loaded, checkpoint)
+    recipe = _with_window(recipe, prompt, match)
+    if seed is not None:  # after the corpus: this seed is the mitigation's
+        recipe = recipe.model_copy(update={"seed": seed})
+    state = load_state(checkpoint.resolve().parent / "training" / "state")
+    optimizer = state.optimizer if state and "mitigation" not in loaded.metadata else {}
+    return subject_of_corpus(loaded.model, corpus, recipe, identity=identity, optimizer_state=optimizer)
+
+
+def _subject_of_files(
+    loaded: Checkpoint,
+    checkpoint: Path,
+    forget: Path | None,
+    retain: Path | None,
+    prompt: int | None,
+    match: int | None,
+    seed: int,
+    identity: Row,
+) -> Subject:
+    if forget is None or retain is None:
+        raise UserError("expected both --forget and --retain, got one of them; the retain rows say what must not be lost")
+    prompt = prompt or DEFAULT_WINDOW
+    forget_ids, retain_ids = read_rows(forget, checkpoint), read_rows(retain, checkpoint)
+    end = min(prompt + (match or DEFAULT_WINDOW), forget_ids.shape[1])
+    if prompt >= forget_ids.shape[1]:
+        raise UserError(f"expected rows longer than the prompt of {prompt} tokens in {forget}, got {forget_ids.shape[1]}; lower --prompt")
+    _check_vocabulary(loaded, forget_ids, forget)
+    _check_vocabulary(loaded, retain_ids, retain)
+    return subject_of_rows(loaded.model, Rows.of(forget_ids, prompt, end), Rows.of(retain_ids), seed=seed, identity=identity)
+
+
+def _check_vocabulary(loaded: Checkpoint, ids: torch.Tensor, path: Path) -> None:
+    size = next(p for n, p in loaded.model.named_parameters() if p.dim() == 2).shape[0]  # the token embedding comes first
+    low, high = int(ids.min()), int(ids.max())
+    if low < 0 or high >= size:
+        raise UserError(f"expected token ids from 0 to {size - 1} in {path}, got {low if low < 0 else high}; is it another tokenizer's?")

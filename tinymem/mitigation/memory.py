@@ -1,0 +1,53 @@
+"""Seconds and peak memory of a piece of work."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+MEBIBYTE = 1024**2
+
+
+@dataclass
+class Cost:
+    """Filled when the work ends."""
+
+    seconds: float = 0.0
+    peak_mb: float = 0.0
+
+
+@contextmanager
+def measured(device: torch.device) -> Iterator[Cost]:
+    """Time the body, and its peak memory in MiB: allocated on a GPU, resident set of the process on a CPU."""
+    cost = Cost()
+    cuda = device.type == "cuda"
+    if cuda:
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        _reset_peak_resident()
+    started = time.perf_counter()
+    yield cost
+    if cuda:
+        torch.cuda.synchronize(device)
+    cost.seconds = time.perf_counter() - started
+    cost.peak_mb = torch.cuda.max_memory_allocated(device) / MEBIBYTE if cuda else _peak_resident()
+
+
+def _reset_peak_resident() -> None:
+    with suppress(OSError):  # Linux: 5 resets the high-water mark of this process
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak_resident() -> float:
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # of the whole life of the process

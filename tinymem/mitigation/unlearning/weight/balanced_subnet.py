@@ -1,0 +1,102 @@
+"""BalancedSubnet: learn which weights to drop so that memorised rows are lost and all others kept.
+
+Idea: a mask trained on two objectives at once tells the weights that only memorised rows use from those that the task needs.
+Formula: minimise over the scores -(1 - w) * mean loss of the forget rows + w * mean loss of the retain rows, where the model runs without
+    the K weights of each matrix that have the highest |score|; straight-through gradient (see `_learned_mask`).
+Source: TinyMem paper, section 3.3, Algorithm 6. As in the published code the classes are averaged apart; `average: row` is the
+    algorithm's plain product of row losses and weights. The published code drops the lowest |scores| (`drop: lowest`) and draws
+    batches from the shuffled union (`sampler: shuffled`), most of which then hold no memorised row.
+Cost: epochs * (retain + forget rows) forward and backward passes, and a top-K of each matrix a step.
+Options: ratio, of, scope (per matrix), epochs, loss_weight w, sampler, average, drop, learning_rate, momentum, weight_decay, batch_size.
+    `sampler: balanced` fills half of each batch with forget rows; an epoch is then one pass over the retain rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from tinymem.data.rows import concatenate
+from tinymem.errors import UserError
+from tinymem.mitigation.frame import Grid, MitigationData, Properties, editor
+from tinymem.mitigation.losses import row_losses
+from tinymem.mitigation.unlearning.weight._learned_mask import LearnedMask, LearnedMaskConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class BalancedSubnetConfig(LearnedMaskConfig):
+    """Options of BalancedSubnet. The grid is that of the paper's A.3.5.
+
+    Attributes:
+        loss_weight: w in [0, 1], the weight of the retain rows.
+        sampler: `shuffled` (Algorithm 6) or `balanced` (half of each batch are forget rows).
+        average: over each `class` apart, or over each `row` of the batch.
+    """
+
+    loss_weight: float = 0.9
+    sampler: Literal["shuffled", "balanced"] = "shuffled"
+    average: Literal["class", "row"] = "class"
+
+    grid: ClassVar[Grid] = {
+        "ratio": (0.00001, 0.0001, 0.001, 0.01, 0.05, 0.1, 0.25, 0.3),
+        "epochs": (1, 10, 20),
+        "loss_weight": (0.9, 0.7, 0.5),
+    }
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.loss_weight <= 1:
+            raise UserError(f"expected loss_weight in [0, 1], got {self.loss_weight:g}")
+
+
+@editor(
+    "balanced-subnet",
+    config=BalancedSubnetConfig,
+    properties=Properties(unit="weight", order="first", layer_wise=True, criterion="optimisation", dual_objective=True),
+)
+def balanced_subnet(model: nn.Module, data: MitigationData, config: BalancedSubnetConfig) -> nn.Module:
+    """The model without the weights that the trained mask drops."""
+    generator = data.generator()
+    mask = LearnedMask(model, config, generator)
+    rows = concatenate([data.forget, data.retain])
+    forget_N = torch.arange(len(rows), device=rows.ids.device) < len(data.forget)
+    data.bar.expect(config.epochs * _steps_per_epoch(len(data.forget), len(data.retain), config))
+    for index in _batches(len(data.forget), len(data.retain), config, generator):
+        index = index.to(rows.ids.device)
+        losses_B = row_losses(mask.masked(), rows.take(index))
+        mask.step(balanced_objective(losses_B, forget_N[index], config))
+        data.bar.advance(1)
+    return mask.edited()
+
+
+def balanced_objective(losses_B: Tensor, forget_B: Tensor, config: BalancedSubnetConfig) -> Tensor:
+    """What a step lowers; a class that the batch lacks adds nothing."""
+    w = config.loss_weight
+    if config.average == "row":
+        return (torch.where(forget_B, -(1 - w), w) * losses_B).mean()
+    forget_mean = (losses_B * forget_B).sum() / forget_B.sum().clamp(min=1)
+    retain_mean = (losses_B * ~forget_B).sum() / (~forget_B).sum().clamp(min=1)
+    return w * retain_mean - (1 - w) * forget_mean
+
+
+def _steps_per_epoch(forget: int, retain: int, config: BalancedSubnetConfig) -> int:
+    if config.sampler == "shuffled":
+        return -(-(forget + retain) // config.batch_size)
+    return -(-retain // max(1, config.batch_size // 2))
+
+
+def _batches(forget: int, retain: int, config: BalancedSubnetConfig, generator: torch.Generator) -> Iterator[Tensor]:
+    """Row indices of each batch: forget rows come first in the union."""
+    for _ in range(config.epochs):
+        if config.sampler == "shuffled":
+            yield from torch.randperm(forget + retain, generator=generator).split(config.batch_size)
+            continue
+        half = max(1, config.batch_size // 2)
+        order = torch.randperm(forget, generator=generator)
+        for k, kept in enumerate((forget + torch.randperm(retain, generator=generator)).split(half)):
+            seen = order[torch.arange(k * half, k * half + min(half, forget)) % forget]
+            yield torch.cat([seen, kept])

@@ -1,0 +1,159 @@
+"""What every registered method must hold, for our tests and for those of users' own methods.
+
+Each check runs a method on a tiny random model of one family and raises AssertionError with the reason. See `tinymem new-method`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tinymem.data.rows import Rows
+from tinymem.errors import UserError
+from tinymem.mitigation.evaluator import change
+from tinymem.mitigation.frame import UNLEARNERS, MitigationData, Refused, Unlearner, apply, group_counts, select
+from tinymem.models.adapters import logits, mlp_parameters, neuron_layers
+from tinymem.models.gpt2 import GPT, GPTConfig
+
+FAMILIES = ("gpt", "gpt2", "gpt-neox", "llama")
+VOCABULARY, LENGTH = 17, 12
+
+
+def tiny_model(family: str) -> nn.Module:
+    """A random model of 2 layers; families other than `gpt` need transformers."""
+    if family == "gpt":
+        return GPT(GPTConfig(vocab_size=VOCABULARY, n_positions=LENGTH, n_layer=2, n_embd=16, n_head=2), seed=1).eval()
+    import transformers as hf
+
+    common: dict[str, Any] = {"vocab_size": VOCABULARY, "bos_token_id": 0, "eos_token_id": 1}
+    sizes: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        if family == "gpt2":
+            config: Any = hf.GPT2Config(n_positions=LENGTH, n_embd=16, n_layer=2, n_head=2, **common)
+        elif family == "gpt-neox":
+            config = hf.GPTNeoXConfig(max_position_embeddings=LENGTH, **sizes, **common)
+        elif family == "llama":
+            config = hf.LlamaConfig(max_position_embeddings=LENGTH, num_key_value_heads=2, **sizes, **common)
+        else:
+            raise UserError(f"expected a family of {', '.join(FAMILIES)}, got '{family}'")
+        model: nn.Module = hf.AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    return model.eval()
+
+
+def tiny_case(family: str) -> tuple[nn.Module, MitigationData]:
+    """A tiny model with 6 rows to forget, 10 to keep and clean twins of the former."""
+    generator = torch.Generator().manual_seed(2)
+    ids = torch.randint(2, VOCABULARY, (22, LENGTH), generator=generator)
+    data = MitigationData(forget=Rows.of(ids[:6], prompt=5), retain=Rows.of(ids[6:16], prompt=5), twins=Rows.of(ids[16:], prompt=5), seed=3)
+    return tiny_model(family), data
+
+
+def config_of(method: Unlearner, **options: Any) -> Any:
+    """A method's defaults with those of `options` that it knows."""
+    known = {f.name for f in fields(method.config)}
+    return replace(method.config(), **{k: v for k, v in options.items() if k in known})
+
+
+def input_untouched(method: Unlearner, family: str) -> None:
+    """The input model keeps its weights, gradients, flags, mode and hooks."""
+    model, data = tiny_case(family)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    apply(method, model, data, config_of(method, ratio=0.25, epochs=1))
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items()), "the input model's weights changed"
+    assert all(p.grad is None for p in model.parameters()), "gradients were left in the input model"
+    assert all(p.requires_grad for p in model.parameters()), "requires_grad of the input model changed"
+    assert not model.training, "the input model was put in training mode"
+    assert not any(m._forward_pre_hooks or m._forward_hooks for m in model.modules()), "hooks were left in the input model"
+
+
+def same_seed_same_edit(method: Unlearner, family: str) -> None:
+    """Two runs with one seed give the same weights, whatever the global random state."""
+    model, data = tiny_case(family)
+    config = config_of(method, ratio=0.25, epochs=1)
+    torch.manual_seed(0)
+    first = apply(method, model, data, config).state_dict()
+    torch.manual_seed(1)
+    second = apply(method, model, data, config).state_dict()
+    assert all(torch.equal(v, second[k]) for k, v in first.items()), "the same seed gave two edits"
+
+
+def zero_is_control(method: Unlearner, family: str) -> None:
+    """Ratio 0 (or no epochs) changes nothing."""
+    model, data = tiny_case(family)
+    names = {f.name for f in fields(method.config)}
+    if "ratio" not in names and "epochs" not in names:
+        return
+    off: dict[str, Any] = {"ratio": 0.0} if "ratio" in names else {"epochs": 0}
+    assert change(model, apply(method, model, data, config_of(method, **off)))[0] == 0, f"{off} changed the model"
+
+
+def exact_count(method: Unlearner, family: str) -> None:
+    """A method with a ratio changes exactly that share of its unit, in the feed-forward blocks only."""
+    model, data = tiny_case(family)
+    with torch.no_grad():  # no weight is zero already, so that each choice shows as a change
+        for parameter in model.parameters():
+            parameter[parameter == 0] = 1e-3
+    config = config_of(method, ratio=0.25, epochs=1)
+    if "ratio" not in {f.name for f in fields(method.config)}:
+        return
+    edited = apply(method, model, data, config)
+    changed = _changed(model, edited)
+    expected, per_unit = _expected(method, model, data, config)
+    assert sum(int(m.sum()) for m in changed.values()) == expected * per_unit, "the number of edited parameters is not the ratio's"
+    foreign = [name for name, m in changed.items() if m.any() and name not in mlp_parameters(model)]
+    assert not foreign, f"edited outside the feed-forward blocks: {foreign}"
+    assert all(not edited.get_parameter(name)[m].any() for name, m in changed.items()), "edited weights are not zero"
+
+
+def tiny_ratio_refused(method: Unlearner, family: str) -> None:
+    """A positive ratio that rounds to nothing is refused, with the smallest that acts."""
+    if "ratio" not in {f.name for f in fields(method.config)}:
+        return
+    model, data = tiny_case(family)
+    try:
+        apply(method, model, data, config_of(method, ratio=1e-9, epochs=1))
+    except Refused as error:
+        assert "smallest" in str(error)
+    else:
+        raise AssertionError("ratio 1e-9 was not refused")
+
+
+def edit_computes(method: Unlearner, family: str) -> None:
+    """The edited model is of the same class, in evaluation mode, and gives finite logits."""
+    model, data = tiny_case(family)
+    edited = apply(method, model, data, config_of(method, ratio=0.25, epochs=1))
+    assert type(edited) is type(model) and edited is not model
+    assert not edited.training, "the edited model is in training mode"
+    with torch.no_grad():
+        assert torch.isfinite(logits(edited, data.forget.ids)).all(), "the edited model gives NaN or infinity"
+
+
+CHECKS: dict[str, Callable[[Unlearner, str], None]] = {
+    f.__name__: f for f in (input_untouched, same_seed_same_edit, zero_is_control, exact_count, tiny_ratio_refused, edit_computes)
+}
+
+
+def check(name: str, method: str, family: str) -> None:
+    """Run one check of `CHECKS` on a registered method."""
+    CHECKS[name](UNLEARNERS.get(method), family)
+
+
+def _changed(model: nn.Module, edited: nn.Module) -> dict[str, Tensor]:
+    return {name: p.detach() != edited.get_parameter(name).detach() for name, p in model.named_parameters()}
+
+
+def _expected(method: Unlearner, model: nn.Module, data: MitigationData, config: Any) -> tuple[int, int]:
+    """Units that the ratio asks for, and parameters that change with each."""
+    if method.properties.unit == "neuron":
+        layers = neuron_layers(model)
+        counts = group_counts(model, {layer.weight_name: layer.neurons for layer in layers}, config)
+        return sum(count for _, count in counts), layers[0].values_FD().shape[1]
+    if method.kind == "score":
+        return select(model, method.function(model, data, config), config).count(), 1
+    sizes = {name: p.numel() for name, p in mlp_parameters(model, matrices_only=True).items()}
+    return sum(count for _, count in group_counts(model, sizes, config)), 1
