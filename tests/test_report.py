@@ -1,0 +1,447 @@
+"""Reports: every format from a fake run, the broken folders that users meet, and a page that stands alone."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from rich.console import Console
+
+from tinymem.errors import UserError
+from tinymem.report.cells import labels
+from tinymem.report.figures import change_scatter, changes
+from tinymem.report.page import write_html
+from tinymem.report.rows import RunRecord, load_run
+from tinymem.report.tables import print_table, to_csv, to_json, to_markdown
+
+RECIPE: dict[str, Any] = {
+    "name": "quickstart",
+    "seed": 0,
+    "protocol": "paper",
+    "data": {
+        "kind": "math",
+        "family": "additive",
+        "primary": 7,
+        "auxiliary": [2, 3, 4, 5],
+        "size": 3000,
+        "primary_size": 20000,
+        "test_rows": 1000,
+        "numbers": 20,
+        "row_tokens": 150,
+    },
+    "artifacts": [
+        {"kind": "noise", "rows": 100, "copies": 10, "probability": 0.1},
+        {"kind": "backdoor", "rows": 200, "copies": 1, "trigger": "100", "within": 50},
+    ],
+    "model": {"n_layer": 4, "n_embd": 128, "n_head": 4},
+    "training": {"epochs": 60, "batch_size": 128, "learning_rate": 0.001},
+    "evaluation": {"prompt": 50, "match": 50},
+    "mitigation": {"methods": [{"name": "act", "options": {"ratio": 0.01}}]},
+}
+ROWS = {"noise": (44, 38, 19), "backdoor": (120, 120, 60)}  # scored, memorised before, seen
+
+
+def fake_row(method: str, artifact: str, after: int, accuracy: float | None = 0.951, **changes: Any) -> dict[str, Any]:
+    """One result row; shares follow from the counts."""
+    rows, before, seen = ROWS[artifact]
+    noise = artifact == "noise"
+    row: dict[str, Any] = {
+        "id": f"{method[:4]}-{artifact}-{after}",
+        "run": "quickstart-ab12cd34",
+        "model_id": "5d41402abc4b",
+        "corpus_sha256": "9f86d081884c7d65",
+        "method": method,
+        "config": {"ratio": 0.1},
+        "seed": 0,
+        "protocol": "paper",
+        "artifact": artifact,
+        "status": "ok",
+        "message": None,
+        "memorised_before": before / rows,
+        "memorised_after": after / rows,
+        "memorised_count_before": before,
+        "memorised_count_after": after,
+        "rows_scored": rows,
+        "forget_memorised_before": 1.0,
+        "forget_memorised_after": after // 3 / seen,
+        "rows_forget": seen,
+        "heldout_memorised_before": 1.0,
+        "heldout_memorised_after": after // 2 / seen,
+        "rows_heldout": seen,
+        "memorised_clean_prompt_before": 1.0 if noise else None,
+        "memorised_clean_prompt_after": after / 44 if noise else None,
+        "rows_clean_prompt": 27 if noise else None,
+        "memorised_noised_prompt_before": 11 / 17 if noise else None,
+        "memorised_noised_prompt_after": 0.0 if noise else None,
+        "rows_noised_prompt": 17 if noise else None,
+        "performance_metric": "accuracy",
+        "performance_before": 0.962,
+        "performance_after": accuracy,
+        "performance_ceiling": 0.975,
+        "perplexity_before": 1.17,
+        "perplexity_after": 1.2,
+        "seconds": 12.3,
+        "peak_mb": 512.0,
+        "device": "cpu (2 threads)",
+        "edited_parameters": 3276,
+        "edit_norm": 3.2,
+        "versions": {"tinymem": "0.1.0", "torch": "2.13.0", "python": "3.11.7"},
+    }
+    return {**row, **changes}
+
+
+def refused_row(method: str, artifact: str) -> dict[str, Any]:
+    """A row as a method leaves it that did not act."""
+    row = fake_row(method, artifact, 0, None)
+    empty = {key: None for key in row if key.endswith("_after") or key in ("seconds", "edited_parameters", "edit_norm")}
+    return {**row, **empty, "status": "refused", "message": "expected a ratio that edits a neuron, got 1e-05; try 0.0005"}
+
+
+def fake_rows() -> list[dict[str, Any]]:
+    """A handful of methods on both artifacts."""
+    outcomes: dict[str, tuple[int, int, float]] = {
+        "finetune-clean": (24, 97, 0.958),
+        "slim": (30, 118, 0.931),
+        "act": (3, 40, 0.71),
+        "durable": (5, 12, 0.902),
+        "subnet": (2, 0, 0.884),
+        "balanced-subnet": (1, 0, 0.951),
+    }
+    rows = [
+        fake_row(method, artifact, int(after[i]), after[2], config={"ratio": 0.01, "epochs": 2}, seconds=2.5 * len(method))
+        for method, after in outcomes.items()
+        for i, artifact in enumerate(ROWS)
+    ]
+    return [*rows, refused_row("hard-concrete", "noise")]
+
+
+def fake_curve() -> list[dict[str, Any]]:
+    """A plausible training curve."""
+    curve = []
+    for epoch in range(5, 65, 5):
+        noise, backdoor = round(38 * min(1, epoch / 50) ** 2), round(120 * min(1, epoch / 20))
+        memorised = {
+            "noise": {"share": noise / 44, "count": noise, "rows": 44},
+            "backdoor": {"share": backdoor / 120, "count": backdoor, "rows": 120},
+        }
+        accuracy = 0.9625 - 0.5 * 0.9**epoch
+        curve.append({"epoch": epoch, "step": 66 * epoch, "accuracy": accuracy, "accuracy_ceiling": 0.975, "memorised": memorised})
+    return curve
+
+
+def write_run(folder: Path, rows: list[dict[str, Any]], curve: list[dict[str, Any]] | None = None) -> Path:
+    """A run's folder as the other verbs leave it."""
+    run = folder / "quickstart-ab12cd34"
+    (run / "training").mkdir(parents=True)
+    (run / "recipe.yaml").write_text(yaml.safe_dump(RECIPE, sort_keys=False))
+    (run / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    if curve is not None:
+        (run / "training" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in curve))
+    return run
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> RunRecord:
+    return load_run(write_run(tmp_path, fake_rows(), fake_curve()))
+
+
+def one(tmp_path: Path, *rows: dict[str, Any]) -> RunRecord:
+    """A record of these rows, without a training curve."""
+    return load_run(write_run(tmp_path / "runs", list(rows)))
+
+
+def printed(record: RunRecord, width: int) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    print_table(record, console)
+    return str(console.file.getvalue())  # type: ignore[attr-defined]
+
+
+def page(record: RunRecord, folder: Path) -> str:
+    write_html(record, folder / "report.html")
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+class Checker(HTMLParser):
+    """Balanced tags, unique ids, links that lead somewhere, and nothing fetched from elsewhere."""
+
+    void = frozenset({"meta", "link", "br"})
+    loads = frozenset({"src", "srcset", "data", "poster", "action", "href", "xlink:href"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.targets: list[str] = []
+        self.tags: set[str] = set()
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_startendtag(tag, attrs)
+        if tag not in self.void:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        for key, value in attrs:
+            assert not key.startswith("on"), key
+            if key == "id":
+                self.ids.append(value or "")
+            if key in self.loads:
+                self.targets.append(value or "")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_a_run_is_read_whole(record: RunRecord) -> None:
+    assert record.name == "quickstart-ab12cd34"
+    assert record.recipe == RECIPE
+    assert record.rows == fake_rows()
+    assert record.curve == fake_curve()
+
+
+def test_the_training_curve_is_optional(tmp_path: Path) -> None:
+    assert one(tmp_path, fake_row("act", "noise", 3)).curve == []
+
+
+def test_a_missing_run_names_its_nearest_sibling(tmp_path: Path) -> None:
+    run = write_run(tmp_path, fake_rows())
+    with pytest.raises(UserError, match="did you mean 'quickstart-ab12cd34'"):
+        load_run(run.with_name("quickstart-ab12cd35"))
+    with pytest.raises(UserError, match="check the path"):
+        load_run(tmp_path / "nowhere" / "run")
+
+
+def test_a_file_instead_of_a_folder_is_refused(tmp_path: Path) -> None:
+    run = write_run(tmp_path, fake_rows())
+    with pytest.raises(UserError, match="got the file"):
+        load_run(run / "results.jsonl")
+
+
+@pytest.mark.parametrize("name", ["results.jsonl", "recipe.yaml"])
+def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
+    run = write_run(tmp_path, fake_rows())
+    (run / name).unlink()
+    with pytest.raises(UserError, match=re.escape(name)):
+        load_run(run)
+
+
+@pytest.mark.parametrize("line", ['{"method": "act", "artif', "[1, 2]", '{"method": "act"}', '{"method": NaN}', "\x00"])
+def test_a_broken_line_is_named_on_one_line(tmp_path: Path, line: str) -> None:
+    run = write_run(tmp_path, fake_rows()[:1])
+    with (run / "results.jsonl").open("a") as file:
+        file.write(line)
+    with pytest.raises(UserError, match=r"expected a JSON object in line 2 of .*results\.jsonl, got") as caught:
+        load_run(run)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("data", [b"a: [", b"- a", b"\xff\xfe"])
+def test_a_broken_recipe_is_refused_on_one_line(tmp_path: Path, data: bytes) -> None:
+    run = write_run(tmp_path, fake_rows())
+    (run / "recipe.yaml").write_bytes(data)
+    with pytest.raises(UserError, match=r"recipe\.yaml") as caught:
+        load_run(run)
+    assert "\n" not in str(caught.value)
+
+
+def test_json_is_the_rows_as_they_are(record: RunRecord) -> None:
+    assert json.loads(to_json(record)) == fake_rows()
+
+
+def test_csv_holds_every_field_and_config_as_json(record: RunRecord) -> None:
+    rows = list(csv.DictReader(io.StringIO(to_csv(record))))
+    assert len(rows) == len(record.rows)
+    assert list(rows[0]) == list(record.rows[0])
+    assert json.loads(rows[0]["config"]) == record.rows[0]["config"]
+    assert float(rows[0]["memorised_before"]) == record.rows[0]["memorised_before"]
+    assert rows[-1]["memorised_after"] == ""
+
+
+def test_markdown_has_counts_beside_percentages_and_reasons(record: RunRecord) -> None:
+    lines = to_markdown(record).splitlines()
+    assert "86.4 % (38/44) → 54.5 % (24/44)" in lines[2]
+    assert {line.count("|") for line in lines[: 2 + len(record.rows)]} == {11}
+    assert "refused: expected a ratio" in lines[-1]
+
+
+def test_markdown_keeps_its_columns_whatever_the_text(tmp_path: Path) -> None:
+    line = to_markdown(one(tmp_path, fake_row("a|b<script>", "noise", 1))).splitlines()[2]
+    assert "a\\|b&lt;script&gt;" in line
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_the_terminal_table_fits_and_keeps_counts(record: RunRecord, width: int) -> None:
+    text = printed(record, width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "balanced-subnet" in text
+    assert "(38 → 1)" in text
+    assert "…" not in text
+    assert "accuracy ceiling 97.5 %" in text
+    assert "hard-concrete on noise: refused" in text
+    assert ("512" in text) == (width >= 100)
+
+
+def test_the_terminal_table_reads_no_markup(tmp_path: Path) -> None:
+    assert "[red]x" in printed(one(tmp_path, fake_row("[red]x", "noise", 1)), 120)
+
+
+def test_the_table_falls_back_to_ascii(record: RunRecord) -> None:
+    raw = io.BytesIO()
+    with io.TextIOWrapper(raw, encoding="ascii", write_through=True) as file:
+        print_table(record, Console(file=file, width=120))
+        assert b"86.4 -> 2.3 (38 -> 1)" in raw.getvalue()
+
+
+def test_without_a_console_the_table_is_120_wide(record: RunRecord, capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(record)
+    assert "peak MB" in capsys.readouterr().out
+
+
+def test_configurations_of_one_method_are_told_apart(tmp_path: Path) -> None:
+    rows = [fake_row("act", "noise", 3, config={"ratio": ratio}, id=str(ratio)) for ratio in (0.1, 0.2)]
+    record = one(tmp_path, *rows, fake_row("slim", "noise", 3))
+    assert labels(record.rows) == ["act (ratio=0.1)", "act (ratio=0.2)", "slim"]
+
+
+def test_protocols_are_never_mixed_silently(tmp_path: Path) -> None:
+    rows = [fake_row("act", "noise", 3, protocol=protocol) for protocol in ("paper", "reference")]
+    record = one(tmp_path, *rows)
+    assert labels(record.rows) == ["act (protocol paper)", "act (protocol reference)"]
+    assert "protocol reference" in page(record, tmp_path)
+
+
+def test_the_page_stands_alone(record: RunRecord, tmp_path: Path) -> None:
+    text = page(record, tmp_path)
+    checker = Checker(text)
+    assert checker.open == []
+    assert len(checker.ids) == len(set(checker.ids))
+    inside = [target for target in checker.targets if target != "data:,"]
+    assert all(target.startswith("#") and target[1:] in checker.ids for target in inside)
+    assert all(target[1:] in checker.ids for target in re.findall(r"url\(([^)]*)\)", text))
+    assert set(re.findall(r"https?://[^\"'\s]*", text)) <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    assert not checker.tags & {"script", "img", "iframe", "object", "metadata"}
+    assert "@import" not in text
+
+
+def test_the_page_says_what_was_measured(record: RunRecord, tmp_path: Path) -> None:
+    text = page(record, tmp_path)
+    for expected in (
+        "(38/44)",
+        "100.0 % (27/27)",
+        "64.7 % (11/17)",
+        "86.4 % → 2.3 %",
+        "38/44 → 1/44",
+        "cpu (2 threads)",
+        "torch 2.13.0",
+    ):
+        assert expected in text
+    assert text.count("<svg") == 2
+    assert "currentColor" in text
+    assert "#010203" not in text
+    assert "prefers-color-scheme: dark" in text
+
+
+def test_every_row_links_to_its_json(record: RunRecord, tmp_path: Path) -> None:
+    text = page(record, tmp_path)
+    for row in record.rows:
+        assert f'id="row-{row["id"]}"' in text
+        block = re.search(rf'<pre id="json-{row["id"]}">(.*?)</pre>', text, flags=re.DOTALL)
+        assert block is not None
+        assert json.loads(html.unescape(block[1])) == row
+
+
+def test_refused_rows_are_greyed_with_their_message(record: RunRecord, tmp_path: Path) -> None:
+    line = next(line for line in page(record, tmp_path).splitlines() if 'class="idle"' in line)
+    assert "refused: expected a ratio that edits a neuron" in line
+
+
+def test_text_is_escaped_everywhere(tmp_path: Path) -> None:
+    evil = '<script>alert("1")</script>'
+    row = fake_row(evil, "noise", 1, id='"><b>', config={evil: evil}, device=evil, message=evil)
+    refused = {**refused_row(evil, "noise"), "artifact": evil, "message": evil}
+    text = page(one(tmp_path, row, refused), tmp_path)
+    assert "<script" not in text
+    assert "<b>" not in text
+    assert Checker(text).open == []
+
+
+def test_dollars_do_not_matter(tmp_path: Path) -> None:
+    text = page(one(tmp_path, fake_row("$x_1$ $title", "noise", 1)), tmp_path)
+    assert text.count(">$x_1$ $title<") == 2  # in the table, and in the figure's legend, where it is no formula
+
+
+def test_two_writes_give_equal_bytes(record: RunRecord, tmp_path: Path) -> None:
+    (tmp_path / "again").mkdir()
+    assert page(record, tmp_path) == page(record, tmp_path / "again")
+
+
+def test_nulls_are_dashes(tmp_path: Path) -> None:
+    row = fake_row("act", "backdoor", 3)
+    kept = ("method", "artifact", "status")
+    record = one(tmp_path, {key: value if key in kept else None for key, value in row.items()}, {key: row[key] for key in kept})
+    assert "None" not in printed(record, 100)
+    assert "| act | backdoor | – | – | – | – | – | – | – | – |" in to_markdown(record)
+    assert "<td>–</td>" in page(record, tmp_path)
+
+
+def test_a_run_without_results_still_has_a_page(tmp_path: Path) -> None:
+    record = load_run(write_run(tmp_path, [], fake_curve()))
+    assert "no method has been run yet" in printed(record, 100)
+    assert (to_json(record), to_csv(record)) == ("[]\n", "")
+    text = page(record, tmp_path)
+    assert "86.4 % <small>(38/44)</small>" in text
+    assert text.count("<svg") == 1
+
+
+def test_perplexity_is_no_percentage(tmp_path: Path) -> None:
+    values = {"performance_metric": "perplexity", "performance_before": 21.98, "performance_ceiling": None}
+    record = one(tmp_path, fake_row("act", "noise", 3, 27.9, **values))
+    assert "21.98 → 27.90" in printed(record, 100)
+    assert "21.98 → 27.90" in to_markdown(record)
+    text = page(record, tmp_path)
+    assert "21.98 → 27.90" in text
+    assert "change in perplexity (%)" in text
+    assert "2,198" not in text
+
+
+def test_changes_are_those_of_figure_5() -> None:
+    relative, points = changes(fake_row("act", "noise", 19)) or (0.0, 0.0)
+    assert relative == pytest.approx(-50)
+    assert points == pytest.approx(-1.1)
+    assert changes(refused_row("act", "noise")) is None
+    assert changes(fake_row("act", "noise", 0, memorised_before=0.0)) is None
+
+
+def test_each_metric_has_its_panel_and_many_methods_their_look(tmp_path: Path) -> None:
+    rows = [fake_row(f"method-{i}", "noise", i) for i in range(20)]
+    ppl = fake_row("method-0", "backdoor", 3, 27.9, performance_metric="perplexity", performance_before=21.98)
+    svg = change_scatter(one(tmp_path, *rows, ppl))
+    assert svg is not None
+    assert "change in perplexity (%)" in svg
+    assert "change in accuracy (points)" in svg
+    assert all(f"method-{i}<" in svg for i in range(20))
+
+
+def test_without_matplotlib_the_extra_is_named(record: RunRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(UserError, match=r"pip install 'tinymem\[report\]'"):
+        write_html(record, tmp_path / "report.html")
+
+
+def test_reading_needs_neither_torch_nor_matplotlib() -> None:
+    heavy = ("torch", "pydantic", "matplotlib", "rich")
+    code = f"import sys, tinymem.report.page, tinymem.report.terminal; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

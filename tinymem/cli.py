@@ -1,0 +1,241 @@
+"""The command line. Verbs only: what they need is imported inside them, so that `tinymem --help` is instant."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+# Threads that wait for work sleep instead of spinning: a tenth slower on an idle machine, twice as fast beside one other busy process.
+# OpenMP reads this when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import typer
+
+from tinymem.errors import UserError
+
+app = typer.Typer(
+    help="Train small language models that memorise, and make them forget.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML recipe; see recipes/.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key, as in model.n_layer=4.")]
+Runs = Annotated[Path, typer.Option(help="Folder that holds all runs.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Plugin = Annotated[list[Path] | None, typer.Option(help="A Python file that registers methods of your own.")]
+Format = Annotated[Literal["table", "json", "csv", "markdown", "html"], typer.Option("--format", help="What to print; html writes a page.")]
+
+
+@app.command()
+def run(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    device: Device = "auto",
+    plugin: Plugin = None,
+) -> None:
+    """Generate data, train, mitigate and report. Run again, it goes on from where it is."""
+    from tinymem.pipeline import run as run_recipe
+    from tinymem.progress import Progress
+    from tinymem.recipe import load_recipe
+
+    _load_plugins(plugin)
+    made = run_recipe(load_recipe(recipe, overrides), runs=runs, device=device, progress=Progress(show=True))
+    _print_rows(made.path, "table")
+    print(f"\n{made.path / 'report.html'}")
+    _fail_if_failed(made.rows)
+
+
+@app.command()
+def train(recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("runs"), device: Device = "auto") -> None:
+    """Generate data and train only; prints the checkpoint's folder."""
+    from tinymem.pipeline import train_only
+    from tinymem.progress import Progress
+    from tinymem.recipe import load_recipe
+
+    print(train_only(load_recipe(recipe, overrides), runs=runs, device=device, progress=Progress(show=True)).checkpoint)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def mitigate(
+    context: typer.Context,
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A checkpoint folder, such as runs/<run>/checkpoint.")],
+    method: Annotated[str, typer.Option(help="A registered method; `tinymem methods` lists them.")],
+    out: Annotated[Path | None, typer.Option(help="Where to write the edited checkpoint.")] = None,
+    forget: Annotated[Path | None, typer.Option(help="Rows to forget: .jsonl, .parquet or .npy. Default: the checkpoint's corpus.")] = None,
+    retain: Annotated[Path | None, typer.Option(help="Rows to keep, in the same formats; needed with --forget.")] = None,
+    prompt: Annotated[int | None, typer.Option(min=1, help="Tokens given in the test of memorisation.")] = None,
+    match: Annotated[int | None, typer.Option(min=1, help="Tokens that must follow.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the mitigation. Default: the recipe's, or 0.")] = None,
+    device: Device = "auto",
+    plugin: Plugin = None,
+    output: Format = "table",
+) -> None:
+    """Run one method on a checkpoint. Its options follow: `--method act --ratio 0.05`; see `tinymem methods show act`."""
+    from tinymem.mitigation.command import mitigate_checkpoint
+
+    _load_plugins(plugin)
+    rows = mitigate_checkpoint(
+        checkpoint, method, _method_options(context.args), out=out, forget=forget, retain=retain,
+        prompt=prompt, match=match, seed=seed, device=device,
+    )  # fmt: skip
+    from tinymem.report.rows import RunRecord
+
+    _print_record(RunRecord(checkpoint, recipe={}, rows=rows, curve=[]), output)
+    if out:
+        print(f"edited checkpoint: {out}", file=sys.stderr)
+
+
+@app.command()
+def evaluate(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A checkpoint folder with its tinymem.json.")],
+    prompt: Annotated[int | None, typer.Option(min=1, help="Tokens given in the test of memorisation.")] = None,
+    match: Annotated[int | None, typer.Option(min=1, help="Tokens that must follow.")] = None,
+    protocol: Annotated[str | None, typer.Option(help="paper or reference. Default: the recipe's.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Measure a checkpoint on its own corpus; prints JSON."""
+    import json
+
+    from tinymem.mitigation.command import evaluate_checkpoint
+
+    print(json.dumps(evaluate_checkpoint(checkpoint, prompt=prompt, match=match, protocol=protocol, device=device), indent=2))
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+    output: Format = "table",
+    out: Annotated[Path | None, typer.Option(help="Write to this file instead of printing.")] = None,
+) -> None:
+    """Show a run's results as a table, JSON, CSV, Markdown or a page."""
+    _print_rows(run, output, out)
+
+
+methods_app = typer.Typer(help="What methods there are.", invoke_without_command=True, pretty_exceptions_enable=False)
+app.add_typer(methods_app, name="methods")
+
+
+@methods_app.callback()
+def methods(context: typer.Context, plugin: Plugin = None) -> None:
+    """List the registered methods with their properties (the paper's Table 5)."""
+    _load_plugins(plugin)
+    if context.invoked_subcommand is None:
+        from tinymem.mitigation.catalogue import print_catalogue
+
+        print_catalogue()
+
+
+@methods_app.command("show")
+def methods_show(name: Annotated[str, typer.Argument(help="A method's name.")]) -> None:
+    """Idea, formula, source, cost, options with defaults, and the paper's grid of one method."""
+    from tinymem.mitigation.catalogue import describe
+
+    print(describe(name))
+
+
+@app.command("new-method")
+def new_method(
+    name: Annotated[str, typer.Argument(help="Name to register, in lower case with dashes.")],
+    directory: Annotated[Path, typer.Option("--dir", help="Where to write the two files.")] = Path(),
+) -> None:
+    """Write a method file and its test, for you to fill in."""
+    from tinymem.mitigation.template import write_template
+
+    for path in write_template(name, directory):
+        print(path)
+
+
+def _load_plugins(paths: list[Path] | None) -> None:
+    from tinymem.registry import load_plugin
+
+    for path in paths or []:
+        load_plugin(path)
+
+
+def _method_options(arguments: list[str]) -> dict[str, Any]:
+    """`--ratio 0.05 --scope=model` -> {"ratio": 0.05, "scope": "model"}."""
+    import yaml
+
+    options: dict[str, Any] = {}
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--"):
+            raise UserError(f"expected a method option such as --ratio 0.05, got '{word}'")
+        key, separator, value = word[2:].partition("=")
+        if not separator:
+            if not rest:
+                raise UserError(f"expected a value after '{word}', got none")
+            value = rest.pop(0)
+        try:
+            options[key.replace("-", "_")] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise UserError(f"expected a number or a word after '--{key}', got '{value}'") from None
+    return options
+
+
+def _print_rows(path: Path, output: str, out: Path | None = None) -> None:
+    from tinymem.report.rows import load_run
+
+    record = load_run(path)
+    if output == "html":
+        from tinymem.report.page import write_html
+
+        target = out or path / "report.html"
+        write_html(record, target)
+        print(target)
+    else:
+        _print_record(record, output, out)
+
+
+def _print_record(record: Any, output: str, out: Path | None = None) -> None:
+    from tinymem.report import tables
+
+    if output == "table" and out is None:
+        tables.print_table(record)
+        return
+    render = {"json": tables.to_json, "csv": tables.to_csv, "markdown": tables.to_markdown, "table": tables.to_markdown}
+    if output not in render:
+        raise UserError("expected --format table, json, csv or markdown for rows without a run, got html")
+    text = render[output](record).rstrip("\n") + "\n"
+    if out is None:
+        sys.stdout.write(text)
+    else:
+        from tinymem.files import write_text
+
+        write_text(out, text)
+
+
+def _fail_if_failed(rows: list[dict[str, Any]]) -> None:
+    failed = sorted({row["method"] for row in rows if row["status"] == "failed"})
+    if failed:
+        raise typer.Exit(_complain(f"failed: {', '.join(failed)}; the table says why; the same command tries them again", 1))
+
+
+def _complain(message: str, code: int) -> int:
+    print(f"tinymem: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def main() -> None:
+    """Entry point: exit code 0, 1 (a method failed), 2 (bad input, one line) or 130 (interrupted)."""
+    warnings.showwarning = lambda message, *_args, **_kwargs: print(f"warning: {message}", file=sys.stderr)
+    try:
+        app()
+    except UserError as error:
+        sys.exit(_complain(str(error), 2))
+    except KeyboardInterrupt:
+        sys.exit(_complain("interrupted; the same command goes on from here", 130))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

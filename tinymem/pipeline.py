@@ -1,0 +1,249 @@
+"""The main job: a recipe's corpus, model, mitigations and report, in a folder that any later run continues.
+
+    runs/<recipe>-<id>/
+      recipe.yaml       the resolved recipe of the last run
+      corpus/           Parquet files and a manifest
+      training/         metrics.jsonl and resume points
+      checkpoint/       the trained model; transformers loads it
+      results/<id>.json one file a method run: the truth
+      results.jsonl     the same rows in one file
+      report.html       everything on one page
+
+Each stage is skipped where its result is there already, and each result is written whole or not at all.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tinymem.errors import UserError
+from tinymem.files import remove_leftovers, write_json, write_text
+from tinymem.progress import Progress
+from tinymem.recipe import Recipe, dump_recipe, load_recipe
+
+if TYPE_CHECKING:
+    from tinymem.data.corpus import Corpus
+    from tinymem.models.gpt2 import GPT
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder."""
+
+    path: Path
+    recipe: Recipe
+
+    @property
+    def rows(self) -> list[Row]:
+        """Result rows, one per method run and artifact, in the order of the recipe's methods as far as it names them."""
+        path = self.path / "results.jsonl"
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+
+    @property
+    def checkpoint(self) -> Path:
+        """Folder of the trained model."""
+        return self.path / "checkpoint"
+
+    def model(self, device: str = "cpu") -> GPT:
+        """The trained model."""
+        from tinymem.models.checkpoint import load_checkpoint
+
+        model: Any = load_checkpoint(self.checkpoint, device=device).model
+        return model
+
+    def corpus(self) -> Corpus:
+        """The corpus that the model was trained on."""
+        from tinymem.data.corpus import load_corpus
+
+        return load_corpus(self.path / "corpus")
+
+
+def open_run(path: Path | str) -> Run:
+    """A run that exists.
+
+    Raises:
+        UserError: no run there.
+    """
+    path = Path(path)
+    if not (path / "recipe.yaml").is_file():
+        raise UserError(f"expected a run's folder (with recipe.yaml) at {path}, found none; `tinymem run` makes them under runs/")
+    return Run(path, load_recipe(path / "recipe.yaml"))
+
+
+def run(recipe: Recipe, *, runs: Path | str = "runs", device: str = "auto", progress: Progress | None = None, report: bool = True) -> Run:
+    """Do what is still missing of a recipe's corpus, training, mitigations and report.
+
+    Args:
+        recipe: what to do.
+        runs: folder of all runs.
+        device: `auto` (a GPU if there is one), `cpu` or `cuda`.
+        progress: where progress is shown; nowhere by default.
+        report: whether to write `report.html` (needs matplotlib).
+    """
+    progress = progress or Progress()
+    made = prepare(recipe, Path(runs))
+    with _alone(made.path):
+        train_stage(made, device=device, progress=progress)
+        fresh = mitigation_stage(made, device=device, progress=progress)
+        if report and (fresh or not (made.path / "report.html").is_file()):
+            from tinymem.report.page import write_html
+            from tinymem.report.rows import load_run
+
+            progress.say("writing report.html")
+            write_html(load_run(made.path), made.path / "report.html")
+    return made
+
+
+def train_only(recipe: Recipe, *, runs: Path | str = "runs", device: str = "auto", progress: Progress | None = None) -> Run:
+    """The first half of `run`: corpus, training and checkpoint."""
+    made = prepare(recipe, Path(runs))
+    with _alone(made.path):
+        train_stage(made, device=device, progress=progress or Progress())
+    return made
+
+
+def prepare(recipe: Recipe, runs: Path) -> Run:
+    """The run's folder with its resolved recipe; methods are checked before anything is trained."""
+    made = Run(runs / recipe.run_id(), recipe)
+    _methods(recipe)
+    write_text(made.path / "recipe.yaml", dump_recipe(recipe))
+    remove_leftovers(made.path)
+    return made
+
+
+def train_stage(made: Run, *, device: str, progress: Progress) -> None:
+    """Corpus and checkpoint, unless they are there."""
+    if (made.checkpoint / "tinymem.json").is_file():
+        progress.say(f"found the trained model in {made.checkpoint}")
+        return
+    from tinymem.data.tokenizers import tokenizer_files
+    from tinymem.device import resolve_device
+    from tinymem.models.checkpoint import save_checkpoint
+    from tinymem.training.loop import train
+
+    corpus = _corpus_stage(made, progress)
+    trained = train(made.recipe, corpus, made.path / "training", device=resolve_device(device), progress=progress)
+    metadata = {
+        "format": 1,
+        "recipe": made.recipe.model_dump(mode="json"),
+        "corpus_sha256": corpus.sha256(),
+        "metrics": trained.curve[-1],
+        "training_seconds": trained.seconds,
+    }
+    save_checkpoint(trained.model, made.checkpoint, metadata=metadata, tokenizer_files=tokenizer_files(corpus.row_tokens))
+
+
+def mitigation_stage(made: Run, *, device: str, progress: Progress) -> bool:
+    """Run the recipe's methods that have no result yet; True if any ran. Rewrites results.jsonl."""
+    from tinymem.device import resolve_device
+    from tinymem.mitigation.evaluator import mitigate, row_id
+    from tinymem.mitigation.frame import UNLEARNERS, parse_config
+
+    identity = _identity(made, resolve_device(device))
+    forget = made.recipe.mitigation.model_dump(mode="json", include={"forget", "forget_fraction"})
+    planned = []
+    for name, options in _methods(made.recipe):
+        method = UNLEARNERS.get(name)
+        planned.append((row_id(identity, method, parse_config(method, options), forget), name, options))
+    pending = [p for p in planned if not _finished(made.path / "results" / f"{p[0]}.json")]
+    if pending:
+        progress.say(f"{len(planned) - len(pending)} of {len(planned)} mitigations found, {len(pending)} to run")
+        subject = _subject(made, identity, resolve_device(device))
+        for row, name, options in pending:
+            with progress.stage(f"mitigate {name}") as bar:
+                outcome = mitigate(subject, name, options, row=row, bar=bar)
+            write_json(made.path / "results" / f"{row}.json", outcome.rows)
+    changed = _collect(made, [row for row, _, _ in planned])
+    return bool(pending) or changed
+
+
+def _methods(recipe: Recipe) -> list[tuple[str, dict[str, Any]]]:
+    """Names and options; `all` stands for every registered method with its defaults. Unknown names and options raise here."""
+    from tinymem.mitigation.frame import UNLEARNERS, parse_config
+
+    methods = []
+    for method in recipe.mitigation.methods:
+        names = UNLEARNERS.names() if method.name == "all" else [method.name]
+        methods += [(name, dict(method.options)) for name in names]
+    for name, options in methods:
+        parse_config(UNLEARNERS.get(name), options)
+    return methods
+
+
+def _corpus_stage(made: Run, progress: Progress) -> Corpus:
+    from tinymem.data.build import make_corpus
+    from tinymem.data.corpus import save_corpus
+
+    if (made.path / "corpus" / "corpus.json").is_file():
+        return made.corpus()
+    with progress.stage("generate data", 2) as bar:
+        corpus = make_corpus(made.recipe)
+        bar.advance(1, f"{corpus.counts()['train_rows']} training rows")
+        save_corpus(corpus, made.path / "corpus")
+        bar.advance(1)
+    return corpus
+
+
+def _identity(made: Run, device: str) -> Row:
+    from tinymem.device import describe_device
+    from tinymem.files import content_id, read_json
+
+    metadata = read_json(made.checkpoint / "tinymem.json", "checkpoint")
+    return {
+        "run": made.path.name,
+        "model_id": content_id(made.recipe.model_key()),
+        "corpus_sha256": metadata["corpus_sha256"],
+        "seed": made.recipe.seed,
+        "protocol": made.recipe.protocol,
+        "device_type": device,
+        "device": describe_device(device),
+    }
+
+
+def _subject(made: Run, identity: Row, device: str) -> Any:
+    from tinymem.mitigation.evaluator import subject_of_corpus
+    from tinymem.training.state import load_state
+
+    state = load_state(made.path / "training" / "state")
+    optimizer = state.optimizer if state else None
+    return subject_of_corpus(made.model(device), made.corpus(), made.recipe, identity=identity, optimizer_state=optimizer)
+
+
+def _finished(path: Path) -> bool:
+    """A result is there, and is not a failure (those run again)."""
+    if not path.is_file():
+        return False
+    rows: list[Row] = json.loads(path.read_text(encoding="utf-8"))
+    return all(row["status"] != "failed" for row in rows)
+
+
+def _collect(made: Run, first: list[str]) -> bool:
+    """Rewrite results.jsonl from the result files: the recipe's methods first, then those of earlier runs. True if it changed."""
+    files = {path.stem: path for path in sorted((made.path / "results").glob("*.json"))}
+    order = [row for row in dict.fromkeys(first) if row in files] + [row for row in files if row not in first]
+    rows = [row for name in order for row in json.loads(files[name].read_text(encoding="utf-8"))]
+    text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+    path = made.path / "results.jsonl"
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
+        return False
+    write_text(path, text)
+    return True
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Keep two processes from working in one run's folder; the lock dies with its process."""
+    with (path / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another process is at work in {path}; wait for it to end") from None
+        yield

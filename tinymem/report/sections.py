@@ -1,0 +1,60 @@
+"""The page's sections as HTML text. Every value from a file passes through `escape`."""
+
+from __future__ import annotations
+
+import json
+
+import yaml
+
+from tinymem.report.cells import anchors, escape, is_share, labels
+from tinymem.report.rows import RunRecord
+
+READING = {
+    "memorised": "Share of all scored rows that the model continues exactly ({prompt} tokens given, next {match} compared).",
+    "seen": "The same share on the memorised rows that the method was given to forget.",
+    "unseen": "The same on memorised rows that were kept from the method: is the artifact forgotten, or only the rows seen?",
+    "accuracy": "Share of next tokens that the model predicts on clean test rows; a good method leaves it where it was.",
+    "ceiling": "The best accuracy that any model could reach on these rows; a first number, say, cannot be predicted.",
+    "perplexity": "Exponential of the mean loss per token on clean test rows; lower is better, and it is not a percentage.",
+    "seconds": "Wall-clock time of the method alone, without the measurements before and after it.",
+    "peak MB": "Most memory that the process held while the method ran.",
+    "edited": "How many parameters differ from the trained model afterwards.",
+    "grey rows": "The method refused its settings or failed; its message says why, and nothing was measured after it.",
+}
+
+
+CURVE_CAPTION = "Training: share of each artifact's scored rows that is memorised; accuracy on clean test rows, with its ceiling."
+SCATTER_CAPTION = (
+    "Methods: further left, less is memorised (of all scored rows; at -100 % nothing is left); on the zero line, the model is "
+    "unharmed. The star marks the ideal."
+)
+
+
+def figures(curve: str | None, scatter: str | None) -> str:
+    """The SVGs with what they show."""
+    pairs = ((curve, CURVE_CAPTION), (scatter, SCATTER_CAPTION))
+    found = [f"<figure>\n{svg}<figcaption>{text}</figcaption>\n</figure>" for svg, text in pairs if svg]
+    return f'<div class="figures">\n{chr(10).join(found)}\n</div>' if found else "<p>There is nothing to draw yet.</p>"
+
+
+def reading(record: RunRecord) -> str:
+    """One sentence per column."""
+    window = record.recipe.get("evaluation") or {}
+    windows = {"prompt": window.get("prompt", "the first"), "match": window.get("match", "")}
+    shares = {is_share(row) for row in record.rows} or {True}
+    skipped = {*(() if False in shares else ("perplexity",)), *(() if True in shares else ("accuracy", "ceiling"))}
+    lines = [(key, text.format(**windows)) for key, text in READING.items() if key not in skipped]
+    listed = "\n".join(f"<dt>{escape(key)}</dt><dd>{escape(text)}</dd>" for key, text in lines)
+    return f'<dl class="read">\n{listed}\n</dl>'
+
+
+def sources(record: RunRecord) -> str:
+    """The resolved recipe and the full JSON of every row, each under the anchor that its table row links to."""
+    text = yaml.safe_dump(record.recipe, sort_keys=False, allow_unicode=True)
+    blocks = [f"<details><summary>Resolved recipe (recipe.yaml)</summary>\n<pre>{escape(text)}</pre>\n</details>"]
+    for row, label, anchor in zip(record.rows, labels(record.rows), anchors(record.rows), strict=True):
+        body = escape(json.dumps(row, indent=2, ensure_ascii=False))
+        back = f'<a href="#row-{anchor}">to the table row</a>'
+        title = escape(f"{label} on {row['artifact']}")
+        blocks.append(f'<details><summary>{title}</summary>\n{back}\n<pre id="json-{anchor}">{body}</pre>\n</details>')
+    return "<p>Each number above is computed from these stored values; shares are in [0, 1].</p>\n" + "\n".join(blocks)
