@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, fields
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from tinymem.mitigation.frame import UNLEARNERS, Properties
 
@@ -19,18 +20,22 @@ def properties_row(properties: Properties) -> list[str]:
     ]
 
 
-COLUMNS = ("method", "unit", "information", "iterative", "layer-wise", "criterion", "dual objective")
+COLUMNS = ("method", "unit", "order", "iterative", "layer-wise", "criterion", "dual")
 
 
 def print_catalogue() -> None:
     """All registered methods with their properties."""
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*COLUMNS, caption="`tinymem methods show NAME` says more; columns as in Table 5 of the paper", caption_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    for column in COLUMNS:
+        table.add_column(column, no_wrap=True)
     for name in UNLEARNERS.names():
         table.add_row(name, *properties_row(UNLEARNERS.get(name).properties))
     Console().print(table)
+    print("Columns as in Table 5 of the paper, for each method's defaults. `tinymem methods show NAME` says more.")
 
 
 def describe(name: str) -> str:
@@ -43,7 +48,7 @@ def describe(name: str) -> str:
     lines = [f"{name} ({method.properties.unit}, {method.kind}s)", "", method.documentation, "", "Options and defaults:"]
     for option in fields(method.config):
         default = option.default if option.default is not MISSING else "required"
-        lines.append(f"  --{option.name.replace('_', '-'):<20} {default}   ({option.type})")
+        lines.append(f"  --{option.name.replace('_', '-'):<15} {default!s:<10} {_choices(method.config, option.name)}")
     grid = getattr(method.config, "grid", {})
     if grid:
         lines += [
@@ -52,6 +57,12 @@ def describe(name: str) -> str:
             *(f"  {key}: {', '.join(f'{v:g}' for v in values)}" for key, values in grid.items()),
         ]
     return "\n".join(lines)
+
+
+def _choices(config: type[Any], option: str) -> str:
+    """`float`, or the words that an option may be."""
+    hint = get_type_hints(config)[option]
+    return " | ".join(map(str, get_args(hint))) if get_origin(hint) is Literal else getattr(hint, "__name__", str(hint))
 
 
 def _tick(value: bool) -> str:

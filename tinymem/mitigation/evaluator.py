@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import platform
 import traceback
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -67,7 +67,7 @@ class Outcome:
 
 
 def subject_of_corpus(
-    model: nn.Module, corpus: Corpus, recipe: Recipe, *, identity: Row, optimizer_state: dict[str, Tensor] | None = None
+    model: nn.Module, corpus: Corpus, recipe: Recipe, *, identity: Row | None = None, optimizer_state: dict[str, Tensor] | None = None
 ) -> Subject:
     """A model on the corpus that it was trained on."""
     device = next(model.parameters()).device
@@ -86,11 +86,11 @@ def subject_of_corpus(
         seed=recipe.seed,
         optimizer_state=optimizer_state or {},
     )
-    identity = {"seed": recipe.seed, "protocol": recipe.protocol, **identity}
+    identity = {"seed": recipe.seed, "protocol": recipe.protocol, **(identity or {})}
     return Subject(model, evaluator, before, seen, data, identity)
 
 
-def subject_of_rows(model: nn.Module, forget: Rows, retain: Rows, *, seed: int, identity: Row) -> Subject:
+def subject_of_rows(model: nn.Module, forget: Rows, retain: Rows, *, seed: int = 0, identity: Row | None = None) -> Subject:
     """A model with any rows to forget, all shown to the method; half of the retain rows, by seed, only measure perplexity."""
     device = next(model.parameters()).device
     if len(retain) < 2:
@@ -100,7 +100,7 @@ def subject_of_rows(model: nn.Module, forget: Rows, retain: Rows, *, seed: int, 
     evaluator = Evaluator.of_rows(forget.to(device), test.to(device))
     everything = np.ones(len(forget), dtype=bool)
     data = MitigationData(forget=forget.to(device), retain=kept.to(device), seed=seed)
-    identity = {"seed": seed, "protocol": "paper", **identity}
+    identity = {"seed": seed, "protocol": "paper", **(identity or {})}
     return Subject(model, evaluator, evaluator.measure(model), {"rows": Seen(everything, ~everything)}, data, identity)
 
 
@@ -119,7 +119,7 @@ def mitigate(subject: Subject, name: str, options: dict[str, Any], *, row: str =
     method = UNLEARNERS.get(name)
     config = parse_config(method, options)
     data = MitigationData(**{**vars(subject.data), "bar": bar or SilentBar()})
-    shared = {"id": row, **subject.identity, "method": name, "config": asdict(config), "versions": versions()}
+    shared = {"id": row, **subject.identity, "method": name, "options": chosen(config), "config": asdict(config), "versions": versions()}
     try:
         with measured(subject.device) as cost:
             edited = apply(method, subject.model, data, config)
@@ -130,6 +130,11 @@ def mitigate(subject: Subject, name: str, options: dict[str, Any], *, row: str =
         return _without_result(subject, shared, "failed", text, error)
     after = subject.evaluator.measure(edited)
     return Outcome([{**shared, **r} for r in _rows(subject, after, cost, edited)], edited)
+
+
+def chosen(config: Any) -> Row:
+    """The options of a config that say something: its ratio, and whatever is not at its default."""
+    return {f.name: getattr(config, f.name) for f in fields(config) if f.name == "ratio" or getattr(config, f.name) != f.default}
 
 
 def change(before: nn.Module, after: nn.Module) -> tuple[int, float]:

@@ -97,8 +97,8 @@ def is_ok(row: Row) -> bool:
 
 
 def settings(row: Row) -> str:
-    """`ratio=0.1, epochs=2`: the method's options."""
-    return ", ".join(f"{key}={_plain(value)}" for key, value in (row.get("config") or {}).items())
+    """`ratio=0.1, epochs=2`: the options that are not at their defaults, or the whole config of a row that does not tell."""
+    return ", ".join(f"{key}={_plain(value)}" for key, value in (row.get("options", row.get("config")) or {}).items())
 
 
 def _plain(value: Any) -> str:
@@ -116,7 +116,7 @@ def labels(rows: list[Row]) -> list[str]:
 
 
 def _label(row: Row, with_settings: bool, shared: set[str]) -> str:
-    parts = [settings(row)] if with_settings and row.get("config") else []
+    parts = [settings(row)] if with_settings and settings(row) else []
     parts += [f"{key} {row.get(key)}" for key in ("protocol", "seed") if key not in shared]
     return " ".join([str(row["method"]), *([f"({'; '.join(parts)})"] if parts else [])])
 

@@ -14,7 +14,7 @@ READING = {
     "seen": "The same share on the memorised rows that the method was given to forget.",
     "unseen": "The same on memorised rows that were kept from the method: is the artifact forgotten, or only the rows seen?",
     "accuracy": "Share of next tokens that the model predicts on clean test rows; a good method leaves it where it was.",
-    "ceiling": "The best accuracy that any model could reach on these rows; a first number, say, cannot be predicted.",
+    "ceiling": "Share of the scored tokens that the tokens before them determine; the rest can only be guessed.",
     "perplexity": "Exponential of the mean loss per token on clean test rows; lower is better, and it is not a percentage.",
     "seconds": "Wall-clock time of the method alone, without the measurements before and after it.",
     "peak MB": "Most memory that the process held while the method ran.",

@@ -17,6 +17,7 @@ from tinymem.report.cells import (
     metrics,
     number,
     percent,
+    percent_of,
     performance,
 )
 from tinymem.report.rows import Row, RunRecord
@@ -92,13 +93,20 @@ def _markdown_values(row: Row) -> list[str]:
 
 
 def bases(record: RunRecord) -> list[str]:
-    """Per artifact, how many rows stand behind the three rates: `noise: 44 rows scored, 19 seen, 19 unseen`."""
+    """Per artifact, how many rows stand behind the rates, and for noise the rate by whether the row's own prompt was noised."""
     found = {row["artifact"]: row for row in record.rows}
     return [
         f"{artifact}: {number(row.get('rows_scored'), 0)} rows scored, {number(row.get('rows_forget'), 0)} seen by the method, "
-        f"{number(row.get('rows_heldout'), 0)} kept from it"
+        f"{number(row.get('rows_heldout'), 0)} kept from it{_by_prompt(row)}"
         for artifact, row in found.items()
     ]
+
+
+def _by_prompt(row: Row) -> str:
+    if row.get("rows_noised_prompt") is None:
+        return ""
+    clean, noised = (percent_of(row.get(f"memorised_{kind}_prompt_before"), row.get(f"rows_{kind}_prompt")) for kind in ("clean", "noised"))
+    return f"; before, prompt clean in training {clean}, noised {noised}"
 
 
 def ceilings(record: RunRecord) -> list[str]:

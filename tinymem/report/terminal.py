@@ -44,7 +44,7 @@ def footer(record: RunRecord, console: Console) -> list[str]:
         return [f"{record.name}: no method has been run yet"]
     lines = [f"memorised, seen, unseen: %, before {ARROW} after", *bases(record)]
     if found := ceilings(record):
-        lines.append(f"accuracy ceiling {', '.join(found)} (best that any model could reach)")
+        lines.append(f"accuracy ceiling {', '.join(found)} (share of the scored tokens that the tokens before them determine)")
     for row, label in zip(record.rows, labels(record.rows), strict=True):
         if not is_ok(row):
             lines.append(no_result(row, label))
