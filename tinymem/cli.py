@@ -227,14 +227,19 @@ def main() -> None:
     """Entry point: exit code 0, 1 (a method failed), 2 (bad input, one line) or 130 (interrupted)."""
     warnings.showwarning = lambda message, *_args, **_kwargs: print(f"warning: {message}", file=sys.stderr)
     try:
-        app()
+        sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
     except UserError as error:
         sys.exit(_complain(str(error), 2))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         sys.exit(_complain("interrupted; the same command goes on from here", 130))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except Exception as error:
+        # Wrong options: click's own errors, which typer brings along under a name of its own in some releases.
+        if not hasattr(error, "format_message"):
+            raise
+        sys.exit(_complain(f"{error.format_message().rstrip('.')}; see tinymem --help", 2))
 
 
 if __name__ == "__main__":

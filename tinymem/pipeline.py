@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from tinymem.models.gpt2 import GPT
 
 Row = dict[str, Any]
+LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -240,10 +242,18 @@ def _collect(made: Run, first: list[str]) -> bool:
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Keep two processes from working in one run's folder; the lock dies with its process."""
-    with (path / ".lock").open("w") as lock:
+    """Keep two processes from working in one run's folder; the lock dies with its process.
+
+    A run that fails before it has made anything, for a recipe that cannot work, leaves no folder.
+    """
+    with (path / LOCK).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"another process is at work in {path}; wait for it to end") from None
-        yield
+        try:
+            yield
+        except UserError:
+            if {entry.name for entry in path.iterdir()} <= {LOCK, "recipe.yaml"}:
+                shutil.rmtree(path)
+            raise
