@@ -106,7 +106,7 @@ def _by_prompt(row: Row) -> str:
     if row.get("rows_noised_prompt") is None:
         return ""
     clean, noised = (percent_of(row.get(f"memorised_{kind}_prompt_before"), row.get(f"rows_{kind}_prompt")) for kind in ("clean", "noised"))
-    return f"; before, prompt clean in training {clean}, noised {noised}"
+    return f"\n  before: {clean} of those trained with a clean prompt, {noised} with a noised one"
 
 
 def ceilings(record: RunRecord) -> list[str]:

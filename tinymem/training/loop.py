@@ -10,7 +10,7 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,9 @@ from tinymem.progress import Progress
 from tinymem.recipe import Recipe
 from tinymem.training.optimizer import learning_rate, make_optimizer
 from tinymem.training.state import load_state, restore, save_state
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
 
 METRICS, STATE = "metrics.jsonl", "state"
 
@@ -48,8 +51,8 @@ def batch_loss(model: nn.Module, ids_BT: Tensor) -> Tensor:
 
 def epoch_order(seed: int, epoch: int, count: int) -> Tensor:
     """Row order [count] of an epoch: a function of seed and epoch alone, so that resuming needs no random state."""
-    generator = torch.Generator().manual_seed((seed << 32) + epoch)
-    return torch.randperm(count, generator=generator)
+    mixed = (seed * 0x9E3779B1 + epoch) % 2**32  # the generator reads 32 bits only; this factor keeps different seeds apart
+    return torch.randperm(count, generator=torch.Generator().manual_seed(mixed))
 
 
 def fresh_model(recipe: Recipe, row_tokens: int) -> GPT:
@@ -62,10 +65,8 @@ def train(recipe: Recipe, corpus: Corpus, directory: Path, *, device: str = "cpu
 
     Writes `directory/metrics.jsonl` (one line per measured epoch) and resume points under `directory/state`.
     """
-    from lightning.fabric import Fabric
-
     config, progress = recipe.training, progress or Progress()
-    fabric = Fabric(accelerator="cuda" if device.startswith("cuda") else "cpu", devices=1, precision="32-true")
+    fabric = _fabric(device)
     model = fresh_model(recipe, corpus.row_tokens).to(fabric.device)
     fabric_model, optimizer = fabric.setup(model, make_optimizer(model.parameters(), config))
     evaluator = Evaluator.of_corpus(corpus, recipe.evaluation, recipe.protocol, device=fabric.device)
@@ -82,6 +83,7 @@ def train(recipe: Recipe, corpus: Corpus, directory: Path, *, device: str = "cpu
     curve = [point for point in _read_curve(directory / METRICS) if point["epoch"] <= epoch]
     if not state:
         curve = [_point(evaluator, evaluator.measure(model), 0, 0, float("nan"), 0.0, 0.0)]
+        _write_curve(directory / METRICS, curve)
 
     with progress.stage(f"train {recipe.name}", config.epochs) as bar:
         bar.advance(epoch)
@@ -114,6 +116,15 @@ def train(recipe: Recipe, corpus: Corpus, directory: Path, *, device: str = "cpu
             bar.advance(1, _note(curve[-1]) if curve else "")
     model.eval()
     return Trained(model, evaluator.measure(model), curve, seconds)
+
+
+def _fabric(device: str) -> Fabric:
+    """Lightning Fabric on one device, in fp32."""
+    from lightning.fabric import Fabric  # takes seconds: only training pays for it
+
+    if not device.startswith("cuda"):
+        return Fabric(accelerator="cpu", devices=1, precision="32-true")
+    return Fabric(accelerator="cuda", devices=[torch.device(device).index or 0], precision="32-true")
 
 
 def _point(evaluator: Evaluator, measured: Measurement, epoch: int, step: int, loss: float, seconds: float, speed: float) -> dict[str, Any]:
