@@ -37,6 +37,9 @@ class Registry(Generic[T]):
         Raises:
             UserError: the name is taken by another object.
         """
+        load = self._found().get(name)
+        if isinstance(load, partial) and name not in self._objects:
+            load()  # a built-in of that name comes first (this does nothing while that very module is being read)
         known = self._objects.get(name)
         if known is not None and getattr(known, "origin", None) != getattr(value, "origin", None):
             raise UserError(f"{self.kind} '{name}' is registered already; choose another name")

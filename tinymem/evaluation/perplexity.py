@@ -15,8 +15,8 @@ def loss_sum(logits_BTV: Tensor, ids_BT: Tensor, scored_BT: Tensor) -> Tensor:
 
 
 def perplexity(total_loss: float, tokens: int) -> float | None:
-    """exp(total / tokens); None for no tokens, infinity where that overflows."""
+    """exp(total / tokens); None for no tokens, and where it is no number that JSON could hold (overflow, NaN)."""
     if not tokens:
         return None
     mean = total_loss / tokens
-    return math.exp(mean) if mean < 700 else math.inf
+    return math.exp(mean) if mean < 700 else None

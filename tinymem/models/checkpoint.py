@@ -23,8 +23,16 @@ from tinymem.models.gpt2 import GPT, GPTConfig
 WEIGHTS, CONFIG, METADATA = "model.safetensors", "config.json", "tinymem.json"
 # transformers' GPT-2 keeps these as Conv1D, [in, out].
 TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
-# Options of GPT2Config that change the computation and that our GPT does not have.
-UNSUPPORTED = ("add_cross_attention", "scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn")
+# Options of GPT2Config that change the computation, with the only value that our GPT knows.
+FIXED = {
+    "add_cross_attention": False,
+    "scale_attn_by_inverse_layer_idx": False,
+    "reorder_and_upcast_attn": False,
+    "scale_attn_weights": True,
+    "tie_word_embeddings": True,
+}
+# Tensors that older versions of transformers store beside the weights: the causal mask and the tied head.
+REDUNDANT = (".attn.bias", ".attn.masked_bias", "lm_head.weight")
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,10 @@ def save_checkpoint(model: nn.Module, directory: Path, *, metadata: dict[str, An
             tensors = {name: _flip(name, t.detach().cpu()).contiguous() for name, t in model.state_dict().items()}
             write_bytes(temporary / WEIGHTS, save(tensors, metadata={"format": "pt"}))
         else:
-            model.save_pretrained(temporary)  # type: ignore[operator]
+            try:
+                model.save_pretrained(temporary)  # type: ignore[operator]
+            except SafetensorError as error:  # its way to report a full disk
+                raise OSError(str(error)) from error
         for name, text in tokenizer_files.items():
             write_text(temporary / name, text)
         write_json(temporary / METADATA, metadata)
@@ -62,6 +73,8 @@ def load_checkpoint(directory: Path, *, device: str = "cpu") -> Checkpoint:
     """
     if not directory.is_dir():
         raise UserError(f"expected a checkpoint folder at {directory}, found none; a run keeps its model in runs/<run>/checkpoint")
+    if not (directory / CONFIG).is_file() and (directory / "checkpoint" / CONFIG).is_file():
+        raise UserError(f"expected a checkpoint folder, got the run {directory}; try {directory / 'checkpoint'}")
     config = read_json(directory / CONFIG, "model configuration")
     metadata = read_json(directory / METADATA) if (directory / METADATA).is_file() else {}
     model = _load_gpt(directory, config) if config.get("model_type") == "gpt2" else _load_foreign(directory, config)
@@ -108,9 +121,14 @@ def _hf_config(config: GPTConfig) -> dict[str, Any]:
 
 
 def _load_gpt(directory: Path, config: dict[str, Any]) -> GPT:
-    for option in UNSUPPORTED:
-        if config.get(option):
-            raise UserError(f"expected a GPT-2 without '{option}', got one with it in {directory / CONFIG}; this option is not supported")
+    names = config.get("architectures") or ["GPT2LMHeadModel"]
+    if names[0] not in ("GPT2LMHeadModel", "GPT2Model"):
+        raise UserError(f"expected a GPT2LMHeadModel, got {names[0]} in {directory}; this architecture is not supported")
+    for option, value in FIXED.items():
+        if config.get(option, value) != value:
+            raise UserError(
+                f"expected '{option}' to be {value} in {directory / CONFIG}, got {config[option]}; this option is not supported"
+            )
     known = {f.name for f in fields(GPTConfig)}
     model = GPT(GPTConfig(**{key: value for key, value in config.items() if key in known}))
     tensors = {n if n.startswith("transformer.") else f"transformer.{n}": t for n, t in read_tensors(directory / WEIGHTS).items()}
@@ -119,6 +137,11 @@ def _load_gpt(directory: Path, config: dict[str, Any]) -> GPT:
     if missing:
         raise UserError(
             f"expected a GPT-2 of {model.config.n_layer} layers in {directory}, found no tensor '{missing[0]}'; wrong config.json?"
+        )
+    foreign = [n for n in tensors if n not in expected and not n.endswith(REDUNDANT)]
+    if foreign:
+        raise UserError(
+            f"expected a GPT-2 of {model.config.n_layer} layers in {directory}, found also a tensor '{foreign[0]}'; wrong config.json?"
         )
     loaded = {n: _flip(n, tensors[n]) for n in expected}
     for name, tensor in loaded.items():
@@ -141,7 +164,7 @@ def _load_foreign(directory: Path, config: dict[str, Any]) -> nn.Module:
     except ImportError:
         raise UserError(f"{names[0]} is loaded through transformers, which is not installed; try: pip install 'tinymem[hf]'") from None
     try:
-        model: nn.Module = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+        model: nn.Module = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, use_safetensors=True)
     except (OSError, ValueError, RuntimeError, SafetensorError, json.JSONDecodeError) as error:
         raise UserError(f"transformers could not load {directory}: {' '.join(str(error).split())[:200]}") from None
     family_of(model)
