@@ -21,6 +21,8 @@ from tinymem.models.gpt2 import GPT, GPTConfig
 
 FAMILIES = ("gpt", "gpt2", "gpt-neox", "llama")
 VOCABULARY, LENGTH = 17, 12
+# Small runs of any method; Greedy takes many weights a step here (tests of its own take one).
+QUICK: dict[str, Any] = {"ratio": 0.25, "epochs": 1, "per_step": 64}
 
 
 def tiny_model(family: str) -> nn.Module:
@@ -63,7 +65,7 @@ def input_untouched(method: Unlearner, family: str) -> None:
     """The input model keeps its weights, gradients, flags, mode and hooks."""
     model, data = tiny_case(family)
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    apply(method, model, data, config_of(method, ratio=0.25, epochs=1))
+    apply(method, model, data, config_of(method, **QUICK))
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items()), "the input model's weights changed"
     assert all(p.grad is None for p in model.parameters()), "gradients were left in the input model"
     assert all(p.requires_grad for p in model.parameters()), "requires_grad of the input model changed"
@@ -74,7 +76,7 @@ def input_untouched(method: Unlearner, family: str) -> None:
 def same_seed_same_edit(method: Unlearner, family: str) -> None:
     """Two runs with one seed give the same weights, whatever the global random state."""
     model, data = tiny_case(family)
-    config = config_of(method, ratio=0.25, epochs=1)
+    config = config_of(method, **QUICK)
     torch.manual_seed(0)
     first = apply(method, model, data, config).state_dict()
     torch.manual_seed(1)
@@ -98,7 +100,7 @@ def exact_count(method: Unlearner, family: str) -> None:
     with torch.no_grad():  # no weight is zero already, so that each choice shows as a change
         for parameter in model.parameters():
             parameter[parameter == 0] = 1e-3
-    config = config_of(method, ratio=0.25, epochs=1)
+    config = config_of(method, **QUICK)
     if "ratio" not in {f.name for f in fields(method.config)}:
         return
     edited = apply(method, model, data, config)
@@ -126,7 +128,7 @@ def tiny_ratio_refused(method: Unlearner, family: str) -> None:
 def edit_computes(method: Unlearner, family: str) -> None:
     """The edited model is of the same class, in evaluation mode, and gives finite logits."""
     model, data = tiny_case(family)
-    edited = apply(method, model, data, config_of(method, ratio=0.25, epochs=1))
+    edited = apply(method, model, data, config_of(method, **QUICK))
     assert type(edited) is type(model) and edited is not model
     assert not edited.training, "the edited model is in training mode"
     with torch.no_grad():

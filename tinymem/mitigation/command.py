@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from tinymem.data.corpus import Corpus, load_corpus
+from tinymem.data.corpus import Corpus
+from tinymem.data.corpus_files import load_corpus
 from tinymem.data.rows import Rows
 from tinymem.data.rows_file import read_rows
 from tinymem.device import describe_device, resolve_device
@@ -57,7 +58,7 @@ def mitigate_checkpoint(
         subject = _subject_of_files(loaded, checkpoint, forget, retain, prompt, match, seed or 0, identity)
     else:
         subject = _subject_of_own_corpus(loaded, checkpoint, prompt, match, seed, identity)
-    row = row_id(subject.identity, unlearner, config, content_id([str(forget), prompt, match]))
+    row = row_id(subject.identity, unlearner, config, content_id([_digest(forget), _digest(retain), prompt, match]))
     outcome = mitigate(subject, method, options, row=row)
     if outcome.model is None:
         assert outcome.error is not None
@@ -90,8 +91,18 @@ def evaluate_checkpoint(
         "accuracy_ceiling": evaluator.ceiling.share if evaluator.ceiling else None,
         "accuracy_by_task": {task: share.share for task, share in measured.accuracy_by_task.items()},
         "perplexity": measured.perplexity,
+        **_canaries(loaded, corpus, recipe),
         "device": describe_device(device),
     }
+
+
+def _canaries(loaded: Checkpoint, corpus: Corpus, recipe: Recipe) -> dict[str, Any]:
+    """Exposure of the corpus's canaries, if it has any."""
+    if "canary" not in corpus.planted:
+        return {}
+    from tinymem.evaluation.exposure import exposures
+
+    return {"exposure": [e.as_dict() for e in exposures(loaded.model, corpus, seed=recipe.seed)]}
 
 
 def _own_corpus(loaded: Checkpoint, checkpoint: Path) -> tuple[Recipe, Corpus]:
@@ -151,7 +162,17 @@ def _subject_of_files(
         raise UserError(f"expected rows longer than the prompt of {prompt} tokens in {forget}, got {forget_ids.shape[1]}; lower --prompt")
     _check_vocabulary(loaded, forget_ids, forget)
     _check_vocabulary(loaded, retain_ids, retain)
-    return subject_of_rows(loaded.model, Rows.of(forget_ids, prompt, end), Rows.of(retain_ids), seed=seed, identity=identity)
+    if retain_ids.shape[1] < end:
+        raise UserError(
+            f"expected rows of at least {end} tokens (prompt and match) in {retain}, got {retain_ids.shape[1]}; use longer rows"
+        )
+    length = min(forget_ids.shape[1], retain_ids.shape[1])  # methods put both in one batch
+    forget_rows, retain_rows = Rows.of(forget_ids[:, :length], prompt, end), Rows.of(retain_ids[:, :length])
+    return subject_of_rows(loaded.model, forget_rows, retain_rows, seed=seed, identity=identity)
+
+
+def _digest(path: Path | None) -> str | None:
+    return file_sha256(path) if path else None
 
 
 def _check_vocabulary(loaded: Checkpoint, ids: torch.Tensor, path: Path) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tinymem.data.corpus import Corpus
+from tinymem.data.corpus import TWINLESS, Corpus
 from tinymem.data.math import Ids
 from tinymem.data.rows import Rows, concatenate
 from tinymem.errors import UserError
@@ -29,6 +29,7 @@ from tinymem.progress import Bar, SilentBar
 from tinymem.recipe import CODE_EPOCH, Recipe
 
 Row = dict[str, Any]
+MAXIMUM_RETAIN = 100_000
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def subject_of_corpus(
     forget = [_forget_rows(corpus, evaluator.probes[kind], seen[kind].forget, kind) for kind in evaluator.probes]
     data = MitigationData(
         forget=concatenate(forget).to(device) if forget else Rows.of(corpus.clean[:0]).to(device),
-        retain=_whole_rows(corpus.clean, corpus.pad, prompt).to(device),
+        retain=_whole_rows(_retain(corpus, recipe.seed), corpus.pad, prompt).to(device),
         twins=_twins(corpus, evaluator, seen, prompt, device),
         seed=recipe.seed,
         optimizer_state=optimizer_state or {},
@@ -123,6 +124,7 @@ def mitigate(subject: Subject, name: str, options: dict[str, Any], *, row: str =
     try:
         with measured(subject.device) as cost:
             edited = apply(method, subject.model, data, config)
+        _check_finite(edited)
     except Refused as error:
         return _without_result(subject, shared, "refused", str(error), error)
     except Exception as error:
@@ -154,6 +156,12 @@ def versions() -> dict[str, str]:
     return {"tinymem": __version__, "torch": torch.__version__.split("+")[0], "python": platform.python_version()}
 
 
+def _check_finite(edited: nn.Module) -> None:
+    broken = [name for name, p in edited.named_parameters() if not torch.isfinite(p).all()]
+    if broken:
+        raise UserError(f"the edit left NaN or infinity in {len(broken)} parameters, '{broken[0]}' first; try a smaller step or ratio")
+
+
 def _see(probe: Probe, memorised: Flags, recipe: Recipe, wanted: bool) -> Seen:
     nothing = np.zeros(len(probe), dtype=bool)
     if not wanted:
@@ -176,10 +184,20 @@ def _forget_rows(corpus: Corpus, probe: Probe, forget: Flags, kind: str) -> Rows
     return Rows.of(ids, prompt, _ends(ids, corpus.pad))
 
 
+def _retain(corpus: Corpus, seed: int) -> Ids:
+    """The clean training rows, or so many of them, by seed, as the published runs keep of a text."""
+    if len(corpus.clean) <= MAXIMUM_RETAIN:
+        return corpus.clean
+    chosen = np.random.default_rng([seed, 2]).choice(len(corpus.clean), MAXIMUM_RETAIN, replace=False)
+    return corpus.clean[np.sort(chosen)]
+
+
 def _twins(corpus: Corpus, evaluator: Evaluator, seen: dict[str, Seen], prompt: int, device: torch.device) -> Rows | None:
     """Clean versions of the trained artifact rows, without those of rows that are held out from the method."""
     parts = []
     for kind, planted in corpus.planted.items():
+        if kind in TWINLESS:
+            continue
         known = planted.trained.copy()
         known[evaluator.probes[kind].index[seen[kind].heldout]] = False
         parts.append(_whole_rows(planted.clean[known], corpus.pad, prompt))
@@ -245,7 +263,9 @@ def _memorised_columns(subject: Subject, kind: str, measurement: Measurement, wh
         return measurement.memorised(kind, among).share
 
     noisy = bool(probe.prompt_changed.any())
+    classes = subject.evaluator.by_copies(measurement, kind)
     return {
+        **({f"memorised_by_copies_{when}": {c: s.as_dict() for c, s in classes.items()}} if classes else {}),
         f"memorised_{when}": measurement.memorised(kind).share,
         f"memorised_count_{when}": measurement.memorised(kind).count,
         f"forget_memorised_{when}": share(seen.forget),

@@ -139,6 +139,7 @@ UNLEARNERS: Registry[Unlearner] = Registry(
     packages=(
         "tinymem.mitigation.unlearning.neuron",
         "tinymem.mitigation.unlearning.weight",
+        "tinymem.mitigation.unlearning.baselines",
         "tinymem.mitigation.finetuning",
     ),
     entry_points="tinymem.unlearners",
@@ -264,4 +265,5 @@ def ablate(model: nn.Module, mask: Mask) -> nn.Module:
 def _refuse_if_nothing(model: nn.Module, method: Unlearner, config: AblationConfig) -> None:
     """Find out before the scoring pass, which may be long, that the ratio rounds to nothing."""
     if method.properties.unit == "neuron":
-        group_counts(model, {layer.weight_name: layer.neurons for layer in neuron_layers(model)}, config)
+        eligible = neuron_layers(model)[1 if getattr(config, "skip_bottom", False) else 0 :]
+        group_counts(model, {layer.weight_name: layer.neurons for layer in eligible}, config)

@@ -35,13 +35,13 @@ class FinetuningConfig:
 
 def finetune(model: nn.Module, rows: Rows, data: MitigationData, config: FinetuningConfig) -> nn.Module:
     """A copy of the model after `epochs` passes over `rows`."""
-    from tinymem.training.optimizer import load_optimizer_tensors
-
     edited = deepcopy(model)
     optimizer = torch.optim.AdamW(
         edited.parameters(), lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay, fused=True
     )
     if data.optimizer_state:
+        from tinymem.training.optimizer import load_optimizer_tensors
+
         load_optimizer_tensors(optimizer, data.optimizer_state)
     generator = data.generator()
     edited.train()

@@ -5,7 +5,7 @@ Formula: score of neuron i in layer l = mean over suffix-predicting positions t 
 Source: Chang et al. 2024, section 3 ("Activations"); TinyMem paper, section 3.3. Their code takes the absolute value after the mean
     (`mode: abs_mean`); published TinyMem numbers do so too, over sequences and positions together.
 Cost: one forward pass over the forget rows; memory of one batch's activations.
-Options: ratio, of, scope (per layer, the same number each), mode, batch_size.
+Options: ratio, of, scope (per layer, the same number each), skip_bottom, mode, batch_size.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from tinymem.mitigation.frame import AblationConfig, Grid, MitigationData, Properties, Scores, scorer
+from tinymem.mitigation.frame import Grid, MitigationData, Properties, Scores, scorer
+from tinymem.mitigation.unlearning.neuron._common import NeuronConfig, activity, as_scores, predicting
 from tinymem.models.adapters import captured_neurons, logits, neuron_layers
 
 
 @dataclass(frozen=True, kw_only=True)
-class ActConfig(AblationConfig):
+class ActConfig(NeuronConfig):
     """Options of Act. The grid is that of the paper's A.3.5."""
 
     mode: Literal["mean_abs", "abs_mean"] = "mean_abs"
@@ -40,16 +41,22 @@ def act(model: nn.Module, data: MitigationData, config: ActConfig) -> Scores:
     with captured_neurons(model) as activations:
         for rows in data.forget.batches(config.batch_size):
             logits(model, rows.ids)
-            predicts_BT = rows.window().roll(-1, dims=1)  # position t predicts token t + 1
-            predicts_BT[:, -1] = False
+            predicts_BT = predicting(rows)
             positions += int(predicts_BT.sum())
             for total, h_BTF in zip(sums, activations, strict=True):
                 total += _sum_at(h_BTF, predicts_BT, config.mode)
-    scores = {}
-    for layer, total in zip(layers, sums, strict=True):
-        mean_F = (total / max(1, positions)).abs()
-        scores[layer.weight_name] = (mean_F * layer.values_FD().double().norm(dim=1)).float()
-    return Scores("neuron", scores)
+    means_LF = torch.stack(sums).abs() / max(1, positions)
+    return as_scores(model, (means_LF * _norms_LF(model)).float(), config)
+
+
+@torch.no_grad()
+def by_row(model: nn.Module, data: MitigationData, config: ActConfig) -> Tensor:
+    """Scores [S, L, F] of each row's suffix."""
+    return torch.cat(list(activity(model, data.forget, config.batch_size, config.mode))) * _norms_LF(model).float()
+
+
+def _norms_LF(model: nn.Module) -> Tensor:
+    return torch.stack([layer.values_FD().double().norm(dim=1) for layer in neuron_layers(model)])
 
 
 def _sum_at(h_BTF: Tensor, at_BT: Tensor, mode: str) -> Tensor:

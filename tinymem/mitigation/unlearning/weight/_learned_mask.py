@@ -14,9 +14,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from tinymem.mitigation.frame import AblationConfig, group_counts
+from tinymem.mitigation.unlearning._substitute import Substituted
 from tinymem.models.adapters import family_of, mlp_parameters
 
 Drop = Literal["highest", "lowest"]
@@ -41,19 +41,6 @@ class LearnedMaskConfig(AblationConfig):
     batch_size: int = 64
 
 
-class _Masked(nn.Module):
-    """A model whose logits can be asked for with other weights in place of its own."""
-
-    def __init__(self, model: nn.Module, weights: dict[str, Tensor]) -> None:
-        super().__init__()
-        self._inner = [model]  # in a list: not a submodule, so that nothing of it is registered twice
-        self._weights = weights
-
-    def forward(self, ids_BT: Tensor) -> Tensor:
-        output = functional_call(self._inner[0], self._weights, (ids_BT,))
-        return output if isinstance(output, Tensor) else output.logits
-
-
 class LearnedMask:
     """Scores of the feed-forward matrices of a model, and the weights that they leave."""
 
@@ -74,18 +61,19 @@ class LearnedMask:
         for names, count in self.groups:
             flat = torch.cat([self.sign * self.scores[n].abs().flatten() for n in names])
             drop = torch.zeros_like(flat)
-            drop[flat.topk(count).indices] = 1
+            drop.index_fill_(0, flat.topk(count).indices, 1)
             for name, part in zip(names, drop.split([self.scores[n].numel() for n in names]), strict=True):
                 drops[name] = part.view_as(self.scores[name])
         return drops
 
-    def masked(self) -> _Masked:
+    def masked(self) -> Substituted:
         """The model under the current mask; gradients of its outputs reach the scores."""
         weights = {}
         for name, drop in self.dropped().items():
             surrogate = self.sign * self.scores[name].abs()
-            weights[name] = self.weights[name] * (1 - (drop + surrogate - surrogate.detach()))
-        return _Masked(self.model, weights)
+            kept = 1 - (drop + surrogate - surrogate.detach())
+            weights[name] = self.weights[name] * kept.to(self.weights[name].dtype)
+        return Substituted(self.model, weights)
 
     def step(self, objective: Tensor) -> None:
         """Lower the objective by one step of the scores; the model's own weights stay as they are."""

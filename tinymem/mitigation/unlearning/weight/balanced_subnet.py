@@ -13,7 +13,6 @@ Options: ratio, of, scope (per matrix), epochs, loss_weight w, sampler, average,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -22,8 +21,10 @@ from torch import Tensor, nn
 
 from tinymem.data.rows import concatenate
 from tinymem.errors import UserError
+from tinymem.mitigation._replay import Replayed
 from tinymem.mitigation.frame import Grid, MitigationData, Properties, editor
 from tinymem.mitigation.losses import row_losses
+from tinymem.mitigation.unlearning.weight._batches import Sampler, batches, steps_per_epoch
 from tinymem.mitigation.unlearning.weight._learned_mask import LearnedMask, LearnedMaskConfig
 
 
@@ -38,7 +39,7 @@ class BalancedSubnetConfig(LearnedMaskConfig):
     """
 
     loss_weight: float = 0.9
-    sampler: Literal["shuffled", "balanced"] = "shuffled"
+    sampler: Sampler = "shuffled"
     average: Literal["class", "row"] = "class"
 
     grid: ClassVar[Grid] = {
@@ -56,7 +57,7 @@ class BalancedSubnetConfig(LearnedMaskConfig):
 @editor(
     "balanced-subnet",
     config=BalancedSubnetConfig,
-    properties=Properties(unit="weight", order="first", layer_wise=True, criterion="optimisation", dual_objective=True),
+    properties=Properties(unit="weight", order="first", criterion="optimisation", dual_objective=True),
 )
 def balanced_subnet(model: nn.Module, data: MitigationData, config: BalancedSubnetConfig) -> nn.Module:
     """The model without the weights that the trained mask drops."""
@@ -64,12 +65,18 @@ def balanced_subnet(model: nn.Module, data: MitigationData, config: BalancedSubn
     mask = LearnedMask(model, config, generator)
     rows = concatenate([data.forget, data.retain])
     forget_N = torch.arange(len(rows), device=rows.ids.device) < len(data.forget)
-    data.bar.expect(config.epochs * _steps_per_epoch(len(data.forget), len(data.retain), config))
-    for index in _batches(len(data.forget), len(data.retain), config, generator):
-        index = index.to(rows.ids.device)
+
+    def step(index: Tensor) -> None:
         losses_B = row_losses(mask.masked(), rows.take(index))
         mask.step(balanced_objective(losses_B, forget_N[index], config))
-        data.bar.advance(1)
+
+    sizes = (len(data.forget), len(data.retain), config.sampler, config.batch_size)
+    data.bar.expect(config.epochs * steps_per_epoch(*sizes))
+    replayed = Replayed(step, model)
+    for _ in range(config.epochs):
+        for index in batches(*sizes, generator):
+            replayed(index)
+            data.bar.advance(1)
     return mask.edited()
 
 
@@ -81,22 +88,3 @@ def balanced_objective(losses_B: Tensor, forget_B: Tensor, config: BalancedSubne
     forget_mean = (losses_B * forget_B).sum() / forget_B.sum().clamp(min=1)
     retain_mean = (losses_B * ~forget_B).sum() / (~forget_B).sum().clamp(min=1)
     return w * retain_mean - (1 - w) * forget_mean
-
-
-def _steps_per_epoch(forget: int, retain: int, config: BalancedSubnetConfig) -> int:
-    if config.sampler == "shuffled":
-        return -(-(forget + retain) // config.batch_size)
-    return -(-retain // max(1, config.batch_size // 2))
-
-
-def _batches(forget: int, retain: int, config: BalancedSubnetConfig, generator: torch.Generator) -> Iterator[Tensor]:
-    """Row indices of each batch: forget rows come first in the union."""
-    for _ in range(config.epochs):
-        if config.sampler == "shuffled":
-            yield from torch.randperm(forget + retain, generator=generator).split(config.batch_size)
-            continue
-        half = max(1, config.batch_size // 2)
-        order = torch.randperm(forget, generator=generator)
-        for k, kept in enumerate((forget + torch.randperm(retain, generator=generator)).split(half)):
-            seen = order[torch.arange(k * half, k * half + min(half, forget)) % forget]
-            yield torch.cat([seen, kept])

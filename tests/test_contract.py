@@ -1,0 +1,85 @@
+"""What every registered method must hold, on every model family. New methods join by being registered."""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass
+
+import pytest
+import torch
+
+from tinymem.errors import UserError
+from tinymem.mitigation.frame import UNLEARNERS, Refused, apply, parse_config
+from tinymem.testing import CHECKS, FAMILIES, check, config_of, tiny_case
+
+METHODS = UNLEARNERS.names()
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> object:
+    """Tiny tensors: threads would only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("name", CHECKS)
+@pytest.mark.parametrize("method", METHODS)
+def test_contract(method: str, name: str, family: str) -> None:
+    check(name, method, family)
+
+
+def test_the_first_methods_are_there() -> None:
+    assert {"act", "durable", "balanced-subnet", "finetune-clean"} <= set(METHODS)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_documentation(method: str) -> None:
+    text = UNLEARNERS.get(method).documentation
+    missing = [word for word in ("Source:", "Cost:", "Options:") if word not in text]
+    assert not missing, f"the docstring of {method} lacks {missing}"
+    unnamed = [f.name for f in fields(UNLEARNERS.get(method).config) if f.name not in text]
+    assert not unnamed, f"the docstring of {method} does not name its options {unnamed}"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_config(method: str) -> None:
+    unlearner = UNLEARNERS.get(method)
+    assert is_dataclass(unlearner.config) and unlearner.config.__dataclass_params__.frozen
+    assert parse_config(unlearner, {}) == unlearner.config()
+    names = {f.name for f in fields(unlearner.config)}
+    for option, values in unlearner.config.grid.items():
+        assert option in names
+        for value in values:
+            assert getattr(parse_config(unlearner, {option: value}), option) == value
+    with pytest.raises(UserError, match=f"unknown option 'ratoi' of {method}"):
+        parse_config(unlearner, {"ratoi": 1})
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if "ratio" in {f.name for f in fields(UNLEARNERS.get(name).config)}])
+@pytest.mark.parametrize("ratio", [2, -0.1, "much"])
+def test_wrong_ratio(method: str, ratio: object) -> None:
+    with pytest.raises(UserError, match="ratio") as error:
+        parse_config(UNLEARNERS.get(method), {"ratio": ratio})
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_nothing_to_forget_is_refused(method: str) -> None:
+    model, data = tiny_case("gpt")
+    nothing = data.__class__(**{**vars(data), "forget": data.forget.take(torch.arange(0))})
+    with pytest.raises(Refused, match="got none"):
+        apply(UNLEARNERS.get(method), model, nothing, config_of(UNLEARNERS.get(method), ratio=0.25))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_two_runs_of_one_case_are_equal(method: str) -> None:
+    """Nothing that a method is given keeps traces of its first run: rows, twins, optimiser state."""
+    model, data = tiny_case("gpt")
+    state = {f"{i}.{name}": torch.full_like(p, 0.01) for i, p in enumerate(model.parameters()) for name in ("exp_avg", "exp_avg_sq")}
+    state |= {f"{i}.step": torch.tensor(3.0) for i, _ in enumerate(model.parameters())}
+    data = data.__class__(**{**vars(data), "optimizer_state": state})
+    config = config_of(UNLEARNERS.get(method), ratio=0.25, epochs=1)
+    first, second = (apply(UNLEARNERS.get(method), model, data, config).state_dict() for _ in range(2))
+    assert all(torch.equal(t, second[name]) for name, t in first.items())

@@ -1,0 +1,156 @@
+"""Baselines against their formulas, and the fine-tunings' rows."""
+
+import math
+from copy import deepcopy
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tinymem.data.rows import concatenate
+from tinymem.errors import UserError
+from tinymem.mitigation.finetuning import _common as finetuning
+from tinymem.mitigation.frame import UNLEARNERS, apply
+from tinymem.mitigation.losses import row_losses
+from tinymem.mitigation.unlearning.baselines import _common, gradient_difference, npo, rmu, simnpo, task_vector
+from tinymem.models.adapters import layer_of, logits, mlp_parameters
+from tinymem.testing import FAMILIES, config_of, tiny_case
+
+DUAL = ("gradient-difference", "npo", "simnpo", "rmu")
+ALL = (*DUAL, "gradient-ascent", "task-vector")
+
+
+def test_npo_formula():
+    ratio = torch.tensor([0.0, -3.0, 2.0])
+    expected = sum(-(2 / 0.1) * math.log(1 / (1 + math.exp(0.1 * r))) for r in ratio.tolist()) / 3
+    assert float(npo.npo_loss(ratio, 0.1)) == pytest.approx(expected, rel=1e-5)
+    ratio.requires_grad_()
+    npo.npo_loss(ratio, 0.1).backward()
+    assert float(ratio.grad[0]) == pytest.approx(1 / 3, rel=1e-5), "at the original model the gradient is that of gradient ascent"
+
+
+def test_simnpo_formula():
+    losses = torch.tensor([0.1, 2.0])
+    config = simnpo.SimNPOConfig(delta=0.5)
+    expected = sum(-(2 / 4.5) * math.log(1 / (1 + math.exp(-4.5 * (x - 0.5)))) for x in losses.tolist()) / 2
+    assert float(simnpo.simnpo_loss(losses, config)) == pytest.approx(expected, rel=1e-5)
+
+
+@torch.no_grad()
+def test_summed_log_probabilities():
+    model, data = tiny_case("gpt")
+    nll, count = _common.summed(model, data.forget, "suffix")
+    log_p = logits(model, data.forget.ids).log_softmax(-1)
+    expected = -sum(log_p[:, t - 1].gather(1, data.forget.ids[:, t : t + 1])[:, 0] for t in range(5, 12))
+    torch.testing.assert_close(nll, expected)
+    assert count.tolist() == [7] * 6
+
+
+def one_step(name, model, data, **options):
+    method = UNLEARNERS.get(name)
+    return apply(method, model, data, config_of(method, epochs=1, batch_size=6, learning_rate=1e-3, **options))
+
+
+def adam_step(model, objective, rate=1e-3):
+    """A first AdamW step without weight decay, by hand."""
+    edited = deepcopy(model)
+    parameters = list(edited.parameters())
+    gradients = torch.autograd.grad(objective(edited), parameters)
+    with torch.no_grad():
+        for p, g in zip(parameters, gradients, strict=True):
+            p -= rate * g / (g.abs() + 1e-8)
+    return edited
+
+
+def retain_of_first_step(data):
+    generator = data.generator()
+    torch.randperm(len(data.forget), generator=generator)
+    return data.retain.take(torch.randperm(len(data.retain), generator=generator)[:6])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_first_steps_follow_the_formulas(family):
+    model, data = tiny_case(family)
+    kept = retain_of_first_step(data)
+
+    def forget_loss(m):
+        return row_losses(m, data.forget, "suffix")
+
+    def keep(m):
+        return row_losses(m, kept).mean()
+
+    expected = {
+        "gradient-ascent": lambda m: -forget_loss(m).mean(),
+        "gradient-difference": lambda m: keep(m) - forget_loss(m).mean(),
+        "npo": lambda m: keep(m) - 20 * F.logsigmoid(0.1 * 7 * (forget_loss(m) - forget_loss(model).detach())).mean(),
+        "simnpo": lambda m: keep(m) - 0.125 * 2 / 4.5 * F.logsigmoid(4.5 * forget_loss(m)).mean(),
+    }
+    for name, objective in expected.items():
+        found, by_hand = one_step(name, model, data), adam_step(model, objective)
+        apart = torch.cat([(p - q).abs().flatten() for p, q in zip(found.parameters(), by_hand.parameters(), strict=True)])
+        assert (apart < 1e-4).double().mean() > 0.99, name  # a gradient near zero (key biases) may round to either sign
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_kl_to_the_original_is_zero_at_the_start_and_positive_after(family):
+    model, data = tiny_case(family)
+    moved = one_step("gradient-difference", model, data, retain="kl")
+    with torch.no_grad():
+        assert float(gradient_difference.divergence(model, model, data.retain)) == pytest.approx(0, abs=1e-6)
+        assert float(gradient_difference.divergence(model, moved, data.retain)) > 0
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rmu_steers_the_layer_and_trains_no_other(family):
+    model, data = tiny_case(family)
+    config = rmu.RMUConfig(epochs=40, learning_rate=1e-2, steering=2.0, batch_size=6, depth=0.5, layers=1)
+    edited = rmu.rmu(model, data, config)
+    changed = {n for n, p in model.named_parameters() if not torch.equal(p, edited.get_parameter(n))}
+    assert changed == {n for n in mlp_parameters(model) if layer_of(model, n) == 1}
+    target = rmu._unit_vector(model, data) * 2
+    assert float(target.norm()) == pytest.approx(2, rel=1e-5)
+    with torch.no_grad():
+        far, near = ((rmu.block_output(m, data.forget, 1)[:, 4:11] - target).square().mean() for m in (model, edited))
+        drift = (rmu.block_output(model, data.retain, 1) - rmu.block_output(edited, data.retain, 1)).square().mean()
+    assert near < 0.5 * far and drift < far
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_task_vector_is_minus_the_step_of_fine_tuning(family):
+    model, data = tiny_case(family)
+    config = task_vector.TaskVectorConfig(epochs=2, strength=1.0, batch_size=4)
+    back, forward = task_vector.task_vector(model, data, config), task_vector.task_vector(model, data, replace(config, strength=-1.0))
+    for old, minus, plus in zip(model.parameters(), back.parameters(), forward.parameters(), strict=True):
+        torch.testing.assert_close(minus + plus, 2 * old, atol=1e-6, rtol=1e-5)
+    with torch.no_grad():
+        losses = [float(row_losses(m, data.forget, "suffix").mean()) for m in (forward, model, back)]
+    assert losses == sorted(losses)
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name != "rmu"])
+def test_every_baseline_raises_the_forget_loss(name):
+    model, data = tiny_case("gpt")
+    method = UNLEARNERS.get(name)
+    edited = apply(method, model, data, config_of(method, epochs=10, learning_rate=3e-3, retain_weight=0.0))
+    with torch.no_grad():
+        assert row_losses(edited, data.forget, "suffix").mean() > row_losses(model, data.forget, "suffix").mean()
+
+
+@pytest.mark.parametrize("name", DUAL)
+def test_dual_objectives_need_rows_to_keep(name):
+    model, data = tiny_case("gpt")
+    with pytest.raises(UserError, match="rows to keep"):
+        one_step(name, model, replace(data, retain=data.retain.take(torch.arange(0))))
+
+
+def test_fine_tunings_see_their_rows(monkeypatch):
+    model, data = tiny_case("gpt")
+    seen = {}
+    for name in ("extra", "both", "clean"):
+        module = UNLEARNERS.get(f"finetune-{name}").function.__globals__
+        monkeypatch.setitem(module, "finetune", lambda model, rows, data, config, name=name: seen.setdefault(name, rows) and model)
+        UNLEARNERS.get(f"finetune-{name}").function(model, data, finetuning.FinetuningConfig())
+    assert torch.equal(seen["extra"].ids, data.retain.ids)
+    assert torch.equal(seen["both"].ids, concatenate([data.retain, data.twins]).ids)
+    assert torch.equal(seen["clean"].ids, data.twins.ids)

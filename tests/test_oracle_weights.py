@@ -1,0 +1,133 @@
+"""Durable, SOU, Greedy, Subnet and the random controls against dense or step-by-step recomputation."""
+
+from copy import deepcopy
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tinymem.data.rows import concatenate
+from tinymem.errors import UserError
+from tinymem.mitigation.frame import UNLEARNERS, apply, group_counts
+from tinymem.mitigation.losses import row_losses
+from tinymem.mitigation.unlearning.weight import _batches, _row_gradients, balanced_subnet, durable, durable_agg, greedy, sou, subnet
+from tinymem.models.adapters import mlp_parameters
+from tinymem.testing import FAMILIES, tiny_case
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_durable_equals_autograd_and_agg_ranks_the_whole_model(family):
+    model, data = tiny_case(family)
+    scores = durable.durable(model, data, durable.DurableConfig(batch_size=4)).values
+    row_losses(model, data.forget).sum().backward()
+    gradients = {name: p.grad.abs() for name, p in mlp_parameters(model).items()}
+    model.zero_grad(set_to_none=True)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(scores[name], gradient)
+    edited = apply(UNLEARNERS.get("durable-agg"), model, data, durable_agg.DurableAggConfig(ratio=0.1, batch_size=6))
+    dropped = torch.cat([(edited.get_parameter(n) != p).flatten() for n, p in mlp_parameters(model).items()])
+    gone = torch.cat([g.flatten() for g in gradients.values()])
+    assert gone[dropped].min() >= gone.topk(int(0.1 * len(gone))).values[-1] * (1 - 1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_row_gradients_equal_a_loop(family):
+    model, data = tiny_case(family)
+    found = dict(_row_gradients.row_gradients(model, data.forget))
+    parameters = mlp_parameters(model)
+    assert list(found) == list(parameters)
+    for n, loss in enumerate(row_losses(model, data.forget)):
+        gradients = torch.autograd.grad(loss, list(parameters.values()), retain_graph=True)
+        for name, gradient in zip(parameters, gradients, strict=True):
+            torch.testing.assert_close(found[name][n], gradient.flatten(), atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_sou_equals_a_dense_inverse(family):
+    model, data = tiny_case(family)
+    config = sou.SOUConfig(block=30, damp=1e-4, batch_size=4)
+    scores = sou.sou(model, data, config).values
+    for name, weight in list(mlp_parameters(model).items())[:2]:
+        gradients = [torch.autograd.grad(loss, weight, retain_graph=True)[0].flatten() for loss in row_losses(model, data.forget)]
+        G = torch.stack(gradients).double()
+        fisher = torch.diag(torch.full((G.shape[1],), 1e-4, dtype=torch.float64)) + G.T @ G / len(G)
+        inverse = torch.cat([torch.linalg.inv(fisher[a : a + 30, a : a + 30]).diagonal() for a in range(0, len(fisher), 30)])
+        expected = weight.detach().double().flatten() ** 2 / (2 * inverse)
+        torch.testing.assert_close(scores[name].flatten().double(), expected, rtol=1e-3, atol=1e-12)
+
+
+def test_sou_takes_at_most_so_many_rows():
+    model, data = tiny_case("gpt")
+    few = sou.sou(model, data, sou.SOUConfig(gradients=2)).values
+    picked = data.forget.take(torch.randperm(6, generator=data.generator())[:2])
+    same = sou.sou(model, replace(data, forget=picked), sou.SOUConfig()).values
+    for name, score in few.items():
+        torch.testing.assert_close(score, same[name], rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("criterion", ["product", "gradient"])
+def test_greedy_equals_a_step_by_step_recomputation(family, criterion):
+    model, data = tiny_case(family)
+    config = greedy.GreedyConfig(ratio=0.002, batch_size=5, criterion=criterion)
+    scores = greedy.greedy(model, data, config).values
+    ((_, count),) = group_counts(model, {n: p.numel() for n, p in mlp_parameters(model).items()}, config)
+    edited, rows, taken = deepcopy(model), concatenate([data.forget, data.retain]), set()
+    generator, draws = data.generator(), []
+    while len(draws) < count:
+        draws += list(_batches.batches(6, 10, "shuffled", 5, generator))
+    for place, index in zip(range(count, 0, -1), draws, strict=False):
+        losses = row_losses(edited, rows.take(index))
+        parameters = mlp_parameters(edited)
+        gradients = torch.autograd.grad(torch.where(index < 6, -losses, losses).sum(), list(parameters.values()))
+        values = [
+            (g * p if criterion == "product" else g.abs()).detach().flatten() for g, p in zip(gradients, parameters.values(), strict=True)
+        ]
+        best = next(i for i in torch.cat(values).argsort(descending=True).tolist() if i not in taken)
+        taken.add(best)
+        assert torch.cat([s.flatten() for s in scores.values()])[best] == place
+        for parameter, part in zip(parameters.values(), torch.arange(sum(map(len, values))).split([len(v) for v in values]), strict=True):
+            parameter.data[(part == best).view_as(parameter)] = 0
+    assert sum(int((s > 0).sum()) for s in scores.values()) == count
+
+
+def test_greedy_steps_of_many_weights_and_its_scope():
+    model, data = tiny_case("gpt")
+    few = greedy.greedy(model, data, greedy.GreedyConfig(ratio=0.01, per_step=10, sampler="balanced")).values
+    flat = torch.cat([s.flatten() for s in few.values()])
+    count = int(0.01 * len(flat))
+    assert sorted(flat[flat > 0].tolist()) == list(range(1, count + 1))
+    with pytest.raises(UserError, match="scope 'model'"):
+        greedy.GreedyConfig(scope="layer")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("drop", ["highest", "lowest"])
+def test_subnet_is_balanced_subnet_with_forget_rows_only(family, drop):
+    model, data = tiny_case(family)
+    options = {"ratio": 0.1, "epochs": 3, "drop": drop, "batch_size": 4}
+    alone = subnet.subnet(model, data, subnet.SubnetConfig(**options))
+    no_retain = replace(data, retain=data.retain.take(torch.arange(0)))
+    balanced = balanced_subnet.balanced_subnet(model, no_retain, balanced_subnet.BalancedSubnetConfig(loss_weight=0.0, **options))
+    assert all(torch.equal(a, b) for a, b in zip(alone.parameters(), balanced.parameters(), strict=True))
+
+
+def test_subnet_raises_the_loss_more_than_chance():
+    model, data = tiny_case("gpt")
+    config = subnet.SubnetConfig(ratio=0.1, epochs=20, batch_size=3)
+    options = {"start": {"epochs": 0}, "highest": {}, "lowest": {"drop": "lowest"}}
+    edited = {name: subnet.subnet(model, data, replace(config, **change)) for name, change in options.items()}
+    with torch.no_grad():
+        losses = {name: float(row_losses(m, data.forget).mean()) for name, m in edited.items()}
+    assert losses["highest"] > losses["start"] + 0.5 and losses["lowest"] > losses["start"] + 0.5
+
+
+@pytest.mark.parametrize("name", ["random-weights", "random-neurons"])
+def test_random_controls_are_uniform_and_seeded(name):
+    model, data = tiny_case("gpt")
+    method = UNLEARNERS.get(name)
+    first, other = (
+        torch.cat([s.flatten() for s in method.function(model, d, method.config()).values.values()]) for d in (data, replace(data, seed=4))
+    )
+    assert not torch.equal(first, other)
+    assert first.min() >= 0 and first.max() <= 1 and abs(float(first.mean()) - 0.5) < 0.1

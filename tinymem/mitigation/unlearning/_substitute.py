@@ -1,0 +1,19 @@
+"""A model that runs with other weights in place of its own."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.func import functional_call
+
+
+class Substituted(nn.Module):
+    """A model whose logits can be asked for with some weights replaced; gradients reach the replacements."""
+
+    def __init__(self, model: nn.Module, weights: dict[str, Tensor]) -> None:
+        super().__init__()
+        self._inner = [model]  # in a list: not a submodule, so that nothing of it is registered twice
+        self._weights = weights
+
+    def forward(self, ids_BT: Tensor) -> Tensor:
+        output = functional_call(self._inner[0], self._weights, (ids_BT,))
+        return output if isinstance(output, Tensor) else output.logits

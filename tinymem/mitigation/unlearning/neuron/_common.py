@@ -1,0 +1,126 @@
+"""What the neuron methods share: eligible layers, the positions that predict a suffix, and scores of each row apart.
+
+Sequence-level localisation (one edit for each row, Chang et al.) and set-level localisation (one edit for all rows, TinyMem) use the same
+scorers: a method's module has `by_row(model, data, config)`, which gives [rows, layers, neurons], and its set-level score is the mean over
+rows wherever the method is additive (Zero, IG, and Act's mean of absolute values when all suffixes are equally long).
+
+Shape suffixes: S rows scored apart, B rows of a batch, T tokens, L layers, F neurons of a layer, D embedding.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tinymem.data.rows import Rows
+from tinymem.errors import UserError
+from tinymem.mitigation.frame import AblationConfig, MitigationData, Scores, Unlearner
+from tinymem.models.adapters import NeuronLayer, captured_neurons, logits, neuron_layers
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeuronConfig(AblationConfig):
+    """Options of every neuron method.
+
+    Attributes:
+        skip_bottom: leave the bottom layer as it is (Chang et al. do so when they delete; TinyMem edits every layer).
+    """
+
+    skip_bottom: bool = False
+
+
+def scores_by_row(method: Unlearner, model: nn.Module, data: MitigationData, config: NeuronConfig) -> Tensor:
+    """Scores [S, L, F] of each row of `data.forget` apart, for one edit per row.
+
+    Raises:
+        UserError: the method has no scores of single rows.
+    """
+    by_row = getattr(importlib.import_module(method.function.__module__), "by_row", None)
+    if by_row is None:
+        raise UserError(f"expected a method that scores rows apart (zero, act, ig, slim, hard-concrete, nemo, ...), got '{method.name}'")
+    scores: Tensor = by_row(model, data, config)
+    return scores
+
+
+def as_scores(model: nn.Module, scores_LF: Tensor, config: NeuronConfig) -> Scores:
+    """Scores by name; without the bottom layer where the config leaves it out."""
+    layers = neuron_layers(model)
+    first = 1 if config.skip_bottom else 0
+    return Scores("neuron", {layer.weight_name: scores_LF[layer.index] for layer in layers[first:]})
+
+
+def width(layers: list[NeuronLayer]) -> int:
+    """Neurons of a layer.
+
+    Raises:
+        UserError: the layers differ.
+    """
+    widths = {layer.neurons for layer in layers}
+    if len(widths) != 1:
+        raise UserError(f"expected feed-forward blocks of one width, got widths {sorted(widths)}; this method stacks them")
+    return widths.pop()
+
+
+def predicting(rows: Rows) -> Tensor:
+    """Positions [B, T] that predict a suffix token: position t predicts token t + 1."""
+    predicts_BT = rows.window().roll(-1, dims=1)
+    predicts_BT[:, -1] = False
+    return predicts_BT
+
+
+def cropped(rows: Rows) -> Rows:
+    """The rows without the tokens after the last suffix: a causal model's suffix losses do not depend on them."""
+    end = int(rows.end.max()) if len(rows) else 0
+    return Rows(rows.ids[:, :end], rows.prompt, rows.end)
+
+
+def span(rows: Rows) -> tuple[int, int]:
+    """First and one past the last position that predicts a suffix token in any row."""
+    low, high = torch.stack([rows.prompt.min(), rows.end.max()]).tolist()
+    return max(0, low - 1), max(1, high - 1)
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Inside the context no parameter asks for a gradient, so none is computed or kept for."""
+    asked = [p for p in model.parameters() if p.requires_grad]
+    for parameter in asked:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in asked:
+            parameter.requires_grad_(True)
+
+
+@contextmanager
+def gated(model: nn.Module, gates: list[Tensor]) -> Iterator[None]:
+    """Inside the context layer l's activations [B, T, F] are multiplied by `gates[l]`: [F], or [B, 1, F] for a gate per row."""
+
+    def hook_of(gate: Tensor) -> object:
+        return lambda _, inputs: (inputs[0] * gate.to(inputs[0].dtype), *inputs[1:])
+
+    handles = [layer.module.register_forward_pre_hook(hook_of(gate)) for layer, gate in zip(neuron_layers(model), gates, strict=True)]  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.no_grad()
+def activity(model: nn.Module, rows: Rows, batch_size: int, mode: str = "mean_abs") -> Iterator[Tensor]:
+    """Mean absolute activations [B, L, F] at the positions that predict the suffix, batch by batch (`abs_mean`: |mean|)."""
+    with captured_neurons(model) as activations:
+        for batch in rows.batches(batch_size):
+            batch = cropped(batch)
+            logits(model, batch.ids)
+            at_BT1 = predicting(batch)[:, :, None]
+            count_B1 = at_BT1.sum(1).clamp(min=1)
+            sums = [((h.abs() if mode == "mean_abs" else h).float() * at_BT1).sum(1) / count_B1 for h in activations]
+            yield torch.stack(sums, dim=1).abs()

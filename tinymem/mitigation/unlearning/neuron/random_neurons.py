@@ -1,0 +1,40 @@
+"""Random neurons: zero neurons drawn at random, the control that every neuron method has to beat.
+
+Formula: score = independent uniform draws from the seed.
+Source: Chang et al. 2024, section 3 ("Random").
+Cost: none.
+Options: ratio, of, scope (per layer), skip_bottom.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from tinymem.mitigation.frame import Grid, MitigationData, Properties, Scores, scorer
+from tinymem.mitigation.unlearning.neuron._common import NeuronConfig, as_scores, width
+from tinymem.models.adapters import neuron_layers
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomNeuronsConfig(NeuronConfig):
+    """Options of the control. The grid is that of Act, Zero and IG."""
+
+    grid: ClassVar[Grid] = {"ratio": (0.0001, 0.001, 0.01, 0.05, 0.1)}
+
+
+@scorer("random-neurons", config=RandomNeuronsConfig, properties=Properties(unit="neuron", order="zeroth"))
+def random_neurons(model: nn.Module, data: MitigationData, config: RandomNeuronsConfig) -> Scores:
+    """Uniform scores."""
+    layers = neuron_layers(model)
+    return as_scores(model, torch.rand(len(layers), width(layers), generator=data.generator()).to(data.forget.ids.device), config)
+
+
+def by_row(model: nn.Module, data: MitigationData, config: RandomNeuronsConfig) -> Tensor:
+    """Uniform scores [S, L, F], drawn apart for each row."""
+    layers = neuron_layers(model)
+    draws_SLF = torch.rand(len(data.forget), len(layers), width(layers), generator=data.generator())
+    return draws_SLF.to(data.forget.ids.device)
