@@ -1,0 +1,1 @@
+"""Timings of our own code beside plain loops."""

@@ -1,0 +1,112 @@
+"""Seconds and peak memory of every method on the paper's 4-layer math model, beside plain loops.
+
+`tinymem bench unlearn`, or `python -m tinymem.bench.unlearn` where typer is missing: this path needs torch and numpy only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from typing import Any
+
+import torch
+
+from tinymem.bench.case import Case, math_case
+from tinymem.bench.comparisons import GREEDY_RATIO, Comparison, compare
+from tinymem.device import describe_device, resolve_device
+from tinymem.errors import UserError
+from tinymem.mitigation.frame import UNLEARNERS, apply
+from tinymem.mitigation.memory import Cost, measured
+
+# Options at which the published times were taken (paper, Tables 1 and 5); None of them changes what is scored.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "act": {"ratio": 0.05},
+    "zero": {"ratio": 0.01},
+    "ig": {"ratio": 0.05},
+    "slim": {"ratio": 0.05, "epochs": 20, "stop": 0.0},
+    "hard-concrete": {"ratio": 0.05, "epochs": 20, "stop": 0.0},
+    "durable": {"ratio": 0.01},
+    "durable-agg": {"ratio": 0.01},
+    "sou": {"ratio": 0.05},
+    "greedy": {"ratio": GREEDY_RATIO, "of": "model"},
+    "subnet": {"ratio": 0.1, "epochs": 1},
+    "balanced-subnet": {"ratio": 0.1, "epochs": 10},
+}
+HEADER = ("method", "seconds", "peak MB", "plain loop, s", "times", "measured on", "difference there")
+
+
+def bench(
+    *, scale: float = 1.0, methods: Sequence[str] = (), device: str = "auto", rows: int = 4, plain: bool = True
+) -> Iterator[tuple[str, ...]]:
+    """Cells of one table row per method, as they are measured.
+
+    Args:
+        scale: times the rows of the paper's corpus, and the steps of Greedy.
+        methods: names, or `all`; those with a plain loop by default.
+        device: `auto`, `cpu` or `cuda`.
+        rows: forget rows that the slow plain loops run on, at least 4.
+        plain: whether to run the plain loops.
+
+    Raises:
+        UserError: an unknown method, or fewer than 4 rows.
+    """
+    if rows < 4:
+        raise UserError(f"expected at least 4 rows for the plain loops, got {rows}")
+    names = UNLEARNERS.names() if list(methods) == ["all"] else list(methods) or list(OPTIONS)
+    device = resolve_device(device)
+    case, small = math_case(scale, device), math_case(0.04, device)
+    for name in names:
+        _run(name, small, 0.01, warm_up=True)
+        cost = _run(name, case, scale)
+        yield _cells(name, cost, compare(name, case, rows, scale) if plain else None)
+
+
+def _run(name: str, case: Case, scale: float, *, warm_up: bool = False) -> Cost:
+    method = UNLEARNERS.get(name)
+    options = dict(OPTIONS.get(name, {}))
+    if warm_up and "epochs" in {f.name for f in fields(method.config)}:
+        options["epochs"] = 1
+    if name == "greedy":  # its steps do not depend on the number of rows
+        options["ratio"] *= min(1.0, scale)
+    with measured(case.data.forget.ids.device) as cost:
+        apply(method, case.model, case.data, method.config(**options))
+    return cost
+
+
+def _cells(name: str, cost: Cost, comparison: Comparison | None) -> tuple[str, ...]:
+    cells = (name, f"{cost.seconds:.3f}", f"{cost.peak_mb:.0f}")
+    if comparison is None:
+        return (*cells, "", "", "", "")
+    whole = comparison.seconds * comparison.factor
+    return (*cells, f"{whole:.3g}", f"{whole / cost.seconds:.1f}", comparison.part, comparison.difference)
+
+
+def print_bench(*, scale: float, methods: Sequence[str], device: str, rows: int, plain: bool = True) -> None:
+    """Print the table in Markdown, row by row."""
+    case = math_case(scale, "cpu")
+    where = describe_device(resolve_device(device))
+    print(f"{where}, torch {torch.__version__}, python {platform.python_version()}, fp32.")
+    print(f"4-layer math model, random weights; {len(case.data.forget)} rows to forget, {len(case.data.retain)} to keep, 150 tokens.")
+    print("Plain loops: measured on the part that the table names, and scaled up.\n")
+    print(f"| {' | '.join(HEADER)} |\n|{' --- |' * len(HEADER)}")
+    for cells in bench(scale=scale, methods=methods, device=device, rows=rows, plain=plain):
+        print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def main() -> None:
+    """The command line without typer."""
+    parser = argparse.ArgumentParser(prog="python -m tinymem.bench.unlearn", description=__doc__)
+    parser.add_argument("--scale", type=float, default=1.0, help="times the rows of the paper's corpus")
+    parser.add_argument("--methods", default="", help="names with commas between, or all; those with a plain loop by default")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--rows", type=int, default=4, help="forget rows that the slow plain loops run on")
+    parser.add_argument("--no-plain", action="store_true", help="leave the plain loops out")
+    given = parser.parse_args()
+    methods = [name for name in given.methods.split(",") if name]
+    print_bench(scale=given.scale, methods=methods, device=given.device, rows=given.rows, plain=not given.no_plain)
+
+
+if __name__ == "__main__":
+    main()
