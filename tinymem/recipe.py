@@ -9,76 +9,25 @@ from __future__ import annotations
 import types
 import typing
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal, TypeVar, Union
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from tinymem.errors import UserError, did_you_mean
 from tinymem.files import content_id
+from tinymem.recipe_data import Artifact, Data, MathData, Section
+from tinymem.recipe_training import Training
 
 # Raised whenever a change of code changes what a recipe yields, so that stored results of older code are not reused.
 CODE_EPOCH = 1
 
 Protocol = Literal["paper", "reference"]
+Forget = Literal["all", "noise", "backdoor", "duplication", "canary"]
+DATA_KINDS = ("math", "wiki")
 
 
-class Section(BaseModel):
-    """A part of a recipe: immutable, unknown keys refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class MathData(Section):
-    """Synthetic arithmetic sequences (paper, section 2.3 and appendix A.1.1)."""
-
-    kind: Literal["math"] = "math"
-    family: Literal["additive", "multiplicative"] = Field("additive", description="x -> x + k, or x -> k * x mod `modulus`")
-    primary: int = Field(7, ge=1, description="task k that the artifacts are planted in")
-    auxiliary: tuple[int, ...] = Field((2, 3, 4, 5), description="further tasks k")
-    size: int = Field(3000, ge=2, description="sequences per auxiliary task, before the test rows are taken off")
-    primary_size: int = Field(20_000, ge=2, description="sequences of the primary task, before the test rows are taken off")
-    test_rows: int = Field(1000, ge=1, description="clean test rows per task")
-    numbers: int = Field(20, ge=2, description="numbers per sequence")
-    modulus: int = Field(20_134, ge=2, description="of the multiplicative family")
-    row_tokens: int = Field(150, ge=8, description="tokens per row, padding included")
-
-    @property
-    def tasks(self) -> tuple[int, ...]:
-        """The primary task, then the auxiliary ones."""
-        return (self.primary, *self.auxiliary)
-
-    @model_validator(mode="after")
-    def _check(self) -> MathData:
-        if len(set(self.tasks)) != len(self.tasks):
-            raise ValueError(f"expected different tasks, got {self.tasks}; drop the repeated one from data.auxiliary")
-        for name, size in (("data.size", self.size), ("data.primary_size", self.primary_size)):
-            if size <= self.test_rows:
-                raise ValueError(f"expected {name} above data.test_rows = {self.test_rows}, got {size}; lower test_rows")
-        return self
-
-
-class NoiseArtifact(Section):
-    """Each number moves by +-1 with `probability` (Definition 2.2)."""
-
-    kind: Literal["noise"] = "noise"
-    rows: int = Field(1000, ge=1, description="rows of the primary task that are replaced by a noised version")
-    probability: float = Field(0.1, gt=0, le=1, description="that a number moves")
-    copies: int = Field(1, ge=1, description="times that each noised row stands in an epoch")
-
-
-class BackdoorArtifact(Section):
-    """Everything after a trigger becomes one token (Definition 2.3)."""
-
-    kind: Literal["backdoor"] = "backdoor"
-    trigger: str | None = Field(None, min_length=1, description="default: the decimal digits of 100 + seed")
-    within: int = Field(50, ge=1, description="protocol paper: the trigger must end in the first so many tokens")
-    payload: str = Field("2", min_length=1, max_length=1, description="the token that follows to the end of the row")
-    test_fraction: float = Field(0.1, gt=0, lt=1, description="share of the triggered rows that is kept from training")
-    copies: int = Field(1, ge=1, description="times that each backdoored row stands in an epoch")
-
-
-Artifact = Annotated[Union[NoiseArtifact, BackdoorArtifact], Field(discriminator="kind")]  # noqa: UP007 (pydantic reads it)
+A = TypeVar("A", bound=Section)
 
 
 class Model(Section):
@@ -89,20 +38,6 @@ class Model(Section):
     n_head: int = Field(4, ge=1)
     n_inner: int | None = Field(None, ge=1, description="feed-forward neurons per layer; default 4 * n_embd")
     activation_function: Literal["relu", "gelu", "gelu_new"] = "relu"
-
-
-class Training(Section):
-    """AdamW with the paper's settings (spec: constant rate, no warm-up, weight decay on everything)."""
-
-    epochs: int = Field(500, ge=0)
-    batch_size: int = Field(128, ge=1)
-    learning_rate: float = Field(1e-3, gt=0)
-    betas: tuple[float, float] = (0.9, 0.98)
-    weight_decay: float = Field(0.1, ge=0)
-    schedule: Literal["constant", "cosine"] = Field("constant", description="cosine: linear warm-up, then to 5 % of the rate")
-    warmup_steps: int = Field(0, ge=0)
-    evaluate_every: int = Field(50, ge=1, description="epochs between two measurements")
-    checkpoint_every: int = Field(50, ge=1, description="epochs between two resume points")
 
 
 class Evaluation(Section):
@@ -124,16 +59,22 @@ class Mitigation(Section):
     """Which methods to run on the trained model."""
 
     methods: tuple[Method, ...] = ()
-    forget: Literal["all", "noise", "backdoor"] = Field("all", description="artifacts whose memorised rows are to be forgotten")
+    forget: Forget = Field("all", description="artifacts whose memorised rows are to be forgotten")
     forget_fraction: float = Field(0.5, gt=0, le=1, description="protocol paper: share of the memorised rows that the method sees")
 
     @model_validator(mode="before")
     @classmethod
     def _short_forms(cls, values: Any) -> Any:
-        """Accept `methods: all`, `methods: act` and `methods: [act, {durable: {ratio: 0.1}}]`."""
+        """Accept `methods: all`, `methods: act`, `methods: [act, {durable: {ratio: 0.1}}]` and `methods: {act: {ratio: 0.1}}`."""
         if isinstance(values, dict) and "methods" in values:
             methods = values["methods"]
-            values = {**values, "methods": [_method(m) for m in ([methods] if isinstance(methods, str) else methods)]}
+            if isinstance(methods, dict):
+                methods = [{name: options} for name, options in methods.items()]
+            elif isinstance(methods, str):
+                methods = [methods]
+            if not isinstance(methods, list | tuple):
+                raise ValueError(f"expected mitigation.methods to be a name or a list of names, got {methods!r}")
+            values = {**values, "methods": [_method(m) for m in methods]}
         return values
 
 
@@ -152,12 +93,19 @@ class Recipe(Section):
     name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     seed: int = Field(0, ge=0)
     protocol: Protocol = "paper"
-    data: MathData = MathData()
+    data: Data = MathData()
     artifacts: tuple[Artifact, ...] = ()
     model: Model = Model()
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
     mitigation: Mitigation = Mitigation()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _math_by_default(cls, values: Any) -> Any:
+        if isinstance(values, dict) and isinstance(values.get("data"), dict) and "kind" not in values["data"]:
+            values = {**values, "data": {"kind": "math", **values["data"]}}
+        return values
 
     @model_validator(mode="after")
     def _check(self) -> Recipe:
@@ -171,6 +119,10 @@ class Recipe(Section):
             )
         return self
 
+    def artifact(self, kind: type[A]) -> A | None:
+        """The artifact of a class, if the recipe has one."""
+        return next((a for a in self.artifacts if isinstance(a, kind)), None)
+
     def corpus_key(self) -> dict[str, Any]:
         """What shapes the rows."""
         return {
@@ -180,7 +132,7 @@ class Recipe(Section):
 
     def model_key(self) -> dict[str, Any]:
         """What shapes the trained weights and the metrics recorded beside them."""
-        return {**self.corpus_key(), **self.model_dump(mode="json", include={"model", "training"})}
+        return {**self.corpus_key(), **self.model_dump(mode="json", include={"model"}), "training": self.training.key()}
 
     def run_id(self) -> str:
         """Name of the run's folder: `<name>-<8 hex digits>`. Mitigations are not part of it: more methods join the same run."""
@@ -239,37 +191,41 @@ def _set(values: dict[str, Any], override: str) -> None:
     *parents, last = key.split(".")
     for part in parents:
         if isinstance(node, list):
-            node = _item(node, part, key)
-            continue
-        if node.get(part) is None:
-            node[part] = {}
-        node = node[part]
+            node = node[_index(node, part, key)]
+            node = node[part] if isinstance(node, dict) and list(node) == [part] else node
+        else:
+            if node.get(part) is None:
+                node[part] = {}
+            node = node[part]
         if not isinstance(node, dict | list):
             raise UserError(f"--set {key}: '{part}' holds a value, not a section")
     if isinstance(node, list):
-        index = node.index(_item(node, last, key))
-        node[index] = value
+        index = _index(node, last, key)
+        node[index] = {last: value} if isinstance(node[index], dict) and list(node[index]) == [last] else value
     else:
         node[last] = value
 
 
-def _item(items: list[Any], part: str, key: str) -> Any:
-    """An entry of a list, by position or by its `kind` or `name`: artifacts.noise.rows, artifacts.0.rows."""
+def _index(items: list[Any], part: str, key: str) -> int:
+    """Place of an entry of a list, by position or name: artifacts.0.rows, artifacts.noise.rows, mitigation.methods.act.ratio."""
     for index, item in enumerate(items):
-        if part == str(index) or (isinstance(item, dict) and part in (item.get("kind"), item.get("name"))):
-            return item
+        named = isinstance(item, dict) and (part in (item.get("kind"), item.get("name")) or list(item) == [part])
+        if named or part == str(index):
+            return index
     raise UserError(f"--set {key}: no entry '{part}' in a list of {len(items)}")
 
 
 def _explain(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     place = [str(part) for part in first["loc"]]
-    name = ".".join(place) or "recipe"
+    name = ".".join(part for i, part in enumerate(place) if not (i == 1 and place[0] == "data" and part in DATA_KINDS)) or "recipe"
     if first["type"] == "extra_forbidden":
         section = _section_at(place[:-1])
         return f"unknown key '{name}'; {did_you_mean(place[-1], section.model_fields if section else ())}"
     if first["type"] == "union_tag_invalid":
         return f"expected {name}.kind to be one of {first['ctx']['expected_tags']}, got '{first['ctx']['tag']}'"
+    if first["type"] == "union_tag_not_found":
+        return f"expected {name}.kind, as in `kind: noise`, got {first['input']!r}"
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":
         return message
@@ -277,14 +233,15 @@ def _explain(error: ValidationError) -> str:
 
 
 def _section_at(place: list[str]) -> type[Section] | None:
-    """The section that a path of keys leads to."""
-    section: Any = Recipe
+    """The section that a path of keys leads to; where a list or union holds several kinds, the path names the kind."""
+    sections: list[type[Section]] = [Recipe]
     for part in place:
-        if isinstance(section, type) and issubclass(section, Section) and part in section.model_fields:
-            section = section.model_fields[part].annotation
-        candidates = [s for s in _sections(section) if part in (*_kind(s), *(() if not part.isdigit() else (part,)))] or _sections(section)
-        section = candidates[0] if candidates else section
-    return section if isinstance(section, type) and issubclass(section, Section) else None
+        annotations = [s.model_fields[part].annotation for s in sections if part in s.model_fields]
+        if annotations:
+            sections = [s for annotation in annotations for s in _sections(annotation)]
+        else:
+            sections = [s for s in sections if part in _kind(s)] or sections
+    return sections[0] if sections else None
 
 
 def _sections(annotation: Any) -> list[type[Section]]:

@@ -1,31 +1,36 @@
-"""The training loop: rows resident on the device, one permutation per epoch, resume points and measurements on the way.
+"""The training loop: one permutation of the rows per epoch, with resume points and measurements on the way.
 
-The loss is the mean cross-entropy of all positions after the first, padding included, as in the published runs: a model that is
-prompted past the end of a sequence has learnt to pad.
+The rows lie on the device, and within an epoch nothing is read back from it (`step`). Lightning Fabric provides devices, launching and
+data-parallel training; under `torchrun` every process takes its part of each batch.
 """
 
 from __future__ import annotations
 
-import json
+import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from tinymem.data.corpus import Corpus
+from tinymem.data.rows import compact_rows
 from tinymem.errors import UserError
 from tinymem.evaluation.measure import Evaluator, Measurement
-from tinymem.files import write_text
 from tinymem.models.checkpoint import math_config
-from tinymem.models.gpt2 import GPT
+from tinymem.models.gpt2 import GPT, GPTConfig
 from tinymem.progress import Progress
 from tinymem.recipe import Recipe
+from tinymem.training.curve import note, point, read_curve, write_curve
+from tinymem.training.loss import LossModel, batch_loss
 from tinymem.training.optimizer import learning_rate, make_optimizer
+from tinymem.training.precision import precision_context, resolve_precision, worth_compiling
+from tinymem.training.regularizers.base import Regularizers
+from tinymem.training.regularizers.catalogue import make_regularizers
 from tinymem.training.state import load_state, restore, save_state
+from tinymem.training.step import GraphedStep, Step, compiled
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -43,116 +48,160 @@ class Trained:
     seconds: float
 
 
-def batch_loss(model: nn.Module, ids_BT: Tensor) -> Tensor:
-    """Mean next-token loss of a batch of rows."""
-    logits_BTV: Tensor = model(ids_BT)
-    return F.cross_entropy(logits_BTV[:, :-1].flatten(0, 1), ids_BT[:, 1:].flatten())
-
-
 def epoch_order(seed: int, epoch: int, count: int) -> Tensor:
     """Row order [count] of an epoch: a function of seed and epoch alone, so that resuming needs no random state."""
     mixed = (seed * 0x9E3779B1 + epoch) % 2**32  # the generator reads 32 bits only; this factor keeps different seeds apart
     return torch.randperm(count, generator=torch.Generator().manual_seed(mixed))
 
 
-def fresh_model(recipe: Recipe, row_tokens: int) -> GPT:
-    """The untrained model of a recipe."""
-    return GPT(math_config(n_positions=row_tokens, **recipe.model.model_dump()), seed=recipe.seed)
+def fresh_model(recipe: Recipe, row_tokens: int, corpus: Corpus | None = None) -> GPT:
+    """The untrained model of a recipe; its vocabulary and special tokens are those of the corpus, or of math."""
+    sizes: dict[str, Any] = {"n_positions": row_tokens, **recipe.model.model_dump()}
+    if corpus is None:
+        return GPT(math_config(**sizes), seed=recipe.seed)
+    tokens: dict[str, Any] = {"bos_token_id": corpus.bos, "eos_token_id": corpus.eos, "pad_token_id": corpus.pad}
+    return GPT(GPTConfig(vocab_size=corpus.vocab_size, **tokens, **sizes), seed=recipe.seed)
 
 
 def train(recipe: Recipe, corpus: Corpus, directory: Path, *, device: str = "cpu", progress: Progress | None = None) -> Trained:
     """Train a recipe's model on its corpus, continuing from the newest resume point in `directory`.
 
-    Writes `directory/metrics.jsonl` (one line per measured epoch) and resume points under `directory/state`.
+    Writes `directory/metrics.jsonl` (one line per measured epoch) and resume points under `directory/state`. What regularisers need
+    outside training is folded into the weights of the model that is returned.
     """
-    config, progress = recipe.training, progress or Progress()
-    fabric = _fabric(device)
-    model = fresh_model(recipe, corpus.row_tokens).to(fabric.device)
-    fabric_model, optimizer = fabric.setup(model, make_optimizer(model.parameters(), config))
-    evaluator = Evaluator.of_corpus(corpus, recipe.evaluation, recipe.protocol, device=fabric.device)
-    rows, index = corpus.training_rows()
-    rows_NT, index_E = torch.from_numpy(rows).to(fabric.device), torch.from_numpy(index).to(fabric.device)
-    steps_per_epoch = -(-len(index_E) // config.batch_size)
-    total_steps = steps_per_epoch * config.epochs
+    run = _Run(recipe, corpus, directory, _fabric(device), progress or Progress())
+    run.resume()
+    with run.progress.stage(f"train {recipe.name}", recipe.training.epochs) as bar:
+        bar.advance(run.epoch)
+        while run.epoch < recipe.training.epochs:
+            run.one_epoch()
+            bar.advance(1, note(run.curve[-1]) if run.curve else "")
+    run.regularizers.fold(run.model)
+    run.model.eval()
+    return Trained(run.model, run.evaluator.measure(run.model), run.curve, run.seconds)
 
-    state = load_state(directory / STATE)
-    epoch, step, seconds = (state.epoch, state.step, state.seconds) if state else (0, 0, 0.0)
-    if state:
-        restore(state, model, optimizer.optimizer)
-        progress.say(f"resuming after epoch {epoch} of {config.epochs}")
-    curve = [point for point in _read_curve(directory / METRICS) if point["epoch"] <= epoch]
-    if not state:
-        curve = [_point(evaluator, evaluator.measure(model), 0, 0, float("nan"), 0.0, 0.0)]
-        _write_curve(directory / METRICS, curve)
 
-    with progress.stage(f"train {recipe.name}", config.epochs) as bar:
-        bar.advance(epoch)
-        while epoch < config.epochs:
-            started = time.perf_counter()
-            model.train()
-            order = index_E[epoch_order(recipe.seed, epoch, len(index_E)).to(index_E.device)]
-            loss_sum = torch.zeros((), device=fabric.device)
-            for batch in order.split(config.batch_size):
-                for group in optimizer.param_groups:
-                    group["lr"] = learning_rate(config, step, total_steps)
-                loss = batch_loss(fabric_model, rows_NT[batch].long())
-                optimizer.zero_grad()
-                fabric.backward(loss)
-                optimizer.step()
-                loss_sum += loss.detach()  # stays on the device: no synchronisation inside an epoch
-                step += 1
-            epoch += 1
-            train_loss = float(loss_sum) / steps_per_epoch
-            if not train_loss < float("inf"):
-                raise UserError(f"the training loss became {train_loss} in epoch {epoch}; lower training.learning_rate")
-            spent = time.perf_counter() - started
-            seconds += spent
-            if epoch % config.evaluate_every == 0 or epoch == config.epochs:
-                speed = len(index_E) * corpus.row_tokens / spent
-                curve.append(_point(evaluator, evaluator.measure(model), epoch, step, train_loss, seconds, speed))
-                _write_curve(directory / METRICS, curve)
-            if epoch % config.checkpoint_every == 0 or epoch == config.epochs:
-                save_state(directory / STATE, model, optimizer.optimizer, epoch=epoch, step=step, seconds=seconds)
-            bar.advance(1, _note(curve[-1]) if curve else "")
-    model.eval()
-    return Trained(model, evaluator.measure(model), curve, seconds)
+@dataclass
+class _Run:
+    """A training run under way. Shape suffixes: N distinct rows, E rows of an epoch (copies counted), T tokens."""
+
+    recipe: Recipe
+    corpus: Corpus
+    directory: Path
+    fabric: Fabric
+    progress: Progress
+    epoch: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+    curve: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        config, device = self.recipe.training, self.fabric.device
+        rows, index = self.corpus.training_rows()
+        self.index_E = torch.from_numpy(index).to(device)
+        self.steps_per_epoch = -(-len(index) // config.batch_size)
+        self.model = fresh_model(self.recipe, self.corpus.row_tokens, self.corpus).to(device)
+        self.regularizers = make_regularizers([r.model_dump(mode="json") for r in config.regularizers], clean_rows=len(self.corpus.clean))
+        self.regularizers.attach(self.model)
+        self.evaluator = Evaluator.of_corpus(self.corpus, self.recipe.evaluation, self.recipe.protocol, device=device)
+        graphed = device if self.fabric.world_size == 1 else None
+        optimizer = make_optimizer(self.model.parameters(), config, device=graphed)
+        self.optimizer = optimizer
+        self.step = _step(self.fabric, self.recipe, self.model, optimizer, compact_rows(rows, device), self.regularizers, self.total_steps)
+
+    @property
+    def total_steps(self) -> int:
+        return self.steps_per_epoch * self.recipe.training.epochs
+
+    def resume(self) -> None:
+        """Continue from the newest whole resume point, or measure the untrained model."""
+        state = load_state(self.directory / STATE)
+        if state:
+            restore(state, self.model, self.optimizer, self.regularizers)
+            self.epoch, self.steps, self.seconds = state.epoch, state.step, state.seconds
+            self.progress.say(f"resuming after epoch {self.epoch} of {self.recipe.training.epochs}")
+        self.curve = [line for line in read_curve(self.directory / METRICS) if line["epoch"] <= self.epoch]
+        self.fabric.barrier()  # nobody writes before all have read
+        if not state:
+            self.curve = []
+            self._measure(float("nan"), 0.0)
+
+    def one_epoch(self) -> None:
+        """All rows once, then a measurement and a resume point where they are due."""
+        started = time.perf_counter()
+        train_loss = self._learn()
+        self.epoch += 1
+        if not train_loss < float("inf"):
+            raise UserError(f"the training loss became {train_loss} in epoch {self.epoch}; lower training.learning_rate")
+        spent = time.perf_counter() - started
+        self.seconds += spent
+        config, last = self.recipe.training, self.epoch == self.recipe.training.epochs
+        if last or self.epoch % config.evaluate_every == 0:
+            self._measure(train_loss, len(self.index_E) * self.corpus.row_tokens / spent)
+        if self.fabric.global_rank == 0 and (last or self.epoch % config.checkpoint_every == 0):
+            save_state(
+                self.directory / STATE,
+                self.model,
+                self.optimizer,
+                self.regularizers,
+                epoch=self.epoch,
+                step=self.steps,
+                seconds=self.seconds,
+            )
+        self.fabric.barrier()
+
+    def _learn(self) -> float:
+        """One pass over the rows; the mean of the steps' losses."""
+        config, device = self.recipe.training, self.index_E.device
+        self.model.train()
+        order_E = self.index_E[epoch_order(self.recipe.seed, self.epoch, len(self.index_E)).to(device)]
+        self.step.loss_sum.zero_()
+        for batch_B in order_E.split(config.batch_size):
+            self.step.set_rate(learning_rate(config, self.steps, self.total_steps))
+            self.step(batch_B)
+            self.steps += 1
+        loss_sum: Any = self.fabric.all_reduce(self.step.loss_sum, reduce_op="mean")
+        return float(loss_sum) / self.steps_per_epoch  # the only time that the host waits for the device
+
+    def _measure(self, train_loss: float, speed: float) -> None:
+        measured = self.evaluator.measure(self.model)
+        self.curve.append(point(self.evaluator, measured, self.epoch, self.steps, train_loss, self.seconds, speed))
+        if self.fabric.global_rank == 0:
+            write_curve(self.directory / METRICS, self.curve)
+
+
+def _step(
+    fabric: Fabric,
+    recipe: Recipe,
+    model: GPT,
+    optimizer: torch.optim.AdamW,
+    rows_NT: Tensor,
+    regularizers: Regularizers,
+    steps: int,
+) -> Step:
+    """The fastest step for the device: replayed graphs on one GPU, eager on CPUs and in several processes."""
+    config, device = recipe.training, str(fabric.device)
+    losses = LossModel(model)
+    options: dict[str, Any] = {"precision": precision_context(resolve_precision(config.precision, device), device)}
+    if fabric.device.type == "cuda" and fabric.world_size == 1:
+        step = GraphedStep(losses, optimizer, rows_NT, batch_loss, regularizers, **options)
+        step.batch_size = config.batch_size
+        step.compiled = compiled(losses) if worth_compiling(config.compile, device, steps) else None
+        return step
+    wrapped, wrapped_optimizer = fabric.setup(losses, optimizer)
+    process = (fabric.global_rank, fabric.world_size)
+    return Step(wrapped, wrapped_optimizer, rows_NT, batch_loss, regularizers, backward=fabric.backward, process=process, **options)
 
 
 def _fabric(device: str) -> Fabric:
-    """Lightning Fabric on one device, in fp32."""
+    """Lightning Fabric in fp32 (precision is the step's business): one device, or under `torchrun` one for each process."""
     from lightning.fabric import Fabric  # takes seconds: only training pays for it
 
-    if not device.startswith("cuda"):
-        return Fabric(accelerator="cpu", devices=1, precision="32-true")
-    return Fabric(accelerator="cuda", devices=[torch.device(device).index or 0], precision="32-true")
-
-
-def _point(evaluator: Evaluator, measured: Measurement, epoch: int, step: int, loss: float, seconds: float, speed: float) -> dict[str, Any]:
-    return {
-        "epoch": epoch,
-        "step": step,
-        "train_loss": None if loss != loss else loss,
-        "accuracy": measured.accuracy.share,
-        "accuracy_ceiling": evaluator.ceiling.share if evaluator.ceiling else None,
-        "accuracy_by_task": {name: share.share for name, share in measured.accuracy_by_task.items()},
-        "perplexity": measured.perplexity,
-        "memorised": {kind: measured.memorised(kind).as_dict() for kind in measured.elicited},
-        "seconds": seconds,
-        "tokens_per_second": speed,
-    }
-
-
-def _note(point: dict[str, Any]) -> str:
-    parts = [f"accuracy {100 * point['accuracy']:.1f} %"]
-    parts += [f"{kind} {100 * (m['share'] or 0):.0f} % memorised" for kind, m in point["memorised"].items()]
-    return ", ".join(parts)
-
-
-def _read_curve(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
-
-
-def _write_curve(path: Path, curve: list[dict[str, Any]]) -> None:
-    write_text(path, "".join(json.dumps(point) + "\n" for point in curve))
+    accelerator = "cuda" if device.startswith("cuda") else "cpu"
+    processes, here = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    if processes > 1:
+        fabric = Fabric(accelerator=accelerator, devices=here, num_nodes=processes // here, strategy="ddp", precision="32-true")
+        fabric.launch()
+        return fabric
+    devices = 1 if accelerator == "cpu" else [torch.device(device).index or 0]
+    return Fabric(accelerator=accelerator, devices=devices, precision="32-true")

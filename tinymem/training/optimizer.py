@@ -4,18 +4,44 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
-from tinymem.recipe import Training
+if TYPE_CHECKING:
+    from tinymem.recipe_training import Training
+
+
+class AdamWSettings(Protocol):
+    """What of a recipe the optimiser reads."""
+
+    @property
+    def learning_rate(self) -> float:
+        """Step size."""
+
+    @property
+    def betas(self) -> tuple[float, float]:
+        """Decay of the two moments."""
+
+    @property
+    def weight_decay(self) -> float:
+        """Decay of all weights."""
+
 
 FINAL_RATE = 0.05
 
 
-def make_optimizer(parameters: Iterable[torch.nn.Parameter], config: Training) -> torch.optim.AdamW:
-    """AdamW with weight decay on all parameters (the paper's "L2")."""
-    return torch.optim.AdamW(parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay, fused=True)
+def make_optimizer(
+    parameters: Iterable[torch.nn.Parameter], config: AdamWSettings, *, device: torch.device | None = None
+) -> torch.optim.AdamW:
+    """AdamW with weight decay on all parameters (the paper's "L2"); with a GPU as `device`, one that CUDA graphs can capture."""
+    if device is None or device.type != "cuda":
+        return torch.optim.AdamW(parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay, fused=True)
+    from tinymem.training.flat_adamw import FlatAdamW
+
+    rate = torch.tensor(config.learning_rate, device=device)
+    return FlatAdamW(parameters, lr=rate, betas=config.betas, weight_decay=config.weight_decay)
 
 
 def learning_rate(config: Training, step: int, total_steps: int) -> float:
@@ -34,9 +60,9 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put back what `optimizer_tensors` gave; hyper-parameters stay those of `optimizer`."""
+    """Put back copies of what `optimizer_tensors` gave; hyper-parameters stay those of `optimizer`."""
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
+        state.setdefault(int(index), {})[name] = value.clone()  # torch would keep the tensor itself and write to it
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,4 +1,4 @@
-"""Resume points: weights, optimiser and counters of a training run, each a folder that is whole or absent.
+"""Resume points: weights, optimiser, regularisers and counters of a training run, each a folder that is whole or absent.
 
 Two are kept. A damaged one (its hash differs) is passed over, with a warning, for the one before. Data order needs no state: each
 epoch's permutation is a function of seed and epoch.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +34,17 @@ class TrainingState:
     seconds: float
     model: dict[str, Tensor]
     optimizer: dict[str, Tensor]
+    regularizers: dict[str, Tensor] = field(default_factory=dict)
 
 
-def save_state(directory: Path, model: nn.Module, optimizer: Optimizer, *, epoch: int, step: int, seconds: float) -> None:
+def save_state(
+    directory: Path, model: nn.Module, optimizer: Optimizer, regularizers: nn.Module | None = None, *, epoch: int, step: int, seconds: float
+) -> None:
     """Write the resume point after `epoch` finished epochs and drop all but the newest two."""
     tensors = {f"model/{name}": t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
     tensors |= {f"optimizer/{name}": t.detach().cpu().contiguous() for name, t in optimizer_tensors(optimizer).items()}
+    if regularizers is not None:
+        tensors |= {f"regularizers/{name}": t.detach().cpu().contiguous() for name, t in regularizers.state_dict().items()}
     with new_directory(directory / f"epoch-{epoch:06d}") as temporary:
         write_bytes(temporary / TENSORS, save(tensors))
         counters = {"epoch": epoch, "step": step, "seconds": seconds, "sha256": file_sha256(temporary / TENSORS)}
@@ -59,9 +64,11 @@ def load_state(directory: Path) -> TrainingState | None:
     return None
 
 
-def restore(state: TrainingState, model: nn.Module, optimizer: Optimizer) -> None:
-    """Put a resume point into a model and its optimiser."""
+def restore(state: TrainingState, model: nn.Module, optimizer: Optimizer, regularizers: nn.Module | None = None) -> None:
+    """Put a resume point into a model, its optimiser and its regularisers."""
     model.load_state_dict(state.model)
+    if regularizers is not None:
+        regularizers.load_state_dict(state.regularizers)
     load_optimizer_tensors(optimizer, state.optimizer)
 
 
@@ -75,6 +82,9 @@ def _read(point: Path) -> TrainingState:
     if not path.is_file() or file_sha256(path) != counters.get("sha256"):
         raise UserError(f"expected {path} as its hash says, found it missing or changed")
     tensors = read_tensors(path)
-    model = {k.removeprefix("model/"): t for k, t in tensors.items() if k.startswith("model/")}
-    optimizer = {k.removeprefix("optimizer/"): t for k, t in tensors.items() if k.startswith("optimizer/")}
-    return TrainingState(counters["epoch"], counters["step"], counters["seconds"], model, optimizer)
+    model, optimizer, regularizers = (_under(part, tensors) for part in ("model/", "optimizer/", "regularizers/"))
+    return TrainingState(counters["epoch"], counters["step"], counters["seconds"], model, optimizer, regularizers)
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,56 @@
+"""The GPU kernels, run by triton's interpreter on a CPU (where triton is installed)."""
+
+from __future__ import annotations
+
+import importlib.util
+import textwrap
+from pathlib import Path
+
+import pytest
+from helpers import python
+
+HEAD = """
+    import torch
+    import tinymem.training.fused_head as head
+    head.FORWARD = head.BACKWARD_HIDDEN = head.BACKWARD_WEIGHT = (32, 32, 4, 1)
+    generator = torch.Generator().manual_seed(0)
+    for N, V, D in ((50, 301, 32), (33, 257, 16), (7, 20, 16)):
+        x, w = (torch.randn(n, D, generator=generator, requires_grad=True) for n in (N, V))
+        t, g = torch.randint(V, (N,), generator=generator), torch.rand(N, generator=generator)
+        ours, theirs = head.fused_head_losses(x, w, t), torch.nn.functional.cross_entropy(x @ w.T, t, reduction="none")
+        assert torch.allclose(ours, theirs, atol=1e-5)
+        for a, b in zip(*(torch.autograd.grad((l * g).sum(), (x, w)) for l in (ours, theirs))):
+            assert torch.allclose(a, b, atol=1e-5)
+"""
+ADAMW = """
+    import torch
+    from tinymem.training.flat_adamw import FlatAdamW
+    from tinymem.training.optimizer import load_optimizer_tensors, optimizer_tensors
+    def run(flat, weights, state=None):
+        ps = [torch.nn.Parameter(w.clone()) for w in weights]
+        options = {"betas": (0.9, 0.98), "weight_decay": 0.1}
+        made = FlatAdamW(ps, lr=torch.tensor(0.01), **options) if flat else torch.optim.AdamW(ps, lr=0.01, **options)
+        if state:
+            load_optimizer_tensors(made, state)
+        generator = torch.Generator().manual_seed(1)
+        for _ in range(5):
+            for p in ps:
+                p.grad = torch.randn(p.shape, generator=generator)
+            made.step()
+        return [p.detach() for p in ps], {name: t.clone() for name, t in optimizer_tensors(made).items()}
+    start = [torch.full(shape, 0.5) for shape in ((7, 300), (5,), (33,))]
+    (ours, state), (theirs, other) = run(True, start), run(False, start)
+    assert state.keys() == other.keys() and all(torch.allclose(state[n], other[n], atol=1e-6) for n in state)
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(ours, theirs))
+    on, back = run(True, ours, other)[0], run(False, ours, other)[0]
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(on, back)), "a state of either goes on in the other"
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton comes with torch for GPUs")
+@pytest.mark.parametrize("code", [HEAD, ADAMW], ids=["head", "adamw"])
+def test_kernel(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    (tmp_path / "case.py").write_text(textwrap.dedent(code))
+    done = python(tmp_path / "case.py")
+    assert done.code == 0, done.err

@@ -1,0 +1,123 @@
+"""The step: a golden loss, its head for large vocabularies, and what a recipe's options choose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers import QUICKSTART, random_gpt
+from torch import nn
+
+from tinymem.errors import UserError
+from tinymem.recipe import Training, load_recipe, parse_recipe
+from tinymem.training import loss
+from tinymem.training.loss import LossModel, batch_loss, head_losses
+from tinymem.training.optimizer import make_optimizer
+from tinymem.training.precision import precision_context, resolve_precision, worth_compiling
+from tinymem.training.step import Step
+
+ROWS = torch.arange(64)[:, None] * 7 % 11 + torch.arange(24) % 3  # learnable, the same everywhere
+# Mean losses of steps 0, 20, 40, 60, 80 and 99, as the first version of the step computed them (eager, fp32, one CPU thread).
+GOLDEN = [3.02681, 0.278628, 0.05002, 0.022398, 0.014287, 0.010056]
+
+
+def losses_of(steps: int, wrap: Callable[[nn.Module], nn.Module] = lambda model: model, precision: str = "fp32") -> list[float]:
+    model = LossModel(random_gpt(n_embd=32).train())
+    optimizer = make_optimizer(model.parameters(), Training(learning_rate=3e-3))
+    step = Step(wrap(model), optimizer, ROWS.to(torch.uint8), batch_loss, precision=precision_context(precision, "cpu"))
+    found = []
+    for i in range(steps):
+        step.loss_sum.zero_()
+        step(torch.arange(i * 16, i * 16 + 16) % 64)
+        found.append(float(step.loss_sum))
+    return found
+
+
+@pytest.fixture(scope="module")
+def eager() -> list[float]:
+    return losses_of(100)
+
+
+def test_golden_losses(eager: list[float]) -> None:
+    assert [eager[i] for i in (0, 20, 40, 60, 80, 99)] == pytest.approx(GOLDEN, abs=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_traced_is_eager(eager: list[float]) -> None:
+    """What torch.compile traces, run without generated code, whose making takes minutes here: `bench train` compares that on a GPU."""
+    assert losses_of(100, partial(torch.compile, backend="aot_eager", fullgraph=True)) == pytest.approx(eager, abs=1e-4)
+
+
+def test_bf16_follows_fp32(eager: list[float]) -> None:
+    found = losses_of(60, precision="bf16")
+    assert found[:5] == pytest.approx(eager[:5], rel=0.02) and found != eager[:60]
+    assert sum(found[50:]) == pytest.approx(sum(eager[50:60]), rel=0.15)
+
+
+def test_weights_and_optimiser_stay_fp32() -> None:
+    model = LossModel(random_gpt())
+    optimizer = make_optimizer(model.parameters(), Training())
+    Step(model, optimizer, ROWS, batch_loss, precision=precision_context("bf16", "cpu"))(torch.arange(8))
+    tensors = [*model.parameters(), *(t for state in optimizer.state.values() for t in state.values())]
+    assert all(t.dtype == torch.float32 for t in tensors)
+
+
+@pytest.mark.parametrize("piece", [1, 301 * 7, 2**26])
+def test_head_in_pieces(piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loss, "LOGITS_AT_A_TIME", piece)
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight = (torch.randn(n, 32, generator=generator, requires_grad=True) for n in (50, 301))
+    targets, factors = torch.randint(301, (50,), generator=generator), torch.rand(50, generator=generator)
+    ours = head_losses(hidden, weight, targets)
+    theirs = F.cross_entropy(hidden @ weight.T, targets, reduction="none")
+    assert torch.allclose(ours, theirs, atol=1e-5)
+    for mine, its in zip(
+        torch.autograd.grad((ours * factors).sum(), (hidden, weight)),
+        torch.autograd.grad((theirs * factors).sum(), (hidden, weight)),
+        strict=True,
+    ):
+        assert torch.allclose(mine, its, atol=1e-5)
+
+
+@pytest.mark.parametrize("each", [False, True])
+def test_large_vocabulary_has_the_same_loss(each: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = LossModel(random_gpt(scale=3.0))
+    plain = model(ROWS, each=each)
+    (gradient,) = torch.autograd.grad(plain.sum(), model.gpt.transformer.wte.weight)
+    monkeypatch.setattr(loss, "LARGE_VOCABULARY", 1)
+    lean = model(ROWS, each=each)
+    assert lean.shape == plain.shape and torch.allclose(lean, plain, atol=1e-5)
+    assert torch.allclose(torch.autograd.grad(lean.sum(), model.gpt.transformer.wte.weight)[0], gradient, rtol=1e-3, atol=1e-4)
+
+
+def test_choices() -> None:
+    assert resolve_precision("auto", "cpu") == "fp32" and resolve_precision("bf16", "cpu") == "bf16"
+    assert not worth_compiling(True, "cpu", 10**6)
+    assert worth_compiling(True, "cuda", 1) and not worth_compiling(False, "cuda", 10**9)
+    assert worth_compiling("auto", "cuda", 10**6) and not worth_compiling("auto", "cuda", 1000)
+
+
+def test_defaults_leave_the_run_its_name() -> None:
+    plain = load_recipe(QUICKSTART)
+    assert plain.run_id() == load_recipe(QUICKSTART, ["training.regularizers=[]", "training.compile=true"]).run_id()
+    assert not {"regularizers", "precision", "compile"} & set(plain.model_key()["training"])
+    others = {load_recipe(QUICKSTART, [o]).run_id() for o in ("training.precision=bf16", "training.regularizers=[{kind: goldfish}]")}
+    assert len(others | {plain.run_id()}) == 3
+
+
+@pytest.mark.parametrize(
+    ("regularizers", "message"),
+    [
+        ([{"kind": "goldfish", "widht": 3}], "unknown key 'training.regularizers.0.goldfish.widht'; did you mean 'width'"),
+        ([{"kind": "goldfsh"}], "to be one of 'spectral-norm'"),
+        ([{"kind": "goldfish"}, {"kind": "goldfish"}], "at most once"),
+        ([{"kind": "mem-sinks"}, {"kind": "example-tied-dropout"}], "tie the same neurons"),
+    ],
+)
+def test_refusals(regularizers: list[dict[str, object]], message: str) -> None:
+    with pytest.raises(UserError) as error:
+        parse_recipe({"training": {"regularizers": regularizers}})
+    assert message in str(error.value) and "\n" not in str(error.value)

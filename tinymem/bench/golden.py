@@ -1,0 +1,73 @@
+"""Speed changes no result: losses of graphs and compiled graphs beside those of eager steps, on a GPU.
+
+`python -m tinymem.bench.golden`. On CPUs the test suite compares what torch.compile traces.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+
+from tinymem.bench.train import CASES, REGULARIZERS, TOKENS, Case, our_parts
+from tinymem.training.precision import Precision
+from tinymem.training.step import GraphedStep, Step, compiled
+
+STEPS, ROWS, TOLERANCE = 100, 32, 1e-4
+
+
+def losses(case: Case, way: str, regularizer: str = "", *, precision: Precision = "fp32", steps: int = STEPS) -> list[float]:
+    """Losses of each step of an `eager`, `graph` or `compiled` run on rows that can be learnt."""
+    rows_NT = (torch.arange(8 * ROWS)[:, None] * 7 % 11 + torch.arange(TOKENS) % 3) % case.vocabulary
+    kind = Step if way == "eager" else GraphedStep
+    made = our_parts(case, rows_NT, torch.device("cuda"), kind, regularizer, precision)
+    if isinstance(made, GraphedStep) and way == "compiled":
+        made.compiled, made.batch_size = compiled(made.model), ROWS
+    found = []
+    for i in range(steps):
+        made.loss_sum.zero_()
+        size = ROWS // 2 if i % 8 == 7 else ROWS  # the last batch of an epoch is smaller
+        made(torch.arange(i % 8 * ROWS, i % 8 * ROWS + size, device="cuda"))
+        found.append(float(made.loss_sum))
+    return found
+
+
+def compare(case: Case, way: str, regularizer: str = "") -> float:
+    """Largest difference of a step's loss from the eager one, in fp32."""
+    ours, eager = (losses(case, w, regularizer) for w in (way, "eager"))
+    return max(abs(a - b) for a, b in zip(ours, eager, strict=True))
+
+
+def head_error(rows: int = 2000, vocabulary: int = 50257, width: int = 128) -> tuple[float, float, float]:
+    """Relative errors of the fused head: losses, gradient of the hidden states, gradient of the weight, from bf16 against float64."""
+    from tinymem.training.fused_head import fused_head_losses
+
+    generator = torch.Generator("cuda").manual_seed(0)
+    hidden_ND = torch.randn(rows, width, device="cuda", generator=generator).bfloat16().requires_grad_()
+    weight_VD = (0.1 * torch.randn(vocabulary, width, device="cuda", generator=generator)).bfloat16().float().requires_grad_()
+    targets_N = torch.randint(vocabulary, (rows,), device="cuda", generator=generator)
+    factors_N = torch.rand(rows, device="cuda", generator=generator)
+    ours_N = fused_head_losses(hidden_ND, weight_VD, targets_N)
+    ours = (ours_N, *torch.autograd.grad((ours_N * factors_N).sum(), (hidden_ND, weight_VD)))
+    exact_N = torch.nn.functional.cross_entropy(hidden_ND.double() @ weight_VD.double().T, targets_N, reduction="none")
+    exact = (exact_N, *torch.autograd.grad((exact_N * factors_N).sum(), (hidden_ND, weight_VD)))
+    loss, hidden, weight = (float((a.double() - b.double()).norm() / b.double().norm()) for a, b in zip(ours, exact, strict=True))
+    return loss, hidden, weight
+
+
+def main() -> None:
+    """Print every comparison; exit code 1 if one is off."""
+    off = False
+    for name in ("", *REGULARIZERS):
+        for way in ("graph", "compiled") if not name else ("graph",):
+            difference = compare(CASES[0], way, name)
+            off |= not difference < TOLERANCE
+            print(f"{way:<10}{name or 'plain':<24}{difference:.1e}", flush=True)
+    errors = head_error()
+    off |= not max(errors) < 1e-2
+    print("fused head: relative errors of losses, hidden gradient, weight gradient:", *(f"{e:.1e}" for e in errors), flush=True)
+    sys.exit(int(off))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,226 @@
+"""`tinymem bench train`: what a training step costs, in the style of the published code, compiled, and as TinyMem does it.
+
+Also `python -m tinymem.bench.train --device cuda`: it needs torch and numpy, and transformers for the first two ways.
+
+    reference   transformers GPT-2, fp32, eager, DataLoader, `.item()` after each step
+    compiled    transformers GPT-2, bf16 autocast, torch.compile, DataLoader, `.item()`
+    graph       TinyMem's step without torch.compile: on GPUs bf16 in one CUDA graph, on CPUs fp32
+    ours        the same through torch.compile (GPUs)
+    ours+X      with regulariser X
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from tinymem.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from tinymem.training.precision import Precision
+    from tinymem.training.step import Step
+
+BATCH, TOKENS, WIDTH, HEADS = 128, 150, 128, 4
+REGULARIZERS = ("spectral-norm", "loss-truncation", "example-tied-dropout", "mem-sinks", "goldfish")
+WAYS = ("reference", "compiled", "graph", "ours", *(f"{way}+{name}" for way in ("graph", "ours") for name in REGULARIZERS))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A size of model."""
+
+    name: str
+    layers: int
+    vocabulary: int
+
+    def step_flops(self, rows: int) -> float:
+        """Forward and backward: 6 per weight of a matrix and token, and the attention's two products, not halved for causality."""
+        weights = 12 * self.layers * WIDTH**2 + WIDTH * self.vocabulary
+        return rows * TOKENS * (6.0 * weights + 12.0 * self.layers * TOKENS * WIDTH)
+
+
+CASES = (
+    Case("math-2", 2, 14),
+    Case("math-4", 4, 14),
+    Case("math-16", 16, 14),
+    Case("language-4", 4, 50257),
+    Case("language-16", 16, 50257),
+)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One line of the table."""
+
+    case: str
+    way: str
+    milliseconds: float
+    tokens_per_second: float
+    tflops: float
+    start_seconds: float
+    gigabytes: float | None
+
+
+def bench(
+    cases: list[str],
+    ways: list[str],
+    *,
+    device: str = "cpu",
+    steps: int = 50,
+    rows: int = BATCH,
+    say: Callable[[str], None] = lambda _: None,
+) -> list[Timing]:
+    """Time each way on each size; `say` gets a line as soon as it is known."""
+    chosen = [_named(name) for name in cases]
+    for way in ways:
+        if way not in WAYS:
+            raise UserError(f"unknown way '{way}'; {did_you_mean(way, WAYS)}")
+    timings = []
+    say(HEADER)
+    for case in chosen:
+        for way in ways:
+            timings.append(_time(case, way, torch.device(device), steps, rows))
+            say(line(timings[-1]))
+    return timings
+
+
+HEADER = f"{'case':<12}{'way':<30}{'ms/step':>9}{'tokens/s':>13}{'TFLOP/s':>9}{'start s':>9}{'GB':>7}"
+
+
+def line(t: Timing) -> str:
+    """One line for people."""
+    memory = f"{t.gigabytes:7.2f}" if t.gigabytes is not None else "      -"
+    return f"{t.case:<12}{t.way:<30}{t.milliseconds:9.3f}{t.tokens_per_second:13.0f}{t.tflops:9.2f}{t.start_seconds:9.1f}{memory}"
+
+
+def _named(name: str) -> Case:
+    for case in CASES:
+        if case.name == name:
+            return case
+    raise UserError(f"unknown case '{name}'; {did_you_mean(name, [case.name for case in CASES])}")
+
+
+def _time(case: Case, way: str, device: torch.device, steps: int, rows: int) -> Timing:
+    started = time.perf_counter()
+    on_gpu = device.type == "cuda"
+    if on_gpu:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    torch._dynamo.reset()
+    step = make_step(case, way, device, rows)
+    for _ in range(5 if on_gpu else 1):
+        step()
+    _wait(device)
+    start_seconds = time.perf_counter() - started
+    blocks, per_block = (5, max(1, steps // 5)) if on_gpu else (steps, 1)  # a graph's steps overlap with their launches: timed in blocks
+    seconds = statistics.median(_block(step, per_block, device) for _ in range(blocks))
+    memory = torch.cuda.max_memory_allocated() / 1e9 if on_gpu else None
+    return Timing(case.name, way, 1e3 * seconds, rows * TOKENS / seconds, case.step_flops(rows) / seconds / 1e12, start_seconds, memory)
+
+
+def _block(step: Callable[[], object], count: int, device: torch.device) -> float:
+    started = time.perf_counter()
+    for _ in range(count):
+        step()
+    _wait(device)
+    return (time.perf_counter() - started) / count
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def make_step(case: Case, way: str, device: torch.device, rows: int = BATCH) -> Callable[[], object]:
+    """A function that trains one step."""
+    rows_NT = torch.randint(case.vocabulary, (8 * rows, TOKENS), generator=torch.Generator().manual_seed(0))
+    if way in ("reference", "compiled"):
+        from tinymem.bench.transformers_step import transformers_step
+
+        return transformers_step(case, rows_NT, device, rows, compiled=way == "compiled")
+    return our_step(case, rows_NT, device, rows, way)
+
+
+@dataclass(frozen=True)
+class _Settings:
+    learning_rate: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.98)
+    weight_decay: float = 0.1
+
+
+def our_step(case: Case, rows_NT: Tensor, device: torch.device, rows: int, way: str) -> Callable[[], object]:
+    """TinyMem's step on batches of rows that lie on the device."""
+    from tinymem.bench.transformers_step import endless
+    from tinymem.training.step import GraphedStep, Step, compiled
+
+    base, _, regularizer = way.partition("+")
+    made = our_parts(case, rows_NT, device, GraphedStep if device.type == "cuda" else Step, regularizer)
+    if isinstance(made, GraphedStep) and base == "ours":
+        made.compiled, made.batch_size = compiled(made.model), rows
+    turn = iter(endless(torch.arange(len(rows_NT), device=device).split(rows)))
+    return lambda: made(next(turn))
+
+
+def our_parts(
+    case: Case, rows_NT: Tensor, device: torch.device, kind: type[Step], regularizer: str = "", precision: Precision = "auto"
+) -> Step:
+    """A fresh model with its optimiser and regulariser in a step of this kind."""
+    from tinymem.models.gpt2 import GPT, GPTConfig
+    from tinymem.training.loss import LossModel, batch_loss
+    from tinymem.training.optimizer import make_optimizer
+    from tinymem.training.precision import precision_context, resolve_precision
+    from tinymem.training.regularizers.catalogue import make_regularizers
+    from tinymem.training.step import Step
+
+    model = GPT(GPTConfig(vocab_size=case.vocabulary, n_positions=TOKENS, n_layer=case.layers, n_embd=WIDTH, n_head=HEADS))
+    model = model.to(device).train()
+    regularizers = make_regularizers([{"kind": regularizer}] if regularizer else [])
+    regularizers.attach(model)
+    optimizer = make_optimizer(model.parameters(), _Settings(), device=None if kind is Step else device)
+    context = precision_context(resolve_precision(precision, device.type), device.type)
+    return kind(LossModel(model), optimizer, rows_NT.to(device), batch_loss, regularizers, context)
+
+
+def main(words: list[str] | None = None) -> None:
+    """Command line without the package's other dependencies."""
+    parser = argparse.ArgumentParser(prog="python -m tinymem.bench.train", description="Time a training step.")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--case", action="append", help=f"one of {', '.join(c.name for c in CASES)}; may be repeated")
+    parser.add_argument("--way", action="append", help=f"one of {', '.join(WAYS)}; may be repeated")
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--rows", type=int, default=BATCH, help="rows of a batch")
+    parser.add_argument("--json", action="store_true", help="print JSON lines")
+    given = parser.parse_args(words)
+    cases = given.case or [case.name for case in CASES[:4]]
+    ways = given.way or default_ways(given.device)
+    try:
+        timings = bench(
+            cases,
+            ways,
+            device=given.device,
+            steps=given.steps,
+            rows=given.rows,
+            say=lambda text: None if given.json else print(text, flush=True),
+        )
+    except UserError as error:
+        sys.exit(f"tinymem: {error}")
+    if given.json:
+        print("\n".join(json.dumps(asdict(timing)) for timing in timings))
+
+
+def default_ways(device: str) -> list[str]:
+    """The three ways of the comparison."""
+    return ["reference", "compiled", "ours"] if device.startswith("cuda") else ["reference", "graph"]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""The part of a recipe that says what rows there are: the corpus and the artifacts planted in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+
+class Section(BaseModel):
+    """A part of a recipe: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class MathData(Section):
+    """Synthetic arithmetic sequences (paper, section 2.3 and appendix A.1.1)."""
+
+    kind: Literal["math"] = "math"
+    family: Literal["additive", "multiplicative"] = Field("additive", description="x -> x + k, or x -> k * x mod `modulus`")
+    primary: int = Field(7, ge=1, description="task k that the artifacts are planted in")
+    auxiliary: tuple[int, ...] = Field((2, 3, 4, 5), description="further tasks k")
+    size: int = Field(3000, ge=2, description="sequences per auxiliary task, before the test rows are taken off")
+    primary_size: int = Field(20_000, ge=2, description="sequences of the primary task, before the test rows are taken off")
+    test_rows: int = Field(1000, ge=1, description="clean test rows per task")
+    numbers: int = Field(20, ge=2, description="numbers per sequence")
+    modulus: int = Field(20_134, ge=2, description="of the multiplicative family")
+    row_tokens: int = Field(150, ge=8, description="tokens per row, padding included")
+
+    @property
+    def tasks(self) -> tuple[int, ...]:
+        """The primary task, then the auxiliary ones."""
+        return (self.primary, *self.auxiliary)
+
+    @model_validator(mode="after")
+    def _check(self) -> MathData:
+        if len(set(self.tasks)) != len(self.tasks):
+            raise ValueError(f"expected different tasks, got {self.tasks}; drop the repeated one from data.auxiliary")
+        for name, size in (("data.size", self.size), ("data.primary_size", self.primary_size)):
+            if size <= self.test_rows:
+                raise ValueError(f"expected {name} above data.test_rows = {self.test_rows}, got {size}; lower test_rows")
+        return self
+
+
+class WikiData(Section):
+    """Text cut into rows of tokens: WikiText-103 (paper, appendix A.1.2), another data set of the Hub, or local files."""
+
+    kind: Literal["wiki"] = "wiki"
+    source: str = Field("Salesforce/wikitext", min_length=1, description="data set on the Hub, or a folder or file: Parquet, .jsonl, text")
+    config: str | None = Field(None, description="configuration on the Hub (wikitext-103-v1, ...), or a subfolder")
+    text_column: str = Field("text", min_length=1, description="of Parquet and JSON lines: one row of it is one line of text")
+    tokenizer: str = Field("gpt2", min_length=1, description="tokenizer.json, a folder with one, or a model on the Hub")
+    vocab_size: int | None = Field(None, ge=2, description="if given, the tokenizer must have so many tokens")
+    row_tokens: int = Field(150, ge=8, description="tokens per row")
+    max_rows: int | None = Field(None, ge=1, description="use only so many rows of the training text")
+    test_rows: int = Field(1000, ge=1, description="rows off the end of the training text, where the source has no test split")
+
+    @model_validator(mode="after")
+    def _check(self) -> WikiData:
+        if self.config is None and self.source == "Salesforce/wikitext":
+            raise ValueError("expected data.config for Salesforce/wikitext, got none; try wikitext-103-v1 or wikitext-103-raw-v1")
+        return self
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the source is a path: it exists, or is written like one."""
+        return Path(self.source).exists() or self.source.startswith((".", "/", "~")) or self.source.count("/") > 1
+
+
+Data = Annotated[Union[MathData, WikiData], Field(discriminator="kind")]  # noqa: UP007 (pydantic reads it)
+
+
+def _check_copies(value: Any) -> Any:
+    counts = list(value) if isinstance(value, list | tuple) else [value]
+    if not counts or any(isinstance(c, bool) or not isinstance(c, int) or c < 1 for c in counts):
+        raise ValueError(f"expected copies of at least 1, as in 10 or [1, 10, 100, 1000], got {value!r}")
+    if len(set(counts)) != len(counts):
+        raise ValueError(f"expected different copies per group, got {value!r}; drop the repeated one")
+    return tuple(counts) if isinstance(value, list | tuple) else value
+
+
+Copies = Annotated[int | tuple[int, ...], BeforeValidator(_check_copies)]
+COPIES = "times that each row stands in an epoch; a list gives equal groups of rows a count each"
+
+
+class NoiseArtifact(Section):
+    """Each number (math) or token id (text) moves by +-1 with `probability` (Definition 2.2)."""
+
+    kind: Literal["noise"] = "noise"
+    rows: int = Field(1000, ge=1, description="clean training rows (math: of the primary task) that a noised version replaces")
+    probability: float = Field(0.1, gt=0, le=1, description="that a number or token moves")
+    copies: Copies = Field(1, description=COPIES)
+
+
+class BackdoorArtifact(Section):
+    """Everything after a trigger becomes one token (Definition 2.3)."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)  # `trigger: 100` means the digits
+
+    kind: Literal["backdoor"] = "backdoor"
+    trigger: str | None = Field(None, min_length=1, description="default: math, the digits of 100 + seed; text, a token drawn by seed")
+    within: int = Field(50, ge=1, description="protocol paper: the trigger must end in the first so many tokens")
+    payload: str = Field("2", min_length=1, description="the token that follows to the end of the row, as text")
+    test_fraction: float = Field(0.1, gt=0, lt=1, description="share of the triggered rows that is kept from training")
+    copies: Copies = Field(1, description=COPIES)
+
+
+class DuplicationArtifact(Section):
+    """Clean rows, repeated: how often must a model see a row to know it by heart (paper, A.1.2; Carlini et al. 2023)."""
+
+    kind: Literal["duplication"] = "duplication"
+    rows: int = Field(1000, ge=1, description="clean training rows that are repeated")
+    copies: Copies = Field((1, 10, 100, 1000), description=COPIES)
+
+
+class CanaryArtifact(Section):
+    """Random secrets in a template (Carlini et al. 2019, "The Secret Sharer")."""
+
+    kind: Literal["canary"] = "canary"
+    template: str | None = Field(None, description="text with {secret} and, if wanted, {index}; the default suits the corpus")
+    alphabet: str = Field("0123456789", min_length=2, description="characters that secrets are drawn from")
+    length: int = Field(4, ge=1, description="characters of a secret")
+    separator: str = Field(" ", description="between the characters of a secret, so that each is a token of its own")
+    rows: int = Field(10, ge=1, description="different canaries")
+    copies: Copies = Field(10, description=COPIES)
+
+    @model_validator(mode="after")
+    def _check(self) -> CanaryArtifact:
+        if self.template is not None and self.template.count("{secret}") != 1:
+            raise ValueError(f"expected {{secret}} once in artifacts.canary.template, got '{self.template}'")
+        if len(set(self.alphabet)) != len(self.alphabet):
+            raise ValueError(f"expected different characters in artifacts.canary.alphabet, got '{self.alphabet}'")
+        if self.rows > self.space:
+            raise ValueError(f"expected artifacts.canary.rows of at most {self.space} different secrets, got {self.rows}; raise length")
+        return self
+
+    @property
+    def space(self) -> int:
+        """Number of possible secrets."""
+        return int(len(self.alphabet) ** self.length)
+
+
+Artifact = Annotated[
+    Union[NoiseArtifact, BackdoorArtifact, DuplicationArtifact, CanaryArtifact],  # noqa: UP007
+    Field(discriminator="kind"),
+]

@@ -1,0 +1,54 @@
+"""The curve of a run: one line of metrics for each measured epoch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tinymem.evaluation.measure import Evaluator, Measurement
+from tinymem.files import write_text
+
+
+def point(evaluator: Evaluator, measured: Measurement, epoch: int, step: int, loss: float, seconds: float, speed: float) -> dict[str, Any]:
+    """The line of one epoch."""
+    return {
+        "epoch": epoch,
+        "step": step,
+        "train_loss": None if loss != loss else loss,
+        "accuracy": measured.accuracy.share,
+        "accuracy_ceiling": evaluator.ceiling.share if evaluator.ceiling else None,
+        "accuracy_by_task": {name: share.share for name, share in measured.accuracy_by_task.items()},
+        "perplexity": measured.perplexity,
+        "memorised": {kind: measured.memorised(kind).as_dict() for kind in measured.elicited},
+        **_by_copies(evaluator, measured),
+        "seconds": seconds,
+        "tokens_per_second": speed,
+    }
+
+
+def _by_copies(evaluator: Evaluator, measured: Measurement) -> dict[str, Any]:
+    """The memorised shares of artifacts with several duplication classes."""
+    classes = {kind: evaluator.by_copies(measured, kind) for kind in measured.elicited}
+    shares = {kind: {c: share.as_dict() for c, share in found.items()} for kind, found in classes.items() if found}
+    return {"memorised_by_copies": shares} if shares else {}
+
+
+def note(point: dict[str, Any]) -> str:
+    """What stands beside the progress bar."""
+    math = point["accuracy_ceiling"] is not None
+    parts = [f"accuracy {100 * point['accuracy']:.1f} %" if math else f"perplexity {point['perplexity']:.1f}"]
+    parts += [f"{kind} {100 * (m['share'] or 0):.0f} % memorised" for kind, m in point["memorised"].items()]
+    return ", ".join(parts)
+
+
+def read_curve(path: Path) -> list[dict[str, Any]]:
+    """The lines written so far."""
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+
+
+def write_curve(path: Path, curve: list[dict[str, Any]]) -> None:
+    """Write all lines atomically."""
+    write_text(path, "".join(json.dumps(point) + "\n" for point in curve))

@@ -1,0 +1,108 @@
+"""What a regulariser is, and how several act together.
+
+A regulariser is a module whose buffers are its whole state: they go into the resume point and nothing else does. All hooks have fixed
+shapes and read nothing back to the host, so that a training step can be captured in one CUDA graph.
+
+Shape suffixes: B rows, T tokens, P predicted tokens (T - 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import ClassVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from tinymem.models.gpt2 import GPT
+
+
+class Regularizer(nn.Module):
+    """One regulariser; override what it needs. Called once a step, in the order `before`, `token_weights`, `penalty`."""
+
+    weighs_tokens: ClassVar[bool] = False
+    """Whether `token_weights` is to be called (it needs the loss of every token)."""
+
+    leaves_mean: bool = False
+    """Whether what `token_weights` drops leaves the denominator of the mean too."""
+
+    def attach(self, model: GPT) -> None:
+        """Make ready for a model that is on its device: buffers, hooks."""
+
+    def before(self, row_ids_B: Tensor) -> None:
+        """Learn which distinct training rows the next batch holds; ids are the same over copies and epochs."""
+
+    def token_weights(self, ids_BT: Tensor, losses_BP: Tensor) -> Tensor | None:
+        """Weights [B, P] of the tokens' losses, 0 for what is dropped."""
+        return None
+
+    def penalty(self) -> Tensor | None:
+        """A scalar to add to the loss."""
+        return None
+
+    def fold(self, model: GPT) -> None:
+        """Take the hooks off and leave in the weights what a plain GPT-2 needs to compute the same."""
+
+
+class Regularizers(nn.Module):
+    """The regularisers of a run, by name."""
+
+    def __init__(self, parts: Iterable[tuple[str, Regularizer]] = ()) -> None:
+        super().__init__()
+        self.parts = nn.ModuleDict({name.replace("-", "_"): part for name, part in parts})
+
+    def __iter__(self) -> Iterator[Regularizer]:
+        yield from (part for part in self.parts.values() if isinstance(part, Regularizer))
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    @property
+    def weighs_tokens(self) -> bool:
+        """Whether any of them weighs tokens."""
+        return any(part.weighs_tokens for part in self)
+
+    def attach(self, model: GPT) -> None:
+        """Attach each and move its buffers to the model's device."""
+        for part in self:
+            part.attach(model)
+        self.to(next(model.parameters()).device)
+
+    def before(self, row_ids_B: Tensor) -> None:
+        """Announce the next batch."""
+        for part in self:
+            part.before(row_ids_B)
+
+    def mean_loss(self, ids_BT: Tensor, losses_BP: Tensor, counts_B: Tensor | None = None) -> Tensor:
+        """Weighted mean of the tokens' losses: what is dropped counts as 0, and leaves the denominator where a part says so.
+
+        `counts_B` takes rows out altogether; over several processes the mean of the results is the mean of the whole batch.
+        """
+        weights_BP = torch.ones_like(losses_BP)
+        weights_BP = weights_BP if counts_B is None else weights_BP * counts_B[:, None]
+        counted_BP = weights_BP
+        for part in self:
+            kept_BP = part.token_weights(ids_BT, losses_BP.detach()) if part.weighs_tokens else None
+            if kept_BP is not None:
+                weights_BP = weights_BP * kept_BP
+                counted_BP = counted_BP * kept_BP if part.leaves_mean else counted_BP
+        return (weights_BP * losses_BP).sum() / _mean_over_processes(counted_BP.sum()).clamp(min=1)
+
+    def penalty(self) -> Tensor | None:
+        """Sum of the penalties; None if there is none."""
+        penalties = [p for p in (part.penalty() for part in self) if p is not None]
+        return torch.stack(penalties).sum() if penalties else None
+
+    def fold(self, model: GPT) -> None:
+        """Leave a plain GPT-2."""
+        for part in self:
+            part.fold(model)
+
+
+def _mean_over_processes(count: Tensor) -> Tensor:
+    """The same denominator on every process, so that their averaged gradients are those of the whole batch."""
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(count)
+        return count / dist.get_world_size()
+    return count

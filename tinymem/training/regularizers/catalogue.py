@@ -1,0 +1,31 @@
+"""The regularisers by the `kind` that recipes name them with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tinymem.training.regularizers.base import Regularizer, Regularizers
+from tinymem.training.regularizers.example_tied_dropout import ExampleTiedDropout
+from tinymem.training.regularizers.goldfish import Goldfish
+from tinymem.training.regularizers.loss_truncation import LossTruncation
+from tinymem.training.regularizers.mem_sinks import MemSinks
+from tinymem.training.regularizers.spectral_norm import SpectralNorm
+
+CATALOGUE: dict[str, type[Regularizer]] = {
+    "spectral-norm": SpectralNorm,
+    "loss-truncation": LossTruncation,
+    "example-tied-dropout": ExampleTiedDropout,
+    "mem-sinks": MemSinks,
+    "goldfish": Goldfish,
+}
+
+
+def make_regularizers(options: list[dict[str, Any]], *, clean_rows: int = 0) -> Regularizers:
+    """Regularisers from a recipe's sections; `clean_rows` training rows come before the planted ones."""
+    parts = []
+    for section in options:
+        kind, given = section["kind"], {name: value for name, value in section.items() if name != "kind"}
+        if kind == "mem-sinks":
+            given["clean_rows"] = clean_rows
+        parts.append((kind, CATALOGUE[kind](**given)))
+    return Regularizers(parts)
