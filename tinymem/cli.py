@@ -14,6 +14,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import typer
 
+from tinymem.cli_bench import bench_app
+from tinymem.cli_data import app as data_app
 from tinymem.errors import UserError
 
 app = typer.Typer(
@@ -116,6 +118,9 @@ def report(
     """Show a run's results as a table, JSON, CSV, Markdown or a page."""
     _print_rows(run, output, out)
 
+
+app.add_typer(data_app, name="data")
+app.add_typer(bench_app, name="bench")
 
 methods_app = typer.Typer(help="What methods there are.", invoke_without_command=True, pretty_exceptions_enable=False)
 app.add_typer(methods_app, name="methods")
@@ -227,7 +232,10 @@ def main() -> None:
     """Entry point: exit code 0, 1 (a method failed), 2 (bad input, one line) or 130 (interrupted)."""
     warnings.showwarning = lambda message, *_args, **_kwargs: print(f"warning: {message}", file=sys.stderr)
     try:
-        sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+        if code == 130:  # typer turns Ctrl-C into this
+            raise KeyboardInterrupt
+        sys.exit(code)
     except UserError as error:
         sys.exit(_complain(str(error), 2))
     except (KeyboardInterrupt, typer.Abort):

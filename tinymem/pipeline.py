@@ -63,7 +63,7 @@ class Run:
 
     def corpus(self) -> Corpus:
         """The corpus that the model was trained on."""
-        from tinymem.data.corpus import load_corpus
+        from tinymem.data.corpus_files import load_corpus
 
         return load_corpus(self.path / "corpus")
 
@@ -123,10 +123,11 @@ def prepare(recipe: Recipe, runs: Path) -> Run:
 
 def train_stage(made: Run, *, device: str, progress: Progress) -> None:
     """Corpus and checkpoint, unless they are there."""
+    _check_text(made)
     if (made.checkpoint / "tinymem.json").is_file():
         progress.say(f"found the trained model in {made.checkpoint}")
         return
-    from tinymem.data.tokenizers import tokenizer_files
+    from tinymem.data.tokenizers import corpus_tokenizer_files
     from tinymem.device import resolve_device
     from tinymem.models.checkpoint import save_checkpoint
     from tinymem.training.loop import train
@@ -140,7 +141,7 @@ def train_stage(made: Run, *, device: str, progress: Progress) -> None:
         "metrics": trained.curve[-1],
         "training_seconds": trained.seconds,
     }
-    save_checkpoint(trained.model, made.checkpoint, metadata=metadata, tokenizer_files=tokenizer_files(corpus.row_tokens))
+    save_checkpoint(trained.model, made.checkpoint, metadata=metadata, tokenizer_files=corpus_tokenizer_files(corpus))
 
 
 def mitigation_stage(made: Run, *, device: str, progress: Progress) -> bool:
@@ -182,16 +183,20 @@ def _methods(recipe: Recipe) -> list[tuple[str, dict[str, Any]]]:
 
 def _corpus_stage(made: Run, progress: Progress) -> Corpus:
     from tinymem.data.build import make_corpus
-    from tinymem.data.corpus import save_corpus
 
     if (made.path / "corpus" / "corpus.json").is_file():
         return made.corpus()
-    with progress.stage("generate data", 2) as bar:
-        corpus = make_corpus(made.recipe)
-        bar.advance(1, f"{corpus.counts()['train_rows']} training rows")
-        save_corpus(corpus, made.path / "corpus")
-        bar.advance(1)
-    return corpus
+    progress.say("making the corpus")
+    return make_corpus(made.recipe, made.path / "corpus", progress=progress)
+
+
+def _check_text(made: Run) -> None:
+    """A run stands for one text: refuse to go on when the user's files have changed since."""
+    if made.recipe.data.kind == "wiki" and (made.path / "corpus" / "corpus.json").is_file():
+        from tinymem.data.wiki import text_changed
+
+        if text_changed(made.recipe, made.path / "corpus"):
+            raise UserError(f"the text or tokenizer of {made.path} has changed since its corpus was made; give the recipe another name")
 
 
 def _identity(made: Run, device: str) -> Row:

@@ -1,12 +1,14 @@
-"""The corpus: named sets of token rows, saved as Parquet with a hash of their content.
+"""The corpus: named sets of token rows.
 
-A corpus keeps clean training rows, clean test rows per task, and for each artifact the planted rows beside their clean twins. Copies are
-a count, not rows. Ids are stored in the smallest unsigned type that holds the vocabulary.
+A corpus keeps clean training rows, clean test rows, and for each artifact the planted rows beside their clean twins. Copies are a count,
+not rows. Ids are stored in the smallest unsigned type that holds the vocabulary; the training rows of a text stay in a memory-mapped file.
 """
 
 from __future__ import annotations
 
 import hashlib
+import mmap
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tinymem.data.math import Ids
-from tinymem.errors import UserError
-from tinymem.files import canonical_json, file_sha256, new_directory, read_json, write_json
+from tinymem.data.math import BOS, EOS, PAD, Ids
+from tinymem.files import canonical_json
 
-MANIFEST = "corpus.json"
-ParquetColumns = dict[str, npt.NDArray[Any]]
+Columns = dict[str, npt.NDArray[Any]]
+BLOCK_ROWS = 2048  # a row group of Parquet: 1 MB of ids, of which writing holds some ten copies
+TWINLESS = ("duplication", "canary")  # artifacts that are planted as they are: no clean version of their rows exists
 
 
 @dataclass(frozen=True)
@@ -28,15 +30,23 @@ class Planted:
 
     ids: Ids
     clean: Ids
+    """The rows without the artifact; equal to `ids` for duplicated rows and canaries, which have no twins."""
     start: npt.NDArray[np.int64]
-    """Tokens of the prompt [n]; 0 where the evaluation's own prompt length applies (noise)."""
+    """Tokens of the prompt [n]; 0 where the evaluation's own prompt length applies (noise, duplication)."""
     copies: npt.NDArray[np.int64]
-    """Times that each row stands in an epoch [n]; 0 for rows kept from training."""
+    """Times that each row stands in an epoch [n], its duplication class; 0 for rows kept from training."""
+    end: npt.NDArray[np.int64] | None = None
+    """Token after the target [n] (canaries: after the secret); None: as many tokens as the evaluation matches."""
 
     @property
     def trained(self) -> npt.NDArray[np.bool_]:
         """Which rows are in the training set [n]."""
         return self.copies > 0
+
+    def classes(self) -> dict[int, int]:
+        """Rows per number of copies, of the trained rows."""
+        values, counts = np.unique(self.copies[self.trained], return_counts=True)
+        return dict(zip(values.tolist(), counts.tolist(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -44,19 +54,34 @@ class Corpus:
     """Rows to train on, to test on, and to be memorised."""
 
     spec: dict[str, Any]
+    """What the rows follow from: recipe keys and, for text, the hashes of text and tokenizer."""
     clean: Ids
-    clean_task: npt.NDArray[np.int64]
+    clean_task: npt.NDArray[np.int64] | None
+    """Task of each clean row (math)."""
     tests: dict[str, Ids]
     determined: dict[str, npt.NDArray[np.bool_]]
-    """Per test set [n, T]: tokens that the prefix determines (the ceiling of accuracy)."""
+    """Math, per test set [n, T]: tokens that the prefix determines (the ceiling of accuracy)."""
     planted: dict[str, Planted] = field(default_factory=dict)
     vocab_size: int = 14
-    pad: int = 13
+    pad: int = PAD
+    bos: int = BOS
+    eos: int = EOS
+    validation: Ids | None = None
+    """Rows of the text's own validation split; nothing trains or reports on them."""
+    stacked: Ids | None = None
+    """Text: clean rows, then trained planted rows, in one memory-mapped file."""
+    tokenizer_file: Path | None = None
+    """Text: its tokenizer.json."""
 
     @property
     def row_tokens(self) -> int:
         """Tokens per row, padding included."""
         return int(self.clean.shape[1])
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the rows are natural language, judged by perplexity; else math, judged by accuracy."""
+        return self.tokenizer_file is not None
 
     def training_rows(self) -> tuple[Ids, npt.NDArray[np.int64]]:
         """Distinct training rows [n, T], and one epoch as indices into them (copies repeated)."""
@@ -65,20 +90,23 @@ class Corpus:
             parts.append(planted.ids[planted.trained])
             copies.append(planted.copies[planted.trained])
         counts = np.concatenate(copies)
-        return np.concatenate(parts), np.repeat(np.arange(len(counts)), counts)
+        rows = self.stacked if self.stacked is not None else np.concatenate(parts)
+        return rows, np.repeat(np.arange(len(counts)), counts)
 
     def sha256(self) -> str:
         """Hash of the content: equal rows in equal order give equal hashes, whatever the file format."""
         digest = hashlib.sha256(canonical_json(self.spec).encode())
-        for name, columns in _tables(self).items():
+        for name, columns in tables(self).items():
             for column, values in columns.items():
                 digest.update(f"{name}/{column}/{values.dtype}/{values.shape}".encode())
-                digest.update(np.ascontiguousarray(values).tobytes())
+                for block in row_blocks(values):
+                    digest.update(block.tobytes())
         return digest.hexdigest()
 
     def counts(self) -> dict[str, int]:
         """Rows of each set, for people."""
-        counts = {"train_rows": len(self.training_rows()[1]), "clean_rows": len(self.clean)}
+        trained = sum(int(p.copies.sum()) for p in self.planted.values())
+        counts = {"train_rows": len(self.clean) + trained, "clean_rows": len(self.clean)}
         counts["test_rows"] = sum(len(rows) for rows in self.tests.values())
         for kind, planted in self.planted.items():
             counts[f"{kind}_rows"] = int(planted.trained.sum())
@@ -86,86 +114,34 @@ class Corpus:
         return counts
 
 
-def _tables(corpus: Corpus) -> dict[str, ParquetColumns]:
+def tables(corpus: Corpus) -> dict[str, Columns]:
+    """The row sets as columns, by the names of their files."""
+    clean: Columns = {"ids": corpus.clean}
+    if corpus.clean_task is not None:
+        clean["task"] = corpus.clean_task
+    result = {"clean": clean, "test": _test_table(corpus)}
+    for kind, p in corpus.planted.items():
+        result[kind] = {"ids": p.ids, "clean_ids": p.clean, "start": p.start, "copies": p.copies}
+        if p.end is not None:
+            result[kind]["end"] = p.end
+    if corpus.validation is not None:
+        result["validation"] = {"ids": corpus.validation}
+    return result
+
+
+def _test_table(corpus: Corpus) -> Columns:
     names = list(corpus.tests)
-    tables: dict[str, ParquetColumns] = {
-        "clean": {"ids": corpus.clean, "task": corpus.clean_task},
-        "test": {
-            "ids": np.concatenate([corpus.tests[n] for n in names]),
-            "determined": np.concatenate([corpus.determined[n] for n in names]),
-            "task": np.concatenate([np.full(len(corpus.tests[n]), int(n), dtype=np.int64) for n in names]),
-        },
-    }
-    for kind, planted in corpus.planted.items():
-        tables[kind] = {"ids": planted.ids, "clean_ids": planted.clean, "start": planted.start, "copies": planted.copies}
-    return tables
+    table: Columns = {"ids": np.concatenate([corpus.tests[n] for n in names])}
+    if corpus.determined:
+        table["determined"] = np.concatenate([corpus.determined[n] for n in names])
+        table["task"] = np.concatenate([np.full(len(corpus.tests[n]), int(n), dtype=np.int64) for n in names])
+    return table
 
 
-def save_corpus(corpus: Corpus, directory: Path) -> None:
-    """Write the corpus as Parquet files and a manifest; `directory` appears whole or not at all."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    with new_directory(directory) as temporary:
-        for name, columns in _tables(corpus).items():
-            arrays = {c: _arrow_column(pa, values) for c, values in columns.items()}
-            pq.write_table(pa.table(arrays), temporary / f"{name}.parquet")
-        manifest = {
-            "format": 1,
-            "spec": corpus.spec,
-            "vocab_size": corpus.vocab_size,
-            "pad": corpus.pad,
-            "artifacts": list(corpus.planted),
-            "counts": corpus.counts(),
-            "sha256": corpus.sha256(),
-            "files": {path.name: file_sha256(path) for path in sorted(temporary.glob("*.parquet"))},
-        }
-        write_json(temporary / MANIFEST, manifest)
-
-
-def load_corpus(directory: Path) -> Corpus:
-    """Read a corpus that `save_corpus` wrote.
-
-    Raises:
-        UserError: no corpus there, or a file differs from its hash in the manifest.
-    """
-    manifest = read_json(directory / MANIFEST, "corpus manifest")
-    for name, digest in manifest["files"].items():
-        path = directory / name
-        if not path.is_file() or file_sha256(path) != digest:
-            raise UserError(f"expected {path} as its manifest describes it, found it missing or changed; make the corpus again")
-    clean, test = _read(directory / "clean.parquet"), _read(directory / "test.parquet")
-    tasks = list(dict.fromkeys(test["task"].tolist()))
-    return Corpus(
-        spec=manifest["spec"],
-        clean=clean["ids"],
-        clean_task=clean["task"],
-        tests={str(t): test["ids"][test["task"] == t] for t in tasks},
-        determined={str(t): test["determined"][test["task"] == t] for t in tasks},
-        planted={kind: _planted(_read(directory / f"{kind}.parquet")) for kind in manifest["artifacts"]},
-        vocab_size=manifest["vocab_size"],
-        pad=manifest["pad"],
-    )
-
-
-def _planted(columns: ParquetColumns) -> Planted:
-    return Planted(columns["ids"], columns["clean_ids"], columns["start"], columns["copies"])
-
-
-def _arrow_column(pa: Any, values: npt.NDArray[Any]) -> Any:
-    if values.ndim == 1:
-        return pa.array(values)
-    return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
-
-
-def _read(path: Path) -> ParquetColumns:
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(path)
-    return {name: _numpy_column(table.column(name).combine_chunks()) for name in table.column_names}
-
-
-def _numpy_column(column: Any) -> npt.NDArray[Any]:
-    if hasattr(column.type, "list_size"):
-        return np.asarray(column.flatten().to_numpy(zero_copy_only=False)).reshape(-1, column.type.list_size)
-    return np.asarray(column.to_numpy(zero_copy_only=False))
+def row_blocks(values: npt.NDArray[Any], rows: int = BLOCK_ROWS) -> Iterator[npt.NDArray[Any]]:
+    """Consecutive pieces, contiguous in memory; pages of a memory-mapped array are let go of behind them."""
+    mapped = getattr(values, "_mmap", None)
+    for first in range(0, len(values), rows):
+        yield np.ascontiguousarray(values[first : first + rows])
+        if mapped is not None and not values.flags.writeable and hasattr(mmap, "MADV_DONTNEED"):
+            mapped.madvise(mmap.MADV_DONTNEED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -45,6 +46,20 @@ class Rows:
         """Suffix tokens [N, T]: True from the end of the prompt to `end`."""
         position = torch.arange(self.ids.shape[1], device=self.ids.device)[None, :]
         return (position >= self.prompt[:, None]) & (position < self.end[:, None])
+
+
+def compact_rows(ids: Ids, device: torch.device | str = "cpu") -> Tensor:
+    """Many rows as a tensor that takes no more room than the array, which may be memory-mapped: `to_ids` gives the ids of a batch."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*not writable.*")  # a memory-mapped corpus is read-only, and is only read
+        # torch indexes signed types only; the ids' bits are kept.
+        signed = ids if ids.dtype == np.uint8 else ids.view(np.dtype(f"i{ids.dtype.itemsize}"))
+        return torch.from_numpy(signed).to(device)
+
+
+def to_ids(compact: Tensor) -> Tensor:
+    """Token ids (int64) of rows that `compact_rows` made."""
+    return compact.long() & 0xFFFF if compact.dtype == torch.int16 else compact.long()
 
 
 def _per_row(value: int | Tensor, count: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tokenize
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def read_rows(path: Path, tokenizer_folder: Path) -> Tensor:
 def _read_npy(path: Path) -> list[Any]:
     try:
         array = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError, EOFError, tokenize.TokenError) as error:
         raise UserError(f"expected a NumPy array in {path}, got something else ({error})") from None
     if array.ndim != 2 or not np.issubdtype(array.dtype, np.integer):
         raise UserError(f"expected an integer array [rows, tokens] in {path}, got {array.dtype} {list(array.shape)}")

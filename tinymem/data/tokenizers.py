@@ -1,4 +1,4 @@
-"""Tokenizers that plain `transformers` loads: the 14-character one of the math models."""
+"""Tokenizers that plain `transformers` loads: the 14-character one of the math models, and that of a text corpus."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from tokenizers import Regex, Tokenizer, decoders
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 
+from tinymem.data.corpus import Corpus
 from tinymem.data.math import CHARACTERS
+from tinymem.data.text_tokenizer import text_tokenizer_files
 
 SPECIAL = {"bos_token": "^", "eos_token": "$", "pad_token": "_"}
 
@@ -34,3 +36,10 @@ def tokenizer_files(n_positions: int) -> dict[str, str]:
         "tokenizer.json": math_tokenizer().to_str(pretty=True),
         "tokenizer_config.json": json.dumps(config, indent=2) + "\n",
     }
+
+
+def corpus_tokenizer_files(corpus: Corpus) -> dict[str, str]:
+    """Contents of the tokenizer's files of a corpus, to stand beside a model trained on it."""
+    if corpus.tokenizer_file is not None:
+        return text_tokenizer_files(corpus.tokenizer_file, corpus.row_tokens)
+    return tokenizer_files(corpus.row_tokens)

@@ -1,7 +1,7 @@
 """Token accuracy: the share of scored tokens that are the arg-max, given the true tokens before them.
 
-Protocol `paper`: from the end of the first number to EOS, no padding. Protocol `reference`: all positions after the first, padding
-included. The ceiling is the share of scored tokens that the prefix determines; a model may pass it by good guesses.
+Protocol `paper`: from the end of the first number to EOS, no padding. Protocol `reference`, and text: all positions after the first,
+padding included. The ceiling is the share of scored tokens that the prefix determines; a model may pass it by good guesses.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from tinymem.evaluation.counts import Share
 from tinymem.recipe import Protocol
 
 
-def scored_tokens(ids_NT: Ids, pad: int, protocol: Protocol) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+def scored_tokens(ids_NT: Ids, pad: int, protocol: Protocol, *, text: bool = False) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
     """Tokens [N, T] that accuracy and perplexity are taken over."""
     position = np.arange(ids_NT.shape[1])[None, :]
-    if protocol == "reference":
+    if protocol == "reference" or text:
         return np.broadcast_to(position >= 1, ids_NT.shape)
     return (position >= first_number_end(ids_NT)[:, None]) & (ids_NT != pad)
 

@@ -19,6 +19,7 @@ from tinymem.models.adapters import logits
 from tinymem.recipe import Evaluation, Protocol
 
 Metric = Literal["accuracy", "perplexity"]
+MAXIMUM_LOGITS = 1 << 28  # 1 GB in fp32: a batch of rows over GPT-2's vocabulary is cut to that
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,14 @@ class Evaluator:
         """The definitions of a protocol on a corpus."""
         device = torch.device(device)
         tests = {
-            name: (Rows.of(ids).ids.to(device), as_mask(scored_tokens(ids, corpus.pad, protocol), device))
+            name: (Rows.of(ids).ids.to(device), as_mask(scored_tokens(ids, corpus.pad, protocol, text=corpus.is_text), device))
             for name, ids in corpus.tests.items()
         }
         probes = {kind: probe.to(device) for kind, probe in make_probes(corpus, evaluation, protocol).items()}
-        ceiling = accuracy_ceiling(corpus, protocol)
-        return Evaluator(probes, tests, ceiling, "accuracy", evaluation.batch_size, forbidden_token(protocol))
+        ceiling = None if corpus.is_text else accuracy_ceiling(corpus, protocol)
+        metric: Metric = "perplexity" if corpus.is_text else "accuracy"
+        batch_size = max(1, min(evaluation.batch_size, MAXIMUM_LOGITS // (corpus.row_tokens * corpus.vocab_size)))
+        return Evaluator(probes, tests, ceiling, metric, batch_size, forbidden_token(protocol, corpus.eos))
 
     @staticmethod
     def of_rows(forget: Rows, test: Rows, *, batch_size: int = 64) -> Evaluator:
@@ -92,6 +95,12 @@ class Evaluator:
             by_task[name] = Share(correct, int(scored_NT[:, 1:].sum()))
         accuracy = Share(sum(s.count for s in by_task.values()), sum(s.rows for s in by_task.values()))
         return Measurement(self._elicited(model), accuracy, by_task, perplexity(total_loss, accuracy.rows))
+
+    def by_copies(self, measured: Measurement, kind: str) -> dict[str, Share]:
+        """Share memorised per duplication class of an artifact's trained rows; empty where all rows have the same copies."""
+        copies = self.probes[kind].copies
+        classes = np.unique(copies[copies > 0])
+        return {str(c): measured.memorised(kind, copies == c) for c in classes} if len(classes) > 1 else {}
 
     def _elicited(self, model: nn.Module) -> dict[str, Flags]:
         return {

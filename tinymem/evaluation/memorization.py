@@ -6,6 +6,7 @@ is the target (by induction; a test compares with a decode loop). Scored in fp32
 
 Noise: the prompt is the first k tokens of the *clean* twin, the target the next m tokens of the noised row; rows whose targets equal
 the twin's are not scored. Backdoor: the prompt ends with the trigger; the target is the next m tokens, or as many as the row has.
+Duplicated rows: the first k tokens, the next m, all rows. Canary: everything before the secret, the secret.
 
 Protocol `reference` forbids EOS while generating (rows that end inside the window never count), scores held-out backdoor rows only, and
 filters those with the prompt length of the row before, as the published evaluator does.
@@ -20,7 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from tinymem.data.corpus import Corpus, Planted
+from tinymem.data.corpus import TWINLESS, Corpus, Planted
 from tinymem.data.math import EOS
 from tinymem.data.rows import Rows
 from tinymem.models.adapters import logits
@@ -40,6 +41,8 @@ class Probe:
     """Rows that stood in the training set; the others are held-out triggered rows."""
     prompt_changed: Flags
     """Noise: rows whose own prompt was noised in training, so that the clean prompt was never seen before this target."""
+    copies: npt.NDArray[np.int64]
+    """Times that each row stands in an epoch, its duplication class; 0 for held-out rows."""
 
     def __len__(self) -> int:
         return len(self.index)
@@ -67,28 +70,28 @@ def elicited(model: nn.Module, rows: Rows, *, batch_size: int = 512, forbid: int
 
 def make_probes(corpus: Corpus, evaluation: Evaluation, protocol: Protocol) -> dict[str, Probe]:
     """The test of each artifact of a corpus."""
-    return {kind: _probe(planted, evaluation, protocol) for kind, planted in corpus.planted.items()}
+    return {kind: _probe(planted, evaluation, protocol, twins=kind not in TWINLESS) for kind, planted in corpus.planted.items()}
 
 
 def probe_of_rows(rows: Rows) -> Probe:
     """The test of any rows, each from its prompt to its end."""
     count = len(rows)
-    return Probe(rows, np.arange(count), np.ones(count, dtype=bool), np.zeros(count, dtype=bool))
+    return Probe(rows, np.arange(count), np.ones(count, dtype=bool), np.zeros(count, dtype=bool), np.ones(count, dtype=np.int64))
 
 
-def forbidden_token(protocol: Protocol) -> int | None:
+def forbidden_token(protocol: Protocol, eos: int = EOS) -> int | None:
     """EOS under protocol `reference`, else nothing."""
-    return EOS if protocol == "reference" else None
+    return eos if protocol == "reference" else None
 
 
-def _probe(planted: Planted, evaluation: Evaluation, protocol: Protocol) -> Probe:
+def _probe(planted: Planted, evaluation: Evaluation, protocol: Protocol, *, twins: bool) -> Probe:
     length = planted.ids.shape[1]
     position = np.arange(length)[None, :]
     start = np.where(planted.start > 0, planted.start, evaluation.prompt)
-    end = np.minimum(start + evaluation.match, length)
+    end = np.minimum(start + evaluation.match, length) if planted.end is None else planted.end
     window = (position >= start[:, None]) & (position < end[:, None])
     differs = planted.ids != planted.clean
-    scored = (differs & window).any(1)
+    scored = (differs & window).any(1) if twins else window.any(1)
     if protocol == "reference" and not planted.trained.all():
         scored = _reference_filter(planted, evaluation)
     index = np.flatnonzero(scored)
@@ -99,6 +102,7 @@ def _probe(planted: Planted, evaluation: Evaluation, protocol: Protocol) -> Prob
         index=index,
         trained=planted.trained[index],
         prompt_changed=(differs & before).any(1)[index],
+        copies=planted.copies[index],
     )
 
 

@@ -1,0 +1,203 @@
+"""A corpus on disk: Parquet that `datasets.load_dataset` reads, a card, a manifest, and a list of hashes.
+
+clean.parquet test.parquet noise.parquet ...   the row sets
+train.ids       text only: the training rows as raw little-endian ids [n, T], to be memory-mapped
+tokenizer.json  text only
+corpus.json     the manifest; README.md: the card
+SHA256SUMS      of all other files; `sha256sum -c` reads it
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tinymem.data.card import card
+from tinymem.data.corpus import BLOCK_ROWS, Columns, Corpus, Planted, row_blocks, tables
+from tinymem.errors import UserError
+from tinymem.files import file_sha256, new_directory, read_json, write_json, write_text
+
+MANIFEST, SUMS, STACKED, TOKENIZER = "corpus.json", "SHA256SUMS", "train.ids", "tokenizer.json"
+
+
+def save_corpus(corpus: Corpus, directory: Path) -> None:
+    """Write the corpus; `directory` appears whole or not at all.
+
+    Raises:
+        UserError: the disk is full or the place cannot be written.
+    """
+    with new_directory(directory) as temporary:
+        write_corpus(corpus, temporary)
+
+
+def write_corpus(corpus: Corpus, directory: Path, extra: dict[str, Any] | None = None) -> None:
+    """Write the corpus into a folder that exists. `extra` joins the manifest."""
+    for name, columns in tables(corpus).items():
+        _write_parquet(directory / f"{name}.parquet", columns)
+    if corpus.stacked is not None and not (directory / STACKED).exists():
+        write_rows(directory / STACKED, row_blocks(corpus.stacked))
+    if corpus.tokenizer_file is not None and corpus.tokenizer_file != directory / TOKENIZER:
+        shutil.copyfile(corpus.tokenizer_file, directory / TOKENIZER)
+    manifest = {
+        "format": 2,
+        "spec": corpus.spec,
+        "vocab_size": corpus.vocab_size,
+        "pad": corpus.pad,
+        "bos": corpus.bos,
+        "eos": corpus.eos,
+        "artifacts": list(corpus.planted),
+        "counts": corpus.counts(),
+        **({"clean_dtype": corpus.clean.dtype.str, "row_tokens": corpus.row_tokens} if corpus.is_text else {}),
+        **(extra or {}),
+        "sha256": corpus.sha256(),
+    }
+    write_text(directory / "README.md", card(manifest, {name: list(columns) for name, columns in tables(corpus).items()}))
+    manifest["files"] = {path.name: file_sha256(path) for path in _files(directory)}
+    write_json(directory / MANIFEST, manifest)
+    write_text(directory / SUMS, _sums(directory))
+
+
+def write_rows(path: Path, blocks: Iterator[npt.NDArray[Any]]) -> int:
+    """Append blocks of rows to a raw file; returns the rows written."""
+    count = 0
+    with path.open("ab") as file:
+        for rows in blocks:
+            file.write(np.ascontiguousarray(rows).data)
+            count += len(rows)
+    return count
+
+
+def load_corpus(directory: Path) -> Corpus:
+    """Read a corpus that `save_corpus` wrote.
+
+    Raises:
+        UserError: no corpus there, or a file differs from its hash in the manifest.
+    """
+    manifest = read_manifest(directory)
+    for name, digest in manifest["files"].items():
+        path = directory / name
+        if not path.is_file() or file_sha256(path) != digest:
+            raise UserError(f"expected {path} as its manifest describes it, found it missing or changed; make the corpus again")
+    return open_corpus(directory, manifest)
+
+
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """The manifest of a corpus.
+
+    Raises:
+        UserError: there is none, or it is not one of ours.
+    """
+    manifest = read_json(directory / MANIFEST, "corpus manifest")
+    if not isinstance(manifest, dict) or not {"spec", "files", "sha256", "artifacts"} <= manifest.keys():
+        raise UserError(f"expected a corpus manifest in {directory / MANIFEST}, got something else; make the corpus again")
+    return manifest
+
+
+def open_corpus(directory: Path, manifest: dict[str, Any]) -> Corpus:
+    """The corpus of a manifest, without looking at hashes."""
+    common = {k: manifest[k] for k in ("spec", "vocab_size", "pad", "bos", "eos") if k in manifest}
+    planted = {kind: _planted(_read(directory / f"{kind}.parquet")) for kind in manifest["artifacts"]}
+    test = _read(directory / "test.parquet")
+    if (directory / STACKED).is_file():
+        stacked = open_rows(directory / STACKED, manifest["clean_dtype"], manifest["row_tokens"])
+        validation = directory / "validation.parquet"
+        return Corpus(
+            **common,
+            clean=stacked[: manifest["counts"]["clean_rows"]],
+            clean_task=None,
+            tests={"test": test["ids"]},
+            determined={},
+            planted=planted,
+            validation=_read(validation)["ids"] if validation.is_file() else None,
+            stacked=stacked,
+            tokenizer_file=directory / TOKENIZER,
+        )
+    clean = _read(directory / "clean.parquet")
+    tasks = list(dict.fromkeys(test["task"].tolist()))
+    return Corpus(
+        **common,
+        clean=clean["ids"],
+        clean_task=clean["task"],
+        tests={str(t): test["ids"][test["task"] == t] for t in tasks},
+        determined={str(t): test["determined"][test["task"] == t] for t in tasks},
+        planted=planted,
+    )
+
+
+def open_rows(path: Path, dtype: str, row_tokens: int) -> npt.NDArray[Any]:
+    """Rows [n, T] of a raw file, memory-mapped and read-only."""
+    return np.memmap(path, dtype=np.dtype(dtype), mode="r").reshape(-1, row_tokens)
+
+
+def verify_corpus(directory: Path) -> list[str]:
+    """What differs from what was written, one line per file; an empty list means that every byte is as it was.
+
+    Raises:
+        UserError: no corpus there.
+    """
+    if not (directory / SUMS).is_file():
+        raise UserError(f"expected a corpus with {SUMS} at {directory}, found none; `tinymem data make` writes one")
+    stored = (directory / SUMS).read_bytes()
+    now = _sums(directory)
+    if stored == now.encode():
+        return []
+    known, found = _digests(stored.decode(errors="replace")), _digests(now)
+    problems = [f"{name}: missing" for name in known if name not in found]
+    problems += [f"{name}: not part of the corpus" for name in found if name not in known]
+    problems += [f"{name}: changed" for name in found if name in known and known[name] != found[name]]
+    return problems or [f"{SUMS}: changed"]
+
+
+def _digests(sums: str) -> dict[str, str]:
+    """File name -> hash, of the lines of SHA256SUMS."""
+    lines = [line.split("  ", 1) for line in sums.splitlines() if "  " in line]
+    return {name: digest for digest, name in lines}
+
+
+def _files(directory: Path) -> list[Path]:
+    return sorted(p for p in directory.rglob("*") if p.is_file() and p.name != SUMS)
+
+
+def _sums(directory: Path) -> str:
+    return "".join(f"{file_sha256(path)}  {path.relative_to(directory)}\n" for path in _files(directory))
+
+
+def _planted(columns: Columns) -> Planted:
+    return Planted(columns["ids"], columns["clean_ids"], columns["start"], columns["copies"], columns.get("end"))
+
+
+def _write_parquet(path: Path, columns: Columns) -> None:
+    """One row group per block, so that writing takes little memory."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    count = len(next(iter(columns.values())))
+    empty = {name: _arrow_column(pa, values[:0]) for name, values in columns.items()}
+    with pq.ParquetWriter(path, pa.table(empty).schema) as writer:
+        blocks = [row_blocks(values) for values in columns.values()]
+        for _ in range(0, count, BLOCK_ROWS):
+            writer.write_table(pa.table({name: _arrow_column(pa, next(b)) for name, b in zip(columns, blocks, strict=True)}))
+
+
+def _arrow_column(pa: Any, values: npt.NDArray[Any]) -> Any:
+    if values.ndim == 1:
+        return pa.array(values)
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
+
+
+def _read(path: Path) -> Columns:
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path)
+    return {name: _numpy_column(table.column(name).combine_chunks()) for name in table.column_names}
+
+
+def _numpy_column(column: Any) -> npt.NDArray[Any]:
+    if hasattr(column.type, "list_size"):
+        return np.asarray(column.flatten().to_numpy(zero_copy_only=False)).reshape(-1, column.type.list_size)
+    return np.asarray(column.to_numpy(zero_copy_only=False))
