@@ -1,0 +1,134 @@
+"""The verbs that look at a finished run or edit its model, in every format."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from helpers import tinymem
+
+from tinymem.data.math import to_text
+from tinymem.models.checkpoint import load_checkpoint
+from tinymem.pipeline import Run
+
+COLUMNS = [
+    "method", "config", "seed", "protocol", "artifact", "status", "memorised_before", "memorised_after", "forget_memorised_before",
+    "forget_memorised_after", "heldout_memorised_before", "heldout_memorised_after", "rows_scored", "performance_metric",
+    "performance_before", "performance_after", "performance_ceiling", "seconds", "peak_mb", "device", "edited_parameters",
+]  # fmt: skip
+METHOD_NAMES = ["act", "durable", "balanced-subnet", "finetune-clean"]
+
+
+def mitigate(checkpoint: Path, *words: object) -> list[dict[str, Any]]:
+    done = tinymem("mitigate", checkpoint, *words, "--format", "json")
+    assert done.code == 0, done.err
+    return json.loads(done.out)
+
+
+def test_mitigate_does_what_run_did(tiny_run: Run, tmp_path: Path) -> None:
+    rows = mitigate(tiny_run.checkpoint, "--method", "act", "--ratio", "0.05", "--out", tmp_path / "edited")
+    for row, other in zip(rows, tiny_run.rows, strict=False):
+        for column in COLUMNS:
+            if column not in ("seconds", "peak_mb"):
+                assert row[column] == other[column], column
+    loaded = load_checkpoint(tmp_path / "edited")
+    assert loaded.metadata["mitigation"] == rows and loaded.metadata["recipe"] == tiny_run.recipe.model_dump(mode="json")
+    zeros = [int((layer.mlp.c_proj.weight == 0).all(0).sum()) for layer in loaded.model.transformer.h]
+    assert zeros == [int(0.05 * 192)] * 2
+
+
+def test_evaluate(tiny_run: Run, tmp_path: Path) -> None:
+    done = tinymem("evaluate", tiny_run.checkpoint)
+    measured, row = json.loads(done.out), tiny_run.rows[0]
+    assert measured["memorised"]["noise"]["share"] == row["memorised_before"]
+    assert measured["accuracy"] == row["performance_before"] and measured["accuracy_ceiling"] == row["performance_ceiling"]
+    copied = shutil.copytree(tiny_run.checkpoint, tmp_path / "elsewhere")  # without its corpus: generated anew
+    elsewhere = json.loads(tinymem("evaluate", copied).out)
+    assert {**elsewhere, "checkpoint": ""} == {**measured, "checkpoint": ""}
+    shorter = json.loads(tinymem("evaluate", tiny_run.checkpoint, "--prompt", 10, "--match", 3).out)
+    assert (shorter["prompt"], shorter["match"]) == (10, 3) and shorter["memorised"]["noise"] != measured["memorised"]["noise"]
+    reference = json.loads(tinymem("evaluate", tiny_run.checkpoint, "--protocol", "reference").out)
+    assert reference["protocol"] == "reference" and reference["accuracy"] != measured["accuracy"]
+
+
+def write_rows(path: Path, ids: np.ndarray, how: str) -> Path:
+    rows, texts = ids.tolist(), [to_text(row) for row in ids]
+    lines = {"list": rows, "ids": [{"ids": r} for r in rows], "text": [{"text": t} for t in texts], "string": texts}
+    if how == "npy":
+        np.save(path.with_suffix(".npy"), ids)
+        return path.with_suffix(".npy")
+    if how.startswith("parquet"):
+        column = {"ids": rows} if how == "parquet ids" else {"text": texts}
+        pq.write_table(pa.table(column), path.with_suffix(".parquet"))
+        return path.with_suffix(".parquet")
+    path.with_suffix(".jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines[how]))
+    return path.with_suffix(".jsonl")
+
+
+def test_rows_of_your_own_in_every_format(tiny_run: Run, tmp_path: Path) -> None:
+    corpus = tiny_run.corpus()
+    forget, retain = corpus.planted["noise"].ids, corpus.clean[:40]
+    found = []
+    for how in ("list", "ids", "text", "string", "npy", "parquet ids", "parquet text"):
+        folder = tmp_path / how
+        folder.mkdir()
+        files = ("--forget", write_rows(folder / "forget", forget, how), "--retain", write_rows(folder / "retain", retain, how))
+        row = mitigate(tiny_run.checkpoint, "--method", "durable", "--ratio", 0.01, *files, "--prompt", 12, "--match", 12)[0]
+        found.append({k: v for k, v in row.items() if k not in ("seconds", "peak_mb", "id")})
+    assert all(row == found[0] for row in found)
+    assert found[0]["artifact"] == "rows" and found[0]["rows_scored"] == found[0]["rows_forget"] == 16
+    assert found[0]["performance_metric"] == "perplexity" and found[0]["performance_ceiling"] is None
+    assert 0 < found[0]["memorised_before"] <= 1 and found[0]["edited_parameters"] > 0 and found[0]["rows_heldout"] == 0
+
+
+def test_rows_of_different_lengths(tiny_run: Run, tmp_path: Path) -> None:
+    corpus = tiny_run.corpus()
+    long = write_rows(tmp_path / "long", corpus.clean[:20], "npy")
+    short = write_rows(tmp_path / "short", corpus.planted["noise"].ids[:, :26], "npy")
+    window = ("--prompt", 12, "--match", 12, "--method", "balanced-subnet", "--ratio", 0.01)
+    one = mitigate(tiny_run.checkpoint, "--forget", short, "--retain", long, *window)
+    other = mitigate(tiny_run.checkpoint, "--forget", long, "--retain", short, *window)
+    assert one[0]["status"] == other[0]["status"] == "ok" and one[0]["id"] != other[0]["id"]
+
+
+# ---- report, methods ------------------------------------------------------------------------------------------------------------------
+
+
+def test_report_json_has_the_columns_of_the_issue(tiny_run: Run) -> None:
+    rows = json.loads(tinymem("report", tiny_run.path, "--format", "json").out)
+    assert rows == tiny_run.rows and len(rows) == 8
+    for row in rows:
+        assert set(COLUMNS) <= set(row)
+        assert not [column for column in COLUMNS if row[column] is None]
+
+
+def test_report_formats(tiny_run: Run, tmp_path: Path) -> None:
+    table = list(csv.DictReader(io.StringIO(tinymem("report", tiny_run.path, "--format", "csv").out)))
+    assert [row["method"] for row in table] == [row["method"] for row in tiny_run.rows]
+    assert tinymem("report", tiny_run.path, "--format", "markdown").out.startswith("| method |")
+    assert "finetune-clean" in tinymem("report", tiny_run.path).out
+    page = tmp_path / "page.html"
+    assert tinymem("report", tiny_run.path, "--format", "html", "--out", page).out.strip() == str(page)
+    assert page.read_text().lstrip().lower().startswith("<!doctype html") and "balanced-subnet" in page.read_text()
+    assert tinymem("report", tiny_run.path, "--format", "json", "--out", tmp_path / "rows.json").out == ""
+    assert json.loads((tmp_path / "rows.json").read_text()) == tiny_run.rows
+
+
+def test_methods(plugin: Path) -> None:
+    listed = tinymem("methods").out
+    assert all(name in listed for name in METHOD_NAMES) and "halver" not in listed
+    assert "halver" in tinymem("methods", "--plugin", plugin).out
+    shown = tinymem("methods", "show", "balanced-subnet").out
+    assert all(word in shown for word in ("Source:", "--loss-weight", "0.9", "grid"))
+
+
+def test_plugin(tiny_run: Run, plugin: Path) -> None:
+    row = mitigate(tiny_run.checkpoint, "--plugin", plugin, "--method", "halver", "--factor", 0.9)[0]
+    assert row["method"] == "halver" and row["config"] == {"factor": 0.9} and row["edited_parameters"] > 1000

@@ -1,0 +1,175 @@
+"""Bad input: one line that says what to do, exit code 2, nothing half-written, and the next run goes on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import QUICKSTART, SMALLER, half_written, sets, tinymem
+
+from tinymem.pipeline import Run
+from tinymem.testing import tiny_model
+
+
+@pytest.fixture
+def folder(checkpoint: Path, tmp_path: Path) -> Path:
+    """A copy of the checkpoint, to be damaged."""
+    return shutil.copytree(checkpoint, tmp_path / "checkpoint")
+
+
+def act(folder: Path, *words: object) -> str:
+    return tinymem("mitigate", folder, "--method", "act", *words).one_line_error()
+
+
+def test_recipe_with_a_typo(tmp_path: Path) -> None:
+    (tmp_path / "typo.yaml").write_text(QUICKSTART.read_text().replace("n_layer:", "n_layr:"))
+    done = tinymem("run", tmp_path / "typo.yaml", "--runs", tmp_path / "runs")
+    assert done.one_line_error() == "unknown key 'model.n_layr'; did you mean 'n_layer'?"
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["mitigation.methods=durabel"], "did you mean 'durable'"),
+        (["mitigation.methods=[{act: {rato: 1}}]"], "did you mean 'ratio'"),
+        (["mitigation.methods=[{act: {ratio: 2}}]"], "expected ratio in [0, 1], got 2"),
+        (["model.n_head=5"], "a multiple of model.n_head"),
+        (["data.row_tokens=24"], "data.row_tokens"),
+        (["artifacts.noise.rows=999"], "artifacts.noise.rows"),
+        (["artifacts.backdoor.trigger='99999'"], "occurs in no"),
+        (["artifacts.backdoor.trigger='abc'"], "'a'"),
+    ],
+)
+def test_recipes_that_cannot_work(tmp_path: Path, overrides: list[str], words: str) -> None:
+    done = tinymem("run", QUICKSTART, *sets([*SMALLER, *overrides]), "--runs", tmp_path / "runs")
+    assert words in done.last_line_error()
+    assert not list(tmp_path.rglob("*.safetensors")) and not half_written(tmp_path)
+
+
+def test_missing_files(tmp_path: Path) -> None:
+    for words in (("run", "none.yaml"), ("train", "none.yaml")):
+        assert "expected a recipe at none.yaml, found none" in tinymem(*words, "--runs", tmp_path).one_line_error()
+    assert "found none" in act(tmp_path / "none")
+    assert "found none" in tinymem("evaluate", tmp_path / "none").one_line_error()
+    assert "found none" in tinymem("report", tmp_path / "none").one_line_error()
+    assert "--plugin" in act(tmp_path / "none", "--plugin", tmp_path / "none.py")
+
+
+def test_truncated_weights(folder: Path, tmp_path: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    assert "damaged" in act(folder, "--out", tmp_path / "out") and "damaged" in tinymem("evaluate", folder).one_line_error()
+    assert not (tmp_path / "out").exists()
+
+
+def test_truncated_weights_of_another_family(tmp_path: Path) -> None:
+    tiny_model("llama").save_pretrained(tmp_path / "llama")
+    path = tmp_path / "llama" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    rows = tmp_path / "rows.npy"
+    np.save(rows, np.ones((4, 12), dtype=int))
+    assert "could not load" in act(tmp_path / "llama", "--forget", rows, "--retain", rows, "--prompt", 3)
+
+
+def test_another_architecture(folder: Path) -> None:
+    (folder / "config.json").write_text(json.dumps({"model_type": "bert", "architectures": ["BertForMaskedLM"]}))
+    assert "BertForMaskedLM" in act(folder) and "BertForMaskedLM" in tinymem("evaluate", folder).one_line_error()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--ratio", "2"], "expected ratio in [0, 1], got 2; it is a share: try ratio=0.05"),
+        (["--ratio=-1"], "got -1"),
+        (["--ratio", "lots"], "option 'ratio' of act"),
+        (["--ratio", "1e-6"], "the smallest that acts is"),
+        (["--rato", "0.1"], "did you mean 'ratio'"),
+        (["--ratio"], "expected a value after '--ratio'"),
+        (["--scope", "everything"], "option 'scope' of act"),
+        (["0.05"], "expected a method option"),
+        (["--device", "tpu"], "auto, cpu or cuda"),
+        (["--prompt", "29"], "evaluation.prompt + evaluation.match"),
+        (["--forget", "rows.npy"], "both --forget and --retain"),
+        (["--format", "html"], "for rows without a run"),
+    ],
+)
+def test_wrong_options_of_mitigate(checkpoint: Path, words: list[str], message: str) -> None:
+    assert message in act(checkpoint, *words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["mitigate"],
+        ["mitigate", "folder"],
+        ["no-such-verb"],
+        ["run", "a", "b"],
+        ["report", "x", "--format", "pdf"],
+        ["new-method", "Not Good"],
+    ],
+)
+def test_wrong_words(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    tinymem(*words).one_line_error()
+    assert not list(tmp_path.iterdir())
+
+
+def test_out_exists(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("precious")
+    assert "expected a new folder for --out" in act(checkpoint, "--out", tmp_path)
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("rows.txt", b"1 2 3", "expected rows as .npy, .parquet, .jsonl"),
+        ("rows.npy", b"no array", "NumPy array"),
+        ("rows.npy", np.lib.format.magic(1, 0) + b"\x40\x00{'descr': '|O', ", "NumPy array"),
+        ("rows.npy", np.lib.format.magic(1, 0) + b"\x10\x00{'descr': '|O', ", "NumPy array"),
+        ("rows.parquet", b"PAR1", "Parquet"),
+        ("rows.jsonl", b"[1, 2]\n[1, 2", "line 2"),
+        ("rows.jsonl", b'{"tokens": [1]}\n', "`ids` or `text`"),
+        ("rows.jsonl", b'[1, 2]\n["a"]\n', "token ids or text"),
+        ("rows.jsonl", b"", "no rows"),
+        ("rows.jsonl", b'"12 hello"\n', "cannot encode"),
+        ("rows.jsonl", b"[1, 2, 3, 14]\n", "token ids from 0 to 13"),
+        ("rows.jsonl", b"[1, 2, 3]\n", "longer than the prompt of 3"),
+    ],
+)
+def test_rows_that_are_none(checkpoint: Path, tmp_path: Path, name: str, data: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(data)
+    np.save(tmp_path / "good.npy", np.ones((4, 12), dtype=int))
+    assert message in act(checkpoint, "--forget", tmp_path / name, "--retain", tmp_path / "good.npy", "--prompt", 3)
+
+
+def test_rows_that_pickle(checkpoint: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "rows.npy", np.array([["a", 1]], dtype=object), allow_pickle=True)
+    np.save(tmp_path / "good.npy", np.ones((4, 12), dtype=int))
+    assert "NumPy array" in act(checkpoint, "--forget", tmp_path / "rows.npy", "--retain", tmp_path / "good.npy")
+
+
+def test_a_foreign_checkpoint_has_no_corpus(tmp_path: Path) -> None:
+    tiny_model("gpt2").save_pretrained(tmp_path / "gpt2")
+    assert "--forget and --retain" in act(tmp_path / "gpt2")
+    assert "no tinymem.json" in tinymem("evaluate", tmp_path / "gpt2").one_line_error()
+
+
+def test_a_changed_corpus(tiny_run: Run, tmp_path: Path) -> None:
+    run = shutil.copytree(tiny_run.path, tmp_path / "run")
+    path = run / "corpus" / "clean.parquet"
+    path.write_bytes(path.read_bytes() + b"x")
+    assert "make the corpus again" in tinymem("evaluate", run / "checkpoint").one_line_error()
+
+
+def test_reports_of_damaged_runs(tiny_run: Run, tmp_path: Path) -> None:
+    run = shutil.copytree(tiny_run.path, tmp_path / "run")
+    with (run / "results.jsonl").open("a") as file:
+        file.write('{"method": ')
+    assert "line 9" in tinymem("report", run).one_line_error()
+    (run / "results.jsonl").unlink()
+    assert "found none" in tinymem("report", run).one_line_error()

@@ -1,0 +1,89 @@
+"""What only a process of its own shows: imports of each verb, Ctrl-C, and the files of new-method."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+from helpers import QUICKSTART, SMALLER, Done, half_written, python, sets, start_tinymem, tinymem
+
+from tinymem.pipeline import Run
+
+HEAVY = {"torch", "pydantic", "lightning", "transformers", "datasets", "matplotlib", "pyarrow"}
+# Runs verbs one after the other and says after each which heavy modules are loaded.
+WATCH = """
+import sys
+from tinymem import cli
+for words in {verbs!r}:
+    sys.argv = ["tinymem", *words]
+    try:
+        cli.main()
+    except SystemExit as stop:
+        assert not stop.code, words
+    print("LOADED", words[0], *sorted({heavy!r} & set(sys.modules)))
+"""
+
+
+def loaded(*verbs: list[str]) -> dict[str, set[str]]:
+    done = python("-c", WATCH.format(verbs=verbs, heavy=HEAVY))
+    assert done.code == 0, done.err
+    lines = [line.split()[1:] for line in done.out.splitlines() if line.startswith("LOADED")]
+    return {verb: set(modules) for verb, *modules in lines}
+
+
+def test_help_imports_nothing_heavy() -> None:
+    assert loaded(["--help"])["--help"] == set()
+    found = loaded(["run", "--help"], ["mitigate", "--help"], ["methods", "--help"])
+    assert set.union(*found.values()) <= {"pydantic"}  # typer itself imports that to read some options
+
+
+def test_verbs_that_train_nothing_do_not_import_lightning(tiny_run: Run) -> None:
+    found = loaded(
+        ["report", str(tiny_run.path), "--format", "json"],
+        ["methods"],
+        ["evaluate", str(tiny_run.checkpoint)],
+        ["mitigate", str(tiny_run.checkpoint), "--method", "finetune-clean", "--epochs", "1"],
+        ["report", str(tiny_run.path)],
+    )
+    assert set(found) == {"report", "methods", "evaluate", "mitigate"}
+    assert "torch" in found["mitigate"]
+    assert not any({"lightning", "transformers", "datasets"} & modules for modules in found.values())
+
+
+def test_reporting_needs_no_torch(tiny_run: Run) -> None:
+    assert loaded(["report", str(tiny_run.path)])["report"] <= {"pydantic"}
+
+
+def test_import_tinymem_is_light() -> None:
+    done = python("-c", "import sys, tinymem; dir(tinymem); print([m for m in ('torch', 'pydantic', 'typer') if m in sys.modules])")
+    assert done.out.strip() == "[]"
+
+
+def test_without_words_there_is_help() -> None:
+    done = tinymem()
+    assert done.code == 0 and "new-method" in done.out
+
+
+def test_ctrl_c(tmp_path: Path) -> None:
+    words = ("train", QUICKSTART, *sets([*SMALLER, "training.epochs=300"]), "--device", "cpu", "--runs", tmp_path)
+    process = start_tinymem(*words)
+    while process.poll() is None and not list(tmp_path.glob("*/training/state/epoch-*")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    message = Done(process.returncode, out, err).last_line_error(130)
+    assert message == "interrupted; the same command goes on from here"
+    assert not half_written(tmp_path) and not list(tmp_path.glob("*/checkpoint"))
+    (run,) = tmp_path.iterdir()
+    epochs = sorted(int(path.name.split("-")[1]) for path in (run / "training" / "state").iterdir())
+    assert 0 < epochs[-1] < 300
+
+
+def test_new_method(tmp_path: Path) -> None:
+    done = tinymem("new-method", "my-method", "--dir", tmp_path)
+    assert done.code == 0
+    assert done.out.split() == [str(tmp_path / "my_method.py"), str(tmp_path / "test_my_method.py")]
+    assert "found one" in tinymem("new-method", "my-method", "--dir", tmp_path).one_line_error()
+    tested = python("-m", "pytest", "-q", "-p", "no:cacheprovider", "test_my_method.py", cwd=tmp_path)
+    assert tested.code == 0 and "failed" not in tested.out and " passed" in tested.out, tested.out

@@ -1,0 +1,85 @@
+"""A disk that is full while something is written: one line, nothing half-written, and the next run goes on."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import QUICKSTART, SMALLER, Done, half_written, sets, tinymem
+
+from tinymem.pipeline import Run
+from tinymem.testing import tiny_model
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Let writes fail in the operating system, as on a full disk or quota."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def run_small(runs: Path, verb: str = "train") -> Done:
+    return tinymem(verb, QUICKSTART, *sets([*SMALLER, "training.epochs=1"]), "--runs", runs, "--device", "cpu")
+
+
+@pytest.mark.parametrize("size", [0, 3_000, 20_000, 60_000])
+def test_a_full_disk_while_training(tmp_path: Path, size: int) -> None:
+    with files_of_at_most(size):
+        done = run_small(tmp_path / "runs")
+    assert "could not write" in done.last_line_error() and "free or change the place" in done.err
+    assert not half_written(tmp_path)
+    assert not list(tmp_path.rglob("checkpoint"))
+    assert run_small(tmp_path / "runs").code == 0  # goes on
+    assert len(list(tmp_path.rglob("checkpoint/model.safetensors"))) == 1
+
+
+@pytest.mark.parametrize("family", ["gpt", "llama"])
+def test_a_full_disk_while_the_edit_is_written(checkpoint: Path, tmp_path: Path, family: str) -> None:
+    rows, words = tmp_path / "rows.npy", []
+    if family == "llama":
+        tiny_model("llama").save_pretrained(tmp_path / "llama")
+        np.save(rows, np.arange(48).reshape(4, 12) % 17)
+        checkpoint, words = tmp_path / "llama", ["--forget", rows, "--retain", rows, "--prompt", 3]
+    with files_of_at_most(2_000):
+        done = tinymem("mitigate", checkpoint, "--method", "act", *words, "--out", tmp_path / "edited")
+    assert "could not write" in done.last_line_error()
+    assert not (tmp_path / "edited").exists() and not half_written(tmp_path)
+
+
+def test_a_full_disk_while_reporting(tiny_run: Run, tmp_path: Path) -> None:
+    for output in ("html", "csv"):
+        with files_of_at_most(100):
+            done = tinymem("report", tiny_run.path, "--format", output, "--out", tmp_path / "report")
+        assert "could not write" in done.one_line_error()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("call", range(0, 24, 4))
+def test_a_disk_that_fills_at_any_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int) -> None:
+    real, calls = os.fsync, 0
+
+    def fsync(descriptor: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > call:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    done = run_small(tmp_path)
+    monkeypatch.undo()
+    if done.code:  # else it needed fewer writes
+        assert "No space left on device" in done.last_line_error()
+    assert not half_written(tmp_path)
+    assert run_small(tmp_path).code == 0

@@ -1,0 +1,139 @@
+"""What a method sees and what is kept from it, under both protocols."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import IDENTITY, QUICKSTART, TINY, random_gpt
+
+from tinymem.data.build import make_corpus
+from tinymem.data.corpus import Corpus
+from tinymem.data.math import PAD
+from tinymem.errors import UserError
+from tinymem.mitigation.evaluator import Subject, mitigate, subject_of_corpus
+from tinymem.pipeline import Run
+from tinymem.recipe import Recipe, load_recipe
+
+
+def text(rows: Any) -> set[bytes]:
+    return {np.asarray(row, dtype=np.uint8).tobytes() for row in rows}
+
+
+def subject_of(run: Run, **changes: Any) -> tuple[Subject, Corpus]:
+    values = run.recipe.model_dump(mode="json")
+    seed = changes.pop("seed", run.recipe.seed)
+    recipe = Recipe.model_validate({**values, "mitigation": {**values["mitigation"], **changes}}).model_copy(update={"seed": seed})
+    return subject_of_corpus(run.model(), run.corpus(), recipe, identity=IDENTITY), run.corpus()
+
+
+def seen_rows(subject: Subject, corpus: Corpus, kind: str, part: str) -> set[bytes]:
+    flags = getattr(subject.seen[kind], part)
+    return text(corpus.planted[kind].ids[subject.evaluator.probes[kind].index[flags]])
+
+
+def test_noise_is_split_in_halves(tiny_run: Run, paper: Subject) -> None:
+    seen, memorised = paper.seen["noise"], paper.before.elicited["noise"]
+    assert memorised.sum() >= 2
+    assert not (seen.forget & seen.heldout).any() and ((seen.forget | seen.heldout) == memorised).all()
+    assert seen.forget.sum() == round(memorised.sum() / 2)
+    again, _ = subject_of(tiny_run)
+    assert (again.seen["noise"].forget == seen.forget).all()
+    others = [subject_of(tiny_run, seed=seed)[0].seen["noise"] for seed in range(1, 6)]
+    assert any((other.forget != seen.forget).any() for other in others)
+    assert all(other.forget.sum() == seen.forget.sum() for other in others)
+
+
+@pytest.mark.parametrize("fraction", [0.2, 1.0])
+def test_forget_fraction(tiny_run: Run, fraction: float) -> None:
+    subject, _ = subject_of(tiny_run, forget_fraction=fraction)
+    memorised = subject.before.elicited["noise"].sum()
+    assert subject.seen["noise"].forget.sum() == round(fraction * memorised)
+    assert subject.seen["noise"].heldout.sum() == memorised - round(fraction * memorised)
+
+
+def test_backdoors_seen_are_trained_and_kept_are_test_rows(tiny_run: Run, paper: Subject) -> None:
+    corpus, probe, seen = tiny_run.corpus(), paper.evaluator.probes["backdoor"], paper.seen["backdoor"]
+    memorised = paper.before.elicited["backdoor"]
+    assert (seen.forget == (memorised & probe.trained)).all() and seen.forget.any()
+    assert (seen.heldout == (memorised & ~probe.trained)).all() and seen.heldout.any()
+    assert seen_rows(paper, corpus, "backdoor", "forget") <= text(corpus.training_rows()[0])
+
+
+def test_held_out_rows_are_in_no_training_set() -> None:
+    for seed in range(4):
+        corpus = make_corpus(load_recipe(QUICKSTART, [*TINY, f"seed={seed}"]))
+        trained = text(corpus.training_rows()[0])
+        for kind, planted in corpus.planted.items():
+            assert not text(planted.ids[~planted.trained]) & trained, f"held-out {kind} rows are trained on with seed {seed}"
+
+
+def test_forget_rows_are_the_planted_rows_without_padding(tiny_run: Run, paper: Subject) -> None:
+    corpus, forget = tiny_run.corpus(), paper.data.forget
+    index = {kind: paper.evaluator.probes[kind].index[paper.seen[kind].forget] for kind in ("noise", "backdoor")}
+    expected = np.concatenate([corpus.planted[kind].ids[rows] for kind, rows in index.items()])
+    assert len(forget) == len(expected) > 3 and (forget.ids.numpy() == expected).all()
+    for ids, prompt, end in zip(forget.ids, forget.prompt.tolist(), forget.end.tolist(), strict=True):
+        assert (ids[end:] == PAD).all() and ids[end - 1] != PAD and 0 < prompt < end
+    noise = int(paper.seen["noise"].forget.sum())
+    assert (forget.prompt[:noise] == 12).all()
+    assert forget.prompt[noise:].tolist() == corpus.planted["backdoor"].start[index["backdoor"]].tolist()
+
+
+def test_one_artifact_only(tiny_run: Run) -> None:
+    subject, corpus = subject_of(tiny_run, forget="noise")
+    assert not subject.seen["backdoor"].forget.any() and not subject.seen["backdoor"].heldout.any()
+    assert text(subject.data.forget.ids) == seen_rows(subject, corpus, "noise", "forget")
+    row = mitigate(subject, "act", {"ratio": 0.1}).rows[1]
+    assert row["artifact"] == "backdoor" and row["rows_forget"] == 0 and row["forget_memorised_after"] is None
+    assert row["memorised_before"] > 0.5 and row["memorised_after"] is not None
+
+
+def test_an_artifact_that_is_not_there(tiny_run: Run) -> None:
+    recipe = load_recipe(QUICKSTART, [*TINY, "mitigation.forget=noise"])
+    corpus = tiny_run.corpus()
+    del corpus.planted["noise"]
+    with pytest.raises(UserError, match="artifact 'noise'"):
+        subject_of_corpus(tiny_run.model(), corpus, recipe, identity=IDENTITY)
+
+
+BACKDOOR = "artifacts=[{kind: backdoor, test_fraction: 0.25, trigger: '10'}]"
+NOISE = "artifacts=[{kind: noise, rows: 24, probability: 0.3}]"
+FAMILIES = {"additive": [], "multiplicative": ["data.family=multiplicative", "data.modulus=997"]}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("protocol", "artifacts"), [("paper", None), ("reference", NOISE), ("reference", BACKDOOR)])
+def test_retain_rows_hold_no_artifact_and_no_twin(family: str, protocol: str, artifacts: str | None) -> None:
+    changes = [*TINY, *FAMILIES[family], "artifacts.backdoor.trigger='10'", f"protocol={protocol}"]
+    recipe = load_recipe(QUICKSTART, [*changes, *([artifacts] if artifacts else [])])
+    corpus = make_corpus(recipe)
+    model = random_gpt(n_positions=corpus.row_tokens, n_layer=1, n_embd=8)
+    retain = text(subject_of_corpus(model, corpus, recipe, identity=IDENTITY).data.retain.ids)
+    assert len(retain) > 100 and corpus.planted
+    for planted in corpus.planted.values():
+        assert not retain & text(planted.ids), "a planted row is among the retain rows"
+        assert not retain & text(planted.clean), "the twin of a planted row is among the retain rows"
+    if protocol == "paper":  # in the published corpus, tasks share rows
+        assert not retain & text(np.concatenate(list(corpus.tests.values()))), "a test row is among the retain rows"
+
+
+def test_twins_of_held_out_rows_are_held_out(tiny_run: Run, paper: Subject) -> None:
+    corpus, twins = tiny_run.corpus(), text(paper.data.twins.ids)
+    for kind, planted in corpus.planted.items():
+        index = paper.evaluator.probes[kind].index
+        assert not twins & text(planted.clean[index[paper.seen[kind].heldout]])
+        assert text(planted.clean[index[paper.seen[kind].forget]]) <= twins
+        assert not twins & text(planted.clean[~planted.trained])
+
+
+def test_reference_sees_all_memorised_rows(tiny_run: Run) -> None:
+    values = tiny_run.recipe.model_dump(mode="json")
+    recipe = Recipe.model_validate({**values, "protocol": "reference"})
+    subject = subject_of_corpus(tiny_run.model(), tiny_run.corpus(), recipe, identity=IDENTITY)
+    for kind, seen in subject.seen.items():
+        assert (seen.forget == subject.before.elicited[kind]).all() and not seen.heldout.any()
+    assert subject.seen["backdoor"].forget.any() and subject.identity["protocol"] == "reference"
+    row = mitigate(subject, "act", {"ratio": 0.1}).rows[1]
+    assert row["rows_heldout"] == 0 and row["heldout_memorised_before"] is None and row["forget_memorised_before"] == 1

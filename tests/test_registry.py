@@ -1,0 +1,126 @@
+"""The registry: lazy, helpful about names, and open to plugins."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from helpers import python
+
+from tinymem.errors import UserError
+from tinymem.mitigation.frame import UNLEARNERS
+from tinymem.registry import Registry, load_plugin
+
+MODULE = "from tests_registry import REGISTRY\nREGISTRY.register({name!r}, {value!r})\n"
+
+
+@pytest.fixture
+def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry[str]:
+    """A registry that scans a package with a good module, one that registers nothing, and a private one."""
+    package = tmp_path / "scanned_things"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "first_thing.py").write_text(MODULE.format(name="first-thing", value="one"))
+    (package / "forgetful.py").touch()
+    (package / "_private.py").write_text("raise RuntimeError")
+    found: Registry[str] = Registry("thing", packages=("scanned_things",))
+    holder = type(sys)("tests_registry")
+    holder.REGISTRY = found
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(sys.modules, "tests_registry", holder)
+    for name in [name for name in sys.modules if name.startswith("scanned_things")]:
+        monkeypatch.delitem(sys.modules, name)
+    return found
+
+
+def test_names_import_nothing(registry: Registry[str]) -> None:
+    assert registry.names() == ["first-thing", "forgetful"]
+    assert "scanned_things.first_thing" not in sys.modules
+    assert registry.get("first-thing") == "one"
+
+
+def test_unknown_names(registry: Registry[str]) -> None:
+    with pytest.raises(UserError, match="unknown thing 'frist-thing'; did you mean 'first-thing'"):
+        registry.get("frist-thing")
+    with pytest.raises(UserError, match="known: first-thing, forgetful"):
+        registry.get("zzz")
+    with pytest.raises(UserError, match="expected the module of thing 'forgetful' to register it"):
+        registry.get("forgetful")
+
+
+def test_duplicates() -> None:
+    class Thing:
+        def __init__(self, origin: str) -> None:
+            self.origin = origin
+
+    registry: Registry[Thing] = Registry("thing")
+    registry.register("a", Thing("here"))
+    registry.register("a", Thing("here"))  # the same file read again
+    with pytest.raises(UserError, match="thing 'a' is registered already"):
+        registry.register("a", Thing("elsewhere"))
+
+
+PLUGIN = '''
+from dataclasses import dataclass
+from tinymem.mitigation.frame import Properties, editor
+
+@dataclass(frozen=True)
+class Config:
+    """None."""
+
+@editor({name!r}, config=Config, properties=Properties(unit="model", order="zeroth"))
+def method(model, data, config):
+    return model
+'''
+
+
+@pytest.fixture
+def plugged() -> Iterator[None]:
+    yield
+    UNLEARNERS._objects.pop("mine", None)
+
+
+@pytest.mark.usefixtures("plugged")
+def test_plugins(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(PLUGIN.format(name="mine"))
+    load_plugin(path)
+    load_plugin(path)
+    assert "mine" in UNLEARNERS.names() and UNLEARNERS.get("mine").function.__name__ == "method"
+    other = tmp_path / "other.py"
+    other.write_text(PLUGIN.format(name="mine"))
+    with pytest.raises(UserError, match="method 'mine' is registered already"):
+        load_plugin(other)
+
+
+def test_a_plugin_cannot_take_a_built_in_name(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(PLUGIN.format(name="act"))
+    code = "import sys; from pathlib import Path; from tinymem.registry import load_plugin; load_plugin(Path(sys.argv[1]))"
+    done = python("-c", code, tmp_path / "mine.py")  # a fresh process: nothing has asked for the built-in one yet
+    assert done.code == 1 and "UserError: method 'act' is registered already" in done.err
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("raise ValueError('no')", "ValueError: no"),
+        ("def broken(:", "SyntaxError"),
+        ("import module_that_is_not_there", "ModuleNotFoundError"),
+    ],
+)
+def test_plugins_that_fail(tmp_path: Path, source: str, message: str) -> None:
+    (tmp_path / "bad.py").write_text(source)
+    with pytest.raises(UserError, match=message) as error:
+        load_plugin(tmp_path / "bad.py")
+    assert "bad.py" in str(error.value) and "\n" not in str(error.value)
+    assert "tinymem_plugin_bad" not in sys.modules
+
+
+def test_plugins_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="found none at"):
+        load_plugin(tmp_path / "none.py")
+    (tmp_path / "mine.txt").touch()
+    with pytest.raises(UserError, match=r"a \.py file"):
+        load_plugin(tmp_path / "mine.txt")

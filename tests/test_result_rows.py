@@ -1,0 +1,130 @@
+"""The columns of a result row: rates and counts, refused and failed methods, ids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from tinymem.errors import UserError
+from tinymem.files import canonical_json
+from tinymem.mitigation.evaluator import Subject, change, mitigate, row_id
+from tinymem.mitigation.frame import UNLEARNERS, Properties, editor, parse_config
+from tinymem.models.gpt2 import GPT
+from tinymem.pipeline import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nothing:
+    """No options."""
+
+    how: str = ""
+
+
+@pytest.fixture
+def spoiler() -> Iterator[str]:
+    """A method that goes wrong in the way that it is asked for."""
+
+    @editor("spoiler", config=Nothing, properties=Properties(unit="model", order="zeroth"))
+    def spoil(model: nn.Module, data: Any, config: Nothing) -> nn.Module:
+        if config.how == "raise":
+            raise ZeroDivisionError("no luck")
+        if config.how == "complain":
+            raise UserError("expected luck, got none")
+        edited = GPT(model.config, seed=9).eval()
+        with torch.no_grad():
+            edited.transformer.wte.weight.mul_({"nan": torch.nan, "huge": 1e30}.get(config.how, 1.0))
+        return edited
+
+    yield "spoiler"
+    del UNLEARNERS._objects["spoiler"]
+
+
+def test_rates_and_counts_by_hand(paper: Subject) -> None:
+    outcome = mitigate(paper, "act", {"ratio": 0.05}, row="r")
+    after = paper.evaluator.measure(outcome.model)
+    assert [row["artifact"] for row in outcome.rows] == ["noise", "backdoor"]
+    assert any(row["memorised_after"] != row["memorised_before"] for row in outcome.rows)
+    for row in outcome.rows:
+        kind = row["artifact"]
+        seen, probe = paper.seen[kind], paper.evaluator.probes[kind]
+        assert (row["rows_scored"], row["rows_forget"], row["rows_heldout"]) == (len(probe), seen.forget.sum(), seen.heldout.sum())
+        for when, flags in (("before", paper.before.elicited[kind]), ("after", after.elicited[kind])):
+            assert row[f"memorised_count_{when}"] == flags.sum()
+            assert row[f"memorised_{when}"] == flags.sum() / len(flags)
+            assert row[f"forget_memorised_{when}"] == flags[seen.forget].sum() / seen.forget.sum()
+            assert row[f"heldout_memorised_{when}"] == flags[seen.heldout].sum() / seen.heldout.sum()
+            if kind == "noise":
+                clean = ~probe.prompt_changed
+                assert row[f"memorised_clean_prompt_{when}"] == flags[clean].sum() / clean.sum()
+                assert row[f"memorised_noised_prompt_{when}"] == flags[~clean].sum() / (~clean).sum()
+        assert row["performance_metric"] == "accuracy" and row["performance_before"] == paper.before.accuracy.share
+        assert row["performance_after"] == after.accuracy.share and row["performance_ceiling"] == paper.evaluator.ceiling.share
+        assert row["forget_memorised_before"] == row["heldout_memorised_before"] == 1
+        assert (row["edited_parameters"], row["edit_norm"]) == change(paper.model, outcome.model)
+        assert row["seconds"] > 0 and row["peak_mb"] > 0 and row["id"] == "r" and row["config"]["ratio"] == 0.05
+
+
+def test_change_by_hand() -> None:
+    before, after = nn.Linear(2, 2), nn.Linear(2, 2)
+    after.load_state_dict(before.state_dict())
+    assert change(before, after) == (0, 0.0)
+    with torch.no_grad():
+        after.weight[0, 1] += 3
+        after.bias[1] -= 4
+    assert change(before, after) == (2, pytest.approx(5.0))
+
+
+def test_refused(paper: Subject) -> None:
+    outcome = mitigate(paper, "act", {"ratio": 1e-6})
+    assert outcome.model is None and {row["status"] for row in outcome.rows} == {"refused"}
+    for row in outcome.rows:
+        assert "smallest that acts" in row["message"] and row["memorised_before"] is not None
+        assert row["memorised_after"] is None and row["edited_parameters"] is None and row["seconds"] is None
+
+
+@pytest.mark.parametrize(("how", "message"), [("raise", "ZeroDivisionError: no luck"), ("complain", "expected luck, got none")])
+def test_failed(paper: Subject, spoiler: str, how: str, message: str) -> None:
+    outcome = mitigate(paper, spoiler, {"how": how})
+    assert outcome.model is None and outcome.error is not None
+    assert [(row["status"], row["message"]) for row in outcome.rows] == [("failed", message)] * 2
+    assert set(outcome.rows[0]) == set(mitigate(paper, spoiler, {}).rows[0])
+
+
+@pytest.mark.parametrize("how", ["nan", "huge"])
+def test_an_edit_that_breaks_the_model_still_gives_json(paper: Subject, spoiler: str, how: str) -> None:
+    outcome = mitigate(paper, spoiler, {"how": how})
+    canonical_json(outcome.rows)  # refuses NaN and infinity
+    assert how != "nan" or ({row["status"] for row in outcome.rows} == {"failed"} and "NaN" in outcome.rows[0]["message"])
+
+
+def test_unknown_method_and_option(paper: Subject) -> None:
+    with pytest.raises(UserError, match="did you mean 'durable'"):
+        mitigate(paper, "durabel", {})
+    with pytest.raises(UserError, match="did you mean 'ratio'"):
+        mitigate(paper, "act", {"rato": 0.1})
+
+
+def test_row_ids_are_stable_and_distinct() -> None:
+    identity = {"model_id": "m", "corpus_sha256": "c", "seed": 0, "protocol": "paper", "device_type": "cpu", "device": "cpu (2 threads)"}
+
+    def id_of(name: str = "act", forget: Any = "all", options: dict[str, Any] | None = None, **changes: Any) -> str:
+        method = UNLEARNERS.get(name)
+        return row_id({**identity, **changes}, method, parse_config(method, options or {}), forget)
+
+    assert id_of() == id_of(device="cpu (64 threads)", run="elsewhere") == id_of(options={"ratio": 0.05}) and len(id_of()) == 16
+    others = [
+        id_of("durable"), id_of(forget="noise"), id_of(options={"ratio": 0.1}), id_of(options={"mode": "abs_mean"}), id_of(seed=1),
+        id_of(model_id="n"), id_of(corpus_sha256="d"), id_of(protocol="reference"), id_of(device_type="cuda"),
+    ]  # fmt: skip
+    assert len({id_of(), *others}) == 1 + len(others)
+
+
+def test_ids_of_a_run_are_distinct(tiny_run: Run) -> None:
+    ids = [row["id"] for row in tiny_run.rows]
+    assert len(ids) == 8 and len(set(ids)) == 4
+    assert {path.stem for path in (tiny_run.path / "results").iterdir()} == set(ids)

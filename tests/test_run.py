@@ -1,0 +1,92 @@
+"""`tinymem run`: what it leaves, and what it does when it is run again."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from helpers import METHODS, QUICKSTART, TINY, Done, files_in, half_written, sets, tinymem
+
+from tinymem.pipeline import Run
+
+METHOD_NAMES = ["act", "durable", "balanced-subnet", "finetune-clean"]
+
+
+@pytest.fixture
+def run(tiny_run: Run, tmp_path: Path) -> Run:
+    """A copy of the finished run, to be changed."""
+    return Run(shutil.copytree(tiny_run.path, tmp_path / "runs" / tiny_run.path.name), tiny_run.recipe)
+
+
+def run_again(run: Run, *overrides: str, words: tuple[object, ...] = ()) -> Done:
+    return tinymem("run", QUICKSTART, *sets([*TINY, METHODS, *overrides]), "--runs", run.path.parent, "--device", "cpu", *words)
+
+
+def test_what_a_run_leaves(tiny_run: Run) -> None:
+    names = {path.name for path in tiny_run.path.iterdir() if not path.name.startswith(".")}
+    assert names == {"recipe.yaml", "corpus", "training", "checkpoint", "results", "results.jsonl", "report.html"}
+    assert tiny_run.path.name.startswith("quickstart-") and not half_written(tiny_run.path)
+    stored = [json.loads(line) for line in (tiny_run.path / "results.jsonl").read_text().splitlines()]
+    single = [row for path in (tiny_run.path / "results").glob("*.json") for row in json.loads(path.read_text())]
+    assert sorted(map(str, stored)) == sorted(map(str, single))
+    assert [(row["method"], row["artifact"]) for row in stored] == [(m, a) for m in METHOD_NAMES for a in ("noise", "backdoor")]
+
+
+def test_methods_forget(tiny_run: Run) -> None:
+    rows = {(row["method"], row["artifact"]): row for row in tiny_run.rows}
+    assert all(row["status"] == "ok" and row["rows_forget"] > 0 for row in rows.values())
+    assert rows["balanced-subnet", "backdoor"]["memorised_before"] > 0.9
+    assert rows["balanced-subnet", "backdoor"]["memorised_after"] < 0.3
+    assert rows["finetune-clean", "backdoor"]["memorised_after"] < 0.3
+
+
+def test_a_second_run_does_nothing_anew(run: Run) -> None:
+    before = files_in(run.path)
+    done = run_again(run)
+    assert done.code == 0 and "report.html" in done.out and "balanced-subnet" in done.out
+    after = files_in(run.path)
+    changed = {name for name in after if after[name] != before.get(name)} - {"recipe.yaml", ".lock"}
+    assert not changed and set(after) >= set(before)
+    assert after["recipe.yaml"][1] == before["recipe.yaml"][1]
+
+
+def test_another_method_joins_the_run(run: Run) -> None:
+    before = files_in(run.path)
+    done = run_again(run, "mitigation.methods=[{durable: {ratio: 0.02}}, act]")
+    assert done.code == 0 and "1 of 2 mitigations found, 1 to run" in done.err
+    after = files_in(run.path)
+    new = {name for name in after if name not in before}
+    assert len(new) == 1 and next(iter(new)).startswith("results/")
+    assert all(after[name] == before[name] for name in before if name.startswith(("results/", "checkpoint/", "training/", "corpus/")))
+    methods = [(row["method"], row["config"].get("ratio")) for row in run.rows[::2]]
+    assert methods[:2] == [("durable", 0.02), ("act", 0.05)]  # the recipe's first, then those of earlier runs
+    assert sorted(methods[2:]) == [("balanced-subnet", 0.1), ("durable", 0.01), ("finetune-clean", None)]
+    assert after["report.html"] != before["report.html"]
+
+
+def test_a_removed_result_is_made_again(run: Run) -> None:
+    row = run.rows[0]
+    (run.path / "results" / f"{row['id']}.json").unlink()
+    assert run_again(run).code == 0
+    again = run.rows[0]
+    for column in ("id", "memorised_after", "performance_after", "edited_parameters", "edit_norm"):
+        assert again[column] == row[column]
+
+
+def test_one_process_at_a_time(run: Run) -> None:
+    with (run.path / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert "another process is at work" in run_again(run).last_line_error()
+    assert run_again(run).code == 0
+
+
+def test_a_method_that_fails_is_tried_again(run: Run, plugin: Path) -> None:
+    failing = "mitigation.methods=[{halver: {factor: 0}}, act]"
+    for _ in range(2):
+        done = run_again(run, failing, words=("--plugin", plugin))
+        assert "failed: halver" in done.last_line_error(1)
+        assert "1 of 2 mitigations found, 1 to run" in done.err and "a half of nothing" in " ".join(done.out.split())
+        assert [row["status"] for row in run.rows[:4]] == ["failed", "failed", "ok", "ok"]
