@@ -27,7 +27,7 @@ quickstart: $(VENV)/report.stamp
 	$(BIN)/tinymem run recipes/quickstart.yaml $(RUN_ARGS)
 
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest --timeout 600 $(TEST_ARGS)
+	$(BIN)/python -m pytest --timeout 600 --numprocesses 2 $(TEST_ARGS)
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

@@ -142,8 +142,8 @@ def _parquet_lines(path: Path, column: str) -> Iterator[str]:
     import pyarrow.parquet as pq
 
     try:
-        # A buffered stream: else a row group, which may be the whole file, is held in memory.
-        file = pq.ParquetFile(path, buffer_size=1 << 20)
+        # A buffered stream that is not read ahead: else a row group, and in the end the whole file, is held in memory.
+        file = pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False)
         if column not in file.schema_arrow.names:
             raise _no_column(str(path), column, file.schema_arrow.names)
         kind = file.schema_arrow.field(column).type
