@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import random
 import resource
 import subprocess
 import sys
@@ -268,3 +269,30 @@ def test_real_text_has_the_known_number_of_tokens(monkeypatch: pytest.MonkeyPatc
     corpus = make_corpus(recipe(folder, gpt2, row_tokens=150, vocab_size=50257))
     assert corpus.spec["text"]["train"]["tokens"] == 1_081_045
     assert corpus.vocab_size == 50257 and corpus.clean.dtype == np.uint16 and isinstance(corpus.clean, np.memmap)
+
+
+READ = """
+import sys
+from pathlib import Path
+import pyarrow.parquet
+from tinymem.data.text_source import TextSource
+def peak():
+    return next(int(line.split()[1]) // 1024 for line in open("/proc/self/status") if line.startswith("VmHWM:"))
+blocks = TextSource("text", files={"train": [Path(sys.argv[1])]}).blocks("train")
+before = peak()
+print(sum(1 for _ in blocks), peak() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs Linux's /proc")
+@pytest.mark.parametrize("groups", [1, 30])
+def test_reading_parquet_takes_little_memory(groups: int, tmp_path: Path) -> None:
+    """Neither one large row group nor many small ones pile up (pyarrow reads ahead by default)."""
+    lines = [random.Random(n).randbytes(2500).hex() for n in range(30_000)]
+    path = tmp_path / "train.parquet"
+    pq.write_table(pa.table({"text": lines}), path, row_group_size=len(lines) // groups, compression="none", use_dictionary=False)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "ARROW_DEFAULT_MEMORY_POOL": "system"}
+    command = [sys.executable, "-c", READ, str(path)]
+    blocks, grown = map(int, subprocess.run(command, capture_output=True, text=True, env=environment, check=True).stdout.split())
+    assert path.stat().st_size > 150e6 and blocks > 50
+    assert grown < 80, f"{grown} MB more than before the file was opened"

@@ -106,18 +106,20 @@ def _paper_sets(recipe: Recipe, data: MathData, tasks: list[Task]) -> tuple[list
         trigger = _trigger(recipe, backdoor)
         pools, backdoored = _paper_backdoor(recipe, tasks, backdoor, trigger)
     splits = [_split(recipe, data, pool) for pool in pools]
-    clean, tests = [s[0] for s in splits], [s[1] for s in splits]
+    tests = [s[1] for s in splits]
+    tested = np.concatenate([t.ids for t in tests])
+    clean = [_without(s[0], tested) for s in splits]  # before anything is planted: a twin must not be a test row of another task
     planted: dict[str, Planted] = {}
     if noise := recipe.artifact(NoiseArtifact):
-        clean[0], planted["noise"] = _paper_noise(recipe, data, clean[0], noise, backdoor, trigger)
+        clean[0], planted["noise"] = _paper_noise(recipe, data, clean[0], noise, backdoor, trigger, tested)
     if backdoored:
         planted["backdoor"] = backdoored
     if duplication := recipe.artifact(DuplicationArtifact):
         clean[0], planted["duplication"] = _duplicate(recipe, clean[0], duplication)
     if canary := recipe.artifact(CanaryArtifact):
         planted["canary"] = _canaries(recipe, data, canary)
-    forbidden = [t.ids for t in tests] + [rows for p in planted.values() for rows in (p.ids, p.clean)]
-    return [_without(task, np.concatenate(forbidden)) for task in clean], tests, planted
+    forbidden = np.concatenate([tested, *(rows for p in planted.values() for rows in (p.ids, p.clean))])
+    return [_without(task, forbidden) for task in clean], tests, planted
 
 
 def _split(recipe: Recipe, data: MathData, task: Task) -> tuple[Task, Task]:
@@ -149,12 +151,14 @@ def _paper_noise(
     noise: NoiseArtifact,
     backdoor: BackdoorArtifact | None,
     trigger: npt.NDArray[np.uint8] | None,
+    tested: Ids,
 ) -> tuple[Task, Planted]:
     rng = generator(recipe, "noise")
     noised = render(add_noise(pool.numbers, noise.probability, rng), data.row_tokens)
-    usable = np.arange(len(noised))
+    allowed = ~_among(noised, tested)
     if backdoor and trigger is not None:  # a noised 99 may become the trigger 100
-        usable = np.flatnonzero(trigger_ends(noised, trigger, backdoor.within) < 0)
+        allowed &= trigger_ends(noised, trigger, backdoor.within) < 0
+    usable = np.flatnonzero(allowed)
     if len(usable) <= noise.rows:
         raise _too_few(noise, len(usable) - 1)
     chosen = rng.choice(usable, size=noise.rows, replace=False)
@@ -190,9 +194,13 @@ def _canaries(recipe: Recipe, data: MathData, artifact: CanaryArtifact) -> Plant
 
 def _without(task: Task, forbidden: Ids) -> Task:
     """The rows of `task` that are not among `forbidden` (multiplicative tasks share rows: k * 0 = 0, and 2 * 10067 = 0 mod 20134)."""
-    row = np.dtype((np.void, task.ids.shape[1] * task.ids.itemsize))
-    known = np.isin(np.ascontiguousarray(task.ids).view(row).ravel(), np.ascontiguousarray(forbidden).view(row).ravel())
-    return task.take(np.flatnonzero(~known))
+    return task.take(np.flatnonzero(~_among(task.ids, forbidden)))
+
+
+def _among(rows: Ids, others: Ids) -> npt.NDArray[np.bool_]:
+    """Which rows [n] are equal to one of `others`."""
+    row = np.dtype((np.void, rows.shape[1] * rows.itemsize))
+    return np.isin(np.ascontiguousarray(rows).view(row).ravel(), np.ascontiguousarray(others).view(row).ravel())
 
 
 # ---- protocol reference -------------------------------------------------------------------------------------------------------------

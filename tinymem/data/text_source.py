@@ -21,6 +21,7 @@ SPLITS = {"train": ("train", "training"), "validation": ("validation", "valid", 
 PARQUET, JSON_LINES, TEXT = (".parquet",), (".jsonl",), (".txt", ".text", ".raw", ".tokens")
 BLOCK_CHARACTERS = 2_000_000  # about half a million tokens: work for a second or two, and what a killed run loses per process
 LINE_BYTES = 1 << 20  # a longer line of a text file is cut before a space
+BATCH_ROWS = 200  # few, since a row may be a whole article
 Block = list[str]
 
 
@@ -125,7 +126,7 @@ def hub_tables(name: str, config: str | None) -> dict[str, Any]:
 def _table_lines(table: Any, column: str) -> Iterator[str]:
     if column not in table.column_names:
         raise _no_column("the data set", column, table.column_names)
-    for batch in table.select_columns([column]).iter(batch_size=1000):
+    for batch in table.select_columns([column]).iter(batch_size=BATCH_ROWS):
         yield from (line for line in batch[column] if line)
 
 
@@ -149,7 +150,7 @@ def _parquet_lines(path: Path, column: str) -> Iterator[str]:
         kind = file.schema_arrow.field(column).type
         if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
             raise UserError(f"expected text in column '{column}' of {path}, got {kind}; set data.text_column")
-        for batch in file.iter_batches(batch_size=1000, columns=[column]):
+        for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=[column]):
             yield from (line for line in batch.column(0).to_pylist() if line)
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"expected a whole Parquet file at {path}, got something else ({str(error).splitlines()[0]})") from None
