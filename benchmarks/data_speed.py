@@ -93,7 +93,8 @@ ARTIFACTS = json.dumps([{"kind": "noise", "copies": [1, 10, 100, 1000]}])
 def measure(code: str, *arguments: str, cache: Path | None = None, cores: set[int] | None = None) -> dict:
     """Run code in a fresh process and read the JSON line that it prints."""
     root = str(Path(__file__).parents[1])
-    environment = {**os.environ, "PYTHONPATH": root, **({"TINYMEM_CACHE": str(cache)} if cache else {})}
+    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": path, **({"TINYMEM_CACHE": str(cache)} if cache else {})}
     setup = (lambda: os.sched_setaffinity(0, cores)) if cores else None
     done = subprocess.run([sys.executable, "-c", code, *arguments], env=environment, stdout=subprocess.PIPE, check=True, preexec_fn=setup)
     return json.loads(done.stdout.splitlines()[-1])

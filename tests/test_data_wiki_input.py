@@ -251,7 +251,7 @@ def _real(name: str) -> Path:
 
 @pytest.mark.parametrize(("split", "lines", "tokens"), [("validation", 3760, 247_289), ("test", 4358, 283_287)])
 def test_official_wikitext_splits(split: str, lines: int, tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text_source, "BLOCK_CHARACTERS", 2_000_000)
+    monkeypatch.setattr(text_source, "BLOCK_CHARACTERS", 1_000_000)
     folder, gpt2 = _real("wikipedia/wikitext-103-raw-v1"), _real("tokenizers/gpt2/tokenizer.json")
     path = next(folder.glob(f"{split}-*.parquet"))
     rows = pq.read_table(path)["text"].to_pylist()
@@ -264,7 +264,7 @@ def test_official_wikitext_splits(split: str, lines: int, tokens: int, monkeypat
 
 
 def test_real_text_has_the_known_number_of_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text_source, "BLOCK_CHARACTERS", 2_000_000)
+    monkeypatch.setattr(text_source, "BLOCK_CHARACTERS", 1_000_000)
     folder, gpt2 = _real("wikipedia/enwiki-2018/5mb"), _real("tokenizers/gpt2/tokenizer.json")
     corpus = make_corpus(recipe(folder, gpt2, row_tokens=150, vocab_size=50257))
     assert corpus.spec["text"]["train"]["tokens"] == 1_081_045

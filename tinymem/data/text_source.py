@@ -19,7 +19,7 @@ from tinymem.recipe_data import WikiData
 
 SPLITS = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 PARQUET, JSON_LINES, TEXT = (".parquet",), (".jsonl",), (".txt", ".text", ".raw", ".tokens")
-BLOCK_CHARACTERS = 2_000_000  # about half a million tokens: work for a second or two, and what a killed run loses per process
+BLOCK_CHARACTERS = 1_000_000  # a quarter of a million tokens: work for a second, and what a killed run loses per process
 LINE_BYTES = 1 << 20  # a longer line of a text file is cut before a space
 BATCH_ROWS = 200  # few, since a row may be a whole article
 Block = list[str]
