@@ -15,7 +15,7 @@ PACKAGE = ROOT / "tinymem"
 # From the bottom up; a name stands for the module or package tinymem.<name>.
 LAYERS = (
     ("errors",),
-    ("files", "registry", "progress", "device"),
+    ("files", "registry", "progress", "device", "signals"),
     ("recipe", "data", "models"),
     ("evaluation",),
     ("training",),
@@ -27,6 +27,7 @@ LAYERS = (
     ("report",),
     ("hub",),
     ("pipeline",),
+    ("job_progress", "jobs"),
     ("bench",),
     ("cli", "__main__"),
 )

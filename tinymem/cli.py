@@ -16,7 +16,9 @@ import typer
 
 from tinymem.cli_bench import bench_app
 from tinymem.cli_data import app as data_app
-from tinymem.errors import UserError
+from tinymem.cli_train import train
+from tinymem.errors import Stopped, UserError
+from tinymem.signals import hold_lifeline
 
 app = typer.Typer(
     help="Train small language models that memorise, and make them forget.",
@@ -53,14 +55,7 @@ def run(
     _fail_if_failed(made.rows)
 
 
-@app.command()
-def train(recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("runs"), device: Device = "auto") -> None:
-    """Generate data and train only; prints the checkpoint's folder."""
-    from tinymem.pipeline import train_only
-    from tinymem.progress import Progress
-    from tinymem.recipe import load_recipe
-
-    print(train_only(load_recipe(recipe, overrides), runs=runs, device=device, progress=Progress(show=True)).checkpoint)
+app.command()(train)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -229,7 +224,8 @@ def _complain(message: str, code: int) -> int:
 
 
 def main() -> None:
-    """Entry point: exit code 0, 1 (a method failed), 2 (bad input, one line) or 130 (interrupted)."""
+    """Entry point: exit code 0, 1 (a method or run failed), 2 (bad input, one line), 75 (stopped by a signal) or 130 (interrupted)."""
+    hold_lifeline()
     warnings.showwarning = lambda message, *_args, **_kwargs: print(f"warning: {message}", file=sys.stderr)
     try:
         code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
@@ -238,6 +234,8 @@ def main() -> None:
         sys.exit(code)
     except UserError as error:
         sys.exit(_complain(str(error), 2))
+    except Stopped as stop:
+        sys.exit(_complain(str(stop), 75))
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(_complain("interrupted; the same command goes on from here", 130))
     except BrokenPipeError:

@@ -10,6 +10,10 @@ class UserError(Exception):
     """Bad input or a broken file. The command line prints the message on one line and exits with code 2."""
 
 
+class Stopped(Exception):
+    """A pre-emption signal ended the work in good order; the same command goes on from there (exit code 75)."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A tail for "unknown X" messages: the closest known name, or all of them.
 

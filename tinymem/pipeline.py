@@ -112,6 +112,18 @@ def train_only(recipe: Recipe, *, runs: Path | str = "runs", device: str = "auto
     return made
 
 
+def is_trained(runs: Path, recipe: Recipe) -> bool:
+    """Whether a recipe's run has its checkpoint already."""
+    return (Run(runs / recipe.run_id(), recipe).checkpoint / "tinymem.json").is_file()
+
+
+def curve_of(runs: Path, recipe: Recipe) -> list[dict[str, Any]]:
+    """What the run has measured so far, a point for each measured epoch; see `training.curve`."""
+    from tinymem.training.curve import read_curve
+
+    return read_curve(runs / recipe.run_id() / "training" / "metrics.jsonl")
+
+
 def prepare(recipe: Recipe, runs: Path) -> Run:
     """The run's folder with its resolved recipe; methods are checked before anything is trained."""
     made = Run(runs / recipe.run_id(), recipe)
@@ -183,20 +195,32 @@ def _methods(recipe: Recipe) -> list[tuple[str, dict[str, Any]]]:
 
 def _corpus_stage(made: Run, progress: Progress) -> Corpus:
     from tinymem.data.build import make_corpus
+    from tinymem.data.shared import shared_corpus
 
     if (made.path / "corpus" / "corpus.json").is_file():
         return made.corpus()
     progress.say("making the corpus")
-    return make_corpus(made.recipe, made.path / "corpus", progress=progress)
+    directory = made.path / "corpus"
+    return shared_corpus(
+        made.recipe,
+        directory,
+        make=lambda: make_corpus(made.recipe, directory, progress=progress),
+        usable=lambda other: not _text_changed(made.recipe, other),
+    )
 
 
 def _check_text(made: Run) -> None:
     """A run stands for one text: refuse to go on when the user's files have changed since."""
-    if made.recipe.data.kind == "wiki" and (made.path / "corpus" / "corpus.json").is_file():
-        from tinymem.data.wiki import text_changed
+    if (made.path / "corpus" / "corpus.json").is_file() and _text_changed(made.recipe, made.path / "corpus"):
+        raise UserError(f"the text or tokenizer of {made.path} has changed since its corpus was made; give the recipe another name")
 
-        if text_changed(made.recipe, made.path / "corpus"):
-            raise UserError(f"the text or tokenizer of {made.path} has changed since its corpus was made; give the recipe another name")
+
+def _text_changed(recipe: Recipe, directory: Path) -> bool:
+    if recipe.data.kind != "wiki":
+        return False
+    from tinymem.data.wiki import text_changed
+
+    return text_changed(recipe, directory)
 
 
 def _identity(made: Run, device: str) -> Row:

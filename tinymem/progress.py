@@ -11,6 +11,14 @@ from typing import Protocol
 LOG_EVERY_SECONDS = 15.0
 
 
+def duration(seconds: float) -> str:
+    """`45 s`, `12 min` or `3 h 10 min`."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60:,} h {minutes % 60} min"
+
+
 class Bar(Protocol):
     """One stage under way."""
 
@@ -46,7 +54,9 @@ class _LogBar:
             self.last = now
             spent = now - self.started
             left = spent * (self.total - self.done) / max(self.done, 1e-9)
-            print(f"{self.name}: {self.done / self.total:.0%}, {spent:.0f} s, {left:.0f} s left  {note}", file=sys.stderr, flush=True)
+            print(
+                f"{self.name}: {self.done / self.total:.0%}, {duration(spent)}, {duration(left)} left  {note}", file=sys.stderr, flush=True
+            )
 
 
 class _RichBar:

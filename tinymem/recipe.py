@@ -17,7 +17,9 @@ from pydantic import Field, ValidationError, model_validator
 from tinymem.errors import UserError, did_you_mean
 from tinymem.files import content_id
 from tinymem.recipe_data import Artifact, Data, MathData, Section
+from tinymem.recipe_matrix import combinations, without_matrix
 from tinymem.recipe_training import Training
+from tinymem.recipe_values import read_values
 
 # Raised whenever a change of code changes what a recipe yields, so that stored results of older code are not reused.
 CODE_EPOCH = 1
@@ -140,26 +142,28 @@ class Recipe(Section):
 
 
 def load_recipe(path: Path | str, overrides: list[str] | None = None) -> Recipe:
-    """Read a YAML recipe and apply `key.sub=value` overrides.
+    """Read a YAML recipe and apply `key.sub=value` overrides; of a matrix, the axes that an override fixes.
 
     Raises:
         UserError: file missing, not YAML, unknown key (with the closest known one), or a value out of range.
     """
-    path = Path(path)
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"expected a recipe at {path}, found none; try one of recipes/*.yaml") from None
-    except IsADirectoryError:
-        raise UserError(f"expected a recipe file, got the folder {path}; name a .yaml file in it") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"expected YAML in {path}: {' '.join(str(error).split())}") from None
-    values = {} if values is None else values
-    if not isinstance(values, dict):
-        raise UserError(f"expected `key: value` lines in {path}, got {type(values).__name__}")
-    for override in overrides or []:
-        _set(values, override)
-    return parse_recipe(values)
+    return parse_recipe(without_matrix(read_values(Path(path)), overrides or []))
+
+
+def load_matrix(path: Path | str, overrides: list[str] | None = None) -> list[Recipe]:
+    """Every run of a recipe's matrix, each with a name of its own; the one recipe where there is no matrix.
+
+    Raises:
+        UserError: as `load_recipe`; also two runs that do not differ.
+    """
+    runs: dict[str, Recipe] = {}
+    for label, values in combinations(read_values(Path(path)), overrides or []):
+        recipe = parse_recipe(values)
+        recipe = recipe.model_copy(update={"name": f"{recipe.name}-{label}"}) if label else recipe
+        twin = runs.setdefault(content_id(recipe.model_key(), 32), recipe)
+        if twin is not recipe:
+            raise UserError(f"expected runs that differ, got {twin.name} and {recipe.name} alike; is an axis of the matrix overridden?")
+    return list(runs.values())
 
 
 def parse_recipe(values: dict[str, Any]) -> Recipe:
@@ -177,42 +181,6 @@ def parse_recipe(values: dict[str, Any]) -> Recipe:
 def dump_recipe(recipe: Recipe) -> str:
     """The resolved recipe as YAML: every default written out."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-def _set(values: dict[str, Any], override: str) -> None:
-    key, separator, text = override.partition("=")
-    if not separator or not key:
-        raise UserError(f"expected --set key.sub=value, got '{override}'")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise UserError(f"expected a YAML value after '=', got '{override}'") from None
-    node: Any = values
-    *parents, last = key.split(".")
-    for part in parents:
-        if isinstance(node, list):
-            node = node[_index(node, part, key)]
-            node = node[part] if isinstance(node, dict) and list(node) == [part] else node
-        else:
-            if node.get(part) is None:
-                node[part] = {}
-            node = node[part]
-        if not isinstance(node, dict | list):
-            raise UserError(f"--set {key}: '{part}' holds a value, not a section")
-    if isinstance(node, list):
-        index = _index(node, last, key)
-        node[index] = {last: value} if isinstance(node[index], dict) and list(node[index]) == [last] else value
-    else:
-        node[last] = value
-
-
-def _index(items: list[Any], part: str, key: str) -> int:
-    """Place of an entry of a list, by position or name: artifacts.0.rows, artifacts.noise.rows, mitigation.methods.act.ratio."""
-    for index, item in enumerate(items):
-        named = isinstance(item, dict) and (part in (item.get("kind"), item.get("name")) or list(item) == [part])
-        if named or part == str(index):
-            return index
-    raise UserError(f"--set {key}: no entry '{part}' in a list of {len(items)}")
 
 
 def _explain(error: ValidationError) -> str:

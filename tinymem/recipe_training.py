@@ -89,6 +89,7 @@ class Training(Section):
     warmup_steps: int = Field(0, ge=0)
     evaluate_every: int = Field(50, ge=1, description="epochs between two measurements")
     checkpoint_every: int = Field(50, ge=1, description="epochs between two resume points")
+    keep_epochs: tuple[Annotated[int, Field(ge=1)], ...] = Field((), description="epochs whose checkpoint and optimiser state are kept")
     regularizers: tuple[RegularizerSection, ...] = Field((), description="any of those in tinymem/training/regularizers")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on GPUs that have it, else fp32")
     compile: bool | Literal["auto"] = Field("auto", description="torch.compile on GPUs; auto: where the run is long enough to gain")
@@ -104,5 +105,5 @@ class Training(Section):
 
     def key(self) -> dict[str, Any]:
         """What shapes the weights. Later additions are left out at their default, so that older runs keep their names."""
-        values = self.model_dump(mode="json", exclude={"compile"})
+        values = self.model_dump(mode="json", exclude={"compile", "keep_epochs"})
         return {name: v for name, v in values.items() if (name, v) not in (("regularizers", []), ("precision", "auto"))}

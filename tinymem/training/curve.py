@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tinymem.evaluation.measure import Evaluator, Measurement
 from tinymem.files import write_text
+
+if TYPE_CHECKING:
+    from tinymem.evaluation.measure import Evaluator, Measurement
 
 
 def point(evaluator: Evaluator, measured: Measurement, epoch: int, step: int, loss: float, seconds: float, speed: float) -> dict[str, Any]:
@@ -35,11 +37,11 @@ def _by_copies(evaluator: Evaluator, measured: Measurement) -> dict[str, Any]:
 
 
 def note(point: dict[str, Any]) -> str:
-    """What stands beside the progress bar."""
+    """What stands beside the progress bar: the newest measurement, and the epoch that it is of."""
     math = point["accuracy_ceiling"] is not None
     parts = [f"accuracy {100 * point['accuracy']:.1f} %" if math else f"perplexity {point['perplexity']:.1f}"]
-    parts += [f"{kind} {100 * (m['share'] or 0):.0f} % memorised" for kind, m in point["memorised"].items()]
-    return ", ".join(parts)
+    parts += [f"{m['count']} of {m['rows']} {kind} rows memorised" for kind, m in point["memorised"].items()]
+    return f"at epoch {point['epoch']}: {', '.join(parts)}"
 
 
 def read_curve(path: Path) -> list[dict[str, Any]]:

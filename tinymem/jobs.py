@@ -1,0 +1,170 @@
+"""Many training runs: each a process of its own, so many at a time on each device.
+
+A run is `python -m tinymem train RECIPE --only NAME`, pinned to its GPU by CUDA_VISIBLE_DEVICES. Whatever becomes of it, the others go
+on; finished ones are found, and one that was cut off continues from its resume point. Long runs start first, so that the last to end are
+short. When the supervisor dies, its processes stop too (`signals.hold_lifeline`).
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tinymem.data.text_tokens import available_cores
+from tinymem.device import resolve_device
+from tinymem.errors import Stopped
+from tinymem.job_progress import JobProgress
+from tinymem.pipeline import is_trained
+from tinymem.recipe import Recipe
+from tinymem.signals import LIFELINE, StopFlag, stop_signals
+
+POLL_SECONDS = 0.2
+LOGS = "logs"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that ended without a checkpoint: exit code (negative: killed by that signal), its last words, and where all of them are."""
+
+    name: str
+    code: int
+    reason: str
+    log: Path
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place for one process: the device it is told, and what its environment has beside."""
+
+    device: str
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Running:
+    recipe: Recipe
+    process: subprocess.Popen[bytes]
+    log: Path
+    started: float
+
+
+def train_many(recipe_file: Path, overrides: list[str], recipes: list[Recipe], *, runs: Path, device: str, jobs: int) -> list[Failure]:
+    """Train the runs that are not finished, `jobs` at a time on each device; returns those that failed.
+
+    Raises:
+        UserError: no such device.
+        Stopped: a signal asked to stop, and all processes have stopped, with resume points.
+    """
+    pending = [recipe for recipe in recipes if not is_trained(runs, recipe)]
+    progress = JobProgress(runs, pending, found=len(recipes) - len(pending))
+    # -P: a file of the working directory must not stand in for a library; so the package's own place is named (`_process`).
+    command = [sys.executable, "-P", "-m", "tinymem", "train", str(recipe_file), *(w for o in overrides for w in ("--set", o))]
+    supervisor = _Supervisor([*command, "--runs", str(runs)], runs, slots(device, jobs), pending, progress)
+    with stop_signals() as stop:
+        supervisor.work(stop)
+    if stop.name:
+        raise Stopped(f"stopped by {stop.name}, and every run has a resume point; the same command goes on from here")
+    return supervisor.failures
+
+
+def slots(device: str, jobs: int) -> list[Slot]:
+    """Places for `jobs` processes on each GPU (`auto` and `cuda`: all that are visible), or on the CPU."""
+    place = resolve_device(device)
+    if place == "cpu":
+        return [Slot("cpu", _threads(jobs))] * jobs
+    gpus = _visible_gpus()
+    chosen = [gpus[int(place.partition(":")[2])]] if ":" in place else gpus
+    threads = _threads(jobs * len(chosen))
+    return [Slot("cuda", {"CUDA_VISIBLE_DEVICES": gpu, **threads}) for _ in range(jobs) for gpu in chosen]
+
+
+def _visible_gpus() -> list[str]:
+    """The GPUs as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    names = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return names or [str(i) for i in range(torch.cuda.device_count())]
+
+
+def _threads(processes: int) -> dict[str, str]:
+    """A fair share of the cores, unless the user has said how many threads."""
+    return {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(max(1, available_cores() // processes))}
+
+
+class _Supervisor:
+    """Keeps every slot busy until no run is left."""
+
+    def __init__(self, command: list[str], runs: Path, places: list[Slot], pending: list[Recipe], progress: JobProgress) -> None:
+        self.command, self.runs, self.slots, self.progress = command, runs, places, progress
+        self.waiting = sorted(pending, key=lambda recipe: progress.cost(recipe))  # the last is next
+        self.running: dict[int, _Running] = {}
+        self.failures: list[Failure] = []
+
+    def work(self, stop: StopFlag) -> None:
+        """Run everything, or stop everything when told to."""
+        stopping = False
+        try:
+            while self.running or (self.waiting and not stop.name):
+                if not stop.name:
+                    self._start()
+                elif not stopping:
+                    stopping = True
+                    self._let_go()
+                time.sleep(POLL_SECONDS)
+                self._collect()
+        finally:
+            self._let_go()
+            for running in self.running.values():
+                running.process.wait()
+
+    def _start(self) -> None:
+        for place, slot in enumerate(self.slots):
+            if place not in self.running and self.waiting:
+                self.running[place] = self._process(self.waiting.pop(), slot)
+
+    def _process(self, recipe: Recipe, slot: Slot) -> _Running:
+        log = self.runs / LOGS / f"{recipe.name}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        paths = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = {**os.environ, **slot.environment, LIFELINE: "1", "PYTHONPATH": os.pathsep.join(paths)}
+        with log.open("ab") as file:
+            process = subprocess.Popen(
+                [*self.command, "--only", recipe.name, "--device", slot.device],
+                stdin=subprocess.PIPE,
+                stdout=file,
+                stderr=file,
+                env=environment,
+            )
+        return _Running(recipe, process, log, time.monotonic())
+
+    def _collect(self) -> None:
+        for place, running in list(self.running.items()):
+            code = running.process.poll()
+            if code is not None:
+                del self.running[place]
+                self._ended(running, code)
+        self.progress.now_and_then([running.recipe for running in self.running.values()])
+
+    def _ended(self, running: _Running, code: int) -> None:
+        assert running.process.stdin is not None
+        running.process.stdin.close()
+        seconds, name = time.monotonic() - running.started, running.recipe.name
+        if code:
+            self.failures.append(Failure(name, code, _last_line(running.log), running.log))
+        others = [other.recipe for other in self.running.values()]
+        self.progress.ended(running.recipe, seconds, others, failed=_last_line(running.log) if code else None)
+
+    def _let_go(self) -> None:
+        """Close the lifelines: every process stops as soon as it has written a resume point."""
+        for running in self.running.values():
+            assert running.process.stdin is not None
+            running.process.stdin.close()
+
+
+def _last_line(log: Path) -> str:
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return lines[-1].removeprefix("tinymem: ") if lines else "said nothing"

@@ -1,0 +1,71 @@
+"""Recipes as plain dictionaries, before they are checked: read from YAML, and changed by `key.sub=value`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tinymem.errors import UserError
+
+
+def read_values(path: Path) -> dict[str, Any]:
+    """The values of a YAML file.
+
+    Raises:
+        UserError: file missing, not YAML, or no `key: value` lines.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"expected a recipe at {path}, found none; try one of recipes/*.yaml") from None
+    except IsADirectoryError:
+        raise UserError(f"expected a recipe file, got the folder {path}; name a .yaml file in it") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"expected YAML in {path}: {' '.join(str(error).split())}") from None
+    values = {} if values is None else values
+    if not isinstance(values, dict):
+        raise UserError(f"expected `key: value` lines in {path}, got {type(values).__name__}")
+    return values
+
+
+def parse_override(override: str) -> tuple[str, Any]:
+    """`a.b=c` -> ("a.b", c)."""
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise UserError(f"expected --set key.sub=value, got '{override}'")
+    try:
+        return key, yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"expected a YAML value after '=', got '{override}'") from None
+
+
+def set_value(values: dict[str, Any], key: str, value: Any) -> None:
+    """Put a value where a dotted key says; sections on the way are made."""
+    node: Any = values
+    *parents, last = key.split(".")
+    for part in parents:
+        if isinstance(node, list):
+            node = node[_index(node, part, key)]
+            node = node[part] if isinstance(node, dict) and list(node) == [part] else node
+        else:
+            if node.get(part) is None:
+                node[part] = {}
+            node = node[part]
+        if not isinstance(node, dict | list):
+            raise UserError(f"--set {key}: '{part}' holds a value, not a section")
+    if isinstance(node, list):
+        index = _index(node, last, key)
+        node[index] = {last: value} if isinstance(node[index], dict) and list(node[index]) == [last] else value
+    else:
+        node[last] = value
+
+
+def _index(items: list[Any], part: str, key: str) -> int:
+    """Place of an entry of a list, by position or name: artifacts.0.rows, artifacts.noise.rows, mitigation.methods.act.ratio."""
+    for index, item in enumerate(items):
+        named = isinstance(item, dict) and (part in (item.get("kind"), item.get("name")) or list(item) == [part])
+        if named or part == str(index):
+            return index
+    raise UserError(f"--set {key}: no entry '{part}' in a list of {len(items)}")
