@@ -4,7 +4,8 @@
 
 Every line gives the milliseconds that one step of one run costs when so many runs go on at once, and how many times as fast that is as one
 run after another. `streams`: one thread replays each run's CUDA graph in turn, each on a stream of its own. `processes`: so many processes
-share the GPU without MPS, which then takes turns between them. Data, measurements and start-up are left out: this is about steps alone.
+share the GPU, which takes turns between them; `mps`: they share it through NVIDIA's Multi-Process Service, side by side. Data,
+measurements and start-up are left out: this is about steps alone.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import faulthandler
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -64,9 +66,25 @@ def streams(case: str, count: int, steps: int, way: str) -> float:
 
 def processes(case: str, count: int, steps: int, way: str) -> float:
     """Milliseconds per run and step, with all processes at work all the while."""
+    return _processes(case, count, steps, way, {})
+
+
+def mps(case: str, count: int, steps: int, way: str) -> float:
+    """The same, as clients of one MPS server of our own, so that kernels of several processes run side by side."""
+    with tempfile.TemporaryDirectory() as place:
+        environment = {"CUDA_MPS_PIPE_DIRECTORY": f"{place}/pipe", "CUDA_MPS_LOG_DIRECTORY": f"{place}/log"}
+        subprocess.run(["nvidia-cuda-mps-control", "-d"], env={**os.environ, **environment}, check=True)
+        try:
+            return _processes(case, count, steps, way, environment)
+        finally:
+            subprocess.run(["nvidia-cuda-mps-control"], input="quit -t 5\n", text=True, env={**os.environ, **environment}, check=False)
+
+
+def _processes(case: str, count: int, steps: int, way: str, environment: dict[str, str]) -> float:
     with tempfile.TemporaryDirectory() as scratch:
         words = [sys.executable, __file__, "--child", scratch, "--case", case, "--steps", str(steps), "--way", way]
-        children = [subprocess.Popen([*words, "--name", str(k)], stdout=subprocess.PIPE, text=True) for k in range(count)]
+        setting = {"stdout": subprocess.PIPE, "text": True, "env": {**os.environ, **environment}}
+        children = [subprocess.Popen([*words, "--name", str(k)], **setting) for k in range(count)]
         while len(list(Path(scratch).glob("ready-*"))) < count:
             if any(child.poll() for child in children):
                 raise SystemExit("a process failed; see above")
@@ -98,16 +116,20 @@ def child(scratch: Path, name: str, case: str, steps: int, way: str) -> None:
     print(json.dumps(sorted(times[1:6])[2]), flush=True)
 
 
+WAYS = {"streams": streams, "processes": processes, "mps": mps}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", action="append")
     parser.add_argument("--runs", default="1,2,4,8")
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--way", choices=("graph", "ours"), default="ours", help="without or with torch.compile")
+    parser.add_argument("--ways", default="streams,processes,mps")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--name", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    faulthandler.dump_traceback_later(90, repeat=True)  # says where it hangs, if it does
+    faulthandler.dump_traceback_later(60, repeat=True)  # says where it hangs, if it does
     if given.child:
         child(given.child, given.name, given.case[0], given.steps, given.way)
         return
@@ -116,8 +138,8 @@ def main() -> None:
         alone = streams(case, 1, given.steps, given.way)
         print(f"{case:<12} alone               {alone:7.3f} ms a step and run")
         for count in (int(n) for n in given.runs.split(",") if int(n) > 1):
-            for name, way in (("streams", streams), ("processes", processes)):
-                each = way(case, count, given.steps, given.way)
+            for name in given.ways.split(","):
+                each = WAYS[name](case, count, given.steps, given.way)
                 print(f"{case:<12} {count:>2} {name:<15} {each:7.3f} ms a step and run: {alone / each:.2f} times", flush=True)
 
 

@@ -123,7 +123,9 @@ class GraphedStep(Step):
         self._put_back(kept)
         self.optimizer.zero_grad(set_to_none=True)  # gradients are then made in the graph's memory: written, not added to
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # On its own stream, not the one that all captures share: matrix products keep a workspace per stream, flags in it included, and
+        # two graphs with one workspace hang when they run side by side.
+        with torch.cuda.graph(graph, stream=stream):
             self._step(model, input_B)
         return graph, input_B
 
