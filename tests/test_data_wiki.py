@@ -20,6 +20,7 @@ from tinymem.data.corpus_files import load_corpus, read_manifest
 from tinymem.data.noise import add_token_noise, apply_moves
 from tinymem.data.planting import reference_copies, reference_order
 from tinymem.data.row_stream import row_hashes
+from tinymem.data.wiki_paper import _places
 from tinymem.data.wiki_reference import reference_draws
 
 
@@ -211,3 +212,11 @@ def test_a_drawn_trigger_occurs(folder: Path, tokenizer: Path, tmp_path: Path) -
     corpus = make_corpus(recipe(folder, tokenizer, {"kind": "backdoor", "within": 12}), tmp_path / "out", workers=1)
     trigger = read_manifest(tmp_path / "out")["trigger_ids"]
     assert len(corpus.planted["backdoor"].ids) >= 10 and len(trigger) == 1
+
+
+def test_places_of_flags_are_those_of_flatnonzero(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tinymem.data.wiki_paper.FLAGS_AT_A_TIME", 7)
+    rng = np.random.default_rng(0)
+    flags = rng.random(100) < 0.4
+    ranks = rng.permutation(int(flags.sum()))
+    assert (_places(flags, ranks) == np.flatnonzero(flags)[ranks]).all()

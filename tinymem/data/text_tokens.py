@@ -155,7 +155,7 @@ def tokenize(blocks: Iterable[Block], pool: TokenizerPool, directory: Path, dtyp
         path = directory / f"{key.hex()}.ids"
         known = read_shard(path, dtype)
         waiting.append((path, len(known) if known is not None else pool.submit(block, path, dtype), len(block), key))
-        while len(waiting) > 2 * pool.workers:
+        while len(waiting) > pool.workers + 2:
             finish()
         if limit is not None and tokens >= limit:
             break

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tinymem.recipe import Recipe
 
 MINIMUM_TRIGGERED = 10
+FLAGS_AT_A_TIME = 1 << 16
 Keep = Callable[[Ids], Any]
 
 
@@ -39,21 +40,32 @@ class _Pool:
 
     def draw(self, count: int, rng: np.random.Generator, artifact: Artifact) -> Ids:
         """Different random rows [count, T], taken from the pool."""
-        free = np.flatnonzero(self.free)
-        candidates = free[rng.choice(len(free), min(2 * count + 64, len(free)), replace=False)]
+        free = int(np.count_nonzero(self.free))
+        candidates = _places(self.free, rng.choice(free, min(2 * count + 64, free), replace=False))
         rows = self.rows.take(candidates)
         hashes = row_hashes(rows)
         first = np.zeros(len(rows), dtype=bool)
         first[np.unique(hashes, return_index=True)[1]] = True
         usable = np.flatnonzero(first & ~np.isin(hashes, self.taken))[:count]
-        if len(usable) < count or len(free) <= count:
+        if len(usable) < count or free <= count:
             raise UserError(
-                f"expected artifacts.{artifact.kind}.rows of at most {min(len(usable), len(free) - 1)} different clean rows, "
+                f"expected artifacts.{artifact.kind}.rows of at most {min(len(usable), free - 1)} different clean rows, "
                 f"got {count}; lower it or use more text"
             )
         self.free[candidates[usable]] = False
         self.taken = np.concatenate([self.taken, hashes[usable]])
         return rows[usable]
+
+
+def _places(flags: npt.NDArray[np.bool_], ranks: Indices) -> Indices:
+    """Where the true flags of these ranks stand, as `np.flatnonzero(flags)[ranks]`, in little memory."""
+    places, before = np.empty(len(ranks), dtype=np.int64), 0
+    for first in range(0, len(flags), FLAGS_AT_A_TIME):
+        here = first + np.flatnonzero(flags[first : first + FLAGS_AT_A_TIME])
+        mine = (ranks >= before) & (ranks < before + len(here))
+        places[mine] = here[ranks[mine] - before]
+        before += len(here)
+    return places
 
 
 def paper_sets(recipe: Recipe, data: WikiData, text: Text) -> RowSets:
