@@ -33,22 +33,28 @@ class RunRecord:
         return self.path.resolve().name
 
 
-def load_run(run: Path) -> RunRecord:
+def load_run(run: Path, *, needs_results: bool = True) -> RunRecord:
     """Read `recipe.yaml`, `results.jsonl` and, where there is one, `training/metrics.jsonl`.
+
+    Args:
+        run: the run's folder.
+        needs_results: refuse a run whose methods have not been run yet.
 
     Raises:
         UserError: the folder or a needed file is missing, or a line in it is broken.
     """
-    _check_folder(run)
+    check_folder(run)
     recipe = _read_recipe(run / "recipe.yaml")
     results, metrics = run / "results.jsonl", run / "training" / "metrics.jsonl"
-    if not results.exists():
+    if not results.exists() and needs_results:
         raise UserError(f"expected results at {results}, found none; run the recipe's mitigations first, then report again")
     curve = _read_lines(metrics, CURVE_FIELDS) if metrics.exists() else []
-    return RunRecord(run, recipe, _read_lines(results, ROW_FIELDS), curve)
+    rows = _read_lines(results, ROW_FIELDS) if results.exists() else []
+    return RunRecord(run, recipe, rows, curve)
 
 
-def _check_folder(run: Path) -> None:
+def check_folder(run: Path) -> None:
+    """Raise UserError unless the folder is there; the message names a sibling of a similar name."""
     if run.is_dir():
         return
     if run.exists():

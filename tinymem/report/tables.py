@@ -77,12 +77,12 @@ def _csv_cell(value: Any) -> Any:
 def to_markdown(record: RunRecord) -> str:
     """A GitHub-flavoured table with a count beside every percentage, then a line per row that has no result."""
     columns = [column.format(metric=" / ".join(metrics(record.rows))) for column in MARKDOWN_COLUMNS]
-    lines = [_markdown_line(columns), _markdown_line(["---", "---", *["---:"] * (len(columns) - 2)])]
+    lines = [markdown_line(columns), markdown_line(["---", "---", *["---:"] * (len(columns) - 2)])]
     notes: list[str] = []
     for row, label in zip(record.rows, labels(record.rows), strict=True):
-        lines.append(_markdown_line([label, row["artifact"], *_markdown_values(row)]))
+        lines.append(markdown_line([label, row["artifact"], *_markdown_values(row)]))
         if not is_ok(row):
-            notes.append("- " + _escape(no_result(row, label)))
+            notes.append("- " + escape_markdown(no_result(row, label)))
     return "\n".join(lines + (["", *notes] if notes else [])) + "\n"
 
 
@@ -115,11 +115,13 @@ def ceilings(record: RunRecord) -> list[str]:
     return [percent(ceiling) for ceiling in sorted(found)]
 
 
-def _markdown_line(cells: list[Any]) -> str:
-    return "| " + " | ".join(_escape(cell) for cell in cells) + " |"
+def markdown_line(cells: list[Any]) -> str:
+    """A line of a Markdown table; whatever is in the cells, they stay cells."""
+    return "| " + " | ".join(escape_markdown(cell) for cell in cells) + " |"
 
 
-def _escape(value: Any) -> str:
+def escape_markdown(value: Any) -> str:
+    """Text on one line that Markdown shows as it is."""
     text = " ".join(str(value).split())
     for old, new in (("\\", "\\\\"), ("|", "\\|"), ("<", "&lt;"), (">", "&gt;"), ("*", "\\*"), ("_", "\\_"), ("`", "\\`")):
         text = text.replace(old, new)

@@ -32,7 +32,7 @@ def build_table(record: RunRecord, console: Console) -> Table:
     """The widest layout that fits the console without wrapping."""
     unbounded = console.options.update(width=10_000)
     for layout in LAYOUTS:
-        table = _table(record, layout, _to_ascii if _needs_ascii(console) else str)
+        table = _table(record, layout, to_ascii if needs_ascii(console) else str)
         if console.measure(table, options=unbounded).maximum <= console.width:
             break
     return table
@@ -48,7 +48,7 @@ def footer(record: RunRecord, console: Console) -> list[str]:
     for row, label in zip(record.rows, labels(record.rows), strict=True):
         if not is_ok(row):
             lines.append(no_result(row, label))
-    return [_to_ascii(line) for line in lines] if _needs_ascii(console) else lines
+    return [to_ascii(line) for line in lines] if needs_ascii(console) else lines
 
 
 def _table(record: RunRecord, layout: Layout, encode: Callable[[str], str]) -> Table:
@@ -84,9 +84,11 @@ def _values(row: Row, layout: Layout) -> list[str]:
     return [memorised, *others, score, *cost]
 
 
-def _needs_ascii(console: Console) -> bool:
+def needs_ascii(console: Console) -> bool:
+    """Whether the terminal cannot show arrows and dashes."""
     return not console.encoding.lower().startswith("utf")
 
 
-def _to_ascii(text: str) -> str:
-    return text.replace(ARROW, "->").replace(DASH, "-").encode("ascii", "replace").decode()
+def to_ascii(text: str) -> str:
+    """Text with arrows, dashes and signs spelled out."""
+    return text.replace(ARROW, "->").replace(DASH, "-").replace("±", "+-").replace("−", "-").encode("ascii", "replace").decode()
