@@ -6,7 +6,7 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 # Threads that wait for work sleep instead of spinning: a tenth slower on an idle machine, twice as fast beside one other busy process.
 # OpenMP reads this when torch is imported.
@@ -16,6 +16,7 @@ import typer
 
 from tinymem.cli_bench import bench_app
 from tinymem.cli_data import app as data_app
+from tinymem.cli_report import Format, compare, print_record, print_rows, report
 from tinymem.cli_train import train
 from tinymem.errors import Stopped, UserError
 from tinymem.signals import hold_lifeline
@@ -32,7 +33,6 @@ Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE
 Runs = Annotated[Path, typer.Option(help="Folder that holds all runs.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Plugin = Annotated[list[Path] | None, typer.Option(help="A Python file that registers methods of your own.")]
-Format = Annotated[Literal["table", "json", "csv", "markdown", "html"], typer.Option("--format", help="What to print; html writes a page.")]
 
 
 @app.command()
@@ -50,7 +50,7 @@ def run(
 
     _load_plugins(plugin)
     made = run_recipe(load_recipe(recipe, overrides), runs=runs, device=device, progress=Progress(show=True))
-    _print_rows(made.path, "table")
+    print_rows(made.path, "table")
     print(f"\n{made.path / 'report.html'}")
     _fail_if_failed(made.rows)
 
@@ -83,7 +83,7 @@ def mitigate(
     )  # fmt: skip
     from tinymem.report.rows import RunRecord
 
-    _print_record(RunRecord(checkpoint, recipe={}, rows=rows, curve=[]), output)
+    print_record(RunRecord(checkpoint, recipe={}, rows=rows, curve=[]), output)
     if out:
         print(f"edited checkpoint: {out}", file=sys.stderr)
 
@@ -104,16 +104,8 @@ def evaluate(
     print(json.dumps(evaluate_checkpoint(checkpoint, prompt=prompt, match=match, protocol=protocol, device=device), indent=2))
 
 
-@app.command()
-def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
-    output: Format = "table",
-    out: Annotated[Path | None, typer.Option(help="Write to this file instead of printing.")] = None,
-) -> None:
-    """Show a run's results as a table, JSON, CSV, Markdown or a page."""
-    _print_rows(run, output, out)
-
-
+app.command()(report)
+app.command()(compare)
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
 
@@ -178,38 +170,6 @@ def _method_options(arguments: list[str]) -> dict[str, Any]:
         except yaml.YAMLError:
             raise UserError(f"expected a number or a word after '--{key}', got '{value}'") from None
     return options
-
-
-def _print_rows(path: Path, output: str, out: Path | None = None) -> None:
-    from tinymem.report.rows import load_run
-
-    record = load_run(path)
-    if output == "html":
-        from tinymem.report.page import write_html
-
-        target = out or path / "report.html"
-        write_html(record, target)
-        print(target)
-    else:
-        _print_record(record, output, out)
-
-
-def _print_record(record: Any, output: str, out: Path | None = None) -> None:
-    from tinymem.report import tables
-
-    if output == "table" and out is None:
-        tables.print_table(record)
-        return
-    render = {"json": tables.to_json, "csv": tables.to_csv, "markdown": tables.to_markdown, "table": tables.to_markdown}
-    if output not in render:
-        raise UserError("expected --format table, json, csv or markdown for rows without a run, got html")
-    text = render[output](record).rstrip("\n") + "\n"
-    if out is None:
-        sys.stdout.write(text)
-    else:
-        from tinymem.files import write_text
-
-        write_text(out, text)
 
 
 def _fail_if_failed(rows: list[dict[str, Any]]) -> None:

@@ -11,7 +11,7 @@ NOTHING: dict[str, Any] = {}
 
 
 def facts_of(recipe: dict[str, Any]) -> Row:
-    """Columns that a recipe decides: data, data_size, n_layer, epoch, regularizer, seed, protocol, family, recipe_name."""
+    """Columns that a recipe decides: data, data_size, n_layer, epoch, regularizer, seed, protocol, family."""
     data, model, training = (recipe.get(key) or NOTHING for key in ("data", "model", "training"))
     math = data.get("kind", "math") == "math"
     return {
@@ -19,8 +19,7 @@ def facts_of(recipe: dict[str, Any]) -> Row:
         "data_size": data.get("size") if math else None,
         "n_layer": model.get("n_layer"),
         "epoch": training.get("epochs"),
-        "regularizer": "+".join(r["kind"] for r in training.get("regularizers") or []) or None,
-        "regularizer_options": training.get("regularizers") or None,
+        "regularizer": " + ".join(map(_regularizer, training.get("regularizers") or [])) or None,
         "seed": recipe.get("seed"),
         "protocol": recipe.get("protocol"),
         "family": family_of(recipe),
@@ -40,6 +39,12 @@ def family_of(recipe: dict[str, Any]) -> str:
     return content_id(
         {**kept, "artifacts": artifacts, "training": training, "window": _only(recipe.get("evaluation"), ("prompt", "match"))}
     )
+
+
+def _regularizer(section: Row) -> str:
+    """`spectral-norm(strength=0.1)`."""
+    given = ", ".join(f"{key}={value}" for key, value in section.items() if key != "kind")
+    return section["kind"] + (f"({given})" if given else "")
 
 
 def _only(section: Any, keys: tuple[str, ...]) -> Row:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -122,14 +123,18 @@ def _groups(results: Results, every_epoch: bool) -> Iterator[Group]:
 def _families(rows: list[Row]) -> list[tuple[str, list[Row]]]:
     """Rows of equal facts by the family of their models; joined where no artifact is in two, as those of a noise and a backdoor model."""
     found: dict[str, list[Row]] = defaultdict(list)
+    by_name = not all(row.get("family") for row in rows)  # rows of a sweep know the name only
     for row in rows:
-        found[str(row.get("family") or "")].append(row)
-    if len(found) == 2 and "" in found:  # rows that do not tell their family, beside one family
-        return [("", rows)]
+        found[str(row.get("model_name") or "").partition("+")[0] if by_name else str(row["family"])].append(row)
     artifacts = [{row["artifact"] for row in family if not row.get("regularizer")} for family in found.values()]
     if sum(map(len, artifacts)) == len(set().union(*artifacts)):
         return [("", rows)]
-    return [(f"{str(family[0].get('run') or 'run').rpartition('-')[0]} {name[:6]}".strip(), family) for name, family in found.items()]
+    return [(name if by_name else f"{_name_of(family)} {name[:6]}", family) for name, family in found.items()]
+
+
+def _name_of(rows: list[Row]) -> str:
+    """`quickstart-ab12cd34` -> `quickstart`."""
+    return str(rows[0].get("run") or "run").rpartition("-")[0]
 
 
 def _group(facts: tuple[Any, ...], label: str, rows: list[Row]) -> Group:
@@ -169,7 +174,8 @@ def _options(row: Row, with_device: bool) -> str:
 
 
 def _trainings(rows: list[Row]) -> list[Setting]:
-    found: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    """`spectral-norm(strength=0.1)` -> the regulariser, and its options."""
+    found: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
-        found[row["regularizer"], canonical_json(row.get("regularizer_options"))].append(row)
-    return [Setting(name, options if options != "null" else "", tuple(same)) for (name, options), same in found.items()]
+        found[row["regularizer"]].append(row)
+    return [Setting(re.sub(r"\(.*?\)", "", said), said, tuple(same)) for said, same in found.items()]

@@ -55,9 +55,9 @@ def with_small(cell: Cell) -> str:
 # ---- LaTeX --------------------------------------------------------------------------------------------------------------------------
 
 LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "±": r"$\pm$", "→": r"$\to$", "–": "--",
-    "−": "$-$", "×": r"$\times$", "≤": r"$\le$", "∞": r"$\infty$", "Δ": r"$\Delta$",
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
+    "±": r"$\pm$", "→": r"$\to$", "–": "--", "−": "$-$", "×": r"$\times$", "≤": r"$\le$", "∞": r"$\infty$", "Δ": r"$\Delta$",
 }  # fmt: skip
 
 
@@ -165,7 +165,7 @@ def _plain(table: Table) -> dict[str, Any]:
 def _plain_cell(cell: Cell) -> dict[str, Any]:
     """Without the fields that say nothing."""
     found = {**vars(cell), "value": finite(cell.value), "sources": list(cell.sources), "marks": list(cell.marks)}
-    return {key: value for key, value in found.items() if key == "text" or value not in (None, "", [], False)}
+    return {key: value for key, value in found.items() if key == "text" or not (value is None or value is False or value in ("", []))}
 
 
 def finite(value: Number) -> Number:

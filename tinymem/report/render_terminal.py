@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
 WIDTH = 120  # of what is no terminal
+WORD = 20  # characters that are not broken
 
 
 def print_tables(tables: Sequence[Table], console: Console | None = None) -> None:
@@ -50,11 +51,13 @@ def _build(table: Table, show: Callable[[Cell], str], encode: Callable[[str], st
     built = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, title=encode(table.title), title_justify="left")
     built.title_style = "bold"
     group = ""
-    for column in table.columns:
+    for i, column in enumerate(table.columns):
         above = "" if column.group == group else column.group
         group = column.group
         head = f"{above}\n{column.title}" if any(c.group for c in table.columns) else column.title
-        built.add_column(Text(encode(head)), justify="right" if column.numeric else "left", overflow="fold")
+        widest = max((len(row[i].text) for row in table.rows), default=0)
+        whole = not column.numeric and widest <= WORD
+        built.add_column(Text(encode(head)), justify="right" if column.numeric else "left", overflow="fold", no_wrap=whole)
     for row in table.rows:
         texts = [show(cell) + "".join(f" [{mark}]" for mark in cell.marks) for cell in row]
         built.add_row(*(Text(encode(text), style="bold" if cell.best else "") for text, cell in zip(texts, row, strict=True)))

@@ -58,8 +58,14 @@ def load_results(folders: Iterable[Path]) -> Results:
 def results_of(rows: Iterable[Row], records: Iterable[RunRecord] = (), folders: tuple[Path, ...] = ()) -> Results:
     """Rows in memory as `Results`: repeated ones once, and each trained model's own rows beside them."""
     known = list(records)
-    once = list({source_id(row): row for row in rows}.values())
+    once = _share_families(list({source_id(row): row for row in rows}.values()))
     return Results(once, list(_trained(once, known)), known, folders)
+
+
+def _share_families(rows: list[Row]) -> list[Row]:
+    """Rows of a sweep learn the family of their model from the model's own run, where that was read too."""
+    known = {row["model_id"]: row["family"] for row in rows if row.get("family") and row.get("model_id")}
+    return [with_facts(row, {"family": known[row["model_id"]]}) if row.get("model_id") in known else row for row in rows]
 
 
 def results_folders(path: Path) -> list[Path]:
@@ -124,7 +130,7 @@ def _trained(rows: list[Row], records: list[RunRecord]) -> Iterator[Row]:
             yield _before(row)
     tried = {row.get("run") for row in rows}
     for record in records:
-        if record.name not in tried:
+        if not record.rows and record.name not in tried:
             yield from _of_curve(record)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from tinymem.report.cells import count_of, is_share
@@ -59,6 +60,10 @@ class Setting:
 
     def candidate(self) -> Candidate | None:
         """What selection looks at; None without a result."""
+        return self._candidate
+
+    @cached_property
+    def _candidate(self) -> Candidate | None:
         before, after = self.memorised("before"), self.memorised("after")
         first, last = self.performance("before"), self.performance("after")
         if before is None or after is None or first is None or last is None or last.n < len(self.rows):

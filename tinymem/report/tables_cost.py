@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from tinymem.report.cells import DASH
 from tinymem.report.energy import PERLMUTTER, POLARIS, Machine, machine_of
@@ -20,8 +20,6 @@ from tinymem.report.table import Cell, Column, Table, source_id
 TRIPLED = 3
 SMALL = ("additive", "multiplicative", "wiki")
 PHASES = {"training": "(i) training", "mitigation": "(ii) mitigation, small models", "large": "(iii) mitigation, other models"}
-# Phase -> machine, node hours and experiments of Tables 7 and 8; how many models were trained is in section 6.1.
-PUBLISHED = {"training": (POLARIS, 1116.0, 168), "mitigation": (POLARIS, 6251.0, 102_698), "large": (PERLMUTTER, 726.0, 1216)}
 # A.3.5: runs of each method on one checkpoint, and on all 672 after its exceptions (no IG at 16 layers; Greedy's largest ratio neither
 # there nor on language models).
 CHECKPOINTS = 672
@@ -34,35 +32,38 @@ RUNS = {**{method: CHECKPOINTS * runs for method, runs in GRID.items()}, "ig": 5
 
 @dataclass(frozen=True)
 class Spent:
-    """What one phase took: runs, and hours on each machine."""
+    """What one phase took.
+
+    Attributes:
+        runs: models trained, or methods run.
+        node_hours: of all machines.
+        energy: kWh.
+        carbon: kg of CO2.
+        machines: what ran it.
+        sources: the rows behind it.
+    """
 
     runs: int
-    hours: dict[Machine, float]
+    node_hours: float
+    energy: float
+    carbon: float
+    machines: tuple[Machine, ...]
     sources: tuple[str, ...] = ()
 
-    @property
-    def node_hours(self) -> float:
-        """Hours of all machines."""
-        return sum(self.hours.values())
+    def times(self, factor: float) -> Spent:
+        """So much more or less of everything but the runs."""
+        return replace(self, node_hours=factor * self.node_hours, energy=factor * self.energy, carbon=factor * self.carbon)
 
-    @property
-    def energy(self) -> float:
-        """kWh, by equation 4."""
-        return sum(machine.kilowatt_hours(hours) for machine, hours in self.hours.items())
 
-    @property
-    def carbon(self) -> float:
-        """kg of CO2, by equation 5."""
-        return sum(machine.kilograms(hours) for machine, hours in self.hours.items())
-
-    @property
-    def machines(self) -> str:
-        """Their names."""
-        return ", ".join(dict.fromkeys(machine.name for machine in self.hours))
-
-    def a_third(self) -> Spent:
-        """Without the paper's tripling."""
-        return Spent(self.runs, {machine: hours / TRIPLED for machine, hours in self.hours.items()}, self.sources)
+RESOURCES = {"node_hours": "node hours", "energy": "energy kWh", "carbon": "carbon kg"}
+# Tables 7 and 8 as printed; how many models were trained follows from section 6.1 and appendix A.1.
+PUBLISHED = {
+    "training": Spent(168, 1116, 2297, 910, (POLARIS,)),
+    "mitigation": Spent(102_698, 6251, 12_871, 5097, (POLARIS,)),
+    "large": Spent(1216, 726, 1647, 430, (PERLMUTTER,)),
+}
+# Table 9 as printed: so many runs of phase (ii) at the cost of one of phase (iii).
+PUBLISHED_LARGE = Spent(102_698, 61_619, 138_642, 36_316, (PERLMUTTER,))
 
 
 def spent_by_phase(results: Results, machine: Machine | None = None) -> dict[str, Spent]:
@@ -80,13 +81,9 @@ def _sum(rows: Iterable[Row], field: str, machine: Machine | None) -> Spent:
     rows = list(rows)
     for row in rows:
         hours[machine or machine_of(str(row.get("device") or "cpu"))] += row[field] / 3600
-    return Spent(len(rows), dict(hours), tuple(source_id(row) for row in rows))
-
-
-def published_phase(phase: str) -> Spent:
-    """The paper's, as printed."""
-    machine, hours, runs = PUBLISHED[phase]
-    return Spent(runs, {machine: hours})
+    energy = sum(m.kilowatt_hours(h) for m, h in hours.items())
+    carbon = sum(m.kilograms(h) for m, h in hours.items())
+    return Spent(len(rows), sum(hours.values()), energy, carbon, tuple(hours), tuple(source_id(row) for row in rows))
 
 
 def cost_tables(results: Results, machine: Machine | None = None) -> list[Table]:
@@ -102,12 +99,12 @@ def cost_tables(results: Results, machine: Machine | None = None) -> list[Table]
 
 def system_table(phases: dict[str, Spent]) -> Table:
     """Table 6: what equation 4 takes each machine to be."""
-    machines = dict.fromkeys([POLARIS, PERLMUTTER, *(machine for spent in phases.values() for machine in spent.hours)])
+    machines = dict.fromkeys([POLARIS, PERLMUTTER, *(machine for spent in phases.values() for machine in spent.machines)])
     heads = ("machine", "CPU usage", "CPU W", "GPUs", "GPU usage", "GPU W", "memory GB", "PUE", "g CO2/kWh")
     rows = tuple(tuple(Cell(str(v) if isinstance(v, str) else f"{v:g}", value=v) for v in _values(machine)) for machine in machines)
     notes = (
-        "Polaris and Perlmutter are the paper's. Ours are guesses: a processor counts as a Polaris node without GPUs, a GPU as a quarter of "
-        "one with that GPU's thermal design power. Name your own with --machine FILE.",
+        "Polaris and Perlmutter are the paper's. Ours are guesses: a processor counts as a Polaris node without GPUs, a GPU as a quarter "
+        "of one with that GPU's thermal design power. Name your own with --machine FILE.",
         "The paper does not print carbon intensities; these lead from its energy to its carbon.",
     )
     return Table("6", "table-6", "Table 6. Machines, as the estimate of energy sees them", _columns(heads), rows, notes)
@@ -122,12 +119,14 @@ def phase_table(phases: dict[str, Spent]) -> Table:
     rows = []
     for phase, label in PHASES.items():
         lines = [("ours, measured", phases[phase])] if phases[phase].runs else []
-        lines += [("paper, as printed", published_phase(phase)), ("paper, a third", published_phase(phase).a_third())]
-        rows += [(Cell(label), Cell(whose), Cell(spent.machines), *_resources(spent, 1)) for whose, spent in lines]
+        lines += [("paper, as printed", PUBLISHED[phase]), ("paper, a third", PUBLISHED[phase].times(1 / TRIPLED))]
+        rows += [
+            (Cell(label), Cell(whose), Cell(", ".join(m.name for m in spent.machines)), *_resources(spent, 1)) for whose, spent in lines
+        ]
     heads = ("phase", "whose", "machine", "node hours", "energy kWh", "carbon kg")
     notes = (
-        "Energy and carbon by equations 4 and 5. Ours: seconds of training or of the method alone, without measurements before and after, on "
-        "one device. A node of the paper has four GPUs, and its hours are tripled for debugging and faulty runs.",
+        "Energy and carbon by equations 4 and 5. Ours: seconds of training or of the method alone, without measurements before and after, "
+        "on one device. A node of the paper has four GPUs, and its hours are tripled for debugging and faulty runs.",
     )
     return Table("7", "table-7", "Table 7. Cost by phase", _columns(heads, 3), tuple(rows), notes)
 
@@ -137,7 +136,7 @@ def run_table(phases: dict[str, Spent]) -> Table:
     rows = []
     for phase in ("mitigation", "large"):
         lines = [("ours, measured", phases[phase])] if phases[phase].runs else []
-        lines += [("paper, as printed", published_phase(phase)), ("paper, a third", published_phase(phase).a_third())]
+        lines += [("paper, as printed", PUBLISHED[phase]), ("paper, a third", PUBLISHED[phase].times(1 / TRIPLED))]
         rows += [
             (Cell(PHASES[phase]), Cell(whose), Cell(f"{spent.runs:,}", value=spent.runs), *_resources(spent, spent.runs))
             for whose, spent in lines
@@ -149,14 +148,13 @@ def run_table(phases: dict[str, Spent]) -> Table:
 def saved_table(phases: dict[str, Spent]) -> Table:
     """Table 9: our runs, had each been one on a large model."""
     ours, measured = phases["mitigation"], phases["large"]
-    large = measured if measured.runs else published_phase("large").a_third()
-    rows = []
-    for whose, small, big in (("ours", ours, large), ("paper, as printed", published_phase("mitigation"), published_phase("large"))):
-        for resource in ("node_hours", "energy", "carbon"):
-            here, there = getattr(small, resource), getattr(big, resource) * small.runs / big.runs
-            pair = [Cell(amount(value), value=value, sources=small.sources if value == here else ()) for value in (here, there)]
-            ratio = Cell(f"{there / here:,.1f}" if here else DASH, value=there / here if here else None)
-            rows.append((Cell(WORDS[resource]), Cell(whose, marks=(1,) if whose != "ours" else ()), *pair, ratio))
+    large = measured if measured.runs else PUBLISHED["large"].times(1 / TRIPLED)
+    pairs = (("ours", ours, large.times(ours.runs / large.runs)), ("paper, as printed", PUBLISHED["mitigation"], PUBLISHED_LARGE))
+    rows = [
+        (Cell(label, marks=(1,) if whose != "ours" else ()), Cell(whose), *_saved(getattr(small, name), getattr(big, name), small.sources))
+        for whose, small, big in pairs
+        for name, label in RESOURCES.items()
+    ]
     heads = ("resource", "whose", "small models", "large models", "times as much")
     origin = "our own runs on other models" if measured.runs else "the paper's phase (iii), a third of it"
     notes = (f"The {ours.runs:,} mitigations counted in Table 7, beside as many at the cost of one on a large model: {origin}.",)
@@ -164,7 +162,10 @@ def saved_table(phases: dict[str, Spent]) -> Table:
     return Table("9", "table-9", "Table 9. The same runs on large models", _columns(heads, 2), tuple(rows), notes, marked)
 
 
-WORDS = {"node_hours": "node hours", "energy": "energy kWh", "carbon": "carbon kg"}
+def _saved(small: float, large: float, sources: tuple[str, ...]) -> list[Cell]:
+    ratio = large / small if small else None
+    times = Cell(DASH) if ratio is None else Cell(f"{ratio:,.1f}", value=ratio)
+    return [Cell(amount(small), value=small, sources=sources), Cell(amount(large), value=large), times]
 
 
 def projection_table(results: Results) -> list[Table]:
@@ -186,16 +187,17 @@ def projection_table(results: Results) -> list[Table]:
     count = sum(RUNS[method] for method in seconds)
     rows.append((Cell("sum of those measured"), *[Cell(DASH)] * 3, Cell(f"{count:,}", value=count), _amount_cell(total)))
     heads = ("method", "mean seconds", "runs measured", "runs a checkpoint", "runs in all", "device hours")
-    paper = PUBLISHED["mitigation"][1] * POLARIS.gpus / TRIPLED
+    paper = PUBLISHED["mitigation"].node_hours * POLARIS.gpus / TRIPLED
     notes = (
-        f"The grids of A.3.5 on {CHECKPOINTS} checkpoints, {sum(RUNS.values()):,} runs after its exceptions, as if every model took as long as "
-        f"those measured here. The paper measured {paper:,.0f} GPU hours for 102,698 runs (6,251 node hours of four GPUs, tripled).",
+        f"The grids of A.3.5 on {CHECKPOINTS} checkpoints, {sum(RUNS.values()):,} runs after its exceptions, as if every model took as "
+        "long as those measured here.",
+        f"The paper: {paper:,.0f} GPU hours for 102,698 runs (6,251 node hours of four GPUs, without their tripling).",
     )
     return [Table("projection", "projection", "The paper's grid at our seconds", _columns(heads), tuple(rows), notes)]
 
 
 def _resources(spent: Spent, runs: int) -> list[Cell]:
-    values = [spent.node_hours / runs, spent.energy / runs, spent.carbon / runs]
+    values = [getattr(spent, name) / runs for name in RESOURCES]
     return [Cell(amount(value), value=value, n=spent.runs, sources=spent.sources) for value in values]
 
 

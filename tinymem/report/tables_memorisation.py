@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from tinymem.report.cells import DASH, fraction
 from tinymem.report.groups import Group, in_order
@@ -19,18 +20,16 @@ def table_of_methods(group: Group, number: str) -> Table:
     """Table 1 (math) or 2 (language) for one kind of model: the best run of every method on every artifact."""
     columns = [Column("method", numeric=False)]
     for artifact in group.artifacts:
-        heads = ("% memorised", "perplexity" if _metric(group, artifact) == "perplexity" else "accuracy %", "seconds")
-        columns += [Column(head, artifact) for head in heads]
-    lines = [(LABELS["none"], {a: group.baseline.get(a) for a in group.artifacts}, True)]
-    lines += [(f"{name} (trained with)", {a: group.best_training(a, name) for a in group.artifacts}, True) for name in _regularizers(group)]
-    lines += [(name, {a: group.best(a, name) for a in group.artifacts}, False) for name in group.methods()]
+        columns += [Column(head, artifact) for head in ("% memorised", performance_head(group, artifact), "seconds")]
+    lines = [(LABELS["none"], {a: group.baseline.get(a) for a in group.artifacts})]
+    lines += [(f"{name} (trained with)", {a: group.best_training(a, name) for a in group.artifacts}) for name in _regularizers(group)]
+    lines += [(name, {a: group.best(a, name) for a in group.artifacts}) for name in group.methods()]
     winners = {artifact: _winner(group, artifact) for artifact in group.artifacts}
     rows = []
-    for name, found, trained in lines:
+    for name, found in lines:
         cells = [Cell(name)]
         for artifact, setting in found.items():
-            seconds = _overhead(group, artifact, setting) if trained else _seconds(setting)
-            cells += _triple(setting, seconds, best=setting is not None and setting is winners[artifact])
+            cells += _triple(setting, seconds_of(group, artifact, setting), best=setting is not None and setting is winners[artifact])
         rows.append(tuple(cells))
     title = f"Table {number}. {group.name[:1].upper()}{group.name[1:]}"
     return Table(number, anchor(f"table-{number}-{group.key}"), title, tuple(columns), tuple(rows), tuple(_notes(group)))
@@ -40,7 +39,7 @@ def _triple(setting: Setting | None, seconds: Cell, *, best: bool) -> list[Cell]
     if setting is None or not setting.rows:
         return [NOTHING, NOTHING, NOTHING]
     pair = [memorised_cell(setting, "after", best=best), performance_cell(setting, "after", best=best)]
-    return [*pair, Cell(**{**vars(seconds), "best": best})]
+    return [*pair, replace(seconds, best=best)]
 
 
 def mean_cell(mean: Mean | None, digits: int, sources: tuple[str, ...], *, small: str = "", best: bool = False) -> Cell:
@@ -66,14 +65,17 @@ def seconds_cell(mean: Mean | None, sources: tuple[str, ...]) -> Cell:
     return mean_cell(mean, digits_for(mean.mean) if mean else 0, sources)
 
 
-def _seconds(setting: Setting | None) -> Cell:
-    return seconds_cell(setting.seconds, setting.sources) if setting else NOTHING
-
-
-def _overhead(group: Group, artifact: str, setting: Setting | None) -> Cell:
-    """What a regulariser adds to the time of training, as in the paper; nothing for the models that have none."""
+def seconds_of(group: Group, artifact: str, setting: Setting | None) -> Cell:
+    """Of the method; of a model trained with a regulariser, what that adds to training."""
     if setting is None or setting is group.baseline.get(artifact):
         return NOTHING
+    if any(setting is other for other in group.regularised.get(artifact, [])):
+        return _overhead(group, artifact, setting)
+    return seconds_cell(setting.seconds, setting.sources)
+
+
+def _overhead(group: Group, artifact: str, setting: Setting) -> Cell:
+    """As in the paper: seconds of training beyond those without a regulariser."""
     plain = mean_of(row.get("training_seconds") for row in group.baseline[artifact].rows)
     if plain is None:
         return NOTHING
@@ -91,9 +93,10 @@ def _regularizers(group: Group) -> list[str]:
     return in_order({setting.method for found in group.regularised.values() for setting in found})
 
 
-def _metric(group: Group, artifact: str) -> str:
-    known = [group.baseline.get(artifact), *group.settings.get(artifact, [])]
-    return next((setting.metric for setting in known if setting and setting.rows), "accuracy")
+def performance_head(group: Group, artifact: str | None = None) -> str:
+    """`accuracy %` or `perplexity`, of one artifact or all."""
+    known = [s for a in group.artifacts if artifact in (None, a) for s in (group.baseline[a], *group.settings[a]) if s.rows]
+    return " / ".join(dict.fromkeys("perplexity" if s.metric == "perplexity" else "accuracy %" for s in known)) or "accuracy %"
 
 
 def _notes(group: Group) -> Iterator[str]:
@@ -132,35 +135,24 @@ def _without_result(group: Group) -> Iterator[tuple[str, str, str]]:
 
 def table_of_best(group: Group) -> Table:
     """The chosen configuration of every method, with what chose it."""
-    rows = [line for artifact in group.artifacts for method in group.methods() if (line := _best_line(group, artifact, method))]
-    heads = (
-        "artifact",
-        "method",
-        "options",
-        "% memorised",
-        "% change",
-        "performance",
-        "change",
-        "seconds",
-        "score",
-        "runs",
-        "in time",
-        "front",
-    )
-    columns = tuple(Column(head, numeric=i > 2) for i, head in enumerate(heads))
+    fronts = {artifact: front_of(group, artifact) for artifact in group.artifacts}
+    found = [_best_line(group, artifact, method, fronts[artifact]) for artifact in group.artifacts for method in group.methods()]
+    rows = [line for line in found if line]
+    heads = ("artifact", "method", "options", "% memorised", "M", performance_head(group), "P", "seconds", "score", "seeds", "of", "")
+    columns = tuple(Column(head, numeric=2 < i < 11) for i, head in enumerate(heads))
     sign = "M + P" if group.protocol == "reference" else "M − P"
     notes = (
-        f"Score (A.3.5): M + P in perplexity, with 100 added if nothing was forgotten; {sign} in accuracy; M and P are the two changes. "
-        "Lower is better.",
-        "Runs: seeds of the chosen configuration, and how many configurations it was chosen from. In time: no longer than fine-tuning on "
-        "extra data. Front: no configuration of any method forgets more and loses less.",
+        f"M, P: percent changes of the share memorised and of the performance. Score (A.3.5), lower is better: {sign} in accuracy; "
+        "in perplexity M + P, and 100 more if nothing was forgotten.",
+        "Of: configurations that it was chosen from. Slow: longer than fine-tuning on extra data, as all of the method's are. "
+        "Front: no configuration of any method forgets more and loses less.",
         *seeds_note(group),
     )
     title = f"Best run of each method. {group.name[:1].upper()}{group.name[1:]}"
     return Table("best", anchor(f"best-{group.key}"), title, columns, tuple(rows), notes)
 
 
-def _best_line(group: Group, artifact: str, method: str) -> tuple[Cell, ...] | None:
+def _best_line(group: Group, artifact: str, method: str, front: list[Setting]) -> tuple[Cell, ...] | None:
     setting = group.best(artifact, method)
     candidate = setting.candidate() if setting else None
     if setting is None or candidate is None:
@@ -172,12 +164,11 @@ def _best_line(group: Group, artifact: str, method: str) -> tuple[Cell, ...] | N
         score(candidate, group.protocol),
     )
     m, p, total = (Cell(f"{value:+.1f}", value=value, n=setting.seeds, sources=sources) for value in changes)
-    runs = f"{setting.seeds} of {len(group.of_method(artifact, method))}"
-    timely = DASH if limit is None else "yes" if in_time(candidate, limit) else "no"
-    front = "yes" if any(setting is other for other in front_of(group, artifact)) else ""
+    about = ["slow"] * (not in_time(candidate, limit)) + ["front"] * any(setting is other for other in front)
     named = [Cell(artifact), Cell(method), Cell(setting.options)]
-    numbers = [memorised_cell(setting, "after"), m, performance_cell(setting, "after"), p, _seconds(setting), total]
-    return (*named, *numbers, Cell(runs, n=setting.seeds), Cell(timely), Cell(front))
+    numbers = [memorised_cell(setting, "after"), m, performance_cell(setting, "after"), p, seconds_of(group, artifact, setting), total]
+    of = len(group.of_method(artifact, method))
+    return (*named, *numbers, Cell(str(setting.seeds), value=setting.seeds), Cell(f"{of}", value=of), Cell(", ".join(about)))
 
 
 def front_of(group: Group, artifact: str) -> list[Setting]:
@@ -195,7 +186,7 @@ def _point(candidate: Candidate) -> tuple[float, float]:
 def table_of_fronts(group: Group) -> Table:
     """The Pareto front of each artifact."""
     rows = [_front_line(artifact, setting) for artifact in group.artifacts for setting in front_of(group, artifact)]
-    heads = ("artifact", "method", "options", "% memorised", "performance", "lost", "seconds")
+    heads = ("artifact", "method", "options", "% memorised", performance_head(group), "lost", "seconds")
     columns = tuple(Column(head, numeric=i > 2) for i, head in enumerate(heads))
     notes = (
         "Configurations that no other one beats: none memorises less and loses no more, or as little and loses less. Equal ones all stay.",
@@ -210,5 +201,5 @@ def _front_line(artifact: str, setting: Setting) -> tuple[Cell, ...]:
     candidate = setting.candidate()
     assert candidate is not None
     loss = Cell(f"{lost(candidate):.2f}", value=lost(candidate), n=setting.seeds, sources=setting.sources)
-    numbers = [memorised_cell(setting, "after"), performance_cell(setting, "after"), loss, _seconds(setting)]
+    numbers = [memorised_cell(setting, "after"), performance_cell(setting, "after"), loss, seconds_cell(setting.seconds, setting.sources)]
     return Cell(artifact), Cell(setting.method), Cell(setting.options), *numbers

@@ -1,0 +1,99 @@
+"""Result rows made by hand, with all columns that reports read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+Row = dict[str, Any]
+
+
+def make_row(method: str, artifact: str = "noise", after: int = 0, performance: float | None = 0.95, **changes: Any) -> Row:
+    """A row of a 4-layer model: 40 of 100 rows memorised, then `after`; accuracy 0.97, then `performance`."""
+    model = "-".join(str(changes.get(key)) for key in ("seed", "n_layer", "data", "regularizer"))
+    row: Row = {
+        "run": f"r-{changes.get('seed', 0)}",
+        "model_id": f"{artifact}-{model}",
+        "family": "f",
+        "data": "multiplicative",
+        "data_size": 3000,
+        "n_layer": 4,
+        "n_parameters": 814_336,
+        "epoch": 3500 if artifact == "noise" else 500,
+        "regularizer": None,
+        "seed": 0,
+        "protocol": "paper",
+        "device": "cpu (2 threads)",
+        "device_type": "cpu",
+        "method": method,
+        "options": {},
+        "config": {},
+        "artifact": artifact,
+        "status": "ok",
+        "message": None,
+        "rows_scored": 100,
+        "memorised_count_before": 40,
+        "memorised_count_after": after,
+        "performance_metric": "accuracy",
+        "performance_before": 0.97,
+        "performance_after": performance,
+        "performance_ceiling": 0.98,
+        "seconds": 1.0,
+        "peak_mb": 100.0,
+    }
+    row |= changes
+    for when in ("before", "after"):
+        count = row[f"memorised_count_{when}"]
+        row.setdefault(f"memorised_{when}", None if count is None else count / row["rows_scored"])
+    seed, options = row["seed"], json.dumps(row["options"], sort_keys=True)
+    return {"id": f"{method}{options}{row['data']}{row['epoch']}s{seed}{row['protocol']}".translate(CLEAN), **row}
+
+
+CLEAN = str.maketrans("", "", '{}": ,')
+
+
+def without_result(method: str, artifact: str = "noise", status: str = "refused", **changes: Any) -> Row:
+    """A row of a method that has none."""
+    row = make_row(method, artifact, 0, None, **changes)
+    return {**row, "status": status, "message": "why", "memorised_count_after": None, "memorised_after": None, "seconds": None}
+
+
+def paper_like_rows(seeds: tuple[int, ...] = (0, 1, 3)) -> list[Row]:
+    """Several methods with several options on noise and backdoor models, over seeds."""
+    outcomes: dict[str, list[tuple[Row, int, float, float]]] = {
+        "finetune-extra": [({}, 0, 0.969, 25.0)],
+        "finetune-clean": [({}, 0, 0.88, 2.7)],
+        "act": [({"ratio": 0.01}, 20, 0.96, 0.3), ({"ratio": 0.05}, 0, 0.87, 0.3)],
+        "zero": [({"ratio": 0.01}, 39, 0.969, 33.0)],
+        "balanced-subnet": [({"ratio": 0.1}, 1, 0.961, 6.0), ({"ratio": 0.3}, 0, 0.9685, 55.0)],
+    }
+    return [
+        make_row(method, artifact, after + (seed if after else 0), accuracy, seed=seed, options=options, config=options, seconds=seconds)
+        for method, found in outcomes.items()
+        for options, after, accuracy, seconds in found
+        for artifact in ("noise", "backdoor")
+        for seed in seeds
+    ] + [without_result("hard-concrete", artifact, seed=seed) for artifact in ("noise", "backdoor") for seed in seeds]
+
+
+def write_results(folder: Path, rows: list[Row]) -> Path:
+    """A folder of result files, one a run."""
+    (folder / "results").mkdir(parents=True)
+    for row in rows:
+        path = folder / "results" / f"{row['id']}.json"
+        known = json.loads(path.read_text()) if path.exists() else []
+        path.write_text(json.dumps([*known, row]))
+    return folder
+
+
+def write_run(folder: Path, rows: list[Row], recipe: Row, curve: list[Row]) -> Path:
+    """A run's folder."""
+    (folder / "training").mkdir(parents=True)
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    if rows:
+        (folder / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "training" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in curve))
+    return folder

@@ -1,0 +1,240 @@
+"""Rows of several folders as one: runs, sweeps, folders of them, and the groups that tables are made of."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report_rows import Row, make_row, paper_like_rows, without_result, write_results, write_run
+
+from tinymem.errors import UserError
+from tinymem.report.groups import groups_of
+from tinymem.report.results import load_results, results_of
+from tinymem.report.table import source_id
+
+RECIPE: Row = {
+    "name": "math-noise",
+    "seed": 1,
+    "protocol": "paper",
+    "data": {"kind": "math", "family": "additive", "size": 3000},
+    "artifacts": [{"kind": "noise", "rows": 1000}],
+    "model": {"n_layer": 2},
+    "training": {"epochs": 20, "batch_size": 128, "regularizers": []},
+    "evaluation": {"prompt": 50, "match": 50},
+}
+FACTS = ("data", "data_size", "n_layer", "epoch", "regularizer", "family")
+CURVE = [
+    {"epoch": 0, "accuracy": 0.1, "accuracy_ceiling": 0.97, "perplexity": 9.0, "seconds": 0.0, "memorised": {}},
+    {
+        "epoch": 20,
+        "accuracy": 0.9,
+        "accuracy_ceiling": 0.97,
+        "perplexity": 1.2,
+        "seconds": 60.0,
+        "memorised": {"noise": {"share": 0.5, "count": 5, "rows": 10}},
+    },
+]
+
+
+def bare_row(method: str, **changes: Any) -> Row:
+    """A row of a run of before the facts were columns."""
+    return {key: value for key, value in make_row(method, seed=1, **changes).items() if key not in FACTS}
+
+
+def test_a_run_tells_the_facts_that_its_rows_do_not(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "math-noise-12345678", [bare_row("act")], RECIPE, CURVE)
+    results = load_results([run])
+    [row] = results.rows
+    assert [row[key] for key in FACTS[:5]] == ["additive", 3000, 2, 20, None]
+    assert row["seed"] == 1 and row["training_seconds"] == 60.0
+    [trained] = results.trained
+    assert trained["method"] == "none" and trained["memorised_after"] == trained["memorised_before"] == 0.4
+    assert trained["performance_after"] == 0.97 and source_id(trained) == source_id(row)
+    stated = write_run(tmp_path / "other", [make_row("act")], RECIPE, [])
+    assert load_results([stated]).rows[0]["data"] == "multiplicative"
+
+
+def test_regularisers_of_a_recipe_are_named(tmp_path: Path) -> None:
+    training = {**RECIPE["training"], "regularizers": [{"kind": "spectral-norm", "strength": 0.1}]}
+    plain = write_run(tmp_path / "a-1", [bare_row("act")], RECIPE, CURVE)
+    other = write_run(tmp_path / "b-1", [bare_row("act", model_id="x", id="y")], {**RECIPE, "training": training}, CURVE)
+    rows = load_results([plain, other]).rows
+    assert [row["regularizer"] for row in rows] == [None, "spectral-norm(strength=0.1)"]
+    assert rows[0]["family"] == rows[1]["family"]
+
+
+def test_families_differ_by_data_but_not_by_seed_epochs_or_trigger(tmp_path: Path) -> None:
+    backdoor = {"kind": "backdoor", "trigger": "100"}
+    base = {**RECIPE, "artifacts": [backdoor]}
+    seed = {**base, "seed": 3, "artifacts": [{**backdoor, "trigger": "103"}], "training": {**RECIPE["training"], "epochs": 99}, "name": "n"}
+    wider = {**base, "model": {"n_layer": 2, "n_embd": 64}}
+    found = [
+        load_results([write_run(tmp_path / f"r-{i}", [bare_row("act", id=str(i))], recipe, [])]).rows[0]["family"]
+        for i, recipe in enumerate((base, seed, wider))
+    ]
+    assert found[0] == found[1] != found[2]
+
+
+def test_a_run_without_methods_has_its_trained_model(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "math-noise-12345678", [], RECIPE, CURVE)
+    results = load_results([run])
+    assert results.rows == []
+    [trained] = results.trained
+    assert (trained["memorised_count_after"], trained["rows_scored"], trained["performance_after"]) == (5, 10, 0.9)
+    assert results.by_source[source_id(trained)] is trained
+
+
+def test_folders_of_every_kind_and_each_row_once(tmp_path: Path) -> None:
+    rows = paper_like_rows((0, 1))
+    first, second = rows[:10], rows[8:]
+    write_results(tmp_path / "all" / "first", first)
+    write_results(tmp_path / "all" / "second", second)
+    (tmp_path / "all" / "notes").mkdir()
+    for folders in ([tmp_path / "all"], [tmp_path / "all" / "first", tmp_path / "all" / "second"], [tmp_path / "all"] * 2):
+        results = load_results(folders)
+        assert sorted(map(source_id, results.rows)) == sorted(map(source_id, rows))
+    assert len(results.trained) == 4  # two seeds, two artifacts
+
+
+def test_files_of_a_run_at_work_are_newer_than_its_collection(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "r-1", [make_row("act", status="failed")], RECIPE, [])
+    write_results(run, [make_row("act", after=3)])
+    [row] = load_results([run]).rows
+    assert row["status"] == "ok"
+
+
+def test_places_without_results_are_named(tmp_path: Path) -> None:
+    (tmp_path / "empty" / "inside").mkdir(parents=True)
+    with pytest.raises(UserError, match="found no results there"):
+        load_results([tmp_path / "empty"])
+    with pytest.raises(UserError, match="found none"):
+        load_results([tmp_path / "nowhere"])
+
+
+@pytest.mark.parametrize("text", ["{", "{}", "[1]", '[{"method": "act"}]', "\x00"])
+def test_a_broken_file_is_named_on_one_line(tmp_path: Path, text: str) -> None:
+    folder = write_results(tmp_path / "r", [make_row("act")])
+    (folder / "results" / "bad.json").write_text(text)
+    with pytest.raises(UserError, match=r"bad\.json") as caught:
+        load_results([folder])
+    assert "\n" not in str(caught.value)
+
+
+# ---- groups -------------------------------------------------------------------------------------------------------------------------
+
+
+def test_seeds_are_averaged_and_other_models_are_not() -> None:
+    rows = [make_row("act", after=10 * seed, seed=seed, performance=0.9 + seed / 100) for seed in (0, 1, 3)]
+    rows += [make_row("act", after=40, seed=0, n_layer=8, id="deep"), make_row("act", after=39, seed=0, protocol="reference")]
+    groups = groups_of(results_of(rows))
+    assert [group.facts for group in groups] == [("multiplicative", 3000, layers, protocol) for layers, protocol in CASES]
+    [setting] = groups[0].settings["noise"]
+    mean = setting.memorised("after")
+    assert mean is not None
+    assert (mean.mean, mean.n) == (pytest.approx(40 / 3), 3)
+    assert mean.spread == pytest.approx((((0 - 40 / 3) ** 2 + (10 - 40 / 3) ** 2 + (30 - 40 / 3) ** 2) / 2) ** 0.5)
+    assert setting.counts("after") == (40, 300)
+    performance = setting.performance("after")
+    assert performance is not None and performance.mean == pytest.approx(100 * (0.9 + 0.91 + 0.93) / 3)
+
+
+CASES = ((4, "paper"), (8, "paper"), (4, "reference"))
+
+
+def test_the_last_epoch_of_each_artifact_counts() -> None:
+    rows = [make_row("act", after=epoch // 100, epoch=epoch) for epoch in (500, 1500)] + [make_row("act", "backdoor", 7)]
+    [group] = groups_of(results_of(rows))
+    assert group.epochs == {"noise": 1500, "backdoor": 500}
+    assert [s.rows[0]["epoch"] for s in group.settings["noise"]] == [1500]
+    every = groups_of(results_of(rows), every_epoch=True)
+    assert [(g.epochs["noise"], sorted(g.settings)) for g in every] == [
+        (500, ["backdoor", "noise"]),
+        (1500, ["noise"]),
+    ]
+
+
+def test_two_kinds_of_models_with_one_artifact_are_two_tables() -> None:
+    noise = [
+        make_row("act", after=1, family="one", run="small-1"),
+        make_row("act", after=9, family="two", run="large-1", id="z", model_id="z"),
+    ]
+    groups = groups_of(results_of(noise))
+    assert [group.label for group in groups] == ["small one", "large two"]
+    apart = [make_row("act", family="one"), make_row("act", "backdoor", family="two")]
+    [group] = groups_of(results_of(apart))
+    assert group.artifacts == ["noise", "backdoor"] and group.label == ""
+
+
+def test_rows_of_a_sweep_join_the_runs_of_their_models() -> None:
+    swept = [make_row("slim", seed=seed, family=None, model_name="multiplicative-3000-noise-4L") for seed in (0, 1)]
+    [group] = groups_of(results_of([make_row("act", seed=0), *swept[:1]]))
+    assert group.methods() == ["slim", "act"]
+    names = {"model_name": "multiplicative-3000-noise-4L"}
+    [group] = groups_of(results_of([make_row("act", seed=0, **names), *swept]))
+    assert len(group.baseline["noise"].rows) == 2
+
+
+def test_options_and_devices_are_settings_of_their_own() -> None:
+    rows = [make_row("act", after=after, options={"ratio": r}, config={"ratio": r, "of": "eligible"}) for after, r in ((5, 0.1), (1, 0.2))]
+    rows.append(make_row("act", after=5, options={"ratio": 0.1}, config={"ratio": 0.1, "of": "eligible"}, device_type="cuda", id="gpu"))
+    [group] = groups_of(results_of(rows))
+    assert [s.options for s in group.settings["noise"]] == ["ratio=0.1, on cpu", "ratio=0.2, on cpu", "ratio=0.1, on cuda"]
+    best = group.best("noise", "act")
+    assert best is not None and best.options == "ratio=0.2, on cpu"
+
+
+def test_refused_and_failed_rows_are_never_best() -> None:
+    rows = [without_result("act", status=status, id=status) for status in ("refused", "failed", "timeout")]
+    [group] = groups_of(results_of(rows))
+    assert group.best("noise", "act") is None and len(group.failed["noise"]) == 3 and group.methods() == ["act"]
+    [group] = groups_of(results_of([*rows, make_row("act", after=40)]))
+    best = group.best("noise", "act")
+    assert best is not None and best.rows[0]["status"] == "ok"
+
+
+def test_the_limit_is_the_time_of_fine_tuning_on_extra_data() -> None:
+    [group] = groups_of(results_of(paper_like_rows()))
+    assert group.seconds_limit("noise") == 25.0
+    best = group.best("noise", "balanced-subnet")
+    assert best is not None and best.options == "ratio=0.1"
+    without = [row for row in paper_like_rows() if row["method"] != "finetune-extra"]
+    [group] = groups_of(results_of(without))
+    best = group.best("noise", "balanced-subnet")
+    assert group.seconds_limit("noise") is None and best is not None and best.options == "ratio=0.3"
+
+
+def test_the_most_repeated_class_stands_for_noise_in_text() -> None:
+    classes = {
+        copies: {"share": share, "count": round(share * 250), "rows": 250} for copies, share in (("1", 0.0), ("10", 0.1), ("1000", 0.4))
+    }
+    text = {"data": "wiki", "data_size": None, "performance_metric": "perplexity", "performance_before": 56.0}
+    row = make_row("act", performance=57.0, memorised_by_copies_before=classes, memorised_by_copies_after=classes, **text)
+    [group] = groups_of(results_of([row]))
+    [setting] = group.settings["noise"]
+    mean = setting.memorised("after")
+    assert mean is not None and mean.mean == 40.0 and setting.counts("after") == (100, 250)
+    candidate = setting.candidate()
+    assert candidate is not None and (candidate.metric, candidate.performance_after) == ("perplexity", 57.0)
+
+
+def test_regularised_models_by_equation_3() -> None:
+    def trained(options: str, memorised: int, accuracy: float, seconds: float) -> list[Row]:
+        values = {"memorised_count_before": memorised, "performance_before": accuracy, "training_seconds": seconds}
+        return [
+            make_row("act", seed=seed, regularizer=f"spectral-norm{options}", model_id=f"{options}{seed}", id=f"{options}{seed}", **values)
+            for seed in (0, 1)
+        ]
+
+    base = [make_row("act", seed=seed, training_seconds=100.0) for seed in (0, 1)]
+    [group] = groups_of(results_of([*base, *trained("(strength=0.1)", 1, 0.95, 150.0), *trained("", 30, 0.97, 120.0)]))
+    best = group.best_training("noise", "spectral-norm")
+    assert best is not None and best.options == "spectral-norm(strength=0.1)" and best.method == "spectral-norm"
+    assert len(group.baseline["noise"].rows) == 2 and len(group.settings["noise"]) == 1
+
+
+def test_rows_are_read_as_json_numbers(tmp_path: Path) -> None:
+    folder = write_results(tmp_path / "r", [make_row("act", after=3)])
+    [row] = load_results([folder]).rows
+    assert row == json.loads(json.dumps(make_row("act", after=3)))

@@ -1,0 +1,154 @@
+"""Our rows beside the paper's tables: only models whose facts agree, with the difference and what is known of the published number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from tinymem.report.cells import DASH
+from tinymem.report.groups import Group, groups_of, in_order
+from tinymem.report.means import digits_for
+from tinymem.report.published import Published, PublishedRow, footnotes, published
+from tinymem.report.results import Results
+from tinymem.report.setting import Setting
+from tinymem.report.table import Cell, Column, Table, anchor
+from tinymem.report.tables_memorisation import LABELS, NOTHING, memorised_cell, performance_cell, seconds_of
+
+CLOSE = 0.1  # epochs that differ by no more than this share of the published one are taken as equal
+WORDS = {"data": "data", "data_size": "sequences a task", "n_layer": "layers", "artifact": "artifact", "model_name": "model"}
+
+
+def compare_with_published(results: Results) -> tuple[list[Table], list[str]]:
+    """A table per model and artifact that the paper has too, and a line about each that it has not."""
+    tables, unmatched = [], []
+    for group in groups_of(results):
+        for artifact in group.artifacts:
+            found = matching(group, artifact)
+            tables += [_table(group, artifact, other) for other in found]
+            unmatched += [] if found else [_why_not(group, artifact)]
+    return tables, unmatched
+
+
+def matching(group: Group, artifact: str) -> list[Published]:
+    """Published models of equal facts: the table's, and if that is of another epoch, the nearest point of a training curve."""
+    found = [p for p in published() if not _differences(group, artifact, p)]
+    tables = [p for p in found if p.origin.startswith("Table")]
+    ours = group.epochs.get(artifact) or 0
+    if any(_close(ours, table) for table in tables):
+        return tables
+    return tables + sorted((p for p in found if p not in tables), key=lambda p: abs((p.epoch or 0) - ours))[:1]
+
+
+def _differences(group: Group, artifact: str, other: Published) -> list[str]:
+    """What the models do not share, in words."""
+    ours = _facts(group, artifact)
+    return [
+        f"{WORDS[name]} {_plain(theirs)} (ours: {_plain(ours.get(name))})"
+        for name, theirs in other.facts
+        if not _agree(name, ours.get(name), theirs)
+    ]
+
+
+def _facts(group: Group, artifact: str) -> dict[str, Any]:
+    rows = group.baseline[artifact].rows
+    facts = dict(zip(("data", "data_size", "n_layer"), group.facts[:3], strict=True))
+    return {**facts, "artifact": artifact, "model_name": rows[0].get("model_name") if rows else None}
+
+
+def _agree(name: str, ours: Any, theirs: Any) -> bool:
+    if name == "model_name":  # pythia-2.8b-deduped-step143000 is a pythia-2.8b
+        return str(ours).lower().startswith(str(theirs))
+    return bool(ours == theirs)
+
+
+def _plain(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value or "none")
+
+
+def _why_not(group: Group, artifact: str) -> str:
+    """The published model that comes nearest, and how it differs."""
+    same = [p for p in published() if p.fact("artifact") == artifact]
+    if not same:
+        return f"{group.name}, {artifact}: not compared; the paper has no such artifact"
+    nearest = min((_differences(group, artifact, p) for p in same), key=len)
+    return f"{group.name}, {artifact}: not compared; the nearest published model has {', '.join(nearest)}"
+
+
+# ---- the table ----------------------------------------------------------------------------------------------------------------------
+
+
+def _table(group: Group, artifact: str, other: Published) -> Table:
+    head = "perplexity" if other.metric == "perplexity" else "accuracy %"
+    columns = [Column("method", numeric=False)]
+    columns += [Column(title, part) for part in ("% memorised", head) for title in ("ours", "paper", "difference")]
+    columns += [Column(title, "seconds") for title in ("ours", "paper", "times")]
+    marks = {name: i for i, name in enumerate(_notes_in_order(other), 1)}
+    lines = [(method, _ours(group, artifact, method), other.rows[method]) for method in in_order(other.rows)]
+    rows = tuple(_line(group, artifact, method, ours, theirs, marks) for method, ours, theirs in lines)
+    title = f"{group.name[:1].upper()}{group.name[1:]}, {artifact}: ours and {other.origin}"
+    texts = tuple(footnotes()[name] for name in marks)
+    key = anchor(f"compare-{group.key}-{artifact}-{other.origin.partition(',')[0]}")
+    return Table("compare", key, title, tuple(columns), rows, tuple(_notes(group, artifact, other)), texts)
+
+
+def _ours(group: Group, artifact: str, method: str) -> Setting | None:
+    if method == "none":
+        return group.baseline.get(artifact)
+    return group.best_training(artifact, method) or group.best(artifact, method)
+
+
+def _line(group: Group, artifact: str, method: str, ours: Setting | None, theirs: PublishedRow, marks: dict[str, int]) -> tuple[Cell, ...]:
+    name = Cell(LABELS.get(method, method), marks=tuple(sorted(marks[note] for note in theirs.notes)))
+    ours = ours if ours and ours.rows else None
+    memorised = memorised_cell(ours, "after") if ours else NOTHING
+    performance = performance_cell(ours, "after") if ours else NOTHING
+    seconds = seconds_of(group, artifact, ours)
+    pairs = [*_pair(memorised, theirs.memorised), *_pair(performance, theirs.performance)]
+    return (name, *pairs, seconds, _published(theirs.seconds, digits_for(theirs.seconds or 0)), _times(seconds, theirs.seconds))
+
+
+def _pair(ours: Cell, theirs: float | None) -> tuple[Cell, Cell, Cell]:
+    if theirs is None or not isinstance(ours.value, float):
+        return ours, _published(theirs, 2), NOTHING
+    difference = ours.value - theirs
+    return ours, _published(theirs, 2), Cell(f"{difference:+.2f}", value=difference, n=ours.n, sources=ours.sources)
+
+
+def _published(value: float | None, digits: int) -> Cell:
+    if value is None:
+        return NOTHING
+    return Cell("∞" if value == float("inf") else f"{value:,.{digits}f}", value=value)
+
+
+def _times(ours: Cell, theirs: float | None) -> Cell:
+    """Our seconds as a multiple of theirs."""
+    if not theirs or not isinstance(ours.value, float):
+        return NOTHING
+    ratio = ours.value / theirs
+    return Cell(f"{ratio:.2g}" if abs(ratio) < 100 else f"{ratio:,.0f}", value=ratio, sources=ours.sources)
+
+
+def _notes_in_order(other: Published) -> Iterable[str]:
+    return dict.fromkeys(note for method in in_order(other.rows) for note in other.rows[method].notes)
+
+
+def _notes(group: Group, artifact: str, other: Published) -> Iterator[str]:
+    ours = group.epochs.get(artifact)
+    if ours is not None and other.epoch is not None and not _close(ours, other):
+        yield f"Ours after epoch {ours:,}, theirs after {other.epoch:,}: not like with like."
+    for name in other.notes:
+        yield f"All published rows: {footnotes()[name]}"
+    if group.protocol == "paper" and other.fact("model_name") is None:
+        yield (
+            "Ours under protocol `paper`: the definitions done right, and half of the memorised noise rows kept from each method. "
+            "Protocol `reference` measures what the published code measured."
+        )
+    seeds = sorted({row.get("seed") for row in group.baseline[artifact].rows}, key=str)
+    devices = dict.fromkeys(str(s.rows[0].get("device")) for s in group.settings.get(artifact, []) if s.rows)
+    yield f"Ours: best runs by A.3.5; seeds {', '.join(map(str, seeds))}; seconds on {', '.join(devices) or DASH}. Theirs: seeds 0, 1, 3."
+    if extra := sorted(set(group.methods()) - set(other.rows)):
+        yield f"Not in this table of the paper: {', '.join(extra)}."
+
+
+def _close(epoch: int, other: Published) -> bool:
+    return other.epoch is not None and abs(epoch - other.epoch) <= CLOSE * other.epoch

@@ -1,0 +1,97 @@
+"""The paper's tables as typed data, each number with its table and what is known to be wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any, Literal
+
+import yaml
+
+
+@dataclass(frozen=True)
+class PublishedRow:
+    """One line of a table.
+
+    Attributes:
+        memorised: percent.
+        performance: accuracy in percent, or perplexity; None where only memorisation is known.
+        seconds: of the method, or what a regulariser adds to training.
+        notes: names of footnotes.
+    """
+
+    memorised: float
+    performance: float | None
+    seconds: float | None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Published:
+    """Numbers published of one kind of model.
+
+    Attributes:
+        origin: `Table 1`, or `training curve, mean of 2 seeds`.
+        facts: data, data_size, n_layer, artifact (or model_name, artifact): what our rows must agree in.
+        epoch: of the models; None where the paper does not train them.
+        metric: what the performance is.
+        rows: by our name of the method; `none` is the trained model.
+        notes: names of footnotes that concern all rows.
+    """
+
+    origin: str
+    facts: tuple[tuple[str, Any], ...]
+    epoch: int | None
+    metric: Literal["accuracy", "perplexity"]
+    rows: dict[str, PublishedRow]
+    notes: tuple[str, ...] = ()
+
+    def fact(self, name: str) -> Any:
+        """One of the facts, None if it does not say."""
+        return dict(self.facts).get(name)
+
+
+FACTS = ("data", "data_size", "n_layer", "model_name", "artifact")
+TRAINED_OR_TUNED = ("none", "spectral-norm", "loss-truncation", "example-tied-dropout", "finetune-both", "finetune-clean", "finetune-extra")
+
+
+@cache
+def published() -> tuple[Published, ...]:
+    """All published models: the tables first, then single points of training curves."""
+    values = _values()
+    return (*(_of_table(model) for model in values["models"]), *(p for curve in values["curves"] for p in _of_curve(curve)))
+
+
+@cache
+def footnotes() -> dict[str, str]:
+    """Footnotes by name."""
+    return dict(_values()["footnotes"])
+
+
+@cache
+def _values() -> dict[str, Any]:
+    text = resources.files("tinymem.report").joinpath("published.yaml").read_text(encoding="utf-8")
+    values: dict[str, Any] = yaml.safe_load(text)
+    return values
+
+
+def _of_table(model: dict[str, Any]) -> Published:
+    unlearning = model.get("unlearning", [])
+    rows = {}
+    for method, (memorised, performance, seconds, *notes) in model["rows"].items():
+        more = () if method in TRAINED_OR_TUNED else unlearning
+        rows[method] = PublishedRow(memorised, performance, seconds, (*more, *notes))
+    return Published(f"Table {model['table']}", _facts(model), model.get("epoch"), model["metric"], rows, tuple(model["notes"]))
+
+
+def _of_curve(curve: dict[str, Any]) -> Iterator[Published]:
+    for epoch, memorised, performance, seeds in curve["points"]:
+        origin = f"training curve, {'mean of ' if seeds > 1 else ''}{seeds} seed{'s' if seeds > 1 else ''}"
+        rows = {"none": PublishedRow(memorised, performance, None)}
+        yield Published(origin, _facts(curve), epoch, curve["metric"], rows, tuple(curve["notes"]))
+
+
+def _facts(model: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
+    return tuple((name, model[name]) for name in FACTS if name in model)

@@ -1,0 +1,42 @@
+"""A folder with the tables of a report in every format, and with the rows that their numbers come from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tinymem.files import write_json, write_text
+from tinymem.report.render import render, to_wide_csv
+from tinymem.report.results import Results
+from tinymem.report.table import Table
+
+FILES = {"markdown": "tables.md", "latex": "tables.tex", "json": "tables.json", "csv": "sources.csv"}
+
+
+def write_all(results: Results, tables: Sequence[Table], folder: Path) -> list[Path]:
+    """Write every format; each file is whole or as it was before.
+
+        report.html             the page
+        tables.md, tables.tex   all tables
+        tables.json             all tables, unrounded, each number with the rows behind it
+        <table>.csv             one table, unrounded
+        sources.csv             a line per number: value, spread, seeds, and the rows behind it
+        rows.json               those rows, by the names that the others use
+
+    Returns:
+        The files, the page first.
+    """
+    from tinymem.report.page import write_page
+
+    known = results.by_source
+    used = dict.fromkeys(source for table in tables for source in table.sources)
+    write_page(results, list(tables), folder / "report.html")
+    written = [folder / "report.html"]
+    for format, name in FILES.items():
+        write_text(folder / name, render(tables, format))
+        written.append(folder / name)
+    for table in tables:
+        write_text(folder / f"{table.key}.csv", to_wide_csv(table))
+        written.append(folder / f"{table.key}.csv")
+    write_json(folder / "rows.json", {source: known[source] for source in used})
+    return [*written, folder / "rows.json"]
