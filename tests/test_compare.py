@@ -139,7 +139,9 @@ def test_infinite_perplexity_has_no_difference() -> None:
     ("changes", "said"),
     [
         ({"n_layer": 3}, "layers 4 (ours: 3)"),
-        ({"data": "additive", "n_layer": 2}, "(ours: additive)"),
+        ({"data": "additive", "n_layer": 2}, "data multiplicative (ours: additive)"),
+        ({"data": "additive", "data_size": 1000, "n_layer": 4}, "nearest published model has sequences a task 20,000 (ours: 1,000)"),
+        ({"data": "wiki", "data_size": None, "n_layer": 3}, "nearest published model has layers 4 (ours: 3)"),
         ({"data_size": 300}, "sequences a task 3,000 (ours: 300)"),
         ({"artifact": "canary"}, "the paper has no such artifact"),
     ],

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import doctest
 import io
 import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import yaml
@@ -19,6 +21,9 @@ from test_report_results import CURVE, RECIPE, bare_row
 
 from tinymem.errors import UserError
 from tinymem.pipeline import Run
+from tinymem.report import means, selection, tables_cost
+from tinymem.report import render as render_module
+from tinymem.report import table as table_module
 from tinymem.report.energy import PERLMUTTER, POLARIS, load_machine, machine_of
 from tinymem.report.paper_tables import NAMES, tables_of
 from tinymem.report.render import latex_text, render, to_wide_csv
@@ -91,6 +96,14 @@ def test_table_2_has_perplexities() -> None:
     assert own.title == "Table 3. Own rows"
 
 
+def test_own_rows_have_a_limit_of_perplexity() -> None:
+    own: Row = {"data": None, "data_size": None, "n_layer": None, "performance_metric": "perplexity", "performance_before": 22.0}
+    rows = [make_row(method, "rows", performance=after, **own) for method, after in (("act", 500.0), ("slim", 499.0))]
+    found = table(rows, "3")
+    assert texts(line(found, "act"))[0] == "–" and texts(line(found, "slim"))[1] == "499.00"
+    assert "act on rows: no result (perplexity of 500 and more)." in found.notes
+
+
 def test_regularisers_cost_what_they_add_to_training() -> None:
     base = [make_row("act", seed=seed, training_seconds=100.0 + seed) for seed in (0, 1)]
     other = {"regularizer": "spectral-norm(strength=0.1)", "memorised_count_before": 1, "performance_before": 0.95, "id": "reg"}
@@ -121,6 +134,7 @@ def test_the_front_by_hand() -> None:
     found = table(rows, "pareto")
     assert [row[2].text for row in found.rows] == ["ratio=0.2", "ratio=0.3", "ratio=0.1", "ratio=0.5"]
     assert [row[5].value for row in found.rows] == pytest.approx([2.0, 2.0, 1.0, 0.5])
+    assert [row[5].text for row in found.rows] == ["+2.00", "+2.00", "+1.00", "+0.50"]
 
 
 def test_table_5_is_that_of_the_methods() -> None:
@@ -202,6 +216,12 @@ def test_amounts_keep_three_digits() -> None:
     assert [amount(v) for v in (0.0, 6251.4, 33.51, 2.0, 0.204, 0.000921, 0.00001)] == [
         "0", "6,251", "33.5", "2.00", "0.204", "0.000921", "1.00e-05",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("module", [means, render_module, selection, table_module, tables_cost], ids=lambda module: module.__name__)
+def test_examples_in_docstrings(module: ModuleType) -> None:
+    done = doctest.testmod(module)
+    assert done.failed == 0 < done.attempted
 
 
 # ---- formats ------------------------------------------------------------------------------------------------------------------------
@@ -303,6 +323,22 @@ def test_several_runs_give_the_papers_tables(tmp_path: Path) -> None:
     assert tinymem("report", tmp_path, "--tables", "1", "--format", "latex").out.startswith("% needs")
     assert tinymem("report", one, two, "--tables", "1", "--format", "csv", "--out", tmp_path / "t.csv").out == ""
     assert (tmp_path / "t.csv").read_text().startswith("table,line,")
+
+
+def test_a_page_of_many_runs_never_replaces_the_page_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = write_run(tmp_path / "runs" / "a-1", [bare_row("act")], RECIPE, CURVE)
+    other = write_run(tmp_path / "runs" / "b-1", [bare_row("act", id="b", model_id="b")], {**RECIPE, "seed": 3}, CURVE)
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    for words, page in (
+        ([run, other], Path("report.html")),
+        ([run, "--tables", "1"], Path("report.html")),
+        ([tmp_path / "runs"], tmp_path / "runs" / "report.html"),
+        ([run, other, "--out", "mine.html"], Path("mine.html")),
+    ):
+        done = tinymem("report", *words, "--format", "html")
+        assert done.out.strip() == str(page) and page.is_file(), done.err
+    assert not (run / "report.html").exists()
 
 
 def test_one_run_prints_its_rows_or_its_tables(tiny_run: Run, tmp_path: Path) -> None:

@@ -50,7 +50,8 @@ def report(
     elif output == "html":
         from tinymem.report.page import write_page
 
-        target = out or (folders[0] / "report.html")
+        inside = len(folders) == 1 and not (folders[0] / "recipe.yaml").is_file()  # a run has a page of its own
+        target = out or (folders[0] / "report.html" if inside else Path("report.html"))
         write_page(results, found, target)
         print(target)
     else:

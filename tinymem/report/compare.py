@@ -7,7 +7,7 @@ from typing import Any
 
 from tinymem.report.cells import DASH
 from tinymem.report.groups import Group, groups_of, in_order
-from tinymem.report.means import digits_for
+from tinymem.report.means import digits_for, signed
 from tinymem.report.published import Published, PublishedRow, footnotes, published
 from tinymem.report.results import Results
 from tinymem.report.setting import Setting
@@ -70,7 +70,8 @@ def _why_not(group: Group, artifact: str) -> str:
     same = [p for p in published() if p.fact("artifact") == artifact]
     if not same:
         return f"{group.name}, {artifact}: not compared; the paper has no such artifact"
-    nearest = min((_differences(group, artifact, p) for p in same), key=len)
+    text = group.facts[0] == "wiki"
+    nearest = min((_differences(group, artifact, p) for p in sorted(same, key=lambda p: text != (p.fact("data") == "wiki"))), key=len)
     return f"{group.name}, {artifact}: not compared; the nearest published model has {', '.join(nearest)}"
 
 
@@ -111,7 +112,7 @@ def _pair(ours: Cell, theirs: float | None) -> tuple[Cell, Cell, Cell]:
     if theirs is None or not isinstance(ours.value, float):
         return ours, _published(theirs, 2), NOTHING
     difference = ours.value - theirs
-    return ours, _published(theirs, 2), Cell(f"{difference:+.2f}", value=difference, n=ours.n, sources=ours.sources)
+    return ours, _published(theirs, 2), Cell(signed(difference, 2), value=difference, n=ours.n, sources=ours.sources)
 
 
 def _published(value: float | None, digits: int) -> Cell:

@@ -12,7 +12,7 @@ from tinymem.files import canonical_json
 from tinymem.report.cells import is_ok, settings
 from tinymem.report.results import Results
 from tinymem.report.rows import Row
-from tinymem.report.selection import Protocol, select, select_training
+from tinymem.report.selection import PERPLEXITY_LIMIT, Protocol, select, select_training
 from tinymem.report.setting import Setting
 
 FACTS = ("data", "data_size", "n_layer", "protocol")
@@ -86,10 +86,16 @@ class Group:
         seconds = None if place is None else found[place].seconds
         return seconds.mean if seconds else None
 
+    @property
+    def perplexity_limit(self) -> float | None:
+        """The paper's for models made elsewhere."""
+        return PERPLEXITY_LIMIT if self.facts[0] is None else None
+
     def best(self, artifact: str, method: str) -> Setting | None:
         """The configuration that the paper's criteria choose; None without a result."""
         found = self.of_method(artifact, method)
-        place = select([s.candidate() for s in found], self.protocol, seconds_limit=self.seconds_limit(artifact))
+        limits = {"seconds_limit": self.seconds_limit(artifact), "perplexity_limit": self.perplexity_limit}
+        place = select([s.candidate() for s in found], self.protocol, **limits)
         return None if place is None else found[place]
 
     def best_training(self, artifact: str, regularizer: str) -> Setting | None:

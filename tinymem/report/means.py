@@ -46,6 +46,16 @@ def plus_minus(value: Mean | None, digits: int) -> str:
     return text if value.spread is None else f"{text} ± {value.spread:,.{digits}f}"
 
 
+def signed(value: float, digits: int) -> str:
+    """A change with its sign; what rounds to nothing has none.
+
+    >>> signed(2.34, 1), signed(-0.04, 1), signed(-0.05001, 1)
+    ('+2.3', '0.0', '-0.1')
+    """
+    rounded = round(value, digits)
+    return f"{rounded:+.{digits}f}" if rounded else f"{0.0:.{digits}f}"
+
+
 def digits_for(value: float) -> int:
     """Digits after the point that leave three or so in all.
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from tinymem.report.cells import DASH, fraction
 from tinymem.report.groups import Group, in_order
-from tinymem.report.means import Mean, digits_for, mean_of, plus_minus
+from tinymem.report.means import Mean, digits_for, mean_of, plus_minus, signed
 from tinymem.report.selection import Candidate, in_time, lost, pareto, percent_change, score
 from tinymem.report.setting import Setting
 from tinymem.report.table import Cell, Column, Table, anchor
@@ -124,10 +124,14 @@ def seeds_note(group: Group) -> Iterator[str]:
 
 def _without_result(group: Group) -> Iterator[tuple[str, str, str]]:
     for artifact in group.artifacts:
-        done = {setting.method for setting in group.settings[artifact]}
-        for method in in_order({row["method"] for row in group.failed[artifact]} - done):
-            row = next(row for row in group.failed[artifact] if row["method"] == method)
-            yield artifact, method, f"{row['status']}: {row.get('message') or 'no reason was recorded'}"
+        for method in group.methods():
+            failed = [row for row in group.failed[artifact] if row["method"] == method]
+            if group.best(artifact, method):
+                continue
+            if group.of_method(artifact, method):
+                yield artifact, method, f"perplexity of {group.perplexity_limit:g} and more" if group.perplexity_limit else "overflow"
+            elif failed:
+                yield artifact, method, f"{failed[0]['status']}: {failed[0].get('message') or 'no reason was recorded'}"
 
 
 # ---- best runs and fronts -----------------------------------------------------------------------------------------------------------
@@ -163,7 +167,7 @@ def _best_line(group: Group, artifact: str, method: str, front: list[Setting]) -
         percent_change(candidate.performance_before, candidate.performance_after),
         score(candidate, group.protocol),
     )
-    m, p, total = (Cell(f"{value:+.1f}", value=value, n=setting.seeds, sources=sources) for value in changes)
+    m, p, total = (Cell(signed(value, 1), value=value, n=setting.seeds, sources=sources) for value in changes)
     about = ["slow"] * (not in_time(candidate, limit)) + ["front"] * any(setting is other for other in front)
     named = [Cell(artifact), Cell(method), Cell(setting.options)]
     numbers = [memorised_cell(setting, "after"), m, performance_cell(setting, "after"), p, seconds_of(group, artifact, setting), total]
@@ -200,6 +204,6 @@ def table_of_fronts(group: Group) -> Table:
 def _front_line(artifact: str, setting: Setting) -> tuple[Cell, ...]:
     candidate = setting.candidate()
     assert candidate is not None
-    loss = Cell(f"{lost(candidate):.2f}", value=lost(candidate), n=setting.seeds, sources=setting.sources)
+    loss = Cell(signed(lost(candidate), 2), value=lost(candidate), n=setting.seeds, sources=setting.sources)
     numbers = [memorised_cell(setting, "after"), performance_cell(setting, "after"), loss, seconds_cell(setting.seconds, setting.sources)]
     return Cell(artifact), Cell(setting.method), Cell(setting.options), *numbers
