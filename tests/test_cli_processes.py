@@ -75,7 +75,7 @@ def test_ctrl_c(tmp_path: Path) -> None:
     message = Done(process.returncode, out, err).last_line_error(130)
     assert message == "interrupted; the same command goes on from here"
     assert not half_written(tmp_path) and not list(tmp_path.glob("*/checkpoint"))
-    (run,) = tmp_path.iterdir()
+    (run,) = (path for path in tmp_path.iterdir() if path.is_dir())
     epochs = sorted(int(path.name.split("-")[1]) for path in (run / "training" / "state").iterdir())
     assert 0 < epochs[-1] < 300
 

@@ -68,15 +68,15 @@ def _train_many(recipe_file: Path, overrides: list[str], recipes: list[Recipe], 
         if is_trained(runs, recipe):
             print(runs / recipe.run_id() / "checkpoint")
     if failures:
-        _print_failures(failures, runs)
+        _print_failures(failures, len(recipes), runs)
         raise typer.Exit(1)
 
 
-def _print_failures(failures: list[Failure], runs: Path) -> None:
+def _print_failures(failures: list[Failure], count: int, runs: Path) -> None:
     from tinymem.jobs import LOGS
 
     width = max(len(failure.name) for failure in failures)
     print(f"\n{'failed':<{width}}  code  last words", file=sys.stderr)
     for failure in failures:
         print(f"{failure.name:<{width}}  {failure.code:>4}  {failure.reason}", file=sys.stderr)
-    print(f"tinymem: {len(failures)} runs failed, see {runs / LOGS}; the same command tries them again", file=sys.stderr)
+    print(f"tinymem: {len(failures)} of {count} runs failed, see {runs / LOGS}; the same command tries them again", file=sys.stderr)

@@ -22,6 +22,8 @@ from tinymem.pipeline import is_trained
 from tinymem.recipe import Recipe
 from tinymem.signals import LIFELINE, StopFlag, stop_signals
 
+# -P: a file of the working directory must not stand in for a library. So the package's own place is named too (`_process`).
+COMMAND = (sys.executable, "-P", "-m", "tinymem", "train")
 POLL_SECONDS = 0.2
 LOGS = "logs"
 
@@ -61,8 +63,7 @@ def train_many(recipe_file: Path, overrides: list[str], recipes: list[Recipe], *
     """
     pending = [recipe for recipe in recipes if not is_trained(runs, recipe)]
     progress = JobProgress(runs, pending, found=len(recipes) - len(pending))
-    # -P: a file of the working directory must not stand in for a library; so the package's own place is named (`_process`).
-    command = [sys.executable, "-P", "-m", "tinymem", "train", str(recipe_file), *(w for o in overrides for w in ("--set", o))]
+    command = [*COMMAND, str(recipe_file), *(w for o in overrides for w in ("--set", o))]
     supervisor = _Supervisor([*command, "--runs", str(runs)], runs, slots(device, jobs), pending, progress)
     with stop_signals() as stop:
         supervisor.work(stop)

@@ -1,0 +1,126 @@
+"""Many runs: all slots are used, whatever fails leaves the others alone, and what is finished stays so."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import QUICKSTART, SMALLER, python, sets
+
+from tinymem import jobs
+from tinymem.errors import Stopped
+from tinymem.jobs import Slot, slots, train_many
+from tinymem.recipe import Recipe, load_matrix
+
+# Stands for `tinymem train`: notes its start and end, and fails, waits or finishes as its run's name says.
+STUB = """
+import json, os, sys, time
+from pathlib import Path
+words = sys.argv[1:]
+name, runs = words[words.index("--only") + 1], Path(words[words.index("--runs") + 1])
+def note(what): print(json.dumps([what, name, time.monotonic(), os.environ.get("CUDA_VISIBLE_DEVICES")]), file=open(runs / "notes", "a"))
+note("start")
+if "seed1" in name:
+    print("tinymem: the loss became nan", file=sys.stderr)
+    sys.exit(2)
+if "seed2" in name:
+    os.read(0, 1)  # until the supervisor lets go
+    note("stopped")
+    sys.exit(75)
+time.sleep(0.3)
+folder = runs / os.environ["FOLDER_" + name.replace("-", "_")] / "checkpoint"
+folder.mkdir(parents=True)
+(folder / "tinymem.json").write_text("{}")
+note("end")
+"""
+
+
+@pytest.fixture
+def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "stub.py").write_text(STUB)
+    (tmp_path / "r.yaml").write_text("name: stub\nmatrix: {seed: [0, 1, 2, 3, 4], model.n_layer: [1, 2]}\n")
+    monkeypatch.setattr(jobs, "COMMAND", (sys.executable, str(tmp_path / "stub.py")))
+    for recipe in load_matrix(tmp_path / "r.yaml"):
+        monkeypatch.setenv("FOLDER_" + recipe.name.replace("-", "_"), recipe.run_id())
+    (tmp_path / "runs").mkdir()
+    return tmp_path
+
+
+def some(folder: Path, *seeds: int) -> list[Recipe]:
+    return [recipe for recipe in load_matrix(folder / "r.yaml") if recipe.seed in seeds]
+
+
+def notes(folder: Path) -> list[list[Any]]:
+    return [json.loads(line) for line in (folder / "runs" / "notes").read_text().splitlines()]
+
+
+def test_others_go_on_where_some_fail(stub: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipes = some(stub, 0, 1, 3)
+    failures = train_many(stub / "r.yaml", [], recipes, runs=stub / "runs", device="cpu", jobs=2)
+    assert {(f.name, f.code, f.reason) for f in failures} == {(f"stub-seed1-layers{n}", 2, "the loss became nan") for n in (1, 2)}
+    assert all(f.log.read_text() == "tinymem: the loss became nan\n" for f in failures)
+    assert {name for what, name, *_ in notes(stub) if what == "end"} == {f"stub-seed{s}-layers{n}" for s in (0, 3) for n in (1, 2)}
+    running = 0
+    for what, name, *_ in sorted(notes(stub), key=lambda line: line[2]):
+        running += {"start": int("seed1" not in name), "end": -1}[what]
+        assert running <= 2
+    said = capsys.readouterr().err
+    assert "6 runs, 0 finished before, 6 to train" in said and "[6/6]" in said and "2 failed" in said and "left" in said
+    again = train_many(stub / "r.yaml", [], recipes, runs=stub / "runs", device="cpu", jobs=2)
+    assert len(again) == 2 and "6 runs, 4 finished before, 2 to train" in capsys.readouterr().err
+    starts = [name for what, name, *_ in notes(stub) if what == "start"]
+    assert len(starts) == 6 + 2 and len(set(starts)) == 6
+
+
+def test_long_runs_start_first(stub: Path) -> None:
+    train_many(stub / "r.yaml", [], some(stub, 0, 3), runs=stub / "runs", device="cpu", jobs=1)
+    starts = [name for what, name, *_ in notes(stub) if what == "start"]
+    assert [name[-1] for name in starts] == ["2", "2", "1", "1"]
+
+
+def test_told_to_stop(stub: Path) -> None:
+    def tell() -> None:
+        while not (stub / "runs" / "notes").exists() or len(notes(stub)) < 2:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=tell).start()
+    with pytest.raises(Stopped, match="stopped by SIGTERM"):
+        train_many(stub / "r.yaml", [], some(stub, 2, 4), runs=stub / "runs", device="cpu", jobs=4)
+    assert [what for what, *_ in notes(stub)].count("stopped") == 2
+
+
+def test_each_gpu_has_its_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert slots("cuda", 2) == slots("auto", 2) == [Slot("cuda", {"CUDA_VISIBLE_DEVICES": g}) for g in "0101"]
+    assert slots("cuda:1", 1) == [Slot("cuda", {"CUDA_VISIBLE_DEVICES": "1"})]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-7")
+    assert slots("cuda:1", 1) == [Slot("cuda", {"CUDA_VISIBLE_DEVICES": "GPU-7"})]
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(jobs, "available_cores", lambda: 12)
+    assert [slot.environment["OMP_NUM_THREADS"] for slot in slots("cpu", 4)] == ["3"] * 4
+
+
+def test_real_runs_share_their_corpus(tmp_path: Path) -> None:
+    rates = "\nmatrix:\n  rate: {good: {}, bad: {training.learning_rate: 1.0e+30}}\n"
+    (tmp_path / "r.yaml").write_text(QUICKSTART.read_text() + rates)
+    overrides = [o for o in [*SMALLER, "training.epochs=1"] if "learning_rate" not in o]
+    words = (tmp_path / "r.yaml", *sets(overrides), "--runs", tmp_path / "runs", "--device", "cpu")
+    done = python("-m", "tinymem", "train", *words, "--jobs", 2)
+    assert done.code == 1, done.err
+    assert "1 of 2 runs failed" in done.err and "quickstart-bad" in done.err and "lower training.learning_rate" in done.err
+    (checkpoint,) = [Path(line) for line in done.out.split()]
+    assert checkpoint.parent.name.rpartition("-")[0] == "quickstart-good" and (checkpoint / "model.safetensors").is_file()
+    corpora = list((tmp_path / "runs").glob("*/corpus/clean.parquet"))
+    assert len(corpora) == 2 and len({path.stat().st_ino for path in corpora}) == 1
