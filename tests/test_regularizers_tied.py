@@ -11,8 +11,8 @@ import torch
 from helpers import random_gpt
 
 from tinymem.models.adapters import captured_neurons, neuron_layers
-from tinymem.models.checkpoint import math_config
 from tinymem.models.gpt2 import GPT
+from tinymem.training.regularizers.base import Regularizers
 from tinymem.training.regularizers.example_tied_dropout import ExampleTiedDropout
 from tinymem.training.regularizers.mem_sinks import MemSinks
 from tinymem.training.regularizers.tied_neurons import TiedNeurons, mixed_sinks, published_sinks
@@ -139,11 +139,10 @@ def test_folding_leaves_a_plain_model(inference: str, salt: bool) -> None:
     model = random_gpt(n_inner=64).eval()
     part = tied(model, inference=inference, ids=(3,), salt_layers=salt)
     gated = model(IDS)
-    part.fold(model)
-    assert torch.allclose(model(IDS), gated, atol=1e-5)
-    plain = GPT(math_config(n_positions=24, n_layer=2, n_embd=16, n_head=2, n_inner=64)).eval()
-    plain.load_state_dict(copy.deepcopy(model.state_dict()))
-    assert torch.equal(plain(IDS), model(IDS))
+    before = copy.deepcopy(model.state_dict())
+    plain = Regularizers([("tied", part)]).folded(model)
+    assert type(plain) is GPT and torch.allclose(plain(IDS), gated, atol=1e-5)
+    assert torch.equal(model(IDS), gated) and all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
     assert not part.state_dict()
 
 

@@ -52,7 +52,7 @@ def _fsync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes | memoryview) -> None:
     """Write a file atomically: readers see the old file or the whole new one, also after a crash."""
     with _disk_errors_named(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@
       corpus/           Parquet files and a manifest
       training/         metrics.jsonl and resume points
       checkpoint/       the trained model; transformers loads it
+      checkpoints/      those of the recipe's training.keep_epochs before the last: epoch-000500, ...
       results/<id>.json one file a method run: the truth
       results.jsonl     the same rows in one file
       report.html       everything on one page
@@ -113,8 +114,11 @@ def train_only(recipe: Recipe, *, runs: Path | str = "runs", device: str = "auto
 
 
 def is_trained(runs: Path, recipe: Recipe) -> bool:
-    """Whether a recipe's run has its checkpoint already."""
-    return (Run(runs / recipe.run_id(), recipe).checkpoint / "tinymem.json").is_file()
+    """Whether a recipe's run has its checkpoints already."""
+    from tinymem.training.checkpoints import RunCheckpoints
+
+    checkpoints = RunCheckpoints(runs / recipe.run_id(), recipe)
+    return checkpoints.has(recipe.training.epochs) and not checkpoints.missing()
 
 
 def curve_of(runs: Path, recipe: Recipe) -> list[dict[str, Any]]:
@@ -136,24 +140,20 @@ def prepare(recipe: Recipe, runs: Path) -> Run:
 def train_stage(made: Run, *, device: str, progress: Progress) -> None:
     """Corpus and checkpoint, unless they are there."""
     _check_text(made)
-    if (made.checkpoint / "tinymem.json").is_file():
+    from tinymem.training.checkpoints import RunCheckpoints
+
+    checkpoints = RunCheckpoints(made.path, made.recipe)
+    if checkpoints.has(made.recipe.training.epochs):
+        if missing := checkpoints.missing():
+            raise UserError(f"{made.path} was trained without keeping epochs {missing}; train it anew, as with --set name=...")
         progress.say(f"found the trained model in {made.checkpoint}")
         return
-    from tinymem.data.tokenizers import corpus_tokenizer_files
     from tinymem.device import resolve_device
-    from tinymem.models.checkpoint import save_checkpoint
     from tinymem.training.loop import train
 
     corpus = _corpus_stage(made, progress)
-    trained = train(made.recipe, corpus, made.path / "training", device=resolve_device(device), progress=progress)
-    metadata = {
-        "format": 1,
-        "recipe": made.recipe.model_dump(mode="json"),
-        "corpus_sha256": corpus.sha256(),
-        "metrics": trained.curve[-1],
-        "training_seconds": trained.seconds,
-    }
-    save_checkpoint(trained.model, made.checkpoint, metadata=metadata, tokenizer_files=corpus_tokenizer_files(corpus))
+    keeper = checkpoints.keeper(corpus)
+    keeper.save(train(made.recipe, corpus, made.path / "training", device=resolve_device(device), progress=progress, keeper=keeper))
 
 
 def mitigation_stage(made: Run, *, device: str, progress: Progress) -> bool:
@@ -243,7 +243,7 @@ def _subject(made: Run, identity: Row, device: str) -> Any:
     from tinymem.mitigation.evaluator import subject_of_corpus
     from tinymem.training.state import load_state
 
-    state = load_state(made.path / "training" / "state")
+    state = load_state(made.path / "training" / "state", made.recipe.training.epochs)
     optimizer = state.optimizer if state else None
     return subject_of_corpus(made.model(device), made.corpus(), made.recipe, identity=identity, optimizer_state=optimizer)
 

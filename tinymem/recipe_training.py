@@ -77,6 +77,25 @@ RegularizerSection = Annotated[
 ]
 
 
+# Settings of a run that shape no weight and no metric.
+BESIDE = ("compile", "keep_epochs", "shard_mib", "tensorboard", "energy")
+
+
+class EnergySection(Section):
+    """Assumptions of the estimate of energy and carbon (the paper's equations 4 and 5; its own values are those of table 6)."""
+
+    cpu_watts: float = Field(225, ge=0, description="thermal design power of the machine's CPUs")
+    cpu_usage: Share = Field(0.5, description="how much of it is used")
+    gpu_watts: float | None = Field(None, ge=0, description="thermal design power of a GPU; default: by its name, 300 W if unknown")
+    gpu_usage: Share = Field(1.0, description="how much of it is used")
+    memory_gb: float | None = Field(None, ge=0, description="memory of the machine; default: what it has")
+    machine_share: Share = Field(1.0, description="of the CPUs and memory that is charged to this run")
+    gpu_share: Share = Field(1.0, description="of each GPU that is charged to this run")
+    pue: float = Field(1.58, ge=1, description="power usage effectiveness of the building")
+    carbon_intensity: float = Field(396, ge=0, description="grams of CO2 a kWh; the paper's 910 kg for 2297 kWh on Polaris")
+    country: str = Field("USA", pattern="^[A-Z]{3}$", description="ISO code for codecarbon, where that is installed")
+
+
 class Training(Section):
     """AdamW with the paper's settings (spec: constant rate, no warm-up, weight decay on everything)."""
 
@@ -89,7 +108,12 @@ class Training(Section):
     warmup_steps: int = Field(0, ge=0)
     evaluate_every: int = Field(50, ge=1, description="epochs between two measurements")
     checkpoint_every: int = Field(50, ge=1, description="epochs between two resume points")
-    keep_epochs: tuple[Annotated[int, Field(ge=1)], ...] = Field((), description="epochs whose checkpoint and optimiser state are kept")
+    keep_epochs: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (), description="epochs after which checkpoint and optimiser state are kept"
+    )
+    shard_mib: int | None = Field(16, ge=1, description="resume points are cut into files of at most so many MiB; null: one file")
+    tensorboard: bool = Field(False, description="also write every metric for TensorBoard, under the run's training/tensorboard")
+    energy: EnergySection = EnergySection()
     regularizers: tuple[RegularizerSection, ...] = Field((), description="any of those in tinymem/training/regularizers")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on GPUs that have it, else fp32")
     compile: bool | Literal["auto"] = Field("auto", description="torch.compile on GPUs; auto: where the run is long enough to gain")
@@ -105,5 +129,5 @@ class Training(Section):
 
     def key(self) -> dict[str, Any]:
         """What shapes the weights. Later additions are left out at their default, so that older runs keep their names."""
-        values = self.model_dump(mode="json", exclude={"compile", "keep_epochs"})
+        values = self.model_dump(mode="json", exclude=set(BESIDE))
         return {name: v for name, v in values.items() if (name, v) not in (("regularizers", []), ("precision", "auto"))}

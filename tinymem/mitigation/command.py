@@ -19,6 +19,7 @@ from tinymem.mitigation.evaluator import Row, Subject, mitigate, row_id, subject
 from tinymem.mitigation.frame import UNLEARNERS, parse_config
 from tinymem.models.checkpoint import METADATA, WEIGHTS, Checkpoint, load_checkpoint, read_tokenizer_files, save_checkpoint
 from tinymem.recipe import Recipe, parse_recipe
+from tinymem.training.checkpoints import run_of
 
 DEFAULT_WINDOW = 50
 
@@ -110,7 +111,7 @@ def _own_corpus(loaded: Checkpoint, checkpoint: Path) -> tuple[Recipe, Corpus]:
     if "recipe" not in loaded.metadata:
         raise UserError(f"{checkpoint} has no {METADATA} with its recipe; say which rows to use with --forget and --retain")
     recipe = parse_recipe(loaded.metadata["recipe"])
-    beside = checkpoint.resolve().parent / "corpus"
+    beside = run_of(checkpoint) / "corpus"
     if (beside / "corpus.json").is_file():
         corpus = load_corpus(beside)
     else:
@@ -138,7 +139,7 @@ def _subject_of_own_corpus(
     recipe = _with_window(recipe, prompt, match)
     if seed is not None:  # after the corpus: this seed is the mitigation's
         recipe = recipe.model_copy(update={"seed": seed})
-    state = load_state(checkpoint.resolve().parent / "training" / "state")
+    state = load_state(run_of(checkpoint) / "training" / "state", loaded.metadata.get("epoch"))
     optimizer = state.optimizer if state and "mitigation" not in loaded.metadata else {}
     return subject_of_corpus(loaded.model, corpus, recipe, identity=identity, optimizer_state=optimizer)
 

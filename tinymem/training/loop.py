@@ -1,12 +1,14 @@
-"""The training loop: one permutation of the rows per epoch, with resume points and measurements on the way.
+"""The training loop: one permutation of the rows per epoch, with resume points, measurements and kept checkpoints on the way.
 
-The rows lie on the device, and within an epoch nothing is read back from it (`step`). Lightning Fabric provides devices, launching and
-data-parallel training; under `torchrun` every process takes its part of each batch.
+The rows lie on the device, and within an epoch nothing is read back from it (`step`). Lightning Fabric provides devices and launching
+(`parallel`); under `torchrun` every process takes its part of each batch.
+
+Told to stop by a signal (`signals`), the run finishes its step, writes a resume point in the middle of the epoch, and raises `Stopped`.
+Not at the epoch's end: an epoch of the language models takes minutes, and schedulers give half a minute.
 """
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,68 +19,64 @@ from torch import Tensor
 
 from tinymem.data.corpus import Corpus
 from tinymem.data.rows import compact_rows
-from tinymem.errors import UserError
-from tinymem.evaluation.measure import Evaluator, Measurement
-from tinymem.models.checkpoint import math_config
-from tinymem.models.gpt2 import GPT, GPTConfig
-from tinymem.progress import Progress
+from tinymem.errors import Stopped, UserError
+from tinymem.evaluation.measure import Evaluator
+from tinymem.models.gpt2 import GPT
+from tinymem.progress import Progress, duration
 from tinymem.recipe import Recipe
+from tinymem.signals import StopFlag, stop_signals
 from tinymem.training.curve import note, point, read_curve, write_curve
+from tinymem.training.energy import Meter, estimate_here
 from tinymem.training.loss import LossModel, batch_loss
-from tinymem.training.optimizer import learning_rate, make_optimizer
+from tinymem.training.optimizer import learning_rate, make_optimizer, optimizer_tensors
+from tinymem.training.parallel import any_process, make_fabric, mean_over_processes
 from tinymem.training.precision import precision_context, resolve_precision, worth_compiling
-from tinymem.training.regularizers.base import Regularizers
 from tinymem.training.regularizers.catalogue import make_regularizers
-from tinymem.training.state import load_state, restore, save_state
+from tinymem.training.snapshot import Keeper, Snapshot, Trained
+from tinymem.training.start import epoch_order, fresh_model
+from tinymem.training.state import TrainingState, load_state, next_step, restore, save_state
 from tinymem.training.step import GraphedStep, Step, compiled
+from tinymem.training.tensorboard import make_logger, scalars
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
 METRICS, STATE = "metrics.jsonl", "state"
+STOP_TOGETHER = 32  # several processes agree to stop every so many steps: asking waits for the device
 
 
-@dataclass(frozen=True)
-class Trained:
-    """A trained model, its last measurement and the seconds spent in steps (over all resumed parts)."""
-
-    model: GPT
-    measurement: Measurement
-    curve: list[dict[str, Any]]
-    seconds: float
-
-
-def epoch_order(seed: int, epoch: int, count: int) -> Tensor:
-    """Row order [count] of an epoch: a function of seed and epoch alone, so that resuming needs no random state."""
-    mixed = (seed * 0x9E3779B1 + epoch) % 2**32  # the generator reads 32 bits only; this factor keeps different seeds apart
-    return torch.randperm(count, generator=torch.Generator().manual_seed(mixed))
-
-
-def fresh_model(recipe: Recipe, row_tokens: int, corpus: Corpus | None = None) -> GPT:
-    """The untrained model of a recipe; its vocabulary and special tokens are those of the corpus, or of math."""
-    sizes: dict[str, Any] = {"n_positions": row_tokens, **recipe.model.model_dump()}
-    if corpus is None:
-        return GPT(math_config(**sizes), seed=recipe.seed)
-    tokens: dict[str, Any] = {"bos_token_id": corpus.bos, "eos_token_id": corpus.eos, "pad_token_id": corpus.pad}
-    return GPT(GPTConfig(vocab_size=corpus.vocab_size, **tokens, **sizes), seed=recipe.seed)
-
-
-def train(recipe: Recipe, corpus: Corpus, directory: Path, *, device: str = "cpu", progress: Progress | None = None) -> Trained:
+def train(
+    recipe: Recipe,
+    corpus: Corpus,
+    directory: Path,
+    *,
+    device: str = "cpu",
+    progress: Progress | None = None,
+    keeper: Keeper | None = None,
+) -> Trained:
     """Train a recipe's model on its corpus, continuing from the newest resume point in `directory`.
 
-    Writes `directory/metrics.jsonl` (one line per measured epoch) and resume points under `directory/state`. What regularisers need
-    outside training is folded into the weights of the model that is returned.
+    Writes `directory/metrics.jsonl` (one line per measured epoch) and resume points under `directory/state`; a keeper gets a snapshot
+    after each of the recipe's `keep_epochs` but the last, which is what is returned.
+
+    Raises:
+        UserError: a loss that is no number, a full disk, a resume point of another precision.
+        Stopped: a signal came; the resume point is written.
     """
-    run = _Run(recipe, corpus, directory, _fabric(device), progress or Progress())
-    run.resume()
-    with run.progress.stage(f"train {recipe.name}", recipe.training.epochs) as bar:
-        bar.advance(run.epoch)
-        while run.epoch < recipe.training.epochs:
-            run.one_epoch()
-            bar.advance(1, note(run.curve[-1]) if run.curve else "")
-    run.regularizers.fold(run.model)
-    run.model.eval()
-    return Trained(run.model, run.evaluator.measure(run.model), run.curve, run.seconds)
+    settings = recipe.training
+    loggers = [make_logger(directory, next_step(directory / STATE))] if settings.tensorboard else []
+    with stop_signals() as stop:
+        run = _Run(recipe, corpus, directory, make_fabric(device, loggers), progress or Progress(), stop, keeper)
+        meter = Meter(settings.energy.country)
+        try:
+            run.all_epochs()
+        finally:
+            measured = meter.stop()
+    last = run.snapshot(run.model, run.epoch, run.steps)
+    energy = {**last.facts["energy"], **measured}
+    run.progress.say(f"trained in {duration(run.busy)}: about {energy['kwh']:.3g} kWh and {energy['carbon_kg']:.2g} kg of CO2")
+    snapshot = {**vars(last), "facts": {**last.facts, "energy": energy}}
+    return Trained(**snapshot, measurement=run.evaluator.measure(last.model), curve=run.curve)
 
 
 @dataclass
@@ -90,9 +88,12 @@ class _Run:
     directory: Path
     fabric: Fabric
     progress: Progress
+    stop: StopFlag
+    keeper: Keeper | None = None
     epoch: int = 0
     steps: int = 0
     seconds: float = 0.0
+    busy: float = 0.0
     curve: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -100,108 +101,180 @@ class _Run:
         rows, index = self.corpus.training_rows()
         self.index_E = torch.from_numpy(index).to(device)
         self.steps_per_epoch = -(-len(index) // config.batch_size)
+        self.precision = resolve_precision(config.precision, str(device))
         self.model = fresh_model(self.recipe, self.corpus.row_tokens, self.corpus).to(device)
         self.regularizers = make_regularizers([r.model_dump(mode="json") for r in config.regularizers], clean_rows=len(self.corpus.clean))
         self.regularizers.attach(self.model)
         self.evaluator = Evaluator.of_corpus(self.corpus, self.recipe.evaluation, self.recipe.protocol, device=device)
-        graphed = device if self.fabric.world_size == 1 else None
-        optimizer = make_optimizer(self.model.parameters(), config, device=graphed)
-        self.optimizer = optimizer
-        self.step = _step(self.fabric, self.recipe, self.model, optimizer, compact_rows(rows, device), self.regularizers, self.total_steps)
+        self.optimizer = make_optimizer(self.model.parameters(), config, device=device)
+        self.step = self._make_step(compact_rows(rows, device))
+
+    def _make_step(self, rows_NT: Tensor) -> Step:
+        """The fastest step for the device: replayed graphs on GPUs, eager on CPUs."""
+        config, device = self.recipe.training, str(self.fabric.device)
+        kind = GraphedStep if self.fabric.device.type == "cuda" else Step
+        step = kind(
+            LossModel(self.model),
+            self.optimizer,
+            rows_NT,
+            batch_loss,
+            self.regularizers,
+            precision=precision_context(self.precision, device),
+            process=(self.fabric.global_rank, self.fabric.world_size),
+        )
+        if isinstance(step, GraphedStep):
+            step.batch_size = config.batch_size
+            step.compiled = compiled(step.model) if worth_compiling(config.compile, device, self.total_steps) else None
+        return step
 
     @property
     def total_steps(self) -> int:
         return self.steps_per_epoch * self.recipe.training.epochs
 
+    @property
+    def in_epoch(self) -> int:
+        """Steps done of the epoch under way."""
+        return self.steps - self.epoch * self.steps_per_epoch
+
+    def all_epochs(self) -> None:
+        """From where the run is to its end."""
+        self.resume()
+        with self.progress.stage(f"train {self.recipe.name}", self.recipe.training.epochs) as bar:
+            bar.advance(self.epoch)
+            while self.epoch < self.recipe.training.epochs:
+                self.one_epoch()
+                bar.advance(1, note(self.curve[-1]) if self.curve else "")
+
     def resume(self) -> None:
         """Continue from the newest whole resume point, or measure the untrained model."""
         state = load_state(self.directory / STATE)
         if state:
-            restore(state, self.model, self.optimizer, self.regularizers)
-            self.epoch, self.steps, self.seconds = state.epoch, state.step, state.seconds
-            self.progress.say(f"resuming after epoch {self.epoch} of {self.recipe.training.epochs}")
+            self._take_over(state)
         self.curve = [line for line in read_curve(self.directory / METRICS) if line["epoch"] <= self.epoch]
         self.fabric.barrier()  # nobody writes before all have read
         if not state:
             self.curve = []
             self._measure(float("nan"), 0.0)
+        self._keep_missing()
+
+    def _take_over(self, state: TrainingState) -> None:
+        if state.precision not in (None, self.precision):
+            raise UserError(
+                f"expected to go on in {state.precision}, in which {self.directory.parent} was begun, got {self.precision}; "
+                "go on where it was begun, or train it anew: --set name=..."
+            )
+        restore(state, self.model, self.optimizer, self.regularizers)
+        if state.loss_sum is not None:
+            self.step.loss_sum.copy_(state.loss_sum)
+        self.epoch, self.steps, self.seconds, self.busy = state.epoch, state.step, state.seconds, state.busy_seconds
+        where = f"step {state.in_epoch} of epoch {self.epoch + 1}" if state.in_epoch else f"epoch {self.epoch}"
+        self.progress.say(f"resuming after {where} of {self.recipe.training.epochs}")
 
     def one_epoch(self) -> None:
-        """All rows once, then a measurement and a resume point where they are due."""
+        """All rows once, then a measurement, a resume point and a kept checkpoint where they are due."""
         started = time.perf_counter()
-        train_loss = self._learn()
+        train_loss, speed = self._learn()
         self.epoch += 1
         if not train_loss < float("inf"):
             raise UserError(f"the training loss became {train_loss} in epoch {self.epoch}; lower training.learning_rate")
-        spent = time.perf_counter() - started
-        self.seconds += spent
         config, last = self.recipe.training, self.epoch == self.recipe.training.epochs
-        if last or self.epoch % config.evaluate_every == 0:
-            self._measure(train_loss, len(self.index_E) * self.corpus.row_tokens / spent)
-        if self.fabric.global_rank == 0 and (last or self.epoch % config.checkpoint_every == 0):
-            save_state(
-                self.directory / STATE,
-                self.model,
-                self.optimizer,
-                self.regularizers,
-                epoch=self.epoch,
-                step=self.steps,
-                seconds=self.seconds,
-            )
+        kept = self.epoch in config.keep_epochs
+        if last or kept or self.epoch % config.evaluate_every == 0:
+            self._measure(train_loss, speed)
+        self.busy += time.perf_counter() - started
+        stopped = any_process(self.stop.name is not None, self.fabric.device)
+        if last or kept or stopped or self.epoch % config.checkpoint_every == 0:
+            self._save()
+        if kept:
+            self._keep(self.model, self.epoch, self.steps)
         self.fabric.barrier()
+        if stopped and not last:
+            raise self._stopped(f"epoch {self.epoch}")
 
-    def _learn(self) -> float:
-        """One pass over the rows; the mean of the steps' losses."""
+    def _learn(self) -> tuple[float, float]:
+        """What is left of a pass over the rows; the mean of all its steps' losses, and tokens a second."""
         config, device = self.recipe.training, self.index_E.device
+        started, first = time.perf_counter(), self.in_epoch
         self.model.train()
         order_E = self.index_E[epoch_order(self.recipe.seed, self.epoch, len(self.index_E)).to(device)]
-        self.step.loss_sum.zero_()
-        for batch_B in order_E.split(config.batch_size):
+        if not first:
+            self.step.loss_sum.zero_()
+        for batch_B in order_E.split(config.batch_size)[first:]:
             self.step.set_rate(learning_rate(config, self.steps, self.total_steps))
             self.step(batch_B)
             self.steps += 1
-        loss_sum: Any = self.fabric.all_reduce(self.step.loss_sum, reduce_op="mean")
-        return float(loss_sum) / self.steps_per_epoch  # the only time that the host waits for the device
+            if self._must_stop():
+                self._stop_in_epoch(started)
+        train_loss = float(mean_over_processes(self.step.loss_sum)) / self.steps_per_epoch  # the only time that the host waits
+        spent = time.perf_counter() - started
+        self.seconds += spent
+        return train_loss, (len(self.index_E) - first * config.batch_size) * self.corpus.row_tokens / spent
+
+    def _must_stop(self) -> bool:
+        """Told to stop, with steps of this epoch left."""
+        if self.in_epoch == self.steps_per_epoch or (self.fabric.world_size > 1 and self.steps % STOP_TOGETHER):
+            return False
+        return any_process(self.stop.name is not None, self.fabric.device)
+
+    def _stop_in_epoch(self, started: float) -> None:
+        spent = time.perf_counter() - started
+        self.seconds, self.busy = self.seconds + spent, self.busy + spent
+        self._save()
+        self.fabric.barrier()
+        raise self._stopped(f"step {self.in_epoch} of epoch {self.epoch + 1}")
+
+    def _stopped(self, where: str) -> Stopped:
+        return Stopped(f"stopped by {self.stop.name or 'a signal to another process'} after {where}; the same command goes on from here")
+
+    def _save(self) -> None:
+        if self.fabric.global_rank == 0:
+            state = TrainingState(
+                epoch=self.epoch,
+                step=self.steps,
+                in_epoch=self.in_epoch,
+                seconds=self.seconds,
+                busy_seconds=self.busy,
+                precision=self.precision,
+                model=self.model.state_dict(),
+                optimizer=optimizer_tensors(self.optimizer),
+                regularizers=self.regularizers.state_dict(),
+                loss_sum=self.step.loss_sum,
+            )
+            config = self.recipe.training
+            save_state(self.directory / STATE, state, keep=config.keep_epochs, shard_bytes=config.shard_mib and config.shard_mib * 2**20)
 
     def _measure(self, train_loss: float, speed: float) -> None:
         measured = self.evaluator.measure(self.model)
         self.curve.append(point(self.evaluator, measured, self.epoch, self.steps, train_loss, self.seconds, speed))
         if self.fabric.global_rank == 0:
             write_curve(self.directory / METRICS, self.curve)
+            self.fabric.log_dict(scalars(self.curve[-1]), step=self.steps)
 
+    def _keep(self, model: GPT, epoch: int, step: int) -> None:
+        if self.keeper is not None and self.fabric.global_rank == 0 and epoch < self.recipe.training.epochs:
+            self.keeper.save(self.snapshot(model, epoch, step))
 
-def _step(
-    fabric: Fabric,
-    recipe: Recipe,
-    model: GPT,
-    optimizer: torch.optim.AdamW,
-    rows_NT: Tensor,
-    regularizers: Regularizers,
-    steps: int,
-) -> Step:
-    """The fastest step for the device: replayed graphs on one GPU, eager on CPUs and in several processes."""
-    config, device = recipe.training, str(fabric.device)
-    losses = LossModel(model)
-    options: dict[str, Any] = {"precision": precision_context(resolve_precision(config.precision, device), device)}
-    if fabric.device.type == "cuda" and fabric.world_size == 1:
-        step = GraphedStep(losses, optimizer, rows_NT, batch_loss, regularizers, **options)
-        step.batch_size = config.batch_size
-        step.compiled = compiled(losses) if worth_compiling(config.compile, device, steps) else None
-        return step
-    wrapped, wrapped_optimizer = fabric.setup(losses, optimizer)
-    process = (fabric.global_rank, fabric.world_size)
-    return Step(wrapped, wrapped_optimizer, rows_NT, batch_loss, regularizers, backward=fabric.backward, process=process, **options)
+    def _keep_missing(self) -> None:
+        """Write the kept checkpoints that a kill left out between their resume point and themselves."""
+        for epoch in self.recipe.training.keep_epochs:
+            if self.keeper is None or epoch > self.epoch or epoch >= self.recipe.training.epochs or self.keeper.has(epoch):
+                continue
+            state = load_state(self.directory / STATE, epoch)
+            if state is None:
+                raise UserError(f"expected to keep epoch {epoch}, but {self.directory.parent} is past it; train it anew: --set name=...")
+            model = GPT(self.model.config).to(self.fabric.device)
+            model.load_state_dict(state.model)
+            self._keep(model, epoch, state.step)
 
-
-def _fabric(device: str) -> Fabric:
-    """Lightning Fabric in fp32 (precision is the step's business): one device, or under `torchrun` one for each process."""
-    from lightning.fabric import Fabric  # takes seconds: only training pays for it
-
-    accelerator = "cuda" if device.startswith("cuda") else "cpu"
-    processes, here = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    if processes > 1:
-        fabric = Fabric(accelerator=accelerator, devices=here, num_nodes=processes // here, strategy="ddp", precision="32-true")
-        fabric.launch()
-        return fabric
-    devices = 1 if accelerator == "cpu" else [torch.device(device).index or 0]
-    return Fabric(accelerator=accelerator, devices=devices, precision="32-true")
+    def snapshot(self, model: GPT, epoch: int, step: int) -> Snapshot:
+        """The model for use, with what is known of it."""
+        (metrics,) = [line for line in self.curve if line["epoch"] == epoch]
+        device, energy = self.fabric.device, self.recipe.training.energy
+        facts = {
+            "precision": self.precision,
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+            "processes": self.fabric.world_size,
+            "torch": torch.__version__,
+            "energy": estimate_here(self.busy, energy, device, self.fabric.world_size),
+        }
+        return Snapshot(self.regularizers.folded(model), epoch, step, metrics, metrics["seconds"], facts)

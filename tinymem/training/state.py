@@ -1,67 +1,113 @@
-"""Resume points: weights, optimiser, regularisers and counters of a training run, each a folder that is whole or absent.
+"""Resume points: everything that a training run goes on from, each a folder that is whole or absent.
 
-Two are kept. A damaged one (its hash differs) is passed over, with a warning, for the one before. Data order needs no state: each
-epoch's permutation is a function of seed and epoch.
+    state/epoch-000050/                   after 50 whole epochs
+    state/epoch-000050-step-000120/       in the middle of the next: 120 steps of it are done
+        state.safetensors                 weights, optimiser, regularisers, the epoch's loss so far; or, where that is more than a shard,
+        state.safetensors.00001-of-00006  its bytes in pieces
+        state.json                        counters, and the hash of each piece
+
+The newest two are kept, and those of the epochs that the recipe keeps. A damaged one (a hash differs) is passed over, with a warning, for
+the one before. Data order needs no state: each epoch's permutation is a function of seed and epoch, and nothing else draws at random.
 """
 
 from __future__ import annotations
 
+import hashlib
+import re
 import shutil
 import warnings
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tinymem.errors import UserError
-from tinymem.files import file_sha256, new_directory, read_json, remove_leftovers, write_bytes, write_json
-from tinymem.models.checkpoint import read_tensors
-from tinymem.training.optimizer import load_optimizer_tensors, optimizer_tensors
+from tinymem.files import new_directory, read_json, remove_leftovers, write_bytes, write_json
+from tinymem.training.optimizer import load_optimizer_tensors
 
 TENSORS, COUNTERS = "state.safetensors", "state.json"
 KEPT = 2
+SHARD_BYTES = 16 * 2**20
+NAME = re.compile(r"epoch-(\d+)(?:-step-(\d+))?")
 
 
 @dataclass(frozen=True)
 class TrainingState:
-    """A resume point as read from disk."""
+    """A resume point.
+
+    Attributes:
+        epoch: whole epochs done.
+        step: steps done in all.
+        in_epoch: of these, steps of the epoch under way.
+        seconds: spent in steps.
+        busy_seconds: spent in steps and measurements.
+        precision: fp32 or bf16; None where it was not noted.
+        model, optimizer, regularizers: tensors by name.
+        loss_sum: of the epoch under way.
+    """
 
     epoch: int
     step: int
     seconds: float
-    model: dict[str, Tensor]
-    optimizer: dict[str, Tensor]
+    in_epoch: int = 0
+    busy_seconds: float = 0.0
+    precision: str | None = None
+    model: dict[str, Tensor] = field(default_factory=dict)
+    optimizer: dict[str, Tensor] = field(default_factory=dict)
     regularizers: dict[str, Tensor] = field(default_factory=dict)
+    loss_sum: Tensor | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of its folder; names sort by age."""
+        return f"epoch-{self.epoch:06d}" + (f"-step-{self.in_epoch:06d}" if self.in_epoch else "")
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors, on the CPU, under names that say what they belong to."""
+        parts = (("model", self.model), ("optimizer", self.optimizer), ("regularizers", self.regularizers))
+        found = {f"{part}/{name}": t for part, tensors in parts for name, t in tensors.items()}
+        found |= {} if self.loss_sum is None else {"loss_sum": self.loss_sum}
+        return {name: t.detach().cpu().contiguous() for name, t in found.items()}
 
 
-def save_state(
-    directory: Path, model: nn.Module, optimizer: Optimizer, regularizers: nn.Module | None = None, *, epoch: int, step: int, seconds: float
-) -> None:
-    """Write the resume point after `epoch` finished epochs and drop all but the newest two."""
-    tensors = {f"model/{name}": t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
-    tensors |= {f"optimizer/{name}": t.detach().cpu().contiguous() for name, t in optimizer_tensors(optimizer).items()}
-    if regularizers is not None:
-        tensors |= {f"regularizers/{name}": t.detach().cpu().contiguous() for name, t in regularizers.state_dict().items()}
-    with new_directory(directory / f"epoch-{epoch:06d}") as temporary:
-        write_bytes(temporary / TENSORS, save(tensors))
-        counters = {"epoch": epoch, "step": step, "seconds": seconds, "sha256": file_sha256(temporary / TENSORS)}
-        write_json(temporary / COUNTERS, counters)
+def save_state(directory: Path, state: TrainingState, *, keep: Collection[int] = (), shard_bytes: int | None = SHARD_BYTES) -> None:
+    """Write a resume point, then drop all but the newest two and those of the epochs `keep`.
+
+    Raises:
+        UserError: the disk is full; older points are as they were.
+    """
+    with new_directory(directory / state.name) as temporary:
+        counters = {name: getattr(state, name) for name in ("epoch", "step", "in_epoch", "seconds", "busy_seconds", "precision")}
+        shards = _write_shards(temporary, save(state.tensors()), shard_bytes)
+        write_json(temporary / COUNTERS, {**counters, "shards": shards})
     for old in _points(directory)[KEPT:]:
-        shutil.rmtree(old)
+        found = NAME.fullmatch(old.name)
+        if not (found and found[2] is None and int(found[1]) in keep):
+            shutil.rmtree(old)
 
 
-def load_state(directory: Path) -> TrainingState | None:
-    """The newest whole resume point, or None."""
+def load_state(directory: Path, epoch: int | None = None) -> TrainingState | None:
+    """The newest whole resume point, or the one after `epoch`; None if there is none."""
     remove_leftovers(directory)
-    for point in _points(directory):
+    for point in _points(directory) if epoch is None else [directory / f"epoch-{epoch:06d}"]:
+        if not point.is_dir():
+            continue
         try:
             return _read(point)
         except UserError as error:
             warnings.warn(f"passing over a damaged resume point: {error}", stacklevel=2)
     return None
+
+
+def next_step(directory: Path) -> int:
+    """First step that the next start does anew: after the newest resume point."""
+    points = _points(directory)
+    return int(read_json(points[0] / COUNTERS, "resume point")["step"]) + 1 if points else 0
 
 
 def restore(state: TrainingState, model: nn.Module, optimizer: Optimizer, regularizers: nn.Module | None = None) -> None:
@@ -73,17 +119,36 @@ def restore(state: TrainingState, model: nn.Module, optimizer: Optimizer, regula
 
 
 def _points(directory: Path) -> list[Path]:
-    return sorted(directory.glob("epoch-*"), reverse=True)
+    """Newest first."""
+    return sorted((path for path in directory.glob("epoch-*") if NAME.fullmatch(path.name)), reverse=True)
+
+
+def _write_shards(directory: Path, data: bytes, shard_bytes: int | None) -> dict[str, str]:
+    """Write the bytes in one or more files; the hash of each by its name, in order."""
+    size = shard_bytes or len(data)
+    pieces = [memoryview(data)[start : start + size] for start in range(0, len(data), size)]
+    names = [TENSORS] if len(pieces) == 1 else [f"{TENSORS}.{i:05d}-of-{len(pieces):05d}" for i in range(1, len(pieces) + 1)]
+    for name, piece in zip(names, pieces, strict=True):
+        write_bytes(directory / name, piece)
+    return {name: hashlib.sha256(piece).hexdigest() for name, piece in zip(names, pieces, strict=True)}
 
 
 def _read(point: Path) -> TrainingState:
     counters: dict[str, Any] = read_json(point / COUNTERS, "resume point")
-    path = point / TENSORS
-    if not path.is_file() or file_sha256(path) != counters.get("sha256"):
-        raise UserError(f"expected {path} as its hash says, found it missing or changed")
-    tensors = read_tensors(path)
-    model, optimizer, regularizers = (_under(part, tensors) for part in ("model/", "optimizer/", "regularizers/"))
-    return TrainingState(counters["epoch"], counters["step"], counters["seconds"], model, optimizer, regularizers)
+    shards = counters.pop("shards", None) or {TENSORS: counters.pop("sha256", None)}  # the latter: one file, as first written
+    data = bytearray()
+    for name, digest in shards.items():
+        path = point / name
+        piece = path.read_bytes() if path.is_file() else b""
+        if hashlib.sha256(piece).hexdigest() != digest:
+            raise UserError(f"expected {path} as its hash says, found it missing or changed")
+        data += piece
+    try:
+        tensors = load(bytes(data))
+    except SafetensorError as error:
+        raise UserError(f"expected tensors in {point}, got something else ({error})") from None
+    model, optimizer, regularizers = (_under(f"{part}/", tensors) for part in ("model", "optimizer", "regularizers"))
+    return TrainingState(**counters, model=model, optimizer=optimizer, regularizers=regularizers, loss_sum=tensors.get("loss_sum"))
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tinymem.data.rows import to_ids
+from tinymem.training.parallel import average_gradients
 from tinymem.training.regularizers.base import Regularizers
 
 WARM_UP = 3
@@ -31,8 +32,7 @@ class Step:
         rows_NT: the distinct training rows, in any integer type.
         loss: mean loss of a batch; regularisers that weigh tokens go round it.
         precision: context of the forward pass.
-        backward: instead of `loss.backward()`.
-        process: this process and how many share each batch.
+        process: this process and how many share each batch; their gradients are averaged.
         loss_sum: of all steps since it was zeroed.
     """
 
@@ -42,7 +42,6 @@ class Step:
     loss: Loss
     regularizers: Regularizers = field(default_factory=Regularizers)
     precision: Callable[[], AbstractContextManager[object]] = nullcontext
-    backward: Callable[[Tensor], object] = torch.Tensor.backward
     process: tuple[int, int] = (0, 1)
 
     def __post_init__(self) -> None:
@@ -61,7 +60,9 @@ class Step:
         loss = self._loss(model, batch_B)
         penalty = self.regularizers.penalty() if len(self.regularizers) else None
         self.optimizer.zero_grad()
-        self.backward(loss if penalty is None else loss + penalty)
+        (loss if penalty is None else loss + penalty).backward()
+        if self.process[1] > 1:
+            average_gradients(self.model.parameters())
         self.optimizer.step()
         self.loss_sum += loss.detach()
 
@@ -78,9 +79,9 @@ class Step:
 
 def own_rows(batch_B: Tensor, process: int, processes: int) -> tuple[Tensor, Tensor | None]:
     """A process's rows of a batch, as many for each, and which of them count: the last ones may be there twice (None: all count)."""
-    if processes == 1:
-        return batch_B, None
     each = -(-len(batch_B) // processes)
+    if each * processes == len(batch_B):
+        return batch_B[process * each : (process + 1) * each], None
     at = torch.arange(process * each, (process + 1) * each, device=batch_B.device)
     return batch_B[at % len(batch_B)], at < len(batch_B)
 
@@ -124,8 +125,10 @@ class GraphedStep(Step):
         self.optimizer.zero_grad(set_to_none=True)  # gradients are then made in the graph's memory: written, not added to
         graph = torch.cuda.CUDAGraph()
         # On its own stream, not the one that all captures share: matrix products keep a workspace per stream, flags in it included, and
-        # two graphs with one workspace hang when they run side by side.
-        with torch.cuda.graph(graph, stream=stream):
+        # two graphs with one workspace hang when they run side by side. And NCCL's watchdog thread makes calls of its own meanwhile,
+        # which must not spoil the capture.
+        mode = "thread_local" if self.process[1] > 1 else "global"
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode=mode):
             self._step(model, input_B)
         return graph, input_B
 

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from tinymem.models.gpt2 import GPT
+from tinymem.training.parallel import mean_over_processes
 
 
 class Regularizer(nn.Module):
@@ -41,8 +41,8 @@ class Regularizer(nn.Module):
         """A scalar to add to the loss."""
         return None
 
-    def fold(self, model: GPT) -> None:
-        """Take the hooks off and leave in the weights what a plain GPT-2 needs to compute the same."""
+    def fold(self, plain: GPT) -> None:
+        """Change the weights of a copy without hooks so that it computes what the model does outside training."""
 
 
 class Regularizers(nn.Module):
@@ -87,22 +87,18 @@ class Regularizers(nn.Module):
             if kept_BP is not None:
                 weights_BP = weights_BP * kept_BP
                 counted_BP = counted_BP * kept_BP if part.leaves_mean else counted_BP
-        return (weights_BP * losses_BP).sum() / _mean_over_processes(counted_BP.sum()).clamp(min=1)
+        # The same denominator on every process, so that their averaged gradients are those of the whole batch.
+        return (weights_BP * losses_BP).sum() / mean_over_processes(counted_BP.sum()).clamp(min=1)
 
     def penalty(self) -> Tensor | None:
         """Sum of the penalties; None if there is none."""
         penalties = [p for p in (part.penalty() for part in self) if p is not None]
         return torch.stack(penalties).sum() if penalties else None
 
-    def fold(self, model: GPT) -> None:
-        """Leave a plain GPT-2."""
+    def folded(self, model: GPT) -> GPT:
+        """A plain GPT-2 that computes what the model does outside training; the model stays as it is."""
+        plain = GPT(model.config).to(next(model.parameters()).device)
+        plain.load_state_dict(model.state_dict())
         for part in self:
-            part.fold(model)
-
-
-def _mean_over_processes(count: Tensor) -> Tensor:
-    """The same denominator on every process, so that their averaged gradients are those of the whole batch."""
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        dist.all_reduce(count)
-        return count / dist.get_world_size()
-    return count
+            part.fold(plain)
+        return plain.eval()

@@ -14,7 +14,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from tinymem.models.adapters import neuron_layers
 from tinymem.models.gpt2 import GPT
@@ -73,7 +72,6 @@ class TiedNeurons(Regularizer):
         super().__init__()
         self.shared, self.active, self.hash, self.seed, self.salt_layers = shared, active, hash, seed, salt_layers
         self.inference, self.ids, self.excluded, self.factor, self.first_tied = inference, tuple(ids), tuple(excluded), factor, first_tied
-        self._handles: list[RemovableHandle] = []
 
     def attach(self, model: GPT) -> None:
         layers = neuron_layers(model)
@@ -82,7 +80,8 @@ class TiedNeurons(Regularizer):
         self.sinks = neurons - self.shared_neurons
         self.salts_L = stream(self.seed, len(layers) if self.salt_layers and self.hash == "mix" else 1, device)
         self.inference_LF = self.gates_for_use(self.inference, self.ids, self.excluded)
-        self._handles = [layer.module.register_forward_pre_hook(self._hook(layer.index)) for layer in layers]
+        for layer in layers:
+            layer.module.register_forward_pre_hook(self._hook(layer.index))
 
     def sinks_of(self, ids_B: Tensor) -> Tensor:
         """Which sinks [L, B, S] rows switch on."""
@@ -114,11 +113,9 @@ class TiedNeurons(Regularizer):
         expected = self.active if self.factor == "paper" else self.active * (1 - self.shared)
         return (self.shared + expected) / self.shared
 
-    def fold(self, model: GPT) -> None:
-        for handle in self._handles:
-            handle.remove()
+    def fold(self, plain: GPT) -> None:
         with torch.no_grad():
-            for layer in neuron_layers(model):
+            for layer in neuron_layers(plain):
                 layer.values_FD().mul_(self._of_layer(self.inference_LF, layer.index)[:, None])
 
     def _any_of(self, ids: Sequence[int]) -> Tensor:

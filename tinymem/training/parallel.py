@@ -1,0 +1,61 @@
+"""Several processes, each on its part of every batch: Lightning Fabric finds the devices and starts the process group.
+
+Gradients are averaged here, in one all-reduce of one flat buffer between the backward pass and the optimiser, and not by DDP's wrapper:
+models this small have nothing to overlap it with, and so the whole step, all-reduce included, goes into one CUDA graph.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+
+def make_fabric(device: str, loggers: list[Any] | None = None) -> Fabric:
+    """Fabric in fp32 (precision is the step's business): one device, or under `torchrun` one for each process."""
+    from lightning.fabric import Fabric  # takes seconds: only training pays for it
+
+    accelerator = "cuda" if device.startswith("cuda") else "cpu"
+    processes, here = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    common: dict[str, Any] = {"accelerator": accelerator, "precision": "32-true", "loggers": loggers or []}
+    if processes > 1:
+        fabric = Fabric(devices=here, num_nodes=processes // here, strategy="ddp", **common)
+        fabric.launch()
+        return fabric
+    devices: Any = 1 if accelerator == "cpu" else [torch.device(device).index or 0]
+    return Fabric(devices=devices, **common)
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Make every process's gradients their mean. Fixed shapes and nothing read back: a CUDA graph can hold it."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([g.flatten() for g in gradients])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    parts = flat.split([g.numel() for g in gradients])
+    torch._foreach_copy_(gradients, [part.view_as(g) for part, g in zip(parts, gradients, strict=True)])
+
+
+def any_process(told: bool, device: torch.device) -> bool:
+    """Whether any process was told something; all must ask at the same step."""
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return told
+    count = torch.tensor(float(told), device=device)
+    dist.all_reduce(count)
+    return bool(count > 0)
+
+
+def mean_over_processes(value: Tensor) -> Tensor:
+    """The mean of a scalar over all processes."""
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        value = value.clone()
+        dist.all_reduce(value)
+        return value / dist.get_world_size()
+    return value

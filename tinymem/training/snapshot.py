@@ -1,0 +1,47 @@
+"""A model in the middle or at the end of its training, as others get it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tinymem.evaluation.measure import Measurement
+    from tinymem.models.gpt2 import GPT
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A model after so many epochs, for use: what regularisers need outside training is folded into its weights.
+
+    Attributes:
+        model: a plain GPT-2.
+        epoch, step: epochs and steps done.
+        metrics: the curve's line of that epoch.
+        seconds: spent in steps, over all starts of the run.
+        facts: precision, device, versions, and an estimate of energy and carbon.
+    """
+
+    model: GPT
+    epoch: int
+    step: int
+    metrics: dict[str, Any]
+    seconds: float
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Trained(Snapshot):
+    """A trained model with its last measurement and its whole curve."""
+
+    measurement: Measurement
+    curve: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Keeper:
+    """What becomes of snapshots: whether that of an epoch is there, and how one is written."""
+
+    has: Callable[[int], bool]
+    save: Callable[[Snapshot], None]

@@ -1,0 +1,28 @@
+"""What a run starts from and in which order it sees its rows: functions of the recipe alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tinymem.data.corpus import Corpus
+from tinymem.models.checkpoint import math_config
+from tinymem.models.gpt2 import GPT, GPTConfig
+from tinymem.recipe import Recipe
+
+
+def epoch_order(seed: int, epoch: int, count: int) -> Tensor:
+    """Row order [count] of an epoch: a function of seed and epoch alone, so that resuming needs no random state."""
+    mixed = (seed * 0x9E3779B1 + epoch) % 2**32  # the generator reads 32 bits only; this factor keeps different seeds apart
+    return torch.randperm(count, generator=torch.Generator().manual_seed(mixed))
+
+
+def fresh_model(recipe: Recipe, row_tokens: int, corpus: Corpus | None = None) -> GPT:
+    """The untrained model of a recipe; its vocabulary and special tokens are those of the corpus, or of math."""
+    sizes: dict[str, Any] = {"n_positions": row_tokens, **recipe.model.model_dump()}
+    if corpus is None:
+        return GPT(math_config(**sizes), seed=recipe.seed)
+    tokens: dict[str, Any] = {"bos_token_id": corpus.bos, "eos_token_id": corpus.eos, "pad_token_id": corpus.pad}
+    return GPT(GPTConfig(vocab_size=corpus.vocab_size, **tokens, **sizes), seed=recipe.seed)
