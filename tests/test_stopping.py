@@ -1,0 +1,164 @@
+"""Pre-emption: told to stop by a signal, a run writes a resume point within the epoch and goes on from there, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import QUICKSTART, SMALLER, environment, equal_weights, half_written, python, sets, start_tinymem
+
+from tinymem.data.build import make_corpus
+from tinymem.data.corpus import Corpus
+from tinymem.errors import Stopped
+from tinymem.recipe import Recipe, load_recipe
+from tinymem.training import loop
+from tinymem.training.loop import train
+from tinymem.training.state import load_state
+
+REGULARIZERS = "[{kind: spectral-norm}, {kind: loss-truncation, window: 100, drop: 0.2}, {kind: goldfish, width: 3}, {kind: mem-sinks}]"
+OVERRIDES = [*SMALLER, "training.epochs=3", f"training.regularizers={REGULARIZERS}"]
+
+
+def timeless(curve: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{k: v for k, v in point.items() if k not in ("seconds", "tokens_per_second")} for point in curve]
+
+
+@pytest.fixture(scope="module")
+def case() -> tuple[Recipe, Corpus]:
+    recipe = load_recipe(QUICKSTART, OVERRIDES)
+    return recipe, make_corpus(recipe)
+
+
+@pytest.fixture(scope="module")
+def whole(case: tuple[Recipe, Corpus], tmp_path_factory: pytest.TempPathFactory) -> loop.Trained:
+    return train(*case, tmp_path_factory.mktemp("whole"))
+
+
+def signal_in(monkeypatch: pytest.MonkeyPatch, steps: set[int], number: signal.Signals) -> None:
+    """Send this process a signal in these steps, counted over all starts."""
+    real, done = loop.Step._step, 0
+
+    def step(self: Any, *arguments: Any) -> None:
+        nonlocal done
+        done += 1
+        if done in steps:
+            os.kill(os.getpid(), number)
+        real(self, *arguments)
+
+    monkeypatch.setattr(loop.Step, "_step", step)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_in_the_middle_of_an_epoch(
+    number: signal.Signals, case: tuple[Recipe, Corpus], whole: loop.Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    per_epoch = whole.step // 3
+    assert per_epoch > 6
+    handler = signal.getsignal(number)
+    signal_in(monkeypatch, {3, per_epoch + 4}, number)
+    for epoch, step in ((0, 3), (1, 4)):  # the second start does the rest of the first epoch, and stops in the next
+        with pytest.raises(Stopped, match=rf"stopped by {number.name} after step {step} of epoch {epoch + 1}; the same command goes on"):
+            train(*case, tmp_path)
+        state = load_state(tmp_path / "state")
+        assert state is not None and (state.epoch, state.in_epoch, state.step) == (epoch, step, epoch * per_epoch + step)
+    monkeypatch.undo()
+    assert signal.getsignal(number) == handler
+    again = train(*case, tmp_path)
+    assert equal_weights(again.model, whole.model) and timeless(again.curve) == timeless(whole.curve)
+    assert again.seconds > 0 and again.facts["energy"]["hours"] >= again.seconds / 3600
+
+
+def test_at_the_last_step_of_an_epoch(
+    case: tuple[Recipe, Corpus], whole: loop.Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signal_in(monkeypatch, {whole.step // 3}, signal.SIGTERM)
+    with pytest.raises(Stopped, match="after epoch 1;"):
+        train(*case, tmp_path)
+    monkeypatch.undo()
+    assert load_state(tmp_path / "state").epoch == 1
+    assert equal_weights(train(*case, tmp_path).model, whole.model)
+
+
+def test_at_the_very_end_it_is_done(
+    case: tuple[Recipe, Corpus], whole: loop.Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signal_in(monkeypatch, {whole.step}, signal.SIGTERM)
+    assert equal_weights(train(*case, tmp_path).model, whole.model)
+
+
+def test_the_command_line(tmp_path: Path) -> None:
+    words = ("train", QUICKSTART, *sets([*SMALLER, "training.epochs=300"]), "--device", "cpu", "--runs", tmp_path)
+    process = start_tinymem(*words)
+    while process.poll() is None and not list(tmp_path.glob("*/training/state/epoch-*")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 75, errors
+    assert errors.strip().splitlines()[-1].startswith("tinymem: stopped by SIGTERM after ")
+    assert not half_written(tmp_path) and not list(tmp_path.glob("*/checkpoint"))
+
+
+TWO = """
+    import os, signal, sys, warnings
+    warnings.simplefilter("ignore")
+    import torch
+    torch.set_num_threads(1)
+    from pathlib import Path
+    from tinymem.data.build import make_corpus
+    from tinymem.errors import Stopped
+    from tinymem.recipe import load_recipe
+    from tinymem.training import loop
+    recipe, folder = load_recipe(sys.argv[1], sys.argv[3:]), Path(sys.argv[2])
+    loop.STOP_TOGETHER = 4
+    real, done = loop.Step._step, 0
+    def step(*arguments):
+        global done
+        done += 1
+        if done == 2 and os.environ["RANK"] == "1":
+            os.kill(os.getpid(), signal.SIGTERM)
+        real(*arguments)
+    corpus = make_corpus(recipe)
+    loop.Step._step = step
+    try:
+        loop.train(recipe, corpus, folder)
+    except Stopped as stop:
+        print("STOPPED", os.environ["RANK"], stop)
+    loop.Step._step = real
+    loop.train(recipe, corpus, folder)
+"""
+
+
+def test_two_processes_stop_together(tmp_path: Path) -> None:
+    """A signal to one of them: both stop at the same step, and go on."""
+    (tmp_path / "two.py").write_text(textwrap.dedent(TWO))
+    overrides = [*SMALLER, "training.epochs=1", "training.schedule=constant", "training.learning_rate=1e-3"]
+    recipe = load_recipe(QUICKSTART, overrides)
+    one = train(recipe, make_corpus(recipe), tmp_path / "1")
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", 2)
+    both = python(*launcher, tmp_path / "two.py", QUICKSTART, tmp_path / "2", *overrides)
+    assert both.code == 0, both.err
+    assert {line.split()[1] for line in both.out.splitlines() if line.startswith("STOPPED")} == {"0", "1"}
+    assert both.out.count("after step 4 of epoch 1") == 2
+    curve = [json.loads(line) for line in (tmp_path / "2" / "metrics.jsonl").read_text().splitlines()]
+    assert [p["train_loss"] for p in curve[1:]] == pytest.approx([p["train_loss"] for p in one.curve[1:]], rel=1e-4)
+
+
+def test_without_its_supervisor_a_process_stops(tmp_path: Path) -> None:
+    code = "import time\nfrom tinymem.signals import hold_lifeline\nhold_lifeline()\nprint('on', flush=True)\ntime.sleep(60)"
+    command = [sys.executable, "-c", code]
+    process = subprocess.Popen(
+        command, env={**environment(), "TINYMEM_LIFELINE": "1"}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdin is not None and process.stdout is not None
+    assert process.stdout.readline() == "on\n" and process.poll() is None
+    process.stdin.close()
+    assert process.wait(timeout=30) == -signal.SIGTERM
+    process.stdout.close()
