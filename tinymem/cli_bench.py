@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -31,15 +32,36 @@ def unlearn(
 @bench_app.command()
 def train(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    case: Annotated[list[str] | None, typer.Option(help="math-2, math-4, math-16, language-4 or language-16; may be repeated.")] = None,
+    case: Annotated[list[str] | None, typer.Option(help="math-2, -4, -8, -16, language-2, -4, -8 or -16; may be repeated.")] = None,
     way: Annotated[list[str] | None, typer.Option(help="reference, compiled, graph, ours, ours+goldfish, ...; may be repeated.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Timed steps of each.")] = 50,
     rows: Annotated[int, typer.Option(min=1, help="Rows of a batch.")] = 128,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON lines, as `bench hours` reads them.")] = False,
 ) -> None:
     """Milliseconds, tokens and floating-point operations of a training step, beside transformers GPT-2."""
-    from tinymem.bench.train import CASES, bench, default_ways
+    from dataclasses import asdict
+    from json import dumps
+
+    from tinymem.bench.train import DEFAULT_CASES, bench, default_ways
     from tinymem.device import resolve_device
 
     place = resolve_device(device)
-    cases = case or [c.name for c in CASES[:4]]
-    bench(cases, way or default_ways(place), device=place, steps=steps, rows=rows, say=typer.echo)
+
+    def say(text: str) -> None:
+        typer.echo(text, err=json)
+
+    timings = bench(case or list(DEFAULT_CASES), way or default_ways(place), device=place, steps=steps, rows=rows, say=say)
+    if json:
+        typer.echo("\n".join(dumps(asdict(timing)) for timing in timings))
+
+
+@bench_app.command()
+def hours(
+    recipes: Annotated[list[Path], typer.Argument(metavar="RECIPE...", help="Recipes, each with all runs of its matrix.")],
+    times: Annotated[Path, typer.Option(help="Output of `tinymem bench train --json`, from the GPU that is to train.")],
+    way: Annotated[str, typer.Option(help="Which of its lines count: ours or graph.")] = "ours",
+) -> None:
+    """GPU-hours that the runs of recipes will take, from measured milliseconds a step."""
+    from tinymem.bench.hours import project, read_times, table
+
+    print(table(project(recipes, read_times(times, way))))

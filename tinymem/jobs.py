@@ -63,8 +63,11 @@ def train_many(recipe_file: Path, overrides: list[str], recipes: list[Recipe], *
     """
     pending = [recipe for recipe in recipes if not is_trained(runs, recipe)]
     progress = JobProgress(runs, pending, found=len(recipes) - len(pending))
-    command = [*COMMAND, str(recipe_file), *(w for o in overrides for w in ("--set", o))]
-    supervisor = _Supervisor([*command, "--runs", str(runs)], runs, slots(device, jobs), pending, progress)
+    places = slots(device, jobs)
+    shares = {"machine_share": 1 / len(places), "gpu_share": 1 / jobs} if len(places) > 1 else {}  # of energy
+    given = [*(f"training.energy.{name}={share:.4f}" for name, share in shares.items()), *overrides]
+    command = [*COMMAND, str(recipe_file), *(word for override in given for word in ("--set", override))]
+    supervisor = _Supervisor([*command, "--runs", str(runs)], runs, places, pending, progress)
     with stop_signals() as stop:
         supervisor.work(stop)
     if stop.name:

@@ -51,10 +51,14 @@ class Case:
 CASES = (
     Case("math-2", 2, 14),
     Case("math-4", 4, 14),
+    Case("math-8", 8, 14),
     Case("math-16", 16, 14),
+    Case("language-2", 2, 50257),
     Case("language-4", 4, 50257),
+    Case("language-8", 8, 50257),
     Case("language-16", 16, 50257),
 )
+DEFAULT_CASES = ("math-2", "math-4", "math-16", "language-4")
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ def bench(
     say: Callable[[str], None] = lambda _: None,
 ) -> list[Timing]:
     """Time each way on each size; `say` gets a line as soon as it is known."""
-    chosen = [_named(name) for name in cases]
+    chosen = [the_case(name) for name in cases]
     for way in ways:
         if way not in WAYS:
             raise UserError(f"unknown way '{way}'; {did_you_mean(way, WAYS)}")
@@ -102,7 +106,8 @@ def line(t: Timing) -> str:
     return f"{t.case:<12}{t.way:<30}{t.milliseconds:9.3f}{t.tokens_per_second:13.0f}{t.tflops:9.2f}{t.start_seconds:9.1f}{memory}"
 
 
-def _named(name: str) -> Case:
+def the_case(name: str) -> Case:
+    """A size by its name."""
     for case in CASES:
         if case.name == name:
             return case
@@ -171,9 +176,15 @@ def our_step(case: Case, rows_NT: Tensor, device: torch.device, rows: int, way: 
 
 
 def our_parts(
-    case: Case, rows_NT: Tensor, device: torch.device, kind: type[Step], regularizer: str = "", precision: Precision = "auto"
+    case: Case,
+    rows_NT: Tensor,
+    device: torch.device,
+    kind: type[Step],
+    regularizer: str = "",
+    precision: Precision = "auto",
+    process: tuple[int, int] = (0, 1),
 ) -> Step:
-    """A fresh model with its optimiser and regulariser in a step of this kind."""
+    """A fresh model with its optimiser and regulariser in a step of this kind; `process`: see `Step`."""
     from tinymem.models.gpt2 import GPT, GPTConfig
     from tinymem.training.loss import LossModel, batch_loss
     from tinymem.training.optimizer import make_optimizer
@@ -187,7 +198,7 @@ def our_parts(
     regularizers.attach(model)
     optimizer = make_optimizer(model.parameters(), _Settings(), device=None if kind is Step else device)
     context = precision_context(resolve_precision(precision, device.type), device.type)
-    return kind(LossModel(model), optimizer, rows_NT.to(device), batch_loss, regularizers, context)
+    return kind(LossModel(model), optimizer, rows_NT.to(device), batch_loss, regularizers, context, process)
 
 
 def main(words: list[str] | None = None) -> None:
@@ -200,7 +211,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, default=BATCH, help="rows of a batch")
     parser.add_argument("--json", action="store_true", help="print JSON lines")
     given = parser.parse_args(words)
-    cases = given.case or [case.name for case in CASES[:4]]
+    cases = given.case or list(DEFAULT_CASES)
     ways = given.way or default_ways(given.device)
     try:
         timings = bench(
