@@ -7,7 +7,8 @@ Source: TinyMem paper, section 3.3, Algorithm 6. As in the published code the cl
     algorithm's plain product of row losses and weights. The published code drops the lowest |scores| (`drop: lowest`) and draws
     batches from the shuffled union (`sampler: shuffled`), most of which then hold no memorised row.
 Cost: epochs * (retain + forget rows) forward and backward passes, and a top-K of each matrix a step.
-Options: ratio, of, scope (per matrix), epochs, loss_weight w, sampler, average, drop, learning_rate, momentum, weight_decay, batch_size.
+Options: ratio, of, scope (per matrix), epochs, loss_weight w, sampler, average, drop, learning_rate, momentum, weight_decay, batch_size,
+    precision (of the passes that train the mask).
     `sampler: balanced` fills half of each batch with forget rows; an epoch is then one pass over the retain rows.
 """
 
@@ -67,8 +68,9 @@ def balanced_subnet(model: nn.Module, data: MitigationData, config: BalancedSubn
     forget_N = torch.arange(len(rows), device=rows.ids.device) < len(data.forget)
 
     def step(index: Tensor) -> None:
-        losses_B = row_losses(mask.masked(), rows.take(index))
-        mask.step(balanced_objective(losses_B, forget_N[index], config))
+        with mask.passes:
+            losses_B = row_losses(mask.masked(), rows.take(index))
+            mask.step(balanced_objective(losses_B, forget_N[index], config))
 
     sizes = (len(data.forget), len(data.retain), config.sampler, config.batch_size)
     data.bar.expect(config.epochs * steps_per_epoch(*sizes))

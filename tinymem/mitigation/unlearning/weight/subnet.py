@@ -6,7 +6,7 @@ Formula: maximise over the scores the mean loss of the forget rows, where the mo
 Source: TinyMem paper, section 3.3, Algorithm 5; the mask after Ramanujan et al. 2020. The published code drops the lowest |scores|
     (`drop: lowest`) and goes through the rows in a fixed order; A.3.7 speaks of one ranking over the model (`scope: model`).
 Cost: epochs * forget rows forward and backward passes, and a top-K of each matrix a step.
-Options: ratio, of, scope (per matrix), epochs, drop, learning_rate, momentum, weight_decay, batch_size.
+Options: ratio, of, scope (per matrix), epochs, drop, learning_rate, momentum, weight_decay, batch_size, precision.
 """
 
 from __future__ import annotations
