@@ -27,7 +27,8 @@ def test_the_case_is_the_papers(case):
 
 @pytest.mark.parametrize("name", ["act", "durable", "durable-agg", "sou", "slim", "hard-concrete"])
 def test_plain_loops_give_our_scores(case, monkeypatch, name):
-    monkeypatch.setattr(comparisons, "STEPS", 3)
+    # Slim's penalty is below its default `stop` after 10 steps: the comparison must go on as the plain loop does.
+    monkeypatch.setattr(comparisons, "STEPS", 14 if name == "slim" else 3)
     part = comparisons.PARTS[name](case, case.data, 4)
     torch.testing.assert_close(part.plain().double(), part.ours().double(), rtol=1e-3, atol=1e-4)
 
