@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from tinymem.data.rows import concatenate
 from tinymem.errors import UserError
+from tinymem.mitigation import grids
 from tinymem.mitigation._replay import Replayed
 from tinymem.mitigation.frame import Grid, MitigationData, Properties, editor
 from tinymem.mitigation.losses import row_losses
@@ -43,11 +44,8 @@ class BalancedSubnetConfig(LearnedMaskConfig):
     sampler: Sampler = "shuffled"
     average: Literal["class", "row"] = "class"
 
-    grid: ClassVar[Grid] = {
-        "ratio": (0.00001, 0.0001, 0.001, 0.01, 0.05, 0.1, 0.25, 0.3),
-        "epochs": (1, 10, 20),
-        "loss_weight": (0.9, 0.7, 0.5),
-    }
+    grid: ClassVar[Grid] = grids.BALANCED
+    published_grid: ClassVar[Grid] = grids.BALANCED_RUN
 
     def __post_init__(self) -> None:
         super().__post_init__()

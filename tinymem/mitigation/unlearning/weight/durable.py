@@ -15,6 +15,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
+from tinymem.mitigation import grids
 from tinymem.mitigation.frame import AblationConfig, Grid, MitigationData, Properties, Scores, scorer
 from tinymem.mitigation.losses import row_losses
 from tinymem.models.adapters import mlp_parameters
@@ -26,7 +27,8 @@ class DurableConfig(AblationConfig):
 
     batch_size: int = 64
 
-    grid: ClassVar[Grid] = {"ratio": (0.00001, 0.0001, 0.001, 0.01, 0.05, 0.1)}
+    grid: ClassVar[Grid] = grids.WEIGHT
+    published_grid: ClassVar[Grid] = grids.WEIGHT_RUN
 
 
 @scorer("durable", config=DurableConfig, properties=Properties(unit="weight", order="first", layer_wise=True))

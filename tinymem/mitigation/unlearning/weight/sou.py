@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinymem.errors import UserError
+from tinymem.mitigation import grids
 from tinymem.mitigation.frame import AblationConfig, Grid, MitigationData, Properties, Scope, Scores, scorer
 from tinymem.mitigation.unlearning.weight._row_gradients import row_gradients
 from tinymem.models.adapters import mlp_parameters
@@ -42,7 +43,8 @@ class SOUConfig(AblationConfig):
     gradients: int = 512
     batch_size: int = 16
 
-    grid: ClassVar[Grid] = {"ratio": (0.00001, 0.0001, 0.001, 0.01, 0.05, 0.1)}
+    grid: ClassVar[Grid] = grids.WEIGHT
+    published_grid: ClassVar[Grid] = grids.WEIGHT_RUN
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -16,6 +16,7 @@ from typing import ClassVar
 
 from torch import nn
 
+from tinymem.mitigation import grids
 from tinymem.mitigation.frame import Grid, MitigationData, Properties, editor
 from tinymem.mitigation.unlearning.weight._learned_mask import LearnedMaskConfig
 from tinymem.mitigation.unlearning.weight.balanced_subnet import BalancedSubnetConfig, balanced_subnet
@@ -25,7 +26,8 @@ from tinymem.mitigation.unlearning.weight.balanced_subnet import BalancedSubnetC
 class SubnetConfig(LearnedMaskConfig):
     """Options of Subnet. The grid is that of the paper's A.3.5."""
 
-    grid: ClassVar[Grid] = {"ratio": (0.00001, 0.0001, 0.001, 0.01, 0.05, 0.1, 0.25, 0.3), "epochs": (1, 10, 20)}
+    grid: ClassVar[Grid] = grids.SUBNET
+    published_grid: ClassVar[Grid] = grids.SUBNET_RUN
 
 
 @editor("subnet", config=SubnetConfig, properties=Properties(unit="weight", order="first", criterion="optimisation"))
