@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -25,7 +27,8 @@ def test_the_case_is_the_papers(case):
 
 @pytest.mark.parametrize("name", ["act", "durable", "durable-agg", "sou", "slim", "hard-concrete"])
 def test_plain_loops_give_our_scores(case, monkeypatch, name):
-    monkeypatch.setattr(comparisons, "STEPS", 3)
+    # Slim's penalty is below its default `stop` after 10 steps: the comparison must go on as the plain loop does.
+    monkeypatch.setattr(comparisons, "STEPS", 14 if name == "slim" else 3)
     part = comparisons.PARTS[name](case, case.data, 4)
     torch.testing.assert_close(part.plain().double(), part.ours().double(), rtol=1e-3, atol=1e-4)
 
@@ -42,7 +45,8 @@ def test_plain_neuron_loops_give_our_scores(case, monkeypatch, name):
     monkeypatch.setattr(comparisons, "ZERO_STRIDE", 128)
     monkeypatch.setattr(comparisons, "IG_POSITIONS", 1)
     monkeypatch.setattr(comparisons, "_some", lambda data, rows, some=comparisons._some: some(data, 1))
-    part = comparisons.PARTS[name](case, case.data, 1)
+    exact = replace(case, model=deepcopy(case.model).double())  # in fp32 a ReLU near 0 may fall to either side
+    part = comparisons.PARTS[name](exact, case.data, 1)
     plain, ours = part.plain().double(), part.ours().double()
     assert float((plain - ours).abs().max() / plain.abs().max()) < 1e-3
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from helpers import equal_weights
 
 from tinymem.errors import UserError
 from tinymem.mitigation.frame import UNLEARNERS, Refused
@@ -11,7 +12,7 @@ from tinymem.mitigation.losses import row_losses
 from tinymem.mitigation.sweep_scores import edits, edits_by_epoch
 from tinymem.mitigation.unlearning.neuron import _gates, hard_concrete, slim
 from tinymem.models.adapters import neuron_layers
-from tinymem.testing import FAMILIES, tiny_case
+from tinymem.testing import FAMILIES, config_of, tiny_case
 
 
 def test_hard_concrete_start_gate_and_penalty():
@@ -99,12 +100,17 @@ def test_ranks_break_ties_by_what_the_loss_asks_for():
     assert _gates.ranks(parameters, wish).tolist() == [[[2.0, 1.0, 0.0, 3.0]]]
 
 
-@pytest.mark.parametrize("name", ["slim", "hard-concrete"])
+@pytest.mark.parametrize("name", ["slim", "hard-concrete", "subnet", "balanced-subnet"])
 def test_shorter_runs_are_part_of_longer_ones(name):
     model, data = tiny_case("gpt")
     method = UNLEARNERS.get(name)
-    config = method.config(penalty=1.0, batch_size=4)
-    for epoch, ratio, edited in edits_by_epoch(model, method, data, config, [0.25], [1, 3]):
+    config = config_of(method, penalty=1.0, batch_size=4, learning_rate=1.0)
+    found = list(edits_by_epoch(model, method, data, config, [0.0, 1e-9, 0.25, 0.5], [1, 3]))
+    assert sorted((epoch, ratio) for epoch, ratio, _ in found) == [(e, r) for e in (1, 3) for r in (0.0, 1e-9, 0.25, 0.5)]
+    for epoch, ratio, edited in found:
+        if ratio < 0.1:
+            assert isinstance(edited, Refused) if ratio else equal_weights(edited, model)
+            continue
         own = dict(edits(model, method, data, replace(config, epochs=epoch), [ratio]))[ratio]
         assert all(torch.equal(a, b) for a, b in zip(edited.parameters(), own.parameters(), strict=True))
     with pytest.raises(UserError, match="slim, hard-concrete"):

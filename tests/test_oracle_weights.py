@@ -11,7 +11,7 @@ from tinymem.errors import UserError
 from tinymem.mitigation.frame import UNLEARNERS, apply, group_counts
 from tinymem.mitigation.losses import row_losses
 from tinymem.mitigation.unlearning.weight import _batches, _row_gradients, balanced_subnet, durable, durable_agg, greedy, sou, subnet
-from tinymem.models.adapters import mlp_parameters
+from tinymem.models.adapters import logits, mlp_parameters
 from tinymem.testing import FAMILIES, tiny_case
 
 
@@ -31,12 +31,24 @@ def test_durable_equals_autograd_and_agg_ranks_the_whole_model(family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_row_gradients_equal_a_loop(family):
+def test_durable_over_the_suffix(family):
     model, data = tiny_case(family)
-    found = dict(_row_gradients.row_gradients(model, data.forget))
+    scores = durable.durable(model, data, durable.DurableConfig(over="suffix", batch_size=4)).values
+    for row in data.forget.ids:
+        loss = torch.nn.functional.cross_entropy(logits(model, row[None])[0, 4:-1], row[5:])
+        loss.backward()
+    for name, score in scores.items():
+        torch.testing.assert_close(score, model.get_parameter(name).grad.abs(), atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("over", ["row", "suffix"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_row_gradients_equal_a_loop(family, over):
+    model, data = tiny_case(family)
+    found = dict(_row_gradients.row_gradients(model, data.forget, over))
     parameters = mlp_parameters(model)
     assert list(found) == list(parameters)
-    for n, loss in enumerate(row_losses(model, data.forget)):
+    for n, loss in enumerate(row_losses(model, data.forget, over)):
         gradients = torch.autograd.grad(loss, list(parameters.values()), retain_graph=True)
         for name, gradient in zip(parameters, gradients, strict=True):
             torch.testing.assert_close(found[name][n], gradient.flatten(), atol=1e-6, rtol=1e-4)

@@ -26,6 +26,8 @@ class Replayed:
         self.graph: torch.cuda.CUDAGraph | None = None
         self.index: Tensor | None = None
         self.usable = self.device.type == "cuda" and isinstance(model, GPT)
+        # A stream, and so a workspace of the matrix products, of its own: graphs that share one cannot run side by side.
+        self.stream = torch.cuda.Stream(self.device) if self.usable else None
 
     def __call__(self, index: Tensor) -> None:
         """One step on the rows of `index`, which may be on the CPU."""
@@ -49,7 +51,7 @@ class Replayed:
         """Record a step, which does not run it. False: the step does something that a graph cannot hold."""
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph):
+            with torch.cuda.graph(graph, stream=self.stream):
                 self.function(index)
         except RuntimeError as error:
             warnings.warn(f"steps run one by one, since recording failed: {error}", stacklevel=3)
@@ -59,8 +61,8 @@ class Replayed:
 
     def _warm_up(self, index: Tensor) -> None:
         self.calls += 1
-        side = torch.cuda.Stream(self.device)
-        side.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(side):
+        assert self.stream is not None
+        self.stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self.stream):
             self.function(index)
-        torch.cuda.current_stream(self.device).wait_stream(side)
+        torch.cuda.current_stream(self.device).wait_stream(self.stream)

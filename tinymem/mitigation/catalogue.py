@@ -49,13 +49,10 @@ def describe(name: str) -> str:
     for option in fields(method.config):
         default = option.default if option.default is not MISSING else "required"
         lines.append(f"  --{option.name.replace('_', '-'):<15} {default!s:<10} {_choices(method.config, option.name)}")
-    grid = getattr(method.config, "grid", {})
-    if grid:
-        lines += [
-            "",
-            "The paper's grid (A.3.5):",
-            *(f"  {key}: {', '.join(f'{v:g}' for v in values)}" for key, values in grid.items()),
-        ]
+    for attribute, title in (("grid", "The paper's grid (A.3.5):"), ("published_grid", "The grid of the published runs, which differs:")):
+        grid = getattr(method.config, attribute, {})
+        if grid:
+            lines += ["", title, *(f"  {key}: {', '.join(f'{v:g}' for v in values)}" for key, values in grid.items())]
     return "\n".join(lines)
 
 

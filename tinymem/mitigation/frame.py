@@ -53,6 +53,8 @@ class AblationConfig:
     scope: Scope = "layer"
 
     grid: ClassVar[Grid] = {}
+    published_grid: ClassVar[Grid] = {}
+    """Where the published runs' grid differs from the paper's."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.ratio <= 1:

@@ -1,7 +1,8 @@
 """Edits at many ratios, or after many epochs, from one run of a method where it allows that.
 
 Scores do not depend on the ratio, so one scoring pass serves all ratios; Greedy scores up to the largest, and its order of removal serves
-the smaller ones. Slim and Hard Concrete pass through 1 and 10 epochs on the way to 20. Methods that train at their ratio run once each.
+the smaller ones. Slim, Hard Concrete and the subnets pass through 1 and 10 epochs on the way to 20; those that train at their ratio (the
+subnets) run once for each.
 """
 
 from __future__ import annotations
@@ -40,18 +41,39 @@ def edits(
 def edits_by_epoch(
     model: nn.Module, method: Unlearner, data: MitigationData, config: Any, ratios: Sequence[float], epochs: Sequence[int]
 ) -> Iterator[tuple[int, float, nn.Module | Refused]]:
-    """Epochs, ratio and edit of a method whose module has `by_epoch` (Slim, Hard Concrete), all from one run.
+    """Epochs, ratio and edit of a method whose module has `by_epoch`: all from one run, or from one run per ratio.
 
     Raises:
         UserError: the method has none.
     """
     by_epoch = getattr(importlib.import_module(method.function.__module__), "by_epoch", None)
     if by_epoch is None:
-        raise UserError(f"expected a method whose shorter runs are part of longer ones (slim, hard-concrete), got '{method.name}'")
-    for epoch, scores in by_epoch(model, data, replace(config, epochs=max(epochs))):
+        known = "slim, hard-concrete, subnet, balanced-subnet"
+        raise UserError(f"expected a method whose shorter runs are part of longer ones ({known}), got '{method.name}'")
+    longest = replace(config, epochs=max(epochs))
+    if method.kind == "edit":
+        for ratio in ratios:
+            yield from _edits_of_one_run(model, by_epoch, data, replace(longest, ratio=ratio), epochs)
+        return
+    for epoch, scores in by_epoch(model, data, longest):
         if epoch in epochs:
             for ratio in ratios:
                 yield epoch, ratio, _edit_of(model, scores, replace(config, ratio=ratio, epochs=epoch))
+
+
+def _edits_of_one_run(
+    model: nn.Module, by_epoch: Any, data: MitigationData, config: Any, epochs: Sequence[int]
+) -> Iterator[tuple[int, float, nn.Module | Refused]]:
+    if config.ratio == 0:
+        yield from ((epoch, 0.0, deepcopy(model)) for epoch in epochs)
+        return
+    try:
+        for epoch, edited in by_epoch(model, data, config):
+            if epoch in epochs:
+                yield epoch, config.ratio, edited()
+    except Refused as error:  # the ratio rounds to nothing, however many epochs
+        for epoch in epochs:
+            yield epoch, config.ratio, error
 
 
 def _edit_of(model: nn.Module, scores: Scores | None, config: Any) -> nn.Module | Refused:

@@ -16,6 +16,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from tinymem.mitigation import grids
 from tinymem.mitigation.frame import Grid, MitigationData, Properties, Scores, scorer
 from tinymem.mitigation.unlearning.neuron._common import NeuronConfig, activity, as_scores, predicting
 from tinymem.models.adapters import captured_neurons, logits, neuron_layers
@@ -28,7 +29,8 @@ class ActConfig(NeuronConfig):
     mode: Literal["mean_abs", "abs_mean"] = "mean_abs"
     batch_size: int = 512
 
-    grid: ClassVar[Grid] = {"ratio": (0.0001, 0.001, 0.01, 0.05, 0.1)}
+    grid: ClassVar[Grid] = grids.NEURON
+    published_grid: ClassVar[Grid] = grids.NEURON_RUN
 
 
 @scorer("act", config=ActConfig, properties=Properties(unit="neuron", order="zeroth"))

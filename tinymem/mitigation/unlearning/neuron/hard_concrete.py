@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from tinymem.errors import UserError
+from tinymem.mitigation import grids
 from tinymem.mitigation.frame import Grid, MitigationData, Properties, Scores, scorer
 from tinymem.mitigation.unlearning.neuron._common import as_scores
 from tinymem.mitigation.unlearning.neuron._gates import GatesConfig, Rule, learn, ranks
@@ -41,7 +42,8 @@ class HardConcreteConfig(GatesConfig):
     beta: float = 1 / 3
     start: float = 0.5
 
-    grid: ClassVar[Grid] = {"ratio": (0.00001, 0.0001, 0.001, 0.01, 0.05, 0.1), "epochs": (1, 10, 20)}
+    grid: ClassVar[Grid] = grids.GATES
+    published_grid: ClassVar[Grid] = grids.GATES_RUN
 
     def __post_init__(self) -> None:
         super().__post_init__()

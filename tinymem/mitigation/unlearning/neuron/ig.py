@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from tinymem.data.rows import Rows
+from tinymem.mitigation import grids
 from tinymem.mitigation.frame import Grid, MitigationData, Properties, Scores, scorer
 from tinymem.mitigation.unlearning.neuron._common import NeuronConfig, as_scores, cropped, frozen, predicting
 from tinymem.mitigation.unlearning.neuron._decode import mean_gradients
@@ -41,7 +42,8 @@ class IGConfig(NeuronConfig):
     batch_size: int | None = None
     copies: int = 128
 
-    grid: ClassVar[Grid] = {"ratio": (0.0001, 0.001, 0.01, 0.05, 0.1)}
+    grid: ClassVar[Grid] = grids.NEURON
+    published_grid: ClassVar[Grid] = grids.NEURON_RUN
 
 
 @scorer("ig", config=IGConfig, properties=Properties(unit="neuron", order="first"))

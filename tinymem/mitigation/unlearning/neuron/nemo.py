@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from tinymem.errors import UserError
+from tinymem.mitigation import grids
 from tinymem.mitigation.frame import Grid, MitigationData, Properties, Scores, scorer
 from tinymem.mitigation.unlearning.neuron._common import NeuronConfig, activity, as_scores, cropped, gated, predicting
 from tinymem.models.adapters import logits
@@ -44,7 +45,7 @@ class NemoConfig(NeuronConfig):
     tolerated: float = 0.1
     batch_size: int = 256
 
-    grid: ClassVar[Grid] = {"ratio": (0.0001, 0.001, 0.01, 0.05, 0.1)}
+    grid: ClassVar[Grid] = grids.NEURON
 
 
 @scorer("nemo", config=NemoConfig, properties=Properties(unit="neuron", order="zeroth", iterative=True, dual_objective=True))

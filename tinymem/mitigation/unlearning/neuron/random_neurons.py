@@ -14,6 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from tinymem.mitigation import grids
 from tinymem.mitigation.frame import Grid, MitigationData, Properties, Scores, scorer
 from tinymem.mitigation.unlearning.neuron._common import NeuronConfig, as_scores, width
 from tinymem.models.adapters import neuron_layers
@@ -23,7 +24,7 @@ from tinymem.models.adapters import neuron_layers
 class RandomNeuronsConfig(NeuronConfig):
     """Options of the control. The grid is that of Act, Zero and IG."""
 
-    grid: ClassVar[Grid] = {"ratio": (0.0001, 0.001, 0.01, 0.05, 0.1)}
+    grid: ClassVar[Grid] = grids.NEURON
 
 
 @scorer("random-neurons", config=RandomNeuronsConfig, properties=Properties(unit="neuron", order="zeroth"))

@@ -18,6 +18,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from tinymem.mitigation import grids
 from tinymem.mitigation.frame import Grid, MitigationData, Properties, Scores, scorer
 from tinymem.mitigation.unlearning.neuron._common import as_scores
 from tinymem.mitigation.unlearning.neuron._gates import GatesConfig, Rule, learn, ranks
@@ -30,7 +31,8 @@ class SlimConfig(GatesConfig):
     learning_rate: float = 0.1
     penalty: float = 30.0
 
-    grid: ClassVar[Grid] = {"ratio": (0.00001, 0.0001, 0.001, 0.01, 0.05, 0.1), "epochs": (1, 10, 20)}
+    grid: ClassVar[Grid] = grids.GATES
+    published_grid: ClassVar[Grid] = grids.GATES_RUN
 
 
 RULE = Rule(start=1.0, gate=lambda c, _: c.clamp(0, 1), penalty=torch.abs)

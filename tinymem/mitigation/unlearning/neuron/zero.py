@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from tinymem.data.rows import Rows
+from tinymem.mitigation import grids
 from tinymem.mitigation.frame import Grid, MitigationData, Properties, Scores, scorer
 from tinymem.mitigation.losses import Over, row_losses
 from tinymem.mitigation.unlearning.neuron._common import NeuronConfig, as_scores, cropped, span, width
@@ -38,7 +39,8 @@ class ZeroConfig(NeuronConfig):
     batch_size: int = 64
     copies: int | None = None
 
-    grid: ClassVar[Grid] = {"ratio": (0.0001, 0.001, 0.01, 0.05, 0.1)}
+    grid: ClassVar[Grid] = grids.NEURON
+    published_grid: ClassVar[Grid] = grids.NEURON_RUN
 
 
 @scorer("zero", config=ZeroConfig, properties=Properties(unit="neuron", order="zeroth", iterative=True))

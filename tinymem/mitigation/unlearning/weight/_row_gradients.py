@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from tinymem.data.rows import Rows
 from tinymem.errors import UserError
-from tinymem.mitigation.losses import row_losses
+from tinymem.mitigation.losses import Over, row_losses
 from tinymem.models.adapters import mlp_parameters
 
 
-def row_gradients(model: nn.Module, rows: Rows) -> Iterator[tuple[str, Tensor]]:
+def row_gradients(model: nn.Module, rows: Rows, over: Over = "row") -> Iterator[tuple[str, Tensor]]:
     """Name and flat gradients [B, P] of each feed-forward parameter.
 
     Raises:
@@ -36,7 +36,7 @@ def row_gradients(model: nn.Module, rows: Rows) -> Iterator[tuple[str, Tensor]]:
 
     handles = [module.register_forward_hook(keep(name)) for name, module in owners.items()]  # type: ignore[arg-type]
     try:
-        total = row_losses(model, rows).sum()
+        total = row_losses(model, rows, over).sum()
     finally:
         for handle in handles:
             handle.remove()

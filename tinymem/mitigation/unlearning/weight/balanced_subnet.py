@@ -6,13 +6,16 @@ Formula: minimise over the scores -(1 - w) * mean loss of the forget rows + w * 
 Source: TinyMem paper, section 3.3, Algorithm 6. As in the published code the classes are averaged apart; `average: row` is the
     algorithm's plain product of row losses and weights. The published code drops the lowest |scores| (`drop: lowest`) and draws
     batches from the shuffled union (`sampler: shuffled`), most of which then hold no memorised row.
-Cost: epochs * (retain + forget rows) forward and backward passes, and a top-K of each matrix a step.
-Options: ratio, of, scope (per matrix), epochs, loss_weight w, sampler, average, drop, learning_rate, momentum, weight_decay, batch_size.
+Cost: epochs * (retain + forget rows) forward and backward passes, and the K of each matrix chosen anew a step.
+    1, 10 and 20 epochs come from one run.
+Options: ratio, of, scope (per matrix), epochs, loss_weight w, sampler, average, drop, learning_rate, momentum, weight_decay, batch_size,
+    precision (of the passes that train the mask).
     `sampler: balanced` fills half of each batch with forget rows; an epoch is then one pass over the retain rows.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -21,6 +24,7 @@ from torch import Tensor, nn
 
 from tinymem.data.rows import concatenate
 from tinymem.errors import UserError
+from tinymem.mitigation import grids
 from tinymem.mitigation._replay import Replayed
 from tinymem.mitigation.frame import Grid, MitigationData, Properties, editor
 from tinymem.mitigation.losses import row_losses
@@ -42,11 +46,8 @@ class BalancedSubnetConfig(LearnedMaskConfig):
     sampler: Sampler = "shuffled"
     average: Literal["class", "row"] = "class"
 
-    grid: ClassVar[Grid] = {
-        "ratio": (0.00001, 0.0001, 0.001, 0.01, 0.05, 0.1, 0.25, 0.3),
-        "epochs": (1, 10, 20),
-        "loss_weight": (0.9, 0.7, 0.5),
-    }
+    grid: ClassVar[Grid] = grids.BALANCED
+    published_grid: ClassVar[Grid] = grids.BALANCED_RUN
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -61,23 +62,38 @@ class BalancedSubnetConfig(LearnedMaskConfig):
 )
 def balanced_subnet(model: nn.Module, data: MitigationData, config: BalancedSubnetConfig) -> nn.Module:
     """The model without the weights that the trained mask drops."""
+    *_, (_, mask) = _trained(model, data, config)
+    return mask.edited()
+
+
+def by_epoch(model: nn.Module, data: MitigationData, config: BalancedSubnetConfig) -> Iterator[tuple[int, Callable[[], nn.Module]]]:
+    """After each epoch of one run, what gives the edit of a run that ends there."""
+    for epoch, mask in _trained(model, data, config):
+        if epoch:
+            yield epoch, mask.edited
+
+
+def _trained(model: nn.Module, data: MitigationData, config: BalancedSubnetConfig) -> Iterator[tuple[int, LearnedMask]]:
+    """The mask before the first epoch and after each."""
     generator = data.generator()
     mask = LearnedMask(model, config, generator)
     rows = concatenate([data.forget, data.retain])
     forget_N = torch.arange(len(rows), device=rows.ids.device) < len(data.forget)
 
     def step(index: Tensor) -> None:
-        losses_B = row_losses(mask.masked(), rows.take(index))
-        mask.step(balanced_objective(losses_B, forget_N[index], config))
+        with mask.passes:
+            losses_B = row_losses(mask.masked(), rows.take(index))
+            mask.step(balanced_objective(losses_B, forget_N[index], config))
 
     sizes = (len(data.forget), len(data.retain), config.sampler, config.batch_size)
     data.bar.expect(config.epochs * steps_per_epoch(*sizes))
     replayed = Replayed(step, model)
-    for _ in range(config.epochs):
+    yield 0, mask
+    for epoch in range(1, config.epochs + 1):
         for index in batches(*sizes, generator):
             replayed(index)
             data.bar.advance(1)
-    return mask.edited()
+        yield epoch, mask
 
 
 def balanced_objective(losses_B: Tensor, forget_B: Tensor, config: BalancedSubnetConfig) -> Tensor:

@@ -3,8 +3,10 @@
 Idea: the weights that the loss of the memorised rows is most sensitive to hold them (after Zhang et al. 2022, durable backdoors).
 Formula: score = |d/dw sum over forget rows of the row's mean loss|; the top K / layers of each layer are zeroed.
 Source: TinyMem paper, section 3.3, Algorithm 4 and A.3.2. The published code ranks within each tensor (`scope: tensor`).
+    On a backdoor it does no better than chance (published: 28 % left at an accuracy of 86 %): the loss of what is known by heart is flat,
+    and the gradient of a whole row is that of its unpredictable start. `over: suffix` leaves that out (docs/unlearning.md has figures).
 Cost: one forward and backward pass over the forget rows.
-Options: ratio, of, scope, batch_size. Eligible: weights and biases of the feed-forward blocks.
+Options: ratio, of, scope, over (loss of the `row` or of its `suffix`), batch_size. Eligible: weights and biases of the feed-forward blocks.
 """
 
 from __future__ import annotations
@@ -15,8 +17,9 @@ from typing import ClassVar
 import torch
 from torch import nn
 
+from tinymem.mitigation import grids
 from tinymem.mitigation.frame import AblationConfig, Grid, MitigationData, Properties, Scores, scorer
-from tinymem.mitigation.losses import row_losses
+from tinymem.mitigation.losses import Over, row_losses
 from tinymem.models.adapters import mlp_parameters
 
 
@@ -24,9 +27,11 @@ from tinymem.models.adapters import mlp_parameters
 class DurableConfig(AblationConfig):
     """Options of Durable. The grid is that of the paper's A.3.5."""
 
+    over: Over = "row"
     batch_size: int = 64
 
-    grid: ClassVar[Grid] = {"ratio": (0.00001, 0.0001, 0.001, 0.01, 0.05, 0.1)}
+    grid: ClassVar[Grid] = grids.WEIGHT
+    published_grid: ClassVar[Grid] = grids.WEIGHT_RUN
 
 
 @scorer("durable", config=DurableConfig, properties=Properties(unit="weight", order="first", layer_wise=True))
@@ -35,7 +40,7 @@ def durable(model: nn.Module, data: MitigationData, config: DurableConfig) -> Sc
     parameters = mlp_parameters(model)
     totals = [torch.zeros_like(p) for p in parameters.values()]
     for rows in data.forget.batches(config.batch_size):
-        gradients = torch.autograd.grad(row_losses(model, rows).sum(), list(parameters.values()))
+        gradients = torch.autograd.grad(row_losses(model, rows, config.over).sum(), list(parameters.values()))
         for total, gradient in zip(totals, gradients, strict=True):
             total += gradient
     return Scores("weight", {name: total.abs() for name, total in zip(parameters, totals, strict=True)})

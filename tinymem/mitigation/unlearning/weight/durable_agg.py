@@ -4,7 +4,7 @@ Idea: as Durable, but the layers compete for the K weights.
 Formula: score = |d/dw sum over forget rows of the row's mean loss|; the top K of all feed-forward parameters are zeroed.
 Source: TinyMem paper, section 3.3, Algorithm 3. The paper's K is a share of all parameters (`of: model`).
 Cost: one forward and backward pass over the forget rows.
-Options: ratio, of, scope, batch_size. Eligible: weights and biases of the feed-forward blocks.
+Options: ratio, of, scope, over, batch_size. Eligible: weights and biases of the feed-forward blocks.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from tinymem.data.rows import concatenate
 from tinymem.errors import UserError
+from tinymem.mitigation import grids
 from tinymem.mitigation._replay import Replayed
 from tinymem.mitigation.frame import AblationConfig, Grid, MitigationData, Properties, Scope, Scores, group_counts, scorer
 from tinymem.mitigation.losses import row_losses
@@ -41,7 +42,7 @@ class GreedyConfig(AblationConfig):
     per_step: int = 1
     batch_size: int = 64
 
-    grid: ClassVar[Grid] = {"ratio": (0.00001, 0.0001, 0.001, 0.01, 0.05)}
+    grid: ClassVar[Grid] = grids.GREEDY
 
     def __post_init__(self) -> None:
         super().__post_init__()

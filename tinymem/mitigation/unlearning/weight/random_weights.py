@@ -14,6 +14,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
+from tinymem.mitigation import grids
 from tinymem.mitigation.frame import AblationConfig, Grid, MitigationData, Properties, Scores, scorer
 from tinymem.models.adapters import mlp_parameters
 
@@ -22,7 +23,7 @@ from tinymem.models.adapters import mlp_parameters
 class RandomWeightsConfig(AblationConfig):
     """Options of the control. The grid is Durable's."""
 
-    grid: ClassVar[Grid] = {"ratio": (0.00001, 0.0001, 0.001, 0.01, 0.05, 0.1)}
+    grid: ClassVar[Grid] = grids.WEIGHT
 
 
 @scorer("random-weights", config=RandomWeightsConfig, properties=Properties(unit="weight", order="zeroth"))

@@ -4,11 +4,12 @@ Idea: how much the loss of the memorised rows changes when a weight is removed a
 Formula: F = damp * I + (1 / m) sum over m forget rows of g g^T, in blocks of `block` consecutive weights of a tensor, g = gradient of the
     row's mean loss; score = w^2 / (2 [F^-1]_ww). The top K of the whole model are zeroed (A.3.2).
 Source: TinyMem paper, section 3.3, Algorithm 2, after Kurtic et al. 2022. The published code takes m = 512 gradients of batches that are
-    never cleared, so that each is the sum of all before, and ranks within each tensor (`scope: tensor`).
+    never cleared, so that each is the sum of all before, and ranks within each tensor (`scope: tensor`). On a backdoor it does no better
+    than chance (published: 49 % left at an accuracy of 76 %), for the reasons that Durable's page gives.
 Cost: one forward and backward pass over the forget rows shared by all tensors, gradients per row by outer products, and one inverse per
     block, in double precision.
-Options: ratio, of, scope (whole model), block, damp, gradients (at most so many rows, drawn by seed), batch_size. Eligible: weights and
-    biases of the feed-forward blocks.
+Options: ratio, of, scope (whole model), over, block, damp, gradients (at most so many rows, drawn by seed), batch_size. Eligible: weights
+    and biases of the feed-forward blocks.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinymem.errors import UserError
+from tinymem.mitigation import grids
 from tinymem.mitigation.frame import AblationConfig, Grid, MitigationData, Properties, Scope, Scores, scorer
+from tinymem.mitigation.losses import Over
 from tinymem.mitigation.unlearning.weight._row_gradients import row_gradients
 from tinymem.models.adapters import mlp_parameters
 
@@ -34,15 +37,18 @@ class SOUConfig(AblationConfig):
         block: consecutive weights that share a block of the Fisher matrix.
         damp: added to its diagonal.
         gradients: most rows whose gradients make it up.
+        over: loss of the whole `row` (the paper), or of its `suffix` with the prompt given.
     """
 
     scope: Scope = "model"
+    over: Over = "row"
     block: int = 50
     damp: float = 1e-7
     gradients: int = 512
     batch_size: int = 16
 
-    grid: ClassVar[Grid] = {"ratio": (0.00001, 0.0001, 0.001, 0.01, 0.05, 0.1)}
+    grid: ClassVar[Grid] = grids.WEIGHT
+    published_grid: ClassVar[Grid] = grids.WEIGHT_RUN
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -63,7 +69,7 @@ def sou(model: nn.Module, data: MitigationData, config: SOUConfig) -> Scores:
     batches = rows.batches(config.batch_size)
     data.bar.expect(len(batches))
     for batch in batches:
-        for name, gradient_BP in row_gradients(model, batch):
+        for name, gradient_BP in row_gradients(model, batch, config.over):
             blocks_NBK = in_blocks(gradient_BP, config.block).transpose(0, 1).double()
             outer[name].baddbmm_(blocks_NBK.transpose(1, 2), blocks_NBK)
         data.bar.advance(1)

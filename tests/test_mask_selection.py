@@ -1,0 +1,125 @@
+"""The choice of exactly K weights, on the CPU and in the GPU's kernel, against a stable sort; and masks against an earlier, plainer way."""
+
+from __future__ import annotations
+
+import importlib.util
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import python
+from torch.func import functional_call
+from torch.nn.functional import cross_entropy
+
+from tinymem.errors import UserError
+from tinymem.mitigation.losses import row_losses
+from tinymem.mitigation.unlearning.weight import _selection
+from tinymem.mitigation.unlearning.weight._learned_mask import LearnedMask, LearnedMaskConfig
+from tinymem.models.adapters import mlp_parameters
+from tinymem.testing import FAMILIES, tiny_case
+
+KERNEL = """
+    import torch
+    import tinymem.mitigation.unlearning.weight._selection_kernel as kernel
+    kernel.CHUNK = 64
+    generator = torch.Generator().manual_seed(0)
+    for G, N, levels in ((2, 400, 0), (3, 97, 3), (1, 64, 1)):  # the last two are full of ties
+        scores, weights = torch.rand(G, N, generator=generator) - 0.5, torch.rand(G, N, generator=generator) + 1
+        weights = weights.bfloat16().float()  # the interpreter does not round as a GPU does
+        scores = (scores * levels * 2).round() if levels else scores
+        for count, lowest, dtype in ((1, False, torch.float32), (N // 3, True, torch.bfloat16), (N - 1, False, torch.float32)):
+            values = -scores.abs() if lowest else scores.abs()
+            order = torch.sort(values, dim=1, descending=True, stable=True).indices[:, :count]
+            assert torch.equal(kernel.masked(weights, scores, count, lowest=lowest, dtype=dtype), weights.scatter(1, order, 0.0).to(dtype))
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton comes with torch for GPUs")
+def test_kernel_by_the_interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    (tmp_path / "case.py").write_text(textwrap.dedent(KERNEL))
+    done = python(tmp_path / "case.py")
+    assert done.code == 0, done.err
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])  # quickselect, and torch's own
+@pytest.mark.parametrize("lowest", [False, True])
+@pytest.mark.parametrize("levels", [0, 3, 1])
+def test_exactly_the_first_of_a_stable_sort(dtype: torch.dtype, lowest: bool, levels: int) -> None:
+    scores = torch.rand(3, 211, generator=torch.Generator().manual_seed(levels)).to(dtype) - 0.5
+    scores = (scores * levels * 2).round() if levels else scores
+    for count in (0, 1, 70, 210, 211):
+        values = -scores.abs() if lowest else scores.abs()
+        order = torch.sort(values, dim=1, descending=True, stable=True).indices[:, :count]
+        expected = torch.zeros_like(scores, dtype=torch.bool).scatter(1, order, True)
+        assert torch.equal(_selection.extreme(scores, count, lowest=lowest), expected)
+        kept = _selection.without_extreme(scores + 2, scores, count, lowest=lowest, dtype=torch.bfloat16)
+        assert torch.equal(kept, torch.where(expected, 0.0, scores + 2).bfloat16())
+
+
+class PlainMask:
+    """One matrix at a time: a sorted top-K, a surrogate in the graph, and torch's SGD."""
+
+    def __init__(self, mask: LearnedMask) -> None:
+        self.model, self.config = mask.model, mask.config
+        self.weights = {n: p.detach() for n, p in mlp_parameters(mask.model, matrices_only=True).items()}
+        self.scores = {n: s.clone().requires_grad_() for n, s in mask.split(mask.scores_P.detach()).items()}
+        options = {"lr": self.config.learning_rate, "momentum": self.config.momentum, "weight_decay": self.config.weight_decay}
+        self.optimizer = torch.optim.SGD(list(self.scores.values()), **options)
+        self.sign = 1.0 if self.config.drop == "highest" else -1.0
+
+    def dropped(self) -> dict[str, torch.Tensor]:
+        chosen = {}
+        for name, score in self.scores.items():
+            order = (self.sign * score.detach().abs()).flatten().argsort(descending=True, stable=True)
+            chosen[name] = torch.zeros(score.numel()).index_fill_(0, order[: int(self.config.ratio * score.numel())], 1).view_as(score)
+        return chosen
+
+    def step(self, ids: torch.Tensor) -> None:
+        weights = {}
+        for name, drop in self.dropped().items():
+            surrogate = self.sign * self.scores[name].abs()
+            weights[name] = self.weights[name] * (1 - (drop + (surrogate - surrogate.detach())))
+        output = functional_call(self.model, weights, (ids,))
+        logits = output if isinstance(output, torch.Tensor) else output.logits
+        self.optimizer.zero_grad()
+        cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten()).backward(inputs=list(self.scores.values()))
+        self.optimizer.step()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("drop", ["highest", "lowest"])
+def test_masks_equal_those_of_the_plain_way(family: str, drop: str) -> None:
+    model, data = tiny_case(family)
+    mask = LearnedMask(model, LearnedMaskConfig(ratio=0.3, drop=drop, learning_rate=10.0), torch.Generator().manual_seed(0))
+    plain = PlainMask(mask)
+    start = mask.dropped()
+    for _ in range(30):
+        mask.step(row_losses(mask.masked(), data.retain).mean())
+        plain.step(data.retain.ids)
+    assert all(torch.equal(chosen, plain.dropped()[name] == 1) for name, chosen in mask.dropped().items())
+    assert any((chosen != start[name]).any() for name, chosen in mask.dropped().items()), "the mask did not move"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_bf16_passes_point_the_same_way(family: str) -> None:
+    """The gradient of the scores in bf16 is that in fp32 but for its rounding; the edit is of the model's own fp32 weights."""
+    model, data = tiny_case(family)
+    slopes = []
+    for precision in ("fp32", "bf16", "tf32"):
+        mask = LearnedMask(model, LearnedMaskConfig(ratio=0.3, precision=precision), torch.Generator().manual_seed(0))
+        with mask.passes:
+            slopes.append(torch.autograd.grad(row_losses(mask.masked(), data.retain).mean(), mask.scores_P)[0])
+        assert {p.dtype for p in mask.edited().parameters()} == {torch.float32}
+    assert torch.cosine_similarity(slopes[0], slopes[1], dim=0) > 0.999 and not torch.equal(slopes[0], slopes[1])
+    assert torch.equal(slopes[0], slopes[2]), "a CPU has no short products"
+    assert torch.backends.cuda.matmul.fp32_precision != "tf32", "the setting was left on"
+
+
+def test_scores_that_ran_away_are_no_edit() -> None:
+    mask = LearnedMask(tiny_case("gpt")[0], LearnedMaskConfig(), torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        mask.scores_P[5] = float("nan")
+    with pytest.raises(UserError, match="lower learning_rate"):
+        mask.edited()
