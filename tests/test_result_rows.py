@@ -12,7 +12,8 @@ from torch import nn
 
 from tinymem.errors import UserError
 from tinymem.files import canonical_json
-from tinymem.mitigation.evaluator import Subject, change, mitigate, row_id
+from tinymem.mitigation.edit_size import change
+from tinymem.mitigation.evaluator import Subject, mitigate, row_id
 from tinymem.mitigation.frame import UNLEARNERS, Properties, editor, parse_config
 from tinymem.models.gpt2 import GPT
 from tinymem.pipeline import Run

@@ -23,6 +23,7 @@ from tinymem.errors import UserError
 from tinymem.evaluation.measure import Evaluator, Measurement
 from tinymem.evaluation.memorization import Flags, Probe
 from tinymem.files import content_id
+from tinymem.mitigation.edit_size import edit_size
 from tinymem.mitigation.frame import UNLEARNERS, MitigationData, Refused, Unlearner, apply, parse_config
 from tinymem.mitigation.memory import Cost, measured
 from tinymem.progress import Bar, SilentBar
@@ -120,7 +121,8 @@ def mitigate(subject: Subject, name: str, options: dict[str, Any], *, row: str =
     method = UNLEARNERS.get(name)
     config = parse_config(method, options)
     data = MitigationData(**{**vars(subject.data), "bar": bar or SilentBar()})
-    shared = {"id": row, **subject.identity, "method": name, "options": chosen(config), "config": asdict(config), "versions": versions()}
+    settings = {"unit": method.properties.unit, "options": chosen(config), "config": asdict(config)}
+    shared = {"id": row, **subject.identity, "method": name, **settings, "versions": versions()}
     try:
         with measured(subject.device) as cost:
             edited = apply(method, subject.model, data, config)
@@ -137,16 +139,6 @@ def mitigate(subject: Subject, name: str, options: dict[str, Any], *, row: str =
 def chosen(config: Any) -> Row:
     """The options of a config that say something: its ratio, and whatever is not at its default."""
     return {f.name: getattr(config, f.name) for f in fields(config) if f.name == "ratio" or getattr(config, f.name) != f.default}
-
-
-def change(before: nn.Module, after: nn.Module) -> tuple[int, float]:
-    """Number of parameters whose value changed, and the Euclidean norm of the change."""
-    changed, squares = 0, 0.0
-    for old, new in zip(before.parameters(), after.parameters(), strict=True):
-        difference = new.detach().double() - old.detach().double()
-        changed += int((difference != 0).sum())
-        squares += float(difference.square().sum())
-    return changed, squares**0.5
 
 
 def versions() -> dict[str, str]:
@@ -215,7 +207,7 @@ def _ends(ids: Ids, pad: int) -> Tensor:
 
 
 def _rows(subject: Subject, after: Measurement, cost: Cost, edited: nn.Module) -> list[Row]:
-    edited_parameters, edit_norm = change(subject.model, edited)
+    size = edit_size(subject.model, edited)
     extra = {
         "status": "ok",
         "message": None,
@@ -223,14 +215,17 @@ def _rows(subject: Subject, after: Measurement, cost: Cost, edited: nn.Module) -
         "perplexity_after": after.perplexity,
         "seconds": cost.seconds,
         "peak_mb": cost.peak_mb,
-        "edited_parameters": edited_parameters,
-        "edit_norm": edit_norm,
+        "edited_parameters": size.changed,
+        "edit_norm": size.norm,
+        "edited_by_layer": size.by_layer,
     }
     return [{**_before_columns(subject, kind), **_memorised_columns(subject, kind, after, "after"), **extra} for kind in subject.seen]
 
 
 def _without_result(subject: Subject, shared: Row, status: str, message: str, error: Exception) -> Outcome:
-    empty = dict.fromkeys(("performance_after", "perplexity_after", "seconds", "peak_mb", "edited_parameters", "edit_norm"))
+    empty = dict.fromkeys(
+        ("performance_after", "perplexity_after", "seconds", "peak_mb", "edited_parameters", "edit_norm", "edited_by_layer")
+    )
     rows = []
     for kind in subject.seen:
         nothing = dict.fromkeys(_memorised_columns(subject, kind, subject.before, "after"))
