@@ -24,8 +24,8 @@ class EditSize:
         changed: parameters whose value differs.
         norm: Euclidean norm of the change.
         by_layer: counts per block, bottom to top: `neurons` and `weights` zeroed in its feed-forward part, of how many there
-            (`of_neurons`, `of_weights`: equal-length lists), parameters `changed` anywhere in the block, and `elsewhere` (one number) outside
-            all blocks. None for a model family without a row in `tinymem.models.adapters`.
+            (`of_neurons`, `of_weights`: equal-length lists), parameters `changed` anywhere in the block, and `elsewhere` (one number)
+            outside all blocks. None for a model family without a row in `tinymem.models.adapters`.
     """
 
     changed: int

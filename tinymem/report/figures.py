@@ -104,14 +104,14 @@ def _draw_changes(axes: Axes, record: RunRecord, metric: str, names: list[str], 
         point = changes(row)
         if point is None or row_metric(row) != metric:
             continue
-        axes.plot([point[0]], [point[1]], **_look(names.index(label), MARKERS[kinds.index(row["artifact"]) % len(MARKERS)]))
+        axes.plot([point[0]], [point[1]], **look(names.index(label), MARKERS[kinds.index(row["artifact"]) % len(MARKERS)]))
         drawn.add(label)
     axes.margins(0.08, 0.12)
     axes.set_ylabel("change in accuracy (points)" if metric == "accuracy" else f"change in {metric} (%)")
     return drawn
 
 
-def _look(index: int, marker: str) -> dict[str, Any]:
+def look(index: int, marker: str) -> dict[str, Any]:
     """Colour and fill of a method's points, a little transparent so that points under others still show."""
     color, fill = PALETTE[index % len(PALETTE)], FILLS[index // len(PALETTE) % len(FILLS)]
     style = {"marker": marker, "fillstyle": fill, "color": color, "linestyle": "none", "alpha": 0.8}
@@ -122,7 +122,7 @@ def _legend(figure: Figure, shown: list[str], names: list[str], kinds: list[str]
     """Methods by colour, artifacts by marker, below the plot: text on crowded points could not be read."""
     from matplotlib.lines import Line2D
 
-    handles = [Line2D([], [], label=name, **_look(names.index(name), "o")) for name in shown]
+    handles = [Line2D([], [], label=name, **look(names.index(name), "o")) for name in shown]
     plain: dict[str, Any] = {"color": INK, "linestyle": "none", "fillstyle": "none", "markersize": 7}
     handles += [Line2D([], [], label=kind, marker=MARKERS[i % len(MARKERS)], **plain) for i, kind in enumerate(kinds)]
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=9, handletextpad=0.2)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A8A8A")
 # Drawn in this colour, then replaced by `currentColor`: the text colour of the page's light or dark theme.
 INK = "#010203"
+# Text and background of the page's themes (page.html).
+LIGHT = ("#1c2126", "#ffffff")
+DARK = ("#e4e7ea", "#14171a")
 
 STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
