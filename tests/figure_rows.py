@@ -91,7 +91,7 @@ def curve(slowness: float = 10.0, text: bool = False, copies: tuple[int, ...] = 
         share = 1 - 2 ** (-epoch / slowness)
         line: dict[str, Any] = {
             "epoch": epoch, "accuracy": None if text else 0.9, "accuracy_ceiling": None if text else 0.975, "perplexity": 200 / epoch,
-            "memorised": {"noise": {"share": share, "count": round(100 * share), "rows": 100}, "backdoor": {"share": 1.0, "count": 9, "rows": 9}},
+            "memorised": {"noise": {"share": share, "rows": 100}, "backdoor": {"share": 1.0, "rows": 9}},
         }  # fmt: skip
         if copies:
             line["memorised_by_copies"] = {"noise": {str(c): {"share": share * (1 - 0.5**i)} for i, c in enumerate(copies)}}

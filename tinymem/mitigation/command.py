@@ -76,7 +76,7 @@ def evaluate_checkpoint(
     """Measure a checkpoint on its own corpus."""
     device = resolve_device(device)
     loaded = load_checkpoint(checkpoint, device=device)
-    recipe, corpus = _own_corpus(loaded, checkpoint)
+    recipe, corpus = own_corpus(loaded, checkpoint)
     recipe = _with_window(recipe, prompt, match)
     if protocol is not None:
         recipe = parse_recipe({**recipe.model_dump(mode="json"), "protocol": protocol})
@@ -106,8 +106,12 @@ def _canaries(loaded: Checkpoint, corpus: Corpus, recipe: Recipe) -> dict[str, A
     return {"exposure": [e.as_dict() for e in exposures(loaded.model, corpus, seed=recipe.seed)]}
 
 
-def _own_corpus(loaded: Checkpoint, checkpoint: Path) -> tuple[Recipe, Corpus]:
-    """The recipe and corpus of a checkpoint: the corpus beside it, or generated anew from the recipe."""
+def own_corpus(loaded: Checkpoint, checkpoint: Path) -> tuple[Recipe, Corpus]:
+    """The recipe and corpus of a checkpoint: the corpus beside it, or generated anew from the recipe.
+
+    Raises:
+        UserError: a checkpoint without its recipe, or another corpus than it was trained on.
+    """
     if "recipe" not in loaded.metadata:
         raise UserError(f"{checkpoint} has no {METADATA} with its recipe; say which rows to use with --forget and --retain")
     recipe = parse_recipe(loaded.metadata["recipe"])
@@ -135,7 +139,7 @@ def _subject_of_own_corpus(
 ) -> Subject:
     from tinymem.training.state import load_state
 
-    recipe, corpus = _own_corpus(loaded, checkpoint)
+    recipe, corpus = own_corpus(loaded, checkpoint)
     recipe = _with_window(recipe, prompt, match)
     if seed is not None:  # after the corpus: this seed is the mitigation's
         recipe = recipe.model_copy(update={"seed": seed})
