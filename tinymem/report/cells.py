@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import html
 import json
-import re
 from collections import Counter
 from typing import Any
 
 from tinymem.report.rows import Row
+from tinymem.report.table import anchor, source_id
 
 DASH = "–"
 ARROW = "→"
@@ -127,9 +127,9 @@ def escape(value: Any) -> str:
 
 
 def anchors(rows: list[Row]) -> list[str]:
-    """A name per row that is unique on the page and safe in a URL, from the row's id where it has one."""
-    found: list[str] = []
+    """A name per row that is unique on the page and safe in a URL: that of its source, numbered where it comes again."""
+    found: dict[str, None] = {}
     for i, row in enumerate(rows, 1):
-        name = re.sub(r"[^A-Za-z0-9_-]+", "-", str(row.get("id") or i))
-        found.append(name if name not in found else f"{name}-{i}")
-    return found
+        name = anchor(source_id(row))
+        found[name if name not in found else f"{name}-{i}"] = None
+    return list(found)

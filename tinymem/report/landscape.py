@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
     from tinymem.models.checkpoint import Checkpoint
 
-FOLDER = "landscape"
-"""Where a run's page looks for the figure: `tinymem landscape RUN/checkpoint --out RUN/landscape`."""
-
 
 def write_landscape(
     checkpoints: Sequence[Path],

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 UNITS = {"neuron": PALETTE[0], "weight": PALETTE[1], "model": PALETTE[6]}
+LEAST = 3  # a box of fewer values says nothing
 BOX = " Box: quartiles and median; whiskers: lowest and highest; n: models, each averaged over its seeds."
 
 
@@ -26,8 +27,8 @@ def figure_2(inputs: Inputs) -> list[FigureData | Skipped]:
     """
     title = "Figure 2: neurons or weights?"
     points = [p for p in inputs.best if p.unit in ("neuron", "weight")]
-    if len({p.unit for p in points}) < 2:
-        return [Skipped("figure-02", title, "needs results of both a neuron-level and a weight-level method")]
+    if min(sum(p.unit == unit for p in points) for unit in ("neuron", "weight")) < LEAST:
+        return [Skipped("figure-02", title, f"needs at least {LEAST} best runs of neuron-level and of weight-level methods")]
     lines = list(_lines(points, lambda p: str(p.unit), ""))
     caption = "Best run of each method on each model, by what the method edits. A perfect edit has −100 and 0."
     return [FigureData("figure-02", title, caption + BOX, lines, draw_boxes)]

@@ -21,6 +21,7 @@ PERPLEXITY_LIMIT = 40.0
 STEP = 10.0  # percent, side of a cell
 RANGES = {"memorised": (-100.0, 0.0), "accuracy": (-50.0, 10.0), "perplexity": (-10.0, 100.0)}
 COLUMNS = 4
+LEAST = 20  # runs; fewer are told apart in the scatter
 
 
 def figure_21(inputs: Inputs) -> list[FigureData | Skipped]:
@@ -33,8 +34,8 @@ def figure_21(inputs: Inputs) -> list[FigureData | Skipped]:
     for metric, key, what in (("perplexity", "figure-21", "language models"), ("accuracy", "figure-21-math", "math models")):
         title = f"Figure 21: all runs, {what}"
         lines = cells(inputs.points, metric)
-        if not lines:
-            found.append(Skipped(key, title, f"needs results on {what} that end below {MEMORISED_LIMIT:g} % memorised"))
+        if sum(line["runs"] for line in lines) < LEAST:
+            found.append(Skipped(key, title, f"needs at least {LEAST} runs on {what} that end below {MEMORISED_LIMIT:g} % memorised"))
             continue
         limit = f" and a perplexity below {PERPLEXITY_LIMIT:g}" if metric == "perplexity" else ""
         caption = (

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tinymem.report.plots.axes import distinct, grid, where
 from tinymem.report.plots.data import FigureData, Line, Skipped
+from tinymem.report.rows import RunRecord
+from tinymem.report.table import anchor
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+FOLDER = "landscape"
+"""Where a run's page looks: `tinymem landscape RUN/checkpoint --out RUN/landscape`."""
 KEY, TITLE = "figure-04", "Figure 4: loss landscape"
 LEVELS = 12
 
 
-def figure_4(lines: list[Line]) -> FigureData:
+def figure_4(lines: list[Line], run: str = "") -> FigureData:
     """Loss around each model along two random filter-normalised directions; the model is in the middle of its panel.
 
     The paper compares a model with a good and a bad edit of it: does the edit leave the valley where it was?
@@ -28,17 +32,20 @@ def figure_4(lines: list[Line]) -> FigureData:
         "(Li et al. 2018): at ±1 the step is as long as the filter. The star is the model. One scale for all panels."
     )
     models = len(distinct(lines, "model"))
-    return FigureData(KEY, TITLE, caption, lines, draw_landscape, wide=models > 1)
+    key, title = (f"{KEY}-{anchor(run)}", f"{TITLE}, {run}") if run else (KEY, TITLE)
+    return FigureData(key, title, caption, lines, draw_landscape, wide=models > 1)
 
 
-def stored_landscape(folder: Path) -> FigureData | Skipped:
-    """The figure that `tinymem landscape` left in a folder."""
-    path = folder / f"{KEY}.json"
-    try:
-        lines = json.loads(path.read_text(encoding="utf-8"))["lines"]
-        return figure_4(lines)
-    except (OSError, ValueError, KeyError, IndexError, TypeError):
-        return Skipped(KEY, TITLE, "needs a measurement: tinymem landscape RUN/checkpoint EDITED... --out RUN/landscape")
+def stored_landscapes(records: Sequence[RunRecord]) -> list[FigureData | Skipped]:
+    """The figures that `tinymem landscape` left in the folders of runs."""
+    found: list[FigureData | Skipped] = []
+    for record in records:
+        try:
+            lines = json.loads((record.path / FOLDER / f"{KEY}.json").read_text(encoding="utf-8"))["lines"]
+            found.append(figure_4(lines, record.name if len(records) > 1 else ""))
+        except (OSError, ValueError, KeyError, IndexError, TypeError):  # not measured, or not by us
+            continue
+    return found or [Skipped(KEY, TITLE, "needs a measurement: tinymem landscape RUN/checkpoint EDITED... --out RUN/landscape")]
 
 
 def draw_landscape(lines: list[Line]) -> Figure:
@@ -46,7 +53,8 @@ def draw_landscape(lines: list[Line]) -> Figure:
     models = distinct(lines, "model")
     known = [line["loss"] for line in lines if isinstance(line["loss"], int | float)]
     levels = contour_levels(known)
-    figure, [panels] = grid(1, len(models), (3.1 * len(models) + 1.2, 3.4), sharex=True, sharey=True)
+    figure, [panels] = grid(1, len(models), (3.1 * len(models) + 1.2, 3.9), sharex=True, sharey=True)
+    figure.set_layout_engine("compressed")
     filled: Any = None
     for axes, model in zip(panels, models, strict=True):
         those = where(lines, model=model)
