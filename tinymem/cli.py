@@ -16,12 +16,11 @@ import typer
 
 from tinymem.cli_bench import bench_app
 from tinymem.cli_data import app as data_app
+from tinymem.cli_landscape import landscape
 from tinymem.cli_report import Format, compare, print_record, print_rows, report
 from tinymem.cli_train import train
 from tinymem.errors import Stopped, UserError
 from tinymem.signals import hold_lifeline
-from tinymem.cli_landscape import landscape
-from tinymem.errors import UserError
 
 app = typer.Typer(
     help="Train small language models that memorise, and make them forget.",
@@ -108,16 +107,6 @@ def evaluate(
 
 app.command()(report)
 app.command()(compare)
-@app.command()
-def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
-    output: Format = "table",
-    out: Annotated[Path | None, typer.Option(help="Write to this file instead of printing.")] = None,
-) -> None:
-    """Show a run's results as a table, JSON, CSV, Markdown or a page."""
-    _print_rows(run, output, out)
-
-
 app.command()(landscape)
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")

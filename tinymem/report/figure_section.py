@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from tinymem.report.cells import DASH, escape
 from tinymem.report.plots.data import FigureData, Line, Skipped, to_csv
 from tinymem.report.plots.files import to_inline_svg
 
-SHOWN = 40  # lines of numbers on the page; all are in the CSV
+SHOWN = 25  # lines of numbers on the page; all are in the CSV
+COLUMN = 440  # points, about the width of a column of the page
 LINKS = 3  # rows of one number
 INLINE = 48_000  # bytes of a CSV that is on the page; longer ones are files beside it
 
@@ -44,21 +46,31 @@ def _is_long(text: str) -> bool:
 
 
 def _figure(figure: FigureData, links: Mapping[str, str], folder: str) -> str:
-    svg = to_inline_svg(figure)
-    wide = ' class="wide"' if figure.wide else ""
-    drawing = f'<div class="drawing" tabindex="0">{svg}</div>' if figure.wide else svg
-    caption = f"<figcaption><b>{escape(figure.title)}.</b> {escape(figure.caption)}</figcaption>"
-    return f'<figure id="{figure.key}"{wide}>\n{drawing}\n{caption}\n{_data(figure, links, folder)}\n</figure>'
+    caption = f"<b>{escape(figure.title)}.</b> {escape(figure.caption)}"
+    return figure_element(figure.key, to_inline_svg(figure), caption, numbers(figure.key, figure.lines, links, folder))
 
 
-def _data(figure: FigureData, links: Mapping[str, str], folder: str) -> str:
-    text = to_csv(figure.lines)
-    target = f"{folder}/{figure.key}.csv" if _is_long(text) else f"data:text/csv;base64,{base64.b64encode(text.encode()).decode()}"
-    download = f'<a download="{figure.key}.csv" href="{target}">CSV of all {len(figure.lines):,} lines</a>'
-    columns = [key for key in dict.fromkeys(key for line in figure.lines for key in line) if key != "sources"]
+def figure_element(key: str, svg: str, caption: str, data: str) -> str:
+    """A drawing with what it shows and its numbers; one that is wider than a column scrolls on narrow screens."""
+    found = re.search(r'width="([\d.]+)pt"', svg)
+    points = float(found[1]) if found else 0.0
+    if points > COLUMN:
+        sized = svg.replace("<svg ", f'<svg style="min-width: {1.15 * points:.0f}px; max-width: {1.7 * points:.0f}px" ', 1)
+        drawing, wide = f'<div class="drawing" tabindex="0">{sized}</div>', ' class="wide"'
+    else:
+        drawing, wide = svg, ""
+    return f'<figure id="{key}"{wide}>\n{drawing}<figcaption>{caption}</figcaption>\n{data}\n</figure>'
+
+
+def numbers(key: str, lines: Sequence[Line], links: Mapping[str, str], folder: str) -> str:
+    """The numbers of a figure, folded: a table of the first ones, and all of them as CSV."""
+    text = to_csv(lines)
+    target = f"{folder}/{key}.csv" if _is_long(text) else f"data:text/csv;base64,{base64.b64encode(text.encode()).decode()}"
+    download = f'<a download="{key}.csv" href="{target}">CSV of all {len(lines):,} lines</a>'
+    columns = [key for key in dict.fromkeys(key for line in lines for key in line) if key != "sources"]
     head = "".join(f'<th scope="col">{escape(column.replace("_", " "))}</th>' for column in columns)
-    body = "\n".join(f"<tr>{_cells(line, columns, links)}</tr>" for line in figure.lines[:SHOWN])
-    rest = f"; the first {SHOWN} here" if len(figure.lines) > SHOWN else ""
+    body = "\n".join(f"<tr>{_cells(line, columns, links)}</tr>" for line in lines[:SHOWN])
+    rest = f"; the first {SHOWN} here" if len(lines) > SHOWN else ""
     table = f'<div class="scroll" tabindex="0"><table class="plain"><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>'
     return f"<details><summary>Numbers</summary>\n<p>{download}{rest}.</p>\n{table}</details>"
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tinymem.report.cells import is_ok, is_share, labels, metrics
+from tinymem.report.groups import in_order
 from tinymem.report.rows import Row, RunRecord
 from tinymem.report.svg import INK, PALETTE, drawing, panels, to_svg
+from tinymem.report.table import source_id
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,7 +67,9 @@ def change_scatter(record: RunRecord) -> str | None:
     found = [metric for metric in metrics(record.rows) if any(changes(row) and row_metric(row) == metric for row in record.rows)]
     if not found:
         return None
-    names = list(dict.fromkeys(labels(record.rows)))
+    methods = in_order(row["method"] for row in record.rows)
+    pairs = {label: methods.index(row["method"]) for row, label in zip(record.rows, labels(record.rows), strict=True)}
+    names = sorted(pairs, key=lambda label: pairs[label])  # a method looks as in the figures of plots/
     kinds = list(dict.fromkeys(row["artifact"] for row in record.rows))
     with drawing():
         columns = _legend_columns([*names, *kinds])
@@ -77,6 +81,28 @@ def change_scatter(record: RunRecord) -> str | None:
         all_axes[-1].set_xlabel("change in memorisation (% of what was memorised)")
         _legend(figure, [name for name in names if name in drawn], names, kinds, columns)
         return to_svg(figure, "change", "Change in memorisation against change in performance, one point per method and artifact")
+
+
+def change_numbers(record: RunRecord) -> list[dict[str, Any]]:
+    """The points of `change_scatter`, each with the row behind it."""
+    lines = []
+    for row, label in zip(record.rows, labels(record.rows), strict=True):
+        if (point := changes(row)) is not None:
+            found = {"method": label, "artifact": row["artifact"], "metric": row_metric(row)}
+            found |= {"memorised_change_percent": point[0], "performance_change": point[1]}
+            lines.append({**found, "sources": (source_id(row),)})
+    return lines
+
+
+def curve_numbers(curve: list[Row]) -> list[dict[str, Any]]:
+    """The lines of `training_curve`: shares in [0, 1] by epoch."""
+    keys = ("accuracy", "accuracy_ceiling", "perplexity", "train_loss")
+    return [
+        {"epoch": line["epoch"]}
+        | {f"memorised_{kind}": (share or {}).get("share") for kind, share in (line.get("memorised") or {}).items()}
+        | {key: line[key] for key in keys if line.get(key) is not None}
+        for line in curve
+    ]
 
 
 def row_metric(row: Row) -> str:

@@ -12,13 +12,15 @@ from tinymem.report.cells import escape, settings
 from tinymem.report.rows import Row
 from tinymem.report.table import anchor
 
-BUDGET = 1_000_000  # bytes of JSON on the page itself
+BUDGET = 800_000  # bytes of JSON on the page itself
 ROWS_PER_FILE = 500
 HEAD = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark"><meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<meta name="color-scheme" content="light dark">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <title>TinyMem result rows</title>
-<style>body{font:15px/1.5 system-ui,sans-serif;margin:1.5rem}pre{overflow-x:auto;font-size:.82rem}:target{outline:2px solid}</style></head><body>
+<style>body{font:15px/1.5 system-ui,sans-serif;margin:1.5rem}pre{overflow-x:auto;font-size:.82rem}:target{outline:2px solid}</style>
+</head><body>
 <h1>Result rows</h1><p>Values as they are stored; shares are in [0, 1].</p>
 """
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import yaml
 
 from tinymem.report.cells import anchors, escape, is_share, labels
-from tinymem.report.rows import RunRecord
+from tinymem.report.figure_section import figure_element, numbers
+from tinymem.report.figures import change_numbers, curve_numbers
+from tinymem.report.page_rows import escape_text
+from tinymem.report.rows import Row, RunRecord
+from tinymem.report.table import source_id
 
 READING = {
     "memorised": "Share of all scored rows that the model continues exactly ({prompt} tokens given, next {match} compared).",
@@ -30,22 +35,34 @@ SCATTER_CAPTION = (
 )
 
 
-def figures(curve: str | None, scatter: str | None) -> str:
-    """The SVGs with what they show."""
-    pairs = ((curve, CURVE_CAPTION), (scatter, SCATTER_CAPTION))
-    found = [f"<figure>\n{svg}<figcaption>{text}</figcaption>\n</figure>" for svg, text in pairs if svg]
+def figures(record: RunRecord, curve: str | None, scatter: str | None, others: str = "") -> str:
+    """The SVGs with what they show and their numbers."""
+    curve_data = numbers("curve", curve_numbers(record.curve), {}, "")
+    scatter_data = numbers("change", change_numbers(record), links(record), "")
+    trio = (("curve", curve, CURVE_CAPTION, curve_data), ("change", scatter, SCATTER_CAPTION, scatter_data))
+    found = [figure_element(key, svg, caption, data) for key, svg, caption, data in trio if svg]
+    found += [others] if others else []
     return f'<div class="figures">\n{chr(10).join(found)}\n</div>' if found else "<p>There is nothing to draw yet.</p>"
 
 
 def reading(record: RunRecord) -> str:
     """One sentence per column."""
-    window = record.recipe.get("evaluation") or {}
+    return reading_of(record.rows, record.recipe.get("evaluation") or {})
+
+
+def reading_of(rows: list[Row], window: dict[str, Any]) -> str:
+    """One sentence per column, with the window of the test where all rows share one."""
     windows = {"prompt": window.get("prompt", "the first"), "match": window.get("match", "")}
-    shares = {is_share(row) for row in record.rows} or {True}
+    shares = {is_share(row) for row in rows} or {True}
     skipped = {*(() if False in shares else ("perplexity",)), *(() if True in shares else ("accuracy", "ceiling"))}
     lines = [(key, text.format(**windows)) for key, text in READING.items() if key not in skipped]
     listed = "\n".join(f"<dt>{escape(key)}</dt><dd>{escape(text)}</dd>" for key, text in lines)
     return f'<dl class="read">\n{listed}\n</dl>'
+
+
+def links(record: RunRecord) -> dict[str, str]:
+    """Where each row's JSON is on the page, by the row's source."""
+    return {source_id(row): f"#json-{anchor}" for row, anchor in zip(record.rows, anchors(record.rows), strict=True)}
 
 
 def sources(record: RunRecord) -> str:
@@ -53,7 +70,7 @@ def sources(record: RunRecord) -> str:
     text = yaml.safe_dump(record.recipe, sort_keys=False, allow_unicode=True)
     blocks = [f"<details><summary>Resolved recipe (recipe.yaml)</summary>\n<pre>{escape(text)}</pre>\n</details>"]
     for row, label, anchor in zip(record.rows, labels(record.rows), anchors(record.rows), strict=True):
-        body = escape(json.dumps(row, indent=2, ensure_ascii=False))
+        body = escape_text(json.dumps(row, indent=2, ensure_ascii=False))
         back = f'<a href="#row-{anchor}">to the table row</a>'
         title = escape(f"{label} on {row['artifact']}")
         blocks.append(f'<details><summary>{title}</summary>\n{back}\n<pre id="json-{anchor}">{body}</pre>\n</details>')

@@ -85,6 +85,7 @@ def to_svg(figure: Figure, name: str, description: str) -> str:
     text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r"<style[^>]*>.*?</style>", "", text, flags=re.DOTALL)  # it would reach the whole page
     text = re.sub(r"<[^<>]*>", lambda tag: re.sub(r"(\d\.\d\d)\d+", r"\1", tag[0]), text)  # hundredths of a point are enough
+    text = re.sub(r"font-family: [^;\"]*; ?", "", text)  # the page's own, or that of the root element
     text = re.sub(r">\s+<", "><", text)
     text = re.sub(r'\b(id="|href="#|url\(#)', rf"\g<1>{name}-", text)
     text = text.replace(INK, "currentColor")

@@ -38,8 +38,14 @@ def grid(rows: int, columns: int, size: tuple[float, float], **sharing: Any) -> 
 
 
 def method_look(names: Sequence[str], name: str, marker: str = "o") -> dict[str, Any]:
-    """Colour and fill of a method's points."""
+    """Colour and fill of a method's points; `names` are all methods of the report."""
     return look(names.index(name), marker)
+
+
+def method_handles(names: Sequence[str], lines: Iterable[Line]) -> list[Any]:
+    """Legend entries of the methods that the lines hold."""
+    shown = {line["method"] for line in lines}
+    return [handle(name, **method_look(names, name)) for name in names if name in shown]
 
 
 def line_look(index: int) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def figure_3(inputs: Inputs) -> list[FigureData | Skipped]:
     for kind in in_paper_order(p.kind for p in points):
         lines += _lines([p for p in points if p.kind == kind], lambda p: p.method, kind)
     caption = "Best run of each method on each model: sizes, training times and data sizes together. A perfect edit has −100 and 0."
-    return [FigureData("figure-03", title, caption + BOX, lines, draw_boxes, wide=True)]
+    return [FigureData("figure-03", title, caption + BOX, lines, draw_boxes)]
 
 
 def _lines(points: Sequence[Point], name: Any, kind: str) -> Iterable[Line]:

@@ -32,9 +32,7 @@ def edited_by_layer(inputs: Inputs) -> list[FigureData | Skipped]:
         "mean over models and artifacts; layer 1 is next to the embedding."
     )
     depths = sorted({line["layers"] for line in lines})
-    return [
-        FigureData(f"layers-{d:02d}", f"{title}, {d} layers", caption, where(lines, layers=d), draw_by_layer, wide=d > 8) for d in depths
-    ]
+    return [FigureData(f"layers-{d:02d}", f"{title}, {d} layers", caption, where(lines, layers=d), draw_by_layer) for d in depths]
 
 
 def layer_lines(inputs: Inputs) -> Iterable[Line]:

@@ -56,7 +56,7 @@ def _figures(curves: Sequence[Curve], key: str, number: str, what: str, by: str,
             yield Skipped(key + letter, title, f"needs training curves of {need} of {kind}")
             continue
         caption = f"{kind.capitalize()}: share of the artifact's scored rows memorised (lower is better), and performance on clean rows, "
-        yield FigureData(key + letter, title, caption + "by epoch, averaged over seeds.", those, _drawing(by), wide=True)
+        yield FigureData(key + letter, title, caption + "by epoch, averaged over seeds.", those, _drawing(by))
 
 
 def curve_lines(curves: Iterable[Curve]) -> Iterable[Line]:

@@ -31,7 +31,6 @@ class FigureData:
         caption: what it shows, and which direction is better.
         lines: the numbers.
         draw: makes the matplotlib figure of the lines.
-        wide: whether it is too wide for a column of the page.
     """
 
     key: str
@@ -39,7 +38,6 @@ class FigureData:
     caption: str
     lines: list[Line]
     draw: Callable[[list[Line]], Figure]
-    wide: bool = False
 
     @property
     def sources(self) -> list[str]:

@@ -42,7 +42,7 @@ def figure_21(inputs: Inputs) -> list[FigureData | Skipped]:
             f"Every run that ends below {MEMORISED_LIMIT:g} % memorised{limit}, not only the best: the area of a dot is how many of "
             "a method's end there. Best is the lower end of memorisation at no change in performance (star)."
         )
-        found.append(FigureData(key, title, caption, lines, draw_cells, wide=True))
+        found.append(FigureData(key, title, caption, lines, draw_cells))
     return found
 
 

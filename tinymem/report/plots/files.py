@@ -15,7 +15,7 @@ FORMATS = ("png", "svg", "csv", "json")
 DOTS_PER_INCH = 160
 # An SVG opened on its own follows the reader's theme, as the page does.
 THEME = (
-    f"<style>svg{{color:{LIGHT[0]};background:{LIGHT[1]}}}"
+    f"<style>svg{{font-family:sans-serif;color:{LIGHT[0]};background:{LIGHT[1]}}}"
     f"@media (prefers-color-scheme:dark){{svg{{color:{DARK[0]};background:{DARK[1]}}}}}</style>"
 )
 

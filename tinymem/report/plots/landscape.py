@@ -31,9 +31,8 @@ def figure_4(lines: list[Line], run: str = "") -> FigureData:
         f"Mean loss per token on {of} (lower is better), along two random directions, each filter scaled to the model's own "
         "(Li et al. 2018): at ±1 the step is as long as the filter. The star is the model. One scale for all panels."
     )
-    models = len(distinct(lines, "model"))
     key, title = (f"{KEY}-{anchor(run)}", f"{TITLE}, {run}") if run else (KEY, TITLE)
-    return FigureData(key, title, caption, lines, draw_landscape, wide=models > 1)
+    return FigureData(key, title, caption, lines, draw_landscape)
 
 
 def stored_landscapes(records: Sequence[RunRecord]) -> list[FigureData | Skipped]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tinymem.report.groups import in_order
 from tinymem.report.means import mean_of
 from tinymem.report.plots.axes import (
     MEMORISED_CHANGE,
@@ -43,10 +43,9 @@ def figures_8_to_11(inputs: Inputs) -> list[FigureData | Skipped]:
             found.append(Skipped(number, title, f"needs results of {kind} at two training times (training.keep in the recipe)"))
             continue
         caption = f"{kind.capitalize()}: best run of each method by the training time of the model it edits, averaged over seeds and data. "
-        lines = epoch_lines(points)
-        found.append(
-            FigureData(number, title, caption + "A perfect edit has −100 above and 0 below.", lines, draw_over_training, wide=True)
-        )
+        caption += "A perfect edit has −100 above and 0 below."
+        draw = partial(draw_over_training, names=inputs.methods)
+        found.append(FigureData(number, title, caption, epoch_lines(points), draw))
     return found
 
 
@@ -66,9 +65,9 @@ def epoch_lines(points: Sequence[Point]) -> list[Line]:
     return sorted(lines, key=lambda line: (line["n_layer"] or 0, line["method"], line["epoch"]))
 
 
-def draw_over_training(lines: list[Line]) -> Figure:
+def draw_over_training(lines: list[Line], names: list[str]) -> Figure:
     """Two rows of panels, a column per number of layers."""
-    layers, names = rising(line["n_layer"] for line in lines), in_order(distinct(lines, "method"))
+    layers, shown = rising(line["n_layer"] for line in lines), set(distinct(lines, "method"))
     width = max(5.0, 2.7 * len(layers))
     figure, (top, bottom) = grid(2, len(layers), (width, 4.6), sharex=True, sharey="row")
     for j, layer in enumerate(layers):
@@ -82,5 +81,5 @@ def draw_over_training(lines: list[Line]) -> Figure:
         bottom[j].set_xlabel("epoch of the edited model")
     top[0].set_ylabel(MEMORISED_CHANGE)
     bottom[0].set_ylabel(performance_change_label(lines[0]["metric"]))
-    legend_below(figure, [handle(n, **line_look(k)) for k, n in enumerate(names)], width)
+    legend_below(figure, [handle(n, **line_look(k)) for k, n in enumerate(names) if n in shown], width)
     return figure

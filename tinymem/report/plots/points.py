@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tinymem.report.cells import is_ok
-from tinymem.report.groups import Group, groups_of
+from tinymem.report.groups import Group, groups_of, in_order
 from tinymem.report.means import mean_of
 from tinymem.report.plots.curve_inputs import Curve, curves_of
 from tinymem.report.results import Results
@@ -78,6 +78,11 @@ class Inputs:
     points: list[Point] = field(default_factory=list)
     curves: list[Curve] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
+
+    @property
+    def methods(self) -> list[str]:
+        """All methods with a result, in the paper's order: a method has one look in all figures."""
+        return in_order(p.method for p in self.points)
 
     @property
     def best(self) -> list[Point]:

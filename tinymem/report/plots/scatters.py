@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tinymem.report.groups import in_order
 from tinymem.report.plots.axes import (
     DASHES,
     MEMORISED_CHANGE,
@@ -15,6 +15,7 @@ from tinymem.report.plots.axes import (
     handle,
     ideal,
     legend_below,
+    method_handles,
     method_look,
     performance_change_label,
     performance_label,
@@ -43,7 +44,7 @@ def figure_5(inputs: Inputs) -> list[FigureData | Skipped]:
     if len({p.model for p in inputs.best}) < 2:
         return [Skipped("figure-05", title, "needs results on at least two models; those of one model are in the scatter above")]
     caption = "Best run of each method on each model, averaged over seeds. The star marks the ideal: nothing memorised, nothing lost."
-    return [FigureData("figure-05", title, caption, _lines(inputs.best), draw_by_kind, wide=True)]
+    return [FigureData("figure-05", title, caption, _lines(inputs.best), partial(draw_by_kind, names=inputs.methods))]
 
 
 def figures_12_to_15(inputs: Inputs) -> list[FigureData | Skipped]:
@@ -63,7 +64,7 @@ def figures_12_to_15(inputs: Inputs) -> list[FigureData | Skipped]:
         caption = (
             f"{kind.capitalize()}: best run of each method on each model, averaged over seeds. Lower and nearer to the line is better."
         )
-        found.append(FigureData(number, title, caption, _lines(points), draw_strata, wide=True))
+        found.append(FigureData(number, title, caption, _lines(points), partial(draw_strata, names=inputs.methods)))
     return found
 
 
@@ -84,7 +85,7 @@ def pareto_fronts(inputs: Inputs) -> list[FigureData | Skipped]:
         "Of all configurations of all methods those that no other one beats: none memorises less at no more harm. "
         f"Of several training times the last; at most {FRONTS} models a kind."
     )
-    return [FigureData("pareto", title, caption, lines, draw_fronts, wide=len(distinct(lines, "kind")) > 1)]
+    return [FigureData("pareto", title, caption, lines, partial(draw_fronts, names=inputs.methods))]
 
 
 def rising_models(points: Sequence[Point]) -> list[tuple[Any, ...]]:
@@ -131,9 +132,9 @@ def _key(kind: str) -> str:
     return kind.replace(" + ", "-").replace(" ", "-")
 
 
-def draw_by_kind(lines: list[Line]) -> Figure:
+def draw_by_kind(lines: list[Line], names: list[str]) -> Figure:
     """A panel per kind, two in a row: memorisation across, performance up."""
-    kinds, names = distinct(lines, "kind"), in_order(distinct(lines, "method"))
+    kinds = distinct(lines, "kind")
     columns = min(2, len(kinds))
     rows = math.ceil(len(kinds) / columns)
     figure, all_axes = grid(rows, columns, (4.2 * columns, 3.2 * rows))
@@ -149,14 +150,13 @@ def draw_by_kind(lines: list[Line]) -> Figure:
         axes.margins(0.08, 0.12)
     for axes in panels[len(kinds) :]:
         axes.set_visible(False)
-    legend_below(figure, [handle(n, **method_look(names, n)) for n in names], 4.2 * columns)
+    legend_below(figure, method_handles(names, lines), 4.2 * columns)
     return figure
 
 
-def draw_strata(lines: list[Line]) -> Figure:
+def draw_strata(lines: list[Line], names: list[str]) -> Figure:
     """Layers from top to bottom, training times from left to right: performance across, memorisation up."""
     layers, epochs = rising(line["n_layer"] for line in lines), rising(line["epoch"] for line in lines)
-    names = in_order(distinct(lines, "method"))
     width = max(5.0, 2.3 * len(epochs))
     figure, all_axes = grid(len(layers), len(epochs), (width, 1.9 * len(layers) + 0.3), sharex=True, sharey=True)
     for layer, row in zip(layers, all_axes, strict=True):
@@ -170,13 +170,13 @@ def draw_strata(lines: list[Line]) -> Figure:
     for axes in all_axes[-1]:
         axes.set_xlabel(performance_change_label(lines[0]["metric"]))
     figure.supylabel(MEMORISED_CHANGE.replace("\n", "; "), fontsize=10)
-    legend_below(figure, [handle(n, **method_look(names, n)) for n in names], width)
+    legend_below(figure, method_handles(names, lines), width)
     return figure
 
 
-def draw_fronts(lines: list[Line]) -> Figure:
+def draw_fronts(lines: list[Line], names: list[str]) -> Figure:
     """A panel per kind: what is still memorised across, performance up; a line per model."""
-    kinds, names = distinct(lines, "kind"), in_order(distinct(lines, "method"))
+    kinds = distinct(lines, "kind")
     columns = min(2, len(kinds))
     rows = math.ceil(len(kinds) / columns)
     figure, all_axes = grid(rows, columns, (4.4 * columns, 3.1 * rows))
@@ -195,7 +195,7 @@ def draw_fronts(lines: list[Line]) -> Figure:
     for axes in panels[len(kinds) :]:
         axes.set_visible(False)
     handles = [handle(m, **_dash(i)) for i, m in enumerate(models)] if len(models) > 1 else []
-    legend_below(figure, handles + [handle(n, **method_look(names, n)) for n in names], 4.4 * columns)
+    legend_below(figure, handles + method_handles(names, lines), 4.4 * columns)
     return figure
 
 
