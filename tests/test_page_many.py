@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from figure_rows import curve, row, sweep_rows, write_run, write_sweep
+from helpers import tinymem
 
 from tinymem.report.page import write_page
 from tinymem.report.page_rows import page_rows
@@ -83,6 +84,18 @@ def test_folders_of_runs_and_sweeps_are_one_page(tmp_path: Path) -> None:
         assert expected in text
     assert 'href="#json-a-noise"' in text and '<pre id="json-a-noise">' in text
     assert not (tmp_path / "out" / "report-data").exists()  # all of it fits on the page
+
+
+def test_the_verb_writes_figures_with_their_numbers(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run-a", [row(id="a"), row("durable", id="b")], curve())
+    done = tinymem("report", run, "--format", "svg")
+    assert done.code == 0, done.err
+    assert sorted(Path(line).name for line in done.out.splitlines()) == ["pareto.csv", "pareto.json", "pareto.svg"]
+    assert all((run / "figures" / Path(line).name).is_file() for line in done.out.splitlines())
+    assert "not drawn: Figure 3: methods over all models: needs results on at least two models" in done.err
+    empty = write_run(tmp_path / "run-b", [], [])
+    assert "expected rows for a figure" in tinymem("report", empty, "--format", "png", "--out", tmp_path / "no").last_line_error()
+    assert not (tmp_path / "no").exists()
 
 
 def test_failures_are_counted_by_message_and_text_is_escaped(tmp_path: Path) -> None:

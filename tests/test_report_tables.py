@@ -353,7 +353,7 @@ def test_one_run_prints_its_rows_or_its_tables(tiny_run: Run, tmp_path: Path) ->
 def test_a_folder_gets_every_format_and_every_source(tiny_run: Run, tmp_path: Path) -> None:
     out = tmp_path / "deep" / "report"
     done = tinymem("report", tiny_run.path, "--out", out)
-    assert done.code == 0 and sorted(done.out.split()) == sorted(str(path) for path in out.iterdir())
+    assert done.code == 0 and sorted(done.out.split()) == sorted(str(path) for path in out.rglob("*") if path.is_file())
     assert {"tables.md", "tables.tex", "tables.json", "sources.csv", "rows.json", "report.html"} < {p.name for p in out.iterdir()}
     assert half_written(tmp_path) == []
     rows = json.loads((out / "rows.json").read_text())

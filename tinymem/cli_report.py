@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 Format = Annotated[Literal["table", "json", "csv", "markdown", "html"], typer.Option("--format", help="What to print; html writes a page.")]
 TablesFormat = Annotated[
-    Literal["table", "json", "csv", "markdown", "latex", "html"], typer.Option("--format", help="What to print; html writes a page.")
+    Literal["table", "json", "csv", "markdown", "latex", "html", "png", "svg"],
+    typer.Option("--format", help="What to print; html writes a page, png and svg write the figures with their numbers."),
 ]
 Folders = Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of runs or sweeps, or folders of such folders.")]
 
@@ -28,6 +29,9 @@ def report(
     machine: Annotated[Path | None, typer.Option(help="YAML with the machine's power, for the tables of cost.")] = None,
 ) -> None:
     """Show results. One run: its rows. Several runs or a sweep, or with --tables: the paper's tables of them."""
+    if output in ("png", "svg"):
+        _write_figures(folders, output, out)
+        return
     whole = out is not None and not out.suffix and not out.is_file()
     if not (whole or tables or output == "latex" or machine) and len(folders) == 1 and _is_run(folders[0]):
         print_rows(folders[0], output, out)
@@ -56,6 +60,21 @@ def report(
         print(target)
     else:
         print_tables_as(found, output, out)
+
+
+def _write_figures(folders: list[Path], format: str, out: Path | None) -> None:
+    """The figures that the rows allow, in a folder, with CSV and JSON beside each; those they do not allow, on standard error."""
+    from tinymem.report.plots.catalogue import figures_of
+    from tinymem.report.plots.files import write_figures
+    from tinymem.report.results import load_results
+
+    figures, skipped = figures_of(load_results(folders))
+    for figure in skipped:
+        print(f"not drawn: {figure.title}: {figure.reason}", file=sys.stderr)
+    if not figures:
+        raise UserError(f"expected rows for a figure in {', '.join(map(str, folders))}, found none; run some methods first")
+    for path in write_figures(figures, out or folders[0] / "figures", (format, "csv", "json")):
+        print(path)
 
 
 def compare(

@@ -34,11 +34,12 @@ def skipped_list(skipped: Sequence[Skipped]) -> str:
     )
 
 
-def write_long_data(figures: Sequence[FigureData], folder: Path) -> None:
-    """Write the CSV of every figure whose numbers are too long for the page."""
-    for figure in figures:
-        if _is_long(text := to_csv(figure.lines)):
-            write_text(folder / f"{figure.key}.csv", text)
+def write_long_data(figures: Sequence[FigureData], folder: Path) -> list[Path]:
+    """Write the CSV of every figure whose numbers are too long for the page. Returns the paths."""
+    long = {folder / f"{figure.key}.csv": text for figure in figures if _is_long(text := to_csv(figure.lines))}
+    for path, text in long.items():
+        write_text(path, text)
+    return list(long)
 
 
 def _is_long(text: str) -> bool:

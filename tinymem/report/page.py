@@ -57,8 +57,8 @@ def to_html(record: RunRecord, figures: Sequence[FigureData] = (), folder: str =
     return _page(f"TinyMem report: {record.name}", "\n".join(parts))
 
 
-def write_page(results: Results, tables: Sequence[Table], out: Path) -> None:
-    """Write one page about any number of runs, with what is too long for it in files beside it (`<out>-data/`).
+def write_page(results: Results, tables: Sequence[Table], out: Path) -> list[Path]:
+    """Write one page about any number of runs, with what is too long for it in files beside it (`<out>-data/`). Returns the paths.
 
     Raises:
         UserError: matplotlib is not installed, or a file cannot be written.
@@ -68,9 +68,9 @@ def write_page(results: Results, tables: Sequence[Table], out: Path) -> None:
     wanted = [*_sources_of(tables), *(source for figure in figures for source in figure.sources)]
     rows = page_rows(results.by_source, wanted, folder)
     text = page_of_results(results, tables, figures, skipped, rows, folder)
-    rows.write_beside(out.parent)
-    write_long_data(figures, out.parent / folder)
+    beside = [*rows.write_beside(out.parent), *write_long_data(figures, out.parent / folder)]
     write_text(out, text)
+    return [out, *beside]
 
 
 def page_of_results(

@@ -43,10 +43,11 @@ class PageRows:
         here = {source: f"#json-{anchor(source)}" for source in self.embedded}
         return here | {source: f"{name}#json-{anchor(source)}" for name, rows in self.beside.items() for source in rows}
 
-    def write_beside(self, folder: Path) -> None:
-        """Write the files of the rows that are not on the page; `folder` is the page's."""
+    def write_beside(self, folder: Path) -> list[Path]:
+        """Write the files of the rows that are not on the page; `folder` is the page's. Returns the paths."""
         for name, rows in self.beside.items():
             write_text(folder / name, HEAD + "\n".join(json_block(source, row) for source, row in rows.items()) + "\n</body></html>\n")
+        return [folder / name for name in self.beside]
 
 
 def page_rows(known: dict[str, Row], first: Iterable[str], folder: str, budget: int = BUDGET) -> PageRows:

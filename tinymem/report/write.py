@@ -16,22 +16,24 @@ FILES = {"markdown": "tables.md", "latex": "tables.tex", "json": "tables.json", 
 def write_all(results: Results, tables: Sequence[Table], folder: Path) -> list[Path]:
     """Write every format; each file is whole or as it was before.
 
-        report.html             the page
+        report.html             the page, with what is too long for it in report-data/
         tables.md, tables.tex   all tables
         tables.json             all tables, unrounded, each number with the rows behind it
         <table>.csv             one table, unrounded
         sources.csv             a line per number: value, spread, seeds, and the rows behind it
         rows.json               those rows, by the names that the others use
+        figures/<figure>.*      every figure as PNG and SVG, and its numbers as CSV and JSON
 
     Returns:
         The files, the page first.
     """
     from tinymem.report.page import write_page
+    from tinymem.report.plots.catalogue import figures_of
+    from tinymem.report.plots.files import write_figures
 
     known = results.by_source
     used = dict.fromkeys(source for table in tables for source in table.sources)
-    write_page(results, list(tables), folder / "report.html")
-    written = [folder / "report.html"]
+    written = write_page(results, list(tables), folder / "report.html")
     for format, name in FILES.items():
         write_text(folder / name, render(tables, format))
         written.append(folder / name)
@@ -39,4 +41,4 @@ def write_all(results: Results, tables: Sequence[Table], folder: Path) -> list[P
         write_text(folder / f"{table.key}.csv", to_wide_csv(table))
         written.append(folder / f"{table.key}.csv")
     write_json(folder / "rows.json", {source: known[source] for source in used})
-    return [*written, folder / "rows.json"]
+    return [*written, folder / "rows.json", *write_figures(figures_of(results)[0], folder / "figures")]
