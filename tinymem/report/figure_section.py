@@ -14,6 +14,7 @@ from tinymem.report.plots.data import FigureData, Line, Skipped, to_csv
 from tinymem.report.plots.files import to_inline_svg
 
 SHOWN = 25  # lines of numbers on the page; all are in the CSV
+COUNTS = ("n", "models", "runs", "seeds")
 COLUMN = 440  # points, about the width of a column of the page
 LINKS = 3  # rows of one number
 INLINE = 48_000  # bytes of a CSV that is on the page; longer ones are files beside it
@@ -77,13 +78,17 @@ def numbers(key: str, lines: Sequence[Line], links: Mapping[str, str], folder: s
 
 
 def _cells(line: Line, columns: list[str], links: Mapping[str, str]) -> str:
-    """Measured numbers (floats) lead to the row behind them; where there are several, small links lead to the next ones."""
+    """Measured numbers and counts lead to the row behind them; where there are several, small links lead to the next ones."""
     targets = [links[source] for source in line.get("sources", ()) if source in links]
     cells = []
     for column in columns:
         value = line.get(column)
         text = escape(_text(value))
-        cells.append(f'<td><a href="{targets[0]}">{text}</a></td>' if targets and isinstance(value, float) else f"<td>{text}</td>")
+        cells.append(
+            f'<td><a href="{targets[0]}">{text}</a></td>'
+            if targets and (isinstance(value, float) or column in COUNTS)
+            else f"<td>{text}</td>"
+        )
     if len(targets) > 1:
         more = " ".join(f'<a href="{target}">{i}</a>' for i, target in enumerate(targets[1:LINKS], 2))
         rest = f" of {len(targets):,}" if len(targets) > LINKS else ""

@@ -46,7 +46,7 @@ def rows_table(rows: list[Row], notes: list[str], models: list[str] | None = Non
     """A line per row, with a note under the method and, where there are several, the model."""
     columns = [*COLUMNS[:2], *([MODEL] if models else []), *COLUMNS[2:]]
     metric = " / ".join(metrics(rows))
-    head = "".join(_head(title.format(metric=metric), note) for title, note in columns)
+    head = "".join(_head(title.format(metric=metric), note, "model" if (title, note) == MODEL else "") for title, note in columns)
     extra = [f'<td class="model">{escape(model)}</td>' for model in models] if models else [""] * len(rows)
     body = "\n".join(_line(*parts) for parts in zip(rows, notes, extra, anchors(rows), strict=True))
     region = '<div class="scroll" role="region" aria-label="Results" tabindex="0">'
@@ -58,8 +58,9 @@ def notes_of(rows: list[Row]) -> list[str]:
     return [_note(row, label) for row, label in zip(rows, labels(rows), strict=True)]
 
 
-def _head(title: str, note: str) -> str:
-    return f'<th scope="col">{escape(title)}{f"<small>{escape(note)}</small>" if note else ""}</th>'
+def _head(title: str, note: str, kind: str = "") -> str:
+    small, looks = f"<small>{escape(note)}</small>" if note else "", f' class="{kind}"' if kind else ""
+    return f'<th scope="col"{looks}>{escape(title)}{small}</th>'
 
 
 def _once(rows: list[Row], notes: list[str]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from tinymem.report.cells import PARTS, counts, escape, is_share, number, percent, percent_of, performance
+from tinymem.report.cells import PARTS, anchors, counts, escape, is_share, number, percent, percent_of, performance
 from tinymem.report.rows import Row, RunRecord
 
 # Keys of recipes and versions in words; any other key is shown as it is, without underscores.
@@ -66,20 +66,20 @@ def _distinct(rows: list[Row], key: str) -> str:
 
 def headline(record: RunRecord) -> str:
     """A card per artifact, and one for accuracy, of the trained model before any method."""
-    first: dict[str, Row] = {}
-    for row in record.rows:
-        first.setdefault(row["artifact"], row)
-    cards = [_artifact_card(kind, row) for kind, row in first.items()] or _cards_of_curve(record.curve)
+    first: dict[str, tuple[Row, str]] = {}
+    for row, anchor in zip(record.rows, anchors(record.rows), strict=True):
+        first.setdefault(row["artifact"], (row, f"#json-{anchor}"))
+    cards = [_artifact_card(kind, *found) for kind, found in first.items()] or _cards_of_curve(record.curve)
     if record.rows:
-        cards.append(_performance_card(record.rows[0]))
+        cards.append(_performance_card(*next(iter(first.values()))))
     note = '<p class="soft">The trained model, before any method. Counts are rows memorised of rows scored.</p>'
     return f'{note}\n<div class="cards">\n{chr(10).join(cards)}\n</div>' if cards else "<p>Nothing has been measured yet.</p>"
 
 
-def _artifact_card(kind: str, row: Row) -> str:
+def _artifact_card(kind: str, row: Row, link: str) -> str:
     count, _, rows = counts(row, "all")
     parts = [(title, percent_of(row[share], row.get(base))) for title, (share, base) in PARTS.items() if row.get(share) is not None]
-    return _card(f"{kind}: memorised", percent_of(row.get("memorised_before"), rows, count), parts)
+    return _card(f"{kind}: memorised", percent_of(row.get("memorised_before"), rows, count), parts, link)
 
 
 def _cards_of_curve(curve: list[Row]) -> list[str]:
@@ -88,17 +88,22 @@ def _cards_of_curve(curve: list[Row]) -> list[str]:
     return [_card(f"{kind}: memorised", share, []) for kind, share in shares.items()]
 
 
-def _performance_card(row: Row) -> str:
+def _performance_card(row: Row, link: str) -> str:
     metric = row.get("performance_metric") or "accuracy"
     parts = [("ceiling", percent(row.get("performance_ceiling")))] if is_share(row) else []
     if is_share(row) and row.get("perplexity_before") is not None:
         parts.append(("perplexity", number(row["perplexity_before"], 2)))
-    return _card(f"{metric} on clean rows", performance(row, row.get("performance_before")), parts)
+    return _card(f"{metric} on clean rows", performance(row, row.get("performance_before")), parts, link)
 
 
-def _card(title: str, value: str, parts: list[tuple[str, str]]) -> str:
+def _card(title: str, value: str, parts: list[tuple[str, str]], link: str = "") -> str:
+    """A number with those beside it; `link` leads to the row that they stand in."""
     main, _, count = value.partition(" (")
-    big = escape(main) + (f" <small>({escape(count)}</small>" if count else "")
-    items = "".join(f"<li><span>{escape(name)}</span><span>{escape(text)}</span></li>" for name, text in parts)
+    big = _linked(main, link) + (f" <small>({escape(count)}</small>" if count else "")
+    items = "".join(f"<li><span>{escape(name)}</span><span>{_linked(text, link)}</span></li>" for name, text in parts)
     listed = f"<ul>{items}</ul>" if items else ""
     return f'<div class="card"><h3>{escape(title)}</h3><div class="value">{big}</div>{listed}</div>'
+
+
+def _linked(text: str, link: str) -> str:
+    return f'<a class="number" href="{link}">{escape(text)}</a>' if link else escape(text)
