@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,11 @@ from tinymem.report.plots.catalogue import figures_of
 from tinymem.report.plots.curves import curve_lines, figure_6, figure_7
 from tinymem.report.plots.data import FigureData, Skipped, to_csv, to_json
 from tinymem.report.plots.density import cells
-from tinymem.report.plots.files import write_figures
+from tinymem.report.plots.files import to_inline_svg, write_figures
 from tinymem.report.plots.landscape import stored_landscapes
 from tinymem.report.plots.over_training import figures_8_to_11
 from tinymem.report.plots.points import Inputs, inputs_of
-from tinymem.report.plots.scatters import figure_5, figures_12_to_15, pareto_fronts
+from tinymem.report.plots.scatters import draw_by_kind, figure_5, figures_12_to_15, pareto_fronts
 from tinymem.report.plots.zeroed import figures_16_to_19
 from tinymem.report.results import results_of
 from tinymem.report.rows import RunRecord
@@ -261,6 +262,17 @@ def test_every_figure_draws_in_every_format(tmp_path: Path) -> None:
         assert "better" in text or "best" in text or "zeroed (%)" in text, path
         assert "$\\mathdefault" not in text
     assert (tmp_path / f"{made[0].key}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_thousands_of_points_are_a_picture_in_the_svg() -> None:
+    point = {"kind": "math + noise", "method": "act", "metric": "accuracy"}
+    sizes = {}
+    for count in (100, 1600):
+        lines = [{**point, "memorised_change": -i / 20, "performance_change": -i / 100} for i in range(count)]
+        text = to_inline_svg(FigureData("k", "t", "c", lines, partial(draw_by_kind, names=["act"])))
+        assert ("<image" in text) == (count > 1500)
+        sizes[count] = len(text)
+    assert sizes[1600] < 2 * sizes[100]
 
 
 def test_an_unknown_format_is_refused_before_anything_is_written(tmp_path: Path) -> None:
