@@ -18,6 +18,7 @@ from tinymem.cli_bench import bench_app
 from tinymem.cli_data import app as data_app
 from tinymem.cli_landscape import landscape
 from tinymem.cli_report import Format, compare, print_record, print_rows, report
+from tinymem.cli_sweep import sweep
 from tinymem.cli_train import train
 from tinymem.errors import Stopped, UserError
 from tinymem.signals import hold_lifeline
@@ -57,6 +58,7 @@ def run(
 
 
 app.command()(train)
+app.command()(sweep)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

@@ -226,10 +226,12 @@ def _text_changed(recipe: Recipe, directory: Path) -> bool:
 def _identity(made: Run, device: str) -> Row:
     from tinymem.device import describe_device
     from tinymem.files import content_id, read_json
+    from tinymem.mitigation.identity import checkpoint_facts
 
     metadata = read_json(made.checkpoint / "tinymem.json", "checkpoint")
     return {
         "run": made.path.name,
+        **checkpoint_facts(made.checkpoint, metadata, made.recipe),
         "model_id": content_id(made.recipe.model_key()),
         "corpus_sha256": metadata["corpus_sha256"],
         "seed": made.recipe.seed,

@@ -76,11 +76,12 @@ class Mitigation(Section):
                 methods = [methods]
             if not isinstance(methods, list | tuple):
                 raise ValueError(f"expected mitigation.methods to be a name or a list of names, got {methods!r}")
-            values = {**values, "methods": [_method(m) for m in methods]}
+            values = {**values, "methods": [short_method(m) for m in methods]}
         return values
 
 
-def _method(value: Any) -> Any:
+def short_method(value: Any) -> Any:
+    """`act` and `{act: {ratio: 0.1}}` with the keys of `Method`; other values as they are."""
     if isinstance(value, str):
         return {"name": value}
     if isinstance(value, dict) and len(value) == 1 and "name" not in value:

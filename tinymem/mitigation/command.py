@@ -17,6 +17,7 @@ from tinymem.evaluation.measure import Evaluator
 from tinymem.files import content_id, file_sha256
 from tinymem.mitigation.evaluator import Row, Subject, mitigate, row_id, subject_of_corpus, subject_of_rows
 from tinymem.mitigation.frame import UNLEARNERS, parse_config
+from tinymem.mitigation.identity import checkpoint_facts
 from tinymem.models.checkpoint import METADATA, WEIGHTS, Checkpoint, load_checkpoint, read_tokenizer_files, save_checkpoint
 from tinymem.recipe import Recipe, parse_recipe
 from tinymem.training.checkpoints import run_of
@@ -50,6 +51,7 @@ def mitigate_checkpoint(
     loaded = load_checkpoint(checkpoint, device=device)
     identity = {
         "run": str(checkpoint),
+        **checkpoint_facts(checkpoint, loaded.metadata, parse_recipe(loaded.metadata["recipe"]) if "recipe" in loaded.metadata else None),
         "model_id": file_sha256(checkpoint / WEIGHTS)[:16] if (checkpoint / WEIGHTS).is_file() else checkpoint.name,
         "corpus_sha256": loaded.metadata.get("corpus_sha256"),
         "device_type": device,

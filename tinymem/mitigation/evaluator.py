@@ -121,19 +121,29 @@ def mitigate(subject: Subject, name: str, options: dict[str, Any], *, row: str =
     method = UNLEARNERS.get(name)
     config = parse_config(method, options)
     data = MitigationData(**{**vars(subject.data), "bar": bar or SilentBar()})
-    settings = {"unit": method.properties.unit, "options": chosen(config), "config": asdict(config)}
-    shared = {"id": row, **subject.identity, "method": name, **settings, "versions": versions()}
     try:
         with measured(subject.device) as cost:
             edited = apply(method, subject.model, data, config)
-        _check_finite(edited)
-    except Refused as error:
-        return _without_result(subject, shared, "refused", str(error), error)
     except Exception as error:
-        text = str(error) if isinstance(error, UserError) else "".join(traceback.format_exception_only(error)).strip()
-        return _without_result(subject, shared, "failed", text, error)
+        return outcome_of(subject, method, config, error, row=row)
+    return outcome_of(subject, method, config, edited, cost, row=row)
+
+
+def outcome_of(
+    subject: Subject, method: Unlearner, config: Any, edited: nn.Module | Exception, cost: Cost | None = None, *, row: str = ""
+) -> Outcome:
+    """Measure an edited model and make its rows; for an error instead of a model, the rows that say so."""
+    settings = {"method": method.name, "unit": method.properties.unit, "options": chosen(config), "config": asdict(config)}
+    shared = {"id": row, **subject.identity, **settings, "versions": versions()}
+    if not isinstance(edited, Exception):
+        edited = _check_finite(edited)
+    if isinstance(edited, Refused):
+        return _without_result(subject, shared, "refused", str(edited), edited)
+    if isinstance(edited, Exception):
+        text = str(edited) if isinstance(edited, UserError) else "".join(traceback.format_exception_only(edited)).strip()
+        return _without_result(subject, shared, "failed", text, edited)
     after = subject.evaluator.measure(edited)
-    return Outcome([{**shared, **r} for r in _rows(subject, after, cost, edited)], edited)
+    return Outcome([{**shared, **r} for r in _rows(subject, after, cost or Cost(), edited)], edited)
 
 
 def chosen(config: Any) -> Row:
@@ -148,10 +158,11 @@ def versions() -> dict[str, str]:
     return {"tinymem": __version__, "torch": torch.__version__.split("+")[0], "python": platform.python_version()}
 
 
-def _check_finite(edited: nn.Module) -> None:
+def _check_finite(edited: nn.Module) -> nn.Module | UserError:
     broken = [name for name, p in edited.named_parameters() if not torch.isfinite(p).all()]
     if broken:
-        raise UserError(f"the edit left NaN or infinity in {len(broken)} parameters, '{broken[0]}' first; try a smaller step or ratio")
+        return UserError(f"the edit left NaN or infinity in {len(broken)} parameters, '{broken[0]}' first; try a smaller step or ratio")
+    return edited
 
 
 def _see(probe: Probe, memorised: Flags, recipe: Recipe, wanted: bool) -> Seen:

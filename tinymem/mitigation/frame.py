@@ -16,7 +16,8 @@ import inspect
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Literal
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,9 @@ from tinymem.errors import UserError, did_you_mean
 from tinymem.models.adapters import layer_of, neuron_layers
 from tinymem.progress import Bar, SilentBar
 from tinymem.registry import Registry
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 Unit = Literal["neuron", "weight", "model"]
 Scope = Literal["tensor", "layer", "model"]
@@ -174,17 +178,27 @@ def parse_config(method: Unlearner, options: dict[str, Any]) -> Any:
     Raises:
         UserError: an unknown option (with the closest known one) or a value of the wrong type or range.
     """
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     known = [f.name for f in fields(method.config)]
     for option in options:
         if option not in known:
             raise UserError(f"unknown option '{option}' of {method.name}; {did_you_mean(option, known)}")
     try:
-        return TypeAdapter(method.config).validate_python(options)
+        kind: Any = method.config
+        return _adapter(kind).validate_python(options)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise UserError(f"option '{first['loc'][-1]}' of {method.name}: {first['msg'].lower()}, got {first['input']!r}") from None
+
+
+@cache
+def _adapter(config: Any) -> TypeAdapter[Any]:
+    """Made once: it takes longer than many a method."""
+    from pydantic import TypeAdapter
+
+    adapter: TypeAdapter[Any] = TypeAdapter(config)
+    return adapter
 
 
 def apply(method: Unlearner, model: nn.Module, data: MitigationData, config: Any) -> nn.Module:
@@ -200,7 +214,7 @@ def apply(method: Unlearner, model: nn.Module, data: MitigationData, config: Any
     if method.kind == "edit":
         edited: nn.Module = method.function(model, data, config)
         return edited
-    _refuse_if_nothing(model, method, config)
+    refuse_if_nothing(model, method, config)
     scores: Scores = method.function(model, data, config)
     return ablate(model, select(model, scores, config))
 
@@ -264,7 +278,7 @@ def ablate(model: nn.Module, mask: Mask) -> nn.Module:
     return edited
 
 
-def _refuse_if_nothing(model: nn.Module, method: Unlearner, config: AblationConfig) -> None:
+def refuse_if_nothing(model: nn.Module, method: Unlearner, config: AblationConfig) -> None:
     """Find out before the scoring pass, which may be long, that the ratio rounds to nothing."""
     if method.properties.unit == "neuron":
         eligible = neuron_layers(model)[1 if getattr(config, "skip_bottom", False) else 0 :]

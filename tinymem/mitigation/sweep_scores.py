@@ -1,93 +1,232 @@
-"""Edits at many ratios, or after many epochs, from one run of a method where it allows that.
+"""Edits of many configurations from one run of a method, where it allows that, each with what it would cost alone.
 
 Scores do not depend on the ratio, so one scoring pass serves all ratios; Greedy scores up to the largest, and its order of removal serves
 the smaller ones. Slim, Hard Concrete and the subnets pass through 1 and 10 epochs on the way to 20; those that train at their ratio (the
 subnets) run once for each.
+
+Row for row the edits are those of separate runs, errors and refusals included: a pass that fails for the largest ratio says nothing of the
+smaller ones where the method scores up to its ratio, so those are scored again.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Sequence
-from copy import deepcopy
-from dataclasses import replace
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 
 from tinymem.errors import UserError
-from tinymem.mitigation.frame import MitigationData, Refused, Scores, Unlearner, ablate, apply, select
+from tinymem.files import canonical_json
+from tinymem.mitigation.frame import MitigationData, Refused, Scores, Unlearner, ablate, apply, refuse_if_nothing, select
+from tinymem.mitigation.memory import Cost, measured
+from tinymem.progress import Bar
+
+Begin = Callable[[Sequence[Any], float], None]
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A configuration with its edited model, or with the error instead.
+
+    Attributes:
+        cost: of this configuration run alone: scoring, selection and ablation.
+        shared: whether its scores served other configurations too.
+    """
+
+    config: Any
+    result: nn.Module | Exception
+    cost: Cost = field(default_factory=Cost)
+    shared: bool = False
+
+
+def pass_key(method: Unlearner, config: Any) -> dict[str, Any]:
+    """The options that must be equal for two configurations to come from one scoring pass."""
+    options = asdict(config)
+    if method.kind == "score":
+        options.pop("ratio", None)
+    if _of_module(method, "by_epoch"):
+        options.pop("epochs", None)
+    return options
+
+
+def shared_edits(
+    model: nn.Module, method: Unlearner, data: MitigationData, configs: Sequence[Any], begin: Begin = lambda _configs, _spent: None
+) -> Iterator[Edit]:
+    """The edit of every configuration; those of one `pass_key` come from one pass.
+
+    `begin` is told, before each piece of work, which configurations it is for and how many seconds they have cost before: those would
+    take as long if they were run alone.
+    """
+    passes: dict[str, list[Any]] = {}
+    for config in configs:
+        passes.setdefault(canonical_json(pass_key(method, config)), []).append(config)
+    for together in passes.values():
+        yield from _pass(model, method, data, together, begin)
+
+
+def _pass(model: nn.Module, method: Unlearner, data: MitigationData, configs: list[Any], begin: Begin) -> Iterator[Edit]:
+    together: list[Any] = []
+    for config in configs:
+        if len(configs) == 1 or _is_trivial(model, method, data, config):
+            begin([config], 0.0)
+            yield _alone(model, method, data, config)
+        else:
+            together.append(config)
+    if together and _of_module(method, "by_epoch"):
+        yield from _by_epoch(model, method, data, sorted(together, key=_epochs_and_ratio), begin)
+    elif together:
+        yield from _by_ratio(model, method, data, sorted(together, key=lambda c: c.ratio), begin)
 
 
 def edits(
     model: nn.Module, method: Unlearner, data: MitigationData, config: Any, ratios: Sequence[float]
 ) -> Iterator[tuple[float, nn.Module | Refused]]:
-    """Each ratio with the edited copy, or with why it was refused (it rounds to nothing)."""
-    if method.kind == "edit":
-        for ratio in ratios:
-            yield ratio, _or_refused(model, method, data, replace(config, ratio=ratio))
-        return
-    scores: Scores | None = None
-    for ratio in ratios:
-        if scores is None and ratio > 0:
-            try:
-                scores = method.function(model, data, replace(config, ratio=max(ratios)))
-            except Refused as error:  # the largest ratio rounds to nothing, so all do
-                yield ratio, error
-                continue
-        yield ratio, _edit_of(model, scores, replace(config, ratio=ratio))
+    """Each ratio with the edited copy, or with why it was refused (it rounds to nothing); other errors are raised."""
+    for edit in shared_edits(model, method, data, [replace(config, ratio=ratio) for ratio in ratios]):
+        yield edit.config.ratio, _or_raise(edit)
 
 
 def edits_by_epoch(
     model: nn.Module, method: Unlearner, data: MitigationData, config: Any, ratios: Sequence[float], epochs: Sequence[int]
 ) -> Iterator[tuple[int, float, nn.Module | Refused]]:
-    """Epochs, ratio and edit of a method whose module has `by_epoch`: all from one run, or from one run per ratio.
+    """Epochs, ratio and edit of a method whose module has `by_epoch` (Slim, Hard Concrete, the subnets), from one run where one will do.
 
     Raises:
         UserError: the method has none.
     """
-    by_epoch = getattr(importlib.import_module(method.function.__module__), "by_epoch", None)
-    if by_epoch is None:
+    if _of_module(method, "by_epoch") is None:
         known = "slim, hard-concrete, subnet, balanced-subnet"
         raise UserError(f"expected a method whose shorter runs are part of longer ones ({known}), got '{method.name}'")
-    longest = replace(config, epochs=max(epochs))
+    configs = [replace(config, ratio=ratio, epochs=epoch) for ratio in ratios for epoch in epochs]
+    for edit in shared_edits(model, method, data, configs):
+        yield edit.config.epochs, edit.config.ratio, _or_raise(edit)
+
+
+def _by_epoch(model: nn.Module, method: Unlearner, data: MitigationData, left: list[Any], begin: Begin) -> Iterator[Edit]:
+    """One run to the most epochs, with a stop at each number of epochs that is asked for: scores there, or what makes the edit."""
+    by_epoch = _of_module(method, "by_epoch")
+    assert by_epoch is not None
+    device, spent, reached = _device(model), Cost(), 0
+    states = by_epoch(model, data, left[-1])
+    while left:
+        begin(left, spent.seconds)
+        try:
+            with measured(device) as cost:
+                while reached < left[0].epochs:
+                    reached, state = next(states)
+        except Exception as error:
+            yield from (Edit(config, error) for config in left)
+            return
+        spent = _sum(spent, cost)
+        for config in [c for c in left if c.epochs == reached]:
+            begin([config], spent.seconds)
+            make = state if method.kind == "edit" else partial(_ablated, model, state, config)
+            yield _made(make, model, config, spent)
+        left = [c for c in left if c.epochs > reached]
+
+
+def _by_ratio(model: nn.Module, method: Unlearner, data: MitigationData, left: list[Any], begin: Begin) -> Iterator[Edit]:
+    """One scoring pass at the largest ratio; `steps` of a method's module says that its passes grow with the ratio."""
+    device, steps = _device(model), _of_module(method, "steps")
+    while left:
+        charged = left[-1:] if steps else left  # a pass that is too long at one ratio may be short at a smaller one
+        begin(charged, 0.0)
+        bar = _Stopwatch(data.bar, {steps(model, c) for c in left[:-1]} if steps else set(), device)
+        try:
+            with measured(device) as cost:
+                scores: Scores = method.function(model, replace(data, bar=bar), left[-1])
+        except Exception as error:
+            yield from (Edit(config, error) for config in charged)
+            left = left[: -len(charged)]
+            continue
+        for config in left:
+            seconds = bar.seconds.get(steps(model, config), cost.seconds) if steps else cost.seconds
+            spent = Cost(seconds, cost.peak_mb)
+            begin([config], spent.seconds)
+            yield _made(partial(_ablated, model, scores, config), model, config, spent)
+        return
+
+
+class _Stopwatch:
+    """A bar that notes when chosen numbers of steps were reached, on the device."""
+
+    def __init__(self, bar: Bar, marks: set[int], device: torch.device) -> None:
+        self.bar, self.marks, self.device = bar, marks, device
+        self.done, self.seconds, self.started = 0.0, dict[int, float](), time.perf_counter()
+
+    def expect(self, total: float) -> None:
+        self.bar.expect(total)
+
+    def advance(self, steps: float = 1, note: str = "") -> None:
+        self.done += steps
+        if self.done in self.marks:
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+            self.seconds[int(self.done)] = time.perf_counter() - self.started
+        self.bar.advance(steps, note)
+
+
+def _alone(model: nn.Module, method: Unlearner, data: MitigationData, config: Any) -> Edit:
+    try:
+        with measured(_device(model)) as cost:
+            edited = apply(method, model, data, config)
+    except Exception as error:
+        return Edit(config, error)
+    return Edit(config, edited, cost)
+
+
+def _ablated(model: nn.Module, scores: Scores, config: Any) -> nn.Module:
+    return ablate(model, select(model, scores, config))
+
+
+def _made(make: Callable[[], nn.Module], model: nn.Module, config: Any, spent: Cost) -> Edit:
+    """The edit that `make` makes of a pass that has cost `spent`."""
+    try:
+        with measured(_device(model)) as cost:
+            edited = make()
+    except Exception as error:
+        return Edit(config, error, shared=True)
+    return Edit(config, edited, _sum(spent, cost), shared=True)
+
+
+def _is_trivial(model: nn.Module, method: Unlearner, data: MitigationData, config: Any) -> bool:
+    """Needs no scores: the control, nothing to forget, or a ratio that is known to round to nothing before scoring."""
+    if getattr(config, "ratio", None) == 0 or not len(data.forget):
+        return True
     if method.kind == "edit":
-        for ratio in ratios:
-            yield from _edits_of_one_run(model, by_epoch, data, replace(longest, ratio=ratio), epochs)
-        return
-    for epoch, scores in by_epoch(model, data, longest):
-        if epoch in epochs:
-            for ratio in ratios:
-                yield epoch, ratio, _edit_of(model, scores, replace(config, ratio=ratio, epochs=epoch))
-
-
-def _edits_of_one_run(
-    model: nn.Module, by_epoch: Any, data: MitigationData, config: Any, epochs: Sequence[int]
-) -> Iterator[tuple[int, float, nn.Module | Refused]]:
-    if config.ratio == 0:
-        yield from ((epoch, 0.0, deepcopy(model)) for epoch in epochs)
-        return
+        return False
     try:
-        for epoch, edited in by_epoch(model, data, config):
-            if epoch in epochs:
-                yield epoch, config.ratio, edited()
-    except Refused as error:  # the ratio rounds to nothing, however many epochs
-        for epoch in epochs:
-            yield epoch, config.ratio, error
+        refuse_if_nothing(model, method, config)
+        if steps := _of_module(method, "steps"):
+            steps(model, config)
+    except UserError:
+        return True
+    return False
 
 
-def _edit_of(model: nn.Module, scores: Scores | None, config: Any) -> nn.Module | Refused:
-    if scores is None or config.ratio == 0:
-        return deepcopy(model)
-    try:
-        return ablate(model, select(model, scores, config))
-    except Refused as error:
-        return error
+def _epochs_and_ratio(config: Any) -> tuple[int, float]:
+    return config.epochs, getattr(config, "ratio", 0.0)
 
 
-def _or_refused(model: nn.Module, method: Unlearner, data: MitigationData, config: Any) -> nn.Module | Refused:
-    try:
-        edited: nn.Module = apply(method, model, data, config)
-        return edited
-    except Refused as error:
-        return error
+def _sum(one: Cost, other: Cost) -> Cost:
+    return Cost(one.seconds + other.seconds, max(one.peak_mb, other.peak_mb))
+
+
+def _or_raise(edit: Edit) -> nn.Module | Refused:
+    if isinstance(edit.result, Exception) and not isinstance(edit.result, Refused):
+        raise edit.result
+    return edit.result
+
+
+def _of_module(method: Unlearner, name: str) -> Callable[..., Any] | None:
+    """`by_epoch` or (of scorers) `steps` of a method's own module, if it has it."""
+    return getattr(importlib.import_module(method.function.__module__), name, None)
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device

@@ -54,10 +54,9 @@ class GreedyConfig(AblationConfig):
 def greedy(model: nn.Module, data: MitigationData, config: GreedyConfig) -> Scores:
     """Scores that fall in the order of removal, up to the configured ratio; 0 for weights that stay."""
     parameters = {name: p.detach() for name, p in mlp_parameters(model).items()}
-    ((_, count),) = group_counts(model, {name: p.numel() for name, p in parameters.items()}, config)
+    count = _count(model, config)
     removal = _Removal(model, parameters, data, config, count)
-    steps = -(-count // config.per_step)
-    data.bar.expect(steps)
+    data.bar.expect(steps(model, config))
     step = Replayed(removal.step, model)
     draws = _forever(data, config)
     for _ in range(count // config.per_step):
@@ -68,6 +67,20 @@ def greedy(model: nn.Module, data: MitigationData, config: GreedyConfig) -> Scor
     sizes = [p.numel() for p in parameters.values()]
     parts = zip(parameters.items(), removal.scores.split(sizes), strict=True)
     return Scores("weight", {name: part.view_as(p) for (name, p), part in parts})
+
+
+def steps(model: nn.Module, config: GreedyConfig) -> int:
+    """Steps at the configured ratio; the first steps of a run at a larger ratio are the same (sweeps rely on that).
+
+    Raises:
+        UserError: as `group_counts`.
+    """
+    return -(-_count(model, config) // config.per_step)
+
+
+def _count(model: nn.Module, config: GreedyConfig) -> int:
+    ((_, count),) = group_counts(model, {name: p.numel() for name, p in mlp_parameters(model).items()}, config)
+    return count
 
 
 class _Removal:

@@ -1,0 +1,128 @@
+"""Hours before anything is run: from measured rows, scaled ones, and the table of costs; and what the command line says of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import ROOT, tinymem
+
+from tinymem.errors import UserError
+from tinymem.mitigation.frame import UNLEARNERS
+from tinymem.pipeline import Run
+from tinymem.recipe import load_recipe
+from tinymem.recipe_sweep import parse_sweep
+from tinymem.sweep import estimate
+from tinymem.sweep.costs import TABLE, passes, size_of
+from tinymem.sweep.estimate import Estimator, MethodCost, measured_rows
+from tinymem.sweep.listing import costs, merged
+from tinymem.sweep.run import open_sweep
+from tinymem.sweep.store import compact, write_run
+
+Row = dict[str, Any]
+PAPER = ROOT / "recipes" / "paper"
+FOUR, SIXTEEN = (load_recipe(PAPER / "math-noise.yaml", [f"model.n_layer={n}"]) for n in (4, 16))
+
+
+def row(method: str, seconds: float, measure: float = 0.5, **config: Any) -> Row:
+    """A measured run on the 4-layer math model."""
+    full = {**vars(UNLEARNERS.get(method).config()), **config}
+    facts = {"data": "additive", "data_size": 3000, "n_layer": 4, "n_parameters": 814_336, "rows_forget": 100, "rows_retain": 26_000}
+    sizes = {"row_tokens": 150, "seconds": seconds, "seconds_measure": measure}
+    return {"id": f"{method} {config}", "status": "ok", "method": method, "config": full, **facts, **sizes}
+
+
+def config(method: str, **options: Any) -> Row:
+    return vars(replace(UNLEARNERS.get(method).config(), **options))
+
+
+def test_a_measured_run_takes_what_it_took() -> None:
+    estimator = Estimator([row("act", 2.0, ratio=0.1), row("act", 3.0, ratio=0.2)], probe=False)
+    assert estimator.run("act", config("act", ratio=0.1), FOUR) == (2.0, 0.5, "exact")
+    cost = MethodCost()
+    both = [config("act", ratio=ratio) for ratio in (0.1, 0.2)]
+    assert estimator.group(cost, "act", both, FOUR, shared=True) == 4.0  # the longer of both, and each measurement
+    assert (cost.runs, cost.groups, cost.alone, cost.shared, cost.measure) == (2, 1, 5.0, 3.0, 1.0) and cost.total == 4.0
+    assert estimator.group(MethodCost(), "act", both, FOUR, shared=False) == 6.0
+
+
+def test_the_nearest_run_is_scaled_by_passes_and_arithmetic() -> None:
+    estimator = Estimator([row("slim", 2.0, epochs=2), row("slim", 90.0, epochs=60), row("greedy", 8.0, ratio=0.01)], probe=False)
+    arithmetic = 3_193_600 / 814_336
+    seconds, measure, source = estimator.run("slim", config("slim", epochs=4), FOUR)
+    assert (seconds, measure, source) == (pytest.approx(4.0), 0.5, "scaled")
+    assert estimator.run("slim", config("slim", epochs=2), SIXTEEN)[:2] == (
+        pytest.approx(2.0 * arithmetic),
+        pytest.approx(0.5 * arithmetic),
+    )
+    assert estimator.run("slim", config("slim", epochs=50), FOUR)[0] == pytest.approx(90 * 50 / 60)
+    # Greedy has four times the steps there, each on a model with so much more arithmetic.
+    assert estimator.run("greedy", config("greedy", ratio=0.01), SIXTEEN)[0] == pytest.approx(8.0 * 4 * arithmetic, rel=1e-3)
+
+
+def test_without_rows_the_table_and_a_probe_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimate, "_probe", lambda recipe, device: 0.25)
+    size = size_of(FOUR)
+    assert (size.retain, size.forget, size.neurons, size.row_flops) == (27_000, 250, 2048, 2.0 * 150 * 814_336)
+    seconds, measure, source = Estimator().run("balanced-subnet", config("balanced-subnet", epochs=10), FOUR)
+    assert (seconds, measure, source) == (3 * 10 * 27_250 * 0.25, 6000 * 0.25, "guessed")
+    assert passes("greedy", config("greedy", ratio=0.001), size) == pytest.approx(3 * 64 * 0.001 * 4 * (2 * 128 * 512 + 512 + 128))
+    assert passes("of-my-own", {"epochs": 2}, size) == 3 * 250 * 2 and passes("of-my-own", {}, size) == 3 * 250
+    assert Estimator(probe=False).run("act", config("act"), FOUR)[0] > 0
+
+
+def test_the_table_knows_every_method() -> None:
+    assert set(TABLE) == set(UNLEARNERS.names())
+
+
+def test_a_real_probe() -> None:
+    assert estimate._probe(load_recipe(ROOT / "recipes" / "quickstart.yaml"), "cpu") > 0
+
+
+def test_costs_count_each_model(tmp_path: Path) -> None:
+    recipe = parse_sweep({"models": str(PAPER / "math-noise.yaml"), "methods": {"act": {"ratio": [0.1, 0.2]}}})
+    sweep = open_sweep(recipe, out=tmp_path, runs=tmp_path, device_type="cpu")
+    found = costs(sweep, Estimator([row("act", 2.0, ratio=0.1), row("act", 3.0, ratio=0.2)], probe=False))
+    assert found["act"].runs == 2 * 288 and found["act"].groups == 288
+    exact = 3 * 4  # of the 72 models those of 4 layers, additive, 3000: 3 seeds at 4 epochs
+    assert found["act"].sources == {"exact": 2 * exact, "scaled": 2 * (288 - exact), "guessed": 0}
+    twice = merged([found, found])["act"]
+    assert twice.runs == 4 * 288 and twice.total == pytest.approx(2 * found["act"].total)
+
+
+def test_rows_to_estimate_from(tmp_path: Path) -> None:
+    rows = [row("act", 2.0)]
+    write_run(tmp_path, "a", rows)
+    assert measured_rows(tmp_path) == rows
+    compact(tmp_path)
+    assert measured_rows(tmp_path) == rows == measured_rows(next((tmp_path / "parquet").iterdir()))
+    (tmp_path / "rows.json").write_text(f"[{estimate.canonical_json(rows[0])}]")
+    (tmp_path / "rows.jsonl").write_text(estimate.canonical_json(rows[0]) + "\n\n")
+    assert measured_rows(tmp_path / "rows.json") == rows == measured_rows(tmp_path / "rows.jsonl")
+    (tmp_path / "empty").mkdir()
+    assert measured_rows(tmp_path / "empty") == []
+    with pytest.raises(UserError, match="expected a file of rows at"):
+        measured_rows(tmp_path / "none")
+
+
+def test_the_command_line(tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = tmp_path / "sweep.yaml"
+    recipe.write_text(f"name: mine\ncheckpoints: {tiny_run.path}\nmethods: [act, {{slim: {{epochs: [1, 2]}}}}]\n")
+    listed = tinymem("sweep", recipe, "--list", "--device", "cpu")
+    assert listed.code == 0 and "mine: 17 runs on 1 models, 1 of them trained" in listed.out and "17 left" in listed.out
+    assert "The paper" not in listed.out
+    dry = tinymem("sweep", recipe, "--dry-run", "--device", "cpu")
+    assert dry.code == 0 and "17 by a table of costs and a probe of speed" in dry.out
+    projected = tinymem("sweep", recipe, "--project", tiny_run.path, "--only", "act", "--only", "ratio=0.05", "--device", "cpu")
+    assert projected.code == 0 and "Of the runs, 1 were measured on a model of this size" in projected.out
+    assert not (tmp_path / "sweeps").exists(), "nothing is written"
+    assert "expected one recipe with --out, got 2" in tinymem("sweep", recipe, recipe, "--out", "x").one_line_error()
+    assert "unknown key 'limit'" in tinymem("sweep", recipe, "--set", "limit=3").one_line_error()
+    assert (
+        "expected trained models, found none of the 288 of the recipe"
+        in tinymem("sweep", PAPER / "unlearning-math-noise.yaml", "--device", "cpu").one_line_error()
+    )
+    assert not (tmp_path / "sweeps").exists()

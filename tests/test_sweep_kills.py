@@ -1,0 +1,195 @@
+"""Sweeps that are killed: workers, supervisors, all of them, twice at once. Counted: runs, kills, lost, doubled, done again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import ROOT, environment
+
+from tinymem.pipeline import Run
+from tinymem.recipe_sweep import Limits, SweepRecipe, parse_sweep
+from tinymem.registry import load_plugin
+from tinymem.signals import StopFlag
+from tinymem.sweep.places import local_slots
+from tinymem.sweep.run import Sweep, open_sweep, run_sweep
+from tinymem.sweep.store import FAILURES, read_rows
+from tinymem.sweep.supervisor import Supervisor
+
+FAKES = ROOT / "tests" / "sweep_fakes.py"
+Row = dict[str, Any]
+
+
+@pytest.fixture(autouse=True)
+def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load_plugin(FAKES)
+    monkeypatch.setenv("FAKE_LOG", str(tmp_path / "log"))
+    for name, value in environment().items():
+        monkeypatch.setenv(name, value)
+
+
+def recipe_of(run: Run, *methods: Row, **keys: Any) -> SweepRecipe:
+    return parse_sweep({"checkpoints": str(run.checkpoint), "methods": list(methods), **keys})
+
+
+def opened(recipe: SweepRecipe, tmp_path: Path) -> Sweep:
+    return open_sweep(recipe, out=tmp_path / "sweep", runs=tmp_path, device_type="cpu", plugins=[FAKES])
+
+
+def engine(workers: int, tell: Callable[[Supervisor, Row], None] = lambda _supervisor, _event: None) -> Any:
+    """The local engine, with an eye on every event."""
+
+    def run(sweep: Sweep, groups: Any, tally: Any, stop: StopFlag) -> None:
+        def heard(event: Row) -> None:
+            tally(event)
+            tell(supervisor, event)
+
+        slots = local_slots(sweep.folder, "cpu", workers, 1, sweep.plugins)
+        supervisor = Supervisor(sweep.folder, slots, sweep.recipe.limits, compact_every=sweep.recipe.compact_every, tell=heard, stop=stop)
+        try:
+            supervisor.run(groups)
+        finally:
+            supervisor.close()
+
+    return run
+
+
+def executions(tmp_path: Path) -> Counter[str]:
+    """How often each fake run was started."""
+    path = tmp_path / "log"
+    return Counter(line.split()[0] for line in path.read_text().splitlines()) if path.exists() else Counter()
+
+
+def assert_complete(tmp_path: Path, runs: int, *, again: int = 0) -> None:
+    """Every run has its rows, once, and no more than `again` were started twice."""
+    rows = read_rows(tmp_path / "sweep")
+    counted = Counter((row["id"], row["artifact"]) for row in rows)
+    assert len({row["id"] for row in rows}) == runs, "lost runs"
+    assert set(counted.values()) == {1}, "doubled rows"
+    done = executions(tmp_path)
+    assert len(done) == runs and done.total() <= runs + again, f"{done.total() - runs} runs were done again, at most {again} had to be"
+
+
+def test_killed_workers_are_replaced(tiny_run: Run, tmp_path: Path) -> None:
+    runs, kills = 24, [3, 9]
+    seen: list[Row] = []
+
+    def kill(supervisor: Supervisor, event: Row) -> None:
+        seen.append(event)
+        if len(seen) in kills:
+            next(slot.process for slot in supervisor.slots if slot.group and slot.process).send_signal(signal.SIGKILL)
+
+    recipe = recipe_of(tiny_run, {"name": "fake", "options": {"number": list(range(runs)), "seconds": 0.03}}, compact_every=5)
+    statuses = run_sweep(opened(recipe, tmp_path), engine(2, kill))
+    assert statuses == {"ok": runs}
+    assert_complete(tmp_path, runs, again=len(kills))
+    assert len(list((tmp_path / "sweep" / "parquet").iterdir())) > 1 and not list((tmp_path / "sweep" / "results").iterdir())
+    assert not (tmp_path / "sweep" / "logs").exists()
+
+
+def test_what_goes_wrong_goes_wrong_alone(tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = {"seconds": 10.0, "memory_mb": 1000, "attempts": 2}
+    recipe = recipe_of(
+        tiny_run,
+        {"name": "fake", "options": {"number": [0, 1, 2]}},
+        *({"name": "fake", "options": {"number": n, "how": how}} for n, how in ((3, "raise"), (4, "hang"), (5, "eat"), (6, "die"))),
+        limits=limits,
+    )
+    statuses = run_sweep(opened(recipe, tmp_path), engine(1))
+    assert statuses == {"ok": 3, "failed": 3, "timeout": 1}
+    rows = {row["config"]["number"]: row for row in read_rows(tmp_path / "sweep")}
+    assert rows[4]["status"] == "timeout" and "limits.seconds" in rows[4]["message"]
+    assert "limits.memory_mb" in rows[5]["message"] and "died 2 times" in rows[6]["message"] and "signal 9" in rows[6]["message"]
+    assert executions(tmp_path) == {"0": 1, "1": 1, "2": 1, "3": 1, "4": 1, "5": 1, "6": 2}
+    facts = {column: rows[0][column] for column in ("model_name", "data", "n_layer", "epoch", "seed", "protocol")}
+    assert all({**rows[n], **facts} == rows[n] for n in rows)
+    table = [json.loads(line) for line in (tmp_path / "sweep" / FAILURES).read_text().splitlines()]
+    assert len(table) == 4 and "go_wrong" in next(row for row in table if row["message"].startswith("Arithmetic"))["traceback"]
+
+    again = opened(recipe, tmp_path)
+    assert not again.left() and run_sweep(again, engine(1)) == statuses, "failed runs are not tried again by themselves"
+    monkeypatch.setenv("FAKE_HEALED", "1")
+    assert len(again.left(retry_failed=True)) == 4
+    assert run_sweep(again, engine(1), retry_failed=True) == {"ok": 7}
+    assert_complete(tmp_path, 7, again=5)
+    assert (tmp_path / "sweep" / FAILURES).read_text() == ""
+
+
+def test_killed_supervisors_and_two_at_once(tiny_run: Run, tmp_path: Path) -> None:
+    runs = 60
+    recipe = tmp_path / "sweep.yaml"
+    numbers = list(range(runs))
+    recipe.write_text(f"checkpoints: {tiny_run.checkpoint}\nmethods: [{{fake: {{number: {numbers}, seconds: 0.1}}}}]\ncompact_every: 7\n")
+    first, second = start(recipe, tmp_path), start(recipe, tmp_path)  # at once
+    until(lambda: executions(tmp_path).total() >= 10)
+    for process in (first, second):
+        process.kill()
+        process.communicate()
+    until(lambda: not any(alive(pid) for pid in workers_of(tmp_path)))  # they die with their supervisors
+    killed = executions(tmp_path).total()
+    assert 10 <= killed < runs
+    third, fourth = start(recipe, tmp_path), start(recipe, tmp_path)
+    for process in (third, fourth):
+        out, err = process.communicate(timeout=240)
+        assert process.returncode == 0, err
+        assert f"{runs} runs: {runs} ok" in out
+    assert not (tmp_path / "sweep" / "logs").exists()
+    assert_complete(tmp_path, runs, again=2)  # at most what the two killed workers were at
+
+
+def start(recipe: Path, tmp_path: Path) -> subprocess.Popen[str]:
+    words = ["sweep", recipe, "--out", tmp_path / "sweep", "--plugin", FAKES, "--workers", 1, "--device", "cpu"]
+    command = [sys.executable, "-m", "tinymem", *map(str, words)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def workers_of(tmp_path: Path) -> set[int]:
+    return {int(line.split()[1]) for line in (tmp_path / "log").read_text().splitlines()}
+
+
+def alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def until(holds: Callable[[], bool], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def test_stopping_is_no_loss(tiny_run: Run, tmp_path: Path) -> None:
+    recipe = recipe_of(tiny_run, {"name": "fake", "options": {"number": list(range(6)), "seconds": 0.05}})
+    stop_at: list[Row] = []
+
+    def ask(_supervisor: Supervisor, event: Row) -> None:
+        stop_at.append(event)
+        if len(stop_at) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Exception, match="stopped by SIGTERM; the same command goes on"):
+        run_sweep(opened(recipe, tmp_path), engine(1, ask))
+    assert 2 <= len(read_rows(tmp_path / "sweep")) / 2 < 6
+    assert run_sweep(opened(recipe, tmp_path), engine(1)) == {"ok": 6}
+    assert_complete(tmp_path, 6, again=1)
+
+
+def test_limits_default_to_a_share_of_the_machine() -> None:
+    from tinymem.sweep.places import with_memory
+
+    one, two = with_memory(Limits(), 1), with_memory(Limits(), 2)
+    assert one.memory_mb and two.memory_mb and one.memory_mb == 2 * two.memory_mb
+    assert with_memory(Limits(memory_mb=7), 2).memory_mb == 7

@@ -1,0 +1,144 @@
+"""Runs that share a scoring pass: the rows of separate runs, row for row, and each with the cost of a run alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import ROOT
+
+from tinymem.mitigation.evaluator import Subject
+from tinymem.mitigation.frame import UNLEARNERS, Refused
+from tinymem.mitigation.sweep_scores import pass_key, shared_edits
+from tinymem.pipeline import Run
+from tinymem.recipe_sweep import parse_sweep
+from tinymem.registry import load_plugin
+from tinymem.sweep.run import open_sweep
+from tinymem.sweep.store import read_rows
+from tinymem.sweep.task import Desk
+from tinymem.testing import tiny_case
+
+Row = dict[str, Any]
+COST = {"seconds", "seconds_measure", "peak_mb", "scores_shared", "finished"}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def slow() -> Any:
+    load_plugin(ROOT / "tests" / "sweep_fakes.py")
+    return UNLEARNERS.get("slow")
+
+
+def swept(run: Run, folder: Path, **keys: Any) -> list[Row]:
+    """Rows of a sweep, done in this process."""
+    methods = [
+        {"act": {"ratio": [0.0, 0.0001, 0.05, 0.1]}},
+        {"slim": {"ratio": [0.0001, 0.05], "epochs": [1, 3]}},
+        {"durable": {"ratio": [0.00001, 0.01, 0.3], "of": ["eligible", "model"], "scope": "tensor"}},
+        {"greedy": {"ratio": [0.00001, 0.0005, 0.001, 0.9], "of": "model", "per_step": [2]}},
+        {"subnet": {"ratio": [0.01, 0.00001], "epochs": [1, 3]}},
+        {"balanced-subnet": {"ratio": 0.1, "epochs": [2, 1], "loss_weight": [0.9]}},
+        {"finetune-clean": {"epochs": [1, 2]}},
+        "random-neurons",
+    ]
+    recipe = parse_sweep({"checkpoints": str(run.checkpoint), "methods": methods, **keys})
+    sweep = open_sweep(recipe, out=folder, runs=folder, device_type="cpu")
+    desk, events = Desk(folder, "cpu"), list[Row]()
+    for group in sweep.left():
+        desk.work(group, events.append)
+    assert [event["event"] for event in events].count("done") == len(sweep.plan.groups)
+    return read_rows(folder)
+
+
+def test_shared_rows_are_those_of_separate_runs(tiny_run: Run, tmp_path: Path) -> None:
+    shared, alone = swept(tiny_run, tmp_path / "one"), swept(tiny_run, tmp_path / "other", share_scores=False)
+    assert len(shared) == 2 * (4 + 4 + 6 + 4 + 4 + 2 + 2 + 5)
+    assert [{k: v for k, v in row.items() if k not in COST} for row in shared] == [
+        {k: v for k, v in row.items() if k not in COST} for row in alone
+    ]
+    assert not any(row["scores_shared"] for row in alone)
+    status = {(row["method"], row["config"].get("ratio"), row["config"].get("of")): row["status"] for row in shared}
+    assert status["act", 0.0001, "eligible"] == "refused" and status["act", 0.0, "eligible"] == "ok"
+    assert status["greedy", 0.00001, "model"] == "refused" and status["greedy", 0.9, "model"] == "failed"  # more than is eligible
+    assert status["greedy", 0.0005, "model"] == "ok" and status["durable", 0.00001, "eligible"] == "refused"
+    for row in shared:
+        if row["status"] == "ok":
+            assert row["seconds"] > 0 and row["peak_mb"] > 0
+            assert row["scores_shared"] == (row["method"] != "finetune-clean" and row["config"]["ratio"] > 0)
+        else:
+            assert row["seconds"] is None and row["message"]
+
+
+def test_rows_carry_the_facts(tiny_run: Run, tmp_path: Path) -> None:
+    row = swept(tiny_run, tmp_path)[0]
+    recipe = tiny_run.recipe
+    assert row["model_name"] == "additive-120-noise-backdoor-2L" and row["data"] == "additive" and row["data_size"] == 120
+    assert (row["n_layer"], row["epoch"], row["seed"], row["regularizer"]) == (2, recipe.training.epochs, 0, None)
+    assert row["n_parameters"] == sum(p.numel() for p in tiny_run.model().parameters())
+    assert row["run"] == tiny_run.path.name and row["protocol"] == "paper" and row["device"] == "cpu (1 threads)"
+    piped = tiny_run.rows[0]
+    facts = ("model_name", "data", "data_size", "n_layer", "n_parameters", "epoch", "regularizer", "seed", "protocol", "run")
+    assert {k: row[k] for k in facts} == {k: piped[k] for k in facts}
+    assert set(piped) <= set(row)
+
+
+def test_a_pass_is_done_once_and_charged_to_all(paper: Subject, slow: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of 5 steps a percent sleeps: a run's seconds are at least those of its own steps, whoever shared them."""
+    monkeypatch.setenv("FAKE_LOG", str(tmp_path / "log"))
+    configs = [slow.config(ratio=ratio, seconds=0.02) for ratio in (0.3, 0.0, 0.1, 0.2)]
+    found = {edit.config.ratio: edit for edit in shared_edits(paper.model, slow, paper.data, configs)}
+    assert len((tmp_path / "log").read_text().splitlines()) == 1
+    assert found[0.1].cost.seconds >= 0.2 and found[0.2].cost.seconds >= 0.4 and found[0.3].cost.seconds >= 0.6
+    assert found[0.1].cost.seconds < found[0.2].cost.seconds < found[0.3].cost.seconds, "the smaller ones stop earlier"
+    assert not found[0.0].shared and found[0.1].shared
+
+
+def test_a_pass_that_fails_at_its_largest_ratio_is_done_again_for_the_others(paper: Subject, slow: Any) -> None:
+    configs = [slow.config(ratio=ratio, fails_above=0.15) for ratio in (0.1, 0.2, 0.3)]
+    begun: list[tuple[list[float], float]] = []
+    edits = shared_edits(paper.model, slow, paper.data, configs, lambda c, spent: begun.append(([x.ratio for x in c], spent)))
+    found = {edit.config.ratio: edit.result for edit in edits}
+    assert isinstance(found[0.3], ArithmeticError) and isinstance(found[0.2], ArithmeticError)
+    assert isinstance(found[0.1], torch.nn.Module)
+    assert [ratios for ratios, _ in begun] == [[0.3], [0.2], [0.1], [0.1]]  # whom the seconds are charged to
+    assert begun[-1][1] > 0
+
+
+def test_every_epoch_of_a_run_is_charged_what_it_took_to_get_there() -> None:
+    model, data = tiny_case("gpt")
+    method = UNLEARNERS.get("slim")
+    configs = [method.config(ratio=ratio, epochs=epochs, penalty=1.0) for epochs in (1, 4) for ratio in (0.1, 0.25, 1e-9)]
+    charged: list[tuple[int, float]] = []
+    edits = list(shared_edits(model, method, data, configs, lambda c, spent: charged.append((len(c), spent))))
+    assert [(e.config.epochs, e.config.ratio) for e in edits if not isinstance(e.result, Refused)] == [
+        (1, 0.1),
+        (1, 0.25),
+        (4, 0.1),
+        (4, 0.25),
+    ]
+    by_run = {(e.config.epochs, e.config.ratio): e.cost.seconds for e in edits}
+    assert by_run[4, 0.1] > by_run[1, 0.1] > 0
+    assert [n for n, _ in charged] == [1, 1, 4, 1, 1, 2, 1, 1] and charged[5][1] > 0
+
+
+def test_what_may_share_a_pass() -> None:
+    def key(name: str, **options: Any) -> Row:
+        method = UNLEARNERS.get(name)
+        return pass_key(method, replace(method.config(), **options))
+
+    assert key("act", ratio=0.1) == key("act", ratio=0.2) != key("act", scope="model")
+    assert key("slim", epochs=1) == key("slim", epochs=20)
+    assert key("subnet", epochs=1) == key("subnet", epochs=20)
+    assert key("subnet", ratio=0.1) != key("subnet", ratio=0.2)
+    assert key("finetune-extra", epochs=1) != key("finetune-extra", epochs=2)

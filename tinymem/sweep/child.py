@@ -1,0 +1,66 @@
+"""A worker process: takes groups from its supervisor, one at a time, and tells it what comes of them.
+
+`python -m tinymem.sweep.child FOLDER DEVICE PARENT DESCRIPTOR PLUGIN...`; the descriptor is a socket to the supervisor, JSON both ways.
+It ends when the supervisor does: the kernel kills it (Linux), and a thread sees the socket close (elsewhere).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    """Work until the supervisor closes the socket or dies."""
+    folder, device, parent, descriptor, *plugins = sys.argv[1:]
+    die_with(int(parent))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the supervisor, which ends us
+    os.set_inheritable(int(descriptor), False)
+    connection = Connection(int(descriptor))
+    groups: queue.Queue[dict[str, Any]] = queue.Queue()
+    threading.Thread(target=_listen, args=(connection, groups), daemon=True).start()
+
+    import torch
+
+    from tinymem.registry import load_plugin
+    from tinymem.sweep.group import Group
+    from tinymem.sweep.task import Desk
+
+    if device == "cpu":
+        torch.set_num_threads(1)
+    for plugin in plugins:
+        load_plugin(Path(plugin))
+    desk = Desk(Path(folder), device)
+    while True:
+        desk.work(Group.of(groups.get()), lambda event: connection.send_bytes(json.dumps(event).encode()))
+
+
+def die_with(parent: int) -> None:
+    """Ask the kernel to kill this process when its parent ends."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before we asked
+        os._exit(1)
+
+
+def _listen(connection: Connection, groups: queue.Queue[dict[str, Any]]) -> None:
+    try:
+        while True:
+            groups.put(json.loads(connection.recv_bytes()))
+    except (EOFError, OSError):
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""What a run costs, in forward passes over one row: a rough table, for estimates before anything is measured, and for scaling what is.
+
+A training pass counts as three (forward, and backward twice that). Where a cost depends on the model beyond its arithmetic, as with Zero's
+pass per neuron, the table says so; where it depends on the data (ReLU neurons that are dead), it is a guess from the 4-layer math models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tinymem.mitigation.evaluator import MAXIMUM_RETAIN
+from tinymem.mitigation.identity import planned_parameters
+from tinymem.recipe import Recipe
+
+Row = dict[str, Any]
+TRAIN = 3.0
+ALIVE = 0.3
+"""Share of a ReLU model's neurons that are not 0 throughout a row: Zero skips the others."""
+WIKI_TEST_ROWS = 1_900
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a cost depends on."""
+
+    n_layer: int
+    neurons: int
+    mlp_weights: int
+    tokens: int
+    match: int
+    forget: int
+    retain: int
+    scored: int
+    row_flops: float
+    """Arithmetic of one row's forward pass: twice its tokens times the parameters (the tied embedding counts as the head)."""
+
+
+def size_of(recipe: Recipe, forget: int | None = None) -> Size:
+    """Sizes of a recipe's model and data; half of the planted rows are taken to be memorised where `forget` is not known."""
+    data, model = recipe.data, recipe.model
+    inner = model.n_inner or 4 * model.n_embd
+    tokens = data.row_tokens
+    if data.kind == "math":
+        retain = data.primary_size + len(data.auxiliary) * data.size - (1 + len(data.auxiliary)) * data.test_rows
+        test = (1 + len(data.auxiliary)) * data.test_rows
+    else:
+        retain, test = MAXIMUM_RETAIN, WIKI_TEST_ROWS
+    planted = sum(int(getattr(artifact, "rows", 1000)) for artifact in recipe.artifacts)
+    return Size(
+        n_layer=model.n_layer,
+        neurons=model.n_layer * inner,
+        mlp_weights=model.n_layer * (2 * model.n_embd * inner + inner + model.n_embd),
+        tokens=tokens,
+        match=recipe.evaluation.match,
+        forget=forget if forget is not None else max(1, round(planted * 0.5 * recipe.mitigation.forget_fraction)),
+        retain=min(retain, MAXIMUM_RETAIN),
+        scored=test + planted,
+        row_flops=2.0 * tokens * planned_parameters(recipe),
+    )
+
+
+def passes(method: str, options: Row, size: Size) -> float:
+    """Forward passes over one row that a run takes; of a method that is not in the table, those of an epoch on the forget rows."""
+    return max(1.0, TABLE.get(method, _forget_epochs)(options, size))
+
+
+def measurement_passes(size: Size) -> float:
+    """Forward passes of one measurement: artifact rows and clean test rows."""
+    return float(size.scored)
+
+
+def _forget_epochs(options: Row, size: Size) -> float:
+    return TRAIN * size.forget * float(options.get("epochs") or 1)
+
+
+def _both_epochs(options: Row, size: Size) -> float:
+    return TRAIN * (size.forget + size.retain) * float(options.get("epochs") or 1)
+
+
+def _baseline(options: Row, size: Size) -> float:
+    return 2 * _forget_epochs(options, size)  # a retain row beside each forget row
+
+
+def _greedy(options: Row, size: Size) -> float:
+    weights = float(options.get("ratio") or 0.0) * size.mlp_weights
+    return TRAIN * float(options.get("batch_size") or 64) * weights / float(options.get("per_step") or 1)
+
+
+TABLE: dict[str, Callable[[Row, Size], float]] = {
+    "act": lambda _, s: s.forget,
+    "zero": lambda _, s: s.forget * ALIVE * s.neurons / 2,  # half of the layers lie above a neuron, on average
+    "ig": lambda o, s: TRAIN * s.forget * s.n_layer / 2 * s.match * float(o.get("steps") or 20) / s.tokens,  # one token a pass
+    "slim": _forget_epochs,
+    "hard-concrete": _forget_epochs,
+    "nemo": lambda o, s: s.forget + min(float(o.get("sample") or 2000), s.retain) + 200 * min(s.forget, 64),
+    "random-neurons": lambda _o, _s: 1.0,
+    "random-weights": lambda _o, _s: 1.0,
+    "greedy": _greedy,
+    "durable": lambda _, s: TRAIN * s.forget,
+    "durable-agg": lambda _, s: TRAIN * s.forget,
+    "sou": lambda _, s: 20 * TRAIN * min(s.forget, 512),  # the blocks of the Fisher matrix are most of it
+    "subnet": _forget_epochs,
+    "balanced-subnet": _both_epochs,
+    "finetune-clean": _forget_epochs,
+    "finetune-extra": _both_epochs,
+    "finetune-both": _both_epochs,
+    "gradient-ascent": _forget_epochs,
+    "task-vector": _forget_epochs,
+    **dict.fromkeys(("gradient-difference", "npo", "simnpo", "rmu"), _baseline),
+}

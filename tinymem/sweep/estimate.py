@@ -1,0 +1,201 @@
+"""Hours that a sweep will take: from rows that were measured, and where there are none from a table of costs and a probe of speed.
+
+A run that was measured on a model of the same size takes what it took there. Else the nearest measured run of its method is scaled by the
+passes over rows (`costs`) and by the arithmetic of a row. Else the table's passes are multiplied with the time of a forward pass, which is
+probed on a model with random weights. What came from where is counted. Runs that share a scoring pass cost it once.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from tinymem.files import canonical_json, read_json
+from tinymem.mitigation.identity import planned_vocabulary
+from tinymem.recipe import Recipe
+from tinymem.sweep.costs import Size, measurement_passes, passes, size_of
+from tinymem.sweep.parts import PARQUET, read_part
+from tinymem.sweep.store import RESULTS, read_rows
+
+Row = dict[str, Any]
+PROBE_ROWS = 32
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Seconds of a run that has been done."""
+
+    options: str
+    values: Row
+    facts: tuple[Any, ...]
+    n_layer: int
+    tokens: int | None
+    parameters: int
+    forget: int
+    retain: int | None
+    seconds: float
+    measure: float | None
+
+
+@dataclass
+class MethodCost:
+    """Of one method: what its runs cost alone, and what they cost together. Seconds; `exact`, `scaled`, `guessed` count runs."""
+
+    runs: int = 0
+    groups: int = 0
+    alone: float = 0.0
+    shared: float = 0.0
+    measure: float = 0.0
+    sources: dict[str, int] = field(default_factory=lambda: {"exact": 0, "scaled": 0, "guessed": 0})
+
+    @property
+    def total(self) -> float:
+        """Seconds of edits, scores shared, and of their measurement."""
+        return self.shared + self.measure
+
+
+class Estimator:
+    """Seconds of runs on one device."""
+
+    def __init__(self, rows: Iterable[Row] = (), device: str = "cpu", *, probe: bool = True) -> None:
+        self.device, self.probe = device, probe
+        self.measured: dict[str, list[Measured]] = {}
+        self._speeds: dict[tuple[Any, ...], float] = {}
+        seen = set()
+        for row in rows:
+            if row.get("status") == "ok" and row.get("seconds") is not None and row.get("n_layer") and row["id"] not in seen:
+                seen.add(row["id"])
+                self.measured.setdefault(row["method"], []).append(_measured(row))
+
+    def run(self, method: str, options: Row, recipe: Recipe) -> tuple[float, float, str]:
+        """Seconds of the edit alone, seconds of its measurement, and where they come from: exact, scaled or guessed."""
+        known, facts, size = self.measured.get(method, []), _facts(recipe), size_of(recipe)
+        same = [m for m in known if m.facts == facts and m.options == canonical_json(options)]
+        if same:
+            measures = [m.measure for m in same if m.measure is not None]
+            return _mean([m.seconds for m in same]), _mean(measures) if measures else self._measurement(recipe, size), "exact"
+        if known:
+            best = min(known, key=lambda m: _distance(m, options, size, facts, method))
+            seconds, measure = _scaled(best, method, options, size)
+            return seconds, self._measurement(recipe, size) if measure is None else measure, "scaled"
+        return passes(method, options, size) * self._speed(recipe, size), self._measurement(recipe, size), "guessed"
+
+    def group(self, cost: MethodCost, method: str, runs: Sequence[Row], recipe: Recipe, *, shared: bool) -> float:
+        """Add the runs of a scoring pass to a method's cost; returns their seconds."""
+        each = [self.run(method, options, recipe) for options in runs]
+        together = max(seconds for seconds, _, _ in each) if shared else sum(seconds for seconds, _, _ in each)
+        measure = sum(measure for _, measure, _ in each)
+        cost.runs, cost.groups = cost.runs + len(runs), cost.groups + 1
+        cost.alone, cost.shared, cost.measure = cost.alone + sum(s for s, _, _ in each), cost.shared + together, cost.measure + measure
+        for _, _, source in each:
+            cost.sources[source] += 1
+        return together + measure
+
+    def _measurement(self, recipe: Recipe, size: Size) -> float:
+        return measurement_passes(size) * self._speed(recipe, size)
+
+    def _speed(self, recipe: Recipe, size: Size) -> float:
+        """Seconds of a forward pass over one row."""
+        if not self.probe:
+            return size.row_flops / 1e11
+        key = (canonical_json(recipe.model.model_dump()), size.tokens, size.row_flops)
+        if key not in self._speeds:
+            self._speeds[key] = _probe(recipe, self.device)
+        return self._speeds[key]
+
+
+def measured_rows(place: Path) -> list[Row]:
+    """Rows of a sweep's or run's folder, or of a JSON, JSON-lines or Parquet file; none from a folder without any.
+
+    Raises:
+        UserError: a file that is missing or is none of these.
+    """
+    if place.is_dir():
+        return read_rows(place) if any((place / name).is_dir() for name in (RESULTS, PARQUET)) else []
+    if place.suffix == ".jsonl":
+        return [json.loads(line) for line in place.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if place.suffix == ".parquet":
+        return [json.loads(row["row"]) for row in read_part(place, ["row"]) or []]
+    rows: list[Row] = read_json(place, "file of rows")
+    return rows
+
+
+def _measured(row: Row) -> Measured:
+    return Measured(
+        options=canonical_json(row["config"]),
+        values=row["config"],
+        facts=(row["data"], row["data_size"], row["n_layer"]),
+        n_layer=row["n_layer"],
+        tokens=row.get("row_tokens"),
+        parameters=row["n_parameters"],
+        forget=row.get("rows_forget") or 1,
+        retain=row.get("rows_retain"),
+        seconds=row["seconds"],
+        measure=row.get("seconds_measure"),
+    )
+
+
+def _facts(recipe: Recipe) -> tuple[Any, ...]:
+    data: Any = recipe.data
+    return ("wiki", None, recipe.model.n_layer) if data.kind == "wiki" else (data.family, data.size, recipe.model.n_layer)
+
+
+def _at(measured: Measured, size: Size) -> Size:
+    """The size that a measured run had, as far as its row says."""
+    tokens = measured.tokens or size.tokens
+    return replace(
+        size,
+        n_layer=measured.n_layer,
+        neurons=size.neurons // size.n_layer * measured.n_layer,
+        mlp_weights=size.mlp_weights // size.n_layer * measured.n_layer,
+        tokens=tokens,
+        forget=measured.forget,
+        retain=size.retain if measured.retain is None else measured.retain,
+        row_flops=2.0 * tokens * measured.parameters,
+    )
+
+
+def _factors(measured: Measured, method: str, options: Row, size: Size) -> tuple[float, float]:
+    """How many times the passes, and the arithmetic of each, that were measured."""
+    there = _at(measured, size)
+    here = replace(size, forget=measured.forget)  # how many rows are memorised is not known before
+    return passes(method, options, here) / passes(method, measured.values, there), size.row_flops / there.row_flops
+
+
+def _scaled(best: Measured, method: str, options: Row, size: Size) -> tuple[float, float | None]:
+    times, arithmetic = _factors(best, method, options, size)
+    return best.seconds * times * arithmetic, None if best.measure is None else best.measure * arithmetic
+
+
+def _distance(measured: Measured, options: Row, size: Size, facts: tuple[Any, ...], method: str) -> tuple[bool, float]:
+    """Text and math models are far apart; then what needs the least scaling."""
+    return (measured.facts[0] == "wiki") != (facts[0] == "wiki"), abs(math.log(math.prod(_factors(measured, method, options, size))))
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _probe(recipe: Recipe, device: str) -> float:
+    import torch
+
+    from tinymem.models.gpt2 import GPT, GPTConfig
+
+    model, data = recipe.model, recipe.data
+    vocabulary = planned_vocabulary(recipe)
+    config = GPTConfig(vocab_size=vocabulary, n_positions=data.row_tokens, **model.model_dump())
+    gpt = GPT(config).to(device).eval()
+    ids = torch.zeros(PROBE_ROWS if vocabulary < 1000 else 4, data.row_tokens, dtype=torch.long, device=device)
+    with torch.no_grad():
+        gpt(ids)
+        started = time.perf_counter()
+        for _ in range(3):
+            gpt(ids)
+        if device.startswith("cuda"):
+            torch.cuda.synchronize(device)
+    return (time.perf_counter() - started) / 3 / len(ids)

@@ -1,0 +1,171 @@
+"""What a sweep would do, for people: runs and scoring passes by method, counts beside the paper's, and hours."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from tinymem.files import canonical_json
+from tinymem.sweep.estimate import Estimator, MethodCost
+from tinymem.sweep.plan import Choice, Picked
+from tinymem.sweep.run import Sweep
+
+PAPER_GRID, PAPER_CHECKPOINTS, PAPER_COUNT, AFTER_EXCEPTIONS = 170, 672, 102_698, 113_160
+PUBLISHED_GRID = 167
+PAPER_METHODS = (
+    *("zero", "act", "ig", "slim", "hard-concrete"),
+    *("greedy", "durable", "durable-agg", "sou", "subnet", "balanced-subnet"),
+)
+PAPER_NODE_HOURS, PAPER_TRIPLED, PAPER_GPUS = 6251, 3, 4
+"""Table 8 and 9: node-hours of 4 A100s for phase (ii), three times what was measured."""
+
+
+@dataclass
+class Counts:
+    """Numbers of a sweep."""
+
+    models: int = 0
+    trained: int = 0
+    runs: Counter[str] = field(default_factory=Counter)
+    groups: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+    """Runs that exclusions took away, by method."""
+
+
+def count(sweep: Sweep) -> Counts:
+    """Runs and scoring passes by method, of trained and untrained models."""
+    counts = Counts()
+    for picked in sweep.plan.picked:
+        counts.models += 1
+        counts.trained += picked.model.checkpoint is not None
+        counts.runs.update(choice.method.name for choice in picked.kept)
+        counts.dropped.update(choice.method.name for choice in picked.dropped)
+        counts.groups.update(name for name, _ in _passes(sweep, picked.kept))
+    return counts
+
+
+def print_list(sweep: Sweep) -> Counts:
+    """A table by method, the state of the sweep, and how the count comes about."""
+    counts = count(sweep)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    for column in ("method", "runs", "passes", "left out"):
+        table.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
+    for name in sorted(set(counts.runs) | set(counts.dropped)):
+        table.add_row(
+            name, f"{counts.runs[name]:,}", f"{counts.groups[name]:,}", f"{counts.dropped[name]:,}" if counts.dropped[name] else ""
+        )
+    table.add_row("all", f"{counts.runs.total():,}", f"{counts.groups.total():,}", f"{counts.dropped.total():,}" if counts.dropped else "")
+    print(f"{sweep.recipe.name}: {counts.runs.total():,} runs on {counts.models:,} models, {counts.trained:,} of them trained")
+    Console().print(table)
+    statuses = sweep.statuses()
+    if counts.trained:
+        print("of the trained models' runs: " + ", ".join(f"{n:,} {status}" for status, n in sorted(statuses.items())))
+    if sweep.recipe.explain == "paper":
+        print(explain(counts, sweep))
+    return counts
+
+
+def explain(counts: Counts, sweep: Sweep) -> str:
+    """How the count of a sweep comes about."""
+    grid = Counter(choice.method.name for picked in sweep.plan.picked[:1] for choice in [*picked.kept, *picked.dropped])
+    beyond = [name for name in grid if name not in PAPER_METHODS]
+    dropped = ", ".join(f"{n:,} of {name}" for name, n in counts.dropped.most_common()) or "none"
+    left_out = f"{counts.dropped.total():,} left out ({dropped})"
+    here = f"{grid.total()} runs a checkpoint x {counts.models:,} checkpoints - {left_out} = {counts.runs.total():,}"
+    return here + (f"; not the paper's methods: {', '.join(beyond)}" if beyond else "")
+
+
+def paper_counts() -> str:
+    """The paper's and the published code's numbers, to compare with."""
+    fewer, published = AFTER_EXCEPTIONS - PAPER_COUNT, PUBLISHED_GRID * PAPER_CHECKPOINTS
+    return (
+        f"The paper's grids (A.3.5) give {PAPER_GRID} runs a checkpoint: {PAPER_GRID * PAPER_CHECKPOINTS:,} over its {PAPER_CHECKPOINTS}\n"
+        f"checkpoints, and {AFTER_EXCEPTIONS:,} after its exceptions: 840 of IG (5 at each of 168 checkpoints of 16 layers) and\n"
+        f"240 of Greedy at 5 % (1 at each of those, and of 72 of text). It counts {PAPER_COUNT:,} experiments, {fewer:,} fewer,\n"
+        f"and does not say which. The published code runs other grids, {PUBLISHED_GRID} runs a checkpoint ({published:,} in all): 3\n"
+        "ratios for the neuron methods, 5 for Greedy, Durable, Durable-agg and SOU, and 10 ratios up to 80 % for the subnets."
+    )
+
+
+def costs(sweep: Sweep, estimator: Estimator, *, left_only: bool = False) -> dict[str, MethodCost]:
+    """Seconds by method, of all runs or of those that are left; models of one size and recipe are estimated once."""
+    found: dict[str, MethodCost] = {}
+    known = sweep.known if left_only else {}
+    if known:
+        recipes = {str(model.checkpoint): model.recipe for model in sweep.models}
+        for group in sweep.left():
+            cost = found.setdefault(group.method, MethodCost())
+            estimator.group(cost, group.method, [run.config for run in group.runs], recipes[group.place[0]], shared=True)
+        return found
+    kinds: dict[str, tuple[Picked, int]] = {}
+    for picked in sweep.plan.picked:
+        if left_only and picked.model.checkpoint is None:
+            continue
+        recipe = picked.model.recipe
+        signature = recipe.model_dump(mode="json", include={"data", "artifacts", "model", "mitigation", "evaluation"})
+        key = canonical_json([signature, len(picked.kept), [id(choice) for choice in picked.kept]])
+        kinds[key] = (picked, kinds[key][1] + 1 if key in kinds else 1)
+    for picked, times in kinds.values():
+        for name, options in _passes(sweep, picked.kept):
+            cost = MethodCost()
+            estimator.group(cost, name, options, picked.model.recipe, shared=True)
+            _add(found.setdefault(name, MethodCost()), cost, times)
+    return found
+
+
+def print_costs(found: dict[str, MethodCost], where: str, *, paper: bool = False) -> float:
+    """Hours by method, the longest first; returns all hours."""
+    total = sum(cost.total for cost in found.values())
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    for column in ("method", "runs", "passes", "hours", "measuring", "share", "one by one"):
+        table.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
+    for name, cost in sorted(found.items(), key=lambda item: -item[1].total):
+        cells = (f"{cost.runs:,}", f"{cost.groups:,}", hours(cost.total), hours(cost.measure), f"{cost.total / total if total else 0:.1%}")
+        table.add_row(name, *cells, hours(cost.alone + cost.measure))
+    Console().print(table)
+    sources = Counter[str]()
+    for cost in found.values():
+        sources.update(cost.sources)
+    print("passes: scoring passes, which the runs share; one by one: hours if they did not")
+    print(f"{hours(total)} hours on {where}, one run at a time. Of the runs, {sources['exact']:,} were measured on a model of this size,")
+    print(f"{sources['scaled']:,} are scaled from the nearest measured, {sources['guessed']:,} by a table of costs and a probe of speed.")
+    if paper:
+        measured = PAPER_NODE_HOURS * PAPER_GPUS / PAPER_TRIPLED
+        print(f"The paper: {PAPER_COUNT:,} runs, {PAPER_NODE_HOURS:,} node-hours of 4 A100s, tripled: {measured:,.0f} A100-hours measured.")
+    return total / 3600
+
+
+def merged(all_costs: Iterable[dict[str, MethodCost]]) -> dict[str, MethodCost]:
+    """The costs of several sweeps together."""
+    found: dict[str, MethodCost] = {}
+    for costs_of_one in all_costs:
+        for name, cost in costs_of_one.items():
+            _add(found.setdefault(name, MethodCost()), cost, 1)
+    return found
+
+
+def hours(seconds: float) -> str:
+    """Hours with two decimals, or more where they are few."""
+    return f"{seconds / 3600:,.2f}" if seconds >= 36 or seconds == 0 else f"{seconds / 3600:.4f}"
+
+
+def _passes(sweep: Sweep, choices: Sequence[Choice]) -> list[tuple[str, list[dict[str, object]]]]:
+    """Method and options of the runs of each scoring pass."""
+    groups: dict[object, list[Choice]] = {}
+    for choice in choices:
+        groups.setdefault((choice.method.name, choice.shared if sweep.recipe.share_scores else id(choice)), []).append(choice)
+    return [(group[0].method.name, [choice.values for choice in group]) for group in groups.values()]
+
+
+def _add(cost: MethodCost, other: MethodCost, times: int) -> None:
+    cost.runs, cost.groups = cost.runs + times * other.runs, cost.groups + times * other.groups
+    cost.alone, cost.shared, cost.measure = (
+        cost.alone + times * other.alone, cost.shared + times * other.shared, cost.measure + times * other.measure,
+    )  # fmt: skip
+    for source, runs in other.sources.items():
+        cost.sources[source] += times * runs

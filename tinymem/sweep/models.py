@@ -1,0 +1,159 @@
+"""The models of a sweep: trained checkpoints with what identifies them, and those that a recipe names but nobody has trained yet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tinymem.errors import UserError
+from tinymem.files import content_id, file_sha256, write_json
+from tinymem.mitigation.identity import checkpoint_facts, model_facts, planned_parameters, read_metadata
+from tinymem.models.checkpoint import CONFIG, METADATA, WEIGHTS
+from tinymem.recipe import Recipe, load_matrix, parse_recipe
+from tinymem.recipe_sweep import ModelMatrix, SweepRecipe
+
+Row = dict[str, Any]
+HASHES = ".weights.json"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model to edit. Without a checkpoint it can only be counted."""
+
+    recipe: Recipe
+    facts: Row
+    checkpoint: Path | None = None
+    run: str = ""
+    model_id: str = ""
+    corpus_sha256: str = ""
+
+    @property
+    def name(self) -> str:
+        """For people: the run and epoch."""
+        return f"{self.run or self.facts['model_name']} seed {self.recipe.seed} epoch {self.facts['epoch']}"
+
+
+def find_models(sweep: SweepRecipe, runs: Path, folder: Path) -> list[Model]:
+    """All models of a sweep, each once, in a stable order.
+
+    Args:
+        sweep: the recipe.
+        runs: where training recipes keep their runs.
+        folder: the sweep's, where hashes of weights are remembered.
+
+    Raises:
+        UserError: a pattern that matches nothing, a checkpoint without its recipe, or an unreadable file.
+    """
+    found = [Model(recipe, {}, path) for pattern in sweep.checkpoints for path, recipe in _matches(pattern)]
+    found += [model for matrix in sweep.models for model in _of_matrix(matrix, runs)]
+    return _identified(found, folder)
+
+
+def planned_models(matrix: ModelMatrix) -> Iterator[tuple[Recipe, int]]:
+    """Recipe and epoch of each model that a matrix names."""
+    for recipe in training_recipes(matrix):
+        epochs = matrix.epochs or getattr(recipe.training, "keep_epochs", ()) or (recipe.training.epochs,)
+        yield from ((recipe, epoch) for epoch in epochs)
+
+
+def training_recipes(matrix: ModelMatrix) -> list[Recipe]:
+    """The recipes of a training recipe's matrix, or the one recipe."""
+    return load_matrix(matrix.recipe, list(matrix.overrides))
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """A checkpoint folder itself, or those of a run: the final one and the kept ones; none for any other folder."""
+    if (folder / CONFIG).is_file():
+        return [folder]
+    kept = sorted(path.parent for path in (folder / "checkpoints").glob(f"*/{CONFIG}"))
+    return [*kept, *([folder / "checkpoint"] if (folder / "checkpoint" / CONFIG).is_file() else [])]
+
+
+def run_folder(checkpoint: Path) -> Path:
+    """The run that a checkpoint lies in: `<run>/checkpoint` or `<run>/checkpoints/epoch-000500`."""
+    parent = checkpoint.resolve().parent
+    return parent.parent if parent.name == "checkpoints" else parent
+
+
+def _matches(pattern: str) -> Iterator[tuple[Path, Recipe]]:
+    wanted = Path(pattern).expanduser()
+    paths = [wanted] if wanted.exists() else Path(wanted.anchor).glob(str(wanted.relative_to(wanted.anchor)))
+    checkpoints = [checkpoint for path in sorted(paths) if path.is_dir() for checkpoint in checkpoints_in(path)]
+    if not checkpoints:
+        raise UserError(f"expected run or checkpoint folders at '{pattern}', found none; train first, or check the pattern")
+    for checkpoint in checkpoints:
+        metadata = read_metadata(checkpoint)
+        if "recipe" not in metadata:
+            raise UserError(f"{checkpoint} has no {METADATA} with its recipe; a sweep needs models that `tinymem train` made")
+        yield checkpoint, parse_recipe(metadata["recipe"])
+
+
+def _of_matrix(matrix: ModelMatrix, runs: Path) -> Iterator[Model]:
+    for recipe, epoch in planned_models(matrix):
+        place = next(iter(sorted(runs.glob(f"*-{content_id(recipe.model_key())}"))), None)
+        checkpoint = _at_epoch(place, epoch) if place else None
+        yield Model(recipe, model_facts(recipe, n_parameters=planned_parameters(recipe), epoch=epoch), checkpoint)
+
+
+def _at_epoch(run: Path, epoch: int) -> Path | None:
+    for checkpoint in (run / "checkpoints" / f"epoch-{epoch:06d}", run / "checkpoint"):
+        if (checkpoint / CONFIG).is_file():
+            facts = checkpoint_facts(checkpoint, metadata := read_metadata(checkpoint), parse_recipe(metadata["recipe"]))
+            if facts["epoch"] == epoch:
+                return checkpoint
+    return None
+
+
+def _identified(models: list[Model], folder: Path) -> list[Model]:
+    """Each distinct model once; those on disk with their hashes and facts."""
+    hashes = _Hashes(folder)
+    with ThreadPoolExecutor(8) as pool:  # hashing leaves the interpreter's lock alone
+        ids = list(pool.map(hashes.of, [model.checkpoint for model in models]))
+    hashes.save()
+    unique: dict[object, Model] = {}
+    for model, model_id in zip(models, ids, strict=True):
+        known = _on_disk(model, model_id) if model.checkpoint and model_id else model
+        unique.setdefault(model_id or (known.facts["epoch"], content_id(model.recipe.model_key())), known)
+    return list(unique.values())
+
+
+def _on_disk(model: Model, model_id: str) -> Model:
+    assert model.checkpoint is not None
+    metadata = read_metadata(model.checkpoint)
+    facts = checkpoint_facts(model.checkpoint, metadata, model.recipe)
+    run = run_folder(model.checkpoint).name
+    return Model(model.recipe, facts, model.checkpoint, run, model_id, str(metadata.get("corpus_sha256")))
+
+
+class _Hashes:
+    """SHA-256 of weights, remembered by the file's size and time."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / HASHES
+        try:
+            self.known: dict[str, list[Any]] = json.loads(self.path.read_text())
+        except (OSError, ValueError):
+            self.known = {}
+        self.found: dict[str, list[Any]] = {}
+
+    def of(self, checkpoint: Path | None) -> str | None:
+        """The first 16 digits, or None where there is no checkpoint."""
+        if checkpoint is None:
+            return None
+        path = checkpoint / WEIGHTS
+        if not path.is_file():
+            raise UserError(f"expected weights at {path}, found none; copy the checkpoint again")
+        stat, key = path.stat(), str(path.resolve())
+        stamp = [stat.st_size, stat.st_mtime_ns]
+        known = self.known.get(key)
+        self.found[key] = known if known and known[:2] == stamp else [*stamp, file_sha256(path)[:16]]
+        return str(self.found[key][2])
+
+    def save(self) -> None:
+        """Remember, where the sweep's folder is there already."""
+        if self.path.parent.is_dir() and self.found != self.known:
+            write_json(self.path, self.found)

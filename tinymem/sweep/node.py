@@ -1,0 +1,42 @@
+"""What runs in a Parsl worker: a supervisor with one worker process, kept from task to task. Light: only that process imports torch."""
+
+from __future__ import annotations
+
+import atexit
+import os
+from pathlib import Path
+from typing import Any
+
+from tinymem.recipe_sweep import Limits
+from tinymem.sweep.group import Group
+from tinymem.sweep.places import ONE_THREAD, with_memory
+from tinymem.sweep.slot import Slot
+from tinymem.sweep.supervisor import Supervisor
+
+Row = dict[str, Any]
+_supervisors: dict[tuple[str, ...], Supervisor] = {}
+
+
+def do_groups(folder: str, device: str, limits: Row, plugins: list[str], groups: list[Row]) -> list[Row]:
+    """What a Parsl worker runs: groups, under its own supervisor. Returns the events of runs."""
+    events: list[Row] = []
+    supervisor = supervisor_here(folder, device, limits, plugins)
+    supervisor.tell, supervisor.limits = events.append, with_memory(Limits(**limits), _workers())
+    supervisor.run([Group.of(group) for group in groups])
+    return events
+
+
+def supervisor_here(folder: str, device: str, limits: Row, plugins: list[str]) -> Supervisor:
+    """The supervisor of this Parsl worker, with its one warm process."""
+    key = (folder, device, *plugins)
+    if key not in _supervisors:
+        environment = ONE_THREAD if device == "cpu" else {}
+        slot = Slot(Path(folder), os.getpid(), device, environment, tuple(Path(plugin) for plugin in plugins))
+        _supervisors[key] = Supervisor(Path(folder), [slot], Limits(**limits))
+        atexit.register(_supervisors[key].close)
+    return _supervisors[key]
+
+
+def _workers() -> int:
+    """Parsl workers on this node, which share its memory."""
+    return int(os.environ.get("PARSL_WORKER_COUNT", "1"))

@@ -1,0 +1,184 @@
+"""From a sweep's recipe to runs, each with its content id, in groups that share a scoring pass.
+
+A run is one configuration of one method on one model with one seed. Its id is that of `mitigation.evaluator.row_id`, with the model named
+by the hash of its weights: the same run in another sweep, or under another name, has the same id; other weights under the same name do not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatchcase
+from itertools import product
+from typing import Any
+
+from tinymem.errors import UserError, did_you_mean
+from tinymem.files import canonical_json, content_id
+from tinymem.mitigation.evaluator import chosen, row_id
+from tinymem.mitigation.frame import UNLEARNERS, Unlearner, parse_config
+from tinymem.mitigation.identity import FACTS
+from tinymem.mitigation.sweep_scores import pass_key
+from tinymem.recipe import Method
+from tinymem.recipe_sweep import GridName, SweepRecipe
+from tinymem.sweep.group import Group, PlannedRun
+from tinymem.sweep.models import Model
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A configuration of a method, parsed once for all models."""
+
+    method: Unlearner
+    config: Any
+    values: Row
+    options: Row
+    shared: str
+
+
+@dataclass(frozen=True)
+class Picked:
+    """The runs of a model with one seed, and those that exclusions took away."""
+
+    model: Model
+    seed: int
+    kept: list[Choice]
+    dropped: list[Choice]
+
+
+@dataclass
+class Plan:
+    """All runs of a sweep: those of every model, trained or not, and the groups of the trained ones."""
+
+    picked: list[Picked] = field(default_factory=list)
+    groups: list[Group] = field(default_factory=list)
+
+    @property
+    def runs(self) -> int:
+        """Runs of trained models."""
+        return sum(len(group.runs) for group in self.groups)
+
+    @property
+    def counted(self) -> int:
+        """Runs of all models, trained or not."""
+        return sum(len(picked.kept) for picked in self.picked)
+
+
+def make_plan(sweep: SweepRecipe, models: Sequence[Model], device_type: str, *, only: Sequence[str] = (), shard: str | None = None) -> Plan:
+    """The runs of a sweep on its models.
+
+    Raises:
+        UserError: an unknown method, option or fact; `only` that picks nothing; a malformed shard.
+    """
+    choices = expand(sweep)
+    plan, picks = Plan(), _Only(only, choices)
+    for model in models:
+        for seed in sweep.seeds or (model.recipe.seed,):
+            kept, dropped = _allowed(sweep, {**model.facts, "seed": seed}, choices)
+            kept = [c for c in kept if picks.takes({**model.facts, "seed": seed, "run": model.run}, c)]
+            plan.picked.append(Picked(model, seed, kept, dropped))
+            if model.checkpoint is not None:
+                plan.groups += _groups(sweep, model, seed, kept, device_type)
+    if only and not plan.counted:
+        raise UserError(f"expected runs that {' '.join(f'--only {o}' for o in only)} picks, found none; --list shows all")
+    plan.groups = _shard(plan.groups, shard)
+    return plan
+
+
+def expand(sweep: SweepRecipe) -> list[Choice]:
+    """Every configuration of the recipe's methods, each once."""
+    found: dict[str, Choice] = {}
+    for entry in sweep.methods:
+        for name in UNLEARNERS.names() if entry.name == "all" else [entry.name]:
+            method = UNLEARNERS.get(name)
+            for options in grid_of(method, entry, sweep.grid):
+                config = parse_config(method, options)
+                values, shared = asdict(config), canonical_json(pass_key(method, config))
+                found.setdefault(f"{name} {canonical_json(values)}", Choice(method, config, values, chosen(config), shared))
+    return list(found.values())
+
+
+def grid_of(method: Unlearner, entry: Method, name: GridName) -> Iterator[Row]:
+    """Options of each point of a method's grid: its own, with axes replaced by the entry's lists and fixed by its values."""
+    declared = {} if name == "none" else getattr(method.config, "grid", {})
+    if name == "published":
+        declared = getattr(method.config, "published_grid", None) or declared
+    axes = {**declared, **{k: v if isinstance(v, list | tuple) else (v,) for k, v in entry.options.items()}}
+    for values in product(*axes.values()):
+        yield dict(zip(axes, values, strict=True))
+
+
+def _allowed(sweep: SweepRecipe, facts: Row, choices: list[Choice]) -> tuple[list[Choice], list[Choice]]:
+    kept: list[Choice] = []
+    dropped: list[Choice] = []
+    for choice in choices:
+        excluded = any(
+            choice.method.name == e.method and _matches(e.when, facts) and _matches(e.options, choice.values) for e in sweep.exclude
+        )
+        (dropped if excluded else kept).append(choice)
+    return kept, dropped
+
+
+def _matches(wanted: Row, values: Row) -> bool:
+    return all(values.get(k) in (v if isinstance(v, list | tuple) else (v,)) for k, v in wanted.items())
+
+
+def _groups(sweep: SweepRecipe, model: Model, seed: int, choices: list[Choice], device_type: str) -> list[Group]:
+    forget = {
+        "forget": sweep.forget or model.recipe.mitigation.forget,
+        "forget_fraction": sweep.forget_fraction or model.recipe.mitigation.forget_fraction,
+    }
+    identity = {
+        "run": model.run,
+        **model.facts,
+        "model_id": model.model_id,
+        "corpus_sha256": model.corpus_sha256,
+        "seed": seed,
+        "protocol": model.recipe.protocol,
+        "device_type": device_type,
+    }
+    place = {"checkpoint": str(model.checkpoint), **forget, "identity": identity, "artifacts": [a.kind for a in model.recipe.artifacts]}
+    groups: dict[str, Group] = {}
+    for choice in choices:
+        run = PlannedRun(row_id(identity, choice.method, choice.config, forget), choice.values, choice.options)
+        key = f"{choice.method.name} {choice.shared if sweep.share_scores else run.id}"
+        if key not in groups:
+            name = content_id([{k: identity[k] for k in ("model_id", "seed", "protocol", "device_type")}, forget, key], 16)
+            groups[key] = Group(name, place, seed, choice.method.name, [])
+        groups[key].runs.append(run)
+    return list(groups.values())
+
+
+class _Only:
+    """`--only act`, `--only n_layer=4`: of the same column one must hold, of different columns all."""
+
+    def __init__(self, only: Sequence[str], choices: list[Choice]) -> None:
+        self.wanted: dict[str, list[str]] = {}
+        known = {*FACTS, "run", "seed", "method", *(option for choice in choices for option in choice.values)}
+        for word in only:
+            column, separator, value = word.partition("=")
+            column, value = (column, value) if separator else ("method", word)
+            if column not in known:
+                raise UserError(f"unknown column '{column}' of --only; {did_you_mean(column, known)}")
+            self.wanted.setdefault(column, []).append(value)
+
+    def takes(self, facts: Row, choice: Choice) -> bool:
+        """Whether a run is picked."""
+        values = {**facts, **choice.values, "method": choice.method.name}
+        return all(any(fnmatchcase(str(values.get(c)), p) for p in patterns) for c, patterns in self.wanted.items())
+
+
+def _shard(groups: list[Group], shard: str | None) -> list[Group]:
+    """Every n-th model, or every n-th group where there are fewer models than shards."""
+    if shard is None:
+        return groups
+    found = re.fullmatch(r"([0-9]+)/([0-9]+)", shard)
+    number, count = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not 1 <= number <= count:
+        raise UserError(f"expected --shard i/n with i from 1 to n, as in 3/16, got '{shard}'")
+    places = {place: i for i, place in enumerate(dict.fromkeys(group.place for group in groups))}
+    if len(places) < count:
+        return groups[number - 1 :: count]
+    return [group for group in groups if places[group.place] % count == number - 1]

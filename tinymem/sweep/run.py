@@ -1,0 +1,158 @@
+"""A sweep from its recipe to its folder: plan what is left, run it, and say what came of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tinymem.errors import Stopped, UserError
+from tinymem.files import write_text
+from tinymem.progress import Bar, Progress
+from tinymem.recipe_sweep import SweepRecipe
+from tinymem.signals import StopFlag, stop_signals
+from tinymem.sweep.estimate import Estimator, MethodCost
+from tinymem.sweep.group import Group, PlannedRun
+from tinymem.sweep.models import Model, find_models
+from tinymem.sweep.places import local_slots, with_memory
+from tinymem.sweep.plan import Plan, make_plan
+from tinymem.sweep.slot import remove_stale_logs
+from tinymem.sweep.store import RECIPE, Index, Known, write_failures
+from tinymem.sweep.supervisor import Supervisor
+
+Row = dict[str, Any]
+
+
+@dataclass
+class Sweep:
+    """A planned sweep: its runs, and what is known of them already."""
+
+    recipe: SweepRecipe
+    folder: Path
+    models: list[Model]
+    plan: Plan
+    known: dict[str, Known]
+    plugins: tuple[Path, ...] = ()
+
+    def left(self, *, retry_failed: bool = False) -> list[Group]:
+        """The groups with the runs that have no rows, or failed and are to be tried again."""
+        groups = []
+        for group in self.plan.groups:
+            runs = [planned for run in group.runs if (planned := self._planned(run, retry_failed)) is not None]
+            if runs:
+                groups.append(Group(group.name, group.model, group.seed, group.method, runs))
+        return groups
+
+    def statuses(self) -> Counter[str]:
+        """Number of planned runs by status; `left` for those without rows."""
+        return Counter(self.known[run.id].status if run.id in self.known else "left" for g in self.plan.groups for run in g.runs)
+
+    def _planned(self, run: PlannedRun, retry_failed: bool) -> PlannedRun | None:
+        known = self.known.get(run.id)
+        if known is None:
+            return run
+        return replace(run, replaces=known.finished) if retry_failed and known.failed else None
+
+
+@dataclass
+class Tally:
+    """Counts what comes of the runs, and shows it."""
+
+    bar: Bar
+    costs: dict[str, float]
+    total: int
+    statuses: Counter[str] = field(default_factory=Counter)
+
+    def __call__(self, event: Row) -> None:
+        """One run has its rows."""
+        self.statuses[event["status"]] += 1
+        failed = self.statuses["failed"] + self.statuses["timeout"]
+        self.bar.advance(
+            self.costs.pop(event["id"], 0.0), f"{self.statuses.total()}/{self.total} runs" + (f", {failed} failed" if failed else "")
+        )
+
+
+Engine = Callable[[Sweep, Sequence[Group], Tally, StopFlag], None]
+
+
+def open_sweep(
+    recipe: SweepRecipe,
+    *,
+    out: Path,
+    runs: Path,
+    device_type: str,
+    only: Sequence[str] = (),
+    shard: str | None = None,
+    plugins: Sequence[Path] = (),
+) -> Sweep:
+    """Plan a sweep; nothing is written.
+
+    Raises:
+        UserError: as `find_models` and `make_plan`.
+    """
+    models = find_models(recipe, runs, out)
+    plan = make_plan(recipe, models, device_type, only=only, shard=shard)
+    known = Index(out).all() if out.is_dir() else {}
+    return Sweep(recipe, out, models, plan, known, tuple(path.resolve() for path in plugins))
+
+
+def run_sweep(sweep: Sweep, engine: Engine, *, retry_failed: bool = False, progress: Progress | None = None) -> Counter[str]:
+    """Run what is left; returns the number of planned runs by status.
+
+    Raises:
+        UserError: no model of the sweep is trained yet.
+        Stopped: a signal asked to stop; the same command goes on.
+    """
+    progress = progress or Progress()
+    if not sweep.plan.groups:
+        raise UserError(
+            f"expected trained models, found none of the {len(sweep.models)} of the recipe; train them first, --list names them"
+        )
+    sweep.folder.mkdir(parents=True, exist_ok=True)
+    remove_stale_logs(sweep.folder)
+    write_text(sweep.folder / RECIPE, yaml.safe_dump(sweep.recipe.model_dump(mode="json"), sort_keys=False))
+    groups = sweep.left(retry_failed=retry_failed)
+    total = sum(len(group.runs) for group in groups)
+    progress.say(f"{sweep.plan.runs} runs, {sweep.plan.runs - total} done before, {total} to do in {len(groups)} groups")
+    groups, costs = by_cost(groups, sweep)
+    with stop_signals() as stop:
+        if groups:
+            with progress.stage("sweep", sum(costs.values())) as bar:
+                engine(sweep, groups, Tally(bar, costs, total), stop)
+        Supervisor(sweep.folder, [], sweep.recipe.limits).compact(patience=60.0)
+        write_failures(sweep.folder)
+    if stop.name:
+        raise Stopped(f"stopped by {stop.name}; the same command goes on from here")
+    sweep.known = Index(sweep.folder).all()
+    return sweep.statuses()
+
+
+def by_cost(groups: list[Group], sweep: Sweep) -> tuple[list[Group], dict[str, float]]:
+    """The groups, longest first within a model; and each run's part of the time that all take, as far as that can be told before."""
+    recipes = {str(model.checkpoint): model.recipe for model in sweep.models if model.checkpoint}
+    estimator, parts, lengths = Estimator(probe=False), dict[str, float](), dict[int, float]()
+    for group in groups:
+        seconds = estimator.group(MethodCost(), group.method, [run.config for run in group.runs], recipes[group.place[0]], shared=True)
+        lengths[id(group)] = seconds
+        parts.update({run.id: seconds / len(group.runs) for run in group.runs})
+    order = {place: i for i, place in enumerate(dict.fromkeys(group.place for group in groups))}
+    return sorted(groups, key=lambda group: (order[group.place], -lengths[id(group)])), parts
+
+
+def local_engine(device: str, workers: int | None = None, workers_per_device: int = 1) -> Engine:
+    """Worker processes on this machine."""
+
+    def engine(sweep: Sweep, groups: Sequence[Group], tally: Tally, stop: StopFlag) -> None:
+        slots = local_slots(sweep.folder, device, workers, workers_per_device, sweep.plugins)[: len(groups)]
+        limits = with_memory(sweep.recipe.limits, len(slots))
+        supervisor = Supervisor(sweep.folder, slots, limits, compact_every=sweep.recipe.compact_every, tell=tally, stop=stop)
+        try:
+            supervisor.run(groups)
+        finally:
+            supervisor.close()
+
+    return engine

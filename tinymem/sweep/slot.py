@@ -1,0 +1,148 @@
+"""A place for one worker process: started when there is work, watched, killed, and started again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from tinymem.sweep.group import Group
+
+Row = dict[str, Any]
+LOGS = "logs"
+START_SECONDS = 600.0
+"""A worker may take so long to import torch and load a model, beyond the limit of a run."""
+LAST_WORDS = 400
+
+
+@dataclass
+class Slot:
+    """One place; `device` and `environment` say which part of the machine it has."""
+
+    folder: Path
+    number: int
+    device: str
+    environment: dict[str, str] = field(default_factory=dict)
+    plugins: tuple[Path, ...] = ()
+    process: subprocess.Popen[bytes] | None = None
+    connection: Connection | None = None
+    group: Group | None = None
+    charged: list[str] = field(default_factory=list)
+    since: float = 0.0
+    spent: float = 0.0
+    place: tuple[str, int] | None = None
+    hung_up: bool = False
+
+    def give(self, group: Group) -> None:
+        """Hand a group to the worker, which is started if there is none."""
+        if self.process is None:
+            self._start()
+        assert self.connection is not None
+        self.group, self.place = group, group.place
+        self.charge([run.id for run in group.runs], -START_SECONDS)
+        with suppress(OSError):  # it has died meanwhile: the supervisor will see
+            self.connection.send_bytes(json.dumps(group.as_dict()).encode())
+
+    def charge(self, runs: list[str], spent: float) -> None:
+        """From now on time counts for these runs, which have cost `spent` seconds before."""
+        self.charged, self.since, self.spent = runs, time.monotonic(), spent
+
+    @property
+    def seconds(self) -> float:
+        """What the runs under way have cost so far."""
+        return self.spent + time.monotonic() - self.since
+
+    def events(self) -> list[Row]:
+        """What the worker has told since the last call."""
+        found: list[Row] = []
+        try:
+            while self.connection is not None and self.connection.poll():
+                found.append(json.loads(self.connection.recv_bytes()))
+        except (EOFError, OSError):
+            self.hung_up = True
+        return found
+
+    def is_dead(self) -> bool:
+        """Whether there was a worker and it has ended, or no longer speaks."""
+        return self.process is not None and (self.hung_up or self.process.poll() is not None)
+
+    def resident_mb(self) -> float:
+        """Resident memory of the worker in MiB; 0 where the system does not tell."""
+        if self.process is None:
+            return 0.0
+        try:
+            pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        except (OSError, IndexError, ValueError):
+            return 0.0
+        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    def stop(self) -> str:
+        """Kill the worker, with all that it has started, and say how it ended."""
+        if self.process is None:
+            return ""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        code = self.process.wait()
+        if self.connection is not None:
+            self.connection.close()
+        words = self._last_words()
+        self.process, self.connection, self.group, self.place = None, None, None, None
+        return (f"signal {-code}" if code < 0 else f"exit code {code}") + (f": {words}" if words else "")
+
+    @property
+    def log(self) -> Path:
+        """What the worker prints."""
+        return self.folder / LOGS / f"{socket.gethostname()}-{os.getpid()}-{self.number}.log"
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        words = [str(self.folder), self.device, str(os.getpid()), str(theirs.fileno()), *map(str, self.plugins)]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "tinymem.sweep.child", *words],  # -P: no file of the working directory stands in for a library
+                env={**os.environ, **self.environment, "PYTHONPATH": _python_path()},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,  # a group of its own, to be killed as one; and Ctrl-C does not reach it
+            )
+        theirs.close()
+        self.hung_up = False
+        self.connection = Connection(ours.detach())
+
+    def _last_words(self) -> str:
+        """The end of the log, which is removed."""
+        try:
+            text = self.log.read_text(encoding="utf-8", errors="replace").strip()
+            self.log.unlink()
+        except OSError:
+            return ""
+        return " ".join(text[-LAST_WORDS:].split())
+
+
+def remove_stale_logs(folder: Path) -> None:
+    """Delete the logs of this machine's supervisors that were killed."""
+    for path in (folder / LOGS).glob(f"{socket.gethostname()}-*.log"):
+        pid = path.stem.split("-")[-2]
+        try:
+            os.kill(int(pid), 0)
+        except (ProcessLookupError, ValueError):
+            path.unlink(missing_ok=True)
+        except PermissionError:
+            continue
+
+
+def _python_path() -> str:
+    """Where this package is, before what the user has."""
+    return os.pathsep.join([str(Path(__file__).resolve().parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])

@@ -1,0 +1,194 @@
+"""Worker processes of our own on one machine, under a supervisor that outlives them.
+
+Of a `ProcessPoolExecutor` all is lost when one worker dies, and none can be stopped. Here a run that takes too long or too much memory is
+killed with its worker, and alone has a row that says so; a worker that dies otherwise is replaced, and what it was at is tried again, a
+bounded number of times. Whoever else works in the same folder, here or on another machine, is waited for and not repeated.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import replace
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+from tinymem.recipe_sweep import Limits
+from tinymem.signals import StopFlag
+from tinymem.sweep.claims import COMPACTION, Claims
+from tinymem.sweep.group import Group, bare_rows, stamped
+from tinymem.sweep.slot import Slot
+from tinymem.sweep.store import Index, compact, write_run
+
+Row = dict[str, Any]
+TICK_SECONDS = 0.2
+BUSY_SECONDS = 1.0
+FINAL_WAIT_SECONDS = 60.0
+
+
+class Supervisor:
+    """Runs groups in its slots. `run` may be called again: the workers stay warm until `close`."""
+
+    def __init__(
+        self,
+        folder: Path,
+        slots: list[Slot],
+        limits: Limits,
+        *,
+        compact_every: int | None = None,
+        tell: Callable[[Row], None] = lambda _event: None,
+        stop: StopFlag | None = None,
+    ) -> None:
+        self.folder, self.slots, self.limits, self.compact_every, self.tell = folder, slots, limits, compact_every, tell
+        self.stop = stop or StopFlag()
+        self.claims, self.index = Claims(folder), Index(folder)
+        self.queue: deque[Group] = deque()
+        self.busy: list[Group] = []
+        self.looked = 0.0
+        self.finished = 0
+
+    def run(self, groups: Iterable[Group]) -> None:
+        """Do all groups; returns when every run of them has rows, or a signal has come."""
+        self.queue.extend(groups)
+        while not self.stop.name and (self.queue or self.busy or any(slot.group for slot in self.slots)):
+            self._hand_out()
+            self._wait()
+            for slot in self.slots:
+                self._listen(slot)
+                self._judge(slot)
+            if self.compact_every and self.finished >= self.compact_every:
+                self.compact()
+
+    def close(self) -> None:
+        """End the workers."""
+        for slot in self.slots:
+            slot.stop()
+        with suppress(OSError):
+            (self.folder / "logs").rmdir()
+
+    def compact(self, *, patience: float = 0.0) -> None:
+        """Move results to Parquet, unless another process is doing so for longer than `patience` seconds."""
+        end = time.monotonic() + patience
+        while not (mine := self.claims.take(COMPACTION)) and time.monotonic() < end:
+            time.sleep(TICK_SECONDS)
+        if mine:
+            try:
+                compact(self.folder)
+            finally:
+                self.claims.release(COMPACTION)
+        self.finished = 0
+
+    def give_up(self, group: Group, message: str) -> None:
+        """Write failed rows for the runs of a group that have none, unless another process is at work on it."""
+        self._condemn(group, {run.id for run in group.runs}, "failed", message)
+        self.busy.clear()
+
+    def _hand_out(self) -> None:
+        self._look_at_busy()
+        for slot in self.slots:
+            if slot.group is None and self.queue:
+                slot.give(self._next_for(slot))
+
+    def _next_for(self, slot: Slot) -> Group:
+        """A group of the model that the worker has loaded, else of one that the fewest others have."""
+        mine = next((i for i, group in enumerate(self.queue) if group.place == slot.place), None)
+        if mine is None:
+            others = [other.place for other in self.slots if other is not slot and other.group]
+            places = {group.place: i for i, group in reversed(list(enumerate(self.queue)))}
+            mine = min(places.items(), key=lambda item: (others.count(item[0]), item[1]))[1]
+        group = self.queue[mine]
+        del self.queue[mine]
+        return group
+
+    def _wait(self) -> None:
+        working = [slot.connection for slot in self.slots if slot.group and slot.connection]
+        if working:
+            wait(working, TICK_SECONDS)
+        elif self.busy:
+            time.sleep(TICK_SECONDS)
+
+    def _listen(self, slot: Slot) -> None:
+        for event in slot.events():
+            kind = event["event"]
+            if kind == "begin":
+                slot.charge(event["runs"], event["spent"])
+            elif kind == "run":
+                self._count(event)
+            elif kind == "busy":
+                assert slot.group is not None
+                self.busy.append(slot.group)
+                slot.group = None
+            elif kind == "done":
+                slot.group = None
+
+    def _count(self, event: Row) -> None:
+        self.finished += not event.get("found")
+        self.tell(event)
+
+    def _judge(self, slot: Slot) -> None:
+        """Stop what has cost too much; replace what has died."""
+        if slot.process is None:
+            return
+        if slot.is_dead():
+            self._died(slot)
+        elif slot.group is not None:
+            memory, limit = slot.resident_mb(), self.limits
+            if limit.seconds is not None and slot.seconds > limit.seconds:
+                self._end(slot, "timeout", f"stopped after {limit.seconds:g} s, the sweep's limits.seconds")
+            elif limit.memory_mb is not None and memory > limit.memory_mb:
+                self._end(
+                    slot, "failed", f"stopped at {memory:.0f} MB of memory, over the sweep's limits.memory_mb = {limit.memory_mb:.0f}"
+                )
+
+    def _end(self, slot: Slot, status: str, message: str) -> None:
+        self._listen(slot)  # it may have ended in time after all
+        group, charged = slot.group, set(slot.charged)
+        if group is None:
+            return
+        slot.stop()
+        self._condemn(group, charged, status, message)
+
+    def _died(self, slot: Slot) -> None:
+        self._listen(slot)
+        group, charged = slot.group, set(slot.charged)
+        how = slot.stop()
+        if group is None:
+            return
+        if group.attempt >= self.limits.attempts:
+            self._condemn(group, charged, "failed", f"the worker died {group.attempt} times, last by {how}")
+        else:
+            self.queue.append(replace(group, attempt=group.attempt + 1))
+
+    def _condemn(self, group: Group, charged: set[str], status: str, message: str) -> None:
+        """Write rows for runs that were stopped, and go on with the others of the group."""
+        if not self.claims.take(group.name):  # another sweep took it over the moment our worker died; it has limits of its own
+            self.busy.append(group)
+            return
+        try:
+            for run in group.runs:
+                known = self.index.find(run.id) if run.id in charged else None
+                if run.id in charged and (known is None or known.finished == run.replaces):
+                    write_run(self.folder, run.id, stamped(bare_rows(group, run, status, message), group))
+                    self._count({"event": "run", "id": run.id, "status": status, "message": message, "seconds": 0.0})
+        finally:
+            self.claims.release(group.name)
+        left = [run for run in group.runs if run.id not in charged]
+        if left:
+            self.queue.append(replace(group, runs=left, attempt=1))
+
+    def _look_at_busy(self) -> None:
+        """Take up what another process has let go of: done, it is found done; dropped, it is done here."""
+        if not self.busy or time.monotonic() - self.looked < BUSY_SECONDS:
+            return
+        self.looked = time.monotonic()
+        still = []
+        for group in self.busy:
+            if self.claims.take(group.name):
+                self.claims.release(group.name)
+                self.queue.append(group)
+            else:
+                still.append(group)
+        self.busy = still

@@ -1,0 +1,178 @@
+"""The work of a sweep: a group of runs on one model. Every engine calls this, in a process that keeps model, data and base measurement.
+
+A group is claimed, and what of it has rows already is skipped. Then one scoring pass serves its runs, and each run's rows are written as
+soon as they are known. The caller hears of everything through `tell`:
+
+    {"event": "begin", "runs": [...], "spent": s}   work starts that these runs are charged for; alone they would have cost s seconds before
+    {"event": "run", "id": ..., "status": ..., "seconds": ...}   a run has its rows (`found`: it had them before)
+    {"event": "busy"}                               another process is at work on the group
+    {"event": "done"}                               nothing of the group is left
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tinymem.data.corpus import Corpus
+from tinymem.data.corpus_files import load_corpus
+from tinymem.device import describe_device
+from tinymem.errors import UserError
+from tinymem.files import file_sha256
+from tinymem.mitigation.evaluator import Outcome, Subject, outcome_of, subject_of_corpus
+from tinymem.mitigation.frame import UNLEARNERS, parse_config
+from tinymem.mitigation.sweep_scores import Edit, shared_edits
+from tinymem.models.checkpoint import WEIGHTS, load_checkpoint
+from tinymem.recipe import Recipe, parse_recipe
+from tinymem.sweep.claims import Claims
+from tinymem.sweep.group import Group, PlannedRun, bare_rows, stamped
+from tinymem.sweep.models import run_folder
+from tinymem.sweep.store import Index, worst_status, write_run
+
+Row = dict[str, Any]
+Tell = Callable[[Row], None]
+MAXIMUM_TRACEBACK = 8000
+
+
+class Desk:
+    """What a worker has before it: the sweep's folder, and the model of its last group."""
+
+    def __init__(self, folder: Path, device: str) -> None:
+        self.folder, self.device = folder, device
+        self.claims, self.index = Claims(folder), Index(folder)
+        self._place: object = None
+        self._subject: Subject | None = None
+        self._corpus: tuple[str, Corpus] | None = None
+
+    def work(self, group: Group, tell: Tell) -> None:
+        """Do what is left of a group."""
+        if not self.claims.take(group.name):
+            tell({"event": "busy"})
+            return
+        try:
+            left = self._left(group, tell)
+            if left:
+                self._work(group, left, tell)
+        finally:
+            self.claims.release(group.name)
+        tell({"event": "done"})
+
+    def _left(self, group: Group, tell: Tell) -> list[PlannedRun]:
+        """The runs without rows, or with those of the failed attempt that is to be replaced."""
+        left = []
+        for run in group.runs:
+            known = self.index.find(run.id)
+            if known is None or (run.replaces is not None and known.failed and known.finished == run.replaces):
+                left.append(run)
+            else:
+                tell({"event": "run", "id": run.id, "status": known.status, "found": True})
+        return left
+
+    def _work(self, group: Group, left: list[PlannedRun], tell: Tell) -> None:
+        method = UNLEARNERS.get(group.method)
+        configs = {run.id: parse_config(method, run.config) for run in left}
+        names = {id(config): run for run, config in configs.items()}
+        try:
+            subject = self._loaded(group)
+        except Exception as error:
+            for run in left:
+                rows = bare_rows(group, run, "failed", _said(error))
+                self._write(group, run.id, rows, tell, error=error)
+            return
+
+        def begin(configs: Sequence[Any], spent: float) -> None:
+            tell({"event": "begin", "runs": [names[id(config)] for config in configs], "spent": spent})
+
+        torch.manual_seed(group.seed)
+        options = {run.id: run for run in left}
+        for edit in shared_edits(subject.model, method, replace(subject.data), list(configs.values()), begin):
+            run = options[names[id(edit.config)]]
+            started = time.perf_counter()
+            outcome = _measured(subject, method, edit, run.id)
+            rows = outcome.rows or bare_rows(group, run, *_ended(outcome))
+            sizes = {"rows_retain": len(subject.data.retain), "row_tokens": subject.data.retain.ids.shape[1]}
+            extra = {"scores_shared": edit.shared, "seconds_measure": time.perf_counter() - started, **sizes}
+            self._write(group, run.id, [{**row, **extra} for row in rows], tell, error=outcome.error)
+            if outcome.error is not None:
+                _let_go(outcome.error, self.device)
+
+    def _write(self, group: Group, run: str, rows: list[Row], tell: Tell, *, error: Exception | None) -> None:
+        status = worst_status(rows)
+        text = "".join(traceback.format_exception(error))[-MAXIMUM_TRACEBACK:] if error is not None and status == "failed" else None
+        write_run(self.folder, run, stamped(rows, group, text))
+        seconds = (rows[0].get("seconds") or 0.0) + (rows[0].get("seconds_measure") or 0.0)
+        tell({"event": "run", "id": run, "status": status, "seconds": seconds})
+
+    def _loaded(self, group: Group) -> Subject:
+        """The group's model with its data and base measurement; as long as groups of one place follow each other, loaded once."""
+        place = (group.place, group.model["forget"], group.model["forget_fraction"])
+        if self._subject is None or self._place != place:
+            self._subject, self._place = None, None  # room for the next one
+            self._subject, self._place = self._load(group), place
+        return self._subject
+
+    def _load(self, group: Group) -> Subject:
+        from tinymem.training.state import load_state
+
+        checkpoint = Path(group.model["checkpoint"])
+        expected = group.model["identity"]["model_id"]
+        if file_sha256(checkpoint / WEIGHTS)[:16] != expected:
+            raise UserError(
+                f"expected the weights that the sweep was planned with in {checkpoint} ({expected}), got others; start it again"
+            )
+        loaded = load_checkpoint(checkpoint, device=self.device)
+        recipe = parse_recipe(loaded.metadata["recipe"])
+        corpus = self._corpus_of(checkpoint, recipe, group.model["identity"]["corpus_sha256"])
+        mitigation = recipe.mitigation.model_copy(update={k: group.model[k] for k in ("forget", "forget_fraction")})
+        recipe = recipe.model_copy(update={"seed": group.seed, "mitigation": mitigation})
+        kept = checkpoint.resolve().parent.name == "checkpoints"
+        states, epoch = run_folder(checkpoint) / "training" / "state", group.model["identity"]["epoch"]
+        state = load_state(states, epoch if kept else None) if "mitigation" not in loaded.metadata else None
+        identity = {**group.model["identity"], "seed": group.seed, "device": describe_device(self.device)}
+        return subject_of_corpus(loaded.model, corpus, recipe, identity=identity, optimizer_state=state.optimizer if state else None)
+
+    def _corpus_of(self, checkpoint: Path, recipe: Recipe, sha256: str) -> Corpus:
+        """The corpus beside the run, or generated anew; kept, since a run's checkpoints share it."""
+        if self._corpus is None or self._corpus[0] != sha256:
+            self._corpus = None
+            beside = run_folder(checkpoint) / "corpus"
+            if (beside / "corpus.json").is_file():
+                corpus = load_corpus(beside)
+            else:
+                from tinymem.data.build import make_corpus
+
+                corpus = make_corpus(recipe)
+            if corpus.sha256() != sha256:
+                raise UserError(f"expected the corpus that {checkpoint} was trained on ({sha256[:12]}), got {corpus.sha256()[:12]}")
+            self._corpus = sha256, corpus
+        return self._corpus[1]
+
+
+def _measured(subject: Subject, method: Any, edit: Edit, run: str) -> Outcome:
+    try:
+        return outcome_of(subject, method, edit.config, edit.result, edit.cost, row=run)
+    except Exception as error:  # the measurement failed, out of memory for instance
+        return outcome_of(subject, method, edit.config, error, row=run)
+
+
+def _ended(outcome: Outcome) -> tuple[str, str]:
+    if outcome.error is None:
+        return "refused", "the corpus has no artifacts to forget"
+    return ("refused" if type(outcome.error).__name__ == "Refused" else "failed"), _said(outcome.error)
+
+
+def _said(error: Exception) -> str:
+    return str(error) if isinstance(error, UserError) else "".join(traceback.format_exception_only(error)).strip()
+
+
+def _let_go(error: Exception, device: str) -> None:
+    """The frames of a traceback hold what may have filled the memory."""
+    error.__traceback__ = None
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()
