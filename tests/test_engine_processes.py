@@ -12,6 +12,7 @@ from helpers import QUICKSTART, SMALLER, python
 
 from tinymem.data.build import make_corpus
 from tinymem.recipe import load_recipe
+from tinymem.training import parallel
 from tinymem.training.loop import train
 from tinymem.training.state import load_state
 from tinymem.training.step import own_rows
@@ -38,6 +39,19 @@ def test_shares_of_a_batch(count: int, processes: int) -> None:
     assert len({len(rows) for rows, _ in shares}) == 1
     counted = torch.cat([rows if counts is None else rows[counts] for rows, counts in shares])
     assert torch.equal(counted, batch)
+
+
+def test_gradients_become_their_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    """AdamW hides a wrong factor, so here it is shown without: this process and another, whose gradients are known."""
+    mine, theirs = [[torch.randn(shape) for shape in ((3, 4), (5,), ())] for _ in range(2)]
+    parameters = [torch.nn.Parameter(torch.zeros_like(gradient)) for gradient in mine]
+    for parameter, gradient in zip(parameters, mine, strict=True):
+        parameter.grad = gradient.clone()
+    monkeypatch.setattr(parallel.dist, "all_reduce", lambda flat: flat.add_(torch.cat([gradient.flatten() for gradient in theirs])))
+    monkeypatch.setattr(parallel.dist, "get_world_size", lambda: 2)
+    parallel.average_gradients([*parameters, torch.nn.Parameter(torch.zeros(2))])  # the last has none
+    for parameter, one, other in zip(parameters, mine, theirs, strict=True):
+        assert parameter.grad is not None and torch.allclose(parameter.grad, (one + other) / 2)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "tinymem"
 # From the bottom up; a name stands for the module or package tinymem.<name>.
 LAYERS = (
     ("errors",),
-    ("files", "registry", "progress", "device", "signals"),
+    ("files", "registry", "progress", "device", "signals", "mps"),
     ("recipe", "data", "models"),
     ("evaluation",),
     ("training",),

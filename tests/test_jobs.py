@@ -16,7 +16,7 @@ import torch
 from helpers import QUICKSTART, SMALLER, python, sets
 
 from tinymem import jobs
-from tinymem.errors import Stopped
+from tinymem.errors import Stopped, UserError
 from tinymem.jobs import Slot, slots, train_many
 from tinymem.recipe import Recipe, load_matrix
 
@@ -26,7 +26,7 @@ import json, os, sys, time
 from pathlib import Path
 words = sys.argv[1:]
 name, runs = words[words.index("--only") + 1], Path(words[words.index("--runs") + 1])
-def note(what): print(json.dumps([what, name, time.monotonic(), os.environ.get("CUDA_VISIBLE_DEVICES")]), file=open(runs / "notes", "a"))
+def note(what): print(json.dumps([what, name, time.monotonic(), os.environ.get("CUDA_MPS_PIPE_DIRECTORY")]), file=open(runs / "notes", "a"))
 note("start")
 if "seed1" in name:
     print("tinymem: the loss became nan", file=sys.stderr)
@@ -110,6 +110,31 @@ def test_each_gpu_has_its_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.setattr(jobs, "available_cores", lambda: 12)
     assert [slot.environment["OMP_NUM_THREADS"] for slot in slots("cpu", 4)] == ["3"] * 4
+
+
+MPS = """#!/bin/sh
+echo "$1 $(cat) $CUDA_VISIBLE_DEVICES" >> "$NOTES"
+exit $CODE
+"""
+
+
+def test_mps_serves_all_processes(stub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (stub / "bin").mkdir()
+    (stub / "bin" / "nvidia-cuda-mps-control").write_text(MPS)
+    (stub / "bin" / "nvidia-cuda-mps-control").chmod(0o755)
+    for name, value in (("PATH", f"{stub / 'bin'}:{os.environ['PATH']}"), ("NOTES", str(stub / "mps")), ("CODE", "0")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    recipes = some(stub, 0)
+    assert not train_many(stub / "r.yaml", [], recipes, runs=stub / "runs", device="cpu", jobs=2, mps=True)
+    assert (stub / "mps").read_text().split() == ["-d", "quit", "-t", "5"], "started and stopped, and sees all GPUs"
+    assert all(pipe and pipe.endswith("/pipe") and not Path(pipe).exists() for *_, pipe in notes(stub))
+    monkeypatch.setenv("CODE", "1")
+    with pytest.raises(UserError, match="did not start"):
+        train_many(stub / "r.yaml", [], recipes, runs=stub / "runs", device="cpu", jobs=2, mps=True)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UserError, match="leave --mps out"):
+        train_many(stub / "r.yaml", [], recipes, runs=stub / "runs", device="cpu", jobs=2, mps=True)
 
 
 def test_real_runs_share_their_corpus(tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ def test_no_resume_point_is_whole(folder: Path) -> None:
         assert load_state(folder / "state") is None
 
 
-LONG = [*SMALLER, "training.epochs=40", "training.checkpoint_every=4", "training.evaluate_every=7"]
+LONG = [*SMALLER, "training.epochs=40", "training.checkpoint_every=4", "training.evaluate_every=7", "training.keep_epochs=[5, 25]"]
 
 
 @pytest.fixture
@@ -159,8 +159,9 @@ def test_killed_process(tmp_path: Path) -> None:
     assert not (killed / "checkpoint").exists(), "the process had finished before it was killed"
     assert train_only(recipe, runs=tmp_path / "killed", device="cpu").path == killed
     whole = train_only(recipe, runs=tmp_path / "whole", device="cpu").path
-    weights = [(run / "checkpoint" / "model.safetensors").read_bytes() for run in (whole, killed)]
-    assert weights[0] == weights[1]
+    for part in ("checkpoint", "checkpoints/epoch-000005", "checkpoints/epoch-000025"):
+        weights = [(run / part / "model.safetensors").read_bytes() for run in (whole, killed)]
+        assert weights[0] == weights[1], part
     assert curve_of(whole) == curve_of(killed)
     assert not half_written(killed)
 

@@ -18,6 +18,7 @@ Only = Annotated[list[str] | None, typer.Option(metavar="NAME", help="Train the 
 Shard = Annotated[str | None, typer.Option(metavar="I/N", help="Train every N-th of the runs, from the I-th: 3/16.")]
 List = Annotated[bool, typer.Option("--list", help="Name the runs and train none.")]
 Jobs = Annotated[int | None, typer.Option(min=1, help="Processes at a time: on each GPU, or on the CPU. Default: 1.")]
+Mps = Annotated[bool, typer.Option("--mps", help="Let the processes of a GPU run side by side, through NVIDIA's MPS.")]
 
 
 def train(
@@ -27,6 +28,7 @@ def train(
     shard: Shard = None,
     list_runs: List = False,
     jobs: Jobs = None,
+    mps: Mps = False,
     runs: Annotated[Path, typer.Option(help="Folder that holds all runs.")] = Path("runs"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; several runs use every GPU that is visible.")] = "auto",
 ) -> None:
@@ -41,7 +43,7 @@ def train(
     elif len(picked) == 1:
         _train_here(picked[0], runs, device)
     else:
-        _train_many(recipe, overrides or [], picked, runs, device, jobs or 1)
+        _train_many(recipe, overrides or [], picked, runs, device, jobs or 1, mps)
 
 
 def _list(recipes: list[Recipe], runs: Path) -> None:
@@ -59,11 +61,11 @@ def _train_here(recipe: Recipe, runs: Path, device: str) -> None:
     print(train_only(recipe, runs=runs, device=device, progress=Progress(show=True)).checkpoint)
 
 
-def _train_many(recipe_file: Path, overrides: list[str], recipes: list[Recipe], runs: Path, device: str, jobs: int) -> None:
+def _train_many(recipe_file: Path, overrides: list[str], recipes: list[Recipe], runs: Path, device: str, jobs: int, mps: bool) -> None:
     from tinymem.jobs import train_many
     from tinymem.pipeline import is_trained
 
-    failures = train_many(recipe_file, overrides, recipes, runs=runs, device=device, jobs=jobs)
+    failures = train_many(recipe_file, overrides, recipes, runs=runs, device=device, jobs=jobs, mps=mps)
     for recipe in recipes:
         if is_trained(runs, recipe):
             print(runs / recipe.run_id() / "checkpoint")

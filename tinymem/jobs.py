@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from tinymem.data.text_tokens import available_cores
 from tinymem.device import resolve_device
 from tinymem.errors import Stopped
 from tinymem.job_progress import JobProgress
+from tinymem.mps import mps_server
 from tinymem.pipeline import is_trained
 from tinymem.recipe import Recipe
 from tinymem.signals import LIFELINE, StopFlag, stop_signals
@@ -54,11 +56,13 @@ class _Running:
     started: float
 
 
-def train_many(recipe_file: Path, overrides: list[str], recipes: list[Recipe], *, runs: Path, device: str, jobs: int) -> list[Failure]:
+def train_many(
+    recipe_file: Path, overrides: list[str], recipes: list[Recipe], *, runs: Path, device: str, jobs: int, mps: bool = False
+) -> list[Failure]:
     """Train the runs that are not finished, `jobs` at a time on each device; returns those that failed.
 
     Raises:
-        UserError: no such device.
+        UserError: no such device, or no MPS.
         Stopped: a signal asked to stop, and all processes have stopped, with resume points.
     """
     pending = [recipe for recipe in recipes if not is_trained(runs, recipe)]
@@ -67,8 +71,10 @@ def train_many(recipe_file: Path, overrides: list[str], recipes: list[Recipe], *
     shares = {"machine_share": 1 / len(places), "gpu_share": 1 / jobs} if len(places) > 1 else {}  # of energy
     given = [*(f"training.energy.{name}={share:.4f}" for name, share in shares.items()), *overrides]
     command = [*COMMAND, str(recipe_file), *(word for override in given for word in ("--set", override))]
-    supervisor = _Supervisor([*command, "--runs", str(runs)], runs, places, pending, progress)
-    with stop_signals() as stop:
+    server: AbstractContextManager[dict[str, str]] = mps_server() if mps else nullcontext({})
+    with server as environment, stop_signals() as stop:
+        places = [Slot(place.device, {**place.environment, **environment}) for place in places]
+        supervisor = _Supervisor([*command, "--runs", str(runs)], runs, places, pending, progress)
         supervisor.work(stop)
     if stop.name:
         raise Stopped(f"stopped by {stop.name}, and every run has a resume point; the same command goes on from here")
