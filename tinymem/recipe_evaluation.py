@@ -47,7 +47,7 @@ class Robustness(Section):
 
     tests: tuple[Test, ...] = Field(TESTS, description="which of them")
     steps: int = Field(20, ge=1, description="of relearning, AdamW")
-    learning_rate: float = Field(1e-3, gt=0, description="of relearning")
+    learning_rate: float = Field(1e-4, gt=0, description="of relearning; so small that an unedited model keeps what it memorised")
     batch_size: int = Field(32, ge=1, description="rows a step of relearning")
     tokens: int = Field(5, ge=1, description="that a prompt is longer or shorter by")
     replaced: int = Field(1, ge=1, description="tokens of a perturbed prompt that are replaced at random")

@@ -4,6 +4,15 @@ from __future__ import annotations
 
 import math
 
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def loss_sum(logits_BTV: Tensor, ids_BT: Tensor, scored_BT: Tensor) -> Tensor:
+    """Summed cross-entropy of the scored tokens, in nats, float64."""
+    losses_BT = F.cross_entropy(logits_BTV[:, :-1].float().transpose(1, 2), ids_BT[:, 1:], reduction="none")
+    return (losses_BT.double() * scored_BT[:, 1:]).sum()
+
 
 def perplexity(total_loss: float, tokens: int) -> float | None:
     """exp(total / tokens); None for no tokens, and where it is no number that JSON could hold (overflow, NaN)."""
