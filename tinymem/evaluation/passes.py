@@ -112,6 +112,7 @@ class Sheet:
             self.asked_NT |= torch.zeros_like(self.ids_NT, dtype=torch.int32).index_add_(0, index, part.int()) > 0
         self.asked_NT[:, 0] = False
 
+    @torch.no_grad()
     def answer(self, model: nn.Module, *, batch_size: int, forbid: int | None = None, process: tuple[int, int] = (0, 1)) -> Answers:
         """The model's answers; of process r of w those to every w-th batch."""
         predicted_NT = torch.full_like(self.ids_NT, UNASKED, dtype=torch.int32)
