@@ -13,7 +13,6 @@ from helpers import tinymem
 from tinymem.errors import UserError
 from tinymem.pipeline import Run
 from tinymem.report.check import columns, compare
-from tinymem.report.rows import read_rows
 from tinymem.report.tolerance import Tolerance, parse_rules, parse_tolerance, tolerance_of
 
 
@@ -143,7 +142,14 @@ def test_broken_files(tiny_run: Run, tmp_path: Path) -> None:
     assert "found none" in tinymem("check", tmp_path / "nowhere", "--write", tmp_path / "x").one_line_error()
 
 
-def test_any_results_folder(tiny_run: Run, tmp_path: Path) -> None:
-    shutil.copytree(tiny_run.path / "results", tmp_path / "folder" / "results")
-    key = lambda row: (row["id"], row["artifact"])  # noqa: E731
-    assert sorted(read_rows(tmp_path / "folder"), key=key) == sorted(read_rows(tiny_run.path), key=key)
+def test_any_results_folder(tiny_run: Run, golden: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_run.path, tmp_path / "runs" / tiny_run.path.name)
+    assert tinymem("check", tmp_path / "runs", "--against", golden).code == 0  # a folder of runs
+    rows = {path.name: path.read_text() for path in (tiny_run.path / "results").iterdir()}
+    assert len(rows) == 4
+    (tmp_path / "folder" / "results").mkdir(parents=True)
+    for name, text in rows.items():
+        (tmp_path / "folder" / "results" / name).write_text(text)
+    stored = tmp_path / "folder.json"
+    assert "8 rows" in tinymem("check", tmp_path / "folder", "--write", stored).out
+    assert tinymem("check", tmp_path / "folder", "--against", stored).code == 0

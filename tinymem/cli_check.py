@@ -21,13 +21,13 @@ def check(
 ) -> None:
     """Compare a run's rows with stored ones. Exit code 1 if a value lies outside its tolerance or a row is missing."""
     from tinymem.report.check import compare, read_golden, write_golden
-    from tinymem.report.rows import read_rows
+    from tinymem.report.results import load_results
     from tinymem.report.tolerance import parse_rules
 
     if (against is None) == (write is None):
         raise UserError("expected --against FILE or --write FILE, " + ("got both" if against else "got neither"))
     rules = parse_rules(tolerance or [])
-    rows = read_rows(run)
+    rows = load_results([run]).rows
     if not rows:
         raise UserError(f"expected result rows in {run}, found none; run the recipe's mitigations first")
     if write is not None:

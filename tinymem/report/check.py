@@ -17,9 +17,9 @@ from tinymem.report.rows import Row
 from tinymem.report.tolerance import Rules, Tolerance, parse_tolerance, tolerance_of
 
 FORMAT = 1
-KEY = ("model_name", "epoch", "seed", "protocol", "method", "options", "artifact")
-# Where those leave two rows alike, as of models whose facts are not known: the recipe's id, then the row's own.
-FURTHER = ("model_id", "id")
+KEY = ("data", "data_size", "n_layer", "regularizer", "epoch", "seed", "protocol", "method", "options", "artifact")
+# Where those leave two rows alike: a hash of further parts of the recipe, the recipe's id, then the row's own.
+FURTHER = ("family", "model_id", "id")
 COMPARED = (
     "status", "rows_*", "memorised_*", "forget_memorised_*", "heldout_memorised_*", "performance_*", "perplexity_*", "unit",
     "edited_parameters", "edit_norm", "edited_by_layer", "metrics_before", "metrics_after", "robustness",

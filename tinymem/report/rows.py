@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
 
 from tinymem.errors import UserError, did_you_mean
-from tinymem.files import read_json
 
 Row = dict[str, Any]
 
@@ -113,18 +111,3 @@ def _read_text(path: Path, hint: str) -> str:
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"expected a readable file at {path}, got: {reason}; check the path and its rights") from None
-
-
-def read_rows(folder: Path) -> list[Row]:
-    """The rows of a run's folder, of a sweep's, or of any folder with results/*.json.
-
-    Raises:
-        UserError: no such folder, or a broken file in it.
-    """
-    _check_folder(folder)
-    if (folder / "sweep.yaml").is_file():
-        rows: list[Row] = import_module("tinymem.sweep.store").read_rows(folder)  # knows its compacted rows too
-        return rows
-    if (folder / "results.jsonl").is_file() or not (folder / "results").is_dir():
-        return load_run(folder).rows
-    return [row for path in sorted((folder / "results").glob("*.json")) for row in read_json(path, "file of rows")]
