@@ -24,7 +24,7 @@ from tinymem.evaluation.counts import Share
 from tinymem.evaluation.exposure import exposures
 from tinymem.evaluation.measure import Evaluator, Measurement
 from tinymem.evaluation.metric import FIELDS, METRICS, chosen_metrics
-from tinymem.evaluation.metrics import perplexity_of_batches
+from tinymem.evaluation.metrics import membership, perplexity_of_batches
 from tinymem.evaluation.metrics.discoverable import extracted, sampled_log_probability
 from tinymem.evaluation.metrics.extraction_strength import strengths
 from tinymem.evaluation.metrics.membership import attack_scores, lowest_mean
@@ -250,7 +250,9 @@ def test_roc_of_nothing() -> None:
     assert auc(nothing, something) is None and true_positive_rate(something, nothing) is None
 
 
-def test_attack_scores(corpus: Corpus, models: list[GPT]) -> None:
+@pytest.mark.parametrize("piece", [1 << 24, 14 * 7])
+def test_attack_scores(piece: int, corpus: Corpus, models: list[GPT], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(membership, "PIECE", piece)
     members, _ = populations(corpus, "noise")
     rows = replace(members, ids=members.ids[:5], content=members.content[:5], index=members.index[:5])
     found = attack_scores(models[0], corpus, rows, batch_size=2)

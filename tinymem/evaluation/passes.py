@@ -22,6 +22,7 @@ from tinymem.models.adapters import logits_at
 
 Key = tuple[str, str]  # what the rows are for, and of which artifact or test set
 UNASKED = -1
+CPU_TOKENS = 4096  # of a batch on a CPU: its activations stay in the cache, a fifth faster on the quickstart than 512 rows
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,8 @@ class Sheet:
         predicted_NT = torch.full_like(self.ids_NT, UNASKED, dtype=torch.int32)
         loss_NT = torch.zeros_like(self.ids_NT, dtype=torch.float32)
         rank, world = process
+        if self.ids_NT.device.type == "cpu":
+            batch_size = min(batch_size, max(1, CPU_TOKENS // self.length))
         for batch in self._cut(batch_size)[rank::world]:
             scores_nV = logits_at(model, batch.ids_BT, batch.positions_n).float()
             loss_NT.view(-1)[batch.places_n] = F.cross_entropy(scores_nV, batch.targets_n, reduction="none")

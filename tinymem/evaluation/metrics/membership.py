@@ -30,6 +30,7 @@ from tinymem.evaluation.view import View
 from tinymem.models.adapters import logits_at
 
 LOWEST = 0.2
+PIECE = 1 << 24  # logits that are in float64 at a time
 ATTACKS = ("loss", "zlib", "min-k", "min-k++")
 
 
@@ -90,6 +91,14 @@ def _token_scores(model: nn.Module, rows: Population, batch_size: int) -> list[t
 
 
 def _standardised(logits_nV: Tensor, targets_n: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probability of each target, and that in standard deviations from the mean; a piece at a time, since float64 takes room."""
+    size = max(1, PIECE // logits_nV.shape[1])
+    pieces = [_standardised_piece(*piece) for piece in zip(logits_nV.split(size), targets_n.split(size), strict=True)]
+    log_p_n, standardised_n = (torch.cat(parts) for parts in zip(*pieces, strict=True))
+    return log_p_n, standardised_n
+
+
+def _standardised_piece(logits_nV: Tensor, targets_n: Tensor) -> tuple[Tensor, Tensor]:
     log_p_nV = logits_nV.double().log_softmax(1)
     log_p_n = log_p_nV.gather(1, targets_n[:, None]).squeeze(1)
     p_nV = log_p_nV.exp()
