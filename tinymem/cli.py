@@ -15,8 +15,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import typer
 
 from tinymem.cli_bench import bench_app
+from tinymem.cli_check import check
 from tinymem.cli_data import app as data_app
 from tinymem.cli_landscape import landscape
+from tinymem.cli_metrics import Ks, Metrics, evaluate, load_plugins, metrics_app, numbers, words
 from tinymem.cli_report import Format, compare, print_record, print_rows, report
 from tinymem.cli_sweep import sweep
 from tinymem.cli_train import train
@@ -50,7 +52,7 @@ def run(
     from tinymem.progress import Progress
     from tinymem.recipe import load_recipe
 
-    _load_plugins(plugin)
+    load_plugins(plugin)
     made = run_recipe(load_recipe(recipe, overrides), runs=runs, device=device, progress=Progress(show=True))
     print_rows(made.path, "table")
     print(f"\n{made.path / 'report.html'}")
@@ -72,17 +74,20 @@ def mitigate(
     prompt: Annotated[int | None, typer.Option(min=1, help="Tokens given in the test of memorisation.")] = None,
     match: Annotated[int | None, typer.Option(min=1, help="Tokens that must follow.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the mitigation. Default: the recipe's, or 0.")] = None,
+    metrics: Metrics = None,
+    ks: Ks = None,
+    robustness: Annotated[bool, typer.Option("--robustness", help="Test whether it comes back: relearning, rounding, prompts.")] = False,
     device: Device = "auto",
     plugin: Plugin = None,
     output: Format = "table",
 ) -> None:
     """Run one method on a checkpoint. Its options follow: `--method act --ratio 0.05`; see `tinymem methods show act`."""
-    from tinymem.mitigation.command import mitigate_checkpoint
+    from tinymem.mitigation.command import Measuring, mitigate_checkpoint
 
-    _load_plugins(plugin)
+    load_plugins(plugin)
     rows = mitigate_checkpoint(
         checkpoint, method, _method_options(context.args), out=out, forget=forget, retain=retain,
-        prompt=prompt, match=match, seed=seed, device=device,
+        prompt=prompt, match=match, seed=seed, device=device, measuring=Measuring(words(metrics), numbers(ks, "--ks"), robustness),
     )  # fmt: skip
     from tinymem.report.rows import RunRecord
 
@@ -91,20 +96,7 @@ def mitigate(
         print(f"edited checkpoint: {out}", file=sys.stderr)
 
 
-@app.command()
-def evaluate(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A checkpoint folder with its tinymem.json.")],
-    prompt: Annotated[int | None, typer.Option(min=1, help="Tokens given in the test of memorisation.")] = None,
-    match: Annotated[int | None, typer.Option(min=1, help="Tokens that must follow.")] = None,
-    protocol: Annotated[str | None, typer.Option(help="paper or reference. Default: the recipe's.")] = None,
-    device: Device = "auto",
-) -> None:
-    """Measure a checkpoint on its own corpus; prints JSON."""
-    import json
-
-    from tinymem.mitigation.command import evaluate_checkpoint
-
-    print(json.dumps(evaluate_checkpoint(checkpoint, prompt=prompt, match=match, protocol=protocol, device=device), indent=2))
+app.command()(evaluate)
 
 
 app.command()(report)
@@ -112,6 +104,8 @@ app.command()(compare)
 app.command()(landscape)
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
+app.add_typer(metrics_app, name="metrics")
+app.command()(check)
 
 methods_app = typer.Typer(help="What methods there are.", invoke_without_command=True, pretty_exceptions_enable=False)
 app.add_typer(methods_app, name="methods")
@@ -120,7 +114,7 @@ app.add_typer(methods_app, name="methods")
 @methods_app.callback()
 def methods(context: typer.Context, plugin: Plugin = None) -> None:
     """List the registered methods with their properties (the paper's Table 5)."""
-    _load_plugins(plugin)
+    load_plugins(plugin)
     if context.invoked_subcommand is None:
         from tinymem.mitigation.catalogue import print_catalogue
 
@@ -145,13 +139,6 @@ def new_method(
 
     for path in write_template(name, directory):
         print(path)
-
-
-def _load_plugins(paths: list[Path] | None) -> None:
-    from tinymem.registry import load_plugin
-
-    for path in paths or []:
-        load_plugin(path)
 
 
 def _method_options(arguments: list[str]) -> dict[str, Any]:

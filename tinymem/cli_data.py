@@ -78,7 +78,7 @@ def _facts(corpus: Any, manifest: dict[str, Any]) -> dict[str, Any]:
     """What `inspect` says; counts of rows, not of copies, except `train_rows`, which is one epoch."""
     from tinymem.data.facts import facts
     from tinymem.evaluation.memorization import make_probes
-    from tinymem.recipe import Evaluation
+    from tinymem.recipe_evaluation import Evaluation
 
     spec = corpus.spec
     probes = make_probes(corpus, Evaluation.model_validate(spec["evaluation"]), spec["protocol"])

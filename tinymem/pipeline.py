@@ -168,7 +168,7 @@ def mitigation_stage(made: Run, *, device: str, progress: Progress) -> bool:
     for name, options in _methods(made.recipe):
         method = UNLEARNERS.get(name)
         planned.append((row_id(identity, method, parse_config(method, options), forget), name, options))
-    pending = [p for p in planned if not _finished(made.path / "results" / f"{p[0]}.json")]
+    pending = [p for p in planned if not _finished(made.path / "results" / f"{p[0]}.json", made.recipe)]
     if pending:
         progress.say(f"{len(planned) - len(pending)} of {len(planned)} mitigations found, {len(pending)} to run")
         subject = _subject(made, identity, resolve_device(device))
@@ -182,7 +182,10 @@ def mitigation_stage(made: Run, *, device: str, progress: Progress) -> bool:
 
 def _methods(recipe: Recipe) -> list[tuple[str, dict[str, Any]]]:
     """Names and options; `all` stands for every registered method with its defaults. Unknown names and options raise here."""
+    from tinymem.evaluation.metric import chosen_metrics
     from tinymem.mitigation.frame import UNLEARNERS, parse_config
+
+    chosen_metrics(recipe.evaluation.metrics)
 
     methods = []
     for method in recipe.mitigation.methods:
@@ -250,12 +253,14 @@ def _subject(made: Run, identity: Row, device: str) -> Any:
     return subject_of_corpus(made.model(device), made.corpus(), made.recipe, identity=identity, optimizer_state=optimizer)
 
 
-def _finished(path: Path) -> bool:
-    """A result is there, and is not a failure (those run again)."""
+def _finished(path: Path, recipe: Recipe) -> bool:
+    """A result is there, holds all that the recipe asks to be measured, and is not a failure (those run again)."""
+    from tinymem.mitigation.extras import Asked
+
     if not path.is_file():
         return False
     rows: list[Row] = json.loads(path.read_text(encoding="utf-8"))
-    return all(row["status"] != "failed" for row in rows)
+    return all(row["status"] != "failed" and Asked.of_recipe(recipe).answered_by(row) for row in rows)
 
 
 def _collect(made: Run, first: list[str]) -> bool:

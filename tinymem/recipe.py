@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from tinymem.errors import UserError, did_you_mean
 from tinymem.files import content_id
 from tinymem.recipe_data import Artifact, Data, MathData, Section
+from tinymem.recipe_evaluation import Evaluation, Robustness
 from tinymem.recipe_matrix import combinations, without_matrix
 from tinymem.recipe_training import Training
 from tinymem.recipe_values import read_values
@@ -42,14 +43,6 @@ class Model(Section):
     activation_function: Literal["relu", "gelu", "gelu_new"] = "relu"
 
 
-class Evaluation(Section):
-    """Windows of the memorisation test: `prompt` tokens given, the next `match` compared (paper, A.1.1)."""
-
-    prompt: int = Field(50, ge=1)
-    match: int = Field(50, ge=1)
-    batch_size: int = Field(512, ge=1)
-
-
 class Method(Section):
     """One mitigation: a registered name and its options."""
 
@@ -63,6 +56,13 @@ class Mitigation(Section):
     methods: tuple[Method, ...] = ()
     forget: Forget = Field("all", description="artifacts whose memorised rows are to be forgotten")
     forget_fraction: float = Field(0.5, gt=0, le=1, description="protocol paper: share of the memorised rows that the method sees")
+    robustness: Robustness | None = Field(None, description="test whether it comes back; `true` for the defaults")
+
+    @field_validator("robustness", mode="before")
+    @classmethod
+    def _yes_or_no(cls, value: Any) -> Any:
+        """Accept `robustness: true`."""
+        return ({} if value else None) if isinstance(value, bool) else value
 
     @model_validator(mode="before")
     @classmethod
@@ -130,7 +130,8 @@ class Recipe(Section):
         """What shapes the rows."""
         return {
             "epoch": CODE_EPOCH,
-            **self.model_dump(mode="json", include={"seed", "protocol", "data", "artifacts", "evaluation"}),
+            **self.model_dump(mode="json", include={"seed", "protocol", "data", "artifacts"}),
+            "evaluation": self.evaluation.key(),
         }
 
     def model_key(self) -> dict[str, Any]:

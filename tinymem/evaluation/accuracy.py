@@ -24,12 +24,6 @@ def scored_tokens(ids_NT: Ids, pad: int, protocol: Protocol, *, text: bool = Fal
     return (position >= first_number_end(ids_NT)[:, None]) & (ids_NT != pad)
 
 
-def count_correct(logits_BTV: Tensor, ids_BT: Tensor, scored_BT: Tensor) -> Tensor:
-    """Number of scored tokens that are the arg-max of the logits before them."""
-    right_BT = logits_BTV[:, :-1].argmax(-1) == ids_BT[:, 1:]
-    return (right_BT & scored_BT[:, 1:]).sum()
-
-
 def accuracy_ceiling(corpus: Corpus, protocol: Protocol) -> Share:
     """Share of the scored test tokens that the tokens before them determine."""
     determined = scored = 0

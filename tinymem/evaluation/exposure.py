@@ -81,7 +81,7 @@ def exposures(model: nn.Module, corpus: Corpus, *, limit: int = DEFAULT_LIMIT, b
     if "canary" not in corpus.planted:
         raise UserError(f"expected canaries in the corpus, got {list(corpus.planted) or 'no artifacts'}; add `kind: canary` to the recipe")
     artifact = CanaryArtifact.model_validate(next(a for a in corpus.spec["artifacts"] if a["kind"] == "canary"))
-    encode, template = _encoder(corpus)
+    encode, template = canary_encoder(corpus)
     planted = corpus.planted["canary"]
     assert planted.end is not None
     model.eval()
@@ -119,7 +119,7 @@ def _losses(model: nn.Module, rows: list[list[int]], start: int, batch_size: int
         yield (losses_BT.double() * (position_T[None, skip:] < ends_B1)).sum(1).cpu()
 
 
-def _encoder(corpus: Corpus) -> tuple[Encode, str]:
+def canary_encoder(corpus: Corpus) -> tuple[Encode, str]:
     """The corpus's tokenizer with spans, and its default template."""
     if corpus.tokenizer_file is None:
         return _encode_math, MATH_TEMPLATE

@@ -1,9 +1,14 @@
-"""Everything that is measured of a model, in one call: memorisation on every probe, accuracy and perplexity on every test set."""
+"""Everything that is measured of a model, in one call: memorisation on every probe, accuracy and perplexity on every test set.
+
+The rows are put on a sheet once, and one pass over it answers for all of them; `metrics` adds the registered metrics from the same pass.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -11,14 +16,18 @@ from torch import Tensor, nn
 
 from tinymem.data.corpus import Corpus
 from tinymem.data.rows import Rows
-from tinymem.evaluation.accuracy import accuracy_ceiling, as_mask, count_correct, scored_tokens
+from tinymem.evaluation.accuracy import accuracy_ceiling, as_mask, scored_tokens
 from tinymem.evaluation.counts import Share
-from tinymem.evaluation.memorization import Flags, Probe, elicited, forbidden_token, make_probes, probe_of_rows
-from tinymem.evaluation.perplexity import loss_sum, perplexity
-from tinymem.models.adapters import logits
-from tinymem.recipe import Evaluation, Protocol
+from tinymem.evaluation.memorization import Flags, Probe, forbidden_token, make_probes, probe_of_rows
+from tinymem.evaluation.metric import METRICS, chosen_metrics
+from tinymem.evaluation.originals import Original, originals_of_corpus
+from tinymem.evaluation.passes import Asked, Key, Sheet
+from tinymem.evaluation.perplexity import perplexity
+from tinymem.evaluation.view import Groups, View
+from tinymem.recipe import Protocol
+from tinymem.recipe_evaluation import Evaluation
 
-Metric = Literal["accuracy", "perplexity"]
+Performance = Literal["accuracy", "perplexity"]
 MAXIMUM_LOGITS = 1 << 28  # 1 GB in fp32: a batch of rows over GPT-2's vocabulary is cut to that
 
 
@@ -31,15 +40,28 @@ class Measurement:
     accuracy: Share
     accuracy_by_task: dict[str, Share]
     perplexity: float | None
+    view: View = field(repr=False, compare=False)
+    """The answers that all this follows from, for the registered metrics."""
 
     def memorised(self, kind: str, among: Flags | None = None) -> Share:
         """Share of an artifact's scored rows that are elicited, of all or of some."""
         flags = self.elicited[kind] if among is None else self.elicited[kind][among]
         return Share(int(flags.sum()), len(flags))
 
-    def performance(self, metric: Metric) -> float | None:
+    def performance(self, metric: Performance) -> float | None:
         """The headline number of what the model should keep."""
         return self.accuracy.share if metric == "accuracy" else self.perplexity
+
+    def metrics(self, groups: Groups | None = None) -> dict[str, dict[str, Any]]:
+        """The evaluator's registered metrics of each artifact, over all its rows and over the given groups of them.
+
+        Raises:
+            UserError: a metric failed.
+        """
+        evaluator = self.view.evaluator
+        view = self.view.grouped(groups or {})
+        with torch.no_grad():
+            return {kind: view.metrics(kind, evaluator.metrics) for kind in evaluator.probes}
 
 
 @dataclass(frozen=True)
@@ -52,49 +74,115 @@ class Evaluator:
         ceiling: share of the scored tokens that their prefix determines; None where that is unknown (text).
         metric: what `performance` in result rows is.
         forbid: token that decoding may not produce (protocol reference).
+        metrics: names of registered metrics that `Measurement.metrics` computes.
+        originals: the probes' rows as they stood in training.
+        probes_by_k: the probes of further prompt lengths, of artifacts whose prompts have no length of their own.
+        corpus: where the rows are from; None for any rows.
+        process: this process's number and the number of all that measure the same model together; they must all call `measure`.
     """
 
     probes: dict[str, Probe]
     tests: dict[str, tuple[Tensor, Tensor]]
     ceiling: Share | None
-    metric: Metric
+    metric: Performance
     batch_size: int = 512
     forbid: int | None = None
+    metrics: tuple[str, ...] = ()
+    originals: Mapping[str, Original] = field(default_factory=dict)
+    probes_by_k: Mapping[int, Mapping[str, Probe]] = field(default_factory=dict)
+    corpus: Corpus | None = None
+    process: tuple[int, int] = (0, 1)
 
     @staticmethod
-    def of_corpus(corpus: Corpus, evaluation: Evaluation, protocol: Protocol, *, device: str | torch.device = "cpu") -> Evaluator:
-        """The definitions of a protocol on a corpus."""
+    def of_corpus(
+        corpus: Corpus,
+        evaluation: Evaluation,
+        protocol: Protocol,
+        *,
+        device: str | torch.device = "cpu",
+        metrics: tuple[str, ...] = (),
+        process: tuple[int, int] = (0, 1),
+    ) -> Evaluator:
+        """The definitions of a protocol on a corpus. `metrics`: names, `default` or `all`.
+
+        Raises:
+            UserError: an unknown metric.
+        """
         device = torch.device(device)
         tests = {
             name: (Rows.of(ids).ids.to(device), as_mask(scored_tokens(ids, corpus.pad, protocol, text=corpus.is_text), device))
             for name, ids in corpus.tests.items()
         }
         probes = {kind: probe.to(device) for kind, probe in make_probes(corpus, evaluation, protocol).items()}
-        ceiling = None if corpus.is_text else accuracy_ceiling(corpus, protocol)
-        metric: Metric = "perplexity" if corpus.is_text else "accuracy"
-        batch_size = max(1, min(evaluation.batch_size, MAXIMUM_LOGITS // (corpus.row_tokens * corpus.vocab_size)))
-        return Evaluator(probes, tests, ceiling, metric, batch_size, forbidden_token(protocol, corpus.eos))
+        names = chosen_metrics(metrics)
+        return Evaluator(
+            probes,
+            tests,
+            ceiling=None if corpus.is_text else accuracy_ceiling(corpus, protocol),
+            metric="perplexity" if corpus.is_text else "accuracy",
+            batch_size=max(1, min(evaluation.batch_size, MAXIMUM_LOGITS // (corpus.row_tokens * corpus.vocab_size))),
+            forbid=forbidden_token(protocol, corpus.eos),
+            metrics=names,
+            originals=originals_of_corpus(corpus, probes, device),
+            probes_by_k=_probes_by_k(corpus, evaluation, protocol, device) if names else {},
+            corpus=corpus,
+            process=process,
+        )
 
     @staticmethod
-    def of_rows(forget: Rows, test: Rows, *, batch_size: int = 64) -> Evaluator:
+    def of_rows(forget: Rows, test: Rows, *, batch_size: int = 64, metrics: tuple[str, ...] = ()) -> Evaluator:
         """Exact match of any rows' suffixes, and perplexity of other rows."""
         scored = torch.ones_like(test.ids, dtype=torch.bool)
-        return Evaluator({"rows": probe_of_rows(forget)}, {"retain": (test.ids, scored)}, None, "perplexity", batch_size)
+        content = torch.full_like(forget.prompt, forget.ids.shape[1])
+        return Evaluator(
+            {"rows": probe_of_rows(forget)},
+            {"retain": (test.ids, scored)},
+            None,
+            "perplexity",
+            batch_size,
+            metrics=chosen_metrics(metrics),
+            originals={"rows": Original(forget.ids, None, content)},
+        )
+
+    @property
+    def vocab_size(self) -> int | None:
+        """Tokens that a model chooses from, where that is known."""
+        return self.corpus.vocab_size if self.corpus else None
+
+    @cached_property
+    def prompt_names(self) -> dict[str, str]:
+        """Per artifact `k=50`, or `own prompt` where each row's prompt has a length of its own."""
+        lengths = {kind: set(probe.rows.prompt.tolist()) for kind, probe in self.probes.items()}
+        return {kind: f"k={min(found)}" if len(found) == 1 else "own prompt" for kind, found in lengths.items()}
+
+    @cached_property
+    def sheet(self) -> Sheet:
+        """All rows that a measurement asks about."""
+        parts: dict[Key, Asked] = {("test", name): Asked(ids, scored) for name, (ids, scored) in self.tests.items()}
+        for kind, probe in self.probes.items():
+            parts["probe", kind] = self.asked(probe)
+        for name in self.metrics:
+            rows = METRICS.get(name).rows
+            parts |= rows(self) if rows else {}
+        return Sheet(parts)
+
+    def asked(self, probe: Probe) -> Asked:
+        """A probe's windows, for the sheet."""
+        return Asked(probe.rows.ids, probe.rows.window(), forbid=self.forbid is not None)
 
     @torch.no_grad()
     def measure(self, model: nn.Module) -> Measurement:
         """Measure a model; leaves it in evaluation mode."""
         model.eval()
+        answers = self.sheet.answer(model, batch_size=self.batch_size, forbid=self.forbid, process=self.process)
+        view = View(model, self, answers.of_all(self.process[1]))
         by_task, total_loss = {}, 0.0
-        for name, (ids_NT, scored_NT) in self.tests.items():
-            correct = 0
-            for ids_BT, scored_BT in zip(ids_NT.split(self.batch_size), scored_NT.split(self.batch_size), strict=True):
-                logits_BTV = logits(model, ids_BT)
-                correct += int(count_correct(logits_BTV, ids_BT, scored_BT))
-                total_loss += float(loss_sum(logits_BTV, ids_BT, scored_BT))
-            by_task[name] = Share(correct, int(scored_NT[:, 1:].sum()))
+        for name in self.tests:
+            scores = view.scores["test", name]
+            by_task[name] = Share(int(scores.right.sum()), int(scores.asked.sum()))
+            total_loss += float(scores.loss.double().sum())
         accuracy = Share(sum(s.count for s in by_task.values()), sum(s.rows for s in by_task.values()))
-        return Measurement(self._elicited(model), accuracy, by_task, perplexity(total_loss, accuracy.rows))
+        return Measurement(view.elicited, accuracy, by_task, perplexity(total_loss, accuracy.rows), view)
 
     def by_copies(self, measured: Measurement, kind: str) -> dict[str, Share]:
         """Share memorised per duplication class of an artifact's trained rows; empty where all rows have the same copies."""
@@ -102,8 +190,14 @@ class Evaluator:
         classes = np.unique(copies[copies > 0])
         return {str(c): measured.memorised(kind, copies == c) for c in classes} if len(classes) > 1 else {}
 
-    def _elicited(self, model: nn.Module) -> dict[str, Flags]:
-        return {
-            kind: np.asarray(elicited(model, probe.rows, batch_size=self.batch_size, forbid=self.forbid))
-            for kind, probe in self.probes.items()
-        }
+
+def _probes_by_k(corpus: Corpus, evaluation: Evaluation, protocol: Protocol, device: torch.device) -> dict[int, dict[str, Probe]]:
+    """(n, k) probes for every further k, n staying the same."""
+    own = {kind for kind, planted in corpus.planted.items() if (planted.start > 0).any()}
+    n = evaluation.prompt + evaluation.match
+    found = {}
+    for k in evaluation.ks:
+        window = evaluation.model_copy(update={"prompt": k, "match": n - k, "ks": ()})
+        probes = make_probes(corpus, window, protocol)
+        found[k] = {kind: probe.to(device) for kind, probe in probes.items() if kind not in own}
+    return found

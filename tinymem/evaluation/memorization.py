@@ -24,8 +24,9 @@ from torch import Tensor, nn
 from tinymem.data.corpus import TWINLESS, Corpus, Planted
 from tinymem.data.math import EOS
 from tinymem.data.rows import Rows
-from tinymem.models.adapters import logits
-from tinymem.recipe import Evaluation, Protocol
+from tinymem.evaluation.passes import Asked, Sheet
+from tinymem.recipe import Protocol
+from tinymem.recipe_evaluation import Evaluation
 
 Flags = npt.NDArray[np.bool_]
 
@@ -58,14 +59,9 @@ def elicited(model: nn.Module, rows: Rows, *, batch_size: int = 512, forbid: int
 
     `forbid`: a token that decoding may not produce (protocol reference: EOS).
     """
-    hits = []
-    for batch in rows.batches(batch_size):
-        scores_BTV = logits(model, batch.ids)[:, :-1].float()
-        if forbid is not None:
-            scores_BTV[..., forbid] = -torch.inf
-        wrong_BT = (scores_BTV.argmax(-1) != batch.ids[:, 1:]) & batch.window()[:, 1:]
-        hits.append(~wrong_BT.any(1))
-    return torch.cat(hits).cpu() if hits else torch.zeros(0, dtype=torch.bool)
+    sheet = Sheet({("rows", ""): Asked(rows.ids, rows.window(), forbid is not None)})
+    scores = sheet.scores(sheet.answer(model, batch_size=batch_size, forbid=forbid), ("rows", ""))
+    return scores.reproduced(rows.window()).cpu()
 
 
 def make_probes(corpus: Corpus, evaluation: Evaluation, protocol: Protocol) -> dict[str, Probe]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,30 @@ from tinymem.errors import UserError
 from tinymem.evaluation.measure import Evaluator
 from tinymem.files import content_id, file_sha256
 from tinymem.mitigation.evaluator import Row, Subject, mitigate, row_id, subject_of_corpus, subject_of_rows
+from tinymem.mitigation.extras import Asked
 from tinymem.mitigation.frame import UNLEARNERS, parse_config
 from tinymem.mitigation.identity import checkpoint_facts
 from tinymem.models.checkpoint import METADATA, WEIGHTS, Checkpoint, load_checkpoint, read_tokenizer_files, save_checkpoint
 from tinymem.recipe import Recipe, parse_recipe
+from tinymem.recipe_evaluation import DEFAULT, Robustness
 from tinymem.training.checkpoints import run_of
 
 DEFAULT_WINDOW = 50
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """What the command line asks to be measured; None for what the recipe says."""
+
+    metrics: tuple[str, ...] | None = None
+    ks: tuple[int, ...] | None = None
+    robustness: bool = False
+
+    def asked(self) -> Asked:
+        """The same of rows without a recipe, which have one prompt length."""
+        if self.ks:
+            raise UserError("expected --ks for a checkpoint's own corpus, got rows from files; give --prompt instead")
+        return Asked(self.metrics or (DEFAULT,), (), Robustness() if self.robustness else None)
 
 
 def mitigate_checkpoint(
@@ -37,6 +55,7 @@ def mitigate_checkpoint(
     match: int | None = None,
     seed: int | None = None,
     device: str = "auto",
+    measuring: Measuring | None = None,
 ) -> list[Row]:
     """Run one method on a checkpoint and write the edited checkpoint to `out`.
 
@@ -57,10 +76,11 @@ def mitigate_checkpoint(
         "device_type": device,
         "device": describe_device(device),
     }
+    measuring = measuring or Measuring()
     if forget or retain:
-        subject = _subject_of_files(loaded, checkpoint, forget, retain, prompt, match, seed or 0, identity)
+        subject = _subject_of_files(loaded, checkpoint, forget, retain, prompt, match, seed or 0, identity, measuring.asked())
     else:
-        subject = _subject_of_own_corpus(loaded, checkpoint, prompt, match, seed, identity)
+        subject = _subject_of_own_corpus(loaded, checkpoint, prompt, match, seed, identity, measuring)
     row = row_id(subject.identity, unlearner, config, content_id([_digest(forget), _digest(retain), prompt, match]))
     outcome = mitigate(subject, method, options, row=row)
     if outcome.model is None:
@@ -73,16 +93,22 @@ def mitigate_checkpoint(
 
 
 def evaluate_checkpoint(
-    checkpoint: Path, *, prompt: int | None = None, match: int | None = None, protocol: str | None = None, device: str = "auto"
+    checkpoint: Path,
+    *,
+    prompt: int | None = None,
+    match: int | None = None,
+    protocol: str | None = None,
+    device: str = "auto",
+    measuring: Measuring | None = None,
 ) -> dict[str, Any]:
     """Measure a checkpoint on its own corpus."""
     device = resolve_device(device)
     loaded = load_checkpoint(checkpoint, device=device)
     recipe, corpus = own_corpus(loaded, checkpoint)
-    recipe = _with_window(recipe, prompt, match)
+    recipe = _with_window(recipe, prompt, match, measuring)
     if protocol is not None:
         recipe = parse_recipe({**recipe.model_dump(mode="json"), "protocol": protocol})
-    evaluator = Evaluator.of_corpus(corpus, recipe.evaluation, recipe.protocol, device=device)
+    evaluator = Evaluator.of_corpus(corpus, recipe.evaluation, recipe.protocol, device=device, metrics=recipe.evaluation.metrics)
     measured = evaluator.measure(loaded.model)
     return {
         "checkpoint": str(checkpoint),
@@ -95,6 +121,7 @@ def evaluate_checkpoint(
         "accuracy_by_task": {task: share.share for task, share in measured.accuracy_by_task.items()},
         "perplexity": measured.perplexity,
         **_canaries(loaded, corpus, recipe),
+        "metrics": measured.metrics(),
         "device": describe_device(device),
     }
 
@@ -130,19 +157,24 @@ def own_corpus(loaded: Checkpoint, checkpoint: Path) -> tuple[Recipe, Corpus]:
     return recipe, corpus
 
 
-def _with_window(recipe: Recipe, prompt: int | None, match: int | None) -> Recipe:
-    window = {k: v for k, v in (("prompt", prompt), ("match", match)) if v is not None}
+def _with_window(recipe: Recipe, prompt: int | None, match: int | None, measuring: Measuring | None = None) -> Recipe:
+    """The recipe with another window and other metrics, as far as the command line names them."""
+    measuring = measuring or Measuring()
+    wanted = {"prompt": prompt, "match": match, "metrics": measuring.metrics, "ks": measuring.ks}
     values = recipe.model_dump(mode="json")
-    return parse_recipe({**values, "evaluation": {**values["evaluation"], **window}})
+    values["evaluation"] |= {key: value for key, value in wanted.items() if value is not None}
+    if measuring.robustness:
+        values["mitigation"]["robustness"] = values["mitigation"]["robustness"] or True
+    return parse_recipe(values)
 
 
 def _subject_of_own_corpus(
-    loaded: Checkpoint, checkpoint: Path, prompt: int | None, match: int | None, seed: int | None, identity: Row
+    loaded: Checkpoint, checkpoint: Path, prompt: int | None, match: int | None, seed: int | None, identity: Row, measuring: Measuring
 ) -> Subject:
     from tinymem.training.state import load_state
 
     recipe, corpus = own_corpus(loaded, checkpoint)
-    recipe = _with_window(recipe, prompt, match)
+    recipe = _with_window(recipe, prompt, match, measuring)
     if seed is not None:  # after the corpus: this seed is the mitigation's
         recipe = recipe.model_copy(update={"seed": seed})
     state = load_state(run_of(checkpoint) / "training" / "state", loaded.metadata.get("epoch"))
@@ -159,6 +191,7 @@ def _subject_of_files(
     match: int | None,
     seed: int,
     identity: Row,
+    asked: Asked,
 ) -> Subject:
     if forget is None or retain is None:
         raise UserError("expected both --forget and --retain, got one of them; the retain rows say what must not be lost")
@@ -175,7 +208,7 @@ def _subject_of_files(
         )
     length = min(forget_ids.shape[1], retain_ids.shape[1])  # methods put both in one batch
     forget_rows, retain_rows = Rows.of(forget_ids[:, :length], prompt, end), Rows.of(retain_ids[:, :length])
-    return subject_of_rows(loaded.model, forget_rows, retain_rows, seed=seed, identity=identity)
+    return subject_of_rows(loaded.model, forget_rows, retain_rows, seed=seed, identity=identity, asked=asked)
 
 
 def _digest(path: Path | None) -> str | None:

@@ -12,9 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinymem.errors import UserError
+from tinymem.models.gpt2 import GPT
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,16 @@ def logits(model: nn.Module, ids_BT: Tensor) -> Tensor:
     """Next-token logits [B, T, V] of any causal language model."""
     output = model(ids_BT)
     return output if isinstance(output, Tensor) else output.logits
+
+
+def logits_at(model: nn.Module, ids_BT: Tensor, positions_n: Tensor) -> Tensor:
+    """The rows [n, V] of `logits(model, ids)` at some positions, which count through the flattened batch.
+
+    Of our GPT only those pass through the language-model head, which is most of the work where the vocabulary is large.
+    """
+    if isinstance(model, GPT) and not model._forward_hooks and not model._forward_pre_hooks:
+        return F.linear(model.transformer(ids_BT).flatten(0, 1)[positions_n], model.transformer.wte.weight)
+    return logits(model, ids_BT).flatten(0, 1)[positions_n]
 
 
 @contextmanager

@@ -1,0 +1,200 @@
+"""Batch size, number of processes, padding and model class change no metric, and the one pass gives what a plain loop gives."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import plain_metrics as plain
+import pytest
+import torch
+from helpers import QUICKSTART, TINY, python
+
+from tinymem.data.build import make_corpus
+from tinymem.data.corpus import Corpus, Planted
+from tinymem.data.rows import Rows
+from tinymem.evaluation.measure import Evaluator
+from tinymem.evaluation.memorization import elicited
+from tinymem.evaluation.passes import Answers, Asked, Sheet
+from tinymem.models.adapters import logits, logits_at
+from tinymem.models.gpt2 import GPT, GPTConfig
+from tinymem.pipeline import Run
+from tinymem.recipe import load_recipe
+
+KS = (6, 16)
+
+
+def evaluator_of(run: Run, corpus: Corpus, **options: Any) -> Evaluator:
+    setting = run.recipe.evaluation.model_copy(update={"ks": KS, "batch_size": options.pop("batch_size", 512)})
+    return Evaluator.of_corpus(corpus, setting, options.pop("protocol", "paper"), metrics=("all",), **options)
+
+
+def flat(value: Any, name: str = "") -> dict[str, Any]:
+    """Nested values by path."""
+    if isinstance(value, dict):
+        return {k: v for key, inner in value.items() for k, v in flat(inner, f"{name}/{key}").items()}
+    return {name: value}
+
+
+def assert_same(found: Any, expected: Any, tolerance: float = 1e-5) -> None:
+    """Counts and nulls alike; other numbers up to the rounding of float32."""
+    one, other = flat(found), flat(expected)
+    assert set(one) == set(other)
+    for name, value in one.items():
+        if isinstance(value, float):
+            assert value == pytest.approx(other[name], rel=tolerance, abs=1e-6), name
+        else:
+            assert value == other[name], name
+
+
+def test_a_difference_would_be_seen() -> None:
+    with pytest.raises(AssertionError, match="/a/b"):
+        assert_same({"a": {"b": 1}}, {"a": {"b": 2}})
+    with pytest.raises(AssertionError, match="/a"):
+        assert_same({"a": 0.5}, {"a": 0.5001})
+
+
+@pytest.mark.parametrize("protocol", ["paper", "reference"])
+def test_batch_size(protocol: str, tiny_run: Run) -> None:
+    model, corpus = tiny_run.model(), tiny_run.corpus()
+    found = []
+    for size in (1, 7, 64):
+        measured = evaluator_of(tiny_run, corpus, batch_size=size, protocol=protocol).measure(model)
+        found.append({"metrics": measured.metrics(), "accuracy": measured.accuracy.as_dict(), "perplexity": measured.perplexity})
+        found[-1]["elicited"] = {kind: flags.tolist() for kind, flags in measured.elicited.items()}
+    assert_same(found[0], found[2])
+    assert_same(found[1], found[2])
+    assert found[2]["metrics"]["backdoor"]["memorised"]["own prompt"]["all"]["rows"] > 0
+
+
+def padded(corpus: Corpus, tokens: int) -> Corpus:
+    """The same corpus with more padding behind every row."""
+
+    def longer(rows: np.ndarray, fill: int) -> np.ndarray:
+        return np.pad(rows, ((0, 0), (0, tokens)), constant_values=fill)
+
+    def planted(p: Planted) -> Planted:
+        return replace(p, ids=longer(p.ids, corpus.pad), clean=longer(p.clean, corpus.pad))
+
+    spec = {**corpus.spec, "data": {**corpus.spec["data"], "row_tokens": corpus.row_tokens + tokens}}
+    return replace(
+        corpus,
+        spec=spec,
+        clean=longer(corpus.clean, corpus.pad),
+        tests={name: longer(rows, corpus.pad) for name, rows in corpus.tests.items()},
+        determined={name: longer(flags, 1) for name, flags in corpus.determined.items()},
+        planted={kind: planted(p) for kind, p in corpus.planted.items()},
+    )
+
+
+def test_padding(tiny_run: Run) -> None:
+    model, corpus = tiny_run.model(), tiny_run.corpus()
+    wide = GPT(GPTConfig(**{**vars(model.config), "n_positions": 40})).eval()  # ten more positions, which nothing may read
+    weights = model.state_dict()
+    weights["transformer.wpe.weight"] = torch.cat([weights["transformer.wpe.weight"], torch.full((10, model.config.n_embd), torch.nan)])
+    wide.load_state_dict(weights)
+    expected = evaluator_of(tiny_run, corpus).measure(model)
+    found = evaluator_of(tiny_run, padded(corpus, 10)).measure(wide)
+    assert found.accuracy == expected.accuracy and found.perplexity == pytest.approx(expected.perplexity, rel=1e-6)
+    assert_same(found.metrics(), expected.metrics())
+
+
+CASE = """
+    import json, sys, torch
+    import torch.distributed as dist
+    from pathlib import Path
+    from tinymem.evaluation.measure import Evaluator
+    from tinymem.pipeline import open_run
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    rank, world = dist.get_rank(), dist.get_world_size()
+    run = open_run(Path(sys.argv[1]))
+    setting = run.recipe.evaluation.model_copy(update={"batch_size": 8, "ks": (6, 16)})
+    evaluator = Evaluator.of_corpus(run.corpus(), setting, "paper", metrics=("all",), process=(rank, world))
+    measured = evaluator.measure(run.model())
+    Path(sys.argv[2], f"{rank}.json").write_text(json.dumps({"metrics": measured.metrics(), "accuracy": measured.accuracy.as_dict()}))
+    dist.destroy_process_group()
+"""
+
+
+def test_two_processes_measure_as_one(tiny_run: Run, tmp_path: Path) -> None:
+    script = tmp_path / "case.py"
+    script.write_text(textwrap.dedent(CASE))
+    both = python("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", 2, script, tiny_run.path, tmp_path)
+    assert both.code == 0, both.err
+    measured = evaluator_of(tiny_run, tiny_run.corpus()).measure(tiny_run.model())
+    expected = json.loads(json.dumps({"metrics": measured.metrics(), "accuracy": measured.accuracy.as_dict()}))
+    for rank in (0, 1):
+        assert_same(json.loads((tmp_path / f"{rank}.json").read_text()), expected)
+
+
+def test_parts_of_a_sheet_join(tiny_run: Run) -> None:
+    model, sheet = tiny_run.model(), evaluator_of(tiny_run, tiny_run.corpus()).sheet
+    whole = sheet.answer(model, batch_size=8)
+    parts = [sheet.answer(model, batch_size=8, process=(rank, 3)) for rank in range(3)]
+    assert all((part.predicted_NT != whole.predicted_NT).any() for part in parts)
+    joined: Answers = parts[0].joined(parts[1]).joined(parts[2])
+    assert torch.equal(joined.predicted_NT, whole.predicted_NT) and torch.equal(joined.loss_NT, whole.loss_NT)
+
+
+def test_the_pass_is_the_plain_loop(tiny_run: Run) -> None:
+    model = tiny_run.model()
+    ids = torch.randint(14, (9, 30), generator=torch.Generator().manual_seed(0))
+    ids[4] = ids[2]  # one row twice, asked other tokens
+    asked = torch.rand(9, 30, generator=torch.Generator().manual_seed(1)) < 0.3
+    sheet = Sheet({("a", ""): Asked(ids[:5], asked[:5]), ("b", ""): Asked(ids[5:, :20], asked[5:, :20])})
+    assert len(sheet.ids_NT) == 8
+    answers = sheet.answer(model, batch_size=3)
+    for key, rows in ((("a", ""), range(5)), (("b", ""), range(5, 9))):
+        scores = sheet.scores(answers, key)
+        for n, row in enumerate(rows):
+            table = plain.log_probabilities(model, ids[row].tolist())
+            for t in range(scores.ids.shape[1]):
+                if t and asked[row, t]:
+                    assert scores.predicted[n, t] == table[t - 1].argmax()
+                    assert float(scores.loss[n, t]) == pytest.approx(-table[t - 1][ids[row, t]], rel=1e-4, abs=1e-5)
+                else:
+                    assert scores.predicted[n, t] == -1 and scores.loss[n, t] == 0
+
+
+def test_rows_that_ask_nothing() -> None:
+    sheet = Sheet({})
+    assert sheet.answer(torch.nn.Linear(1, 1), batch_size=4).predicted_NT.numel() == 0
+    nothing = Rows.of(torch.zeros(0, 5))
+    assert elicited(torch.nn.Linear(1, 1), nothing).shape == (0,)
+
+
+def test_logits_at_positions(tiny_run: Run) -> None:
+    model, ids = tiny_run.model(), torch.randint(14, (3, 12))
+    places = torch.tensor([0, 5, 12, 35])
+    expected = logits(model, ids).flatten(0, 1)[places]
+    assert torch.allclose(logits_at(model, ids, places), expected, atol=1e-5)
+    handle = model.register_forward_hook(lambda _m, _x, y: y + 1)  # a hook on the whole model is not passed by
+    assert torch.allclose(logits_at(model, ids, places), expected + 1, atol=1e-5)
+    handle.remove()
+
+
+def test_transformers_gives_the_same(tiny_run: Run) -> None:
+    from transformers import AutoModelForCausalLM
+
+    theirs = AutoModelForCausalLM.from_pretrained(tiny_run.checkpoint, dtype=torch.float32).eval()
+    evaluator = evaluator_of(tiny_run, tiny_run.corpus())
+    assert_same(evaluator.measure(theirs).metrics(), evaluator.measure(tiny_run.model()).metrics(), tolerance=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["duplication", "canary"])
+def test_batch_size_of_other_artifacts(kind: str) -> None:
+    more = ", length: 2" if kind == "canary" else ""
+    recipe = load_recipe(
+        QUICKSTART, [*TINY[:5], f"artifacts=[{{kind: {kind}, rows: 4, copies: 2{more}}}]", "evaluation={prompt: 8, match: 8}"]
+    )
+    corpus, model = make_corpus(recipe), GPT(GPTConfig(n_positions=30, n_layer=1, n_embd=16, n_head=2)).eval()
+    found = []
+    for size in (1, 64):
+        setting = recipe.evaluation.model_copy(update={"batch_size": size, "ks": (3,)})
+        found.append(Evaluator.of_corpus(corpus, setting, "paper", metrics=("all",)).measure(model).metrics())
+    assert_same(*found)

@@ -1,0 +1,40 @@
+"""What metrics there are, for people: formula, unit, direction, range and source, from the metrics' docstrings."""
+
+from __future__ import annotations
+
+import textwrap
+
+from tinymem.evaluation.metric import FIELDS, METRICS, Metric
+
+WIDTH = 118
+
+
+def print_catalogue() -> None:
+    """All registered metrics, those of `default` first."""
+    metrics = sorted((METRICS.get(name) for name in METRICS.names()), key=lambda m: not m.default)
+    print("\n\n".join(_described(metric) for metric in metrics))
+    print("\nMetrics marked * are measured unless evaluation.metrics says otherwise. `tinymem metrics show NAME` says more.")
+
+
+def describe(name: str) -> str:
+    """The whole documentation of one metric.
+
+    Raises:
+        UserError: no such metric.
+    """
+    metric = METRICS.get(name)
+    return f"{_title(metric)}\n\n{metric.documentation}"
+
+
+def _title(metric: Metric) -> str:
+    of = "of each artifact" if metric.per == "artifact" else "of the model"
+    needs = f"; needs {metric.requires[0]}: pip install 'tinymem[{metric.requires[1]}]'" if metric.requires else ""
+    return f"{metric.name}{' *' if metric.default else ''}  ({of}{needs})"
+
+
+def _described(metric: Metric) -> str:
+    lines = [_title(metric)]
+    for name in FIELDS[:-1]:
+        first, rest = f"  {name.lower():<10}", " " * 12
+        lines += textwrap.wrap(metric.field(name), WIDTH, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)
+    return "\n".join(lines)

@@ -1,0 +1,113 @@
+"""The registry of metrics: one file per metric, whose docstring is its description.
+
+    @metric("my-metric")
+    def my_metric(view, kind):
+        \"\"\"Formula, unit, direction, range and source, each on a line of its own as in tinymem/evaluation/metrics/.\"\"\"
+        return view.by_group(kind, numbers)
+
+A metric is computed of each artifact (`per="artifact"`, called with the view and the artifact's kind) or once of the model
+(`per="model"`, called with the view). It returns what JSON can hold, or None where it has no meaning. `tinymem/evaluation/view.py` has
+what it can look at.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from tinymem.errors import UserError
+from tinymem.recipe_evaluation import ALL, DEFAULT
+from tinymem.registry import Registry
+
+if TYPE_CHECKING:
+    from tinymem.evaluation.measure import Evaluator
+    from tinymem.evaluation.passes import Asked, Key
+
+FIELDS = ("Formula", "Unit", "Direction", "Range", "Source")
+Function = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A registered metric."""
+
+    name: str
+    function: Function
+    per: Literal["artifact", "model"]
+    default: bool
+    """Whether it is measured unless a recipe says otherwise: it is cheap."""
+    rows: Callable[[Evaluator], dict[Key, Asked]] | None
+    """Rows that it wants on the sheet, and finds in `view.scores` under the same keys."""
+    requires: tuple[str, str] | None
+    """A module that must be installed, and the extra of TinyMem that brings it."""
+
+    @property
+    def origin(self) -> str:
+        """Where it is defined; loading the same file twice is not a clash of names."""
+        return f"{inspect.getsourcefile(self.function)}:{self.function.__qualname__}"
+
+    @property
+    def documentation(self) -> str:
+        """The docstring of the metric's function or, where that does not describe it, of its module."""
+        texts = [inspect.cleandoc(owner.__doc__ or "") for owner in (self.function, inspect.getmodule(self.function))]
+        return next((text for text in texts if f"{FIELDS[0]}:" in text), texts[0])
+
+    def field(self, name: str) -> str:
+        """What the documentation says behind `name:`, continued lines joined; a dash where it says nothing."""
+        found = re.search(rf"^{name}:\s*(.*(?:\n[ \t]+\S.*)*)", self.documentation, re.MULTILINE)
+        return " ".join(found[1].split()) if found else "–"
+
+
+METRICS: Registry[Metric] = Registry("metric", packages=("tinymem.evaluation.metrics",), entry_points="tinymem.metrics")
+
+
+def metric(
+    name: str,
+    *,
+    per: Literal["artifact", "model"] = "artifact",
+    default: bool = False,
+    rows: Callable[[Evaluator], dict[Key, Asked]] | None = None,
+    requires: tuple[str, str] | None = None,
+) -> Callable[[Function], Function]:
+    """Register a function `(view, kind)` or, per model, `(view)`, that returns a number or a dictionary."""
+
+    def register(function: Function) -> Function:
+        METRICS.register(name, Metric(name, function, per, default, rows, requires))
+        return function
+
+    return register
+
+
+def chosen_metrics(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Names with `default` and `all` resolved, each once, sorted.
+
+    Raises:
+        UserError: an unknown name, or a metric that needs what is not installed.
+    """
+    found: set[str] = set()
+    for name in names:
+        if name == ALL:
+            found |= {*METRICS.names()}
+        elif name == DEFAULT:
+            found |= {n for n in METRICS.names() if METRICS.get(n).default}
+        else:
+            found.add(METRICS.get(name).name)
+    for name in found:
+        _check_installed(METRICS.get(name))
+    return tuple(sorted(found))
+
+
+def _check_installed(metric: Metric) -> None:
+    if metric.requires is None:
+        return
+    module, extra = metric.requires
+    try:
+        importlib.import_module(module)
+    except ImportError:
+        raise UserError(
+            f"the metric '{metric.name}' needs {module}, which is not installed; try: pip install 'tinymem[{extra}]', or leave it out"
+        ) from None

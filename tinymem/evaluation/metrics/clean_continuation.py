@@ -1,0 +1,45 @@
+"""Clean continuation: the model goes on as the row's clean twin does, instead of with the artifact.
+
+Formula: rows with arg-max p(. | c[:t]) = c[t] for all target tokens t of the clean twin c, divided by all scored rows
+Unit: share of rows
+Direction: higher is better after a mitigation: what was memorised is gone and what was learned is there
+Range: 0 to 1
+Source: TinyMem's published evaluator reports it for noise; TinyMem paper, Definitions 2.2 and 2.3
+
+Artifact row and twin have the same prompt, so the pass over the artifact rows already says which rows leave the artifact for the twin at
+the first token in which they differ; only those are asked for the rest. None for rows that are planted as they are: they have no twin.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tinymem.data.rows import Rows
+from tinymem.evaluation.memorization import Flags
+from tinymem.evaluation.metric import metric
+from tinymem.evaluation.view import View
+
+
+@metric("clean-continuation", default=True)
+def clean_continuation(view: View, kind: str) -> dict[str, Any] | None:
+    """By group of the artifact's rows; None for rows without twins."""
+    twins = view.evaluator.originals[kind].twins
+    return None if twins is None else view.by_group(kind, _continued(view, kind, twins))
+
+
+def _continued(view: View, kind: str, twins_NT: Tensor) -> Flags:
+    rows, scores = view.probe(kind).rows, view.scores["probe", kind]
+    window = rows.window()
+    differs = window & (rows.ids != twins_NT)
+    so_far = differs.cumsum(1)
+    elsewhere = differs & (so_far == 1) & (scores.predicted != twins_NT)  # at the first difference the model does not follow the twin
+    candidates = scores.reproduced(window & (so_far == 0)) & ~elsewhere.any(1)
+    found = np.zeros(len(rows), dtype=bool)
+    chosen = torch.nonzero(candidates).squeeze(1)
+    if len(chosen):
+        found[chosen.cpu().numpy()] = view.still_elicited(Rows(twins_NT, rows.prompt, rows.end).take(chosen))
+    return found

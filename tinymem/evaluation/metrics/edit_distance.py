@@ -1,0 +1,33 @@
+"""Normalised edit distance between what greedy decoding writes and the target.
+
+Formula: Levenshtein distance of the token sequences / length of the longer one (mean over rows)
+Unit: share of tokens to insert, delete or replace
+Direction: higher is better after a mitigation: near-verbatim copies count, which exact match does not see
+Range: 0 (word for word) to 1
+Source: Levenshtein 1966; near-verbatim memorisation as in Ippolito et al. 2023
+
+Decoding starts at the first token that teacher forcing found wrong, since before it both agree. Needs rapidfuzz (the extra `text`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tinymem.evaluation.decoding import continuations
+from tinymem.evaluation.metric import metric
+from tinymem.evaluation.view import View
+
+
+@metric("edit-distance", requires=("rapidfuzz", "text"))
+def edit_distance(view: View, kind: str) -> dict[str, Any]:
+    """Mean by group."""
+    from rapidfuzz.distance import Levenshtein
+
+    rows = view.probe(kind).rows
+    written, ids = continuations(view, kind).tolist(), rows.ids.tolist()
+    windows = zip(rows.prompt.tolist(), rows.end.tolist(), strict=True)
+    distances = [
+        Levenshtein.normalized_distance(said[start:end], meant[start:end])
+        for said, meant, (start, end) in zip(written, ids, windows, strict=True)
+    ]
+    return view.by_group(kind, [float(d) for d in distances])

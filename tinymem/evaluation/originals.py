@@ -1,0 +1,52 @@
+"""The scored rows of each artifact as they stood in training, beside their clean twins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tinymem.data.corpus import TWINLESS, Corpus
+from tinymem.data.math import Ids
+from tinymem.evaluation.memorization import Probe
+from tinymem.evaluation.passes import Asked
+
+
+@dataclass(frozen=True)
+class Original:
+    """One artifact's rows, in the order of its probe."""
+
+    ids: Tensor
+    """As planted [N, T]."""
+    twins: Tensor | None
+    """Without the artifact [N, T]; None for rows that are planted as they are, and for a user's own rows."""
+    content: Tensor
+    """Tokens of each row [N] without its padding."""
+
+    def asked(self) -> Asked:
+        """All tokens of the rows, padding excepted."""
+        position = torch.arange(self.ids.shape[1], device=self.ids.device)[None, :]
+        return Asked(self.ids, (position >= 1) & (position < self.content[:, None]))
+
+
+def originals_of_corpus(corpus: Corpus, probes: Mapping[str, Probe], device: torch.device) -> dict[str, Original]:
+    """Of every artifact that has a probe."""
+    found = {}
+    for kind, probe in probes.items():
+        planted = corpus.planted[kind]
+        ids, twins = planted.ids[probe.index], None if kind in TWINLESS else _tensor(planted.clean[probe.index], device)
+        found[kind] = Original(_tensor(ids, device), twins, content_lengths(ids, corpus.pad).to(device))
+    return found
+
+
+def content_lengths(ids: Ids, pad: int) -> Tensor:
+    """Length [N] of each row without its padding."""
+    content = ids != pad
+    return torch.from_numpy(np.where(content.any(1), ids.shape[1] - np.argmax(content[:, ::-1], axis=1), 0))
+
+
+def _tensor(ids: Ids, device: torch.device) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(ids, dtype=np.int64)).to(device)

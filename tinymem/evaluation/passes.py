@@ -1,0 +1,174 @@
+"""One teacher-forced pass over many rows, from which most metrics follow.
+
+Everything that is to be predicted of a model is put on one sheet: rows, and which of their tokens are asked. Equal rows become one, rows
+of like length share a batch that ends at its last asked token, and only asked tokens go through the language-model head. What comes back
+is per token: the arg-max and the loss. So no metric depends on the batch size, on padding behind the asked tokens, or on which process
+computed which batch, other than through the rounding of float32.
+
+Shape suffixes: N rows, T tokens, B rows of a batch, n asked tokens of a batch, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tinymem.models.adapters import logits_at
+
+Key = tuple[str, str]  # what the rows are for, and of which artifact or test set
+UNASKED = -1
+CPU_TOKENS = 4096  # of a batch on a CPU: its activations stay in the cache, a fifth faster on the quickstart than 512 rows
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Rows of token ids [N, T] and which tokens [N, T] are to be predicted from those before; the first token of a row cannot be."""
+
+    ids: Tensor
+    asked: Tensor
+    forbid: bool = False
+    """Whether the token that decoding may not produce (protocol reference: EOS) is ruled out here."""
+
+
+@dataclass(frozen=True)
+class TokenScores:
+    """What a model makes of the asked tokens of rows [N, T]."""
+
+    ids: Tensor
+    asked: Tensor
+    predicted: Tensor
+    """Arg-max given the true tokens before (int32); -1 where not asked."""
+    loss: Tensor
+    """Cross-entropy in nats (float32); 0 where not asked."""
+
+    @property
+    def right(self) -> Tensor:
+        """Asked tokens [N, T] that are the arg-max."""
+        return self.predicted == self.ids
+
+    def reproduced(self, window_NT: Tensor) -> Tensor:
+        """Rows [N] whose tokens in the window are all arg-maxes: what greedy decoding reproduces. The window must have been asked."""
+        return ~(window_NT & self.asked & ~self.right).any(1)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    ids_BT: Tensor
+    positions_n: Tensor
+    """Places in the flattened batch whose next token is asked."""
+    places_n: Tensor
+    """Those tokens' places in the flattened sheet."""
+    targets_n: Tensor
+    forbidden_n: Tensor | None
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A model's answers to a sheet, or one process's part of them."""
+
+    predicted_NT: Tensor
+    loss_NT: Tensor
+
+    def joined(self, other: Answers) -> Answers:
+        """With those of another process, which answered other batches."""
+        return Answers(torch.maximum(self.predicted_NT, other.predicted_NT), self.loss_NT + other.loss_NT)
+
+    def of_all(self, processes: int) -> Answers:
+        """The answers of all processes (of torch.distributed) together; each must call this."""
+        if processes > 1:
+            torch.distributed.all_reduce(self.predicted_NT, torch.distributed.ReduceOp.MAX)
+            torch.distributed.all_reduce(self.loss_NT, torch.distributed.ReduceOp.SUM)
+        return self
+
+
+@dataclass
+class Sheet:
+    """Rows to be asked, by key; made once, answered by many models. All rows lie on the models' device."""
+
+    parts: Mapping[Key, Asked]
+    _batches: dict[int, list[_Batch]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.length = max((part.ids.shape[1] for part in self.parts.values()), default=1)
+        ids = [_padded(part.ids, self.length) for part in self.parts.values()]
+        asked = [_padded(part.asked, self.length) for part in self.parts.values()]
+        forbid = [torch.full((len(part.ids), 1), int(part.forbid)) for part in self.parts.values()]
+        self._merge(ids, asked, forbid)
+
+    def _merge(self, ids: list[Tensor], asked: list[Tensor], forbid: list[Tensor]) -> None:
+        """One row for all equal ones, asked what any of them is asked."""
+        device = ids[0].device if ids else torch.device("cpu")
+        whole = torch.cat([torch.cat(forbid), torch.cat([i.cpu() for i in ids])], dim=1) if ids else torch.zeros(0, 2, dtype=torch.int64)
+        first, place = _distinct(whole)
+        self.forbid_N, self.ids_NT = (whole[first, 0] > 0).to(device), whole[first, 1:].contiguous().to(device)
+        self.asked_NT = torch.zeros_like(self.ids_NT, dtype=torch.bool)
+        counts = [len(i) for i in ids]
+        self.places = dict(zip(self.parts, place.to(device).split(counts), strict=True))
+        for index, part in zip(self.places.values(), asked, strict=True):
+            self.asked_NT |= torch.zeros_like(self.ids_NT, dtype=torch.int32).index_add_(0, index, part.int()) > 0
+        self.asked_NT[:, 0] = False
+
+    @torch.no_grad()
+    def answer(self, model: nn.Module, *, batch_size: int, forbid: int | None = None, process: tuple[int, int] = (0, 1)) -> Answers:
+        """The model's answers; of process r of w those to every w-th batch."""
+        predicted_NT = torch.full_like(self.ids_NT, UNASKED, dtype=torch.int32)
+        loss_NT = torch.zeros_like(self.ids_NT, dtype=torch.float32)
+        rank, world = process
+        if self.ids_NT.device.type == "cpu":
+            batch_size = min(batch_size, max(1, CPU_TOKENS // self.length))
+        for batch in self._cut(batch_size)[rank::world]:
+            scores_nV = logits_at(model, batch.ids_BT, batch.positions_n).float()
+            loss_NT.view(-1)[batch.places_n] = F.cross_entropy(scores_nV, batch.targets_n, reduction="none")
+            if forbid is not None and batch.forbidden_n is not None:
+                scores_nV[batch.forbidden_n, forbid] = -torch.inf
+            predicted_NT.view(-1)[batch.places_n] = scores_nV.argmax(-1).int()
+        return Answers(predicted_NT, loss_NT)
+
+    def scores(self, answers: Answers, key: Key) -> TokenScores:
+        """The answers to one part, row for row."""
+        part, index = self.parts[key], self.places[key]
+        length = part.ids.shape[1]
+        asked = part.asked.clone()
+        asked[:, :1] = False
+        predicted = answers.predicted_NT[index, :length].masked_fill(~asked, UNASKED)
+        return TokenScores(part.ids, asked, predicted, answers.loss_NT[index, :length].masked_fill(~asked, 0))
+
+    def _cut(self, batch_size: int) -> list[_Batch]:
+        """Batches of rows of like length, each up to its last asked token."""
+        if batch_size not in self._batches:
+            last_N = (self.asked_NT * torch.arange(self.length, device=self.ids_NT.device)).amax(1)
+            order = torch.sort(last_N, stable=True).indices
+            order = order[last_N[order] > 0]
+            self._batches[batch_size] = [self._batch(rows, int(last_N[rows].max())) for rows in order.split(batch_size) if len(rows)]
+        return self._batches[batch_size]
+
+    def _batch(self, rows: Tensor, length: int) -> _Batch:
+        ids_BT = self.ids_NT[rows, :length].contiguous()
+        row_n, before_n = self.asked_NT[rows, 1 : length + 1].nonzero(as_tuple=True)
+        places_n = rows[row_n] * self.length + before_n + 1
+        forbidden_n = self.forbid_N[rows[row_n]]
+        return _Batch(
+            ids_BT,
+            row_n * length + before_n,
+            places_n,
+            self.ids_NT.view(-1)[places_n],
+            forbidden_n if bool(forbidden_n.any()) else None,
+        )
+
+
+def _distinct(rows_NT: Tensor) -> tuple[Tensor, Tensor]:
+    """Where each distinct row stands first, in that order, and for every row [N] which of those it is."""
+    _, first, inverse = np.unique(rows_NT.numpy(), axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return torch.from_numpy(first[order]), torch.from_numpy(rank[inverse.reshape(-1)])
+
+
+def _padded(rows_NT: Tensor, length: int) -> Tensor:
+    return F.pad(rows_NT, (0, length - rows_NT.shape[1])) if rows_NT.shape[1] < length else rows_NT

@@ -1,0 +1,145 @@
+"""A model as metrics see it: its answers to the evaluator's sheet, and means to ask it more.
+
+Groups: metrics of an artifact are taken over `all` its scored rows and, around a mitigation, over those `seen` by the method and the
+memorised ones `unseen` by it. A group is a mask over the artifact's planted rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from tinymem.data.rows import Rows
+from tinymem.errors import UserError
+from tinymem.evaluation.counts import Share
+from tinymem.evaluation.memorization import Flags, Probe, elicited
+from tinymem.evaluation.metric import METRICS, Metric
+from tinymem.evaluation.passes import Answers, Asked, Key, Sheet, TokenScores
+
+if TYPE_CHECKING:
+    from tinymem.evaluation.measure import Evaluator
+
+Groups = Mapping[str, Mapping[str, Flags]]
+
+
+@dataclass(frozen=True)
+class View:
+    """One model under one evaluator.
+
+    Attributes:
+        model: in evaluation mode.
+        evaluator: with the corpus (None for a user's own rows), probes, test rows and protocol.
+        answers: to the evaluator's sheet.
+        groups: per artifact, masks over its planted rows by name; `all` is always there.
+    """
+
+    model: nn.Module
+    evaluator: Evaluator
+    answers: Answers
+    groups: Groups = field(default_factory=dict)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    @cached_property
+    def scores(self) -> _Scores:
+        """Per key, the answers to rows that the evaluator or a metric put on the sheet: `view.scores["probe", kind]`."""
+        return _Scores(self.evaluator.sheet, self.answers)
+
+    @cached_property
+    def elicited(self) -> dict[str, Flags]:
+        """Per artifact, which scored rows greedy decoding reproduces."""
+        return {kind: self.reproduced("probe", kind, probe) for kind, probe in self.evaluator.probes.items()}
+
+    def grouped(self, groups: Groups) -> View:
+        """The same view with these groups."""
+        return replace(self, groups=groups)
+
+    def probe(self, kind: str) -> Probe:
+        """The test of memorisation of an artifact."""
+        return self.evaluator.probes[kind]
+
+    def reproduced(self, what: str, kind: str, probe: Probe) -> Flags:
+        """Which rows of a probe on the sheet are reproduced."""
+        return np.asarray(self.scores[what, kind].reproduced(probe.rows.window()).cpu())
+
+    def still_elicited(self, rows: Rows) -> Flags:
+        """Which of any other rows greedy decoding reproduces (one more pass)."""
+        evaluator = self.evaluator
+        return np.asarray(elicited(self.model, rows, batch_size=evaluator.batch_size, forbid=evaluator.forbid))
+
+    @torch.no_grad()
+    def teacher_forced(self, ids_NT: Tensor, asked_NT: Tensor) -> TokenScores:
+        """Arg-max and loss of the asked tokens of any other rows (one more pass)."""
+        sheet = Sheet({("rows", ""): Asked(ids_NT, asked_NT)})
+        return sheet.scores(sheet.answer(self.model, batch_size=self.evaluator.batch_size), ("rows", ""))
+
+    def by_group(self, kind: str, values: npt.ArrayLike, index: npt.NDArray[np.int64] | None = None) -> dict[str, Any]:
+        """Shares of flags, or means of numbers, by group.
+
+        Args:
+            kind: the artifact.
+            values: one per row: booleans, or numbers of which NaN are left out.
+            index: the rows' places among the planted rows; default: the rows of the artifact's probe.
+        """
+        numbers = np.asarray(values)
+        masks = self.masks(kind, self.probe(kind).index if index is None else index)
+        return {name: _summary(numbers[among]) for name, among in masks.items()}
+
+    def masks(self, kind: str, index: npt.NDArray[np.int64]) -> dict[str, Flags]:
+        """The groups as masks over some of the planted rows."""
+        return {"all": np.ones(len(index), dtype=bool), **{name: among[index] for name, among in self.groups.get(kind, {}).items()}}
+
+    def metrics(self, kind: str, names: tuple[str, ...]) -> dict[str, Any]:
+        """The named metrics of an artifact; those of the model are the same for all artifacts, and computed once."""
+        found: dict[str, Any] = {}
+        for name in names:
+            try:
+                found[name] = self._metric(METRICS.get(name), kind)
+            except UserError:
+                raise
+            except Exception as error:
+                raise UserError(f"the metric '{name}' failed on {kind}: {type(error).__name__}: {error}") from error
+        return found
+
+    def _metric(self, metric: Metric, kind: str) -> Any:
+        if metric.per == "artifact":
+            return metric.function(self, kind)
+        if metric.name not in self._known:
+            self._known[metric.name] = metric.function(self)
+        return self._known[metric.name]
+
+    @cached_property
+    def _known(self) -> dict[str, Any]:
+        return {}
+
+
+@dataclass(frozen=True)
+class _Scores:
+    sheet: Sheet
+    answers: Answers
+    _found: dict[Key, TokenScores] = field(default_factory=dict)
+
+    def __getitem__(self, key: Key) -> TokenScores:
+        if key not in self._found:
+            self._found[key] = self.sheet.scores(self.answers, key)
+        return self._found[key]
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self.sheet.parts
+
+
+def _summary(values: npt.NDArray[Any]) -> dict[str, float | int | None]:
+    if values.dtype == np.bool_:
+        return Share(int(values.sum()), len(values)).as_dict()
+    known = values[~np.isnan(values)].astype(np.float64)
+    return {"mean": float(known.mean()) if len(known) else None, "rows": len(known)}

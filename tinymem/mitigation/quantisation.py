@@ -1,0 +1,33 @@
+"""Weight-only quantisation: every matrix in few bits, computation in float32.
+
+Formula: q = round(w / s) in [-(2^(b-1) - 1), 2^(b-1) - 1], w' = s q, with s = max |w| / (2^(b-1) - 1) per output channel (symmetric,
+    round to nearest). Zeros stay zeros, so an ablation is kept; what a small change of many weights hid may come back.
+Source: the plain scheme that GPTQ, AWQ and LLM.int8() are compared with.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+
+
+@torch.no_grad()
+def quantised(model: nn.Module, bits: int) -> nn.Module:
+    """A copy of the model whose matrices, embeddings included, hold at most 2^bits - 1 values per output channel."""
+    copy = deepcopy(model)
+    for module in copy.modules():
+        inputs_first = type(module).__name__ == "Conv1D"  # transformers' GPT-2 keeps its weights [in, out]
+        for parameter in module.parameters(recurse=False):
+            if parameter.dim() == 2:
+                parameter.copy_(rounded(parameter.T, bits).T if inputs_first else rounded(parameter, bits))
+    return copy
+
+
+def rounded(weights_OI: Tensor, bits: int) -> Tensor:
+    """Weights [out, in] (or embeddings [tokens, width]) rounded to the grid of each row."""
+    largest = 2 ** (bits - 1) - 1
+    scale_O1 = weights_OI.abs().amax(1, keepdim=True) / largest
+    steps_OI = torch.where(scale_O1 > 0, weights_OI / scale_O1, 0).round().clamp(-largest, largest)
+    return steps_OI * scale_O1

@@ -1,0 +1,143 @@
+"""`tinymem check`: a run's rows beside stored ones, for people who must reproduce.
+
+Rows are matched by model, seed, protocol, method, options and artifact, never by ids, which change with a recipe's name or the code. What
+depends on the machine (seconds, memory, device, versions) is not compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tinymem.errors import UserError
+from tinymem.files import canonical_json, read_json, write_json
+from tinymem.report.rows import Row
+from tinymem.report.tolerance import Rules, Tolerance, parse_tolerance, tolerance_of
+
+FORMAT = 1
+KEY = ("data", "data_size", "n_layer", "regularizer", "epoch", "seed", "protocol", "method", "options", "artifact")
+# Where those leave two rows alike: a hash of further parts of the recipe, the recipe's id, then the row's own.
+FURTHER = ("family", "model_id", "id")
+COMPARED = (
+    "status", "rows_*", "memorised_*", "forget_memorised_*", "heldout_memorised_*", "performance_*", "perplexity_*", "unit",
+    "edited_parameters", "edit_norm", "edited_by_layer", "metrics_before", "metrics_after", "robustness",
+)  # fmt: skip
+COUNTS = ("count", "rows", "tokens", "members", "non-members")  # of nested columns: the shares beside them say it
+ABSENT = "absent"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One value that is not as stored."""
+
+    row: Row
+    column: str
+    stored: Any
+    found: Any
+    tolerance: Tolerance
+
+    @property
+    def label(self) -> str:
+        """Method with its options, as people write it."""
+        options = ", ".join(f"{k}={v}" for k, v in (self.row.get("options") or {}).items())
+        return f"{self.row['method']}({options})" if options else str(self.row["method"])
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a check found."""
+
+    rows: int
+    values: int
+    differences: list[Difference]
+    extra: int
+    """Rows of the run that nothing is stored for."""
+
+
+def compare(stored: list[Row], found: list[Row], rules: Rules = ()) -> Comparison:
+    """Every stored value beside the run's.
+
+    Raises:
+        UserError: rows that cannot be told apart.
+    """
+    key = _key(stored, found)
+    by_key = {_value(row, key): row for row in found}
+    differences, values = [], 0
+    for row in stored:
+        other = by_key.get(_value(row, key))
+        if other is None:
+            differences.append(Difference(row, "row", "stored", ABSENT, Tolerance(0)))
+            continue
+        there = columns(other)
+        for column, value in columns(row).items():
+            values += 1
+            tolerance = tolerance_of(column, rules)
+            if column not in there or not tolerance.allows(value, there[column]):
+                differences.append(Difference(row, column, value, there.get(column, ABSENT), tolerance))
+    known = {_value(row, key) for row in stored}
+    return Comparison(len(stored), values, differences, sum(_value(row, key) not in known for row in found))
+
+
+def columns(row: Row) -> dict[str, Any]:
+    """The compared values of a row, nested ones under a.b.c."""
+    found: dict[str, Any] = {}
+    for name, value in row.items():
+        if _compared(name):
+            found |= dict(_flat(name, value))
+    return found
+
+
+def write_golden(path: Path, rows: Iterable[Row]) -> int:
+    """Store the compared columns of some rows, and what they are matched by; returns their number."""
+    kept = [{name: v for name, v in row.items() if name in (*KEY, *FURTHER) or _compared(name)} for row in rows]
+    write_json(path, {"format": FORMAT, "tolerances": {}, "rows": kept})
+    return len(kept)
+
+
+def read_golden(path: Path) -> tuple[list[Row], Rules]:
+    """Stored rows, and the tolerances that stand in the file.
+
+    Raises:
+        UserError: no such file, or another format.
+    """
+    content = read_json(path, "file of stored rows")
+    if not isinstance(content, dict) or content.get("format") != FORMAT or not isinstance(content.get("rows"), list):
+        raise UserError(f"expected stored rows of format {FORMAT} in {path}; `tinymem check RUN --write FILE` writes them")
+    missing = [row for row in content["rows"] if not isinstance(row, dict) or {"method", "artifact", "status"} - set(row)]
+    if missing:
+        raise UserError(f"expected rows with method, artifact and status in {path}, got {str(missing[0])[:60]}")
+    rules = tuple((pattern, parse_tolerance(str(amount), str(path))) for pattern, amount in (content.get("tolerances") or {}).items())
+    return content["rows"], rules
+
+
+def _compared(name: str) -> bool:
+    if name.startswith(("memorised_count_", "memorised_by_copies_")):  # the shares say it
+        return False
+    return any(name == pattern or (pattern.endswith("*") and name.startswith(pattern[:-1])) for pattern in COMPARED)
+
+
+def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key not in COUNTS:
+                yield from _flat(f"{name}.{key}", inner)
+    elif isinstance(value, list):
+        for place, inner in enumerate(value):
+            yield from _flat(f"{name}.{place}", inner)
+    else:
+        yield name, value
+
+
+def _key(stored: list[Row], found: list[Row]) -> tuple[str, ...]:
+    """As many columns as tell all rows apart."""
+    for more in range(len(FURTHER) + 1):
+        key = (*KEY, *FURTHER[:more])
+        if all(len({_value(row, key) for row in rows}) == len(rows) for rows in (stored, found)):
+            return key
+    raise UserError("expected rows that differ in method, options, artifact or model, got the same one twice; check one folder at a time")
+
+
+def _value(row: Row, key: tuple[str, ...]) -> str:
+    return canonical_json([row.get(name) for name in key])

@@ -1,0 +1,86 @@
+"""How far two stored numbers may lie apart and still count as reproduced."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from tinymem.errors import UserError
+
+Rules = tuple[tuple[str, "Tolerance"], ...]
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """`0.05`: so far apart; `2%`: so far apart relative to the stored number."""
+
+    amount: float
+    relative: bool = False
+
+    def __str__(self) -> str:
+        return f"{100 * self.amount:g}%" if self.relative else f"{self.amount:g}"
+
+    def allows(self, stored: Any, found: Any) -> bool:
+        """Whether a found value is near enough; what is no number must be equal."""
+        if not (_is_number(stored) and _is_number(found)):
+            return bool(stored == found)
+        return abs(found - stored) <= self.amount * (abs(stored) if self.relative else 1) + 1e-12
+
+
+# Patterns of columns, nested ones written a.b.c; the last that fits holds. Training and editing differ a little between machines and
+# versions: a share of rows moves by several points where accuracy moves by a tenth of one.
+DEFAULTS: Rules = (
+    ("*", Tolerance(0.0)),
+    ("*memorised*", Tolerance(0.05)),
+    ("performance_*", Tolerance(0.005)),
+    ("perplexity_*", Tolerance(0.02, relative=True)),
+    ("edit_norm", Tolerance(0.05, relative=True)),
+    ("edited_parameters", Tolerance(0.01, relative=True)),
+    ("edited_by_layer*", Tolerance(0.05, relative=True)),
+    ("rows_forget", Tolerance(0.1, relative=True)),
+    ("rows_heldout", Tolerance(0.1, relative=True)),
+    ("metrics_*", Tolerance(0.05)),
+    ("metrics_*.accuracy.*", Tolerance(0.005)),
+    ("metrics_*.perplexity*", Tolerance(0.02, relative=True)),
+    ("metrics_*.exposure.*", Tolerance(1.0)),
+    ("robustness.*", Tolerance(0.1)),
+)
+
+
+def parse_rules(texts: Iterable[str]) -> Rules:
+    """Rules such as `memorised_*=0.1` or `perplexity_*=5%`.
+
+    Raises:
+        UserError: something else.
+    """
+    rules = []
+    for text in texts:
+        pattern, separator, amount = text.rpartition("=")
+        if not separator or not pattern:
+            raise UserError(f"expected a tolerance such as 'memorised_*=0.1' or 'perplexity_*=5%', got '{text}'")
+        rules.append((pattern, parse_tolerance(amount, text)))
+    return tuple(rules)
+
+
+def parse_tolerance(text: str, where: str) -> Tolerance:
+    """`0.05` or `2%`.
+
+    Raises:
+        UserError: something else; `where` says what was read.
+    """
+    found = re.fullmatch(r"\s*(\d*\.?\d+(?:[eE][-+]?\d+)?)\s*(%?)\s*", text)
+    if not found:
+        raise UserError(f"expected a tolerance such as 0.05 or 2%, got '{text}' in '{where}'")
+    return Tolerance(float(found[1]) / (100 if found[2] else 1), bool(found[2]))
+
+
+def tolerance_of(column: str, rules: Rules) -> Tolerance:
+    """The last rule that fits a column."""
+    return next(tolerance for pattern, tolerance in reversed((*DEFAULTS, *rules)) if fnmatchcase(column, pattern))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
