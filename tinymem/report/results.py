@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from tinymem.errors import UserError
 from tinymem.report.facts import facts_of, with_facts
 from tinymem.report.rows import ROW_FIELDS, Row, RunRecord, check_folder, load_run
 from tinymem.report.table import source_id
+from tinymem.sweep.store import read_rows
 
 
 @dataclass(frozen=True)
@@ -95,9 +94,7 @@ def _record(folder: Path) -> RunRecord:
 
 def _read_rows(folder: Path) -> list[Row]:
     """A sweep's own reader knows its compacted rows too."""
-    if (folder / "sweep.yaml").is_file() and find_spec("tinymem.sweep"):
-        return list(import_module("tinymem.sweep.store").read_rows(folder))
-    return list(_result_files(folder))
+    return read_rows(folder) if (folder / "sweep.yaml").is_file() else list(_result_files(folder))
 
 
 def _result_files(folder: Path) -> Iterator[Row]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tinymem.mitigation.evaluator import MAXIMUM_RETAIN
+from tinymem.mitigation.subject import MAXIMUM_RETAIN
 from tinymem.mitigation.identity import planned_parameters
 from tinymem.recipe import Recipe
 
