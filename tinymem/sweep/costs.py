@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tinymem.mitigation.subject import MAXIMUM_RETAIN
 from tinymem.mitigation.identity import planned_parameters
+from tinymem.mitigation.subject import MAXIMUM_RETAIN
 from tinymem.recipe import Recipe
 
 Row = dict[str, Any]
