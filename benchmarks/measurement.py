@@ -1,6 +1,6 @@
 """Seconds of one measurement of a run's model, on one core: bare, with the default metrics, with each metric, with all.
 
-    python benchmarks/measurement.py runs/quickstart-* [--threads 1]
+    python benchmarks/measurement.py runs/quickstart-* [--threads 1] [--repeats 9]
 
 CPU seconds of this process, the best of several; what else runs on the machine counts little. The bare loop over probes and test sets that
 a measurement replaces is timed beside it, and must give the same counts.
@@ -20,12 +20,10 @@ from tinymem.evaluation.measure import Evaluator
 from tinymem.evaluation.metric import METRICS
 from tinymem.pipeline import open_run
 
-REPEATS = 9
 
-
-def best(work: Callable[[], object]) -> float:
+def best(work: Callable[[], object], repeats: int) -> float:
     found = []
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         started = time.process_time()
         work()
         found.append(time.process_time() - started)
@@ -53,6 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=9)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     run = open_run(arguments.run)
@@ -66,12 +65,12 @@ def main() -> None:
     if recipe.protocol == "paper":
         right, memorised, _ = bare_loop(model, bare)
         assert (right, memorised) == (measured.accuracy.count, [int(flags.sum()) for flags in measured.elicited.values()])
-    print(f"{'bare loop':<28}{best(lambda: bare_loop(model, bare)):.3f} s")
-    plain = best(lambda: bare.measure(model))
+    print(f"{'bare loop':<28}{best(lambda: bare_loop(model, bare), arguments.repeats):.3f} s")
+    plain = best(lambda: bare.measure(model), arguments.repeats)
     print(f"{'measurement':<28}{plain:.3f} s")
     for names in (("default",), *((name,) for name in METRICS.names()), ("all",)):
         asked = evaluator(*names)
-        seconds = best(lambda asked=asked: asked.measure(model).metrics())
+        seconds = best(lambda asked=asked: asked.measure(model).metrics(), arguments.repeats)
         print(f"{'with ' + names[0]:<28}{seconds:.3f} s ({seconds / plain - 1:+.0%})")
 
 

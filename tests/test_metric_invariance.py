@@ -12,7 +12,7 @@ import numpy as np
 import plain_metrics as plain
 import pytest
 import torch
-from helpers import QUICKSTART, TINY, python
+from helpers import QUICKSTART, ROOT, TINY, python
 
 from tinymem.data.build import make_corpus
 from tinymem.data.corpus import Corpus, Planted
@@ -159,6 +159,12 @@ def test_the_pass_is_the_plain_loop(tiny_run: Run) -> None:
                     assert float(scores.loss[n, t]) == pytest.approx(-table[t - 1][ids[row, t]], rel=1e-4, abs=1e-5)
                 else:
                     assert scores.predicted[n, t] == -1 and scores.loss[n, t] == 0
+
+
+def test_the_benchmark_compares_with_a_bare_loop(tiny_run: Run) -> None:
+    done = python(ROOT / "benchmarks" / "measurement.py", tiny_run.path, "--repeats", 1)  # it fails if the counts differ
+    assert done.code == 0, done.err
+    assert [line.split("  ")[0] for line in done.out.splitlines()[:3]] == ["bare loop", "measurement", "with default"]
 
 
 def test_rows_that_ask_nothing() -> None:
