@@ -9,13 +9,15 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers import ROOT, environment
 
+from tinymem.errors import Stopped
+from tinymem.mitigation.frame import UNLEARNERS
 from tinymem.pipeline import Run
 from tinymem.recipe_sweep import Limits, SweepRecipe, parse_sweep
 from tinymem.registry import load_plugin
@@ -30,11 +32,14 @@ Row = dict[str, Any]
 
 
 @pytest.fixture(autouse=True)
-def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     load_plugin(FAKES)
     monkeypatch.setenv("FAKE_LOG", str(tmp_path / "log"))
     for name, value in environment().items():
         monkeypatch.setenv(name, value)
+    yield
+    for method in ("fake", "slow"):
+        UNLEARNERS._objects.pop(method)
 
 
 def recipe_of(run: Run, *methods: Row, **keys: Any) -> SweepRecipe:
@@ -79,19 +84,23 @@ def assert_complete(tmp_path: Path, runs: int, *, again: int = 0) -> None:
     assert len(done) == runs and done.total() <= runs + again, f"{done.total() - runs} runs were done again, at most {again} had to be"
 
 
-def test_killed_workers_are_replaced(tiny_run: Run, tmp_path: Path) -> None:
-    runs, kills = 24, [3, 9]
+def test_killed_workers_are_replaced_and_stopping_is_no_loss(tiny_run: Run, tmp_path: Path) -> None:
+    runs, kills, stop_at = 30, [3, 9], 16
     seen: list[Row] = []
 
-    def kill(supervisor: Supervisor, event: Row) -> None:
+    def disturb(supervisor: Supervisor, event: Row) -> None:
         seen.append(event)
         if len(seen) in kills:
             next(slot.process for slot in supervisor.slots if slot.group and slot.process).send_signal(signal.SIGKILL)
+        if len(seen) == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
 
     recipe = recipe_of(tiny_run, {"name": "fake", "options": {"number": list(range(runs)), "seconds": 0.03}}, compact_every=5)
-    statuses = run_sweep(opened(recipe, tmp_path), engine(2, kill))
-    assert statuses == {"ok": runs}
-    assert_complete(tmp_path, runs, again=len(kills))
+    with pytest.raises(Stopped, match="stopped by SIGTERM; the same command goes on"):
+        run_sweep(opened(recipe, tmp_path), engine(2, disturb))
+    assert stop_at <= len({row["id"] for row in read_rows(tmp_path / "sweep")}) < runs
+    assert run_sweep(opened(recipe, tmp_path), engine(1)) == {"ok": runs}
+    assert_complete(tmp_path, runs, again=len(kills) + 2)  # what was under way when they were killed and stopped
     assert len(list((tmp_path / "sweep" / "parquet").iterdir())) > 1 and not list((tmp_path / "sweep" / "results").iterdir())
     assert not (tmp_path / "sweep" / "logs").exists()
 
@@ -169,22 +178,6 @@ def until(holds: Callable[[], bool], seconds: float = 120) -> None:
     while not holds():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.05)
-
-
-def test_stopping_is_no_loss(tiny_run: Run, tmp_path: Path) -> None:
-    recipe = recipe_of(tiny_run, {"name": "fake", "options": {"number": list(range(6)), "seconds": 0.05}})
-    stop_at: list[Row] = []
-
-    def ask(_supervisor: Supervisor, event: Row) -> None:
-        stop_at.append(event)
-        if len(stop_at) == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    with pytest.raises(Exception, match="stopped by SIGTERM; the same command goes on"):
-        run_sweep(opened(recipe, tmp_path), engine(1, ask))
-    assert 2 <= len(read_rows(tmp_path / "sweep")) / 2 < 6
-    assert run_sweep(opened(recipe, tmp_path), engine(1)) == {"ok": 6}
-    assert_complete(tmp_path, 6, again=1)
 
 
 def test_limits_default_to_a_share_of_the_machine() -> None:

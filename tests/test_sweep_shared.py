@@ -11,6 +11,7 @@ import pytest
 import torch
 from helpers import ROOT
 
+from tinymem.errors import UserError
 from tinymem.mitigation.evaluator import Subject
 from tinymem.mitigation.frame import UNLEARNERS, Refused
 from tinymem.mitigation.sweep_scores import pass_key, shared_edits
@@ -18,7 +19,7 @@ from tinymem.pipeline import Run
 from tinymem.recipe_sweep import parse_sweep
 from tinymem.registry import load_plugin
 from tinymem.sweep.run import open_sweep
-from tinymem.sweep.store import read_rows
+from tinymem.sweep.store import compact, read_rows
 from tinymem.sweep.task import Desk
 from tinymem.testing import tiny_case
 
@@ -35,9 +36,11 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture
-def slow() -> Any:
+def slow() -> Iterator[Any]:
     load_plugin(ROOT / "tests" / "sweep_fakes.py")
-    return UNLEARNERS.get("slow")
+    yield UNLEARNERS.get("slow")
+    for method in ("fake", "slow"):
+        UNLEARNERS._objects.pop(method)
 
 
 def swept(run: Run, folder: Path, **keys: Any) -> list[Row]:
@@ -91,6 +94,30 @@ def test_rows_carry_the_facts(tiny_run: Run, tmp_path: Path) -> None:
     facts = ("model_name", "data", "data_size", "n_layer", "n_parameters", "epoch", "regularizer", "seed", "protocol", "run")
     assert {k: row[k] for k in facts} == {k: piped[k] for k in facts}
     assert set(piped) <= set(row)
+
+
+def test_rows_that_lack_what_is_asked_are_measured_again(tiny_run: Run, tmp_path: Path) -> None:
+    def swept_with(**keys: Any) -> list[Row]:
+        recipe = parse_sweep({"checkpoints": str(tiny_run.checkpoint), "methods": {"act": {"ratio": [0.05, 0.0001]}}, **keys})
+        sweep, events = open_sweep(recipe, out=tmp_path, runs=tmp_path, device_type="cpu"), list[Row]()
+        for group in sweep.left():
+            Desk(tmp_path, "cpu").work(group, events.append)
+        return [event for event in events if event["event"] == "run"]
+
+    assert len(swept_with()) == 2
+    plain = read_rows(tmp_path)
+    assert not swept_with(), "nothing is left"
+    assert len(swept_with(metrics="all", ks=[8])) == 1, "a refused run has nothing to measure"
+    (new,) = (row for row in read_rows(tmp_path) if row["status"] == "ok" and row["artifact"] == "noise")
+    (old,) = (row for row in plain if row["status"] == "ok" and row["artifact"] == "noise")
+    assert new["id"] == old["id"] and new["memorised_after"] == old["memorised_after"]
+    assert new["asked"]["ks"] == [8] and set(new["metrics_after"]) > set(old["metrics_after"])
+    compact(tmp_path)
+    assert not swept_with(metrics="all", ks=[8]) and not swept_with() and not swept_with(ks=[8])
+    with pytest.raises(UserError, match=r"evaluation\.ks"):
+        swept_with(ks=[1000])
+    with pytest.raises(UserError, match="unknown metric"):
+        swept_with(metrics="perplexities")
 
 
 def test_a_pass_is_done_once_and_charged_to_all(paper: Subject, slow: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

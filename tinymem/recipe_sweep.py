@@ -17,9 +17,11 @@ from pydantic import Field, ValidationError, model_validator
 from tinymem.errors import UserError, did_you_mean
 from tinymem.recipe import Forget, Method, short_method
 from tinymem.recipe_data import Section
+from tinymem.recipe_evaluation import Robustness
 from tinymem.recipe_values import parse_override, read_values, set_value
 
 GridName = Literal["paper", "published", "none"]
+LISTS = ("checkpoints", "methods", "models", "metrics")
 WHEN = ("model_name", "data", "data_size", "n_layer", "n_parameters", "epoch", "regularizer", "seed")
 
 
@@ -65,6 +67,9 @@ class SweepRecipe(Section):
     seeds: tuple[int, ...] | None = Field(None, min_length=1, description="of the mitigation; default: each model's own")
     forget: Forget | None = Field(None, description="artifacts to forget; default: as each model's recipe says")
     forget_fraction: float | None = Field(None, gt=0, le=1, description="of the memorised rows, shown to the method; the others are kept")
+    metrics: tuple[str, ...] | None = Field(None, description="`tinymem metrics` lists them; default: as each model's recipe says")
+    ks: tuple[int, ...] | None = Field(None, description="further prompt lengths; default: as each model's recipe says")
+    robustness: Robustness | None = Field(None, description="test whether it comes back; default: as each model's recipe says")
     exclude: tuple[Exclusion, ...] = ()
     limits: Limits = Limits()
     share_scores: bool = Field(True, description="one scoring pass for all runs that it serves")
@@ -74,10 +79,12 @@ class SweepRecipe(Section):
     @model_validator(mode="before")
     @classmethod
     def _short_forms(cls, values: Any) -> Any:
-        """Accept one name or path in place of a list, `{act: {ratio: 0.1}}` for a method, and a path for a matrix."""
+        """Accept one name or path in place of a list, `{act: {ratio: 0.1}}` for a method, a path for a matrix, and `robustness: true`."""
         if not isinstance(values, dict):
             return values
-        values = {k: [v] if k in ("checkpoints", "methods", "models") and isinstance(v, str | dict) else v for k, v in values.items()}
+        values = {k: [v] if k in LISTS and isinstance(v, str | dict) else v for k, v in values.items()}
+        if values.get("robustness") in (True, False):
+            values["robustness"] = {} if values["robustness"] else None
         if isinstance(values.get("methods"), list):
             values["methods"] = [short_method(m) for m in values["methods"]]
         if isinstance(values.get("models"), list):

@@ -18,7 +18,7 @@ class PlannedRun:
         id: content id.
         config: all options of the method.
         options: those that say something (`evaluator.chosen`).
-        replaces: `finished` of the failed attempt that is to be tried again, if this run is one.
+        replaces: `finished` of the rows that it shall replace: a failed attempt, or one that did not measure all that is asked.
     """
 
     id: str
@@ -33,7 +33,7 @@ class Group:
 
     Attributes:
         name: content id of the pass, the same for any part of the group.
-        model: checkpoint, identity (columns of its rows), artifacts, and which rows to forget.
+        model: checkpoint, identity (columns of its rows), artifacts, which rows to forget, and what to measure.
         seed: of the mitigation.
         attempt: counts from 1 how often it was given to a worker that died.
     """

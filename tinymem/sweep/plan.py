@@ -16,10 +16,11 @@ from typing import Any
 from tinymem.errors import UserError, did_you_mean
 from tinymem.files import canonical_json, content_id
 from tinymem.mitigation.evaluator import chosen, row_id
+from tinymem.mitigation.extras import Asked
 from tinymem.mitigation.frame import UNLEARNERS, Unlearner, parse_config
 from tinymem.mitigation.identity import FACTS
 from tinymem.mitigation.sweep_scores import pass_key
-from tinymem.recipe import Method
+from tinymem.recipe import Method, Recipe, parse_recipe
 from tinymem.recipe_sweep import GridName, SweepRecipe
 from tinymem.sweep.group import Group, PlannedRun
 from tinymem.sweep.models import Model
@@ -130,6 +131,7 @@ def _groups(sweep: SweepRecipe, model: Model, seed: int, choices: list[Choice], 
         "forget": sweep.forget or model.recipe.mitigation.forget,
         "forget_fraction": sweep.forget_fraction or model.recipe.mitigation.forget_fraction,
     }
+    asked = Asked.of_recipe(with_measuring(model.recipe, _measuring(sweep)))
     identity = {
         "run": model.run,
         **model.facts,
@@ -139,7 +141,14 @@ def _groups(sweep: SweepRecipe, model: Model, seed: int, choices: list[Choice], 
         "protocol": model.recipe.protocol,
         "device_type": device_type,
     }
-    place = {"checkpoint": str(model.checkpoint), **forget, "identity": identity, "artifacts": [a.kind for a in model.recipe.artifacts]}
+    place = {
+        "checkpoint": str(model.checkpoint),
+        **forget,
+        "measuring": _measuring(sweep),
+        "asked": asked.as_dict(),
+        "identity": identity,
+        "artifacts": [a.kind for a in model.recipe.artifacts],
+    }
     groups: dict[str, Group] = {}
     for choice in choices:
         run = PlannedRun(row_id(identity, choice.method, choice.config, forget), choice.values, choice.options)
@@ -149,6 +158,23 @@ def _groups(sweep: SweepRecipe, model: Model, seed: int, choices: list[Choice], 
             groups[key] = Group(name, place, seed, choice.method.name, [])
         groups[key].runs.append(run)
     return list(groups.values())
+
+
+def with_measuring(recipe: Recipe, measuring: Row) -> Recipe:
+    """A model's recipe with what a sweep asks to be measured: metrics, ks, robustness; None for what the recipe says.
+
+    Raises:
+        UserError: prompt lengths that do not fit the recipe's window.
+    """
+    values = recipe.model_dump(mode="json")
+    values["evaluation"] |= {key: measuring[key] for key in ("metrics", "ks") if measuring[key] is not None}
+    if measuring["robustness"] is not None:
+        values["mitigation"]["robustness"] = measuring["robustness"]
+    return parse_recipe(values)
+
+
+def _measuring(sweep: SweepRecipe) -> Row:
+    return sweep.model_dump(mode="json", include={"metrics", "ks", "robustness"})
 
 
 class _Only:

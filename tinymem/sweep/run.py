@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from tinymem.errors import Stopped, UserError
-from tinymem.files import write_text
+from tinymem.files import canonical_json, write_text
+from tinymem.mitigation.extras import Asked
 from tinymem.progress import Bar, Progress
+from tinymem.recipe_evaluation import Robustness
 from tinymem.recipe_sweep import SweepRecipe
 from tinymem.signals import StopFlag, stop_signals
 from tinymem.sweep.estimate import Estimator, MethodCost
@@ -39,10 +43,10 @@ class Sweep:
     plugins: tuple[Path, ...] = ()
 
     def left(self, *, retry_failed: bool = False) -> list[Group]:
-        """The groups with the runs that have no rows, or failed and are to be tried again."""
+        """The groups with the runs that have no rows, did not measure all that is asked, or failed and are to be tried again."""
         groups = []
         for group in self.plan.groups:
-            runs = [planned for run in group.runs if (planned := self._planned(run, retry_failed)) is not None]
+            runs = [planned for run in group.runs if (planned := self._planned(group, run, retry_failed)) is not None]
             if runs:
                 groups.append(Group(group.name, group.model, group.seed, group.method, runs))
         return groups
@@ -51,11 +55,20 @@ class Sweep:
         """Number of planned runs by status; `left` for those without rows."""
         return Counter(self.known[run.id].status if run.id in self.known else "left" for g in self.plan.groups for run in g.runs)
 
-    def _planned(self, run: PlannedRun, retry_failed: bool) -> PlannedRun | None:
+    def _planned(self, group: Group, run: PlannedRun, retry_failed: bool) -> PlannedRun | None:
         known = self.known.get(run.id)
         if known is None:
             return run
-        return replace(run, replaces=known.finished) if retry_failed and known.failed else None
+        again = retry_failed if known.failed else known.status == "ok" and not _answered(canonical_json(group.model["asked"]), known.asked)
+        return replace(run, replaces=known.finished) if again else None
+
+
+@cache
+def _answered(asked: str, had: str | None) -> bool:
+    """Whether rows that were asked one thing answer another; both as JSON."""
+    wanted = json.loads(asked)
+    robustness = Robustness(**wanted["robustness"]) if wanted["robustness"] else None
+    return Asked(tuple(wanted["metrics"]), tuple(wanted["ks"]), robustness).answered_by({"asked": json.loads(had) if had else None})
 
 
 @dataclass

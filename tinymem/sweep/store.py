@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from tinymem.errors import UserError
-from tinymem.files import write_text
+from tinymem.files import canonical_json, write_text
 from tinymem.sweep.parts import PARQUET, parts_of, read_part, row_count, texts_of, write_part
 
 Row = dict[str, Any]
@@ -41,10 +41,17 @@ FAILURE_COLUMNS = (
 
 @dataclass(frozen=True)
 class Known:
-    """What the index remembers of a run: its status, and `finished`, which tells one attempt from another."""
+    """What the index remembers of a run.
+
+    Attributes:
+        status: ok, refused, failed or timeout.
+        finished: when its rows were written, which tells one attempt from another.
+        asked: what was to be measured, as JSON.
+    """
 
     status: str
     finished: str | None
+    asked: str | None = None
 
     @property
     def failed(self) -> bool:
@@ -194,7 +201,8 @@ def _compacted_texts(folder: Path, wanted: set[str] | None = None) -> dict[str, 
 
 
 def _known(rows: list[Row]) -> Known:
-    return Known(worst_status(rows), rows[0].get("finished"))
+    asked = rows[0].get("asked")  # JSON already in Parquet's flat columns
+    return Known(worst_status(rows), rows[0].get("finished"), canonical_json(asked) if isinstance(asked, dict) else asked)
 
 
 def worst_status(rows: Iterable[Row]) -> str:
@@ -204,7 +212,7 @@ def worst_status(rows: Iterable[Row]) -> str:
 
 
 def _statuses(path: Path) -> dict[str, Known] | None:
-    rows = read_part(path, ["run_id", "status", "finished"])
+    rows = read_part(path, ["run_id", "status", "finished", "asked"])
     if rows is None:
         return None
     by_run: dict[str, list[Row]] = {}

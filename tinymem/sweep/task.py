@@ -33,6 +33,7 @@ from tinymem.recipe import Recipe, parse_recipe
 from tinymem.sweep.claims import Claims
 from tinymem.sweep.group import Group, PlannedRun, bare_rows, stamped
 from tinymem.sweep.models import run_folder
+from tinymem.sweep.plan import with_measuring
 from tinymem.sweep.store import Index, worst_status, write_run
 
 Row = dict[str, Any]
@@ -64,11 +65,11 @@ class Desk:
         tell({"event": "done"})
 
     def _left(self, group: Group, tell: Tell) -> list[PlannedRun]:
-        """The runs without rows, or with those of the failed attempt that is to be replaced."""
+        """The runs without rows, or with those that are to be replaced."""
         left = []
         for run in group.runs:
             known = self.index.find(run.id)
-            if known is None or (run.replaces is not None and known.failed and known.finished == run.replaces):
+            if known is None or (run.replaces is not None and known.finished == run.replaces):
                 left.append(run)
             else:
                 tell({"event": "run", "id": run.id, "status": known.status, "found": True})
@@ -111,7 +112,7 @@ class Desk:
 
     def _loaded(self, group: Group) -> Subject:
         """The group's model with its data and base measurement; as long as groups of one place follow each other, loaded once."""
-        place = (group.place, group.model["forget"], group.model["forget_fraction"])
+        place = (group.place, *(str(group.model[key]) for key in ("forget", "forget_fraction", "measuring")))
         if self._subject is None or self._place != place:
             self._subject, self._place = None, None  # room for the next one
             self._subject, self._place = self._load(group), place
@@ -127,7 +128,7 @@ class Desk:
                 f"expected the weights that the sweep was planned with in {checkpoint} ({expected}), got others; start it again"
             )
         loaded = load_checkpoint(checkpoint, device=self.device)
-        recipe = parse_recipe(loaded.metadata["recipe"])
+        recipe = with_measuring(parse_recipe(loaded.metadata["recipe"]), group.model["measuring"])
         corpus = self._corpus_of(checkpoint, recipe, group.model["identity"]["corpus_sha256"])
         mitigation = recipe.mitigation.model_copy(update={k: group.model[k] for k in ("forget", "forget_fraction")})
         recipe = recipe.model_copy(update={"seed": group.seed, "mitigation": mitigation})
