@@ -8,7 +8,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +52,13 @@ def _fsync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_bytes(path: Path, data: bytes | memoryview) -> None:
-    """Write a file atomically: readers see the old file or the whole new one, also after a crash."""
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file atomically: readers see the old file or the whole new one, also after a crash.
+
+    Folders that are missing on the way are made, and where the write fails they are gone again.
+    """
     with _disk_errors_named(path):
+        missing = [folder for folder in path.parents if not folder.exists()]
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = _temporary_sibling(path)
         try:
@@ -63,6 +67,12 @@ def write_bytes(path: Path, data: bytes | memoryview) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # another process may have put something there
+                for folder in missing:
+                    folder.rmdir()
+            raise
         finally:
             temporary.unlink(missing_ok=True)
 
