@@ -44,6 +44,7 @@ class LearnedMaskConfig(AblationConfig):
             `tf32` (fp32 with short products, GPUs only). `auto`: AUTO_ON_GPU on a GPU, fp32 on a CPU. Models in half precision stay so.
     """
 
+    ratio: float = 0.1
     scope: Literal["tensor", "layer", "model"] = "tensor"
     epochs: int = 1
     drop: Drop = "highest"
