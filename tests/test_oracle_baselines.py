@@ -84,7 +84,7 @@ def test_first_steps_follow_the_formulas(family):
         "gradient-ascent": lambda m: -forget_loss(m).mean(),
         "gradient-difference": lambda m: keep(m) - forget_loss(m).mean(),
         "npo": lambda m: keep(m) - 20 * F.logsigmoid(0.1 * 7 * (forget_loss(m) - forget_loss(model).detach())).mean(),
-        "simnpo": lambda m: keep(m) - 0.125 * 2 / 4.5 * F.logsigmoid(4.5 * forget_loss(m)).mean(),
+        "simnpo": lambda m: keep(m) - 2 / 4.5 * F.logsigmoid(4.5 * forget_loss(m)).mean(),
     }
     for name, objective in expected.items():
         found, by_hand = one_step(name, model, data), adam_step(model, objective)

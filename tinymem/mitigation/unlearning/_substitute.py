@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
+import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -17,3 +20,8 @@ class Substituted(nn.Module):
     def forward(self, ids_BT: Tensor) -> Tensor:
         output = functional_call(self._inner[0], self._weights, (ids_BT,))
         return output if isinstance(output, Tensor) else output.logits
+
+
+def constants(model: nn.Module, but: Container[str], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+    """All parameters except `but`, as constants: put beside what is learned, autograd keeps and computes nothing for them."""
+    return {name: p.detach().to(dtype or p.dtype) for name, p in model.named_parameters() if name not in but}

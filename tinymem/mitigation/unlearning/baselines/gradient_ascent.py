@@ -22,7 +22,7 @@ from tinymem.mitigation.unlearning.baselines._common import BaselineConfig, desc
 class GradientAscentConfig(BaselineConfig):
     """Options of gradient ascent."""
 
-    epochs: int = 2
+    epochs: int = 4
 
 
 @editor("gradient-ascent", config=GradientAscentConfig, properties=Properties(unit="model", order="first", criterion="optimisation"))

@@ -26,7 +26,7 @@ from tinymem.models.adapters import logits
 class GradientDifferenceConfig(RetainConfig):
     """Options of gradient difference."""
 
-    epochs: int = 3
+    epochs: int = 5
     retain: Literal["loss", "kl"] = "loss"
 
 

@@ -24,7 +24,7 @@ from tinymem.mitigation.unlearning.baselines._common import Batch, RetainConfig,
 class NPOConfig(RetainConfig):
     """Options of NPO."""
 
-    epochs: int = 3
+    epochs: int = 4
     beta: float = 0.1
 
 

@@ -28,6 +28,7 @@ from tinymem.models.adapters import family_of, layer_of, logits, mlp_parameters
 class RMUConfig(RetainConfig):
     """Options of RMU."""
 
+    epochs: int = 10
     learning_rate: float = 1e-3
     depth: float = 0.5
     layers: int = 3

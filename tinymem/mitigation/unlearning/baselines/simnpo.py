@@ -2,7 +2,8 @@
 
 Formula: minimise forget_weight * mean over forget rows of -(2 / beta) * log sigmoid(beta * (loss - delta)) + retain_weight * mean loss of
     the rows to keep, where loss is the mean over the row's tokens.
-Source: Fan et al. 2024 (defaults beta 4.5, delta 0, forget_weight 0.125 as in OpenUnlearning); not part of the TinyMem paper.
+Source: Fan et al. 2024 (beta 4.5 and delta 0 as in OpenUnlearning, whose forget_weight of 0.125 forgets too little here); not part of the
+    TinyMem paper.
 Cost: epochs * 2 * forget rows forward and backward passes.
 Options: epochs, learning_rate, weight_decay, batch_size, over, forget_weight, retain_weight, beta, delta.
 """
@@ -24,7 +25,6 @@ class SimNPOConfig(RetainConfig):
     """Options of SimNPO."""
 
     epochs: int = 10
-    forget_weight: float = 0.125
     beta: float = 4.5
     delta: float = 0.0
 

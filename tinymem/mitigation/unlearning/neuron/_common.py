@@ -10,6 +10,7 @@ Shape suffixes: S rows scored apart, B rows of a batch, T tokens, L layers, F ne
 from __future__ import annotations
 
 import importlib
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from tinymem.data.rows import Rows
 from tinymem.errors import UserError
-from tinymem.mitigation.frame import AblationConfig, MitigationData, Scores, Unlearner
+from tinymem.mitigation.frame import AblationConfig, MitigationData, Scores, Unlearner, select
 from tinymem.models.adapters import NeuronLayer, captured_neurons, logits, neuron_layers
 
 
@@ -45,6 +46,26 @@ def scores_by_row(method: Unlearner, model: nn.Module, data: MitigationData, con
         raise UserError(f"expected a method that scores rows apart (zero, act, ig, slim, hard-concrete, nemo, ...), got '{method.name}'")
     scores: Tensor = by_row(model, data, config)
     return scores
+
+
+def select_by_row(model: nn.Module, scores_SLF: Tensor, config: NeuronConfig) -> Tensor:
+    """Which neurons [S, L, F] each row's own edit zeroes: exactly as many as `select` takes, ties to the earlier.
+
+    `gated(model, list((~chosen).float().unbind(1)))`, each [S, 1, F], then runs all the edited models at once, row s under edit s.
+
+    Raises:
+        Refused: a positive ratio that rounds to nothing.
+    """
+    masks = [select(model, as_scores(model, scores_LF, config), config).values for scores_LF in scores_SLF]
+    nothing = torch.zeros(scores_SLF.shape[0], scores_SLF.shape[2], dtype=torch.bool, device=scores_SLF.device)
+    layers = [layer.weight_name for layer in neuron_layers(model)]
+    return torch.stack([torch.stack([m[n] for m in masks]) if masks and n in masks[0] else nothing for n in layers], dim=1)
+
+
+def row_generators(rows: Rows, seed: int) -> list[torch.Generator]:
+    """A stream of random numbers per row, which depends on the seed and the row's tokens before its end, not on the rows beside it."""
+    texts = [ids[:end].numpy().tobytes() for ids, end in zip(rows.ids.cpu(), rows.end.tolist(), strict=True)]
+    return [torch.Generator().manual_seed(seed + zlib.crc32(text)) for text in texts]
 
 
 def as_scores(model: nn.Module, scores_LF: Tensor, config: NeuronConfig) -> Scores:

@@ -7,7 +7,6 @@ Layers that are left out keep a gate of 1. A group stops for good, on the device
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from tinymem.data.rows import Rows
 from tinymem.mitigation.frame import MitigationData
 from tinymem.mitigation.losses import Over, row_losses
-from tinymem.mitigation.unlearning.neuron._common import NeuronConfig, cropped, frozen, gated, width
+from tinymem.mitigation.unlearning.neuron._common import NeuronConfig, cropped, frozen, gated, row_generators, width
 from tinymem.models.adapters import neuron_layers
 
 
@@ -110,11 +109,7 @@ def _gradients(
 
 def _draws(rows: Rows, data: MitigationData, shape: tuple[int, int, int], by_row: bool) -> Iterator[Tensor]:
     """Uniform noise [G, L, F] for each step; a row's stream depends on the seed and its tokens, not on the rows beside it."""
-    if by_row:
-        keys = [zlib.crc32(row.numpy().tobytes()) for row in rows.ids.cpu()]
-        streams = [torch.Generator().manual_seed(data.seed + key) for key in keys]
-    else:
-        streams = [data.generator()]
+    streams = row_generators(rows, data.seed) if by_row else [data.generator()]
     while True:
         yield torch.stack([torch.rand(shape[1:], generator=stream) for stream in streams]).to(rows.ids.device)
 

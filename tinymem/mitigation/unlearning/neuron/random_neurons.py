@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from tinymem.mitigation import grids
 from tinymem.mitigation.frame import Grid, MitigationData, Properties, Scores, scorer
-from tinymem.mitigation.unlearning.neuron._common import NeuronConfig, as_scores, width
+from tinymem.mitigation.unlearning.neuron._common import NeuronConfig, as_scores, row_generators, width
 from tinymem.models.adapters import neuron_layers
 
 
@@ -37,5 +37,5 @@ def random_neurons(model: nn.Module, data: MitigationData, config: RandomNeurons
 def by_row(model: nn.Module, data: MitigationData, config: RandomNeuronsConfig) -> Tensor:
     """Uniform scores [S, L, F], drawn apart for each row."""
     layers = neuron_layers(model)
-    draws_SLF = torch.rand(len(data.forget), len(layers), width(layers), generator=data.generator())
-    return draws_SLF.to(data.forget.ids.device)
+    draws = [torch.rand(len(layers), width(layers), generator=stream) for stream in row_generators(data.forget, data.seed)]
+    return torch.stack(draws).to(data.forget.ids.device)

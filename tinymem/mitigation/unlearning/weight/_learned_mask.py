@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from tinymem.errors import UserError
 from tinymem.mitigation.frame import AblationConfig, group_counts
-from tinymem.mitigation.unlearning._substitute import Substituted
+from tinymem.mitigation.unlearning._substitute import Substituted, constants
 from tinymem.mitigation.unlearning.weight._selection import extreme, without_extreme
 from tinymem.models.adapters import family_of, mlp_parameters
 
@@ -44,6 +44,7 @@ class LearnedMaskConfig(AblationConfig):
             `tf32` (fp32 with short products, GPUs only). `auto`: AUTO_ON_GPU on a GPU, fp32 on a CPU. Models in half precision stay so.
     """
 
+    ratio: float = 0.1
     scope: Literal["tensor", "layer", "model"] = "tensor"
     epochs: int = 1
     drop: Drop = "highest"
@@ -73,8 +74,7 @@ class LearnedMask:
         self.scores_P = torch.cat(scores).requires_grad_()
         self.velocity_P = torch.zeros_like(self.scores_P)
         self.dtype, self.passes = _precision(config.precision, self.weights_P)
-        masked = set(self.shapes)
-        self.fixed = {name: p.detach().to(self.dtype) for name, p in model.named_parameters() if name not in masked}
+        self.constants = constants(model, self.shapes, self.dtype)
 
     def dropped(self) -> dict[str, Tensor]:
         """True where a weight is dropped; exactly the configured number of them."""
@@ -86,7 +86,7 @@ class LearnedMask:
     def masked(self) -> Substituted:
         """The model under the current mask; gradients of its outputs reach the scores."""
         weights_P: Tensor = _Masked.apply(self.scores_P, self)  # type: ignore[no-untyped-call]
-        return Substituted(self.model, {**self.fixed, **self.split(weights_P)})
+        return Substituted(self.model, {**self.constants, **self.split(weights_P)})
 
     def masked_weights(self) -> Tensor:
         """The weights [P] that the mask leaves, 0 where one is dropped."""

@@ -42,6 +42,7 @@ class BalancedSubnetConfig(LearnedMaskConfig):
         average: over each `class` apart, or over each `row` of the batch.
     """
 
+    epochs: int = 10
     loss_weight: float = 0.9
     sampler: Sampler = "shuffled"
     average: Literal["class", "row"] = "class"

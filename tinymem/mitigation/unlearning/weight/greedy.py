@@ -26,7 +26,7 @@ from tinymem.mitigation import grids
 from tinymem.mitigation._replay import Replayed
 from tinymem.mitigation.frame import AblationConfig, Grid, MitigationData, Properties, Scope, Scores, group_counts, scorer
 from tinymem.mitigation.losses import row_losses
-from tinymem.mitigation.unlearning._substitute import Substituted
+from tinymem.mitigation.unlearning._substitute import Substituted, constants
 from tinymem.mitigation.unlearning.weight._batches import Sampler, batches
 from tinymem.models.adapters import mlp_parameters
 
@@ -88,6 +88,7 @@ class _Removal:
 
     def __init__(self, model: nn.Module, parameters: dict[str, Tensor], data: MitigationData, config: GreedyConfig, count: int) -> None:
         self.model, self.parameters, self.config = model, parameters, config
+        self.constants = constants(model, parameters)
         self.flat = torch.cat([p.flatten() for p in parameters.values()]).requires_grad_()
         self.scores = torch.zeros_like(self.flat, dtype=torch.float32)
         self.left = torch.full((), float(count), device=self.flat.device)
@@ -109,7 +110,7 @@ class _Removal:
     def _gradient(self, index: Tensor) -> Tensor:
         parts = self.flat.split([p.numel() for p in self.parameters.values()])
         weights = {name: part.view_as(p) for (name, p), part in zip(self.parameters.items(), parts, strict=True)}
-        losses_B = row_losses(Substituted(self.model, weights), self.rows.take(index))
+        losses_B = row_losses(Substituted(self.model, {**self.constants, **weights}), self.rows.take(index))
         return torch.autograd.grad((losses_B * self.signs[index]).sum(), self.flat)[0]
 
 

@@ -40,6 +40,7 @@ class SOUConfig(AblationConfig):
         over: loss of the whole `row` (the paper), or of its `suffix` with the prompt given.
     """
 
+    ratio: float = 0.01
     scope: Scope = "model"
     over: Over = "row"
     block: int = 50
