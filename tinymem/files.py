@@ -52,7 +52,7 @@ def _fsync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes | memoryview) -> None:
     """Write a file atomically: readers see the old file or the whole new one, also after a crash.
 
     Folders that are missing on the way are made, and where the write fails they are gone again.
