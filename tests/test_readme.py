@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -71,9 +72,7 @@ def run_command(command: str, folder: Path) -> str | None:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A working directory with our recipes, the quickstart shrunken."""
-    (tmp_path / "recipes").mkdir()
-    for path in (ROOT / "recipes").glob("*.yaml"):
-        (tmp_path / "recipes" / path.name).write_text(path.read_text())
+    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
     (tmp_path / "recipes" / QUICKSTART.name).write_text(dump_recipe(load_recipe(QUICKSTART, TINY)))
     monkeypatch.chdir(tmp_path)
     known = set(UNLEARNERS.names())

@@ -20,13 +20,19 @@ from torch import nn
 from tinymem.mitigation import grids
 from tinymem.mitigation.frame import Grid, MitigationData, Properties, editor
 from tinymem.mitigation.unlearning.weight import balanced_subnet
-from tinymem.mitigation.unlearning.weight._learned_mask import LearnedMaskConfig
+from tinymem.mitigation.unlearning.weight._learned_mask import LearnedMaskConfig, Precision
 from tinymem.mitigation.unlearning.weight.balanced_subnet import BalancedSubnetConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class SubnetConfig(LearnedMaskConfig):
-    """Options of Subnet. The grid is that of the paper's A.3.5."""
+    """Options of Subnet. The grid is that of the paper's A.3.5.
+
+    Attributes:
+        precision: fp32 on GPUs too: a run has too few steps for shorter products to pay.
+    """
+
+    precision: Precision = "fp32"
 
     grid: ClassVar[Grid] = grids.SUBNET
     published_grid: ClassVar[Grid] = grids.SUBNET_RUN
