@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from tinymem.bench.case import math_case
 from tinymem.data.rows import concatenate
 from tinymem.device import describe_device, resolve_device

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from tinymem.bench.case import math_case
 from tinymem.device import describe_device, resolve_device
 from tinymem.mitigation.frame import UNLEARNERS, apply, parse_config

@@ -62,8 +62,8 @@ LATEX = {
 
 
 def to_latex(tables: Sequence[Table]) -> str:
-    """A `table` environment each; needs the package booktabs."""
-    return "% needs \\usepackage{booktabs}\n" + "\n".join(_latex(table) for table in tables)
+    """A `table` environment each, no wider than the text; needs the packages booktabs and graphicx."""
+    return "% needs \\usepackage{booktabs,graphicx}\n" + "\n".join(_latex(table) for table in tables)
 
 
 def latex_text(text: str) -> str:
@@ -75,11 +75,20 @@ def latex_text(text: str) -> str:
     return "".join(LATEX.get(character, character) for character in text)
 
 
+FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
+
+
 def _latex(table: Table) -> str:
     spec = "".join("r" if column.numeric else "l" for column in table.columns)
     lines = [r"\begin{table}", r"\centering", rf"\caption{{{latex_text(table.title)}}}", rf"\label{{tab:{table.key}}}"]
-    lines += [rf"\begin{{tabular}}{{{spec}}}", r"\toprule", *_latex_groups(table), _latex_row([latex_text(c.title) for c in table.columns])]
-    lines += [r"\midrule", *(_latex_row([_latex_cell(cell) for cell in row]) for row in table.rows), r"\bottomrule", r"\end{tabular}"]
+    lines += [
+        FIT,
+        rf"\begin{{tabular}}{{{spec}}}",
+        r"\toprule",
+        *_latex_groups(table),
+        _latex_row([latex_text(c.title) for c in table.columns]),
+    ]
+    lines += [r"\midrule", *(_latex_row([_latex_cell(cell) for cell in row]) for row in table.rows), r"\bottomrule", r"\end{tabular}}"]
     notes = [latex_text(note) for note in table.notes]
     notes += [rf"\textsuperscript{{{i}}}\,{latex_text(text)}" for i, text in enumerate(table.footnotes, 1)]
     lines += [rf"\par\smallskip\footnotesize {note}" for note in notes]
