@@ -137,6 +137,30 @@ def test_the_front_by_hand() -> None:
     assert [row[5].text for row in found.rows] == ["+2.00", "+2.00", "+1.00", "+0.50"]
 
 
+def test_other_metrics_and_what_comes_back_by_hand() -> None:
+    def measured(clean: float, auc: float | None) -> Row:
+        return {"clean-continuation": {"all": {"share": clean}}, "membership": {"min-k++": {"all": {"auc": auc}}}, "perplexity": 1.5}
+
+    def tried(before: float, after: float) -> Row:
+        return {"int8": {when: {"all": {"share": share}} for when, share in (("before", before), ("after", after))}}
+
+    known = {"metrics_before": measured(0.1, 0.9), "robustness": tried(0.4, 0.3)}
+    rows = [make_row("act", seed=seed, metrics_after=measured(0.2 + seed / 10, None), **known) for seed in (0, 1)]
+    rows.append(make_row("zero"))  # an old row, without any
+    found = table(rows, "metrics")
+    assert [column.title for column in found.columns] == ["artifact", "method", "options", "clean %", "membership AUC"]
+    assert texts(line(found, "noise", "trained model", "")) == ["10.0 ± 0.0", "0.900 ± 0.000"]
+    assert texts(line(found, "noise", "act", "")) == ["25.0 ± 7.1", "–"]
+    assert line(found, "noise", "act", "")[0].sources == tuple(source_id(row) for row in rows[:2])
+    assert [row[1].text for row in found.rows] == ["trained model", "act"]
+    back = table(rows, "returns")
+    assert [column.title for column in back.columns][3:] == ["untouched", "int8"]
+    found_values = [[cell.value for cell in line(back, "noise", name, "")] for name in ("trained model", "act")]
+    assert found_values == [pytest.approx([40.0, 40.0]), pytest.approx([0.0, 30.0])]
+    assert [row[1].text for row in back.rows] == ["trained model", "act"]
+    assert not tables_of(results_of([make_row("act")]), ["metrics", "returns"])
+
+
 def test_table_5_is_that_of_the_methods() -> None:
     found = table([make_row("zero"), make_row("balanced-subnet"), make_row("not-registered")], "5")
     assert texts(line(found, "zero")) == ["neuron", "zeroth", "yes", "", "threshold", ""]
@@ -319,7 +343,7 @@ def test_several_runs_give_the_papers_tables(tmp_path: Path) -> None:
     done = tinymem("report", one, two, "--tables", "1,best")
     assert done.code == 0 and "Table 1. Multiplicative math" in done.out and "Best run" in done.out and "Table 7" not in done.out
     found = json.loads(tinymem("report", one, two, "--format", "json").out)["tables"]
-    assert [t["name"] for t in found] == [name for name in NAMES if name not in ("2", "3")]
+    assert [t["name"] for t in found] == [name for name in NAMES if name not in ("2", "3", "metrics", "returns")]
     assert tinymem("report", tmp_path, "--tables", "1", "--format", "latex").out.startswith("% needs")
     assert tinymem("report", one, two, "--tables", "1", "--format", "csv", "--out", tmp_path / "t.csv").out == ""
     assert (tmp_path / "t.csv").read_text().startswith("table,line,")

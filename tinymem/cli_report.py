@@ -24,7 +24,9 @@ Folders = Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders o
 def report(
     folders: Folders,
     output: TablesFormat = "table",
-    tables: Annotated[str, typer.Option(help="Names with commas between: 1, 2, 3, best, pareto, 5, 6, 7, 8, 9, projection; or all.")] = "",
+    tables: Annotated[
+        str, typer.Option(help="Names with commas between: 1, 2, 3, best, pareto, metrics, returns, 5, 6, 7, 8, 9, projection; or all.")
+    ] = "",
     out: Annotated[Path | None, typer.Option(help="Write this file instead of printing; a folder (no suffix) gets every format.")] = None,
     machine: Annotated[Path | None, typer.Option(help="YAML with the machine's power, for the tables of cost.")] = None,
 ) -> None:

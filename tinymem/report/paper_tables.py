@@ -3,6 +3,8 @@
     1, 2, 3      best run of every method: math, language, and own rows on any model
     best         the chosen configurations and their scores
     pareto       configurations that no other one beats
+    metrics      other metrics of each method's best run
+    returns      whether what it removed comes back (rows made with `--robustness`)
     5            properties of the methods
     6, 7, 8, 9   cost: machines, by phase, per run, against large models
     projection   the paper's whole grid at our seconds
@@ -23,10 +25,16 @@ from tinymem.report.table import Table
 from tinymem.report.tables_cost import cost_tables
 from tinymem.report.tables_memorisation import table_of_best, table_of_fronts, table_of_methods
 from tinymem.report.tables_methods import properties_table
+from tinymem.report.tables_metrics import table_of_metrics, table_of_returns
 
 COST = ("6", "7", "8", "9", "projection")
-NAMES = ("1", "2", "3", "best", "pareto", "5", *COST)
-PER_GROUP: dict[str, Callable[[Group], Table]] = {"best": table_of_best, "pareto": table_of_fronts}
+NAMES = ("1", "2", "3", "best", "pareto", "metrics", "returns", "5", *COST)
+PER_GROUP: dict[str, Callable[[Group], Table]] = {
+    "best": table_of_best,
+    "pareto": table_of_fronts,
+    "metrics": table_of_metrics,
+    "returns": table_of_returns,
+}
 
 
 def tables_of(results: Results, names: Collection[str] | None = None, *, machine: Machine | None = None) -> list[Table]:
