@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 from tinymem.errors import UserError
 
 
@@ -29,3 +32,22 @@ def describe_device(device: str) -> str:
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
     return f"cpu ({torch.get_num_threads()} threads)"
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def gpus_of(device: str) -> list[str]:
+    """The GPUs that `cuda` (all that are visible) or `cuda:N` means, as CUDA_VISIBLE_DEVICES names them for a child process."""
+    import torch
+
+    names = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    visible = names or [str(i) for i in range(torch.cuda.device_count())]
+    return [visible[int(device.partition(":")[2])]] if ":" in device else visible
+
+
+def python_path() -> str:
+    """PYTHONPATH for a child process that is to import this very package: its place, before what the user has."""
+    return os.pathsep.join([str(Path(__file__).resolve().parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])

@@ -15,8 +15,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tinymem.data.text_tokens import available_cores
-from tinymem.device import resolve_device
+from tinymem.device import available_cores, gpus_of, python_path, resolve_device
 from tinymem.errors import Stopped
 from tinymem.job_progress import JobProgress
 from tinymem.mps import mps_server
@@ -86,18 +85,9 @@ def slots(device: str, jobs: int) -> list[Slot]:
     place = resolve_device(device)
     if place == "cpu":
         return [Slot("cpu", _threads(jobs))] * jobs
-    gpus = _visible_gpus()
-    chosen = [gpus[int(place.partition(":")[2])]] if ":" in place else gpus
+    chosen = gpus_of(place)
     threads = _threads(jobs * len(chosen))
     return [Slot("cuda", {"CUDA_VISIBLE_DEVICES": gpu, **threads}) for _ in range(jobs) for gpu in chosen]
-
-
-def _visible_gpus() -> list[str]:
-    """The GPUs as CUDA_VISIBLE_DEVICES names them."""
-    import torch
-
-    names = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    return names or [str(i) for i in range(torch.cuda.device_count())]
 
 
 def _threads(processes: int) -> dict[str, str]:
@@ -139,8 +129,7 @@ class _Supervisor:
     def _process(self, recipe: Recipe, slot: Slot) -> _Running:
         log = self.runs / LOGS / f"{recipe.name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
-        paths = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment = {**os.environ, **slot.environment, LIFELINE: "1", "PYTHONPATH": os.pathsep.join(paths)}
+        environment = {**os.environ, **slot.environment, LIFELINE: "1", "PYTHONPATH": python_path()}
         with log.open("ab") as file:
             process = subprocess.Popen(
                 [*self.command, "--only", recipe.name, "--device", slot.device],

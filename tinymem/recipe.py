@@ -6,17 +6,16 @@ name folders: two recipes share a model exactly when everything that shapes the 
 
 from __future__ import annotations
 
-import types
-import typing
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, Union
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from tinymem.errors import UserError, did_you_mean
+from tinymem.errors import UserError
 from tinymem.files import content_id
 from tinymem.recipe_data import Artifact, Data, MathData, Section
+from tinymem.recipe_errors import explain
 from tinymem.recipe_evaluation import Evaluation, Robustness
 from tinymem.recipe_matrix import combinations, without_matrix
 from tinymem.recipe_training import Training
@@ -27,7 +26,6 @@ CODE_EPOCH = 1
 
 Protocol = Literal["paper", "reference"]
 Forget = Literal["all", "noise", "backdoor", "duplication", "canary"]
-DATA_KINDS = ("math", "wiki")
 
 
 A = TypeVar("A", bound=Section)
@@ -177,52 +175,9 @@ def parse_recipe(values: dict[str, Any]) -> Recipe:
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise UserError(_explain(error)) from None
+        raise UserError(explain(error, Recipe)) from None
 
 
 def dump_recipe(recipe: Recipe) -> str:
     """The resolved recipe as YAML: every default written out."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-def _explain(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    place = [str(part) for part in first["loc"]]
-    name = ".".join(part for i, part in enumerate(place) if not (i == 1 and place[0] == "data" and part in DATA_KINDS)) or "recipe"
-    if first["type"] == "extra_forbidden":
-        section = _section_at(place[:-1])
-        return f"unknown key '{name}'; {did_you_mean(place[-1], section.model_fields if section else ())}"
-    if first["type"] == "union_tag_invalid":
-        return f"expected {name}.kind to be one of {first['ctx']['expected_tags']}, got '{first['ctx']['tag']}'"
-    if first["type"] == "union_tag_not_found":
-        return f"expected {name}.kind, as in `kind: noise`, got {first['input']!r}"
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "value_error":
-        return message
-    return f"recipe key '{name}': {message[0].lower()}{message[1:]}, got {first['input']!r}"
-
-
-def _section_at(place: list[str]) -> type[Section] | None:
-    """The section that a path of keys leads to; where a list or union holds several kinds, the path names the kind."""
-    sections: list[type[Section]] = [Recipe]
-    for part in place:
-        annotations = [s.model_fields[part].annotation for s in sections if part in s.model_fields]
-        if annotations:
-            sections = [s for annotation in annotations for s in _sections(annotation)]
-        else:
-            sections = [s for s in sections if part in _kind(s)] or sections
-    return sections[0] if sections else None
-
-
-def _sections(annotation: Any) -> list[type[Section]]:
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return [annotation]
-    origin = typing.get_origin(annotation)
-    if origin in (Annotated, tuple, list, Union, types.UnionType):
-        return [s for argument in typing.get_args(annotation) for s in _sections(argument)]
-    return []
-
-
-def _kind(section: type[Section]) -> tuple[str, ...]:
-    field = section.model_fields.get("kind")
-    return typing.get_args(field.annotation) if field else ()

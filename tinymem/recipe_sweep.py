@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError, model_validator
 from tinymem.errors import UserError, did_you_mean
 from tinymem.recipe import Forget, Method, short_method
 from tinymem.recipe_data import Section
+from tinymem.recipe_errors import explain
 from tinymem.recipe_evaluation import Robustness
 from tinymem.recipe_values import parse_override, read_values, set_value
 
@@ -124,18 +125,4 @@ def parse_sweep(values: dict[str, Any]) -> SweepRecipe:
     try:
         return SweepRecipe.model_validate(values)
     except ValidationError as error:
-        raise UserError(_explain(error)) from None
-
-
-def _explain(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    name = ".".join(str(part) for part in first["loc"]) or "recipe"
-    if first["type"] == "extra_forbidden":
-        return f"unknown key '{name}'; {did_you_mean(str(first['loc'][-1]), _keys_at(first['loc'][:-1]))}"
-    message = first["msg"].removeprefix("Value error, ")
-    return message if first["type"] == "value_error" else f"recipe key '{name}': {message[0].lower()}{message[1:]}, got {first['input']!r}"
-
-
-def _keys_at(place: tuple[int | str, ...]) -> list[str]:
-    sections: dict[str, type[Section]] = {"models": ModelMatrix, "methods": Method, "exclude": Exclusion, "limits": Limits}
-    return list((sections.get(str(place[0]), SweepRecipe) if place else SweepRecipe).model_fields)
+        raise UserError(explain(error, SweepRecipe)) from None

@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from tinymem.data.text_source import Block
 from tinymem.data.tokenize_worker import read_shard
+from tinymem.device import python_path
 from tinymem.errors import UserError
 
 Ids = npt.NDArray[np.unsignedinteger]
@@ -35,11 +36,6 @@ LEFTOVER_SECONDS = 3600
 def cache_directory() -> Path:
     """Where tokenised text is kept: $TINYMEM_CACHE, or ~/.cache/tinymem."""
     return Path(os.environ.get("TINYMEM_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tinymem")
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -110,13 +106,11 @@ class TokenizerPool:
 
     def _process(self) -> subprocess.Popen[bytes]:
         if not hasattr(self._local, "process"):
-            root = str(Path(__file__).parents[2])
-            path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
             self._local.process = subprocess.Popen(
                 [sys.executable, "-m", "tinymem.data.tokenize_worker", str(self.tokenizer_file)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                env={**os.environ, "PYTHONPATH": path},
+                env={**os.environ, "PYTHONPATH": python_path()},
                 start_new_session=True,  # Ctrl-C is the parent's to answer
             )
             self._processes.append(self._local.process)

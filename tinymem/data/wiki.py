@@ -23,7 +23,8 @@ from tinymem.data.math import Ids
 from tinymem.data.row_stream import Hashes, RowStream, row_hashes
 from tinymem.data.text_source import TextSource, open_source
 from tinymem.data.text_tokenizer import TextTokenizer, open_tokenizer
-from tinymem.data.text_tokens import TokenizerPool, TokenStream, available_cores, cache_directory, tokenize
+from tinymem.data.text_tokens import TokenizerPool, TokenStream, cache_directory, tokenize
+from tinymem.device import available_cores
 from tinymem.errors import UserError
 from tinymem.files import content_id, new_directory
 from tinymem.progress import Bar, Progress

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from tinymem.device import available_cores, gpus_of
 from tinymem.recipe_sweep import Limits
 from tinymem.sweep.slot import Slot
 
@@ -17,9 +18,7 @@ def local_slots(folder: Path, device: str, workers: int | None, per_device: int,
     if device == "cpu":
         places = [("cpu", ONE_THREAD)] * (workers or available_cores())
     else:
-        visible = _visible_gpus()
-        chosen = [visible[int(device.partition(":")[2])]] if ":" in device else visible
-        places = [("cuda", {"CUDA_VISIBLE_DEVICES": gpu}) for _ in range(per_device) for gpu in chosen]
+        places = [("cuda", {"CUDA_VISIBLE_DEVICES": gpu}) for _ in range(per_device) for gpu in gpus_of(device)]
         places = [places[i % len(places)] for i in range(workers or len(places))]
     return [Slot(folder, number, place, environment, plugins) for number, (place, environment) in enumerate(places)]
 
@@ -33,16 +32,3 @@ def with_memory(limits: Limits, workers: int) -> Limits:
     except (ValueError, OSError):
         return limits
     return limits.model_copy(update={"memory_mb": total * MEMORY_SHARE / max(1, workers)})
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _visible_gpus() -> list[str]:
-    """The GPUs as CUDA_VISIBLE_DEVICES names them."""
-    import torch
-
-    names = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    return names or [str(i) for i in range(torch.cuda.device_count())]

@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from tinymem.device import python_path
 from tinymem.sweep.group import Group
 
 Row = dict[str, Any]
@@ -110,7 +111,7 @@ class Slot:
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "tinymem.sweep.child", *words],  # -P: no file of the working directory stands in for a library
-                env={**os.environ, **self.environment, "PYTHONPATH": _python_path()},
+                env={**os.environ, **self.environment, "PYTHONPATH": python_path()},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -141,8 +142,3 @@ def remove_stale_logs(folder: Path) -> None:
             path.unlink(missing_ok=True)
         except PermissionError:
             continue
-
-
-def _python_path() -> str:
-    """Where this package is, before what the user has."""
-    return os.pathsep.join([str(Path(__file__).resolve().parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
