@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,20 @@ def grid(rows: int, columns: int, size: tuple[float, float], **sharing: Any) -> 
 
     figure = Figure(figsize=size, layout="constrained")
     return figure, [list(line) for line in figure.subplots(rows, columns, squeeze=False, **sharing)]
+
+
+def panels(
+    count: int, across: int, size: tuple[float, float], margin: tuple[float, float] = (0.0, 0.0), **sharing: Any
+) -> tuple[Figure, list[Axes], float]:
+    """A figure of so many panels of `size` inches each, at most `across` in a row; the figure, its panels and its width."""
+    columns = min(across, count)
+    rows = math.ceil(count / columns)
+    width = size[0] * columns + margin[0]
+    figure, all_axes = grid(rows, columns, (width, size[1] * rows + margin[1]), **sharing)
+    found = [axes for row in all_axes for axes in row]
+    for axes in found[count:]:
+        axes.set_visible(False)
+    return figure, found[:count], width
 
 
 def method_look(names: Sequence[str], name: str, marker: str = "o") -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tinymem.report.groups import in_order
-from tinymem.report.plots.axes import MEMORISED_CHANGE, distinct, grid, performance_change_label, where
+from tinymem.report.plots.axes import MEMORISED_CHANGE, distinct, panels, performance_change_label, where
 from tinymem.report.plots.data import FigureData, Line, Skipped
 from tinymem.report.plots.points import Inputs, Point
 from tinymem.report.svg import INK, PALETTE
@@ -77,11 +77,8 @@ def middle(change: float, quantity: str) -> float:
 def draw_cells(lines: list[Line]) -> Figure:
     """A panel per method."""
     names, metric = in_order(distinct(lines, "method")), lines[0]["metric"]
-    columns = min(COLUMNS, len(names))
-    rows = math.ceil(len(names) / columns)
-    figure, all_axes = grid(rows, columns, (2.2 * columns + 0.6, 1.9 * rows + 0.9), sharex=True, sharey=True)
-    panels = [axes for row in all_axes for axes in row]
-    for axes, name in zip(panels, names, strict=False):
+    figure, all_axes, _ = panels(len(names), COLUMNS, (2.2, 1.9), (0.6, 0.9), sharex=True, sharey=True)
+    for axes, name in zip(all_axes, names, strict=True):
         those = where(lines, method=name)
         total = sum(line["runs"] for line in those)
         sizes = [8 + 260 * line["runs"] / total for line in those]
@@ -92,8 +89,6 @@ def draw_cells(lines: list[Line]) -> Figure:
         axes.set_title(f"{name} ({total:,} runs)", fontsize=9)
         axes.set_xlim(-108, 5)
         axes.set_ylim(RANGES[metric][0] - 3, RANGES[metric][1] + 3)
-    for axes in panels[len(names) :]:
-        axes.set_visible(False)
     figure.supxlabel(MEMORISED_CHANGE.replace("\n", "; "), fontsize=10)
     figure.supylabel(performance_change_label(metric).replace("\n", "; "), fontsize=10)
     return figure

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from tinymem.report.plots.axes import (
     legend_below,
     method_handles,
     method_look,
+    panels,
     performance_change_label,
     performance_label,
     rising,
@@ -135,11 +135,8 @@ def _key(kind: str) -> str:
 def draw_by_kind(lines: list[Line], names: list[str]) -> Figure:
     """A panel per kind, two in a row: memorisation across, performance up."""
     kinds = distinct(lines, "kind")
-    columns = min(2, len(kinds))
-    rows = math.ceil(len(kinds) / columns)
-    figure, all_axes = grid(rows, columns, (4.2 * columns, 3.2 * rows))
-    panels = [axes for row in all_axes for axes in row]
-    for axes, kind in zip(panels, kinds, strict=False):
+    figure, all_axes, width = panels(len(kinds), 2, (4.2, 3.2))
+    for axes, kind in zip(all_axes, kinds, strict=True):
         those = where(lines, kind=kind)
         _points(axes, those, names, "memorised_change", "performance_change")
         ideal(axes, -100, 0)
@@ -148,9 +145,7 @@ def draw_by_kind(lines: list[Line], names: list[str]) -> Figure:
         axes.set_xlabel(MEMORISED_CHANGE)
         axes.set_ylabel(performance_change_label(those[0]["metric"]))
         axes.margins(0.08, 0.12)
-    for axes in panels[len(kinds) :]:
-        axes.set_visible(False)
-    legend_below(figure, method_handles(names, lines), 4.2 * columns)
+    legend_below(figure, method_handles(names, lines), width)
     return figure
 
 
@@ -177,12 +172,9 @@ def draw_strata(lines: list[Line], names: list[str]) -> Figure:
 def draw_fronts(lines: list[Line], names: list[str]) -> Figure:
     """A panel per kind: what is still memorised across, performance up; a line per model."""
     kinds = distinct(lines, "kind")
-    columns = min(2, len(kinds))
-    rows = math.ceil(len(kinds) / columns)
-    figure, all_axes = grid(rows, columns, (4.4 * columns, 3.1 * rows))
-    panels = [axes for row in all_axes for axes in row]
+    figure, all_axes, width = panels(len(kinds), 2, (4.4, 3.1))
     models = distinct(lines, "model")
-    for axes, kind in zip(panels, kinds, strict=False):
+    for axes, kind in zip(all_axes, kinds, strict=True):
         those = where(lines, kind=kind)
         for model in distinct(those, "model"):
             front = where(those, model=model)
@@ -192,10 +184,8 @@ def draw_fronts(lines: list[Line], names: list[str]) -> Figure:
         axes.set_xlabel("memorised rows afterwards (%)\nlower is better")
         axes.set_ylabel(performance_label(those[0]["metric"]))
         axes.margins(0.08, 0.12)
-    for axes in panels[len(kinds) :]:
-        axes.set_visible(False)
     handles = [handle(m, **_dash(i)) for i, m in enumerate(models)] if len(models) > 1 else []
-    legend_below(figure, handles + method_handles(names, lines), 4.4 * columns)
+    legend_below(figure, handles + method_handles(names, lines), width)
     return figure
 
 
