@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tinymem.data.rows import Rows
+from tinymem.data.rows import Rows, concatenate
 from tinymem.mitigation.frame import UNLEARNERS, apply
 from tinymem.mitigation.losses import row_losses
 from tinymem.mitigation.unlearning.neuron import act, ig, nemo, zero
@@ -31,6 +31,8 @@ def patched(model, layer, change):
 @torch.no_grad()
 def test_zero_equals_a_loop_over_neurons(family):
     model, data = case(family)
+    edge = Rows.of(data.forget.ids[:1], 1, 2)  # one token predicts one: neurons that are active there alone count
+    data = replace(data, forget=concatenate([data.forget, edge]))
     scores = zero.by_row(model, data, zero.ZeroConfig(copies=7, batch_size=2))
     clean = row_losses(model, data.forget, "suffix")
     for layer in neuron_layers(model):
@@ -57,6 +59,12 @@ def test_zero_over_whole_rows_and_of_the_set():
     scores = method.function(model, data, zero.ZeroConfig(skip_bottom=True)).values
     assert list(scores) == [layer.weight_name]
     torch.testing.assert_close(scores[layer.weight_name], by_row.mean(0)[1])
+
+
+def test_rows_are_on_the_device_of_their_ids():
+    """Zero over whole rows makes rows of ids that may be on a GPU, and a window of them."""
+    rows = Rows.of(torch.zeros(2, 3, dtype=torch.long, device="meta"), torch.tensor([1, 2]))
+    assert {rows.prompt.device, rows.end.device, rows.window().device, rows.take(rows.end).end.device} == {torch.device("meta")}
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -22,10 +22,10 @@ class Rows:
 
     @staticmethod
     def of(ids: Ids | Tensor, prompt: int | Tensor = 1, end: int | Tensor | None = None) -> Rows:
-        """Rows from an array; `prompt` and `end` (default: the row's last token) per row or for all."""
+        """Rows from an array; `prompt` and `end` (default: the row's last token) per row or for all. All on the device of `ids`."""
         tensor = ids if isinstance(ids, Tensor) else torch.from_numpy(np.ascontiguousarray(ids, dtype=np.int64))
-        count, length = tensor.shape
-        return Rows(tensor.long(), _per_row(prompt, count), _per_row(length if end is None else end, count))
+        length = tensor.shape[1]
+        return Rows(tensor.long(), _per_row(prompt, tensor), _per_row(length if end is None else end, tensor))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -62,8 +62,10 @@ def to_ids(compact: Tensor) -> Tensor:
     return compact.long() & 0xFFFF if compact.dtype == torch.int16 else compact.long()
 
 
-def _per_row(value: int | Tensor, count: int) -> Tensor:
-    return value.long() if isinstance(value, Tensor) else torch.full((count,), value)
+def _per_row(value: int | Tensor, ids: Tensor) -> Tensor:
+    if isinstance(value, Tensor):
+        return value.to(ids.device).long()
+    return torch.full((len(ids),), value, device=ids.device)
 
 
 def concatenate(parts: list[Rows]) -> Rows:
