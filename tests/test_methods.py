@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+from dataclasses import fields
 from fractions import Fraction
 from typing import Any
 
@@ -9,9 +12,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tinymem import cli
 from tinymem.data.rows import Rows
 from tinymem.errors import UserError
-from tinymem.mitigation.frame import UNLEARNERS, AblationConfig, Mask, Refused, Scores, ablate, select
+from tinymem.mitigation.frame import UNLEARNERS, AblationConfig, Mask, Refused, Scores, ablate, group_counts, parse_config, select
 from tinymem.models.adapters import captured_neurons, layer_of, logits, mlp_parameters, neuron_layers
 from tinymem.testing import FAMILIES, config_of, tiny_case
 
@@ -127,16 +131,57 @@ def test_rounding_errors_do_not_cost_a_neuron() -> None:
 def test_select_refuses() -> None:
     model, _ = tiny_case("gpt")
     scores = Scores("neuron", {layer.weight_name: torch.rand(64) for layer in neuron_layers(model)})
-    with pytest.raises(Refused, match=r"the smallest that acts is 0\.0156"):
+    with pytest.raises(Refused, match=r"the smallest that acts is 0\.0157"):
         select(model, scores, AblationConfig(ratio=0.015))
     assert select(model, scores, AblationConfig(ratio=1 / 64)).count() == 2
-    with pytest.raises(Refused, match=r"the smallest that acts is 0\.00781"):
+    with pytest.raises(Refused, match=r"the smallest that acts is 0\.00782"):
         select(model, scores, AblationConfig(ratio=0.007, scope="model"))
     with pytest.raises(UserError, match=r"at most 128 .*lower ratio"):
         select(model, scores, AblationConfig(ratio=0.5, of="model"))
+    with pytest.raises(UserError, match="skip_bottom leaves nothing"):
+        select(model, Scores("neuron", {}), AblationConfig())
     for ratio in (-0.1, 1.1, 2):
         with pytest.raises(UserError, match=r"ratio in \[0, 1\]"):
             AblationConfig(ratio=ratio)
+
+
+@pytest.mark.parametrize("name", UNLEARNERS.names())
+def test_no_option_is_hidden_by_one_of_the_command_line(name: str) -> None:
+    hidden = {f.name for f in fields(UNLEARNERS.get(name).config)} & set(inspect.signature(cli.mitigate).parameters)
+    assert not hidden, f"`tinymem mitigate` keeps {hidden} for itself"
+
+
+OUT_OF_RANGE = {
+    "epochs": -1, "batch_size": 0, "copies": 0, "per_step": 0, "steps": 0, "learning_rate": -1.0, "momentum": -0.1, "penalty": -1.0,
+    "weight_decay": -0.1, "betas": (0.9, 1.0), "beta": 0.0, "layers": 0, "sample": 0, "rows": 0, "tests": -1, "tolerated": -0.1,
+    "block": 0, "damp": 0.0, "gradients": 0, "loss_weight": 1.5, "start": 1.0, "depth": 1.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNLEARNERS.names())
+def test_options_out_of_range_are_told_at_once(name: str) -> None:
+    """Before, an empty batch or no epoch ended in a traceback."""
+    method = UNLEARNERS.get(name)
+    wrong = {f.name: OUT_OF_RANGE[f.name] for f in fields(method.config) if f.name in OUT_OF_RANGE}
+    if name in ("slim", "hard-concrete"):
+        wrong["epochs"] = 0
+    for option, value in wrong.items():
+        with pytest.raises(UserError, match=option) as error:
+            parse_config(method, {option: value})
+        assert "\n" not in str(error.value) and "got" in str(error.value)
+
+
+@pytest.mark.parametrize("neurons", [3, 7, 50, 64, 128, 512, 1000, 3072, 10_240])
+@pytest.mark.parametrize("scope", ["layer", "model"])
+def test_the_smallest_ratio_that_is_named_acts(neurons: int, scope: str) -> None:
+    model, _ = tiny_case("gpt")
+    sizes = {layer.weight_name: neurons for layer in neuron_layers(model)}
+    with pytest.raises(Refused) as refusal:
+        group_counts(model, sizes, AblationConfig(ratio=1e-9, scope=scope))
+    named = float(re.search(r"smallest that acts is (\S+)$", str(refusal.value))[1])
+    assert all(count == 1 for _, count in group_counts(model, sizes, AblationConfig(ratio=named, scope=scope)))
+    with pytest.raises(Refused):
+        group_counts(model, sizes, AblationConfig(ratio=named * 0.98, scope=scope))
 
 
 # ---- ablate ---------------------------------------------------------------------------------------------------------------------------

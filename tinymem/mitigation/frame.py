@@ -16,6 +16,7 @@ import inspect
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field, fields
+from decimal import ROUND_CEILING, Context
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 
 from tinymem.data.rows import Rows
 from tinymem.errors import UserError, did_you_mean
+from tinymem.mitigation.option_ranges import check_least
 from tinymem.models.adapters import layer_of, neuron_layers
 from tinymem.progress import Bar, SilentBar
 from tinymem.registry import Registry
@@ -63,6 +65,7 @@ class AblationConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.ratio <= 1:
             raise UserError(f"expected ratio in [0, 1], got {self.ratio:g}; it is a share: try ratio=0.05")
+        check_least(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +88,8 @@ class MitigationData:
     retain: Rows
     twins: Rows | None = None
     """Clean versions of the artifact rows that the method may know (fine-tuning on clean data)."""
+    clean: Tensor | None = None
+    """All clean training rows [N, T] as `compact_rows` keeps them, where `retain` is a sample of them; None: `retain` is all."""
     seed: int = 0
     optimizer_state: dict[str, Tensor] = field(default_factory=dict)
     """AdamW's state at the end of training, for methods that go on with it; empty where there is none."""
@@ -247,6 +252,8 @@ def group_counts(model: nn.Module, sizes: dict[str, int], config: AblationConfig
         key = name if config.scope == "tensor" else layer_of(model, name) if config.scope == "layer" else None
         groups.setdefault(key, []).append(name)
     eligible = sum(sizes.values())
+    if not eligible:
+        raise UserError("expected neurons or weights to choose from, got none; of a model of one layer skip_bottom leaves nothing")
     total = sum(p.numel() for p in model.parameters()) if config.of == "model" else eligible
     if config.ratio * total > eligible * (1 + 1e-9):
         raise UserError(f"expected at most {eligible} neurons or weights to zero, got {config.ratio:g} of {total}; lower ratio")
@@ -256,8 +263,14 @@ def group_counts(model: nn.Module, sizes: dict[str, int], config: AblationConfig
         counts.append((names, int(config.ratio * total * share + 1e-6)))  # the margin undoes 0.29 * 100 = 28.999...
     if config.ratio > 0 and not any(count for _, count in counts):
         largest = max(sum(sizes[n] for n in names) for names in groups.values()) * total / eligible
-        raise Refused(f"ratio {config.ratio:g} rounds to nothing here; the smallest that acts is {1 / largest:.3g}")
+        raise Refused(f"ratio {config.ratio:g} rounds to nothing here; the smallest that acts is {_rounded_up(1 / largest):g}")
     return counts
+
+
+def _rounded_up(ratio: float) -> float:
+    """Three digits, and no less than `ratio`: what is rounded down is refused again."""
+    up = Context(prec=3, rounding=ROUND_CEILING)
+    return float(up.create_decimal_from_float(ratio * (1 - 1e-9)))  # 1 / 50 is a little more than 0.02, and must not become 0.0201
 
 
 def ablate(model: nn.Module, mask: Mask) -> nn.Module:

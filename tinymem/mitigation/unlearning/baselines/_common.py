@@ -17,6 +17,7 @@ from tinymem.data.rows import Rows
 from tinymem.errors import UserError
 from tinymem.mitigation.frame import Grid, MitigationData
 from tinymem.mitigation.losses import Over, row_losses
+from tinymem.mitigation.option_ranges import check_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +39,7 @@ class BaselineConfig:
     grid: ClassVar[Grid] = {}
 
     def __post_init__(self) -> None:
-        if self.epochs < 0 or self.batch_size < 1:
-            raise UserError(f"expected epochs >= 0 and batch_size >= 1, got {self.epochs} and {self.batch_size}")
+        check_least(self)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,10 +1,10 @@
 """Gradient difference: raise the loss of the memorised rows while that of the rows to keep stays low.
 
 Formula: minimise -forget_weight * mean loss of the forget rows + retain_weight * retain term, which is the mean loss of the rows to keep
-    (`retain: loss`) or the divergence KL(original || edited) of their next-token distributions (`retain: kl`).
+    (`retain_term: loss`) or the divergence KL(original || edited) of their next-token distributions (`retain_term: kl`).
 Source: Liu et al. 2022; Maini et al. 2024 (TOFU); not part of the TinyMem paper.
 Cost: epochs * 2 * forget rows forward and backward passes; `kl` adds a forward pass of the original.
-Options: epochs, learning_rate, weight_decay, batch_size, over, forget_weight, retain_weight, retain.
+Options: epochs, learning_rate, weight_decay, batch_size, over, forget_weight, retain_weight, retain_term.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class GradientDifferenceConfig(RetainConfig):
     """Options of gradient difference."""
 
     epochs: int = 5
-    retain: Literal["loss", "kl"] = "loss"
+    retain_term: Literal["loss", "kl"] = "loss"
 
 
 @editor(
@@ -39,7 +39,7 @@ def gradient_difference(model: nn.Module, data: MitigationData, config: Gradient
     """The model after some steps on both terms."""
 
     def objective(edited: nn.Module, batch: Batch) -> Tensor:
-        kept = retain_loss(edited, batch) if config.retain == "loss" else divergence(model, edited, batch.retain)
+        kept = retain_loss(edited, batch) if config.retain_term == "loss" else divergence(model, edited, batch.retain)
         return config.retain_weight * kept - config.forget_weight * row_losses(edited, batch.forget, config.over).mean()
 
     return descend(model, data, config, objective)

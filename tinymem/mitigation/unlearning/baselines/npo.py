@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tinymem.errors import UserError
 from tinymem.mitigation.frame import MitigationData, Properties, editor
 from tinymem.mitigation.unlearning.baselines._common import Batch, RetainConfig, descend, retain_loss, summed
 
@@ -26,6 +27,11 @@ class NPOConfig(RetainConfig):
 
     epochs: int = 4
     beta: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.beta > 0:
+            raise UserError(f"expected beta above 0, got {self.beta:g}")
 
 
 @editor("npo", config=NPOConfig, properties=Properties(unit="model", order="first", criterion="optimisation", dual_objective=True))

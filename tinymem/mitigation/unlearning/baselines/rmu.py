@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from tinymem.data.rows import Rows
 from tinymem.errors import UserError
 from tinymem.mitigation.frame import MitigationData, Properties, editor
+from tinymem.mitigation.option_ranges import check_least
 from tinymem.mitigation.unlearning.baselines._common import Batch, RetainConfig, descend
 from tinymem.models.adapters import family_of, layer_of, logits, mlp_parameters
 
@@ -36,6 +37,7 @@ class RMUConfig(RetainConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_least(self, layers=1)
         if not 0 <= self.depth < 1:
             raise UserError(f"expected depth in [0, 1), got {self.depth:g}")
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tinymem.errors import UserError
 from tinymem.mitigation.frame import MitigationData, Properties, editor
 from tinymem.mitigation.losses import row_losses
 from tinymem.mitigation.unlearning.baselines._common import Batch, RetainConfig, descend, retain_loss
@@ -27,6 +28,11 @@ class SimNPOConfig(RetainConfig):
     epochs: int = 10
     beta: float = 4.5
     delta: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.beta > 0:
+            raise UserError(f"expected beta above 0, got {self.beta:g}")
 
 
 @editor("simnpo", config=SimNPOConfig, properties=Properties(unit="model", order="first", criterion="optimisation", dual_objective=True))

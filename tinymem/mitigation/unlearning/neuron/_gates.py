@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tinymem.data.rows import Rows
 from tinymem.mitigation.frame import MitigationData
 from tinymem.mitigation.losses import Over, row_losses
+from tinymem.mitigation.option_ranges import check_least
 from tinymem.mitigation.unlearning.neuron._common import NeuronConfig, cropped, frozen, gated, row_generators, width
 from tinymem.models.adapters import neuron_layers
 
@@ -37,6 +38,10 @@ class GatesConfig(NeuronConfig):
     stop: float = 0.1
     over: Over = "suffix"
     batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_least(self, epochs=1)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from tinymem.errors import UserError
 from tinymem.mitigation import grids
 from tinymem.mitigation.frame import Grid, MitigationData, Properties, Scores, scorer
+from tinymem.mitigation.option_ranges import check_least
 from tinymem.mitigation.unlearning.neuron._common import NeuronConfig, activity, as_scores, cropped, gated, predicting
 from tinymem.models.adapters import logits
 
@@ -46,6 +47,10 @@ class NemoConfig(NeuronConfig):
     batch_size: int = 256
 
     grid: ClassVar[Grid] = grids.NEURON
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_least(self, sample=1, rows=1, tests=0, tolerated=0)
 
 
 @scorer("nemo", config=NemoConfig, properties=Properties(unit="neuron", order="zeroth", iterative=True, dual_objective=True))

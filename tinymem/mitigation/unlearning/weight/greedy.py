@@ -46,8 +46,8 @@ class GreedyConfig(AblationConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.scope != "model" or self.per_step < 1:
-            raise UserError(f"expected scope 'model' and per_step of at least 1, got '{self.scope}' and {self.per_step}")
+        if self.scope != "model":
+            raise UserError(f"expected scope 'model', got '{self.scope}': Greedy removes one weight of the whole model a step")
 
 
 @scorer("greedy", config=GreedyConfig, properties=Properties(unit="weight", order="first", iterative=True, dual_objective=True))

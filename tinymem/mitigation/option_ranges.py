@@ -1,0 +1,32 @@
+"""Least values of numeric options, checked when a config is made: what is below would end in a traceback, or do nothing of what it says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tinymem.errors import UserError
+
+SHARED: dict[str, float] = {
+    "epochs": 0,
+    "batch_size": 1,
+    "copies": 1,
+    "per_step": 1,
+    "steps": 1,
+    "learning_rate": 0,
+    "momentum": 0,
+    "penalty": 0,
+    "weight_decay": 0,
+}
+"""Options that mean the same wherever a method has them."""
+
+
+def check_least(config: Any, **least: float) -> None:
+    """Each option of `SHARED` and `least` that the config has is at least so large; None is a default that the method chooses.
+
+    Raises:
+        UserError: one is less, or not a number.
+    """
+    for option, bound in {**SHARED, **least}.items():
+        value = getattr(config, option, None)
+        if value is not None and not value >= bound:
+            raise UserError(f"expected {option} of at least {bound:g}, got {value:g}")
