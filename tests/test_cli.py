@@ -12,9 +12,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from helpers import tinymem
 
 from tinymem.data.math import to_text
+from tinymem.data.rows import Rows
+from tinymem.mitigation.unlearning.neuron import nemo
 from tinymem.models.checkpoint import load_checkpoint
 from tinymem.pipeline import Run
 
@@ -86,6 +89,18 @@ def test_rows_of_your_own_in_every_format(tiny_run: Run, tmp_path: Path) -> None
     assert found[0]["artifact"] == "rows" and found[0]["rows_scored"] == found[0]["rows_forget"] == 16
     assert found[0]["performance_metric"] == "perplexity" and found[0]["performance_ceiling"] is None
     assert 0 < found[0]["memorised_before"] <= 1 and found[0]["edited_parameters"] > 0 and found[0]["rows_heldout"] == 0
+
+
+def test_rows_to_keep_are_looked_at_where_those_to_forget_are(tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NeMo says what activations are ordinary: those of the same positions, not of whole rows with their unlike first token."""
+    seen: list[Rows] = []
+    real = nemo.activity
+    monkeypatch.setattr(nemo, "activity", lambda model, rows, *rest: seen.append(rows) or real(model, rows, *rest))
+    corpus = tiny_run.corpus()
+    forget, retain = (write_rows(tmp_path / name, corpus.clean[rows], "npy") for name, rows in (("f", slice(4)), ("r", slice(4, 24))))
+    mitigate(tiny_run.checkpoint, "--method", "nemo", "--forget", forget, "--retain", retain, "--prompt", 12, "--match", 9)
+    assert [len(rows) for rows in seen] == [10, 4]
+    assert all(set(rows.prompt.tolist()) == {12} and set(rows.end.tolist()) == {21} for rows in seen)
 
 
 def test_rows_of_different_lengths(tiny_run: Run, tmp_path: Path) -> None:

@@ -207,7 +207,7 @@ def _subject_of_files(
             f"expected rows of at least {end} tokens (prompt and match) in {retain}, got {retain_ids.shape[1]}; use longer rows"
         )
     length = min(forget_ids.shape[1], retain_ids.shape[1])  # methods put both in one batch
-    forget_rows, retain_rows = Rows.of(forget_ids[:, :length], prompt, end), Rows.of(retain_ids[:, :length])
+    forget_rows, retain_rows = (Rows.of(ids[:, :length], prompt, end) for ids in (forget_ids, retain_ids))  # NeMo compares their windows
     return subject_of_rows(loaded.model, forget_rows, retain_rows, seed=seed, identity=identity, asked=asked)
 
 
