@@ -151,8 +151,8 @@ def test_finetuning_goes_on_with_the_optimiser() -> None:
         step(data.forget.ids)
     state = {name: t.clone() for name, t in optimizer_tensors(optimizer).items()}
     base, with_state = deepcopy(trained), data.__class__(**{**vars(data), "optimizer_state": state})
-    ours = finetune(base, data.retain, with_state, config)
-    cold = finetune(base, data.retain, data, config)
+    ours = finetune(base, data.retain.ids, with_state, config)
+    cold = finetune(base, data.retain.ids, data, config)
     generator = data.generator()
     for _ in range(config.epochs):
         for index in torch.randperm(len(data.retain), generator=generator).split(4):

@@ -4,17 +4,20 @@ import math
 from copy import deepcopy
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import equal_weights
 
-from tinymem.data.rows import concatenate
+from tinymem.data.rows import Rows, compact_rows
 from tinymem.errors import UserError
 from tinymem.mitigation.finetuning import _common as finetuning
 from tinymem.mitigation.frame import UNLEARNERS, apply
 from tinymem.mitigation.losses import row_losses
 from tinymem.mitigation.unlearning.baselines import _common, gradient_difference, npo, rmu, simnpo, task_vector
 from tinymem.models.adapters import layer_of, logits, mlp_parameters
+from tinymem.models.gpt2 import GPT, GPTConfig
 from tinymem.testing import FAMILIES, config_of, tiny_case
 
 DUAL = ("gradient-difference", "npo", "simnpo", "rmu")
@@ -95,7 +98,7 @@ def test_first_steps_follow_the_formulas(family):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_kl_to_the_original_is_zero_at_the_start_and_positive_after(family):
     model, data = tiny_case(family)
-    moved = one_step("gradient-difference", model, data, retain="kl")
+    moved = one_step("gradient-difference", model, data, retain_term="kl")
     with torch.no_grad():
         assert float(gradient_difference.divergence(model, model, data.retain)) == pytest.approx(0, abs=1e-6)
         assert float(gradient_difference.divergence(model, moved, data.retain)) > 0
@@ -149,8 +152,22 @@ def test_fine_tunings_see_their_rows(monkeypatch):
     seen = {}
     for name in ("extra", "both", "clean"):
         module = UNLEARNERS.get(f"finetune-{name}").function.__globals__
-        monkeypatch.setitem(module, "finetune", lambda model, rows, data, config, name=name: seen.setdefault(name, rows) and model)
+        monkeypatch.setitem(module, "finetune", lambda model, rows, data, config, name=name: seen.update({name: rows}))
         UNLEARNERS.get(f"finetune-{name}").function(model, data, finetuning.FinetuningConfig())
-    assert torch.equal(seen["extra"].ids, data.retain.ids)
-    assert torch.equal(seen["both"].ids, concatenate([data.retain, data.twins]).ids)
-    assert torch.equal(seen["clean"].ids, data.twins.ids)
+    assert torch.equal(seen["extra"], data.retain.ids)
+    assert torch.equal(seen["both"], torch.cat([data.retain.ids, data.twins.ids]))
+    assert torch.equal(seen["clean"], data.twins.ids)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32])
+def test_fine_tunings_train_on_compact_rows_as_on_others(dtype):
+    """A long text's clean rows are not copied into 64-bit ids; ids above 32,767 are negative where 16 bits are signed."""
+    _, data = tiny_case("gpt")
+    top = 40_000 if dtype == np.uint16 else 17
+    model = GPT(GPTConfig(vocab_size=top, n_positions=12, n_layer=1, n_embd=4, n_head=1), seed=1).eval()
+    high = replace(data, retain=Rows.of(data.retain.ids + top - 17), twins=Rows.of(data.twins.ids + top - 17))
+    compact = replace(high, retain=high.retain.take(torch.arange(2)), clean=compact_rows(high.retain.ids.numpy().astype(dtype)))
+    for name in ("finetune-extra", "finetune-both"):
+        method = UNLEARNERS.get(name)
+        one, other = (apply(method, model, d, config_of(method, epochs=1, batch_size=4)) for d in (high, compact))
+        assert equal_weights(one, other) and not equal_weights(one, model)

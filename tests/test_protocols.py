@@ -119,6 +119,18 @@ def test_retain_rows_hold_no_artifact_and_no_twin(family: str, protocol: str, ar
         assert not retain & text(np.concatenate(list(corpus.tests.values()))), "a test row is among the retain rows"
 
 
+def test_a_sample_of_a_long_text_is_kept_and_all_of_it_trains_further(tiny_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Methods that weigh rows to keep see a sample; "extra" fine-tuning is on all data but the artifacts (paper, section 3.2)."""
+    monkeypatch.setattr("tinymem.mitigation.subject.MAXIMUM_RETAIN", 100)
+    subject, corpus = subject_of(tiny_run)
+    assert len(subject.data.retain) == 100 < len(corpus.clean)
+    assert text(subject.data.retain.ids) < text(corpus.clean)
+    seen: list[Any] = []
+    monkeypatch.setattr("tinymem.mitigation.finetuning._common.logits", lambda model, ids: seen.append(ids) or model(ids))
+    assert mitigate(subject, "finetune-extra", {"epochs": 1}).rows[0]["status"] == "ok"
+    assert sorted(map(bytes, np.concatenate(seen).astype(np.uint8))) == sorted(map(bytes, corpus.clean))
+
+
 def test_twins_of_held_out_rows_are_held_out(tiny_run: Run, paper: Subject) -> None:
     corpus, twins = tiny_run.corpus(), text(paper.data.twins.ids)
     for kind, planted in corpus.planted.items():

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from tinymem.data.corpus import TWINLESS, Corpus
 from tinymem.data.math import Ids
-from tinymem.data.rows import Rows, concatenate
+from tinymem.data.rows import Rows, compact_rows, concatenate
 from tinymem.errors import UserError
 from tinymem.evaluation.measure import Evaluator, Measurement
 from tinymem.evaluation.memorization import Flags, Probe
@@ -98,6 +98,7 @@ def subject_of_corpus(
         forget=concatenate(forget).to(device) if forget else Rows.of(corpus.clean[:0]).to(device),
         retain=_whole_rows(_retain(corpus, recipe.seed), corpus.pad, prompt).to(device),
         twins=_twins(corpus, evaluator, seen, prompt, device),
+        clean=compact_rows(corpus.clean) if len(corpus.clean) > MAXIMUM_RETAIN else None,
         seed=recipe.seed,
         optimizer_state=optimizer_state or {},
     )

@@ -18,7 +18,7 @@ Row = dict[str, Any]
 TRAIN = 3.0
 ALIVE = 0.3
 """Share of a ReLU model's neurons that are not 0 throughout a row: Zero skips the others."""
-WIKI_TEST_ROWS = 1_900
+WIKI_TEST_ROWS, WIKI_CLEAN_ROWS = 1_900, 784_000
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class Size:
     match: int
     forget: int
     retain: int
+    clean: int
+    """Training rows that are no artifacts, of which the rows to keep may be a sample."""
     scored: int
     row_flops: float
     """Arithmetic of one row's forward pass: twice its tokens times the parameters (the tied embedding counts as the head)."""
@@ -43,10 +45,10 @@ def size_of(recipe: Recipe, forget: int | None = None) -> Size:
     inner = model.n_inner or 4 * model.n_embd
     tokens = data.row_tokens
     if data.kind == "math":
-        retain = data.primary_size + len(data.auxiliary) * data.size - (1 + len(data.auxiliary)) * data.test_rows
+        clean = data.primary_size + len(data.auxiliary) * data.size - (1 + len(data.auxiliary)) * data.test_rows
         test = (1 + len(data.auxiliary)) * data.test_rows
     else:
-        retain, test = MAXIMUM_RETAIN, WIKI_TEST_ROWS
+        clean, test = data.max_rows or WIKI_CLEAN_ROWS, WIKI_TEST_ROWS
     planted = sum(int(getattr(artifact, "rows", 1000)) for artifact in recipe.artifacts)
     return Size(
         n_layer=model.n_layer,
@@ -55,7 +57,8 @@ def size_of(recipe: Recipe, forget: int | None = None) -> Size:
         tokens=tokens,
         match=recipe.evaluation.match,
         forget=forget if forget is not None else max(1, round(planted * 0.5 * recipe.mitigation.forget_fraction)),
-        retain=min(retain, MAXIMUM_RETAIN),
+        retain=min(clean, MAXIMUM_RETAIN),
+        clean=clean,
         scored=test + planted,
         row_flops=2.0 * tokens * planned_parameters(recipe),
     )
@@ -77,6 +80,10 @@ def _forget_epochs(options: Row, size: Size) -> float:
 
 def _both_epochs(options: Row, size: Size) -> float:
     return TRAIN * (size.forget + size.retain) * float(options.get("epochs") or 1)
+
+
+def _clean_epochs(options: Row, size: Size) -> float:
+    return TRAIN * size.clean * float(options.get("epochs") or 1)
 
 
 def _baseline(options: Row, size: Size) -> float:
@@ -104,8 +111,8 @@ TABLE: dict[str, Callable[[Row, Size], float]] = {
     "subnet": _forget_epochs,
     "balanced-subnet": _both_epochs,
     "finetune-clean": _forget_epochs,
-    "finetune-extra": _both_epochs,
-    "finetune-both": _both_epochs,
+    "finetune-extra": _clean_epochs,
+    "finetune-both": _clean_epochs,
     "gradient-ascent": _forget_epochs,
     "task-vector": _forget_epochs,
     **dict.fromkeys(("gradient-difference", "npo", "simnpo", "rmu"), _baseline),

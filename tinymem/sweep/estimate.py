@@ -17,6 +17,7 @@ from typing import Any
 
 from tinymem.files import canonical_json, read_json
 from tinymem.mitigation.identity import planned_vocabulary
+from tinymem.mitigation.subject import MAXIMUM_RETAIN
 from tinymem.recipe import Recipe
 from tinymem.sweep.costs import Size, measurement_passes, passes, size_of
 from tinymem.sweep.parts import PARQUET, read_part
@@ -156,6 +157,7 @@ def _at(measured: Measured, size: Size) -> Size:
         tokens=tokens,
         forget=measured.forget,
         retain=size.retain if measured.retain is None else measured.retain,
+        clean=size.clean if measured.retain in (None, MAXIMUM_RETAIN) else measured.retain,
         row_flops=2.0 * tokens * measured.parameters,
     )
 

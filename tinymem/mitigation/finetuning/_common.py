@@ -8,11 +8,12 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
-from tinymem.data.rows import Rows
+from tinymem.data.rows import to_ids
 from tinymem.errors import UserError
 from tinymem.mitigation.frame import Grid, MitigationData
+from tinymem.mitigation.option_ranges import check_least
 from tinymem.models.adapters import logits
 
 
@@ -29,13 +30,19 @@ class FinetuningConfig:
     grid: ClassVar[Grid] = {}
 
     def __post_init__(self) -> None:
-        if self.epochs < 0:
-            raise UserError(f"expected epochs of at least 0, got {self.epochs}")
+        check_least(self)
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise UserError(f"expected betas in [0, 1), got {self.betas[0]:g} and {self.betas[1]:g}")
 
 
-def finetune(model: nn.Module, rows: Rows, data: MitigationData, config: FinetuningConfig) -> nn.Module:
-    """A copy of the model after `epochs` passes over `rows`."""
-    edited = deepcopy(model)
+def all_clean(data: MitigationData) -> Tensor:
+    """Every training row but the artifact rows [N, T], compact or not: of a long text more than the rows to keep, which are a sample."""
+    return data.retain.ids if data.clean is None else data.clean
+
+
+def finetune(model: nn.Module, rows_NT: Tensor, data: MitigationData, config: FinetuningConfig) -> nn.Module:
+    """A copy of the model after `epochs` passes over rows, compact (`compact_rows`) or not, on any device."""
+    edited, device = deepcopy(model), data.forget.ids.device
     optimizer = torch.optim.AdamW(
         edited.parameters(), lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay, fused=True
     )
@@ -45,12 +52,12 @@ def finetune(model: nn.Module, rows: Rows, data: MitigationData, config: Finetun
         load_optimizer_tensors(optimizer, data.optimizer_state)
     generator = data.generator()
     edited.train()
-    data.bar.expect(config.epochs * -(-len(rows) // config.batch_size))
+    data.bar.expect(config.epochs * -(-len(rows_NT) // config.batch_size))
     with torch.random.fork_rng():  # dropout of foreign models draws from the global state
         torch.manual_seed(data.seed)
         for _ in range(config.epochs):
-            for index in torch.randperm(len(rows), generator=generator).split(config.batch_size):
-                ids_BT = rows.ids[index.to(rows.ids.device)]
+            for index in torch.randperm(len(rows_NT), generator=generator).split(config.batch_size):
+                ids_BT = to_ids(rows_NT[index.to(rows_NT.device)].to(device))
                 loss = F.cross_entropy(logits(edited, ids_BT)[:, :-1].flatten(0, 1), ids_BT[:, 1:].flatten())
                 optimizer.zero_grad()
                 loss.backward()

@@ -2,7 +2,7 @@
 
 Idea: extra fine-tuning with the right continuation of what was memorised.
 Source: TinyMem paper, section 3.2 ("Both") and section 5: five epochs at rate 1e-3 with the optimiser's state kept.
-Cost: epochs * (retain rows + clean twins) forward and backward passes.
+Cost: epochs * (clean rows + clean twins) forward and backward passes.
 Options: epochs, learning_rate, weight_decay, betas, batch_size. Needs clean twins, which only a corpus with planted artifacts has; twins
     of rows that are held out from the method are held out too.
 """
@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
-from tinymem.data.rows import concatenate
 from tinymem.errors import UserError
-from tinymem.mitigation.finetuning._common import FinetuningConfig, finetune
+from tinymem.mitigation.finetuning._common import FinetuningConfig, all_clean, finetune
 from tinymem.mitigation.frame import MitigationData, Properties, editor
 
 
@@ -26,7 +26,8 @@ class BothConfig(FinetuningConfig):
 
 @editor("finetune-both", config=BothConfig, properties=Properties(unit="model", order="first", criterion="optimisation"))
 def finetune_both(model: nn.Module, data: MitigationData, config: BothConfig) -> nn.Module:
-    """The model after training on the rows to keep and the twins."""
+    """The model after training on all rows but the artifact rows, and on the twins of those."""
     if data.twins is None or not len(data.twins):
         raise UserError("expected clean versions of the artifact rows, got rows without; use a corpus with planted artifacts")
-    return finetune(model, concatenate([data.retain, data.twins]), data, config)
+    clean = all_clean(data)
+    return finetune(model, torch.cat([clean, data.twins.ids.to(clean)]), data, config)

@@ -28,4 +28,4 @@ def finetune_clean(model: nn.Module, data: MitigationData, config: CleanConfig) 
     """The model after training on the twins."""
     if data.twins is None or not len(data.twins):
         raise UserError("expected clean versions of the artifact rows, got rows without; use a corpus with planted artifacts")
-    return finetune(model, data.twins, data, config)
+    return finetune(model, data.twins.ids, data, config)

@@ -2,7 +2,7 @@
 
 Idea: without the artifact rows they fade, while every task is kept. Slow: the time that the paper measures unlearning against.
 Source: TinyMem paper, section 3.2 ("Extra") and section 5: five epochs at rate 1e-3 with the optimiser's state kept.
-Cost: epochs * retain rows forward and backward passes.
+Cost: epochs * clean rows forward and backward passes.
 Options: epochs, learning_rate, weight_decay, betas, batch_size.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from tinymem.mitigation.finetuning._common import FinetuningConfig, finetune
+from tinymem.mitigation.finetuning._common import FinetuningConfig, all_clean, finetune
 from tinymem.mitigation.frame import MitigationData, Properties, editor
 
 
@@ -23,5 +23,5 @@ class ExtraConfig(FinetuningConfig):
 
 @editor("finetune-extra", config=ExtraConfig, properties=Properties(unit="model", order="first", criterion="optimisation"))
 def finetune_extra(model: nn.Module, data: MitigationData, config: ExtraConfig) -> nn.Module:
-    """The model after training on the rows to keep."""
-    return finetune(model, data.retain, data, config)
+    """The model after training on all rows but the artifact rows."""
+    return finetune(model, all_clean(data), data, config)
