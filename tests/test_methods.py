@@ -138,6 +138,9 @@ def test_select_refuses() -> None:
         select(model, scores, AblationConfig(ratio=0.007, scope="model"))
     with pytest.raises(UserError, match=r"at most 128 .*lower ratio"):
         select(model, scores, AblationConfig(ratio=0.5, of="model"))
+    spoilt = {**scores.values, neuron_layers(model)[1].weight_name: torch.full((64,), torch.nan)}
+    with pytest.raises(UserError, match=r"NaN in 1 scores, 'transformer\.h\.1"):
+        select(model, Scores("neuron", spoilt), AblationConfig())
     with pytest.raises(UserError, match="skip_bottom leaves nothing"):
         select(model, Scores("neuron", {}), AblationConfig())
     for ratio in (-0.1, 1.1, 2):

@@ -159,6 +159,13 @@ def test_fine_tunings_see_their_rows(monkeypatch):
     assert torch.equal(seen["clean"], data.twins.ids)
 
 
+def test_extra_fine_tuning_without_rows_is_no_training():
+    """AdamW would shrink all weights at each empty batch."""
+    model, data = tiny_case("gpt")
+    with pytest.raises(UserError, match="rows to train on, got none"):
+        one_step("finetune-extra", model, replace(data, retain=data.retain.take(torch.arange(0))))
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32])
 def test_fine_tunings_train_on_compact_rows_as_on_others(dtype):
     """A long text's clean rows are not copied into 64-bit ids; ids above 32,767 are negative where 16 bits are signed."""

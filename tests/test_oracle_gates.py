@@ -98,6 +98,7 @@ def test_ranks_break_ties_by_what_the_loss_asks_for():
     parameters = torch.tensor([[[0.9, 0.9 + 1e-8, 0.2, 1.0]]])
     wish = torch.tensor([[[5.0, 1.0, 9.0, 0.0]]])
     assert _gates.ranks(parameters, wish).tolist() == [[[2.0, 1.0, 0.0, 3.0]]]
+    assert _gates.ranks(parameters / 0.0 - parameters / 0.0, wish).isnan().all(), "training that diverged has no ranks"
 
 
 @pytest.mark.parametrize("name", ["slim", "hard-concrete", "subnet", "balanced-subnet"])

@@ -229,8 +229,13 @@ def select(model: nn.Module, scores: Scores, config: AblationConfig) -> Mask:
 
     Raises:
         Refused: a positive ratio that rounds to nothing in every group.
-        UserError: `of: model` asks for more than is eligible.
+        UserError: `of: model` asks for more than is eligible; scores that are not numbers.
     """
+    broken = [name for name, s in scores.values.items() if torch.isnan(s).any()]
+    if broken:  # a sort would take them for the highest
+        raise UserError(
+            f"expected a number for each neuron or weight, got NaN in {len(broken)} scores, '{broken[0]}' first; try a lower rate"
+        )
     masks = {name: torch.zeros_like(s, dtype=torch.bool) for name, s in scores.values.items()}
     sizes = {name: s.numel() for name, s in scores.values.items()}
     for names, count in group_counts(model, sizes, config):

@@ -41,7 +41,13 @@ def all_clean(data: MitigationData) -> Tensor:
 
 
 def finetune(model: nn.Module, rows_NT: Tensor, data: MitigationData, config: FinetuningConfig) -> nn.Module:
-    """A copy of the model after `epochs` passes over rows, compact (`compact_rows`) or not, on any device."""
+    """A copy of the model after `epochs` passes over rows, compact (`compact_rows`) or not, on any device.
+
+    Raises:
+        UserError: there are none.
+    """
+    if not len(rows_NT):
+        raise UserError("expected rows to train on, got none; name some with --retain, or use a corpus")
     edited, device = deepcopy(model), data.forget.ids.device
     optimizer = torch.optim.AdamW(
         edited.parameters(), lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay, fused=True

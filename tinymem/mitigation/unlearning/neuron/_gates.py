@@ -7,6 +7,7 @@ Layers that are left out keep a gate of 1. A group stops for good, on the device
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -128,4 +129,4 @@ def ranks(parameters_GLF: Tensor, wish_GLF: Tensor) -> Tensor:
     order = torch.argsort(wish_GLF.flatten(1), dim=1, stable=True)
     order = order.gather(1, torch.argsort(coarse.gather(1, order), dim=1, stable=True))
     places = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1], device=order.device).expand_as(order))
-    return places.view_as(parameters_GLF).float()
+    return places.view_as(parameters_GLF).float().masked_fill_(parameters_GLF.isnan(), math.nan)
