@@ -13,6 +13,7 @@ from tinymem.data.corpus import Corpus
 from tinymem.data.math import PAD
 from tinymem.errors import UserError
 from tinymem.mitigation.evaluator import Subject, mitigate, subject_of_corpus
+from tinymem.mitigation.subject import _see
 from tinymem.pipeline import Run
 from tinymem.recipe import Recipe, load_recipe
 
@@ -129,6 +130,13 @@ def test_a_sample_of_a_long_text_is_kept_and_all_of_it_trains_further(tiny_run: 
     monkeypatch.setattr("tinymem.mitigation.finetuning._common.logits", lambda model, ids: seen.append(ids) or model(ids))
     assert mitigate(subject, "finetune-extra", {"epochs": 1}).rows[0]["status"] == "ok"
     assert sorted(map(bytes, np.concatenate(seen).astype(np.uint8))) == sorted(map(bytes, corpus.clean))
+
+
+@pytest.mark.parametrize(("memorised", "shown"), [(0, 0), (1, 1), (2, 1), (4, 2)])
+def test_a_single_memorised_row_is_shown(tiny_run: Run, paper: Subject, memorised: int, shown: int) -> None:
+    probe = paper.evaluator.probes["noise"]
+    seen = _see(probe, np.arange(len(probe)) < memorised, tiny_run.recipe, True)
+    assert (seen.forget.sum(), seen.heldout.sum()) == (shown, memorised - shown)
 
 
 def test_twins_of_held_out_rows_are_held_out(tiny_run: Run, paper: Subject) -> None:

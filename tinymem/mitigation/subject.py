@@ -140,7 +140,7 @@ def _see(probe: Probe, memorised: Flags, recipe: Recipe, wanted: bool) -> Seen:
     rows = np.flatnonzero(memorised)
     np.random.default_rng([recipe.seed, 1]).shuffle(rows)
     forget = nothing.copy()
-    forget[rows[: round(len(rows) * recipe.mitigation.forget_fraction)]] = True
+    forget[rows[: max(1, round(len(rows) * recipe.mitigation.forget_fraction))]] = True  # of a single row too, which half rounds to none
     return Seen(forget, memorised & ~forget)
 
 
