@@ -18,6 +18,7 @@ from helpers import QUICKSTART, SMALLER, environment, equal_weights, half_writte
 from tinymem.data.build import make_corpus
 from tinymem.data.corpus import Corpus
 from tinymem.errors import Stopped
+from tinymem.progress import Progress
 from tinymem.recipe import Recipe, load_recipe
 from tinymem.training import loop
 from tinymem.training.loop import train
@@ -162,3 +163,13 @@ def test_without_its_supervisor_a_process_stops(tmp_path: Path) -> None:
     process.stdin.close()
     assert process.wait(timeout=30) == -signal.SIGTERM
     process.stdout.close()
+
+
+def test_time_left_is_that_of_this_start(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """What an earlier start did took it time, not this one."""
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    with Progress(show=True).stage("train it", 100, done=80) as bar:
+        now += 20
+        bar.advance(5)
+    assert capsys.readouterr().err == "train it: 85%, 20 s, 60 s left  \n"

@@ -144,8 +144,7 @@ class _Run:
         self.resume()
         if late := [epoch for epoch in self.recipe.training.keep_epochs if epoch > self.recipe.training.epochs]:
             self.progress.say(f"never reached, so not kept: epochs {late}; the last one is {self.recipe.training.epochs}")
-        with self.progress.stage(f"train {self.recipe.name}", self.recipe.training.epochs) as bar:
-            bar.advance(self.epoch)
+        with self.progress.stage(f"train {self.recipe.name}", self.recipe.training.epochs, done=self.epoch) as bar:
             while self.epoch < self.recipe.training.epochs:
                 self.one_epoch()
                 bar.advance(1, note(self.curve[-1]) if self.curve else "")
