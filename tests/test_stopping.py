@@ -108,7 +108,7 @@ def test_the_command_line(tmp_path: Path) -> None:
 
 
 TWO = """
-    import os, signal, sys, warnings
+    import os, shutil, signal, sys, warnings
     warnings.simplefilter("ignore")
     import torch
     torch.set_num_threads(1)
@@ -132,13 +132,15 @@ TWO = """
         loop.train(recipe, corpus, folder)
     except Stopped as stop:
         Path(sys.argv[2] + "-stopped-" + os.environ["RANK"]).write_text(str(stop))
+        if os.environ["RANK"] == "0":
+            shutil.copytree(folder, sys.argv[2] + "-alone")
     loop.Step._step = real
     loop.train(recipe, corpus, folder)
 """
 
 
 def test_two_processes_stop_together(tmp_path: Path) -> None:
-    """A signal to one of them: both stop at the same step, and go on."""
+    """A signal to one of them: both stop at the same step, and go on; so does one process alone."""
     (tmp_path / "two.py").write_text(textwrap.dedent(TWO))
     overrides = [*SMALLER, "training.epochs=1", "training.schedule=constant", "training.learning_rate=1e-3"]
     recipe = load_recipe(QUICKSTART, overrides)
@@ -148,8 +150,10 @@ def test_two_processes_stop_together(tmp_path: Path) -> None:
     assert both.code == 0, both.err
     for rank in (0, 1):  # files: what two processes print to one pipe can interleave within a line
         assert "after step 3 of epoch 1" in (tmp_path / f"2-stopped-{rank}").read_text()
-    curve = [json.loads(line) for line in (tmp_path / "2" / "metrics.jsonl").read_text().splitlines()]
-    assert [p["train_loss"] for p in curve[1:]] == pytest.approx([p["train_loss"] for p in one.curve[1:]], rel=1e-4)
+    together = [json.loads(line) for line in (tmp_path / "2" / "metrics.jsonl").read_text().splitlines()]
+    alone = train(recipe, make_corpus(recipe), tmp_path / "2-alone").curve
+    for curve in (together, alone):
+        assert [p["train_loss"] for p in curve[1:]] == pytest.approx([p["train_loss"] for p in one.curve[1:]], rel=1e-4)
 
 
 def test_without_its_supervisor_a_process_stops(tmp_path: Path) -> None:
