@@ -3,32 +3,23 @@
 from __future__ import annotations
 
 import json
-import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from helpers import QUICKSTART, SMALLER, python
+from helpers import QUICKSTART, ROOT, SMALLER, python, sets, tinymem
 
 from tinymem.data.build import make_corpus
+from tinymem.models.checkpoint import load_checkpoint
 from tinymem.recipe import load_recipe
 from tinymem.training import parallel
 from tinymem.training.loop import train
 from tinymem.training.state import load_state
 from tinymem.training.step import own_rows
 
-CASE = """
-    import sys, warnings
-    warnings.simplefilter("ignore")
-    import torch
-    torch.set_num_threads(1)
-    from pathlib import Path
-    from tinymem.data.build import make_corpus
-    from tinymem.recipe import load_recipe
-    from tinymem.training.loop import train
-    recipe = load_recipe(sys.argv[1], sys.argv[3:])
-    train(recipe, make_corpus(recipe), Path(sys.argv[2]))
-"""
+LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", 2, "-m", "tinymem")
+TIMES = {"seconds", "tokens_per_second"}
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3, 8])
@@ -64,8 +55,6 @@ def test_gradients_become_their_mean(monkeypatch: pytest.MonkeyPatch) -> None:
     ids=["tokens", "rows"],
 )
 def test_two_processes_are_one(regularizers: str, tolerance: float, tmp_path: Path) -> None:
-    script = tmp_path / "case.py"
-    script.write_text(textwrap.dedent(CASE))
     overrides = [
         *SMALLER,
         "training.epochs=1",
@@ -74,14 +63,31 @@ def test_two_processes_are_one(regularizers: str, tolerance: float, tmp_path: Pa
         f"training.regularizers={regularizers}",
     ]
     recipe = load_recipe(QUICKSTART, overrides)
-    train(recipe, make_corpus(recipe), tmp_path / "1")
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", 2)
-    both = python(*launcher, script, QUICKSTART, tmp_path / "2", *overrides)
+    folders = [tmp_path / "1", tmp_path / "runs" / recipe.run_id() / "training"]
+    trained = train(recipe, make_corpus(recipe), folders[0])
+    both = python(*LAUNCHER, "train", QUICKSTART, *sets(overrides), "--device", "cpu", "--runs", tmp_path / "runs")
     assert both.code == 0, both.err
-    one, two = ([json.loads(line) for line in (tmp_path / n / "metrics.jsonl").read_text().splitlines()] for n in "12")
+    made = folders[1].parent / "checkpoint"
+    assert both.out.split() == [str(made)], "one of them speaks for both"
+    one, two = ([json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()] for folder in folders)
     assert [p["train_loss"] for p in two[1:]] == pytest.approx([p["train_loss"] for p in one[1:]], rel=tolerance)
-    states = [load_state(tmp_path / n / "state") for n in "12"]
+    # Before the first step the models are equal, and so is what is measured, each process its part.
+    assert {k: v for k, v in two[0].items() if k not in TIMES} == {k: v for k, v in one[0].items() if k not in TIMES}
+    assert two[1]["perplexity"] == pytest.approx(one[1]["perplexity"], rel=tolerance)
+    saved: Any = load_checkpoint(made).model
+    assert torch.allclose(saved.transformer.wte.weight, trained.model.transformer.wte.weight, atol=10 * tolerance)
+    states = [load_state(folder / "state") for folder in folders]
     assert states[0] is not None and states[1] is not None
     for name, weight in states[0].model.items():
         if not name.endswith("c_attn.bias"):  # that of the keys has no gradient but rounding, which AdamW blows up
             assert torch.allclose(weight, states[1].model[name], atol=10 * tolerance), name
+
+
+def test_what_torchrun_cannot_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    matrix = tinymem("train", ROOT / "recipes" / "paper" / "regularizers.yaml", "--only", "*goldfish*", "--runs", tmp_path / "runs")
+    assert "expected one run under torchrun, whose processes train it together, got 3; pick one with --only" in matrix.one_line_error()
+    whole = tinymem("run", QUICKSTART, "--runs", tmp_path / "runs")
+    assert "expected one process for `run`, got several of torchrun" in whole.one_line_error()
+    assert not (tmp_path / "runs").exists()

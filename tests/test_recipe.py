@@ -96,6 +96,7 @@ def test_unknown_keys(override: str, message: str) -> None:
         ("artifacts=[{kind: noise}, {kind: noise}]", ("each kind of artifact at most once",)),
         ("artifacts=noise", ("artifacts", "'noise'")),
         ("data.auxiliary=[2, 7]", ("different tasks", "data.auxiliary")),
+        ("data.auxiliary=[2, -3]", ("data.auxiliary.1", "greater than or equal to 1")),
         ("data.size=20", ("data.size above data.test_rows = 20", "lower test_rows")),
         ("evaluation.prompt=20", ("evaluation.prompt + evaluation.match <= data.row_tokens = 30", "got 20 + 12")),
         ("name=a/b", ("name", "'a/b'")),

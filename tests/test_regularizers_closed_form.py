@@ -83,7 +83,7 @@ def test_truncation_keeps_everything_until_the_window_is_full():
     assert (part.token_weights(IDS, row_losses(8, 2) + 5)[:, 0] == 0).sum() == 5  # a quarter of the window's 20 rows
 
 
-@pytest.mark.parametrize(("drop", "window", "refresh"), [(0.25, 20, 0), (0.1, 33, 0), (0.4, 16, 16), (0.05, 20, 30)])
+@pytest.mark.parametrize(("drop", "window", "refresh"), [(0.25, 20, 0), (0.1, 33, 0), (0.4, 16, 16), (0.05, 20, 30), (0.25, 5, 0)])
 def test_truncation_by_hand(drop, window, refresh):
     """The published algorithm: a ring of losses, a percentile found again after more than `refresh` rows."""
     part, ring, cursor, seen, since, threshold = (
@@ -128,6 +128,17 @@ def test_denominator(denominator):
     assert parts.mean_loss(IDS, losses).item() == pytest.approx(expected.item()) and kept.sum() < 8
 
 
+def test_nothing_is_learnt_where_all_is_left_out():
+    """A first batch of rows that are all above the threshold: no loss and no gradient, not 0 / 0."""
+    part = LossTruncation(drop=0.5, window=8, denominator="kept")
+    part.token_weights(IDS, row_losses(8, 0))
+    losses = (row_losses(8, 1) + 5).requires_grad_()
+    part.refresh = 100  # keeps the threshold of the window before
+    loss = Regularizers([("loss-truncation", part)]).mean_loss(IDS, losses)
+    loss.backward()
+    assert loss.item() == 0 and losses.grad.eq(0).all()
+
+
 def text(seed, B=16, T=400, V=14):
     return torch.randint(V, (B, T), generator=torch.Generator().manual_seed(seed))
 
@@ -160,12 +171,16 @@ def test_goldfish_depends_on_the_window_alone():
 
 
 def test_goldfish_tells_few_tokens_apart():
-    """Windows of a 14-token vocabulary: no two of those that occur have hashes that fall together, id 0 included."""
-    part = Goldfish(width=4)
+    """All windows of 14 tokens: a quarter is left out, whatever token stands where (the published product is 0 with an id 0)."""
     windows = torch.cartesian_prod(*[torch.arange(14)] * 4)
-    hashes = splitmix64(((windows + 1) * part.factors_W).sum(1))
-    assert len(hashes.unique()) == 14**4
-    assert chance(hashes, 0.25).float().mean().item() == pytest.approx(0.25, abs=0.01)
+    ids = torch.cat([windows, windows[:, :1]], dim=1)
+    left_out = Goldfish(width=4).token_weights(ids, torch.zeros(len(ids), 4))[:, 3] == 0
+    assert left_out.float().mean().item() == pytest.approx(0.25, abs=0.01)
+    for place in range(4):
+        for token in (0, 1, 13):
+            assert left_out[windows[:, place] == token].float().mean().item() == pytest.approx(0.25, abs=0.04)
+    backwards = left_out.view(14, 14, 14, 14).permute(3, 2, 1, 0).flatten()
+    assert (left_out & backwards).float().mean().item() == pytest.approx(0.25**2, abs=0.02), "order counts"
 
 
 def test_short_rows_are_kept():

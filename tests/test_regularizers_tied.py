@@ -123,6 +123,9 @@ def test_factors_of_the_papers() -> None:
         assert part().shared_factor("off") == pytest.approx(expected, abs=1e-3)
         assert made.shared_factor("all") == 1
     assert made.shared_neurons == 200
+    sinks = MemSinks()
+    sinks.attach(random_gpt(n_inner=512))
+    assert (sinks.shared_neurons, sinks.sinks) == (358, 154)  # 0.7 * 512 = 358.4, rounded down
 
 
 def test_planted_rows_alone() -> None:

@@ -12,10 +12,12 @@ from test_full_disk import files_of_at_most
 
 from tinymem.data.build import make_corpus
 from tinymem.errors import UserError
-from tinymem.files import write_json
+from tinymem.evaluation.measure import Evaluator
+from tinymem.progress import Progress
 from tinymem.recipe import Recipe, load_recipe
 from tinymem.training import loop
 from tinymem.training.loop import train
+from tinymem.training.snapshot import Keeper
 from tinymem.training.state import TrainingState, load_state, next_step, save_state
 
 
@@ -76,19 +78,52 @@ def test_a_damaged_piece(tmp_path: Path, piece: int, damage: str) -> None:
         assert load_state(tmp_path, 2) is None
 
 
-def test_a_point_of_one_file_without_pieces_listed(tmp_path: Path) -> None:
-    """As first written: one file and its hash."""
-    save_state(tmp_path, state())
-    path = tmp_path / "epoch-000001" / "state.json"
-    import json
+CHANGES = [('"step": 25', '"step": 27'), ('"epoch": 2', '"epoch": 1'), ('"epoch"', '"epoci"'), ("{", "["), (None, "3")]
 
-    counters = json.loads(path.read_text())
-    (digest,) = counters.pop("shards").values()
-    for name in ("in_epoch", "busy_seconds", "precision"):
-        del counters[name]
-    write_json(path, {**counters, "sha256": digest})
-    found = load_state(tmp_path)
-    assert found is not None and (found.epoch, found.precision, found.in_epoch) == (1, None, 0)
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_changed_counters(tmp_path: Path, change: tuple[str | None, str]) -> None:
+    """Valid JSON or not: a run that went on from a wrong step would see other rows."""
+    before = state(1)
+    save_state(tmp_path, before)
+    save_state(tmp_path, state(2, 5))
+    path, (old, new) = tmp_path / "epoch-000002-step-000005" / "state.json", change
+    text = path.read_text()
+    assert old is None or old in text
+    path.write_text(text.replace(old, new, 1) if old else new)
+    with pytest.warns(UserWarning, match=r"passing over a damaged resume point: expected .*state\.json"):
+        assert same(before, load_state(tmp_path))
+    with pytest.warns(UserWarning):
+        assert next_step(tmp_path) == before.step + 1
+
+
+@pytest.mark.parametrize("in_epoch", [0, 5])
+def test_a_point_before_damaged_ones_is_kept(tmp_path: Path, in_epoch: int) -> None:
+    """The run went back past two damaged points; what it saves then must not give way to them."""
+    for epoch in (1, 3, 4):
+        save_state(tmp_path, state(epoch), keep={1, 4})
+    for epoch in (3, 4):
+        (tmp_path / f"epoch-{epoch:06d}" / "state.safetensors").write_bytes(b"")
+    saved = state(2 - bool(in_epoch), in_epoch)
+    save_state(tmp_path, saved, keep={1, 4})
+    assert same(saved, load_state(tmp_path))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["epoch-000001", saved.name]
+
+
+def test_an_unreadable_point_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for epoch in (1, 2):
+        save_state(tmp_path, state(epoch))
+    real = Path.read_bytes
+
+    def read_bytes(path: Path) -> bytes:
+        if path.parent.name == "epoch-000002":
+            raise OSError(5, "Input/output error")
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    with pytest.warns(UserWarning, match="Input/output error"):
+        found = load_state(tmp_path)
+    assert found is not None and found.epoch == 1
 
 
 def test_the_newest_two_and_kept_epochs_stay(tmp_path: Path) -> None:
@@ -142,3 +177,50 @@ def test_a_run_goes_on_in_its_precision(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(loop, "resolve_precision", always("fp32"))
     with pytest.raises(UserError, match="expected to go on in bf16"):
         train(recipe, corpus, tmp_path / "bf16")
+
+
+def measurements(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The models that are measured from here on."""
+    models, real = [], Evaluator.measure
+    monkeypatch.setattr(Evaluator, "measure", lambda self, model: models.append(model) or real(self, model))
+    return models
+
+
+@pytest.mark.parametrize(("regularizers", "extra"), [("[]", 0), ("[{kind: goldfish, width: 3}]", 0), ("[{kind: mem-sinks}]", 1)])
+def test_the_last_epoch_is_measured_once(regularizers: str, extra: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once more where what is saved has other weights than what was trained."""
+    recipe = case("training.epochs=2", "training.evaluate_every=1", f"training.regularizers={regularizers}")
+    corpus, models = make_corpus(recipe), measurements(monkeypatch)
+    trained = train(recipe, corpus, tmp_path)
+    assert len(models) == 3 + extra
+    again = train(recipe, corpus, tmp_path)  # finds the end
+    assert len(models) == 4 + extra and again.measurement.accuracy == trained.measurement.accuracy
+    if not extra:
+        assert trained.measurement.accuracy.share == trained.curve[-1]["accuracy"]
+
+
+def test_epochs_that_cannot_be_kept_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = case("training.epochs=1", "training.keep_epochs=[1, 2, 40]")
+    train(recipe, make_corpus(recipe), tmp_path, progress=Progress(show=True))
+    assert "never reached, so not kept: epochs [2, 40]; the last one is 1\n" in capsys.readouterr().err
+
+
+def test_a_kept_checkpoint_written_late_has_its_own_facts(tmp_path: Path) -> None:
+    recipe = case("training.epochs=2", "training.keep_epochs=[1]")
+    corpus, late = make_corpus(recipe), []
+    train(recipe, corpus, tmp_path)
+    kept = load_state(tmp_path / "state", 1)
+    train(recipe, corpus, tmp_path, keeper=Keeper(lambda epoch: False, late.append))
+    assert kept is not None and [snapshot.epoch for snapshot in late] == [1]
+    assert late[0].facts["energy"]["hours"] == kept.busy_seconds / 3600
+
+
+@pytest.mark.parametrize(("text", "message"), [("", "expected a line of epoch 1 in"), ("{\n", "expected JSON in each line of")])
+def test_a_curve_that_is_gone(text: str, message: str, tmp_path: Path) -> None:
+    recipe = case("training.epochs=1")
+    corpus = make_corpus(recipe)
+    train(recipe, corpus, tmp_path)
+    (tmp_path / "metrics.jsonl").write_text(text)
+    with pytest.raises(UserError, match=message) as error:
+        train(recipe, corpus, tmp_path)
+    assert "\n" not in str(error.value)

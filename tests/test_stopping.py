@@ -18,6 +18,7 @@ from helpers import QUICKSTART, SMALLER, environment, equal_weights, half_writte
 from tinymem.data.build import make_corpus
 from tinymem.data.corpus import Corpus
 from tinymem.errors import Stopped
+from tinymem.progress import Progress
 from tinymem.recipe import Recipe, load_recipe
 from tinymem.training import loop
 from tinymem.training.loop import train
@@ -107,7 +108,7 @@ def test_the_command_line(tmp_path: Path) -> None:
 
 
 TWO = """
-    import os, signal, sys, warnings
+    import os, shutil, signal, sys, warnings
     warnings.simplefilter("ignore")
     import torch
     torch.set_num_threads(1)
@@ -117,7 +118,7 @@ TWO = """
     from tinymem.recipe import load_recipe
     from tinymem.training import loop
     recipe, folder = load_recipe(sys.argv[1], sys.argv[3:]), Path(sys.argv[2])
-    loop.STOP_TOGETHER = 4
+    loop.STOP_TOGETHER = 3  # where the two have seen losses of other sums
     real, done = loop.Step._step, 0
     def step(*arguments):
         global done
@@ -131,13 +132,15 @@ TWO = """
         loop.train(recipe, corpus, folder)
     except Stopped as stop:
         Path(sys.argv[2] + "-stopped-" + os.environ["RANK"]).write_text(str(stop))
+        if os.environ["RANK"] == "0":
+            shutil.copytree(folder, sys.argv[2] + "-alone")
     loop.Step._step = real
     loop.train(recipe, corpus, folder)
 """
 
 
 def test_two_processes_stop_together(tmp_path: Path) -> None:
-    """A signal to one of them: both stop at the same step, and go on."""
+    """A signal to one of them: both stop at the same step, and go on; so does one process alone."""
     (tmp_path / "two.py").write_text(textwrap.dedent(TWO))
     overrides = [*SMALLER, "training.epochs=1", "training.schedule=constant", "training.learning_rate=1e-3"]
     recipe = load_recipe(QUICKSTART, overrides)
@@ -146,9 +149,11 @@ def test_two_processes_stop_together(tmp_path: Path) -> None:
     both = python(*launcher, tmp_path / "two.py", QUICKSTART, tmp_path / "2", *overrides)
     assert both.code == 0, both.err
     for rank in (0, 1):  # files: what two processes print to one pipe can interleave within a line
-        assert "after step 4 of epoch 1" in (tmp_path / f"2-stopped-{rank}").read_text()
-    curve = [json.loads(line) for line in (tmp_path / "2" / "metrics.jsonl").read_text().splitlines()]
-    assert [p["train_loss"] for p in curve[1:]] == pytest.approx([p["train_loss"] for p in one.curve[1:]], rel=1e-4)
+        assert "after step 3 of epoch 1" in (tmp_path / f"2-stopped-{rank}").read_text()
+    together = [json.loads(line) for line in (tmp_path / "2" / "metrics.jsonl").read_text().splitlines()]
+    alone = train(recipe, make_corpus(recipe), tmp_path / "2-alone").curve
+    for curve in (together, alone):
+        assert [p["train_loss"] for p in curve[1:]] == pytest.approx([p["train_loss"] for p in one.curve[1:]], rel=1e-4)
 
 
 def test_without_its_supervisor_a_process_stops(tmp_path: Path) -> None:
@@ -162,3 +167,13 @@ def test_without_its_supervisor_a_process_stops(tmp_path: Path) -> None:
     process.stdin.close()
     assert process.wait(timeout=30) == -signal.SIGTERM
     process.stdout.close()
+
+
+def test_time_left_is_that_of_this_start(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """What an earlier start did took it time, not this one."""
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    with Progress(show=True).stage("train it", 100, done=80) as bar:
+        now += 20
+        bar.advance(5)
+    assert capsys.readouterr().err == "train it: 85%, 20 s, 60 s left  \n"

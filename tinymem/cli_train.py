@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tinymem.device import processes
+from tinymem.errors import UserError
+
 if TYPE_CHECKING:
     from tinymem.jobs import Failure
     from tinymem.recipe import Recipe
@@ -32,7 +35,10 @@ def train(
     runs: Annotated[Path, typer.Option(help="Folder that holds all runs.")] = Path("runs"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; several runs use every GPU that is visible.")] = "auto",
 ) -> None:
-    """Generate data and train only; prints each checkpoint's folder. A recipe with a matrix trains all of its runs."""
+    """Generate data and train only; prints each checkpoint's folder. A recipe with a matrix trains all of its runs.
+
+    Several GPUs train one run together as `torchrun --nproc-per-node 2 -m tinymem train RECIPE`.
+    """
     from tinymem.recipe import load_matrix
     from tinymem.recipe_matrix import pick
 
@@ -40,6 +46,8 @@ def train(
     picked = pick(recipes, only or (), shard)
     if list_runs:
         _list(picked, runs)
+    elif len(picked) > 1 and processes()[1] > 1:
+        raise UserError(f"expected one run under torchrun, whose processes train it together, got {len(picked)}; pick one with --only")
     elif len(picked) == 1:
         _train_here(picked[0], runs, device)
     else:
@@ -58,7 +66,10 @@ def _train_here(recipe: Recipe, runs: Path, device: str) -> None:
     from tinymem.pipeline import train_only
     from tinymem.progress import Progress
 
-    print(train_only(recipe, runs=runs, device=device, progress=Progress(show=True)).checkpoint)
+    first = processes()[0] == 0  # of torchrun's, it speaks for all
+    made = train_only(recipe, runs=runs, device=device, progress=Progress(show=first))
+    if first:
+        print(made.checkpoint)
 
 
 def _train_many(recipe_file: Path, overrides: list[str], recipes: list[Recipe], runs: Path, device: str, jobs: int, mps: bool) -> None:

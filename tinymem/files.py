@@ -130,6 +130,6 @@ def new_directory(path: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(directory: Path) -> None:
-    """Delete what a killed process left half-written in `directory`."""
+    """Delete what a killed process left half-written in `directory`; another process may be doing the same."""
     for path in directory.glob(".*.tmp"):
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)

@@ -18,12 +18,14 @@ from __future__ import annotations
 import fcntl
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tinymem.device import processes, resolve_device
 from tinymem.errors import UserError
 from tinymem.files import remove_leftovers, write_json, write_text
 from tinymem.progress import Progress
@@ -91,6 +93,8 @@ def run(recipe: Recipe, *, runs: Path | str = "runs", device: str = "auto", prog
         progress: where progress is shown; nowhere by default.
         report: whether to write `report.html` (needs matplotlib).
     """
+    if processes()[1] > 1:
+        raise UserError("expected one process for `run`, got several of torchrun; let them `train` the recipe, then run it in one")
     progress = progress or Progress()
     made = prepare(recipe, Path(runs))
     with _alone(made.path):
@@ -106,7 +110,9 @@ def run(recipe: Recipe, *, runs: Path | str = "runs", device: str = "auto", prog
 
 
 def train_only(recipe: Recipe, *, runs: Path | str = "runs", device: str = "auto", progress: Progress | None = None) -> Run:
-    """The first half of `run`: corpus, training and checkpoint."""
+    """The first half of `run`: corpus, training and checkpoint. Under `torchrun` all processes call this, and train one model together."""
+    if processes()[0]:
+        return _train_along(recipe, Path(runs), device)
     made = prepare(recipe, Path(runs))
     with _alone(made.path):
         train_stage(made, device=device, progress=progress or Progress())
@@ -148,7 +154,6 @@ def train_stage(made: Run, *, device: str, progress: Progress) -> None:
             raise UserError(f"{made.path} was trained without keeping epochs {missing}; train it anew, as with --set name=...")
         progress.say(f"found the trained model in {made.checkpoint}")
         return
-    from tinymem.device import resolve_device
     from tinymem.training.loop import train
 
     corpus = _corpus_stage(made, progress)
@@ -156,9 +161,22 @@ def train_stage(made: Run, *, device: str, progress: Progress) -> None:
     keeper.save(train(made.recipe, corpus, made.path / "training", device=resolve_device(device), progress=progress, keeper=keeper))
 
 
+def _train_along(recipe: Recipe, runs: Path, device: str) -> Run:
+    """What every process of `torchrun` but the first does: its part of the training, on the corpus that the first one makes."""
+    from tinymem.data.corpus_files import MANIFEST
+    from tinymem.training.checkpoints import RunCheckpoints
+    from tinymem.training.loop import train
+
+    made = Run(runs / recipe.run_id(), recipe)
+    if not RunCheckpoints(made.path, recipe).has(recipe.training.epochs):
+        while not (made.path / "corpus" / MANIFEST).is_file():  # should the first one fail, torchrun ends this one too
+            time.sleep(0.1)
+        train(recipe, made.corpus(), made.path / "training", device=resolve_device(device))
+    return made
+
+
 def mitigation_stage(made: Run, *, device: str, progress: Progress) -> bool:
     """Run the recipe's methods that have no result yet; True if any ran. Rewrites results.jsonl."""
-    from tinymem.device import resolve_device
     from tinymem.mitigation.evaluator import mitigate, row_id
     from tinymem.mitigation.frame import UNLEARNERS, parse_config
 

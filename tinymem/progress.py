@@ -40,8 +40,8 @@ class SilentBar:
 
 
 class _LogBar:
-    def __init__(self, name: str, total: float) -> None:
-        self.name, self.total, self.done = name, total, 0.0
+    def __init__(self, name: str, total: float, done: float) -> None:
+        self.name, self.total, self.done, self.before = name, total, done, done
         self.started = self.last = time.monotonic()
 
     def expect(self, total: float) -> None:
@@ -53,7 +53,7 @@ class _LogBar:
         if now - self.last >= LOG_EVERY_SECONDS:
             self.last = now
             spent = now - self.started
-            left = spent * (self.total - self.done) / max(self.done, 1e-9)
+            left = spent * (self.total - self.done) / max(self.done - self.before, 1e-9)
             print(
                 f"{self.name}: {self.done / self.total:.0%}, {duration(spent)}, {duration(left)} left  {note}", file=sys.stderr, flush=True
             )
@@ -82,15 +82,15 @@ class Progress:
             print(text, file=sys.stderr, flush=True)
 
     @contextmanager
-    def stage(self, name: str, total: float = 1) -> Iterator[Bar]:
-        """A bar for `total` steps."""
+    def stage(self, name: str, total: float = 1, done: float = 0) -> Iterator[Bar]:
+        """A bar for `total` steps, of which an earlier start has done some: these say nothing about the time left."""
         if not self.show:
             yield SilentBar()
         elif not sys.stderr.isatty():
-            yield _LogBar(name, total)
+            yield _LogBar(name, total, done)
         else:
             with _rich_progress() as progress:
-                yield _RichBar(progress, progress.add_task(name, total=total, note=""))  # type: ignore[attr-defined]
+                yield _RichBar(progress, progress.add_task(name, total=total, completed=done, note=""))  # type: ignore[attr-defined]
 
 
 @contextmanager

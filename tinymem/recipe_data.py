@@ -20,7 +20,7 @@ class MathData(Section):
     kind: Literal["math"] = "math"
     family: Literal["additive", "multiplicative"] = Field("additive", description="x -> x + k, or x -> k * x mod `modulus`")
     primary: int = Field(7, ge=1, description="task k that the artifacts are planted in")
-    auxiliary: tuple[int, ...] = Field((2, 3, 4, 5), description="further tasks k")
+    auxiliary: tuple[Annotated[int, Field(ge=1)], ...] = Field((2, 3, 4, 5), description="further tasks k")
     size: int = Field(3000, ge=2, description="sequences per auxiliary task, before the test rows are taken off")
     primary_size: int = Field(20_000, ge=2, description="sequences of the primary task, before the test rows are taken off")
     test_rows: int = Field(1000, ge=1, description="clean test rows per task")

@@ -20,7 +20,7 @@ from torch import Tensor
 from tinymem.data.corpus import Corpus
 from tinymem.data.rows import compact_rows
 from tinymem.errors import Stopped, UserError
-from tinymem.evaluation.measure import Evaluator
+from tinymem.evaluation.measure import Evaluator, Measurement
 from tinymem.models.gpt2 import GPT
 from tinymem.progress import Progress, duration
 from tinymem.recipe import Recipe
@@ -72,11 +72,11 @@ def train(
             run.all_epochs()
         finally:
             measured = meter.stop()
-    last = run.snapshot(run.model, run.epoch, run.steps)
+    last = run.snapshot(run.model, run.epoch, run.steps, run.busy)
     energy = {**last.facts["energy"], **measured}
     run.progress.say(f"trained in {duration(run.busy)}: about {energy['kwh']:.3g} kWh and {energy['carbon_kg']:.2g} kg of CO2")
     snapshot = {**vars(last), "facts": {**last.facts, "energy": energy}}
-    return Trained(**snapshot, measurement=run.evaluator.measure(last.model), curve=run.curve)
+    return Trained(**snapshot, measurement=run.measured(last.model), curve=run.curve)
 
 
 @dataclass
@@ -95,6 +95,8 @@ class _Run:
     seconds: float = 0.0
     busy: float = 0.0
     curve: list[dict[str, Any]] = field(default_factory=list)
+    newest: tuple[int, Measurement] | None = None
+    """The last measurement of this start, and of which epoch it is."""
 
     def __post_init__(self) -> None:
         config, device = self.recipe.training, self.fabric.device
@@ -105,7 +107,8 @@ class _Run:
         self.model = fresh_model(self.recipe, self.corpus.row_tokens, self.corpus).to(device)
         self.regularizers = make_regularizers([r.model_dump(mode="json") for r in config.regularizers], clean_rows=len(self.corpus.clean))
         self.regularizers.attach(self.model)
-        self.evaluator = Evaluator.of_corpus(self.corpus, self.recipe.evaluation, self.recipe.protocol, device=device)
+        self.process = (self.fabric.global_rank, self.fabric.world_size)
+        self.evaluator = Evaluator.of_corpus(self.corpus, self.recipe.evaluation, self.recipe.protocol, device=device, process=self.process)
         self.optimizer = make_optimizer(self.model.parameters(), config, device=device)
         self.step = self._make_step(compact_rows(rows, device))
 
@@ -120,7 +123,7 @@ class _Run:
             batch_loss,
             self.regularizers,
             precision=precision_context(self.precision, device),
-            process=(self.fabric.global_rank, self.fabric.world_size),
+            process=self.process,
         )
         if isinstance(step, GraphedStep):
             step.batch_size = config.batch_size
@@ -139,8 +142,9 @@ class _Run:
     def all_epochs(self) -> None:
         """From where the run is to its end."""
         self.resume()
-        with self.progress.stage(f"train {self.recipe.name}", self.recipe.training.epochs) as bar:
-            bar.advance(self.epoch)
+        if late := [epoch for epoch in self.recipe.training.keep_epochs if epoch > self.recipe.training.epochs]:
+            self.progress.say(f"never reached, so not kept: epochs {late}; the last one is {self.recipe.training.epochs}")
+        with self.progress.stage(f"train {self.recipe.name}", self.recipe.training.epochs, done=self.epoch) as bar:
             while self.epoch < self.recipe.training.epochs:
                 self.one_epoch()
                 bar.advance(1, note(self.curve[-1]) if self.curve else "")
@@ -186,7 +190,7 @@ class _Run:
         if last or kept or stopped or self.epoch % config.checkpoint_every == 0:
             self._save()
         if kept:
-            self._keep(self.model, self.epoch, self.steps)
+            self._keep(self.model, self.epoch, self.steps, self.busy)
         self.fabric.barrier()
         if stopped and not last:
             raise self._stopped(f"epoch {self.epoch}")
@@ -217,6 +221,7 @@ class _Run:
         return any_process(self.stop.name is not None, self.fabric.device)
 
     def _stop_in_epoch(self, started: float) -> None:
+        float(self.step.loss_sum)  # the host was ahead: wait for the device, so that its time is counted
         spent = time.perf_counter() - started
         self.seconds, self.busy = self.seconds + spent, self.busy + spent
         self._save()
@@ -227,6 +232,7 @@ class _Run:
         return Stopped(f"stopped by {self.stop.name or 'a signal to another process'} after {where}; the same command goes on from here")
 
     def _save(self) -> None:
+        loss_sum = mean_over_processes(self.step.loss_sum)  # each has its own; all take part
         if self.fabric.global_rank == 0:
             state = TrainingState(
                 epoch=self.epoch,
@@ -238,21 +244,28 @@ class _Run:
                 model=self.model.state_dict(),
                 optimizer=optimizer_tensors(self.optimizer),
                 regularizers=self.regularizers.state_dict(),
-                loss_sum=self.step.loss_sum,
+                loss_sum=loss_sum,
             )
             config = self.recipe.training
             save_state(self.directory / STATE, state, keep=config.keep_epochs, shard_bytes=config.shard_mib and config.shard_mib * 2**20)
 
     def _measure(self, train_loss: float, speed: float) -> None:
         measured = self.evaluator.measure(self.model)
+        self.newest = (self.epoch, measured)
         self.curve.append(point(self.evaluator, measured, self.epoch, self.steps, train_loss, self.seconds, speed))
         if self.fabric.global_rank == 0:
             write_curve(self.directory / METRICS, self.curve)
             self.fabric.log_dict(scalars(self.curve[-1]), step=self.steps)
 
-    def _keep(self, model: GPT, epoch: int, step: int) -> None:
+    def measured(self, final: GPT) -> Measurement:
+        """The measurement of the finished model: the last epoch's, unless regularisers changed it since or another start made that."""
+        if self.newest is not None and self.newest[0] == self.epoch and not self.regularizers.folds:
+            return self.newest[1]
+        return self.evaluator.measure(final)
+
+    def _keep(self, model: GPT, epoch: int, step: int, busy: float) -> None:
         if self.keeper is not None and self.fabric.global_rank == 0 and epoch < self.recipe.training.epochs:
-            self.keeper.save(self.snapshot(model, epoch, step))
+            self.keeper.save(self.snapshot(model, epoch, step, busy))
 
     def _keep_missing(self) -> None:
         """Write the kept checkpoints that a kill left out between their resume point and themselves."""
@@ -264,17 +277,19 @@ class _Run:
                 raise UserError(f"expected to keep epoch {epoch}, but {self.directory.parent} is past it; train it anew: --set name=...")
             model = GPT(self.model.config).to(self.fabric.device)
             model.load_state_dict(state.model)
-            self._keep(model, epoch, state.step)
+            self._keep(model, epoch, state.step, state.busy_seconds)
 
-    def snapshot(self, model: GPT, epoch: int, step: int) -> Snapshot:
+    def snapshot(self, model: GPT, epoch: int, step: int, busy: float) -> Snapshot:
         """The model for use, with what is known of it."""
-        (metrics,) = [line for line in self.curve if line["epoch"] == epoch]
+        metrics = next((line for line in self.curve if line["epoch"] == epoch), None)
+        if metrics is None:
+            raise UserError(f"expected a line of epoch {epoch} in {self.directory / METRICS}, found none; train it anew: --set name=...")
         device, energy = self.fabric.device, self.recipe.training.energy
         facts = {
             "precision": self.precision,
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
             "processes": self.fabric.world_size,
             "torch": torch.__version__,
-            "energy": estimate_here(self.busy, energy, device, self.fabric.world_size),
+            "energy": estimate_here(busy, energy, device, self.fabric.world_size),
         }
         return Snapshot(self.regularizers.folded(model), epoch, step, metrics, metrics["seconds"], facts)

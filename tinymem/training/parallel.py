@@ -14,6 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from tinymem.device import processes
+
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
@@ -23,10 +25,10 @@ def make_fabric(device: str, loggers: list[Any] | None = None) -> Fabric:
     from lightning.fabric import Fabric  # takes seconds: only training pays for it
 
     accelerator = "cuda" if device.startswith("cuda") else "cpu"
-    processes, here = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    (_, all_of_them), here = processes(), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     common: dict[str, Any] = {"accelerator": accelerator, "precision": "32-true", "loggers": loggers or []}
-    if processes > 1:
-        fabric = Fabric(devices=here, num_nodes=processes // here, strategy="ddp", **common)
+    if all_of_them > 1:
+        fabric = Fabric(devices=here, num_nodes=all_of_them // here, strategy="ddp", **common)
         fabric.launch()
         return fabric
     devices: Any = 1 if accelerator == "cpu" else [torch.device(device).index or 0]

@@ -4,7 +4,7 @@
     state/epoch-000050-step-000120/       in the middle of the next: 120 steps of it are done
         state.safetensors                 weights, optimiser, regularisers, the epoch's loss so far; or, where that is more than a shard,
         state.safetensors.00001-of-00006  its bytes in pieces
-        state.json                        counters, and the hash of each piece
+        state.json                        counters, the hash of each piece, and a hash of all that
 
 The newest two are kept, and those of the epochs that the recipe keeps. A damaged one (a hash differs) is passed over, with a warning, for
 the one before. Data order needs no state: each epoch's permutation is a function of seed and epoch, and nothing else draws at random.
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tinymem.errors import UserError
-from tinymem.files import new_directory, read_json, remove_leftovers, write_bytes, write_json
+from tinymem.files import content_id, new_directory, read_json, remove_leftovers, write_bytes, write_json
 from tinymem.training.optimizer import load_optimizer_tensors
 
 TENSORS, COUNTERS = "state.safetensors", "state.json"
@@ -84,11 +84,9 @@ def save_state(directory: Path, state: TrainingState, *, keep: Collection[int] =
     with new_directory(directory / state.name) as temporary:
         counters = {name: getattr(state, name) for name in ("epoch", "step", "in_epoch", "seconds", "busy_seconds", "precision")}
         shards = _write_shards(temporary, save(state.tensors()), shard_bytes)
-        write_json(temporary / COUNTERS, {**counters, "shards": shards})
-    for old in _points(directory)[KEPT:]:
-        found = NAME.fullmatch(old.name)
-        if not (found and found[2] is None and int(found[1]) in keep):
-            shutil.rmtree(old)
+        noted = {**counters, "shards": shards}
+        write_json(temporary / COUNTERS, {**noted, "hash": content_id(noted, 32)})
+    _prune(directory, state.name, keep)
 
 
 def load_state(directory: Path, epoch: int | None = None) -> TrainingState | None:
@@ -99,15 +97,15 @@ def load_state(directory: Path, epoch: int | None = None) -> TrainingState | Non
             continue
         try:
             return _read(point)
-        except UserError as error:
+        except (UserError, OSError) as error:
             warnings.warn(f"passing over a damaged resume point: {error}", stacklevel=2)
     return None
 
 
 def next_step(directory: Path) -> int:
-    """First step that the next start does anew: after the newest resume point."""
-    points = _points(directory)
-    return int(read_json(points[0] / COUNTERS, "resume point")["step"]) + 1 if points else 0
+    """First step that the next start does anew: after the newest whole resume point."""
+    state = load_state(directory)
+    return state.step + 1 if state else 0
 
 
 def restore(state: TrainingState, model: nn.Module, optimizer: Optimizer, regularizers: nn.Module | None = None) -> None:
@@ -123,6 +121,16 @@ def _points(directory: Path) -> list[Path]:
     return sorted((path for path in directory.glob("epoch-*") if NAME.fullmatch(path.name)), reverse=True)
 
 
+def _prune(directory: Path, name: str, keep: Collection[int]) -> None:
+    """Leave the point `name`, the one before, and older ones of the epochs `keep`. Newer ones were passed over as damaged."""
+    before = [point for point in _points(directory) if point.name < name]
+    kept = [point for point in before[KEPT - 1 :] if (found := NAME.fullmatch(point.name)) and not found[2] and int(found[1]) in keep]
+    stay = {directory / name, *before[: KEPT - 1], *kept}
+    for point in _points(directory):
+        if point not in stay:
+            shutil.rmtree(point)
+
+
 def _write_shards(directory: Path, data: bytes, shard_bytes: int | None) -> dict[str, str]:
     """Write the bytes in one or more files; the hash of each by its name, in order."""
     size = shard_bytes or len(data)
@@ -134,10 +142,9 @@ def _write_shards(directory: Path, data: bytes, shard_bytes: int | None) -> dict
 
 
 def _read(point: Path) -> TrainingState:
-    counters: dict[str, Any] = read_json(point / COUNTERS, "resume point")
-    shards = counters.pop("shards", None) or {TENSORS: counters.pop("sha256", None)}  # the latter: one file, as first written
+    counters = _read_counters(point / COUNTERS)
     data = bytearray()
-    for name, digest in shards.items():
+    for name, digest in counters.pop("shards").items():
         path = point / name
         piece = path.read_bytes() if path.is_file() else b""
         if hashlib.sha256(piece).hexdigest() != digest:
@@ -149,6 +156,13 @@ def _read(point: Path) -> TrainingState:
         raise UserError(f"expected tensors in {point}, got something else ({error})") from None
     model, optimizer, regularizers = (_under(f"{part}/", tensors) for part in ("model", "optimizer", "regularizers"))
     return TrainingState(**counters, model=model, optimizer=optimizer, regularizers=regularizers, loss_sum=tensors.get("loss_sum"))
+
+
+def _read_counters(path: Path) -> dict[str, Any]:
+    counters = read_json(path, "resume point")
+    if not isinstance(counters, dict) or counters.pop("hash", None) != content_id(counters, 32):
+        raise UserError(f"expected {path} as its hash says, found it changed")
+    return counters
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

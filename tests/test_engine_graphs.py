@@ -1,0 +1,163 @@
+"""The step as GPUs run it, on a CPU: a stand-in for CUDA graphs that, as they do, records a step without doing it and repeats it on the
+same tensors; and the flat optimiser, its kernel written out. So what is kept, put back and restored in which order is tested here."""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import QUICKSTART, SMALLER, equal_weights
+
+from tinymem.data.build import make_corpus
+from tinymem.data.corpus import Corpus
+from tinymem.recipe import Recipe, load_recipe
+from tinymem.training import loop
+from tinymem.training.loop import Trained, train
+from tinymem.training.optimizer import optimizer_tensors
+from tinymem.training.state import load_state
+from tinymem.training.step import GraphedStep
+
+EACH = "{kind: spectral-norm}, {kind: loss-truncation, window: 100, drop: 0.2}, {kind: goldfish, width: 3}, {kind: mem-sinks}"
+SCHEDULE = ["training.schedule=cosine", "training.warmup_steps=3"]
+
+
+def flat_adamw_by_hand(p: Any, g: Any, m: Any, v: Any, lr: Any, step: Any, n: int, b1: float, b2: float, *rest: Any, **_: Any) -> None:
+    """What the kernel does to its flat buffers."""
+    decay, eps = rest[2], rest[3]
+    m.mul_(b1).add_(g, alpha=1 - b1)
+    v.mul_(b2).addcmul_(g, g, value=1 - b2)
+    p.mul_(1 - lr * decay).sub_(lr / (1 - b1**step) * m / (v.sqrt() / (1 - b2**step).sqrt() + eps))
+
+
+class Graph:
+    """Repeats what was recorded."""
+
+    replay: Callable[[], None]
+
+
+class RecordedStep(GraphedStep):
+    """Does nothing while it is recorded."""
+
+    recording: Graph | None = None
+
+    def _step(self, model: Any, batch_B: torch.Tensor) -> None:
+        if RecordedStep.recording is not None:
+            RecordedStep.recording.replay = lambda: GraphedStep._step(self, model, batch_B)
+        else:
+            super()._step(model, batch_B)
+
+
+@contextmanager
+def record(graph: Graph, **_: Any) -> Iterator[None]:
+    RecordedStep.recording = graph
+    yield
+    RecordedStep.recording = None
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> list[RecordedStep]:
+    """Train with recorded steps and the flat optimiser; the steps of each start."""
+    triton: Any = types.ModuleType("triton")
+    triton.language = types.ModuleType("triton.language")
+    triton.language.constexpr = int
+    triton.jit, triton.cdiv = lambda kernel: {(1,): flat_adamw_by_hand}, lambda *_: 1
+    monkeypatch.setitem(sys.modules, "triton", triton)
+    monkeypatch.setitem(sys.modules, "triton.language", triton.language)
+    monkeypatch.delitem(sys.modules, "tinymem.training.flat_adamw", raising=False)
+    from tinymem.training.flat_adamw import FlatAdamW
+
+    monkeypatch.delitem(sys.modules, "tinymem.training.flat_adamw")
+    stream = types.SimpleNamespace(wait_stream=lambda other: None)
+    for name, value in (("Stream", lambda: stream), ("current_stream", lambda: stream), ("stream", nullcontext), ("CUDAGraph", Graph)):
+        monkeypatch.setattr(torch.cuda, name, value)
+    monkeypatch.setattr(torch.cuda, "graph", record)
+    steps: list[RecordedStep] = []
+
+    def make_step(*arguments: Any, **options: Any) -> RecordedStep:
+        steps.append(RecordedStep(*arguments, **options))
+        return steps[-1]
+
+    def make_optimizer(parameters: Any, config: Any, **_: Any) -> FlatAdamW:
+        rate = torch.tensor(config.learning_rate)
+        return FlatAdamW(parameters, lr=rate, betas=config.betas, weight_decay=config.weight_decay)
+
+    def copies(optimizer: Any) -> dict[str, torch.Tensor]:
+        return {name: t.clone() for name, t in optimizer_tensors(optimizer).items()}  # as the way from a GPU makes them
+
+    monkeypatch.setattr(loop, "optimizer_tensors", copies)
+    monkeypatch.setattr(loop, "Step", make_step)
+    monkeypatch.setattr(loop, "make_optimizer", make_optimizer)
+    return steps
+
+
+def case() -> tuple[Recipe, Corpus]:
+    recipe = load_recipe(QUICKSTART, [*SMALLER, *SCHEDULE, f"training.regularizers=[{EACH}]"])
+    return recipe, make_corpus(recipe)
+
+
+def weights(trained: Trained) -> dict[str, torch.Tensor]:
+    """All but the biases of the keys, which have no gradient but rounding, which AdamW blows up."""
+    return {name: w for name, w in trained.model.state_dict().items() if not name.endswith("c_attn.bias")}
+
+
+@pytest.fixture
+def eager(tmp_path: Path) -> tuple[Recipe, Corpus, Trained]:
+    recipe, corpus = case()
+    return recipe, corpus, train(recipe, corpus, tmp_path / "eager")
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+def test_recorded_steps(
+    eager: tuple[Recipe, Corpus, Trained], as_on_a_gpu: list[RecordedStep], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are eager ones, warm-up and two sizes of batch included; and stopped within an epoch, they go on bit for bit."""
+    recipe, corpus, plain = eager
+    whole = train(recipe, corpus, tmp_path / "whole")
+    assert len(as_on_a_gpu[0]._graphs) == 2, "the last batch of an epoch is shorter"
+    found = weights(whole)
+    assert all(torch.allclose(w, found[name], atol=1e-4) for name, w in weights(plain).items())
+    losses = [[point["train_loss"] for point in trained.curve[1:]] for trained in (whole, plain)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+    per_epoch, real = whole.step // 2, loop._Run._must_stop
+    for step in (2, per_epoch + 3):
+        monkeypatch.setattr(loop._Run, "_must_stop", lambda run, step=step: run.steps == step)
+        with pytest.raises(loop.Stopped):
+            train(recipe, corpus, tmp_path / "cut")
+    monkeypatch.setattr(loop._Run, "_must_stop", real)
+    again = train(recipe, corpus, tmp_path / "cut")
+    assert len(as_on_a_gpu) == 4 and equal_weights(again.model, whole.model)
+    assert [p["train_loss"] for p in again.curve[1:]] == losses[0]
+    states = [load_state(tmp_path / name / "state") for name in ("whole", "cut")]
+    assert states[0] is not None and states[1] is not None
+    tensors, others = states[0].tensors(), states[1].tensors()
+    assert tensors.keys() == others.keys() and all(torch.equal(t, others[n]) for n, t in tensors.items())
+
+
+def test_recorded_and_eager_runs_go_on_from_each_other(
+    as_on_a_gpu: list[RecordedStep], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that was begun on a GPU in fp32 goes on where there is none."""
+    recipe, corpus = case()
+    whole = train(recipe, corpus, tmp_path / "whole")
+    real = loop.save_state
+
+    def save_and_die(*arguments: Any, **options: Any) -> None:
+        real(*arguments, **options)
+        raise Killed
+
+    monkeypatch.setattr(loop, "save_state", save_and_die)
+    with pytest.raises(Killed):
+        train(recipe, corpus, tmp_path / "cut")
+    monkeypatch.undo()
+    found = weights(train(recipe, corpus, tmp_path / "cut"))
+    assert all(torch.allclose(w, found[name], atol=1e-4) for name, w in weights(whole).items())
