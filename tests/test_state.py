@@ -103,6 +103,15 @@ def test_the_newest_two_and_kept_epochs_stay(tmp_path: Path) -> None:
     assert load_state(tmp_path, 1) is None and load_state(tmp_path / "none") is None and next_step(tmp_path / "none") == 0
 
 
+def test_only_who_writes_removes_what_is_half_written(tmp_path: Path) -> None:
+    """A reader, such as `tinymem mitigate` on a kept checkpoint, may look in while the run is writing its next resume point."""
+    save_state(tmp_path, state(1))
+    (tmp_path / ".epoch-000002.1.ab.tmp").mkdir()
+    assert load_state(tmp_path) and load_state(tmp_path, 1) and half_written(tmp_path)
+    save_state(tmp_path, state(2))
+    assert not half_written(tmp_path)
+
+
 def test_a_full_disk_leaves_older_points_alone(tmp_path: Path) -> None:
     first = state(1)
     save_state(tmp_path, first)
