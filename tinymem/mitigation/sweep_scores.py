@@ -22,7 +22,7 @@ from torch import nn
 
 from tinymem.errors import UserError
 from tinymem.files import canonical_json
-from tinymem.mitigation.frame import MitigationData, Refused, Scores, Unlearner, ablate, apply, refuse_if_nothing, select
+from tinymem.mitigation.frame import MitigationData, Scores, Unlearner, ablate, apply, refuse_if_nothing, select
 from tinymem.mitigation.memory import Cost, measured
 from tinymem.progress import Bar
 
@@ -81,30 +81,6 @@ def _pass(model: nn.Module, method: Unlearner, data: MitigationData, configs: li
         yield from _by_epoch(model, method, data, sorted(together, key=_epochs_and_ratio), begin)
     elif together:
         yield from _by_ratio(model, method, data, sorted(together, key=lambda c: c.ratio), begin)
-
-
-def edits(
-    model: nn.Module, method: Unlearner, data: MitigationData, config: Any, ratios: Sequence[float]
-) -> Iterator[tuple[float, nn.Module | Refused]]:
-    """Each ratio with the edited copy, or with why it was refused (it rounds to nothing); other errors are raised."""
-    for edit in shared_edits(model, method, data, [replace(config, ratio=ratio) for ratio in ratios]):
-        yield edit.config.ratio, _or_raise(edit)
-
-
-def edits_by_epoch(
-    model: nn.Module, method: Unlearner, data: MitigationData, config: Any, ratios: Sequence[float], epochs: Sequence[int]
-) -> Iterator[tuple[int, float, nn.Module | Refused]]:
-    """Epochs, ratio and edit of a method whose module has `by_epoch` (Slim, Hard Concrete, the subnets), from one run where one will do.
-
-    Raises:
-        UserError: the method has none.
-    """
-    if _of_module(method, "by_epoch") is None:
-        known = "slim, hard-concrete, subnet, balanced-subnet"
-        raise UserError(f"expected a method whose shorter runs are part of longer ones ({known}), got '{method.name}'")
-    configs = [replace(config, ratio=ratio, epochs=epoch) for ratio in ratios for epoch in epochs]
-    for edit in shared_edits(model, method, data, configs):
-        yield edit.config.epochs, edit.config.ratio, _or_raise(edit)
 
 
 def _by_epoch(model: nn.Module, method: Unlearner, data: MitigationData, left: list[Any], begin: Begin) -> Iterator[Edit]:
@@ -215,12 +191,6 @@ def _epochs_and_ratio(config: Any) -> tuple[int, float]:
 
 def _sum(one: Cost, other: Cost) -> Cost:
     return Cost(one.seconds + other.seconds, max(one.peak_mb, other.peak_mb))
-
-
-def _or_raise(edit: Edit) -> nn.Module | Refused:
-    if isinstance(edit.result, Exception) and not isinstance(edit.result, Refused):
-        raise edit.result
-    return edit.result
 
 
 def _of_module(method: Unlearner, name: str) -> Callable[..., Any] | None:

@@ -95,7 +95,10 @@ def save_state(directory: Path, state: TrainingState, *, keep: Collection[int] =
 
 
 def load_state(directory: Path, epoch: int | None = None) -> TrainingState | None:
-    """The newest whole resume point, or the one after `epoch`; None if there is none. Writes nothing: the run may be under way elsewhere."""
+    """The newest whole resume point, or the one after `epoch`; None if there is none.
+
+    Only reads, since the run may be under way in another process.
+    """
     for point in _points(directory) if epoch is None else [directory / f"epoch-{epoch:06d}"]:
         if not point.is_dir():
             continue
