@@ -31,6 +31,7 @@ from tinymem.recipe import Recipe, dump_recipe, load_recipe
 
 if TYPE_CHECKING:
     from tinymem.data.corpus import Corpus
+    from tinymem.mitigation.evaluator import Subject
     from tinymem.models.gpt2 import GPT
 
 Row = dict[str, Any]
@@ -162,7 +163,7 @@ def mitigation_stage(made: Run, *, device: str, progress: Progress) -> bool:
     from tinymem.mitigation.evaluator import mitigate, row_id
     from tinymem.mitigation.frame import UNLEARNERS, parse_config
 
-    identity = _identity(made, resolve_device(device))
+    identity = identity_of(made, resolve_device(device))
     forget = made.recipe.mitigation.model_dump(mode="json", include={"forget", "forget_fraction"})
     planned = []
     for name, options in _methods(made.recipe):
@@ -171,7 +172,7 @@ def mitigation_stage(made: Run, *, device: str, progress: Progress) -> bool:
     pending = [p for p in planned if not _finished(made.path / "results" / f"{p[0]}.json", made.recipe)]
     if pending:
         progress.say(f"{len(planned) - len(pending)} of {len(planned)} mitigations found, {len(pending)} to run")
-        subject = _subject(made, identity, resolve_device(device))
+        subject = subject_of_run(made, resolve_device(device))
         for row, name, options in pending:
             with progress.stage(f"mitigate {name}") as bar:
                 outcome = mitigate(subject, name, options, row=row, bar=bar)
@@ -226,7 +227,8 @@ def _text_changed(recipe: Recipe, directory: Path) -> bool:
     return text_changed(recipe, directory)
 
 
-def _identity(made: Run, device: str) -> Row:
+def identity_of(made: Run, device: str) -> Row:
+    """Columns that all result rows of a trained run share; `device` as `resolve_device` gives it."""
     from tinymem.device import describe_device
     from tinymem.files import content_id, read_json
     from tinymem.mitigation.identity import checkpoint_facts
@@ -244,12 +246,14 @@ def _identity(made: Run, device: str) -> Row:
     }
 
 
-def _subject(made: Run, identity: Row, device: str) -> Any:
+def subject_of_run(made: Run, device: str) -> Subject:
+    """What a trained run's mitigations start from: its model on the device, measured, with its corpus and optimiser state."""
     from tinymem.mitigation.evaluator import subject_of_corpus
     from tinymem.training.state import load_state
 
     state = load_state(made.path / "training" / "state", made.recipe.training.epochs)
     optimizer = state.optimizer if state else None
+    identity = identity_of(made, device)
     return subject_of_corpus(made.model(device), made.corpus(), made.recipe, identity=identity, optimizer_state=optimizer)
 
 

@@ -76,7 +76,7 @@ def train(
     energy = {**last.facts["energy"], **measured}
     run.progress.say(f"trained in {duration(run.busy)}: about {energy['kwh']:.3g} kWh and {energy['carbon_kg']:.2g} kg of CO2")
     snapshot = {**vars(last), "facts": {**last.facts, "energy": energy}}
-    return Trained(**snapshot, measurement=run.evaluator.measure(last.model), curve=run.curve)
+    return Trained(**snapshot, curve=run.curve)
 
 
 @dataclass
