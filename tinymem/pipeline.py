@@ -91,6 +91,10 @@ def run(recipe: Recipe, *, runs: Path | str = "runs", device: str = "auto", prog
         device: `auto` (a GPU if there is one), `cpu` or `cuda`.
         progress: where progress is shown; nowhere by default.
         report: whether to write `report.html` (needs matplotlib).
+
+    Raises:
+        UserError: bad input, a full disk, or another process at work on the same run.
+        Stopped: a signal came while training; the resume point is written.
     """
     progress = progress or Progress()
     made = prepare(recipe, Path(runs))
