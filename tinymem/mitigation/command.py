@@ -68,14 +68,7 @@ def mitigate_checkpoint(
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"expected a new folder for --out, {out} exists; name another or remove it")
     loaded = load_checkpoint(checkpoint, device=device)
-    identity = {
-        "run": str(checkpoint),
-        **checkpoint_facts(checkpoint, loaded.metadata, parse_recipe(loaded.metadata["recipe"]) if "recipe" in loaded.metadata else None),
-        "model_id": file_sha256(checkpoint / WEIGHTS)[:16] if (checkpoint / WEIGHTS).is_file() else checkpoint.name,
-        "corpus_sha256": loaded.metadata.get("corpus_sha256"),
-        "device_type": device,
-        "device": describe_device(device),
-    }
+    identity = _identity(loaded, checkpoint, device)
     measuring = measuring or Measuring()
     if forget or retain:
         subject = _subject_of_files(loaded, checkpoint, forget, retain, prompt, match, seed or 0, identity, measuring.asked())
@@ -90,6 +83,19 @@ def mitigate_checkpoint(
         metadata = {**loaded.metadata, "edited_from": identity["model_id"], "mitigation": outcome.rows}
         save_checkpoint(outcome.model, out, metadata=metadata, tokenizer_files=read_tokenizer_files(checkpoint))
     return outcome.rows
+
+
+def _identity(loaded: Checkpoint, checkpoint: Path, device: str) -> Row:
+    """Columns that all result rows of a checkpoint share."""
+    recipe = parse_recipe(loaded.metadata["recipe"]) if "recipe" in loaded.metadata else None
+    return {
+        "run": str(checkpoint),
+        **checkpoint_facts(checkpoint, loaded.metadata, recipe),
+        "model_id": file_sha256(checkpoint / WEIGHTS)[:16] if (checkpoint / WEIGHTS).is_file() else checkpoint.name,
+        "corpus_sha256": loaded.metadata.get("corpus_sha256"),
+        "device_type": device,
+        "device": describe_device(device),
+    }
 
 
 def evaluate_checkpoint(
