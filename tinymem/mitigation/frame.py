@@ -148,6 +148,10 @@ class Unlearner:
         """The docstring of the method's module: idea, formula, source, cost, options."""
         return inspect.cleandoc(inspect.getmodule(self.function).__doc__ or self.function.__doc__ or "")
 
+    def beside(self, name: str) -> Callable[..., Any] | None:
+        """A function that the method's module has beside it (`by_epoch`, `steps`, `by_row`); None where it has none."""
+        return getattr(inspect.getmodule(self.function), name, None)
+
 
 UNLEARNERS: Registry[Unlearner] = Registry(
     "method",

@@ -14,7 +14,6 @@ Shape suffixes: S rows scored apart, L layers, F neurons of a layer, T tokens, V
 
 from __future__ import annotations
 
-import importlib
 from contextlib import AbstractContextManager
 
 import torch
@@ -32,7 +31,7 @@ def scores_by_row(method: Unlearner, model: nn.Module, data: MitigationData, con
     Raises:
         UserError: the method has no scores of single rows.
     """
-    by_row = getattr(importlib.import_module(method.function.__module__), "by_row", None)
+    by_row = method.beside("by_row")
     if by_row is None:
         raise UserError(f"expected a method that scores rows apart (zero, act, ig, slim, hard-concrete, nemo, ...), got '{method.name}'")
     scores: Tensor = by_row(model, data, config)
