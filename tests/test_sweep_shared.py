@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,6 +15,7 @@ import torch
 from helpers import ROOT
 
 from tinymem.errors import UserError
+from tinymem.mitigation.command import mitigate_checkpoint
 from tinymem.mitigation.evaluator import Subject
 from tinymem.mitigation.frame import UNLEARNERS, Refused
 from tinymem.mitigation.sweep_scores import pass_key, shared_edits
@@ -24,6 +26,7 @@ from tinymem.sweep.run import open_sweep
 from tinymem.sweep.store import compact, read_rows
 from tinymem.sweep.task import Desk
 from tinymem.testing import tiny_case
+from tinymem.training.checkpoints import optimizer_state_of
 
 Row = dict[str, Any]
 COST = {"seconds", "seconds_measure", "peak_mb", "scores_shared", "finished"}
@@ -96,6 +99,20 @@ def test_rows_carry_the_facts(tiny_run: Run, tmp_path: Path) -> None:
     facts = ("model_name", "data", "data_size", "n_layer", "n_parameters", "epoch", "regularizer", "seed", "protocol", "run")
     assert {k: row[k] for k in facts} == {k: piped[k] for k in facts}
     assert set(piped) <= set(row)
+
+
+def test_a_sweep_goes_on_from_the_state_that_mitigate_does(tiny_run: Run, tmp_path: Path) -> None:
+    """The resume point of the checkpoint's own epoch is gone: an older one is of another model."""
+    run = Run(tmp_path / tiny_run.path.name, tiny_run.recipe)
+    shutil.copytree(tiny_run.path, run.path)
+    shutil.rmtree(run.path / "training" / "state" / "epoch-000006")
+    assert (run.path / "training" / "state" / "epoch-000004").is_dir()
+    recipe = parse_sweep({"checkpoints": str(run.checkpoint), "methods": {"finetune-clean": {"epochs": [1]}}})
+    sweep = open_sweep(recipe, out=tmp_path / "s", runs=tmp_path, device_type="cpu")
+    Desk(tmp_path / "s", "cpu").work(sweep.left()[0], lambda _event: None)
+    alone = mitigate_checkpoint(run.checkpoint, "finetune-clean", {"epochs": 1}, device="cpu")
+    assert {row["edit_norm"] for row in read_rows(tmp_path / "s")} == {row["edit_norm"] for row in alone}
+    assert optimizer_state_of(run.checkpoint, {"epoch": 4}) and not optimizer_state_of(run.checkpoint, {"epoch": 6})
 
 
 def test_rows_that_lack_what_is_asked_are_measured_again(tiny_run: Run, tmp_path: Path) -> None:
