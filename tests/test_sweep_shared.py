@@ -28,16 +28,9 @@ from tinymem.sweep.task import Desk
 from tinymem.testing import tiny_case
 from tinymem.training.checkpoints import optimizer_state_of
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 Row = dict[str, Any]
 COST = {"seconds", "seconds_measure", "peak_mb", "scores_shared", "finished"}
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 LOCK = ".lock"
+WRITTEN = ("", "training", "checkpoints", "results")  # folders of a run that a killed process may have left something half-written in
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,6 @@ def prepare(recipe: Recipe, runs: Path) -> Run:
     made = Run(runs / recipe.run_id(), recipe)
     _methods(recipe)
     write_text(made.path / "recipe.yaml", dump_recipe(recipe))
-    remove_leftovers(made.path)
     return made
 
 
@@ -295,6 +295,8 @@ def _alone(path: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"another process is at work in {path}; wait for it to end") from None
+        for folder in WRITTEN:  # only now: before, they may be of that process
+            remove_leftovers(path / folder)
         try:
             yield
         except UserError:
