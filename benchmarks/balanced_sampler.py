@@ -19,7 +19,7 @@ from tinymem.device import resolve_device
 from tinymem.mitigation.evaluator import Subject
 from tinymem.mitigation.unlearning.weight._batches import batches, steps_per_epoch
 from tinymem.mitigation.unlearning.weight.balanced_subnet import BalancedSubnetConfig, by_epoch
-from tinymem.pipeline import _identity, _subject, open_run
+from tinymem.pipeline import open_run, subject_of_run
 
 
 def without_forget(subject: Subject, sampler: str) -> float:
@@ -55,8 +55,7 @@ def main() -> None:
     options = {"ratio": given.ratio, "loss_weight": given.loss_weight}
     results: dict[str, list[dict[int, dict[str, float]]]] = {"shuffled": [], "balanced": []}
     for path in given.runs:
-        run = open_run(path)
-        subject = _subject(run, _identity(run, device), device)
+        subject = subject_of_run(open_run(path), device)
         sizes = len(subject.data.forget), len(subject.data.retain)
         per_epoch = steps_per_epoch(*sizes, "shuffled", 64)
         empty = {sampler: f"{without_forget(subject, sampler):.0%}" for sampler in results}

@@ -50,6 +50,15 @@ def no_network() -> Iterator[None]:
     patch.undo()
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As in other processes of the tests, since threads change the order of sums; and for tiny tensors, on which they only wait."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A finished run of the shrunken quickstart. Shared: copy it before changing anything in it."""

@@ -51,10 +51,9 @@ def go_wrong(how: str) -> None:
     if how == "hang":
         ctypes.PyDLL(None).sleep(1000)  # holds the interpreter's lock: no thread of this process can do anything about it
     if how == "eat":
-        eaten = []
-        while True:
-            eaten.append(torch.ones(4 * 2**20))
-            time.sleep(0.01)
+        eaten = [torch.ones(16 * 2**20) for _ in range(24)]  # 1.5 GiB, and no more if nobody stops it
+        time.sleep(1000)
+        del eaten
     if how == "die":
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -63,7 +62,7 @@ def go_wrong(how: str) -> None:
 def fake(model, data, config):
     """Source: none. Cost: as told. Options: number, seconds, how."""
     log(f"{config.number}")
-    time.sleep(config.seconds)
+    time.sleep(float(os.environ.get("FAKE_SECONDS", config.seconds)))
     if not os.environ.get("FAKE_HEALED"):
         go_wrong(config.how)
     edited = deepcopy(model)

@@ -12,15 +12,7 @@ from tinymem.mitigation.frame import UNLEARNERS, Refused, apply, parse_config
 from tinymem.testing import CHECKS, FAMILIES, check, config_of, tiny_case
 
 METHODS = UNLEARNERS.names()
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> object:
-    """Tiny tensors: threads would only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize("family", FAMILIES)

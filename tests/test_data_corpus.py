@@ -106,7 +106,7 @@ def test_card_says_what_is_in_it(corpus: Corpus, saved: Path) -> None:
 
 
 @given(draw=st.data())
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_changed_byte_is_found(draw: st.DataObject, saved: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.rmtree(copy, ignore_errors=True)

@@ -11,6 +11,7 @@ from helpers import QUICKSTART, SMALLER, equal_weights
 
 from tinymem.data.build import make_corpus
 from tinymem.data.corpus import Corpus
+from tinymem.evaluation.measure import Evaluator
 from tinymem.models.checkpoint import load_checkpoint, save_checkpoint
 from tinymem.recipe import Recipe, load_recipe
 from tinymem.training import loop
@@ -78,7 +79,8 @@ def test_what_is_saved_is_a_plain_gpt2(kind: str, tmp_path: Path) -> None:
     assert torch.equal(loaded(ids), trained.model(ids))
     sinks_FD = trained.model.transformer.h[0].mlp.c_proj.weight.T[-10:]  # type: ignore[union-attr]
     assert sinks_FD.eq(0).all(), "sinks are off"
-    assert trained.curve[-1]["accuracy"] == pytest.approx(trained.measurement.accuracy.share, abs=0.01)
+    measured = Evaluator.of_corpus(corpus, recipe.evaluation, recipe.protocol).measure(trained.model)
+    assert trained.curve[-1]["accuracy"] == pytest.approx(measured.accuracy.share, abs=0.01)
     from transformers import AutoModelForCausalLM
 
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "checkpoint").eval()

@@ -19,7 +19,7 @@ from tinymem.data.corpus import Corpus, Planted
 from tinymem.data.rows import Rows
 from tinymem.evaluation.measure import Evaluator
 from tinymem.evaluation.memorization import elicited
-from tinymem.evaluation.passes import Answers, Asked, Sheet
+from tinymem.evaluation.passes import Asked, Sheet
 from tinymem.models.adapters import logits, logits_at
 from tinymem.models.gpt2 import GPT, GPTConfig
 from tinymem.pipeline import Run
@@ -137,8 +137,8 @@ def test_parts_of_a_sheet_join(tiny_run: Run) -> None:
     whole = sheet.answer(model, batch_size=8)
     parts = [sheet.answer(model, batch_size=8, process=(rank, 3)) for rank in range(3)]
     assert all((part.predicted_NT != whole.predicted_NT).any() for part in parts)
-    joined: Answers = parts[0].joined(parts[1]).joined(parts[2])
-    assert torch.equal(joined.predicted_NT, whole.predicted_NT) and torch.equal(joined.loss_NT, whole.loss_NT)
+    assert torch.equal(torch.stack([part.predicted_NT for part in parts]).amax(0), whole.predicted_NT)  # as `Answers.of_all` joins them
+    assert torch.equal(torch.stack([part.loss_NT for part in parts]).sum(0), whole.loss_NT)
 
 
 def test_the_pass_is_the_plain_loop(tiny_run: Run) -> None:

@@ -6,10 +6,9 @@ import pytest
 import torch
 from helpers import equal_weights
 
-from tinymem.errors import UserError
-from tinymem.mitigation.frame import UNLEARNERS, Refused
+from tinymem.mitigation.frame import UNLEARNERS, Refused, apply
 from tinymem.mitigation.losses import row_losses
-from tinymem.mitigation.sweep_scores import edits, edits_by_epoch
+from tinymem.mitigation.sweep_scores import shared_edits
 from tinymem.mitigation.unlearning.neuron import _gates, hard_concrete, slim
 from tinymem.models.adapters import neuron_layers
 from tinymem.testing import FAMILIES, config_of, tiny_case
@@ -19,10 +18,10 @@ def test_hard_concrete_start_gate_and_penalty():
     for p0, s in ((0.2, -1.0986), (0.5, 0.0), (0.9, 1.6094)):
         start = hard_concrete.start_of(p0)
         assert start == pytest.approx(s, abs=1e-4)
-        assert float(hard_concrete.noiseless_gate(torch.tensor(start))) == pytest.approx(p0)
+        still = hard_concrete.gate(torch.tensor(start), torch.tensor(0.5), beta=1.0)  # noise of 1/2 is no noise
+        assert float(still) == pytest.approx(p0)
     assert float(hard_concrete.chance_open(torch.tensor(1.6094), 0.33)) == pytest.approx(0.917, abs=5e-4)
-    half = hard_concrete.gate(torch.tensor(0.0), torch.tensor(0.5), 0.33)
-    assert float(half) == pytest.approx(0.5), "noise of 1/2 is no noise"
+    assert float(hard_concrete.gate(torch.tensor(0.0), torch.tensor(0.5), 0.33)) == pytest.approx(0.5)
 
 
 def test_hard_concrete_gates_open_as_often_as_the_penalty_says():
@@ -106,27 +105,26 @@ def test_shorter_runs_are_part_of_longer_ones(name):
     model, data = tiny_case("gpt")
     method = UNLEARNERS.get(name)
     config = config_of(method, penalty=1.0, batch_size=4, learning_rate=1.0)
-    found = list(edits_by_epoch(model, method, data, config, [0.0, 1e-9, 0.25, 0.5], [1, 3]))
-    assert sorted((epoch, ratio) for epoch, ratio, _ in found) == [(e, r) for e in (1, 3) for r in (0.0, 1e-9, 0.25, 0.5)]
-    for epoch, ratio, edited in found:
-        if ratio < 0.1:
-            assert isinstance(edited, Refused) if ratio else equal_weights(edited, model)
-            continue
-        own = dict(edits(model, method, data, replace(config, epochs=epoch), [ratio]))[ratio]
-        assert all(torch.equal(a, b) for a, b in zip(edited.parameters(), own.parameters(), strict=True))
-    with pytest.raises(UserError, match="slim, hard-concrete"):
-        next(edits_by_epoch(model, UNLEARNERS.get("act"), data, None, [0.1], [1]))
+    configs = [replace(config, ratio=ratio, epochs=epochs) for ratio in (0.0, 1e-9, 0.25, 0.5) for epochs in (1, 3)]
+    found = {edit.config: edit for edit in shared_edits(model, method, data, configs)}
+    assert found.keys() == set(configs)
+    for one, edit in found.items():
+        assert edit.shared == (one.ratio > 0.1)
+        if one.ratio < 0.1:
+            assert isinstance(edit.result, Refused) if one.ratio else equal_weights(edit.result, model)
+        else:
+            assert equal_weights(edit.result, apply(method, model, data, one))
 
 
 @pytest.mark.parametrize("name", ["act", "durable-agg", "greedy", "balanced-subnet", "random-neurons"])
 def test_one_scoring_pass_serves_all_ratios(name):
     model, data = tiny_case("gpt")
     method = UNLEARNERS.get(name)
-    config = method.config()
     ratios = [0.0, 1e-9, 0.002, 0.02] if name == "greedy" else [0.0, 1e-9, 0.1, 0.25]
-    swept = dict(edits(model, method, data, config, ratios))
-    assert isinstance(swept[1e-9], Refused) and "smallest" in str(swept[1e-9])
-    for ratio in ratios[2:]:
-        alone = dict(edits(model, method, data, config, [ratio]))[ratio]
-        assert all(torch.equal(a, b) for a, b in zip(swept[ratio].parameters(), alone.parameters(), strict=True)), ratio
-    assert all(torch.equal(a, b) for a, b in zip(swept[0.0].parameters(), model.parameters(), strict=True))
+    found = {edit.config: edit for edit in shared_edits(model, method, data, [method.config(ratio=ratio) for ratio in ratios])}
+    control, refused, *edits = sorted(found.values(), key=lambda edit: edit.config.ratio)
+    assert equal_weights(control.result, model)
+    assert isinstance(refused.result, Refused) and "smallest" in str(refused.result)
+    for edit in edits:
+        assert edit.shared == (name != "balanced-subnet"), "that one trains at its ratio"
+        assert equal_weights(edit.result, apply(method, model, data, edit.config)), edit.config.ratio

@@ -7,7 +7,6 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -136,15 +135,6 @@ def test_no_resume_point_is_whole(folder: Path) -> None:
 LONG = [*SMALLER, "training.epochs=40", "training.checkpoint_every=4", "training.evaluate_every=7", "training.keep_epochs=[5, 25]"]
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """As in other processes of these tests: threads change the order of sums."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.mark.usefixtures("one_thread")
 def test_killed_process(tmp_path: Path) -> None:
     process = start_tinymem("train", QUICKSTART, *sets(LONG), "--device", "cpu", "--runs", tmp_path / "killed")
@@ -171,7 +161,8 @@ def test_killed_between_training_and_checkpoint(tmp_path: Path) -> None:
     made = train_only(recipe, runs=tmp_path)
     weights = (made.checkpoint / "model.safetensors").read_bytes()
     shutil.rmtree(made.checkpoint)
-    (made.path / ".checkpoint.1.ab.tmp").mkdir()
+    for name in (".checkpoint.1.ab.tmp", "training/.metrics.jsonl.1.ab.tmp", "checkpoints/.epoch-000001.1.ab.tmp"):
+        (made.path / name).mkdir(parents=True)
     done = tinymem("train", QUICKSTART, *sets(SMALLER), "--runs", tmp_path)
     assert done.code == 0 and Path(done.out.strip()) == made.checkpoint
     assert (made.checkpoint / "model.safetensors").read_bytes() == weights

@@ -77,9 +77,12 @@ def test_a_removed_result_is_made_again(run: Run) -> None:
 
 
 def test_one_process_at_a_time(run: Run) -> None:
+    half = run.path / ".checkpoint.1.ab.tmp"  # what the other one is writing
+    half.mkdir()
     with (run.path / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert "another process is at work" in run_again(run).last_line_error()
+    assert half.is_dir()
     assert run_again(run).code == 0
 
 

@@ -10,7 +10,8 @@ import torch
 from tinymem.data.rows import Rows
 from tinymem.errors import UserError
 from tinymem.mitigation.frame import UNLEARNERS, Refused, ablate, select
-from tinymem.mitigation.unlearning.neuron._common import as_scores, gated, scores_by_row, select_by_row
+from tinymem.mitigation.sequence_level import edited_by_row, scores_by_row, select_by_row
+from tinymem.mitigation.unlearning.neuron._common import as_scores
 from tinymem.models.adapters import logits
 from tinymem.testing import FAMILIES, config_of, tiny_case
 
@@ -53,7 +54,7 @@ def test_each_row_runs_under_its_own_edit(family):
         config = method.config(**options)
         scores = scores_by_row(method, model, data, config)
         chosen = select_by_row(model, scores, config)
-        with gated(model, [(~chosen[:, layer : layer + 1]).double() for layer in range(2)]):
+        with edited_by_row(model, chosen):
             together = logits(model, data.forget.ids)
         for n in range(3):
             mask = select(model, as_scores(model, scores[n], config), config)

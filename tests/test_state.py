@@ -138,6 +138,15 @@ def test_the_newest_two_and_kept_epochs_stay(tmp_path: Path) -> None:
     assert load_state(tmp_path, 1) is None and load_state(tmp_path / "none") is None and next_step(tmp_path / "none") == 0
 
 
+def test_only_who_writes_removes_what_is_half_written(tmp_path: Path) -> None:
+    """A reader, such as `tinymem mitigate` on a kept checkpoint, may look in while the run is writing its next resume point."""
+    save_state(tmp_path, state(1))
+    (tmp_path / ".epoch-000002.1.ab.tmp").mkdir()
+    assert load_state(tmp_path) and load_state(tmp_path, 1) and half_written(tmp_path)
+    save_state(tmp_path, state(2))
+    assert not half_written(tmp_path)
+
+
 def test_a_full_disk_leaves_older_points_alone(tmp_path: Path) -> None:
     first = state(1)
     save_state(tmp_path, first)
@@ -186,17 +195,14 @@ def measurements(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return models
 
 
-@pytest.mark.parametrize(("regularizers", "extra"), [("[]", 0), ("[{kind: goldfish, width: 3}]", 0), ("[{kind: mem-sinks}]", 1)])
-def test_the_last_epoch_is_measured_once(regularizers: str, extra: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once more where what is saved has other weights than what was trained."""
+@pytest.mark.parametrize("regularizers", ["[]", "[{kind: mem-sinks}]"])
+def test_each_epoch_is_measured_once(regularizers: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = case("training.epochs=2", "training.evaluate_every=1", f"training.regularizers={regularizers}")
     corpus, models = make_corpus(recipe), measurements(monkeypatch)
-    trained = train(recipe, corpus, tmp_path)
-    assert len(models) == 3 + extra
-    again = train(recipe, corpus, tmp_path)  # finds the end
-    assert len(models) == 4 + extra and again.measurement.accuracy == trained.measurement.accuracy
-    if not extra:
-        assert trained.measurement.accuracy.share == trained.curve[-1]["accuracy"]
+    train(recipe, corpus, tmp_path)
+    assert len(models) == 3
+    train(recipe, corpus, tmp_path)  # finds the end
+    assert len(models) == 3
 
 
 def test_epochs_that_cannot_be_kept_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -133,11 +133,12 @@ def test_what_goes_wrong_goes_wrong_alone(tiny_run: Run, tmp_path: Path, monkeyp
     assert (tmp_path / "sweep" / FAILURES).read_text() == ""
 
 
-def test_killed_supervisors_and_two_at_once(tiny_run: Run, tmp_path: Path) -> None:
+def test_killed_supervisors_and_two_at_once(tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = 60
     recipe = tmp_path / "sweep.yaml"
     numbers = list(range(runs))
-    recipe.write_text(f"checkpoints: {tiny_run.checkpoint}\nmethods: [{{fake: {{number: {numbers}, seconds: 0.1}}}}]\ncompact_every: 7\n")
+    recipe.write_text(f"checkpoints: {tiny_run.checkpoint}\nmethods: [{{fake: {{number: {numbers}, seconds: 0.02}}}}]\ncompact_every: 7\n")
+    monkeypatch.setenv("FAKE_SECONDS", "0.3")  # so long that some are left when the kill comes, on a busy machine too
     first, second = start(recipe, tmp_path), start(recipe, tmp_path)  # at once
     until(lambda: executions(tmp_path).total() >= 10)
     for process in (first, second):
@@ -146,6 +147,7 @@ def test_killed_supervisors_and_two_at_once(tiny_run: Run, tmp_path: Path) -> No
     until(lambda: not any(alive(pid) for pid in workers_of(tmp_path)))  # they die with their supervisors
     killed = executions(tmp_path).total()
     assert 10 <= killed < runs
+    monkeypatch.delenv("FAKE_SECONDS")
     third, fourth = start(recipe, tmp_path), start(recipe, tmp_path)
     for process in (third, fourth):
         out, err = process.communicate(timeout=240)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import torch
 from helpers import ROOT
 
 from tinymem.errors import UserError
+from tinymem.mitigation.command import mitigate_checkpoint
 from tinymem.mitigation.evaluator import Subject
 from tinymem.mitigation.frame import UNLEARNERS, Refused
 from tinymem.mitigation.sweep_scores import pass_key, shared_edits
@@ -22,17 +26,11 @@ from tinymem.sweep.run import open_sweep
 from tinymem.sweep.store import compact, read_rows
 from tinymem.sweep.task import Desk
 from tinymem.testing import tiny_case
+from tinymem.training.checkpoints import optimizer_state_of
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 Row = dict[str, Any]
 COST = {"seconds", "seconds_measure", "peak_mb", "scores_shared", "finished"}
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
@@ -96,6 +94,20 @@ def test_rows_carry_the_facts(tiny_run: Run, tmp_path: Path) -> None:
     assert set(piped) <= set(row)
 
 
+def test_a_sweep_goes_on_from_the_state_that_mitigate_does(tiny_run: Run, tmp_path: Path) -> None:
+    """The resume point of the checkpoint's own epoch is gone: an older one is of another model."""
+    run = Run(tmp_path / tiny_run.path.name, tiny_run.recipe)
+    shutil.copytree(tiny_run.path, run.path)
+    shutil.rmtree(run.path / "training" / "state" / "epoch-000006")
+    assert (run.path / "training" / "state" / "epoch-000004").is_dir()
+    recipe = parse_sweep({"checkpoints": str(run.checkpoint), "methods": {"finetune-clean": {"epochs": [1]}}})
+    sweep = open_sweep(recipe, out=tmp_path / "s", runs=tmp_path, device_type="cpu")
+    Desk(tmp_path / "s", "cpu").work(sweep.left()[0], lambda _event: None)
+    alone = mitigate_checkpoint(run.checkpoint, "finetune-clean", {"epochs": 1}, device="cpu")
+    assert {row["edit_norm"] for row in read_rows(tmp_path / "s")} == {row["edit_norm"] for row in alone}
+    assert optimizer_state_of(run.checkpoint, {"epoch": 4}) and not optimizer_state_of(run.checkpoint, {"epoch": 6})
+
+
 def test_rows_that_lack_what_is_asked_are_measured_again(tiny_run: Run, tmp_path: Path) -> None:
     def swept_with(**keys: Any) -> list[Row]:
         recipe = parse_sweep({"checkpoints": str(tiny_run.checkpoint), "methods": {"act": {"ratio": [0.05, 0.0001]}}, **keys})
@@ -121,13 +133,15 @@ def test_rows_that_lack_what_is_asked_are_measured_again(tiny_run: Run, tmp_path
 
 
 def test_a_pass_is_done_once_and_charged_to_all(paper: Subject, slow: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of 5 steps a percent sleeps: a run's seconds are at least those of its own steps, whoever shared them."""
+    """Only the method's steps take time, one for each percent: a run's seconds are those of its own steps, whoever shared them."""
+    clock = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(time, "sleep", lambda seconds: clock.append(clock.pop() + seconds))
     monkeypatch.setenv("FAKE_LOG", str(tmp_path / "log"))
     configs = [slow.config(ratio=ratio, seconds=0.02) for ratio in (0.3, 0.0, 0.1, 0.2)]
     found = {edit.config.ratio: edit for edit in shared_edits(paper.model, slow, paper.data, configs)}
     assert len((tmp_path / "log").read_text().splitlines()) == 1
-    assert found[0.1].cost.seconds >= 0.2 and found[0.2].cost.seconds >= 0.4 and found[0.3].cost.seconds >= 0.6
-    assert found[0.1].cost.seconds < found[0.2].cost.seconds < found[0.3].cost.seconds, "the smaller ones stop earlier"
+    assert {ratio: edit.cost.seconds for ratio, edit in found.items()} == pytest.approx({0.0: 0, 0.1: 0.2, 0.2: 0.4, 0.3: 0.6})
     assert not found[0.0].shared and found[0.1].shared
 
 
@@ -142,7 +156,8 @@ def test_a_pass_that_fails_at_its_largest_ratio_is_done_again_for_the_others(pap
     assert begun[-1][1] > 0
 
 
-def test_every_epoch_of_a_run_is_charged_what_it_took_to_get_there() -> None:
+def test_every_epoch_of_a_run_is_charged_what_it_took_to_get_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "perf_counter", map(float, count()).__next__)  # whatever is timed takes one second
     model, data = tiny_case("gpt")
     method = UNLEARNERS.get("slim")
     configs = [method.config(ratio=ratio, epochs=epochs, penalty=1.0) for epochs in (1, 4) for ratio in (0.1, 0.25, 1e-9)]
@@ -155,7 +170,7 @@ def test_every_epoch_of_a_run_is_charged_what_it_took_to_get_there() -> None:
         (4, 0.25),
     ]
     by_run = {(e.config.epochs, e.config.ratio): e.cost.seconds for e in edits}
-    assert by_run[4, 0.1] > by_run[1, 0.1] > 0
+    assert (by_run[1, 0.1], by_run[4, 0.1]) == (1 + 1, 2 + 1), "the pass so far, and the edit"
     assert [n for n, _ in charged] == [1, 1, 4, 1, 1, 2, 1, 1] and charged[5][1] > 0
 
 

@@ -33,10 +33,12 @@ from tinymem.recipe import Recipe, dump_recipe, load_recipe
 
 if TYPE_CHECKING:
     from tinymem.data.corpus import Corpus
+    from tinymem.mitigation.evaluator import Subject
     from tinymem.models.gpt2 import GPT
 
 Row = dict[str, Any]
 LOCK = ".lock"
+WRITTEN = ("", "training", "checkpoints", "results")  # folders of a run that a killed process may have left something half-written in
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,10 @@ def run(recipe: Recipe, *, runs: Path | str = "runs", device: str = "auto", prog
         device: `auto` (a GPU if there is one), `cpu` or `cuda`.
         progress: where progress is shown; nowhere by default.
         report: whether to write `report.html` (needs matplotlib).
+
+    Raises:
+        UserError: bad input, a full disk, or another process at work on the same run.
+        Stopped: a signal came while training; the resume point is written.
     """
     if processes()[1] > 1:
         raise UserError("expected one process for `run`, got several of torchrun; let them `train` the recipe, then run it in one")
@@ -139,7 +145,6 @@ def prepare(recipe: Recipe, runs: Path) -> Run:
     made = Run(runs / recipe.run_id(), recipe)
     _methods(recipe)
     write_text(made.path / "recipe.yaml", dump_recipe(recipe))
-    remove_leftovers(made.path)
     return made
 
 
@@ -180,7 +185,7 @@ def mitigation_stage(made: Run, *, device: str, progress: Progress) -> bool:
     from tinymem.mitigation.evaluator import mitigate, row_id
     from tinymem.mitigation.frame import UNLEARNERS, parse_config
 
-    identity = _identity(made, resolve_device(device))
+    identity = identity_of(made, resolve_device(device))
     forget = made.recipe.mitigation.model_dump(mode="json", include={"forget", "forget_fraction"})
     planned = []
     for name, options in _methods(made.recipe):
@@ -189,7 +194,7 @@ def mitigation_stage(made: Run, *, device: str, progress: Progress) -> bool:
     pending = [p for p in planned if not _finished(made.path / "results" / f"{p[0]}.json", made.recipe)]
     if pending:
         progress.say(f"{len(planned) - len(pending)} of {len(planned)} mitigations found, {len(pending)} to run")
-        subject = _subject(made, identity, resolve_device(device))
+        subject = subject_of_run(made, resolve_device(device))
         for row, name, options in pending:
             with progress.stage(f"mitigate {name}") as bar:
                 outcome = mitigate(subject, name, options, row=row, bar=bar)
@@ -244,7 +249,8 @@ def _text_changed(recipe: Recipe, directory: Path) -> bool:
     return text_changed(recipe, directory)
 
 
-def _identity(made: Run, device: str) -> Row:
+def identity_of(made: Run, device: str) -> Row:
+    """Columns that all result rows of a trained run share; `device` as `resolve_device` gives it."""
     from tinymem.device import describe_device
     from tinymem.files import content_id, read_json
     from tinymem.mitigation.identity import checkpoint_facts
@@ -262,12 +268,14 @@ def _identity(made: Run, device: str) -> Row:
     }
 
 
-def _subject(made: Run, identity: Row, device: str) -> Any:
+def subject_of_run(made: Run, device: str) -> Subject:
+    """What a trained run's mitigations start from: its model on the device, measured, with its corpus and optimiser state."""
     from tinymem.mitigation.evaluator import subject_of_corpus
     from tinymem.training.state import load_state
 
     state = load_state(made.path / "training" / "state", made.recipe.training.epochs)
     optimizer = state.optimizer if state else None
+    identity = identity_of(made, device)
     return subject_of_corpus(made.model(device), made.corpus(), made.recipe, identity=identity, optimizer_state=optimizer)
 
 
@@ -305,6 +313,8 @@ def _alone(path: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"another process is at work in {path}; wait for it to end") from None
+        for folder in WRITTEN:  # only now: before, they may be of that process
+            remove_leftovers(path / folder)
         try:
             yield
         except UserError:

@@ -147,11 +147,21 @@ def pick(runs: Sequence[N], only: Sequence[str] = (), shard: str | None = None) 
     picked = [run for run in runs if not only or any(fnmatchcase(run.name, pattern) for pattern in only)]
     if shard is None:
         return picked
+    number, count = parse_shard(shard)
+    return picked[number - 1 :: count]
+
+
+def parse_shard(shard: str) -> tuple[int, int]:
+    """`3/16` -> (3, 16): which share, from 1, of how many.
+
+    Raises:
+        UserError: no such share.
+    """
     found = re.fullmatch(r"([0-9]+)/([0-9]+)", shard)
     number, count = (int(found[1]), int(found[2])) if found else (0, 0)
     if not 1 <= number <= count:
         raise UserError(f"expected --shard i/n with i from 1 to n, as in 3/16, got '{shard}'")
-    return picked[number - 1 :: count]
+    return number, count
 
 
 def _near(pattern: str, names: list[str]) -> str:

@@ -51,7 +51,7 @@ class Planted:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Rows to train on, to test on, and to be memorised."""
+    """Rows [n, T] of token ids to train on (`clean`), to test on (`tests`, by test set) and to be memorised (`planted`, by artifact)."""
 
     spec: dict[str, Any]
     """What the rows follow from: recipe keys and, for text, the hashes of text and tokenizer."""

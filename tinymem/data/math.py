@@ -8,6 +8,8 @@ Shape suffixes: N sequences, L numbers, T tokens of a row, W digits of the wides
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import numpy.typing as npt
 
@@ -65,7 +67,7 @@ def first_number_end(ids_NT: Ids) -> npt.NDArray[np.int64]:
     return 1 + np.argmax(ids_NT == SPACE, axis=1)
 
 
-def to_text(ids_T: npt.NDArray[np.integer]) -> str:
+def to_text(ids_T: Iterable[int]) -> str:
     """The characters of a row, padding included."""
     return "".join(CHARACTERS[i] for i in ids_T)
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from tinymem.data.backdoor import trigger_ends
 from tinymem.data.canary import MATH_TEMPLATE, make_canary, random_secrets
 from tinymem.data.corpus import Corpus, Planted
-from tinymem.data.math import BOS, CHARACTERS, EOS, PAD, Ids, Numbers, determined_tokens, render, sequences
+from tinymem.data.math import BOS, CHARACTERS, EOS, PAD, Ids, Numbers, determined_tokens, render, sequences, to_text
 from tinymem.data.noise import add_noise, reference_noise
 from tinymem.data.planting import (
     Indices,
@@ -80,7 +80,7 @@ def _token(character: str, key: str) -> int:
 
 
 def _no_trigger(trigger: npt.NDArray[np.uint8], where: str) -> UserError:
-    text = "".join(CHARACTERS[i] for i in trigger)
+    text = to_text(trigger)
     return UserError(f"the trigger '{text}' occurs in no {where}; choose another artifacts.backdoor.trigger or raise `within`")
 
 

@@ -14,7 +14,7 @@ from tinymem.data.math import Ids
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows [N, T] of token ids; row n is a prompt of `prompt[n]` tokens and a suffix that ends before `end[n]`."""
+    """Rows [N, T] of token ids; row n is a prompt of `prompt[n]` tokens and a suffix that ends before `end[n]`. All are int64."""
 
     ids: Tensor
     prompt: Tensor

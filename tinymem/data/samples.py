@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinymem.data.corpus import Corpus, Planted
-from tinymem.data.math import CHARACTERS, Ids
+from tinymem.data.math import Ids, to_text
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -47,7 +47,7 @@ def planted_tokens(planted: Planted, n: int) -> npt.NDArray[np.bool_]:
 def decoder(corpus: Corpus) -> Callable[[list[int]], str]:
     """Token ids to text."""
     if corpus.tokenizer_file is None:
-        return lambda ids: "".join(CHARACTERS[i] for i in ids)
+        return to_text
     from tinymem.data.text_tokenizer import TextTokenizer
 
     tokenizer = TextTokenizer(corpus.tokenizer_file).tokenizer

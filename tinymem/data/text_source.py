@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tinymem.data.tokenize_worker import by_size
 from tinymem.errors import UserError
 from tinymem.recipe_data import WikiData
 
@@ -44,15 +45,7 @@ class TextSource:
         Raises:
             UserError: an empty file, bytes that are not UTF-8, JSON or Parquet, no such column.
         """
-        block, size = [], 0
-        for line in self._lines(split):
-            block.append(line)
-            size += len(line)
-            if size >= BLOCK_CHARACTERS:
-                yield block
-                block, size = [], 0
-        if block:
-            yield block
+        return by_size(self._lines(split), BLOCK_CHARACTERS)
 
     def _lines(self, split: str) -> Iterator[str]:
         if split in self.tables:

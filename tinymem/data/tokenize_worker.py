@@ -10,7 +10,7 @@ import os
 import pickle
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,22 +30,23 @@ BATCH_CHARACTERS = 100_000  # encodings of one batch take some 10 MB
 def encode(tokenizer: Tokenizer, lines: list[str], dtype: str) -> npt.NDArray[np.unsignedinteger]:
     """Ids [n] of lines, each tokenised separately, one after the other, with no special tokens between."""
     parts = []
-    for batch in _batches(lines):
+    for batch in by_size(lines, BATCH_CHARACTERS):
         encodings = tokenizer.encode_batch_fast(batch, add_special_tokens=False)
         parts.append(np.fromiter(chain.from_iterable(e.ids for e in encodings), dtype=dtype))
     return np.concatenate(parts) if parts else np.zeros(0, dtype=dtype)
 
 
-def _batches(lines: list[str]) -> Iterator[list[str]]:
-    batch, size = [], 0
+def by_size(lines: Iterable[str], characters: int) -> Iterator[list[str]]:
+    """Lines in order, in lists that end with the line at which they reach so many characters; the last may be shorter."""
+    together, size = list[str](), 0
     for line in lines:
-        batch.append(line)
+        together.append(line)
         size += len(line)
-        if size >= BATCH_CHARACTERS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
+        if size >= characters:
+            yield together
+            together, size = [], 0
+    if together:
+        yield together
 
 
 def write_shard(path: Path, ids: npt.NDArray[np.unsignedinteger]) -> None:

@@ -73,6 +73,7 @@ class Evaluator:
         tests: per test set, its rows [N, T] and the scored tokens.
         ceiling: share of the scored tokens that their prefix determines; None where that is unknown (text).
         metric: what `performance` in result rows is.
+        batch_size: rows of a forward pass; no result depends on it.
         forbid: token that decoding may not produce (protocol reference).
         metrics: names of registered metrics that `Measurement.metrics` computes.
         originals: the probes' rows as they stood in training.

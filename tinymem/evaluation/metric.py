@@ -73,7 +73,18 @@ def metric(
     rows: Callable[[Evaluator], dict[Key, Asked]] | None = None,
     requires: tuple[str, str] | None = None,
 ) -> Callable[[Function], Function]:
-    """Register a function `(view, kind)` or, per model, `(view)`, that returns a number or a dictionary."""
+    """Register a function `(view, kind)` or, per model, `(view)`, that returns a number, a dictionary of what JSON can hold, or None.
+
+    Args:
+        name: what recipes and the command line call the metric.
+        per: whether it is of each artifact or of the model.
+        default: whether it is measured unless a recipe says otherwise.
+        rows: further rows to be asked in the one pass over all rows, found in `view.scores` under the same keys.
+        requires: a module that must be installed, and the extra of TinyMem that brings it.
+
+    Raises:
+        UserError: another metric has the name.
+    """
 
     def register(function: Function) -> Function:
         METRICS.register(name, Metric(name, function, per, default, rows, requires))

@@ -74,10 +74,6 @@ class Answers:
     predicted_NT: Tensor
     loss_NT: Tensor
 
-    def joined(self, other: Answers) -> Answers:
-        """With those of another process, which answered other batches."""
-        return Answers(torch.maximum(self.predicted_NT, other.predicted_NT), self.loss_NT + other.loss_NT)
-
     def of_all(self, processes: int) -> Answers:
         """The answers of all processes (of torch.distributed) together; each must call this."""
         if processes > 1:

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tinymem.data.rows import Rows
 from tinymem.errors import UserError
 from tinymem.evaluation.counts import Share
 from tinymem.evaluation.memorization import Flags, Probe, elicited
 from tinymem.evaluation.metric import METRICS, Metric
-from tinymem.evaluation.passes import Answers, Asked, Key, Sheet, TokenScores
+from tinymem.evaluation.passes import Answers, Key, Sheet, TokenScores
 
 if TYPE_CHECKING:
     from tinymem.evaluation.measure import Evaluator
@@ -76,12 +76,6 @@ class View:
         """Which of any other rows greedy decoding reproduces (one more pass)."""
         evaluator = self.evaluator
         return np.asarray(elicited(self.model, rows, batch_size=evaluator.batch_size, forbid=evaluator.forbid))
-
-    @torch.no_grad()
-    def teacher_forced(self, ids_NT: Tensor, asked_NT: Tensor) -> TokenScores:
-        """Arg-max and loss of the asked tokens of any other rows (one more pass)."""
-        sheet = Sheet({("rows", ""): Asked(ids_NT, asked_NT)})
-        return sheet.scores(sheet.answer(self.model, batch_size=self.evaluator.batch_size), ("rows", ""))
 
     def by_group(self, kind: str, values: npt.ArrayLike, index: npt.NDArray[np.int64] | None = None) -> dict[str, Any]:
         """Shares of flags, or means of numbers, by group.

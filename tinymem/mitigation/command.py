@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from tinymem.data.corpus import Corpus
-from tinymem.data.corpus_files import load_corpus
 from tinymem.data.rows import Rows
 from tinymem.data.rows_file import read_rows
 from tinymem.device import describe_device, resolve_device
@@ -23,7 +22,7 @@ from tinymem.mitigation.identity import checkpoint_facts
 from tinymem.models.checkpoint import METADATA, WEIGHTS, Checkpoint, load_checkpoint, read_tokenizer_files, save_checkpoint
 from tinymem.recipe import Recipe, parse_recipe
 from tinymem.recipe_evaluation import DEFAULT, Robustness
-from tinymem.training.checkpoints import run_of
+from tinymem.training.checkpoints import corpus_of, optimizer_state_of
 
 DEFAULT_WINDOW = 50
 
@@ -68,14 +67,7 @@ def mitigate_checkpoint(
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"expected a new folder for --out, {out} exists; name another or remove it")
     loaded = load_checkpoint(checkpoint, device=device)
-    identity = {
-        "run": str(checkpoint),
-        **checkpoint_facts(checkpoint, loaded.metadata, parse_recipe(loaded.metadata["recipe"]) if "recipe" in loaded.metadata else None),
-        "model_id": file_sha256(checkpoint / WEIGHTS)[:16] if (checkpoint / WEIGHTS).is_file() else checkpoint.name,
-        "corpus_sha256": loaded.metadata.get("corpus_sha256"),
-        "device_type": device,
-        "device": describe_device(device),
-    }
+    identity = _identity(loaded, checkpoint, device)
     measuring = measuring or Measuring()
     if forget or retain:
         subject = _subject_of_files(loaded, checkpoint, forget, retain, prompt, match, seed or 0, identity, measuring.asked())
@@ -90,6 +82,19 @@ def mitigate_checkpoint(
         metadata = {**loaded.metadata, "edited_from": identity["model_id"], "mitigation": outcome.rows}
         save_checkpoint(outcome.model, out, metadata=metadata, tokenizer_files=read_tokenizer_files(checkpoint))
     return outcome.rows
+
+
+def _identity(loaded: Checkpoint, checkpoint: Path, device: str) -> Row:
+    """Columns that all result rows of a checkpoint share."""
+    recipe = parse_recipe(loaded.metadata["recipe"]) if "recipe" in loaded.metadata else None
+    return {
+        "run": str(checkpoint),
+        **checkpoint_facts(checkpoint, loaded.metadata, recipe),
+        "model_id": file_sha256(checkpoint / WEIGHTS)[:16] if (checkpoint / WEIGHTS).is_file() else checkpoint.name,
+        "corpus_sha256": loaded.metadata.get("corpus_sha256"),
+        "device_type": device,
+        "device": describe_device(device),
+    }
 
 
 def evaluate_checkpoint(
@@ -144,17 +149,7 @@ def own_corpus(loaded: Checkpoint, checkpoint: Path) -> tuple[Recipe, Corpus]:
     if "recipe" not in loaded.metadata:
         raise UserError(f"{checkpoint} has no {METADATA} with its recipe; say which rows to use with --forget and --retain")
     recipe = parse_recipe(loaded.metadata["recipe"])
-    beside = run_of(checkpoint) / "corpus"
-    if (beside / "corpus.json").is_file():
-        corpus = load_corpus(beside)
-    else:
-        from tinymem.data.build import make_corpus
-
-        corpus = make_corpus(recipe)
-    expected = loaded.metadata.get("corpus_sha256")
-    if corpus.sha256() != expected:
-        raise UserError(f"expected the corpus that {checkpoint} was trained on ({str(expected)[:12]}), got {corpus.sha256()[:12]}")
-    return recipe, corpus
+    return recipe, corpus_of(checkpoint, recipe, loaded.metadata.get("corpus_sha256"))
 
 
 def _with_window(recipe: Recipe, prompt: int | None, match: int | None, measuring: Measuring | None = None) -> Recipe:
@@ -171,14 +166,11 @@ def _with_window(recipe: Recipe, prompt: int | None, match: int | None, measurin
 def _subject_of_own_corpus(
     loaded: Checkpoint, checkpoint: Path, prompt: int | None, match: int | None, seed: int | None, identity: Row, measuring: Measuring
 ) -> Subject:
-    from tinymem.training.state import load_state
-
     recipe, corpus = own_corpus(loaded, checkpoint)
     recipe = _with_window(recipe, prompt, match, measuring)
     if seed is not None:  # after the corpus: this seed is the mitigation's
         recipe = recipe.model_copy(update={"seed": seed})
-    state = load_state(run_of(checkpoint) / "training" / "state", loaded.metadata.get("epoch"))
-    optimizer = state.optimizer if state and "mitigation" not in loaded.metadata else {}
+    optimizer = optimizer_state_of(checkpoint, loaded.metadata)
     return subject_of_corpus(loaded.model, corpus, recipe, identity=identity, optimizer_state=optimizer)
 
 

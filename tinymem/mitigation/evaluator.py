@@ -45,6 +45,13 @@ def row_id(identity: Row, method: Unlearner, config: Any, forget: Any) -> str:
 def mitigate(subject: Subject, name: str, options: dict[str, Any], *, row: str = "", bar: Bar | None = None) -> Outcome:
     """Run one registered method with its options; errors of the method become rows, not exceptions.
 
+    Args:
+        subject: the model, which is left as it was, with its rows.
+        name: of the method.
+        options: those that are not at their defaults.
+        row: the id of the result rows.
+        bar: where progress is shown.
+
     Raises:
         UserError: an unknown method or option.
     """

@@ -70,7 +70,16 @@ class AblationConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Properties:
-    """A method's column of the paper's Table 5."""
+    """A method's column of the paper's Table 5.
+
+    Attributes:
+        unit: what it changes: neurons or weights that are chosen, or the whole model.
+        order: the highest derivative of the loss that it uses.
+        iterative: whether it chooses parts a few at a time, weighing each choice anew.
+        layer_wise: whether parts compete within each layer, not within the whole model.
+        criterion: how parts are chosen: by a threshold on scores, or by optimisation.
+        dual_objective: whether it weighs the rows to keep against those to forget.
+    """
 
     unit: Unit
     order: Literal["zeroth", "first", "second"]
@@ -82,7 +91,7 @@ class Properties:
 
 @dataclass(frozen=True)
 class MitigationData:
-    """What a method may look at, on the model's device."""
+    """What a method may look at, on the model's device: rows to forget, rows to keep (never an artifact's), a seed, a progress bar."""
 
     forget: Rows
     retain: Rows
@@ -144,6 +153,10 @@ class Unlearner:
         """The docstring of the method's module: idea, formula, source, cost, options."""
         return inspect.cleandoc(inspect.getmodule(self.function).__doc__ or self.function.__doc__ or "")
 
+    def beside(self, name: str) -> Callable[..., Any] | None:
+        """A function that the method's module has beside it (`by_epoch`, `steps`, `by_row`); None where it has none."""
+        return getattr(inspect.getmodule(self.function), name, None)
+
 
 UNLEARNERS: Registry[Unlearner] = Registry(
     "method",
@@ -158,7 +171,16 @@ UNLEARNERS: Registry[Unlearner] = Registry(
 
 
 def scorer(name: str, *, config: type[Any], properties: Properties) -> Callable[[Scorer], Scorer]:
-    """Register a function `(model, data, config) -> Scores`; selection and ablation follow from the config."""
+    """Register a function `(model, data, config) -> Scores`; selection and ablation follow from the config.
+
+    Args:
+        name: what recipes and the command line call the method.
+        config: its options: a frozen dataclass that derives from `AblationConfig`.
+        properties: its column of the table of methods.
+
+    Raises:
+        UserError: another method has the name.
+    """
 
     def register(function: Scorer) -> Scorer:
         UNLEARNERS.register(name, Unlearner(name, "score", function, config, properties))
@@ -168,7 +190,16 @@ def scorer(name: str, *, config: type[Any], properties: Properties) -> Callable[
 
 
 def editor(name: str, *, config: type[Any], properties: Properties) -> Callable[[Editor], Editor]:
-    """Register a function `(model, data, config) -> edited copy` that decides itself what to change."""
+    """Register a function `(model, data, config) -> edited copy` that decides itself what to change.
+
+    Args:
+        name: what recipes and the command line call the method.
+        config: its options: a frozen dataclass.
+        properties: its column of the table of methods.
+
+    Raises:
+        UserError: another method has the name.
+    """
 
     def register(function: Editor) -> Editor:
         UNLEARNERS.register(name, Unlearner(name, "edit", function, config, properties))

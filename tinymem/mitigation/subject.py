@@ -84,7 +84,18 @@ class Subject:
 def subject_of_corpus(
     model: nn.Module, corpus: Corpus, recipe: Recipe, *, identity: Row | None = None, optimizer_state: dict[str, Tensor] | None = None
 ) -> Subject:
-    """A model on the corpus that it was trained on."""
+    """Measure a model on the corpus that it was trained on, and part its rows into those that a method sees and those kept from it.
+
+    Args:
+        model: on any device; rows go there.
+        corpus: with its planted rows.
+        recipe: its seed, protocol, and sections evaluation and mitigation count.
+        identity: columns that every result row shall have.
+        optimizer_state: AdamW's at the end of training, for methods that go on with it.
+
+    Raises:
+        UserError: an artifact that the corpus lacks, an unknown metric, or one that fails.
+    """
     device = next(model.parameters()).device
     evaluator = Evaluator.of_corpus(corpus, recipe.evaluation, recipe.protocol, device=device, metrics=recipe.evaluation.metrics)
     before = evaluator.measure(model)
@@ -109,7 +120,19 @@ def subject_of_corpus(
 def subject_of_rows(
     model: nn.Module, forget: Rows, retain: Rows, *, seed: int = 0, identity: Row | None = None, asked: Asked | None = None
 ) -> Subject:
-    """A model with any rows to forget, all shown to the method; half of the retain rows, by seed, only measure perplexity."""
+    """Measure a model on any rows to forget, all shown to the method; half of the retain rows, by seed, only measure perplexity.
+
+    Args:
+        model: any causal language model, on any device; rows go there.
+        forget: rows whose suffixes are to be forgotten.
+        retain: at least 2 rows to keep, as long as the others.
+        seed: of that half, and of the method.
+        identity: columns that every result row shall have.
+        asked: what is measured; default: the default metrics.
+
+    Raises:
+        UserError: too few rows to keep, an unknown metric, or one that fails.
+    """
     device = next(model.parameters()).device
     if len(retain) < 2:
         raise UserError(f"expected at least 2 retain rows (half of them measure perplexity), got {len(retain)}")

@@ -10,7 +10,6 @@ smaller ones where the method scores up to its ratio, so those are scored again.
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -22,7 +21,7 @@ from torch import nn
 
 from tinymem.errors import UserError
 from tinymem.files import canonical_json
-from tinymem.mitigation.frame import MitigationData, Refused, Scores, Unlearner, ablate, apply, refuse_if_nothing, select
+from tinymem.mitigation.frame import MitigationData, Scores, Unlearner, ablate, apply, refuse_if_nothing, select
 from tinymem.mitigation.memory import Cost, measured
 from tinymem.progress import Bar
 
@@ -49,7 +48,7 @@ def pass_key(method: Unlearner, config: Any) -> dict[str, Any]:
     options = asdict(config)
     if method.kind == "score":
         options.pop("ratio", None)
-    if _of_module(method, "by_epoch"):
+    if method.beside("by_epoch"):
         options.pop("epochs", None)
     return options
 
@@ -77,39 +76,15 @@ def _pass(model: nn.Module, method: Unlearner, data: MitigationData, configs: li
             yield _alone(model, method, data, config)
         else:
             together.append(config)
-    if together and _of_module(method, "by_epoch"):
+    if together and method.beside("by_epoch"):
         yield from _by_epoch(model, method, data, sorted(together, key=_epochs_and_ratio), begin)
     elif together:
         yield from _by_ratio(model, method, data, sorted(together, key=lambda c: c.ratio), begin)
 
 
-def edits(
-    model: nn.Module, method: Unlearner, data: MitigationData, config: Any, ratios: Sequence[float]
-) -> Iterator[tuple[float, nn.Module | Refused]]:
-    """Each ratio with the edited copy, or with why it was refused (it rounds to nothing); other errors are raised."""
-    for edit in shared_edits(model, method, data, [replace(config, ratio=ratio) for ratio in ratios]):
-        yield edit.config.ratio, _or_raise(edit)
-
-
-def edits_by_epoch(
-    model: nn.Module, method: Unlearner, data: MitigationData, config: Any, ratios: Sequence[float], epochs: Sequence[int]
-) -> Iterator[tuple[int, float, nn.Module | Refused]]:
-    """Epochs, ratio and edit of a method whose module has `by_epoch` (Slim, Hard Concrete, the subnets), from one run where one will do.
-
-    Raises:
-        UserError: the method has none.
-    """
-    if _of_module(method, "by_epoch") is None:
-        known = "slim, hard-concrete, subnet, balanced-subnet"
-        raise UserError(f"expected a method whose shorter runs are part of longer ones ({known}), got '{method.name}'")
-    configs = [replace(config, ratio=ratio, epochs=epoch) for ratio in ratios for epoch in epochs]
-    for edit in shared_edits(model, method, data, configs):
-        yield edit.config.epochs, edit.config.ratio, _or_raise(edit)
-
-
 def _by_epoch(model: nn.Module, method: Unlearner, data: MitigationData, left: list[Any], begin: Begin) -> Iterator[Edit]:
     """One run to the most epochs, with a stop at each number of epochs that is asked for: scores there, or what makes the edit."""
-    by_epoch = _of_module(method, "by_epoch")
+    by_epoch = method.beside("by_epoch")
     assert by_epoch is not None
     device, spent, reached = _device(model), Cost(), 0
     states = by_epoch(model, data, left[-1])
@@ -132,7 +107,7 @@ def _by_epoch(model: nn.Module, method: Unlearner, data: MitigationData, left: l
 
 def _by_ratio(model: nn.Module, method: Unlearner, data: MitigationData, left: list[Any], begin: Begin) -> Iterator[Edit]:
     """One scoring pass at the largest ratio; `steps` of a method's module says that its passes grow with the ratio."""
-    device, steps = _device(model), _of_module(method, "steps")
+    device, steps = _device(model), method.beside("steps")
     while left:
         charged = left[-1:] if steps else left  # a pass that is too long at one ratio may be short at a smaller one
         begin(charged, 0.0)
@@ -202,7 +177,7 @@ def _is_trivial(model: nn.Module, method: Unlearner, data: MitigationData, confi
         return False
     try:
         refuse_if_nothing(model, method, config)
-        if steps := _of_module(method, "steps"):
+        if steps := method.beside("steps"):
             steps(model, config)
     except UserError:
         return True
@@ -215,17 +190,6 @@ def _epochs_and_ratio(config: Any) -> tuple[int, float]:
 
 def _sum(one: Cost, other: Cost) -> Cost:
     return Cost(one.seconds + other.seconds, max(one.peak_mb, other.peak_mb))
-
-
-def _or_raise(edit: Edit) -> nn.Module | Refused:
-    if isinstance(edit.result, Exception) and not isinstance(edit.result, Refused):
-        raise edit.result
-    return edit.result
-
-
-def _of_module(method: Unlearner, name: str) -> Callable[..., Any] | None:
-    """`by_epoch` or (of scorers) `steps` of a method's own module, if it has it."""
-    return getattr(importlib.import_module(method.function.__module__), name, None)
 
 
 def _device(model: nn.Module) -> torch.device:

@@ -49,7 +49,17 @@ def math_config(**sizes: Any) -> GPTConfig:
 
 
 def save_checkpoint(model: nn.Module, directory: Path, *, metadata: dict[str, Any], tokenizer_files: dict[str, str]) -> None:
-    """Write a checkpoint folder; it appears whole or not at all."""
+    """Write a checkpoint folder that transformers can load; it appears whole or not at all, in place of an older one.
+
+    Args:
+        model: our GPT, or a model of transformers.
+        directory: the folder.
+        metadata: for `tinymem.json`: what JSON can hold.
+        tokenizer_files: text by file name.
+
+    Raises:
+        UserError: the disk is full or the place cannot be written.
+    """
     with new_directory(directory) as temporary:
         if isinstance(model, GPT):
             write_json(temporary / CONFIG, _hf_config(model.config))

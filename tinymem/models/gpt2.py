@@ -29,7 +29,17 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class GPTConfig:
-    """Sizes of a model. The defaults are the paper's 4-layer math model (814,336 parameters)."""
+    """Sizes of a model, under transformers' names. The defaults are the paper's 4-layer math model (814,336 parameters).
+
+    Attributes:
+        n_positions: longest row, in tokens.
+        n_inner: neurons of a feed-forward block; None: 4 * n_embd.
+        activation_function: relu, gelu or gelu_new.
+        initializer_range: standard deviation of fresh weights; None: 0.8 / sqrt(n_embd).
+
+    Raises:
+        UserError: n_embd is no multiple of n_head, or an unknown activation.
+    """
 
     vocab_size: int = 14
     n_positions: int = 150

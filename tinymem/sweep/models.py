@@ -15,6 +15,7 @@ from tinymem.mitigation.identity import checkpoint_facts, model_facts, planned_p
 from tinymem.models.checkpoint import CONFIG, METADATA, WEIGHTS
 from tinymem.recipe import Recipe, load_matrix, parse_recipe
 from tinymem.recipe_sweep import ModelMatrix, SweepRecipe
+from tinymem.training.checkpoints import run_of
 
 Row = dict[str, Any]
 HASHES = ".weights.json"
@@ -73,12 +74,6 @@ def checkpoints_in(folder: Path) -> list[Path]:
     return [*kept, *([folder / "checkpoint"] if (folder / "checkpoint" / CONFIG).is_file() else [])]
 
 
-def run_folder(checkpoint: Path) -> Path:
-    """The run that a checkpoint lies in: `<run>/checkpoint` or `<run>/checkpoints/epoch-000500`."""
-    parent = checkpoint.resolve().parent
-    return parent.parent if parent.name == "checkpoints" else parent
-
-
 def _matches(pattern: str) -> Iterator[tuple[Path, Recipe]]:
     wanted = Path(pattern).expanduser()
     paths = [wanted] if wanted.exists() else Path(wanted.anchor).glob(str(wanted.relative_to(wanted.anchor)))
@@ -125,7 +120,7 @@ def _on_disk(model: Model, model_id: str) -> Model:
     assert model.checkpoint is not None
     metadata = read_metadata(model.checkpoint)
     facts = checkpoint_facts(model.checkpoint, metadata, model.recipe)
-    run = run_folder(model.checkpoint).name
+    run = run_of(model.checkpoint).name
     return Model(model.recipe, facts, model.checkpoint, run, model_id, str(metadata.get("corpus_sha256")))
 
 

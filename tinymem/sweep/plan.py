@@ -6,7 +6,6 @@ by the hash of its weights: the same run in another sweep, or under another name
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
@@ -21,6 +20,7 @@ from tinymem.mitigation.frame import UNLEARNERS, Unlearner, parse_config
 from tinymem.mitigation.identity import FACTS
 from tinymem.mitigation.sweep_scores import pass_key
 from tinymem.recipe import Method, Recipe, parse_recipe
+from tinymem.recipe_matrix import parse_shard
 from tinymem.recipe_sweep import GridName, SweepRecipe
 from tinymem.sweep.group import Group, PlannedRun
 from tinymem.sweep.models import Model
@@ -200,10 +200,7 @@ def _shard(groups: list[Group], shard: str | None) -> list[Group]:
     """Every n-th model, or every n-th group where there are fewer models than shards."""
     if shard is None:
         return groups
-    found = re.fullmatch(r"([0-9]+)/([0-9]+)", shard)
-    number, count = (int(found[1]), int(found[2])) if found else (0, 0)
-    if not 1 <= number <= count:
-        raise UserError(f"expected --shard i/n with i from 1 to n, as in 3/16, got '{shard}'")
+    number, count = parse_shard(shard)
     places = {place: i for i, place in enumerate(dict.fromkeys(group.place for group in groups))}
     if len(places) < count:
         return groups[number - 1 :: count]

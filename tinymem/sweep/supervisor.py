@@ -26,7 +26,6 @@ from tinymem.sweep.store import Index, compact, write_run
 Row = dict[str, Any]
 TICK_SECONDS = 0.2
 BUSY_SECONDS = 1.0
-FINAL_WAIT_SECONDS = 60.0
 
 
 class Supervisor:

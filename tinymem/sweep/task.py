@@ -21,7 +21,6 @@ from typing import Any
 import torch
 
 from tinymem.data.corpus import Corpus
-from tinymem.data.corpus_files import load_corpus
 from tinymem.device import describe_device
 from tinymem.errors import UserError
 from tinymem.files import file_sha256
@@ -32,9 +31,9 @@ from tinymem.models.checkpoint import WEIGHTS, load_checkpoint
 from tinymem.recipe import Recipe, parse_recipe
 from tinymem.sweep.claims import Claims
 from tinymem.sweep.group import Group, PlannedRun, bare_rows, stamped
-from tinymem.sweep.models import run_folder
 from tinymem.sweep.plan import with_measuring
 from tinymem.sweep.store import Index, worst_status, write_run
+from tinymem.training.checkpoints import corpus_of, optimizer_state_of
 
 Row = dict[str, Any]
 Tell = Callable[[Row], None]
@@ -119,8 +118,6 @@ class Desk:
         return self._subject
 
     def _load(self, group: Group) -> Subject:
-        from tinymem.training.state import load_state
-
         checkpoint = Path(group.model["checkpoint"])
         expected = group.model["identity"]["model_id"]
         if file_sha256(checkpoint / WEIGHTS)[:16] != expected:
@@ -132,26 +129,15 @@ class Desk:
         corpus = self._corpus_of(checkpoint, recipe, group.model["identity"]["corpus_sha256"])
         mitigation = recipe.mitigation.model_copy(update={k: group.model[k] for k in ("forget", "forget_fraction")})
         recipe = recipe.model_copy(update={"seed": group.seed, "mitigation": mitigation})
-        kept = checkpoint.resolve().parent.name == "checkpoints"
-        states, epoch = run_folder(checkpoint) / "training" / "state", group.model["identity"]["epoch"]
-        state = load_state(states, epoch if kept else None) if "mitigation" not in loaded.metadata else None
+        optimizer = optimizer_state_of(checkpoint, loaded.metadata)
         identity = {**group.model["identity"], "seed": group.seed, "device": describe_device(self.device)}
-        return subject_of_corpus(loaded.model, corpus, recipe, identity=identity, optimizer_state=state.optimizer if state else None)
+        return subject_of_corpus(loaded.model, corpus, recipe, identity=identity, optimizer_state=optimizer)
 
     def _corpus_of(self, checkpoint: Path, recipe: Recipe, sha256: str) -> Corpus:
-        """The corpus beside the run, or generated anew; kept, since a run's checkpoints share it."""
+        """Kept in memory, since a run's checkpoints share it."""
         if self._corpus is None or self._corpus[0] != sha256:
-            self._corpus = None
-            beside = run_folder(checkpoint) / "corpus"
-            if (beside / "corpus.json").is_file():
-                corpus = load_corpus(beside)
-            else:
-                from tinymem.data.build import make_corpus
-
-                corpus = make_corpus(recipe)
-            if corpus.sha256() != sha256:
-                raise UserError(f"expected the corpus that {checkpoint} was trained on ({sha256[:12]}), got {corpus.sha256()[:12]}")
-            self._corpus = sha256, corpus
+            self._corpus = None  # room for the next one
+            self._corpus = sha256, corpus_of(checkpoint, recipe, sha256)
         return self._corpus[1]
 
 

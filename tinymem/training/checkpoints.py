@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from tinymem.errors import UserError
 from tinymem.recipe import Recipe
 from tinymem.training.snapshot import Keeper, Snapshot
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from tinymem.data.corpus import Corpus
 
 
@@ -59,6 +62,32 @@ class RunCheckpoints:
 
 
 def run_of(checkpoint: Path) -> Path:
-    """The run's folder that a checkpoint lies in."""
+    """The run's folder that a checkpoint lies in: `<run>/checkpoint` or `<run>/checkpoints/epoch-000500`."""
     above = checkpoint.resolve().parent
     return above.parent if above.name == "checkpoints" else above
+
+
+def corpus_of(checkpoint: Path, recipe: Recipe, sha256: str | None) -> Corpus:
+    """The corpus that a checkpoint was trained on: the one in its run's folder, or generated anew from the recipe.
+
+    Raises:
+        UserError: that is another one than `sha256` says.
+    """
+    from tinymem.data.build import make_corpus
+    from tinymem.data.corpus_files import load_corpus
+
+    folder = run_of(checkpoint) / "corpus"
+    corpus = load_corpus(folder) if (folder / "corpus.json").is_file() else make_corpus(recipe)
+    if corpus.sha256() != sha256:
+        raise UserError(f"expected the corpus that {checkpoint} was trained on ({str(sha256)[:12]}), got {corpus.sha256()[:12]}")
+    return corpus
+
+
+def optimizer_state_of(checkpoint: Path, metadata: dict[str, Any]) -> dict[str, Tensor]:
+    """AdamW's state when a checkpoint's training was at its epoch; empty where that is not kept, or the weights were edited since."""
+    from tinymem.training.state import load_state
+
+    if "mitigation" in metadata or "epoch" not in metadata:
+        return {}
+    state = load_state(run_of(checkpoint) / "training" / "state", metadata["epoch"])
+    return state.optimizer if state else {}

@@ -20,7 +20,7 @@ from torch import Tensor
 from tinymem.data.corpus import Corpus
 from tinymem.data.rows import compact_rows
 from tinymem.errors import Stopped, UserError
-from tinymem.evaluation.measure import Evaluator, Measurement
+from tinymem.evaluation.measure import Evaluator
 from tinymem.models.gpt2 import GPT
 from tinymem.progress import Progress, duration
 from tinymem.recipe import Recipe
@@ -76,7 +76,7 @@ def train(
     energy = {**last.facts["energy"], **measured}
     run.progress.say(f"trained in {duration(run.busy)}: about {energy['kwh']:.3g} kWh and {energy['carbon_kg']:.2g} kg of CO2")
     snapshot = {**vars(last), "facts": {**last.facts, "energy": energy}}
-    return Trained(**snapshot, measurement=run.measured(last.model), curve=run.curve)
+    return Trained(**snapshot, curve=run.curve)
 
 
 @dataclass
@@ -95,8 +95,6 @@ class _Run:
     seconds: float = 0.0
     busy: float = 0.0
     curve: list[dict[str, Any]] = field(default_factory=list)
-    newest: tuple[int, Measurement] | None = None
-    """The last measurement of this start, and of which epoch it is."""
 
     def __post_init__(self) -> None:
         config, device = self.recipe.training, self.fabric.device
@@ -251,17 +249,10 @@ class _Run:
 
     def _measure(self, train_loss: float, speed: float) -> None:
         measured = self.evaluator.measure(self.model)
-        self.newest = (self.epoch, measured)
         self.curve.append(point(self.evaluator, measured, self.epoch, self.steps, train_loss, self.seconds, speed))
         if self.fabric.global_rank == 0:
             write_curve(self.directory / METRICS, self.curve)
             self.fabric.log_dict(scalars(self.curve[-1]), step=self.steps)
-
-    def measured(self, final: GPT) -> Measurement:
-        """The measurement of the finished model: the last epoch's, unless regularisers changed it since or another start made that."""
-        if self.newest is not None and self.newest[0] == self.epoch and not self.regularizers.folds:
-            return self.newest[1]
-        return self.evaluator.measure(final)
 
     def _keep(self, model: GPT, epoch: int, step: int, busy: float) -> None:
         if self.keeper is not None and self.fabric.global_rank == 0 and epoch < self.recipe.training.epochs:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tinymem.evaluation.measure import Measurement
     from tinymem.models.gpt2 import GPT
 
 
@@ -33,9 +32,8 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Trained(Snapshot):
-    """A trained model with its last measurement and its whole curve."""
+    """A trained model with its whole curve, whose last line is of this model."""
 
-    measurement: Measurement
     curve: list[dict[str, Any]]
 
 

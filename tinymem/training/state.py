@@ -78,9 +78,12 @@ class TrainingState:
 def save_state(directory: Path, state: TrainingState, *, keep: Collection[int] = (), shard_bytes: int | None = SHARD_BYTES) -> None:
     """Write a resume point, then drop all but the newest two and those of the epochs `keep`.
 
+    A run has one process that writes, so what lies half-written in its folder is that of a killed one, and goes.
+
     Raises:
         UserError: the disk is full; older points are as they were.
     """
+    remove_leftovers(directory)
     with new_directory(directory / state.name) as temporary:
         counters = {name: getattr(state, name) for name in ("epoch", "step", "in_epoch", "seconds", "busy_seconds", "precision")}
         shards = _write_shards(temporary, save(state.tensors()), shard_bytes)
@@ -90,8 +93,10 @@ def save_state(directory: Path, state: TrainingState, *, keep: Collection[int] =
 
 
 def load_state(directory: Path, epoch: int | None = None) -> TrainingState | None:
-    """The newest whole resume point, or the one after `epoch`; None if there is none."""
-    remove_leftovers(directory)
+    """The newest whole resume point, or the one after `epoch`; None if there is none.
+
+    Only reads, since the run may be under way in another process.
+    """
     for point in _points(directory) if epoch is None else [directory / f"epoch-{epoch:06d}"]:
         if not point.is_dir():
             continue

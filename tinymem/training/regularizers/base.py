@@ -63,11 +63,6 @@ class Regularizers(nn.Module):
         """Whether any of them weighs tokens."""
         return any(part.weighs_tokens for part in self)
 
-    @property
-    def folds(self) -> bool:
-        """Whether the folded model has other weights than the trained one."""
-        return any(type(part).fold is not Regularizer.fold for part in self)
-
     def attach(self, model: GPT) -> None:
         """Attach each and move its buffers to the model's device."""
         for part in self:

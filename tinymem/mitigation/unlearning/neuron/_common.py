@@ -1,15 +1,10 @@
-"""What the neuron methods share: eligible layers, the positions that predict a suffix, and scores of each row apart.
-
-Sequence-level localisation (one edit for each row, Chang et al.) and set-level localisation (one edit for all rows, TinyMem) use the same
-scorers: a method's module has `by_row(model, data, config)`, which gives [rows, layers, neurons], and its set-level score is the mean over
-rows wherever the method is additive (Zero, IG, and Act's mean of absolute values when all suffixes are equally long).
+"""What the neuron methods share: their options, the positions that predict a suffix, activations, and gates on them.
 
 Shape suffixes: S rows scored apart, B rows of a batch, T tokens, L layers, F neurons of a layer, D embedding.
 """
 
 from __future__ import annotations
 
-import importlib
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +15,7 @@ from torch import Tensor, nn
 
 from tinymem.data.rows import Rows
 from tinymem.errors import UserError
-from tinymem.mitigation.frame import AblationConfig, MitigationData, Scores, Unlearner, select
+from tinymem.mitigation.frame import AblationConfig, Scores
 from tinymem.models.adapters import NeuronLayer, captured_neurons, logits, neuron_layers
 
 
@@ -33,33 +28,6 @@ class NeuronConfig(AblationConfig):
     """
 
     skip_bottom: bool = False
-
-
-def scores_by_row(method: Unlearner, model: nn.Module, data: MitigationData, config: NeuronConfig) -> Tensor:
-    """Scores [S, L, F] of each row of `data.forget` apart, for one edit per row.
-
-    Raises:
-        UserError: the method has no scores of single rows.
-    """
-    by_row = getattr(importlib.import_module(method.function.__module__), "by_row", None)
-    if by_row is None:
-        raise UserError(f"expected a method that scores rows apart (zero, act, ig, slim, hard-concrete, nemo, ...), got '{method.name}'")
-    scores: Tensor = by_row(model, data, config)
-    return scores
-
-
-def select_by_row(model: nn.Module, scores_SLF: Tensor, config: NeuronConfig) -> Tensor:
-    """Which neurons [S, L, F] each row's own edit zeroes: exactly as many as `select` takes, ties to the earlier.
-
-    `gated(model, list((~chosen).float().unbind(1)))`, each [S, 1, F], then runs all the edited models at once, row s under edit s.
-
-    Raises:
-        Refused: a positive ratio that rounds to nothing.
-    """
-    masks = [select(model, as_scores(model, scores_LF, config), config).values for scores_LF in scores_SLF]
-    nothing = torch.zeros(scores_SLF.shape[0], scores_SLF.shape[2], dtype=torch.bool, device=scores_SLF.device)
-    layers = [layer.weight_name for layer in neuron_layers(model)]
-    return torch.stack([torch.stack([m[n] for m in masks]) if masks and n in masks[0] else nothing for n in layers], dim=1)
 
 
 def row_generators(rows: Rows, seed: int) -> list[torch.Generator]:

@@ -52,7 +52,7 @@ class HardConcreteConfig(GatesConfig):
 
 
 def start_of(p0: float) -> float:
-    """The parameter whose noiseless gate is p0."""
+    """The parameter whose gate without noise and temperature, sigmoid(s) stretched, is p0."""
     share = (p0 - LOW) / (HIGH - LOW)
     return math.log(share / (1 - share))
 
@@ -61,11 +61,6 @@ def gate(s: Tensor, u: Tensor, beta: float) -> Tensor:
     """The random gate of parameters `s` for uniform noise `u`."""
     u = u.clamp(1e-4, 1 - 1e-4)
     return (torch.sigmoid((u.log() - (1 - u).log() + s) / beta) * (HIGH - LOW) + LOW).clamp(0, 1)
-
-
-def noiseless_gate(s: Tensor) -> Tensor:
-    """The gate that reports a sparsity."""
-    return (torch.sigmoid(s) * (HIGH - LOW) + LOW).clamp(0, 1)
 
 
 def chance_open(s: Tensor, beta: float) -> Tensor:
