@@ -6,6 +6,7 @@ name folders: two recipes share a model exactly when everything that shapes the 
 
 from __future__ import annotations
 
+from math import ceil
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -39,6 +40,15 @@ class Model(Section):
     n_head: int = Field(4, ge=1)
     n_inner: int | None = Field(None, ge=1, description="feed-forward neurons per layer; default 4 * n_embd")
     activation_function: Literal["relu", "gelu", "gelu_new"] = "relu"
+
+    @model_validator(mode="after")
+    def _check(self) -> Model:
+        if self.n_embd % self.n_head:
+            nearest = self.n_head * ceil(self.n_embd / self.n_head)
+            raise ValueError(
+                f"expected model.n_embd to be a multiple of model.n_head, got {self.n_embd} and {self.n_head}; try n_embd={nearest}"
+            )
+        return self
 
 
 class Method(Section):

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tinymem.errors import UserError
 from tinymem.files import write_text
 
 if TYPE_CHECKING:
@@ -45,10 +46,17 @@ def note(point: dict[str, Any]) -> str:
 
 
 def read_curve(path: Path) -> list[dict[str, Any]]:
-    """The lines written so far."""
+    """The lines written so far.
+
+    Raises:
+        UserError: one of them is damaged.
+    """
     if not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    except ValueError as error:
+        raise UserError(f"expected JSON lines in {path}, got something else ({error}); delete the damaged line") from None
 
 
 def write_curve(path: Path, curve: list[dict[str, Any]]) -> None:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tinymem.errors import UserError
-from tinymem.files import new_directory, read_json, remove_leftovers, write_bytes, write_json
+from tinymem.files import new_directory, read_object, remove_leftovers, write_bytes, write_json
 from tinymem.training.optimizer import load_optimizer_tensors
 
 TENSORS, COUNTERS = "state.safetensors", "state.json"
@@ -107,7 +107,7 @@ def load_state(directory: Path, epoch: int | None = None) -> TrainingState | Non
 def next_step(directory: Path) -> int:
     """First step that the next start does anew: after the newest resume point."""
     points = _points(directory)
-    return int(read_json(points[0] / COUNTERS, "resume point")["step"]) + 1 if points else 0
+    return int(read_object(points[0] / COUNTERS, "resume point")["step"]) + 1 if points else 0
 
 
 def restore(state: TrainingState, model: nn.Module, optimizer: Optimizer, regularizers: nn.Module | None = None) -> None:
@@ -134,7 +134,7 @@ def _write_shards(directory: Path, data: bytes, shard_bytes: int | None) -> dict
 
 
 def _read(point: Path) -> TrainingState:
-    counters: dict[str, Any] = read_json(point / COUNTERS, "resume point")
+    counters: dict[str, Any] = read_object(point / COUNTERS, "resume point")
     shards = counters.pop("shards", None) or {TENSORS: counters.pop("sha256", None)}  # the latter: one file, as first written
     data = bytearray()
     for name, digest in shards.items():
