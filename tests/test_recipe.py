@@ -171,6 +171,11 @@ def test_numbers_are_finite(key: str, value: str) -> None:
     assert f"recipe key '{key}'" in refusal(f"{key}={value}")
 
 
+@pytest.mark.parametrize("seed", ["-1", str(2**32)])
+def test_seeds_that_generators_do_not_take(seed: str) -> None:
+    assert "recipe key 'seed'" in refusal(f"seed={seed}")
+
+
 def test_heads_must_divide_the_embedding() -> None:
     assert refusal("model.n_embd=63", "model.n_head=2").endswith("got 63 and 2; try n_embd=64")
 

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from tinymem.errors import UserError
 from tinymem.files import content_id
-from tinymem.recipe_data import Artifact, Data, MathData, Section
+from tinymem.recipe_data import MAXIMUM_SEED, Artifact, Data, MathData, Section
 from tinymem.recipe_errors import explain
 from tinymem.recipe_evaluation import Evaluation, Robustness
 from tinymem.recipe_matrix import combinations, without_matrix
@@ -102,7 +102,7 @@ class Recipe(Section):
     """Everything that a run depends on."""
 
     name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=MAXIMUM_SEED)
     protocol: Protocol = "paper"
     data: Data = MathData()
     artifacts: tuple[Artifact, ...] = ()

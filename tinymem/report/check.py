@@ -108,6 +108,8 @@ def read_golden(path: Path) -> tuple[list[Row], Rules]:
     missing = [row for row in content["rows"] if not isinstance(row, dict) or {"method", "artifact", "status"} - set(row)]
     if missing:
         raise UserError(f"expected rows with method, artifact and status in {path}, got {str(missing[0])[:60]}")
+    if not isinstance(content.get("tolerances") or {}, dict):
+        raise UserError(f"expected tolerances as {{column: amount}} in {path}, got {str(content['tolerances'])[:60]}")
     rules = tuple((pattern, parse_tolerance(str(amount), str(path))) for pattern, amount in (content.get("tolerances") or {}).items())
     return content["rows"], rules
 
