@@ -177,6 +177,25 @@ def test_plugins_that_cannot_be_read(tmp_path: Path, text: str) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["act", "class"])
+def test_names_that_are_taken(tmp_path: Path, name: str) -> None:
+    assert "a name that is not taken" in tinymem("new-method", name, "--dir", tmp_path).one_line_error()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("folder", ["file", "file/inside"])
+def test_a_file_where_a_sweep_should_be(checkpoint: Path, tmp_path: Path, folder: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "sweep.yaml").write_text(f"checkpoints: {checkpoint}\nmethods: act\ngrid: none\n")
+    said = tinymem("sweep", tmp_path / "sweep.yaml", "--out", tmp_path / folder).last_line_error()
+    assert f"could not make the folder {tmp_path / folder}" in said and (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("group", ["data", "bench"])
+def test_a_group_without_its_command(group: str) -> None:
+    assert tinymem(group).one_line_error() == "expected a command, got none; see tinymem --help"
+
+
 def test_out_exists(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("precious")
     assert "expected a new folder for --out" in act(checkpoint, "--out", tmp_path)
