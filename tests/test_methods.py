@@ -13,6 +13,7 @@ from tinymem.data.rows import Rows
 from tinymem.errors import UserError
 from tinymem.mitigation.frame import UNLEARNERS, AblationConfig, Mask, Refused, Scores, ablate, select
 from tinymem.models.adapters import captured_neurons, layer_of, logits, mlp_parameters, neuron_layers
+from tinymem.models.gpt2 import GPT, GPTConfig
 from tinymem.testing import FAMILIES, config_of, tiny_case
 
 
@@ -117,7 +118,7 @@ def test_select_by_brute_force(scope: str, of: str, unit: str, levels: int | Non
 
 
 def test_rounding_errors_do_not_cost_a_neuron() -> None:
-    model, _ = tiny_case("gpt")
+    model = GPT(GPTConfig(n_layer=1, n_embd=8, n_head=2, n_inner=100))
     scores = Scores("neuron", {neuron_layers(model)[0].weight_name: torch.arange(100.0)})
     assert int(0.29 * 100) == 28
     mask = select(model, scores, AblationConfig(ratio=0.29))
