@@ -136,6 +136,7 @@ def test_broken_files(tiny_run: Run, tmp_path: Path) -> None:
         ("{", "expected JSON"),
         ("[]", "format 1"),
         ('{"format": 1, "rows": [{"method": "a"}]}', "expected rows with method"),
+        ('{"format": 1, "rows": [], "tolerances": [1]}', "expected tolerances as"),
     ):
         (tmp_path / "bad.json").write_text(text)
         assert message in tinymem("check", tiny_run.path, "--against", tmp_path / "bad.json").one_line_error()

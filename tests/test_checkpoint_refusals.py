@@ -64,6 +64,19 @@ def test_damaged_config(folder: Path) -> None:
     assert "config.json" in refusal(folder)
 
 
+@pytest.mark.parametrize("name", ["config.json", "tinymem.json"])
+def test_json_of_another_kind(folder: Path, name: str) -> None:
+    (folder / name).write_text("[1, 2]")
+    assert f"expected a JSON object in {folder / name}, got list" in refusal(folder)
+
+
+@pytest.mark.parametrize("size", [0, -2, 2.5, "two", None, [2]])
+@pytest.mark.parametrize("key", ["n_layer", "n_embd", "vocab_size"])
+def test_sizes_that_are_none(folder: Path, key: str, size: Any) -> None:
+    rewrite(folder / "config.json", **{key: size})
+    assert f"expected model.{key} to be a whole number of at least 1, got {size!r}" in refusal(folder)
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers import QUICKSTART, SMALLER, half_written, sets, tinymem
 
+from tinymem.mitigation.frame import UNLEARNERS
 from tinymem.pipeline import Run
 from tinymem.testing import tiny_model
 
@@ -116,6 +118,82 @@ def test_wrong_words(words: list[str], tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     tinymem(*words).one_line_error()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def forgotten() -> Iterator[None]:
+    """What a test's plugin registers does not stay."""
+    yield
+    UNLEARNERS._objects.pop("mine", None)
+
+
+METHOD = """
+import torch
+from tinymem import AblationConfig, Properties, Scores, scorer
+from tinymem.models.adapters import mlp_parameters
+
+@scorer("mine", config={config}, properties=Properties(unit="weight", order="zeroth"))
+def mine(model, data, config):
+    {body}
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "config", "message"),
+    [
+        ("raise ValueError('no\\nluck')", "AblationConfig", "mine failed: ValueError: no luck (mine.py, line 8)"),
+        ("torch.ones(2) @ torch.ones(3)", "AblationConfig", "(mine.py, line 8)"),
+        ("return None", "AblationConfig", "expected Scores from the method, got NoneType"),
+        ("return Scores('weight', {})", "AblationConfig", "expected scores of some tensors, got none"),
+        (
+            "return Scores('weight', {'nope': torch.ones(3)})",
+            "AblationConfig",
+            "expected names of weight tensors, got 'nope' of shape (3,)",
+        ),
+        ("return Scores('neuron', {n: p for n, p in mlp_parameters(model).items()})", "AblationConfig", "expected names of neuron tensors"),
+        ("return Scores('weight', {n: p[0] for n, p in mlp_parameters(model).items()})", "AblationConfig", "expected scores of shape ("),
+        (
+            "return Scores('weight', {n: p / 0 * 0 for n, p in mlp_parameters(model).items()})",
+            "AblationConfig",
+            "got NaN in 'transformer.h.0",
+        ),
+        ("return None", "dict", "expected a frozen dataclass as config of method 'mine'"),
+    ],
+)
+@pytest.mark.usefixtures("forgotten")
+def test_methods_that_are_none(checkpoint: Path, tmp_path: Path, body: str, config: str, message: str) -> None:
+    (tmp_path / "mine.py").write_text(METHOD.format(body=body, config=config))
+    words = ("--plugin", tmp_path / "mine.py", "--method", "mine", "--ratio", "0.05", "--out", tmp_path / "out")
+    assert message in tinymem("mitigate", checkpoint, *words).one_line_error()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("text", ["def x(:", "raise RuntimeError('boo')", "import nope_nope", "import sys; sys.exit(3)", "\x00"])
+def test_plugins_that_cannot_be_read(tmp_path: Path, text: str) -> None:
+    (tmp_path / "broken.py").write_text(text)
+    assert (
+        f"the plugin {tmp_path / 'broken.py'} failed while it was read"
+        in tinymem("methods", "--plugin", tmp_path / "broken.py").one_line_error()
+    )
+
+
+@pytest.mark.parametrize("name", ["act", "class"])
+def test_names_that_are_taken(tmp_path: Path, name: str) -> None:
+    assert "a name that is not taken" in tinymem("new-method", name, "--dir", tmp_path).one_line_error()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("folder", ["file", "file/inside"])
+def test_a_file_where_a_sweep_should_be(checkpoint: Path, tmp_path: Path, folder: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "sweep.yaml").write_text(f"checkpoints: {checkpoint}\nmethods: act\ngrid: none\n")
+    said = tinymem("sweep", tmp_path / "sweep.yaml", "--out", tmp_path / folder).last_line_error()
+    assert f"could not make the folder {tmp_path / folder}" in said and (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("group", ["data", "bench"])
+def test_a_group_without_its_command(group: str) -> None:
+    assert tinymem(group).one_line_error() == "expected a command, got none; see tinymem --help"
 
 
 def test_out_exists(checkpoint: Path, tmp_path: Path) -> None:

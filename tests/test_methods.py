@@ -17,6 +17,7 @@ from tinymem.data.rows import Rows
 from tinymem.errors import UserError
 from tinymem.mitigation.frame import UNLEARNERS, AblationConfig, Mask, Refused, Scores, ablate, group_counts, parse_config, select
 from tinymem.models.adapters import captured_neurons, layer_of, logits, mlp_parameters, neuron_layers
+from tinymem.models.gpt2 import GPT, GPTConfig
 from tinymem.testing import FAMILIES, config_of, tiny_case
 
 
@@ -121,7 +122,7 @@ def test_select_by_brute_force(scope: str, of: str, unit: str, levels: int | Non
 
 
 def test_rounding_errors_do_not_cost_a_neuron() -> None:
-    model, _ = tiny_case("gpt")
+    model = GPT(GPTConfig(n_layer=1, n_embd=8, n_head=2, n_inner=100))
     scores = Scores("neuron", {neuron_layers(model)[0].weight_name: torch.arange(100.0)})
     assert int(0.29 * 100) == 28
     mask = select(model, scores, AblationConfig(ratio=0.29))
@@ -139,10 +140,12 @@ def test_select_refuses() -> None:
     with pytest.raises(UserError, match=r"at most 128 .*lower ratio"):
         select(model, scores, AblationConfig(ratio=0.5, of="model"))
     spoilt = {**scores.values, neuron_layers(model)[1].weight_name: torch.full((64,), torch.nan)}
-    with pytest.raises(UserError, match=r"NaN in 1 scores, 'transformer\.h\.1"):
+    with pytest.raises(UserError, match=r"NaN in 'transformer\.h\.1"):
         select(model, Scores("neuron", spoilt), AblationConfig())
-    with pytest.raises(UserError, match="skip_bottom leaves nothing"):
+    with pytest.raises(UserError, match="got none; see the docstring"):
         select(model, Scores("neuron", {}), AblationConfig())
+    with pytest.raises(UserError, match="skip_bottom leaves nothing"):
+        group_counts(model, {}, AblationConfig())
     for ratio in (-0.1, 1.1, 2):
         with pytest.raises(UserError, match=r"ratio in \[0, 1\]"):
             AblationConfig(ratio=ratio)

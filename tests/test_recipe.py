@@ -144,10 +144,41 @@ def test_missing_files(tmp_path: Path) -> None:
         load_recipe(tmp_path)
 
 
-def test_an_empty_recipe_is_all_defaults(tmp_path: Path) -> None:
-    (tmp_path / "empty.yaml").write_text("# nothing\n")
-    assert load_recipe(tmp_path / "empty.yaml") == Recipe()
+@pytest.mark.parametrize("text", ["", "# nothing\n"])
+def test_an_empty_file_does_not_train_the_defaults(tmp_path: Path, text: str) -> None:
+    (tmp_path / "empty.yaml").write_text(text)
+    with pytest.raises(UserError, match="got an empty file"):
+        load_recipe(tmp_path / "empty.yaml")
     assert Recipe().data.row_tokens == 150 and Recipe().model.n_layer == 4
+
+
+def test_a_key_stands_once_in_a_section(tmp_path: Path) -> None:
+    path = tmp_path / "twice.yaml"
+    path.write_text("training:\n  epochs: 3\nmodel: {n_layer: 1}\ntraining:\n  batch_size: 4\n")
+    with pytest.raises(UserError, match=r"key 'training' stands twice in one section.*line 4"):
+        load_recipe(path)
+    path.write_text("training: &base {epochs: 3}\nmodel: {n_layer: 1, n_embd: 8}\n")
+    assert load_recipe(path).training.epochs == 3
+
+
+def test_a_merged_key_may_be_overridden(tmp_path: Path) -> None:
+    (tmp_path / "merge.yaml").write_text("artifacts:\n- &noise {kind: noise, rows: 3, copies: 2}\n- {<<: *noise, kind: duplication}\n")
+    assert [(a.kind, a.rows) for a in load_recipe(tmp_path / "merge.yaml").artifacts] == [("noise", 3), ("duplication", 3)]
+
+
+@pytest.mark.parametrize("value", [".inf", "-.inf", ".nan"])
+@pytest.mark.parametrize("key", ["training.learning_rate", "training.weight_decay", "training.energy.cpu_watts"])
+def test_numbers_are_finite(key: str, value: str) -> None:
+    assert f"recipe key '{key}'" in refusal(f"{key}={value}")
+
+
+@pytest.mark.parametrize("seed", ["-1", str(2**32)])
+def test_seeds_that_generators_do_not_take(seed: str) -> None:
+    assert "recipe key 'seed'" in refusal(f"seed={seed}")
+
+
+def test_heads_must_divide_the_embedding() -> None:
+    assert refusal("model.n_embd=63", "model.n_head=2").endswith("got 63 and 2; try n_embd=64")
 
 
 CHANGES = [

@@ -10,6 +10,7 @@ import pytest
 from report_rows import Row, make_row, paper_like_rows, without_result, write_results, write_run
 
 from tinymem.errors import UserError
+from tinymem.report.cells import labels
 from tinymem.report.groups import groups_of
 from tinymem.report.results import load_results, results_of
 from tinymem.report.table import source_id
@@ -176,6 +177,38 @@ def test_rows_of_a_sweep_join_the_runs_of_their_models() -> None:
     assert len(group.baseline["noise"].rows) == 2
 
 
+def test_a_run_and_a_sweep_of_one_model_count_once() -> None:
+    """The run names its model by its recipe, the sweep by its weights: the same edit is not a second seed."""
+    ours = make_row("act", after=10, model_id="recipe", weights="aaaa", id="1", seconds=1.0)
+    swept = {**ours, "id": "2", "model_id": "aaaa", "seconds": 3.0, "family": None}
+    more = {**swept, "id": "3", "config": {"ratio": 0.1}}
+    results = results_of([ours, swept, more])
+    (group,) = groups_of(results)
+    assert [len(s.rows) for s in group.of_method("noise", "act")] == [1, 1] and len(group.baseline["noise"].rows) == 1
+    assert {row["family"] for row in results.rows} == {"f"}
+    other = {**swept, "id": "4", "model_id": "bbbb", "seed": 1}
+    assert len(results_of([ours, other]).rows) == 2
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_two_rows_of_one_experiment_the_one_that_says_more_is_kept(order: int) -> None:
+    ok = make_row("act", weights="aaaa", id="1", robustness={"int8": {}})
+    failed = {**without_result("act", status="failed", weights="aaaa"), "id": "2"}
+    bare = make_row("act", weights="aaaa", id="3")
+    assert results_of([ok, failed, bare][::order]).rows == [ok]
+
+
+def test_edits_that_saw_other_rows_are_settings_of_their_own() -> None:
+    shown = [make_row("act", after=a, id=str(i), forget=f, forget_fraction=p) for i, (a, f, p) in enumerate(FORGOTTEN)]
+    (group,) = groups_of(results_of(shown))
+    found = {setting.options: setting.memorised("after").mean for setting in group.of_method("noise", "act")}
+    assert found == {"forget all, shown 0.5": 10.0, "forget noise, shown 0.5": 20.0, "forget all, shown 0.25": 30.0}
+    assert labels(shown) == [f"act (forget {f}; forget_fraction {p})" for _, f, p in FORGOTTEN]
+
+
+FORGOTTEN = [(10, "all", 0.5), (20, "noise", 0.5), (30, "all", 0.25)]
+
+
 def test_options_and_devices_are_settings_of_their_own() -> None:
     rows = [make_row("act", after=after, options={"ratio": r}, config={"ratio": r, "of": "eligible"}) for after, r in ((5, 0.1), (1, 0.2))]
     rows.append(make_row("act", after=5, options={"ratio": 0.1}, config={"ratio": 0.1, "of": "eligible"}, device_type="cuda", id="gpu"))
@@ -186,7 +219,7 @@ def test_options_and_devices_are_settings_of_their_own() -> None:
 
 
 def test_refused_and_failed_rows_are_never_best() -> None:
-    rows = [without_result("act", status=status, id=status) for status in ("refused", "failed", "timeout")]
+    rows = [without_result("act", status=status, id=status, config={"how": status}) for status in ("refused", "failed", "timeout")]
     [group] = groups_of(results_of(rows))
     assert group.best("noise", "act") is None and len(group.failed["noise"]) == 3 and group.methods() == ["act"]
     [group] = groups_of(results_of([*rows, make_row("act", after=40)]))

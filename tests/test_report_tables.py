@@ -419,3 +419,9 @@ def test_what_cannot_be_shown_is_said_on_one_line(tmp_path: Path, words: list[st
     folder = write_results(tmp_path / "r", [make_row("act")])
     assert message in tinymem("report", folder, *words).one_line_error()
     assert "found none" in tinymem("report", folder, tmp_path / "missing").one_line_error()
+
+
+def test_html_puts_words_on_the_left_and_numbers_on_the_right() -> None:
+    columns = (Column("method", numeric=False), Column("options", numeric=False), Column("score"))
+    text = to_html(Table("t", "t", "T", columns, ((Cell("act"), Cell("ratio=0.1"), Cell("-9.0")),)))
+    assert '<td class="words">ratio=0.1</td>' in text and "<td>-9.0</td>" in text and '<th scope="col" class="words">options</th>' in text

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from tinymem.errors import UserError
-from tinymem.files import canonical_json
+from tinymem.files import canonical_json, file_sha256
 from tinymem.mitigation.edit_size import change
 from tinymem.mitigation.evaluator import Subject, mitigate, row_id
 from tinymem.mitigation.frame import UNLEARNERS, Properties, editor, parse_config
@@ -43,6 +43,11 @@ def spoiler() -> Iterator[str]:
 
     yield "spoiler"
     del UNLEARNERS._objects["spoiler"]
+
+
+def test_a_row_says_what_was_to_be_forgotten_and_of_which_weights(tiny_run: Run) -> None:
+    weights = file_sha256(tiny_run.checkpoint / "model.safetensors")[:16]
+    assert {(row["forget"], row["forget_fraction"], row["weights"]) for row in tiny_run.rows} == {("all", 0.5, weights)}
 
 
 def test_rates_and_counts_by_hand(paper: Subject) -> None:

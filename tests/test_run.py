@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from helpers import METHODS, QUICKSTART, TINY, Done, files_in, half_written, sets, tinymem
 
-from tinymem.pipeline import Run
+from tinymem.errors import UserError
+from tinymem.pipeline import Run, mitigation_stage
+from tinymem.progress import Progress
 
 METHOD_NAMES = ["act", "durable", "balanced-subnet", "finetune-clean"]
 
@@ -74,6 +76,16 @@ def test_a_removed_result_is_made_again(run: Run) -> None:
     again = run.rows[0]
     for column in ("id", "memorised_after", "performance_after", "edited_parameters", "edit_norm"):
         assert again[column] == row[column]
+
+
+@pytest.mark.parametrize("text", [b"", b"{}", b"[1]", b"[{}]", b'[{"status": NaN}]', b"\xff\xfe"])
+def test_a_damaged_result_is_named_and_nothing_lost(run: Run, text: bytes) -> None:
+    damaged = run.path / "results" / f"{run.rows[0]['id']}.json"
+    damaged.write_bytes(text)
+    before = files_in(run.path)
+    with pytest.raises(UserError, match=f"{damaged.name}.*delete the file") as error:
+        mitigation_stage(run, device="cpu", progress=Progress())
+    assert "\n" not in str(error.value) and files_in(run.path) == before
 
 
 def test_one_process_at_a_time(run: Run) -> None:

@@ -31,7 +31,7 @@ def row(method: str, seconds: float, measure: float = 0.5, **config: Any) -> Row
     full = {**vars(UNLEARNERS.get(method).config()), **config}
     facts = {"data": "additive", "data_size": 3000, "n_layer": 4, "n_parameters": 814_336, "rows_forget": 100, "rows_retain": 26_000}
     sizes = {"row_tokens": 150, "seconds": seconds, "seconds_measure": measure}
-    return {"id": f"{method} {config}", "status": "ok", "method": method, "config": full, **facts, **sizes}
+    return {"id": f"{method} {config}", "status": "ok", "method": method, "artifact": "noise", "config": full, **facts, **sizes}
 
 
 def config(method: str, **options: Any) -> Row:
@@ -105,8 +105,12 @@ def test_rows_to_estimate_from(tmp_path: Path) -> None:
     assert measured_rows(tmp_path / "rows.json") == rows == measured_rows(tmp_path / "rows.jsonl")
     (tmp_path / "empty").mkdir()
     assert measured_rows(tmp_path / "empty") == []
-    with pytest.raises(UserError, match="expected a file of rows at"):
+    with pytest.raises(UserError, match="a file of rows at"):
         measured_rows(tmp_path / "none")
+    for name, text in (("a.json", "{"), ("b.json", "3"), ("c.json", "[{}]"), ("d.jsonl", "{}\n"), ("e.jsonl", "x\n"), ("f.parquet", "x")):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(UserError, match=f"in {tmp_path / name}, got"):
+            measured_rows(tmp_path / name)
 
 
 def test_the_command_line(tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,7 +73,7 @@ def mitigate(
     retain: Annotated[Path | None, typer.Option(help="Rows to keep, in the same formats; needed with --forget.")] = None,
     prompt: Annotated[int | None, typer.Option(min=1, help="Tokens given in the test of memorisation.")] = None,
     match: Annotated[int | None, typer.Option(min=1, help="Tokens that must follow.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the mitigation. Default: the recipe's, or 0.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=2**32 - 1, help="Seed of the mitigation. Default: the recipe's, or 0.")] = None,
     metrics: Metrics = None,
     ks: Ks = None,
     robustness: Annotated[bool, typer.Option("--robustness", help="Test whether it comes back: relearning, rounding, prompts.")] = False,
@@ -196,7 +196,8 @@ def main() -> None:
         # Wrong options: click's own errors, which typer brings along under a name of its own in some releases.
         if not hasattr(error, "format_message"):
             raise
-        sys.exit(_complain(f"{error.format_message().rstrip('.')}; see tinymem --help", 2))
+        said = error.format_message().rstrip(".") or "expected a command, got none"  # click has printed the group's help
+        sys.exit(_complain(f"{said}; see tinymem --help", 2))
 
 
 if __name__ == "__main__":

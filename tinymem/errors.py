@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -12,6 +14,14 @@ class UserError(Exception):
 
 class Stopped(Exception):
     """A pre-emption signal ended the work in good order; the same command goes on from there (exit code 75)."""
+
+
+def described(error: BaseException) -> str:
+    """`ValueError: no luck (my.py, line 12)`: what somebody's code raised, and the last place in it outside installed libraries."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if "site-packages" not in frame.filename] or frames
+    place = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+    return "".join(traceback.format_exception_only(error)).strip() + place
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -99,6 +99,20 @@ def read_json(path: Path, what: str = "file") -> Any:
         raise UserError(f"expected a {what} at {path}, found none; check the path") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"expected JSON in {path}, got something else ({error}); the file is damaged: make it again") from None
+    except OSError as error:
+        raise UserError(f"expected a {what} at {path}, got: {error.strerror or error}; check the path and its rights") from None
+
+
+def read_object(path: Path, what: str = "file") -> dict[str, Any]:
+    """Read a JSON file that holds an object.
+
+    Raises:
+        UserError: as `read_json`; also another kind of JSON.
+    """
+    value = read_json(path, what)
+    if not isinstance(value, dict):
+        raise UserError(f"expected a JSON object in {path}, got {type(value).__name__}; the file is damaged: make it again")
+    return value
 
 
 @contextmanager

@@ -252,14 +252,18 @@ def _text_changed(recipe: Recipe, directory: Path) -> bool:
 def identity_of(made: Run, device: str) -> Row:
     """Columns that all result rows of a trained run share; `device` as `resolve_device` gives it."""
     from tinymem.device import describe_device
-    from tinymem.files import content_id, read_json
+    from tinymem.files import content_id, file_sha256, read_object
     from tinymem.mitigation.identity import checkpoint_facts
+    from tinymem.models.checkpoint import METADATA, WEIGHTS
 
-    metadata = read_json(made.checkpoint / "tinymem.json", "checkpoint")
+    metadata = read_object(made.checkpoint / METADATA, "checkpoint")
+    if "corpus_sha256" not in metadata:
+        raise UserError(f"expected corpus_sha256 in {made.checkpoint / METADATA}, found none; remove {made.checkpoint} and run again")
     return {
         "run": made.path.name,
         **checkpoint_facts(made.checkpoint, metadata, made.recipe),
         "model_id": content_id(made.recipe.model_key()),
+        "weights": file_sha256(made.checkpoint / WEIGHTS)[:16],
         "corpus_sha256": metadata["corpus_sha256"],
         "seed": made.recipe.seed,
         "protocol": made.recipe.protocol,
@@ -282,18 +286,19 @@ def subject_of_run(made: Run, device: str) -> Subject:
 def _finished(path: Path, recipe: Recipe) -> bool:
     """A result is there, holds all that the recipe asks to be measured, and is not a failure (those run again)."""
     from tinymem.mitigation.extras import Asked
+    from tinymem.sweep.store import read_run
 
-    if not path.is_file():
-        return False
-    rows: list[Row] = json.loads(path.read_text(encoding="utf-8"))
-    return all(row["status"] != "failed" and Asked.of_recipe(recipe).answered_by(row) for row in rows)
+    rows = read_run(path)
+    return rows is not None and all(row["status"] != "failed" and Asked.of_recipe(recipe).answered_by(row) for row in rows)
 
 
 def _collect(made: Run, first: list[str]) -> bool:
     """Rewrite results.jsonl from the result files: the recipe's methods first, then those of earlier runs. True if it changed."""
+    from tinymem.sweep.store import read_run
+
     files = {path.stem: path for path in sorted((made.path / "results").glob("*.json"))}
     order = [row for row in dict.fromkeys(first) if row in files] + [row for row in files if row not in first]
-    rows = [row for name in order for row in json.loads(files[name].read_text(encoding="utf-8"))]
+    rows = [row for name in order for row in read_run(files[name]) or ()]
     text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
     path = made.path / "results.jsonl"
     if path.is_file() and path.read_text(encoding="utf-8") == text:

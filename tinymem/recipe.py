@@ -6,6 +6,7 @@ name folders: two recipes share a model exactly when everything that shapes the 
 
 from __future__ import annotations
 
+from math import ceil
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -14,7 +15,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from tinymem.errors import UserError
 from tinymem.files import content_id
-from tinymem.recipe_data import Artifact, Data, MathData, Section
+from tinymem.recipe_data import MAXIMUM_SEED, Artifact, Data, MathData, Section
 from tinymem.recipe_errors import explain
 from tinymem.recipe_evaluation import Evaluation, Robustness
 from tinymem.recipe_matrix import combinations, without_matrix
@@ -39,6 +40,15 @@ class Model(Section):
     n_head: int = Field(4, ge=1)
     n_inner: int | None = Field(None, ge=1, description="feed-forward neurons per layer; default 4 * n_embd")
     activation_function: Literal["relu", "gelu", "gelu_new"] = "relu"
+
+    @model_validator(mode="after")
+    def _check(self) -> Model:
+        if self.n_embd % self.n_head:
+            nearest = self.n_head * ceil(self.n_embd / self.n_head)
+            raise ValueError(
+                f"expected model.n_embd to be a multiple of model.n_head, got {self.n_embd} and {self.n_head}; try n_embd={nearest}"
+            )
+        return self
 
 
 class Method(Section):
@@ -92,7 +102,7 @@ class Recipe(Section):
     """Everything that a run depends on."""
 
     name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=MAXIMUM_SEED)
     protocol: Protocol = "paper"
     data: Data = MathData()
     artifacts: tuple[Artifact, ...] = ()

@@ -7,11 +7,13 @@ from typing import Annotated, Any, Literal, Union
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+MAXIMUM_SEED = 2**32 - 1  # what every random generator takes
+
 
 class Section(BaseModel):
-    """A part of a recipe: immutable, unknown keys refused."""
+    """A part of a recipe: immutable; unknown keys, infinity and NaN refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class MathData(Section):

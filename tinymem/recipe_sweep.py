@@ -10,17 +10,18 @@ methods:
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
 from tinymem.errors import UserError, did_you_mean
 from tinymem.recipe import Forget, Method, short_method
-from tinymem.recipe_data import Section
+from tinymem.recipe_data import MAXIMUM_SEED, Section
 from tinymem.recipe_errors import explain
 from tinymem.recipe_evaluation import Robustness
 from tinymem.recipe_values import parse_override, read_values, set_value
 
+Seed = Annotated[int, Field(ge=0, le=MAXIMUM_SEED)]
 GridName = Literal["paper", "published", "none"]
 LISTS = ("checkpoints", "methods", "models", "metrics")
 WHEN = ("model_name", "data", "data_size", "n_layer", "n_parameters", "epoch", "regularizer", "seed")
@@ -65,7 +66,7 @@ class SweepRecipe(Section):
     models: tuple[ModelMatrix, ...] = Field((), description="models of training recipes")
     methods: tuple[Method, ...] = Field((), description="names, or `all`; options that are lists are axes of the grid")
     grid: GridName = Field("paper", description="of each method: the paper's (A.3.5), the published code's, or none")
-    seeds: tuple[int, ...] | None = Field(None, min_length=1, description="of the mitigation; default: each model's own")
+    seeds: tuple[Seed, ...] | None = Field(None, min_length=1, description="of the mitigation; default: each model's own")
     forget: Forget | None = Field(None, description="artifacts to forget; default: as each model's recipe says")
     forget_fraction: float | None = Field(None, gt=0, le=1, description="of the memorised rows, shown to the method; the others are kept")
     metrics: tuple[str, ...] | None = Field(None, description="`tinymem metrics` lists them; default: as each model's recipe says")

@@ -9,25 +9,43 @@ import yaml
 
 from tinymem.errors import UserError
 
+MERGE = "tag:yaml.org,2002:merge"
+
 
 def read_values(path: Path) -> dict[str, Any]:
     """The values of a YAML file.
 
     Raises:
-        UserError: file missing, not YAML, or no `key: value` lines.
+        UserError: file missing, not YAML, a key twice in one section, or no `key: value` lines.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
         raise UserError(f"expected a recipe at {path}, found none; try one of recipes/*.yaml") from None
     except IsADirectoryError:
         raise UserError(f"expected a recipe file, got the folder {path}; name a .yaml file in it") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"expected YAML in {path}: {' '.join(str(error).split())}") from None
-    values = {} if values is None else values
+    if values is None:  # all defaults would train the paper's largest math corpus for hours, with nothing to memorise in it
+        raise UserError(f"expected `key: value` lines in {path}, got an empty file; start from recipes/quickstart.yaml")
     if not isinstance(values, dict):
         raise UserError(f"expected `key: value` lines in {path}, got {type(values).__name__}")
     return values
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key stands once: the plain loader takes the last one and says nothing."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """A section as it is written; what `<<` brings may be overridden."""
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != MERGE:
+                if key.value in seen:
+                    raise yaml.composer.ComposerError(None, None, f"key '{key.value}' stands twice in one section", key.start_mark)
+                seen.add(key.value)
+        return node
 
 
 def parse_override(override: str) -> tuple[str, Any]:

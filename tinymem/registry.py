@@ -97,6 +97,6 @@ def load_plugin(path: Path) -> None:
         spec.loader.exec_module(module)
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise UserError(f"the plugin {path} failed while it was read: {type(error).__name__}: {error}") from error

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from tinymem.data.card import card
 from tinymem.data.corpus import BLOCK_ROWS, Columns, Corpus, Planted, row_blocks, tables
 from tinymem.errors import UserError
-from tinymem.files import file_sha256, new_directory, read_json, write_json, write_text
+from tinymem.files import file_sha256, new_directory, read_object, write_json, write_text
 
 MANIFEST, SUMS, STACKED, TOKENIZER = "corpus.json", "SHA256SUMS", "train.ids", "tokenizer.json"
 
@@ -92,8 +92,8 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     Raises:
         UserError: there is none, or it is not one of ours.
     """
-    manifest = read_json(directory / MANIFEST, "corpus manifest")
-    if not isinstance(manifest, dict) or not {"spec", "files", "sha256", "artifacts"} <= manifest.keys():
+    manifest = read_object(directory / MANIFEST, "corpus manifest")
+    if not {"spec", "files", "sha256", "artifacts"} <= manifest.keys():
         raise UserError(f"expected a corpus manifest in {directory / MANIFEST}, got something else; make the corpus again")
     return manifest
 

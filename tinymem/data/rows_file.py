@@ -80,7 +80,7 @@ def _read_jsonl(path: Path) -> list[Any]:
 def _ids_of(row: Any, path: Path, tokenizer_folder: Path) -> list[int]:
     if isinstance(row, str):
         return _tokenize(row, tokenizer_folder)
-    if isinstance(row, list) and all(isinstance(i, int) and not isinstance(i, bool) for i in row):
+    if isinstance(row, list) and all(isinstance(i, int) and not isinstance(i, bool) and abs(i) < 2**63 for i in row):
         return row
     raise UserError(f"expected rows of token ids or text in {path}, got {str(row)[:40]}")
 

@@ -12,7 +12,7 @@ from tinymem.data.corpus import Corpus
 from tinymem.data.rows import Rows
 from tinymem.data.rows_file import read_rows
 from tinymem.device import describe_device, resolve_device
-from tinymem.errors import UserError
+from tinymem.errors import UserError, described
 from tinymem.evaluation.measure import Evaluator
 from tinymem.files import content_id, file_sha256
 from tinymem.mitigation.evaluator import Row, Subject, mitigate, row_id, subject_of_corpus, subject_of_rows
@@ -59,7 +59,7 @@ def mitigate_checkpoint(
     """Run one method on a checkpoint and write the edited checkpoint to `out`.
 
     Raises:
-        UserError: bad input; also whatever the method itself refused or failed with.
+        UserError: bad input; also what the method refused, or where it failed.
     """
     unlearner = UNLEARNERS.get(method)
     config = parse_config(unlearner, options)
@@ -77,7 +77,9 @@ def mitigate_checkpoint(
     outcome = mitigate(subject, method, options, row=row)
     if outcome.model is None:
         assert outcome.error is not None
-        raise outcome.error
+        if isinstance(outcome.error, UserError):
+            raise outcome.error
+        raise UserError(f"{method} failed: {described(outcome.error)}; Outcome.error of tinymem.mitigate holds the rest") from outcome.error
     if out is not None:
         metadata = {**loaded.metadata, "edited_from": identity["model_id"], "mitigation": outcome.rows}
         save_checkpoint(outcome.model, out, metadata=metadata, tokenizer_files=read_tokenizer_files(checkpoint))

@@ -15,7 +15,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from decimal import ROUND_CEILING, Context
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -183,6 +183,7 @@ def scorer(name: str, *, config: type[Any], properties: Properties) -> Callable[
     """
 
     def register(function: Scorer) -> Scorer:
+        _check_config(name, config)
         UNLEARNERS.register(name, Unlearner(name, "score", function, config, properties))
         return function
 
@@ -202,10 +203,16 @@ def editor(name: str, *, config: type[Any], properties: Properties) -> Callable[
     """
 
     def register(function: Editor) -> Editor:
+        _check_config(name, config)
         UNLEARNERS.register(name, Unlearner(name, "edit", function, config, properties))
         return function
 
     return register
+
+
+def _check_config(name: str, config: Any) -> None:
+    if not (isinstance(config, type) and is_dataclass(config)):
+        raise UserError(f"expected a frozen dataclass as config of method '{name}', got {config!r}; AblationConfig has ratio and scope")
 
 
 def parse_config(method: Unlearner, options: dict[str, Any]) -> Any:
@@ -248,7 +255,9 @@ def apply(method: Unlearner, model: nn.Module, data: MitigationData, config: Any
     if not len(data.forget):
         raise Refused("expected rows to forget, got none: the model memorised nothing of them; train longer or raise the copies")
     if method.kind == "edit":
-        edited: nn.Module = method.function(model, data, config)
+        edited = method.function(model, data, config)
+        if not isinstance(edited, nn.Module):
+            raise UserError(f"expected an edited copy of the model from {method.name}, got {type(edited).__name__}; return one")
         return edited
     refuse_if_nothing(model, method, config)
     scores: Scores = method.function(model, data, config)
@@ -260,13 +269,9 @@ def select(model: nn.Module, scores: Scores, config: AblationConfig) -> Mask:
 
     Raises:
         Refused: a positive ratio that rounds to nothing in every group.
-        UserError: `of: model` asks for more than is eligible; scores that are not numbers.
+        UserError: `of: model` asks for more than is eligible; scores that are none, or not the model's.
     """
-    broken = [name for name, s in scores.values.items() if torch.isnan(s).any()]
-    if broken:  # a sort would take them for the highest
-        raise UserError(
-            f"expected a number for each neuron or weight, got NaN in {len(broken)} scores, '{broken[0]}' first; try a lower rate"
-        )
+    check_scores(model, scores)
     masks = {name: torch.zeros_like(s, dtype=torch.bool) for name, s in scores.values.items()}
     sizes = {name: s.numel() for name, s in scores.values.items()}
     for names, count in group_counts(model, sizes, config):
@@ -276,6 +281,25 @@ def select(model: nn.Module, scores: Scores, config: AblationConfig) -> Mask:
         for name, part in zip(names, chosen.split([sizes[n] for n in names]), strict=True):
             masks[name] = part.view_as(masks[name])
     return Mask(scores.unit, masks)
+
+
+def check_scores(model: nn.Module, scores: Scores) -> None:
+    """Raise UserError unless there is a number for each neuron or weight of some of the model's tensors; NaN has no rank."""
+    if not isinstance(scores, Scores):
+        raise UserError(f"expected Scores from the method, got {type(scores).__name__}; return one")
+    known: dict[str, tuple[int, ...]]
+    if scores.unit == "neuron":
+        known = {layer.weight_name: (layer.neurons,) for layer in neuron_layers(model)}
+    else:
+        known = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    for name, values in scores.values.items():
+        if known.get(name) != tuple(values.shape):
+            found = f"expected scores of shape {known[name]}" if name in known else f"expected names of {scores.unit} tensors"
+            raise UserError(f"{found}, got '{name}' of shape {tuple(values.shape)}; see the docstring of Scores")
+        if values.isnan().any():
+            raise UserError(f"expected numbers as scores, got NaN in '{name}'; is the method's loss or gradient finite?")
+    if not scores.values:
+        raise UserError("expected scores of some tensors, got none; see the docstring of Scores")
 
 
 def group_counts(model: nn.Module, sizes: dict[str, int], config: AblationConfig) -> list[tuple[list[str], int]]:

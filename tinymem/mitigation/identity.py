@@ -91,9 +91,9 @@ def planned_vocabulary(recipe: Recipe) -> int:
 
 def read_metadata(checkpoint: Path) -> Row:
     """A checkpoint's `tinymem.json`; empty for a folder without one."""
-    from tinymem.files import read_json
+    from tinymem.files import read_object
 
-    return dict(read_json(checkpoint / METADATA)) if (checkpoint / METADATA).is_file() else {}
+    return read_object(checkpoint / METADATA) if (checkpoint / METADATA).is_file() else {}
 
 
 def _said(section: Any) -> str:

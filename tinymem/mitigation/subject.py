@@ -113,7 +113,8 @@ def subject_of_corpus(
         seed=recipe.seed,
         optimizer_state=optimizer_state or {},
     )
-    identity = {"seed": recipe.seed, "protocol": recipe.protocol, **(identity or {})}
+    shown = recipe.mitigation.model_dump(mode="json", include={"forget", "forget_fraction"})
+    identity = {"seed": recipe.seed, "protocol": recipe.protocol, **shown, **(identity or {})}
     return _checked(Subject(model, evaluator, before, seen, data, identity, Asked.of_recipe(recipe)))
 
 

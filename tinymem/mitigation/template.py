@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from importlib.resources import files
+from keyword import iskeyword
 from pathlib import Path
 
 from tinymem.errors import UserError
 from tinymem.files import write_text
+from tinymem.mitigation.frame import UNLEARNERS
 
 
 def write_template(name: str, directory: Path) -> list[Path]:
@@ -19,6 +21,8 @@ def write_template(name: str, directory: Path) -> list[Path]:
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
         raise UserError(f"expected a name in lower case with dashes, such as my-method, got '{name}'")
     module = name.replace("-", "_")
+    if iskeyword(module) or name in UNLEARNERS.names():
+        raise UserError(f"expected a name that is not taken, got '{name}'; choose another")
     paths = {"new_method.py.tmpl": directory / f"{module}.py", "test_new_method.py.tmpl": directory / f"test_{module}.py"}
     for path in paths.values():
         if path.exists():

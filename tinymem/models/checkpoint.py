@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from tinymem.data.math import BOS, EOS, PAD
 from tinymem.errors import UserError
-from tinymem.files import new_directory, read_json, write_bytes, write_json, write_text
+from tinymem.files import new_directory, read_object, write_bytes, write_json, write_text
 from tinymem.models.gpt2 import GPT, GPTConfig
 
 WEIGHTS, CONFIG, METADATA = "model.safetensors", "config.json", "tinymem.json"
@@ -85,8 +85,8 @@ def load_checkpoint(directory: Path, *, device: str = "cpu") -> Checkpoint:
         raise UserError(f"expected a checkpoint folder at {directory}, found none; a run keeps its model in runs/<run>/checkpoint")
     if not (directory / CONFIG).is_file() and (directory / "checkpoint" / CONFIG).is_file():
         raise UserError(f"expected a checkpoint folder, got the run {directory}; try {directory / 'checkpoint'}")
-    config = read_json(directory / CONFIG, "model configuration")
-    metadata = read_json(directory / METADATA) if (directory / METADATA).is_file() else {}
+    config = read_object(directory / CONFIG, "model configuration")
+    metadata = read_object(directory / METADATA) if (directory / METADATA).is_file() else {}
     model = _load_gpt(directory, config) if config.get("model_type") == "gpt2" else _load_foreign(directory, config)
     return Checkpoint(model.to(device).eval(), metadata)
 

@@ -55,6 +55,10 @@ class GPTConfig:
     pad_token_id: int | None = None
 
     def __post_init__(self) -> None:
+        for name in ("vocab_size", "n_positions", "n_layer", "n_head", "n_embd", "n_inner"):
+            size = getattr(self, name)
+            if not (isinstance(size, int) and size >= 1) and (name, size) != ("n_inner", None):
+                raise UserError(f"expected model.{name} to be a whole number of at least 1, got {size!r}")
         if self.n_embd % self.n_head:
             raise UserError(
                 f"expected model.n_embd to be a multiple of model.n_head, got {self.n_embd} and {self.n_head}; "

@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from typing import Any
 
-from tinymem.report.rows import Row
+from tinymem.report.rows import FORGET, Row
 from tinymem.report.table import anchor, source_id
 
 DASH = "–"
@@ -23,6 +23,8 @@ PARTS: dict[str, tuple[str, str]] = {
     "prompt clean in training": ("memorised_clean_prompt_before", "rows_clean_prompt"),
     "prompt noised in training": ("memorised_noised_prompt_before", "rows_noised_prompt"),
 }
+# What makes rows of one method and its options different experiments.
+APART = ("protocol", "seed", *FORGET)
 
 
 def number(value: Any, digits: int = 1) -> str:
@@ -108,16 +110,16 @@ def _plain(value: Any) -> str:
 def labels(rows: list[Row]) -> list[str]:
     """A label per row: the method, with the settings added where one name stands for several configurations.
 
-    Protocols and seeds are never mixed silently: they join the label wherever the rows hold more than one.
+    Protocols, seeds and forget sets are never mixed silently: they join the label wherever the rows hold more than one.
     """
-    shared = {key for key in ("protocol", "seed") if len({row.get(key) for row in rows}) < 2}
+    shared = {key for key in APART if len({row.get(key) for row in rows}) < 2}
     variants = Counter(name for name, _ in {(row["method"], settings(row)) for row in rows})
     return [_label(row, variants[row["method"]] > 1, shared) for row in rows]
 
 
 def _label(row: Row, with_settings: bool, shared: set[str]) -> str:
     parts = [settings(row)] if with_settings and settings(row) else []
-    parts += [f"{key} {row.get(key)}" for key in ("protocol", "seed") if key not in shared]
+    parts += [f"{key} {row.get(key)}" for key in APART if key not in shared]
     return " ".join([str(row["method"]), *([f"({'; '.join(parts)})"] if parts else [])])
 
 

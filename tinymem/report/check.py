@@ -13,13 +13,13 @@ from typing import Any
 
 from tinymem.errors import UserError
 from tinymem.files import canonical_json, read_json, write_json
-from tinymem.report.rows import Row
+from tinymem.report.rows import FORGET, Row
 from tinymem.report.tolerance import Rules, Tolerance, parse_tolerance, tolerance_of
 
 FORMAT = 1
 KEY = ("data", "data_size", "n_layer", "regularizer", "epoch", "seed", "protocol", "method", "options", "artifact")
-# Where those leave two rows alike: a hash of further parts of the recipe, the recipe's id, then the row's own.
-FURTHER = ("family", "model_id", "id")
+# Where those leave two rows alike: what was to be forgotten, a hash of further parts of the recipe, the recipe's id, then the row's own.
+FURTHER = (*FORGET, "family", "model_id", "id")
 COMPARED = (
     "status", "rows_*", "memorised_*", "forget_memorised_*", "heldout_memorised_*", "performance_*", "perplexity_*", "unit",
     "edited_parameters", "edit_norm", "edited_by_layer", "metrics_before", "metrics_after", "robustness",
@@ -108,6 +108,8 @@ def read_golden(path: Path) -> tuple[list[Row], Rules]:
     missing = [row for row in content["rows"] if not isinstance(row, dict) or {"method", "artifact", "status"} - set(row)]
     if missing:
         raise UserError(f"expected rows with method, artifact and status in {path}, got {str(missing[0])[:60]}")
+    if not isinstance(content.get("tolerances") or {}, dict):
+        raise UserError(f"expected tolerances as {{column: amount}} in {path}, got {str(content['tolerances'])[:60]}")
     rules = tuple((pattern, parse_tolerance(str(amount), str(path))) for pattern, amount in (content.get("tolerances") or {}).items())
     return content["rows"], rules
 

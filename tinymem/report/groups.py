@@ -23,6 +23,8 @@ ORDER = (
     EXTRA, "hard-concrete", "slim", "act", "ig", "zero", "greedy", "sou", "durable", "durable-agg", "subnet", "balanced-subnet",
 )  # fmt: skip
 ARTIFACTS = ("noise", "backdoor")
+# Columns of a setting beside its method and options, with the word that tells two settings apart.
+SEPARATE = {"device_type": "on", "forget": "forget", "forget_fraction": "shown"}
 
 
 @dataclass(frozen=True)
@@ -167,16 +169,17 @@ def _last_epoch(rows: list[Row]) -> tuple[list[Row], int | None]:
 
 
 def _settings(rows: list[Row]) -> list[Setting]:
-    """Timings of different kinds of devices are never averaged: those are settings of their own."""
+    """Timings of different kinds of devices, and edits that were shown other rows, are never averaged: those are settings of their own."""
     found: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
     for row in rows:
-        found[row["method"], canonical_json(row.get("config") or row.get("options") or {}), row.get("device_type")].append(row)
-    several = len({row.get("device_type") for row in rows}) > 1
+        apart = (row.get(column) for column in SEPARATE)
+        found[row["method"], canonical_json(row.get("config") or row.get("options") or {}), *apart].append(row)
+    several = [column for column in SEPARATE if len({row.get(column) for row in rows}) > 1]
     return [Setting(key[0], _options(same[0], several), tuple(same)) for key, same in found.items()]
 
 
-def _options(row: Row, with_device: bool) -> str:
-    return ", ".join(part for part in (settings(row), f"on {row.get('device_type')}" if with_device else "") if part)
+def _options(row: Row, several: list[str]) -> str:
+    return ", ".join(part for part in (settings(row), *(f"{SEPARATE[c]} {row[c]}" for c in several if row.get(c))) if part)
 
 
 def _trainings(rows: list[Row]) -> list[Setting]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tinymem.report.before_after import join_change, performance_change
 from tinymem.report.cells import (
+    APART,
     ARROW,
     DASH,
     RATES,
@@ -92,7 +93,7 @@ def _order(row: Row) -> list[float | None]:
 
 def _note(row: Row, label: str) -> str:
     """The settings, and what else the label needed to set the row apart."""
-    others = [f"{key} {row.get(key)}" for key in ("protocol", "seed")]
+    others = [f"{key} {row.get(key)}" for key in APART]
     return "; ".join(part for part in (settings(row), *(other for other in others if other in label)) if part)
 
 

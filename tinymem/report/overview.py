@@ -9,7 +9,7 @@ from typing import Any
 from tinymem.report.cells import escape, is_ok
 from tinymem.report.html_table import notes_of, rows_table
 from tinymem.report.page_rows import PageRows
-from tinymem.report.results import Results
+from tinymem.report.results import Results, model_of
 from tinymem.report.rows import Row
 from tinymem.report.table import source_id
 
@@ -101,7 +101,7 @@ def model_name(row: Row) -> str:
 
 
 def _model(row: Row) -> Any:
-    return row.get("model_id") or row.get("run"), row.get("epoch"), row.get("seed")
+    return model_of(row), row.get("epoch"), row.get("seed")
 
 
 def _values(rows: Iterable[Row], key: str) -> list[Any]:

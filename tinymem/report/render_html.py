@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from tinymem.report.cells import escape
 from tinymem.report.render import spans_of
-from tinymem.report.table import Cell, Table, anchor
+from tinymem.report.table import Cell, Column, Table, anchor
 
 LINKS = 8  # further sources than these are in the JSON beside the page
 Link = Callable[[str], str | None]
@@ -45,7 +45,7 @@ def _heads(table: Table) -> str:
     if any(column.group for column in table.columns):
         cells = [f'<th colspan="{width}" scope="colgroup">{escape(group)}</th>' for group, _, width in spans_of(table)]
         groups = f"<tr>{''.join(cells)}</tr>"
-    return groups + "<tr>" + "".join(f'<th scope="col">{escape(column.title)}</th>' for column in table.columns) + "</tr>"
+    return groups + "<tr>" + "".join(f'<th scope="col"{_words(column)}>{escape(column.title)}</th>' for column in table.columns) + "</tr>"
 
 
 def _cell(table: Table, cell: Cell, place: int, link: Link) -> str:
@@ -56,7 +56,12 @@ def _cell(table: Table, cell: Cell, place: int, link: Link) -> str:
     text += f"<sup>{marks}</sup>" if marks else ""
     text += f"<small>{escape(cell.small)}</small>" if cell.small else ""
     text += _further(targets)
-    return f'<th scope="row">{text}</th>' if place == 0 else f"<td>{text}</td>"
+    return f'<th scope="row">{text}</th>' if place == 0 else f"<td{_words(table.columns[place])}>{text}</td>"
+
+
+def _words(column: Column) -> str:
+    """Words stand on the left, as in the other formats."""
+    return "" if column.numeric else ' class="words"'
 
 
 def _further(targets: list[tuple[str, str]]) -> str:

@@ -5,17 +5,21 @@ A folder is one of: a run (`recipe.yaml`), a sweep (`sweep.yaml`), anything with
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tinymem.errors import UserError
+from tinymem.files import canonical_json
+from tinymem.report.cells import is_ok
 from tinymem.report.facts import facts_of, with_facts
-from tinymem.report.rows import ROW_FIELDS, Row, RunRecord, check_folder, load_run
+from tinymem.report.rows import FORGET, Row, RunRecord, check_folder, load_run
 from tinymem.report.table import source_id
-from tinymem.sweep.store import read_rows
+from tinymem.sweep.store import read_rows, read_run
+
+# With the model and the configuration, what makes two rows the same experiment.
+EXPERIMENT = ("method", "artifact", "seed", "epoch", "protocol", "device_type", *FORGET)
 
 
 @dataclass(frozen=True)
@@ -57,14 +61,39 @@ def load_results(folders: Iterable[Path]) -> Results:
 def results_of(rows: Iterable[Row], records: Iterable[RunRecord] = (), folders: tuple[Path, ...] = ()) -> Results:
     """Rows in memory as `Results`: repeated ones once, and each trained model's own rows beside them."""
     known = list(records)
-    once = _share_families(list({source_id(row): row for row in rows}.values()))
+    once = _once(_share_families(list(rows)))
     return Results(once, list(_trained(once, known)), known, folders)
+
+
+def _once(rows: Iterable[Row]) -> list[Row]:
+    """Each experiment once, also where a run and a sweep made it on the same weights: the row that says most, else the later one."""
+    found: dict[tuple[Any, ...] | str, Row] = {}
+    for row in rows:
+        key = _experiment(row)
+        if key not in found or _said(row) >= _said(found[key]):
+            found[key] = row
+    return list(found.values())
+
+
+def _experiment(row: Row) -> tuple[Any, ...] | str:
+    if not row.get("weights") or "config" not in row:
+        return source_id(row)
+    return (row["weights"], canonical_json(row["config"]), *(row.get(name) for name in EXPERIMENT))
+
+
+def _said(row: Row) -> tuple[bool, bool, int]:
+    return is_ok(row), bool(row.get("robustness")), len(row.get("metrics_after") or ())
+
+
+def model_of(row: Row) -> Any:
+    """What tells models apart: the hash of the weights. A run's own `model_id` is its recipe's, a sweep's is that hash."""
+    return row.get("weights") or row.get("model_id") or row.get("run")
 
 
 def _share_families(rows: list[Row]) -> list[Row]:
     """Rows of a sweep learn the family of their model from the model's own run, where that was read too."""
-    known = {row["model_id"]: row["family"] for row in rows if row.get("family") and row.get("model_id")}
-    return [with_facts(row, {"family": known[row["model_id"]]}) if row.get("model_id") in known else row for row in rows]
+    known = {model_of(row): row["family"] for row in rows if row.get("family") and row.get("model_id")}
+    return [with_facts(row, {"family": known[model_of(row)]}) if model_of(row) in known else row for row in rows]
 
 
 def results_folders(path: Path) -> list[Path]:
@@ -99,13 +128,7 @@ def _read_rows(folder: Path) -> list[Row]:
 
 def _result_files(folder: Path) -> Iterator[Row]:
     for path in sorted((folder / "results").glob("*.json")):
-        try:
-            rows = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, OSError) as error:
-            raise UserError(f"expected JSON rows in {path}, got something else ({error}); delete the file and run its step again") from None
-        if not isinstance(rows, list) or not all(isinstance(row, dict) and not set(ROW_FIELDS) - set(row) for row in rows):
-            raise UserError(f"expected rows with {', '.join(ROW_FIELDS)} in {path}; delete the file and run its step again")
-        yield from rows
+        yield from read_run(path) or ()
 
 
 def training_seconds(record: RunRecord) -> float | None:
@@ -121,7 +144,7 @@ MEASURED = ("memorised", "memorised_count", "memorised_by_copies", "performance"
 def _trained(rows: list[Row], records: list[RunRecord]) -> Iterator[Row]:
     seen: set[tuple[Any, ...]] = set()
     for row in rows:
-        key = (row.get("model_id") or row.get("run"), *(row.get(k) for k in ("epoch", "artifact", "protocol")))
+        key = (model_of(row), *(row.get(k) for k in ("epoch", "artifact", "protocol")))
         if key not in seen:
             seen.add(key)
             yield _before(row)

@@ -16,6 +16,8 @@ Row = dict[str, Any]
 # Without these a row cannot be shown; any other field may be absent and is then printed as a dash.
 ROW_FIELDS = ("method", "artifact", "status")
 CURVE_FIELDS = ("epoch",)
+# Which artifacts a method was to forget, and the share of their memorised rows that it was shown.
+FORGET = ("forget", "forget_fraction")
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ class Setting:
 
     @property
     def seeds(self) -> int:
-        """Different seeds; a seed may have several rows, of different devices or forget sets."""
+        """Different seeds."""
         return len({row.get("seed") for row in self.rows})
 
     def memorised(self, when: str) -> Mean | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields, replace
 from tinymem.report.cells import DASH
 from tinymem.report.energy import PERLMUTTER, POLARIS, Machine, machine_of
 from tinymem.report.groups import in_order
-from tinymem.report.results import Results
+from tinymem.report.results import Results, model_of
 from tinymem.report.rows import Row
 from tinymem.report.table import Cell, Column, Table, source_id
 
@@ -68,7 +68,7 @@ PUBLISHED_LARGE = Spent(102_698, 61_619, 138_642, 36_316, (PERLMUTTER,))
 
 def spent_by_phase(results: Results, machine: Machine | None = None) -> dict[str, Spent]:
     """Our seconds by phase; a run counts once, though it has a row for each artifact, and so does a model."""
-    models = {row.get("model_id") or row.get("run"): row for row in results.trained if row.get("training_seconds") is not None}
+    models = {model_of(row): row for row in results.trained if row.get("training_seconds") is not None}
     runs = {row.get("id") or source_id(row): row for row in results.rows if row.get("seconds") is not None}
     small = [row for row in runs.values() if row.get("data") in SMALL]
     large = [row for row in runs.values() if row.get("data") not in SMALL]

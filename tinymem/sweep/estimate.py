@@ -15,13 +15,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tinymem.files import canonical_json, read_json
+from tinymem.errors import UserError
+from tinymem.files import canonical_json
 from tinymem.mitigation.identity import planned_vocabulary
 from tinymem.mitigation.subject import MAXIMUM_RETAIN
 from tinymem.recipe import Recipe
 from tinymem.sweep.costs import Size, measurement_passes, passes, size_of
 from tinymem.sweep.parts import PARQUET, read_part
-from tinymem.sweep.store import RESULTS, read_rows
+from tinymem.sweep.store import NEEDED, RESULTS, read_rows
 
 Row = dict[str, Any]
 PROBE_ROWS = 32
@@ -118,12 +119,23 @@ def measured_rows(place: Path) -> list[Row]:
     """
     if place.is_dir():
         return read_rows(place) if any((place / name).is_dir() for name in (RESULTS, PARQUET)) else []
-    if place.suffix == ".jsonl":
-        return [json.loads(line) for line in place.read_text(encoding="utf-8").splitlines() if line.strip()]
-    if place.suffix == ".parquet":
-        return [json.loads(row["row"]) for row in read_part(place, ["row"]) or []]
-    rows: list[Row] = read_json(place, "file of rows")
+    if not place.is_file():
+        raise UserError(f"expected a sweep, a run or a file of rows at {place}, found none; check the path")
+    try:
+        rows = _rows_of(place)
+    except ValueError as error:
+        raise UserError(f"expected rows in {place}, got something else ({error}); name a sweep or a run") from None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and {*NEEDED, "id"} <= set(row) for row in rows):
+        raise UserError(f"expected result rows in {place}, got other JSON; name a sweep or a run")
     return rows
+
+
+def _rows_of(file: Path) -> Any:
+    if file.suffix == ".jsonl":
+        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if file.suffix == ".parquet":
+        return [json.loads(row["row"]) for row in read_part(file, ["row"]) or []]
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def _measured(row: Row) -> Measured:

@@ -15,6 +15,7 @@ from tinymem.files import canonical_json, write_bytes
 
 Row = dict[str, Any]
 PARQUET = "parquet"
+KEPT = ("run_id", "row")  # every part has these; a flat column without values is left out
 PART = re.compile(r"part-(\d{6})\.parquet")
 
 
@@ -86,6 +87,9 @@ def read_part(path: Path, columns: list[str]) -> list[Row] | None:
             rows: list[Row] = file.read(columns=there).to_pylist()
     except FileNotFoundError:
         return None
-    except pa.ArrowInvalid as error:
-        raise UserError(f"expected Parquet in {path}, got something else ({error}); restore the file or delete it") from None
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"expected Parquet in {path}, got something else ({reason}); restore the file or delete it") from None
+    if missing := [column for column in columns if column in KEPT and column not in there]:
+        raise UserError(f"expected column {missing[0]} in {path}, found none; is it a part of a sweep? Restore the file or delete it")
     return rows

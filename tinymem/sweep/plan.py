@@ -136,6 +136,7 @@ def _groups(sweep: SweepRecipe, model: Model, seed: int, choices: list[Choice], 
         "run": model.run,
         **model.facts,
         "model_id": model.model_id,
+        "weights": model.model_id,  # a run's rows have the recipe's id as model_id, and this beside it
         "corpus_sha256": model.corpus_sha256,
         "seed": seed,
         "protocol": model.recipe.protocol,

@@ -125,7 +125,10 @@ def run_sweep(sweep: Sweep, engine: Engine, *, retry_failed: bool = False, progr
         raise UserError(
             f"expected trained models, found none of the {len(sweep.models)} of the recipe; train them first, --list names them"
         )
-    sweep.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        sweep.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"could not make the folder {sweep.folder}: {error.strerror or error}; name another with --out") from None
     remove_stale_logs(sweep.folder)
     write_text(sweep.folder / RECIPE, yaml.safe_dump(sweep.recipe.model_dump(mode="json"), sort_keys=False))
     groups = sweep.left(retry_failed=retry_failed)

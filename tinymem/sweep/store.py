@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from tinymem.errors import UserError
 from tinymem.files import canonical_json, write_text
@@ -33,6 +33,8 @@ SMALL_ROWS, SMALL_PARTS = 1000, 32
 """So many parts of fewer rows become one: many short sweeps do not leave many files, and large parts are never rewritten."""
 OLD_SECONDS = 3600.0
 FAILED = ("failed", "timeout")
+NEEDED = {"method", "artifact", "status"}
+AGAIN = "delete the file, and the command that made it makes it again"
 FAILURE_COLUMNS = (
     *("id", "run", "model_name", "epoch", "seed", "method", "options"),
     *("status", "message", "attempts", "finished", "traceback"),
@@ -89,12 +91,18 @@ def read_run(path: Path) -> list[Row] | None:
         UserError: the file is damaged.
     """
     try:
-        rows: list[Row] = json.loads(path.read_bytes())
+        rows = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise UserError(f"expected JSON in {path}, got something else ({error}); delete the file, and the sweep makes it again") from None
+    except (ValueError, OSError) as error:
+        raise UserError(f"expected JSON in {path}, got something else ({error}); {AGAIN}") from None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and set(row) >= NEEDED for row in rows):
+        raise UserError(f"expected a list of rows with {', '.join(sorted(NEEDED))} in {path}, got other JSON; {AGAIN}")
     return rows
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
 
 
 class Index:
@@ -182,7 +190,7 @@ def _loose(folder: Path, wanted: set[str] | None = None) -> dict[str, list[Row]]
     found: dict[str, list[Row]] = {}
     for place in (RESULTS, STAGED):
         for path in sorted((folder / place).glob("*.json")):
-            if path.stem not in found and (wanted is None or path.stem in wanted) and (rows := read_run(path)) is not None:
+            if path.stem not in found and (wanted is None or path.stem in wanted) and (rows := read_run(path)):
                 found[path.stem] = rows
     return found
 

@@ -49,14 +49,14 @@ def read_curve(path: Path) -> list[dict[str, Any]]:
     """The lines written so far.
 
     Raises:
-        UserError: a line is no JSON.
+        UserError: one of them is damaged.
     """
     if not path.is_file():
         return []
     try:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
     except ValueError as error:
-        raise UserError(f"expected JSON in each line of {path}, got something else ({error}); remove the run's folder") from None
+        raise UserError(f"expected JSON lines in {path}, got something else ({error}); delete the damaged line") from None
 
 
 def write_curve(path: Path, curve: list[dict[str, Any]]) -> None:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tinymem.errors import UserError
-from tinymem.files import content_id, new_directory, read_json, remove_leftovers, write_bytes, write_json
+from tinymem.files import content_id, new_directory, read_object, remove_leftovers, write_bytes, write_json
 from tinymem.training.optimizer import load_optimizer_tensors
 
 TENSORS, COUNTERS = "state.safetensors", "state.json"
@@ -164,8 +164,8 @@ def _read(point: Path) -> TrainingState:
 
 
 def _read_counters(path: Path) -> dict[str, Any]:
-    counters = read_json(path, "resume point")
-    if not isinstance(counters, dict) or counters.pop("hash", None) != content_id(counters, 32):
+    counters = read_object(path, "resume point")
+    if counters.pop("hash", None) != content_id(counters, 32):
         raise UserError(f"expected {path} as its hash says, found it changed")
     return counters
 
