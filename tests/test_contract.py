@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from tinymem.errors import UserError
-from tinymem.mitigation.frame import UNLEARNERS, Refused, apply, parse_config
+from tinymem.mitigation.ablation import Refused
+from tinymem.mitigation.frame import UNLEARNERS, apply, parse_config
 from tinymem.testing import CHECKS, FAMILIES, check, config_of, tiny_case
 
 METHODS = UNLEARNERS.names()

@@ -9,9 +9,9 @@ import torch
 from helpers import random_gpt
 from torch import nn
 
+from tinymem.mitigation.ablation import Mask, ablate
 from tinymem.mitigation.edit_size import edit_size
 from tinymem.mitigation.evaluator import Subject, mitigate
-from tinymem.mitigation.frame import Mask, ablate
 
 
 def brute_force(before: nn.Module, after: nn.Module, layers: int) -> dict[str, list[int]]:

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from tinymem.mitigation.ablation import Refused
 from tinymem.mitigation.finetuning._common import FinetuningConfig, finetune
-from tinymem.mitigation.frame import UNLEARNERS, Refused, apply
+from tinymem.mitigation.frame import UNLEARNERS, apply
 from tinymem.mitigation.losses import row_losses
 from tinymem.mitigation.unlearning.weight._batches import batches, steps_per_epoch
 from tinymem.mitigation.unlearning.weight._learned_mask import LearnedMask, LearnedMaskConfig

@@ -6,7 +6,8 @@ import pytest
 import torch
 from helpers import equal_weights
 
-from tinymem.mitigation.frame import UNLEARNERS, Refused, apply
+from tinymem.mitigation.ablation import Refused
+from tinymem.mitigation.frame import UNLEARNERS, apply
 from tinymem.mitigation.losses import row_losses
 from tinymem.mitigation.sweep_scores import shared_edits
 from tinymem.mitigation.unlearning.neuron import _gates, hard_concrete, slim

@@ -11,7 +11,8 @@ from helpers import overfit, random_gpt
 from torch import Tensor
 
 from tinymem.data.rows import Rows
-from tinymem.mitigation.frame import Mask, MitigationData, ablate
+from tinymem.mitigation.ablation import Mask, ablate
+from tinymem.mitigation.frame import MitigationData
 from tinymem.mitigation.unlearning.neuron import nemo
 from tinymem.models.adapters import logits, neuron_layers
 from tinymem.models.gpt2 import GPT

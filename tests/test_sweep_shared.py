@@ -15,9 +15,10 @@ import torch
 from helpers import ROOT
 
 from tinymem.errors import UserError
+from tinymem.mitigation.ablation import Refused
 from tinymem.mitigation.command import mitigate_checkpoint
 from tinymem.mitigation.evaluator import Subject
-from tinymem.mitigation.frame import UNLEARNERS, Refused
+from tinymem.mitigation.frame import UNLEARNERS
 from tinymem.mitigation.sweep_scores import pass_key, shared_edits
 from tinymem.pipeline import Run
 from tinymem.recipe_sweep import parse_sweep

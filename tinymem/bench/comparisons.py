@@ -12,7 +12,8 @@ from torch import Tensor
 from tinymem.bench import plain_loops, plain_weight_loops
 from tinymem.bench.case import Case
 from tinymem.data.rows import Rows
-from tinymem.mitigation.frame import MitigationData, Scores
+from tinymem.mitigation.ablation import Scores
+from tinymem.mitigation.frame import MitigationData
 from tinymem.mitigation.memory import measured
 from tinymem.mitigation.unlearning.neuron import act, hard_concrete, ig, slim, zero
 from tinymem.mitigation.unlearning.neuron._gates import Rule, learn

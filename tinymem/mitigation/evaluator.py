@@ -14,9 +14,10 @@ from tinymem.errors import UserError
 from tinymem.evaluation.measure import Measurement
 from tinymem.evaluation.memorization import Flags
 from tinymem.files import content_id
+from tinymem.mitigation.ablation import Refused
 from tinymem.mitigation.edit_size import edit_size
 from tinymem.mitigation.extras import before_and_after, extra_columns
-from tinymem.mitigation.frame import UNLEARNERS, MitigationData, Refused, Unlearner, apply, parse_config
+from tinymem.mitigation.frame import UNLEARNERS, MitigationData, Unlearner, apply, parse_config
 from tinymem.mitigation.memory import Cost, measured
 from tinymem.mitigation.robustness import tested
 from tinymem.mitigation.subject import Seen, Subject, subject_of_corpus, subject_of_rows

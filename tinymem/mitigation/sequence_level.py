@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from tinymem.errors import UserError
-from tinymem.mitigation.frame import MitigationData, Unlearner, select
+from tinymem.mitigation.ablation import select
+from tinymem.mitigation.frame import MitigationData, Unlearner
 from tinymem.mitigation.unlearning.neuron._common import NeuronConfig, as_scores, gated
 from tinymem.models.adapters import neuron_layers
 

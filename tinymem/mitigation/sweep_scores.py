@@ -21,7 +21,8 @@ from torch import nn
 
 from tinymem.errors import UserError
 from tinymem.files import canonical_json
-from tinymem.mitigation.frame import MitigationData, Scores, Unlearner, ablate, apply, refuse_if_nothing, select
+from tinymem.mitigation.ablation import Scores, ablate, select
+from tinymem.mitigation.frame import MitigationData, Unlearner, apply, refuse_if_nothing
 from tinymem.mitigation.memory import Cost, measured
 from tinymem.progress import Bar
 

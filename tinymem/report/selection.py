@@ -3,7 +3,7 @@
 All functions are pure; what they look at is a `Candidate`: one configuration, averaged over its seeds.
 
 **Unlearning (A.3.5).** With the percent changes M = 100 (m1 - m0) / m0 of the memorised share and P = 100 (p1 - p0) / p0 of the
-performance, the best run has the lowest
+performance (perplexity, or the accuracy over the tokens of all tasks), the best run has the lowest
 
     perplexity:  M + P + t        t = 100 if M = 0, else 0 (an edit that forgets nothing)
     accuracy:    M - P            protocol `paper`: every loss counts as a loss

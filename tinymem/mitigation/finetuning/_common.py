@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from tinymem.data.rows import to_ids
 from tinymem.errors import UserError
-from tinymem.mitigation.frame import Grid, MitigationData
+from tinymem.mitigation.ablation import Grid
+from tinymem.mitigation.frame import MitigationData
 from tinymem.mitigation.option_ranges import check_least
 from tinymem.models.adapters import logits
 

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from tinymem.data.rows import Rows
 from tinymem.errors import UserError
-from tinymem.mitigation.frame import Grid, MitigationData
+from tinymem.mitigation.ablation import Grid
+from tinymem.mitigation.frame import MitigationData
 from tinymem.mitigation.losses import Over, row_losses
 from tinymem.mitigation.option_ranges import check_least
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tinymem.data.rows import Rows
 from tinymem.errors import UserError
-from tinymem.mitigation.frame import AblationConfig, Scores
+from tinymem.mitigation.ablation import AblationConfig, Scores
 from tinymem.models.adapters import NeuronLayer, captured_neurons, logits, neuron_layers
 
 

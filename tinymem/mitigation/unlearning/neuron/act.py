@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from tinymem.mitigation import grids
-from tinymem.mitigation.frame import Grid, MitigationData, Properties, Scores, scorer
+from tinymem.mitigation.ablation import Grid, Scores
+from tinymem.mitigation.frame import MitigationData, Properties, scorer
 from tinymem.mitigation.unlearning.neuron._common import NeuronConfig, activity, as_scores, predicting
 from tinymem.models.adapters import captured_neurons, logits, neuron_layers
 

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from tinymem.errors import UserError
 from tinymem.mitigation import grids
-from tinymem.mitigation.frame import Grid, MitigationData, Properties, Scores, scorer
+from tinymem.mitigation.ablation import Grid, Scores
+from tinymem.mitigation.frame import MitigationData, Properties, scorer
 from tinymem.mitigation.unlearning.neuron._common import as_scores
 from tinymem.mitigation.unlearning.neuron._gates import GatesConfig, Rule, learn, ranks
 

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from tinymem.data.rows import Rows
 from tinymem.mitigation import grids
-from tinymem.mitigation.frame import Grid, MitigationData, Properties, Scores, scorer
+from tinymem.mitigation.ablation import Grid, Scores
+from tinymem.mitigation.frame import MitigationData, Properties, scorer
 from tinymem.mitigation.unlearning.neuron._common import NeuronConfig, as_scores, cropped, frozen, predicting
 from tinymem.mitigation.unlearning.neuron._decode import mean_gradients
 from tinymem.models.adapters import NeuronLayer, captured_neurons, logits, neuron_layers

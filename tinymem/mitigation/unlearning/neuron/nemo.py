@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from tinymem.errors import UserError
 from tinymem.mitigation import grids
-from tinymem.mitigation.frame import Grid, MitigationData, Properties, Scores, scorer
+from tinymem.mitigation.ablation import Grid, Scores
+from tinymem.mitigation.frame import MitigationData, Properties, scorer
 from tinymem.mitigation.option_ranges import check_least
 from tinymem.mitigation.unlearning.neuron._common import NeuronConfig, activity, as_scores, cropped, gated, predicting
 from tinymem.models.adapters import logits

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from tinymem.mitigation import grids
-from tinymem.mitigation.frame import Grid, MitigationData, Properties, Scores, scorer
+from tinymem.mitigation.ablation import Grid, Scores
+from tinymem.mitigation.frame import MitigationData, Properties, scorer
 from tinymem.mitigation.unlearning.neuron._common import NeuronConfig, as_scores, row_generators, width
 from tinymem.models.adapters import neuron_layers
 

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from tinymem.mitigation import grids
-from tinymem.mitigation.frame import Grid, MitigationData, Properties, Scores, scorer
+from tinymem.mitigation.ablation import Grid, Scores
+from tinymem.mitigation.frame import MitigationData, Properties, scorer
 from tinymem.mitigation.unlearning.neuron._common import as_scores
 from tinymem.mitigation.unlearning.neuron._gates import GatesConfig, Rule, learn, ranks
 

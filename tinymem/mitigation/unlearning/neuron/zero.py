@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from tinymem.data.rows import Rows
 from tinymem.mitigation import grids
-from tinymem.mitigation.frame import Grid, MitigationData, Properties, Scores, scorer
+from tinymem.mitigation.ablation import Grid, Scores
+from tinymem.mitigation.frame import MitigationData, Properties, scorer
 from tinymem.mitigation.losses import Over, row_losses
 from tinymem.mitigation.unlearning.neuron._common import NeuronConfig, as_scores, cropped, span, width
 from tinymem.mitigation.unlearning.neuron._trace import losses_from, trace

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from tinymem.errors import UserError
-from tinymem.mitigation.frame import AblationConfig, group_counts
+from tinymem.mitigation.ablation import AblationConfig, group_counts
 from tinymem.mitigation.unlearning._substitute import Substituted, constants
 from tinymem.mitigation.unlearning.weight._selection import extreme, without_extreme
 from tinymem.models.adapters import family_of, mlp_parameters

@@ -26,7 +26,8 @@ from tinymem.data.rows import concatenate
 from tinymem.errors import UserError
 from tinymem.mitigation import grids
 from tinymem.mitigation._replay import Replayed
-from tinymem.mitigation.frame import Grid, MitigationData, Properties, editor
+from tinymem.mitigation.ablation import Grid
+from tinymem.mitigation.frame import MitigationData, Properties, editor
 from tinymem.mitigation.losses import row_losses
 from tinymem.mitigation.unlearning.weight._batches import Sampler, batches, steps_per_epoch
 from tinymem.mitigation.unlearning.weight._learned_mask import LearnedMask, LearnedMaskConfig

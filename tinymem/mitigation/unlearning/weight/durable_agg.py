@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from tinymem.mitigation.frame import MitigationData, Properties, Scope, Scores, scorer
+from tinymem.mitigation.ablation import Scope, Scores
+from tinymem.mitigation.frame import MitigationData, Properties, scorer
 from tinymem.mitigation.unlearning.weight.durable import DurableConfig, durable
 
 

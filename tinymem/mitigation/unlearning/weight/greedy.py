@@ -24,7 +24,8 @@ from tinymem.data.rows import concatenate
 from tinymem.errors import UserError
 from tinymem.mitigation import grids
 from tinymem.mitigation._replay import Replayed
-from tinymem.mitigation.frame import AblationConfig, Grid, MitigationData, Properties, Scope, Scores, group_counts, scorer
+from tinymem.mitigation.ablation import AblationConfig, Grid, Scope, Scores, group_counts
+from tinymem.mitigation.frame import MitigationData, Properties, scorer
 from tinymem.mitigation.losses import row_losses
 from tinymem.mitigation.unlearning._substitute import Substituted, constants
 from tinymem.mitigation.unlearning.weight._batches import Sampler, batches

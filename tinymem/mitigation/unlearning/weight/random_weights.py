@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 from tinymem.mitigation import grids
-from tinymem.mitigation.frame import AblationConfig, Grid, MitigationData, Properties, Scores, scorer
+from tinymem.mitigation.ablation import AblationConfig, Grid, Scores
+from tinymem.mitigation.frame import MitigationData, Properties, scorer
 from tinymem.models.adapters import mlp_parameters
 
 

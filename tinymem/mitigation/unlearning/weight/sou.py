@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from tinymem.errors import UserError
 from tinymem.mitigation import grids
-from tinymem.mitigation.frame import AblationConfig, Grid, MitigationData, Properties, Scope, Scores, scorer
+from tinymem.mitigation.ablation import AblationConfig, Grid, Scope, Scores
+from tinymem.mitigation.frame import MitigationData, Properties, scorer
 from tinymem.mitigation.losses import Over
 from tinymem.mitigation.unlearning.weight._row_gradients import row_gradients
 from tinymem.models.adapters import mlp_parameters

@@ -18,7 +18,8 @@ from typing import ClassVar
 from torch import nn
 
 from tinymem.mitigation import grids
-from tinymem.mitigation.frame import Grid, MitigationData, Properties, editor
+from tinymem.mitigation.ablation import Grid
+from tinymem.mitigation.frame import MitigationData, Properties, editor
 from tinymem.mitigation.unlearning.weight import balanced_subnet
 from tinymem.mitigation.unlearning.weight._learned_mask import LearnedMaskConfig, Precision
 from tinymem.mitigation.unlearning.weight.balanced_subnet import BalancedSubnetConfig
