@@ -90,7 +90,8 @@ class Attention(nn.Module):
     def forward(self, x_BTD: Tensor) -> Tensor:
         B, T, D = x_BTD.shape
         qkv_3BHTK = self.c_attn(x_BTD).view(B, T, 3, self.n_head, D // self.n_head).permute(2, 0, 3, 1, 4)
-        y_BHTK = F.scaled_dot_product_attention(qkv_3BHTK[0], qkv_3BHTK[1], qkv_3BHTK[2], is_causal=True)
+        q_BHTK, k_BHTK, v_BHTK = qkv_3BHTK.unbind(0)  # indexing would fill and add three gradients of the whole
+        y_BHTK = F.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, is_causal=True)
         return self.c_proj(y_BHTK.transpose(1, 2).reshape(B, T, D))
 
 
