@@ -11,6 +11,7 @@ import pytest
 import torch
 import transformers as hf
 from helpers import random_gpt
+from safetensors.torch import load_file, save_file
 
 from tinymem.data.tokenizers import tokenizer_files
 from tinymem.errors import UserError
@@ -138,3 +139,11 @@ def test_pickled_weights_are_not_read(tmp_path: Path) -> None:
     torch.save(load_checkpoint(folder).model.state_dict(), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
     assert "neox" in refusal(folder)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers(folder: Path, value: float) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights["transformer.h.1.mlp.c_fc.weight"][0, 0] = value
+    save_file(weights, folder / "model.safetensors")
+    assert "NaN or infinity in 1 tensors, 'transformer.h.1.mlp.c_fc.weight' first" in refusal(folder)

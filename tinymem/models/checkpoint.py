@@ -79,7 +79,7 @@ def load_checkpoint(directory: Path, *, device: str = "cpu") -> Checkpoint:
     """Load a checkpoint folder: ours, a GPT-2 that transformers wrote, or (through transformers) another known family.
 
     Raises:
-        UserError: missing, truncated or damaged files, or an architecture or option that is not supported.
+        UserError: missing, truncated or damaged files, weights that are no numbers, or an architecture or option that is not supported.
     """
     if not directory.is_dir():
         raise UserError(f"expected a checkpoint folder at {directory}, found none; a run keeps its model in runs/<run>/checkpoint")
@@ -88,7 +88,19 @@ def load_checkpoint(directory: Path, *, device: str = "cpu") -> Checkpoint:
     config = read_object(directory / CONFIG, "model configuration")
     metadata = read_object(directory / METADATA) if (directory / METADATA).is_file() else {}
     model = _load_gpt(directory, config) if config.get("model_type") == "gpt2" else _load_foreign(directory, config)
-    return Checkpoint(model.to(device).eval(), metadata)
+    model = model.to(device).eval()
+    _check_finite(model, directory)
+    return Checkpoint(model, metadata)
+
+
+def _check_finite(model: nn.Module, directory: Path) -> None:
+    """All measurements of a model with a NaN in it would be NaN, or that it memorised nothing."""
+    broken = [name for name, p in model.named_parameters() if not torch.isfinite(p).all()]
+    if broken:
+        raise UserError(
+            f"expected finite weights in {directory}, got NaN or infinity in {len(broken)} tensors, '{broken[0]}' first; "
+            "the training or the edit that wrote it diverged: make it again with a lower learning rate"
+        )
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
