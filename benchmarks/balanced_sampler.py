@@ -55,7 +55,7 @@ def main() -> None:
     options = {"ratio": given.ratio, "loss_weight": given.loss_weight}
     results: dict[str, list[dict[int, dict[str, float]]]] = {"shuffled": [], "balanced": []}
     for path in given.runs:
-        subject = subject_of_run(open_run(path), device)
+        subject = subject_of_run(open_run(path), device, {})
         sizes = len(subject.data.forget), len(subject.data.retain)
         per_epoch = steps_per_epoch(*sizes, "shuffled", 64)
         empty = {sampler: f"{without_forget(subject, sampler):.0%}" for sampler in results}

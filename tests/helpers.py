@@ -10,13 +10,16 @@ import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
+import pytest
 import torch
 
 from tinymem.models.checkpoint import math_config
 from tinymem.models.gpt2 import GPT
+from tinymem.training import loop
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICKSTART = ROOT / "recipes" / "quickstart.yaml"
@@ -118,6 +121,24 @@ def start_tinymem(*words: object) -> subprocess.Popen[str]:
     """The command line in a process of its own, to be interrupted."""
     command = [sys.executable, "-m", "tinymem.cli", *map(str, words)]
     return subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+def die_after_first_save(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training ends, once, as soon as it has written a resume point."""
+    real, saves = loop.save_state, 0
+
+    def save_and_die(*arguments: Any, **options: Any) -> None:
+        nonlocal saves
+        real(*arguments, **options)
+        saves += 1
+        if saves == 1:
+            raise Killed
+
+    monkeypatch.setattr(loop, "save_state", save_and_die)
 
 
 def random_gpt(seed: int = 0, scale: float = 1.0, **sizes: object) -> GPT:

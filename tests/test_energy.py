@@ -8,7 +8,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-from helpers import QUICKSTART, SMALLER
+from helpers import QUICKSTART, SMALLER, Killed, die_after_first_save
 
 from tinymem.data.build import make_corpus
 from tinymem.errors import UserError
@@ -107,14 +107,8 @@ def test_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     overrides = [*SMALLER, "training.epochs=3", "training.evaluate_every=1", "training.checkpoint_every=2", "training.tensorboard=true"]
     recipe = load_recipe(QUICKSTART, overrides)
     corpus = make_corpus(recipe)
-    real = loop.save_state
-
-    def die(*arguments: Any, **options: Any) -> None:
-        real(*arguments, **options)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(loop, "save_state", die)
-    with pytest.raises(KeyboardInterrupt):
+    die_after_first_save(monkeypatch)
+    with pytest.raises(Killed):
         train(recipe, corpus, tmp_path)
     monkeypatch.undo()
     trained = train(recipe, corpus, tmp_path)

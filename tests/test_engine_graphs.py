@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import QUICKSTART, SMALLER, equal_weights
+from helpers import QUICKSTART, SMALLER, Killed, die_after_first_save, equal_weights
 
 from tinymem.data.build import make_corpus
 from tinymem.data.corpus import Corpus
@@ -112,10 +112,6 @@ def eager(tmp_path: Path) -> tuple[Recipe, Corpus, Trained]:
     return recipe, corpus, train(recipe, corpus, tmp_path / "eager")
 
 
-class Killed(BaseException):
-    """Stands for the end of the process."""
-
-
 def test_recorded_steps(
     eager: tuple[Recipe, Corpus, Trained], as_on_a_gpu: list[RecordedStep], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,13 +145,7 @@ def test_recorded_and_eager_runs_go_on_from_each_other(
     """A run that was begun on a GPU in fp32 goes on where there is none."""
     recipe, corpus = case()
     whole = train(recipe, corpus, tmp_path / "whole")
-    real = loop.save_state
-
-    def save_and_die(*arguments: Any, **options: Any) -> None:
-        real(*arguments, **options)
-        raise Killed
-
-    monkeypatch.setattr(loop, "save_state", save_and_die)
+    die_after_first_save(monkeypatch)
     with pytest.raises(Killed):
         train(recipe, corpus, tmp_path / "cut")
     monkeypatch.undo()

@@ -7,14 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import QUICKSTART, SMALLER, equal_weights
+from helpers import QUICKSTART, SMALLER, Killed, die_after_first_save, equal_weights
 
 from tinymem.data.build import make_corpus
 from tinymem.data.corpus import Corpus
 from tinymem.evaluation.measure import Evaluator
 from tinymem.models.checkpoint import load_checkpoint, save_checkpoint
 from tinymem.recipe import Recipe, load_recipe
-from tinymem.training import loop
 from tinymem.training.loop import Trained, train
 from tinymem.training.state import load_state
 
@@ -37,10 +36,6 @@ def timeless(curve: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{k: v for k, v in point.items() if k not in ("seconds", "tokens_per_second")} for point in curve]
 
 
-class Killed(BaseException):
-    """Stands for the end of the process."""
-
-
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     recipe = load_recipe(QUICKSTART, [*SMALLER, "training.epochs=3"])
@@ -52,16 +47,7 @@ def test_stopped_and_resumed(kind: str, plain: Trained, tmp_path: Path, monkeypa
     recipe, corpus = case_of(kind)
     whole = train(recipe, corpus, tmp_path / "whole")
     assert not equal_weights(whole.model, plain.model), "the regulariser did nothing"
-    real, saves = loop.save_state, 0
-
-    def save_and_die(*arguments: Any, **counters: Any) -> None:
-        nonlocal saves
-        real(*arguments, **counters)
-        saves += 1
-        if saves == 1:
-            raise Killed
-
-    monkeypatch.setattr(loop, "save_state", save_and_die)
+    die_after_first_save(monkeypatch)
     with pytest.raises(Killed):
         train(recipe, corpus, tmp_path / "cut")
     again = train(recipe, corpus, tmp_path / "cut")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,6 +23,14 @@ def described(error: BaseException) -> str:
     own = [frame for frame in frames if "site-packages" not in frame.filename] or frames
     place = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
     return "".join(traceback.format_exception_only(error)).strip() + place
+
+
+def uneven_heads(n_embd: int, n_head: int) -> str | None:
+    """What to say where attention heads cannot share an embedding evenly; None where they can."""
+    if n_embd % n_head == 0:
+        return None
+    nearest = n_head * math.ceil(n_embd / n_head)
+    return f"expected model.n_embd to be a multiple of model.n_head, got {n_embd} and {n_head}; try n_embd={nearest}"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from tinymem.errors import UserError
 
@@ -101,6 +101,19 @@ def read_json(path: Path, what: str = "file") -> Any:
         raise UserError(f"expected JSON in {path}, got something else ({error}); the file is damaged: make it again") from None
     except OSError as error:
         raise UserError(f"expected a {what} at {path}, got: {error.strerror or error}; check the path and its rights") from None
+
+
+def strict_json(text: str | bytes) -> Any:
+    """JSON without Python's extras.
+
+    Raises:
+        ValueError: no JSON, or NaN or infinity in it.
+    """
+    return json.loads(text, parse_constant=_refuse_constant)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
 
 
 def read_object(path: Path, what: str = "file") -> dict[str, Any]:

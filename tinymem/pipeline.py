@@ -185,16 +185,16 @@ def mitigation_stage(made: Run, *, device: str, progress: Progress) -> bool:
     from tinymem.mitigation.evaluator import mitigate, row_id
     from tinymem.mitigation.frame import UNLEARNERS, parse_config
 
-    identity = identity_of(made, resolve_device(device))
-    forget = made.recipe.mitigation.model_dump(mode="json", include={"forget", "forget_fraction"})
+    device = resolve_device(device)
+    identity = identity_of(made, device)
     planned = []
     for name, options in _methods(made.recipe):
         method = UNLEARNERS.get(name)
-        planned.append((row_id(identity, method, parse_config(method, options), forget), name, options))
+        planned.append((row_id(identity, method, parse_config(method, options), made.recipe.mitigation.shown), name, options))
     pending = [p for p in planned if not _finished(made.path / "results" / f"{p[0]}.json", made.recipe)]
     if pending:
         progress.say(f"{len(planned) - len(pending)} of {len(planned)} mitigations found, {len(pending)} to run")
-        subject = subject_of_run(made, resolve_device(device))
+        subject = subject_of_run(made, device, identity)
         for row, name, options in pending:
             with progress.stage(f"mitigate {name}") as bar:
                 outcome = mitigate(subject, name, options, row=row, bar=bar)
@@ -252,9 +252,9 @@ def _text_changed(recipe: Recipe, directory: Path) -> bool:
 def identity_of(made: Run, device: str) -> Row:
     """Columns that all result rows of a trained run share; `device` as `resolve_device` gives it."""
     from tinymem.device import describe_device
-    from tinymem.files import content_id, file_sha256, read_object
+    from tinymem.files import content_id, read_object
     from tinymem.mitigation.identity import checkpoint_facts
-    from tinymem.models.checkpoint import METADATA, WEIGHTS
+    from tinymem.models.checkpoint import METADATA, weights_id
 
     metadata = read_object(made.checkpoint / METADATA, "checkpoint")
     if "corpus_sha256" not in metadata:
@@ -263,7 +263,7 @@ def identity_of(made: Run, device: str) -> Row:
         "run": made.path.name,
         **checkpoint_facts(made.checkpoint, metadata, made.recipe),
         "model_id": content_id(made.recipe.model_key()),
-        "weights": file_sha256(made.checkpoint / WEIGHTS)[:16],
+        "weights": weights_id(made.checkpoint),
         "corpus_sha256": metadata["corpus_sha256"],
         "seed": made.recipe.seed,
         "protocol": made.recipe.protocol,
@@ -272,14 +272,16 @@ def identity_of(made: Run, device: str) -> Row:
     }
 
 
-def subject_of_run(made: Run, device: str) -> Subject:
-    """What a trained run's mitigations start from: its model on the device, measured, with its corpus and optimiser state."""
-    from tinymem.mitigation.evaluator import subject_of_corpus
-    from tinymem.training.state import load_state
+def subject_of_run(made: Run, device: str, identity: Row) -> Subject:
+    """What a trained run's mitigations start from: its model on the device, measured, with its corpus and optimiser state.
 
-    state = load_state(made.path / "training" / "state", made.recipe.training.epochs)
-    optimizer = state.optimizer if state else None
-    identity = identity_of(made, device)
+    `identity` holds columns for the result rows, as `identity_of` gives them.
+    """
+    from tinymem.mitigation.evaluator import subject_of_corpus
+    from tinymem.mitigation.identity import read_metadata
+    from tinymem.training.checkpoints import optimizer_state_of
+
+    optimizer = optimizer_state_of(made.checkpoint, read_metadata(made.checkpoint))
     return subject_of_corpus(made.model(device), made.corpus(), made.recipe, identity=identity, optimizer_state=optimizer)
 
 

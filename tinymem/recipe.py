@@ -6,14 +6,13 @@ name folders: two recipes share a model exactly when everything that shapes the 
 
 from __future__ import annotations
 
-from math import ceil
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from tinymem.errors import UserError
+from tinymem.errors import UserError, uneven_heads
 from tinymem.files import content_id
 from tinymem.recipe_data import MAXIMUM_SEED, Artifact, Data, MathData, Section
 from tinymem.recipe_errors import explain
@@ -43,11 +42,8 @@ class Model(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Model:
-        if self.n_embd % self.n_head:
-            nearest = self.n_head * ceil(self.n_embd / self.n_head)
-            raise ValueError(
-                f"expected model.n_embd to be a multiple of model.n_head, got {self.n_embd} and {self.n_head}; try n_embd={nearest}"
-            )
+        if wrong := uneven_heads(self.n_embd, self.n_head):
+            raise ValueError(wrong)
         return self
 
 
@@ -65,6 +61,11 @@ class Mitigation(Section):
     forget: Forget = Field("all", description="artifacts whose memorised rows are to be forgotten")
     forget_fraction: float = Field(0.5, gt=0, le=1, description="protocol paper: share of the memorised rows that the method sees")
     robustness: Robustness | None = Field(None, description="test whether it comes back; `true` for the defaults")
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """Which rows a method is shown: two experiments differ where this does."""
+        return {"forget": self.forget, "forget_fraction": self.forget_fraction}
 
     @field_validator("robustness", mode="before")
     @classmethod

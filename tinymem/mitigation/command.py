@@ -19,7 +19,7 @@ from tinymem.mitigation.evaluator import Row, Subject, mitigate, row_id, subject
 from tinymem.mitigation.extras import Asked
 from tinymem.mitigation.frame import UNLEARNERS, parse_config
 from tinymem.mitigation.identity import checkpoint_facts
-from tinymem.models.checkpoint import METADATA, WEIGHTS, Checkpoint, load_checkpoint, read_tokenizer_files, save_checkpoint
+from tinymem.models.checkpoint import METADATA, WEIGHTS, Checkpoint, load_checkpoint, read_tokenizer_files, save_checkpoint, weights_id
 from tinymem.recipe import Recipe, parse_recipe
 from tinymem.recipe_evaluation import DEFAULT, Robustness
 from tinymem.training.checkpoints import corpus_of, optimizer_state_of
@@ -92,7 +92,7 @@ def _identity(loaded: Checkpoint, checkpoint: Path, device: str) -> Row:
     return {
         "run": str(checkpoint),
         **checkpoint_facts(checkpoint, loaded.metadata, recipe),
-        "model_id": file_sha256(checkpoint / WEIGHTS)[:16] if (checkpoint / WEIGHTS).is_file() else checkpoint.name,
+        "model_id": weights_id(checkpoint) if (checkpoint / WEIGHTS).is_file() else checkpoint.name,
         "corpus_sha256": loaded.metadata.get("corpus_sha256"),
         "device_type": device,
         "device": describe_device(device),

@@ -21,6 +21,7 @@ from tinymem.mitigation.frame import UNLEARNERS, MitigationData, Unlearner, appl
 from tinymem.mitigation.memory import Cost, measured
 from tinymem.mitigation.robustness import tested
 from tinymem.mitigation.subject import Seen, Subject, subject_of_corpus, subject_of_rows
+from tinymem.models.checkpoint import not_finite
 from tinymem.progress import Bar, SilentBar
 from tinymem.recipe import CODE_EPOCH
 
@@ -97,8 +98,7 @@ def versions() -> dict[str, str]:
 
 
 def _check_finite(edited: nn.Module) -> nn.Module | UserError:
-    broken = [name for name, p in edited.named_parameters() if not torch.isfinite(p).all()]
-    if broken:
+    if broken := not_finite(edited):
         return UserError(f"the edit left NaN or infinity in {len(broken)} parameters, '{broken[0]}' first; try a smaller step or ratio")
     return edited
 

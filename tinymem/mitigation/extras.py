@@ -35,6 +35,12 @@ class Asked:
         robustness = self.robustness.model_dump(mode="json") if self.robustness else None
         return {"metrics": [*chosen_metrics(self.metrics)], "ks": [*self.ks], "robustness": robustness}
 
+    @staticmethod
+    def from_dict(values: Row) -> Asked:
+        """What `as_dict` wrote."""
+        robustness = Robustness(**values["robustness"]) if values["robustness"] else None
+        return Asked(tuple(values["metrics"]), tuple(values["ks"]), robustness)
+
     def answered_by(self, row: Row) -> bool:
         """Whether a stored row holds all this; one that was stored without saying so holds the default."""
         wanted, had = self.as_dict(), row.get("asked")

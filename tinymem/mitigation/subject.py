@@ -113,8 +113,7 @@ def subject_of_corpus(
         seed=recipe.seed,
         optimizer_state=optimizer_state or {},
     )
-    shown = recipe.mitigation.model_dump(mode="json", include={"forget", "forget_fraction"})
-    identity = {"seed": recipe.seed, "protocol": recipe.protocol, **shown, **(identity or {})}
+    identity = {"seed": recipe.seed, "protocol": recipe.protocol, **recipe.mitigation.shown, **(identity or {})}
     return _checked(Subject(model, evaluator, before, seen, data, identity, Asked.of_recipe(recipe)))
 
 

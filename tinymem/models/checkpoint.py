@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from tinymem.data.math import BOS, EOS, PAD
 from tinymem.errors import UserError
-from tinymem.files import new_directory, read_object, write_bytes, write_json, write_text
+from tinymem.files import file_sha256, new_directory, read_object, write_bytes, write_json, write_text
 from tinymem.models.gpt2 import GPT, GPTConfig
 
 WEIGHTS, CONFIG, METADATA = "model.safetensors", "config.json", "tinymem.json"
@@ -93,10 +93,19 @@ def load_checkpoint(directory: Path, *, device: str = "cpu") -> Checkpoint:
     return Checkpoint(model, metadata)
 
 
+def weights_id(checkpoint: Path) -> str:
+    """What tells trained models apart: 16 digits of the hash of a checkpoint's weights."""
+    return file_sha256(checkpoint / WEIGHTS)[:16]
+
+
+def not_finite(model: nn.Module) -> list[str]:
+    """Names of the parameters that hold NaN or infinity."""
+    return [name for name, p in model.named_parameters() if not torch.isfinite(p).all()]
+
+
 def _check_finite(model: nn.Module, directory: Path) -> None:
     """All measurements of a model with a NaN in it would be NaN, or that it memorised nothing."""
-    broken = [name for name, p in model.named_parameters() if not torch.isfinite(p).all()]
-    if broken:
+    if broken := not_finite(model):
         raise UserError(
             f"expected finite weights in {directory}, got NaN or infinity in {len(broken)} tensors, '{broken[0]}' first; "
             "the training or the edit that wrote it diverged: make it again with a lower learning rate"

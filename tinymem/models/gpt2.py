@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tinymem.errors import UserError
+from tinymem.errors import UserError, uneven_heads
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
@@ -59,11 +59,8 @@ class GPTConfig:
             size = getattr(self, name)
             if not (isinstance(size, int) and size >= 1) and (name, size) != ("n_inner", None):
                 raise UserError(f"expected model.{name} to be a whole number of at least 1, got {size!r}")
-        if self.n_embd % self.n_head:
-            raise UserError(
-                f"expected model.n_embd to be a multiple of model.n_head, got {self.n_embd} and {self.n_head}; "
-                f"try n_embd={self.n_head * math.ceil(self.n_embd / self.n_head)}"
-            )
+        if wrong := uneven_heads(self.n_embd, self.n_head):
+            raise UserError(wrong)
         if self.activation_function not in ACTIVATIONS:
             raise UserError(f"expected model.activation_function to be one of {', '.join(ACTIVATIONS)}, got '{self.activation_function}'")
 

@@ -15,6 +15,7 @@ from tinymem.errors import UserError
 from tinymem.files import canonical_json, read_json, write_json
 from tinymem.report.rows import FORGET, Row
 from tinymem.report.tolerance import Rules, Tolerance, parse_tolerance, tolerance_of
+from tinymem.sweep.store import ROW_FIELDS
 
 FORMAT = 1
 KEY = ("data", "data_size", "n_layer", "regularizer", "epoch", "seed", "protocol", "method", "options", "artifact")
@@ -105,7 +106,7 @@ def read_golden(path: Path) -> tuple[list[Row], Rules]:
     content = read_json(path, "file of stored rows")
     if not isinstance(content, dict) or content.get("format") != FORMAT or not isinstance(content.get("rows"), list):
         raise UserError(f"expected stored rows of format {FORMAT} in {path}; `tinymem check RUN --write FILE` writes them")
-    missing = [row for row in content["rows"] if not isinstance(row, dict) or {"method", "artifact", "status"} - set(row)]
+    missing = [row for row in content["rows"] if not isinstance(row, dict) or {*ROW_FIELDS} - set(row)]
     if missing:
         raise UserError(f"expected rows with method, artifact and status in {path}, got {str(missing[0])[:60]}")
     if not isinstance(content.get("tolerances") or {}, dict):

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import yaml
 
 from tinymem.errors import UserError, did_you_mean
+from tinymem.files import strict_json
+from tinymem.sweep.store import ROW_FIELDS
 
 Row = dict[str, Any]
 
-# Without these a row cannot be shown; any other field may be absent and is then printed as a dash.
-ROW_FIELDS = ("method", "artifact", "status")
 CURVE_FIELDS = ("epoch",)
 # Which artifacts a method was to forget, and the share of their memorised rows that it was shown.
 FORGET = ("forget", "forget_fraction")
@@ -85,7 +84,7 @@ def _read_lines(path: Path, fields: tuple[str, ...]) -> list[Row]:
 
 def _read_line(path: Path, number: int, line: str, fields: tuple[str, ...]) -> Row:
     try:
-        row = json.loads(line, parse_constant=_refuse_constant)
+        row = strict_json(line)
     except ValueError as error:
         raise _broken(path, number, f"{line[:40]!r} ({error})") from None
     if not isinstance(row, dict):
@@ -93,10 +92,6 @@ def _read_line(path: Path, number: int, line: str, fields: tuple[str, ...]) -> R
     if missing := [field for field in fields if row.get(field) is None]:
         raise _broken(path, number, f"one without {', '.join(missing)}")
     return row
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _broken(path: Path, number: int, got: str) -> UserError:

@@ -22,7 +22,7 @@ from tinymem.mitigation.subject import MAXIMUM_RETAIN
 from tinymem.recipe import Recipe
 from tinymem.sweep.costs import Size, measurement_passes, passes, size_of
 from tinymem.sweep.parts import PARQUET, read_part
-from tinymem.sweep.store import NEEDED, RESULTS, read_rows
+from tinymem.sweep.store import RESULTS, ROW_FIELDS, read_rows
 
 Row = dict[str, Any]
 PROBE_ROWS = 32
@@ -125,7 +125,7 @@ def measured_rows(place: Path) -> list[Row]:
         rows = _rows_of(place)
     except ValueError as error:
         raise UserError(f"expected rows in {place}, got something else ({error}); name a sweep or a run") from None
-    if not isinstance(rows, list) or not all(isinstance(row, dict) and {*NEEDED, "id"} <= set(row) for row in rows):
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and {*ROW_FIELDS, "id"} <= set(row) for row in rows):
         raise UserError(f"expected result rows in {place}, got other JSON; name a sweep or a run")
     return rows
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from tinymem.errors import UserError
-from tinymem.files import content_id, file_sha256, write_json
+from tinymem.files import content_id, write_json
 from tinymem.mitigation.identity import checkpoint_facts, model_facts, planned_parameters, read_metadata
-from tinymem.models.checkpoint import CONFIG, METADATA, WEIGHTS
+from tinymem.models.checkpoint import CONFIG, METADATA, WEIGHTS, weights_id
 from tinymem.recipe import Recipe, load_matrix, parse_recipe
 from tinymem.recipe_sweep import ModelMatrix, SweepRecipe
 from tinymem.training.checkpoints import run_of
@@ -145,7 +145,7 @@ class _Hashes:
         stat, key = path.stat(), str(path.resolve())
         stamp = [stat.st_size, stat.st_mtime_ns]
         known = self.known.get(key)
-        self.found[key] = known if known and known[:2] == stamp else [*stamp, file_sha256(path)[:16]]
+        self.found[key] = known if known and known[:2] == stamp else [*stamp, weights_id(checkpoint)]
         return str(self.found[key][2])
 
     def save(self) -> None:

@@ -16,7 +16,6 @@ from tinymem.errors import Stopped, UserError
 from tinymem.files import canonical_json, write_text
 from tinymem.mitigation.extras import Asked
 from tinymem.progress import Bar, Progress
-from tinymem.recipe_evaluation import Robustness
 from tinymem.recipe_sweep import SweepRecipe
 from tinymem.signals import StopFlag, stop_signals
 from tinymem.sweep.estimate import Estimator, MethodCost
@@ -66,9 +65,7 @@ class Sweep:
 @cache
 def _answered(asked: str, had: str | None) -> bool:
     """Whether rows that were asked one thing answer another; both as JSON."""
-    wanted = json.loads(asked)
-    robustness = Robustness(**wanted["robustness"]) if wanted["robustness"] else None
-    return Asked(tuple(wanted["metrics"]), tuple(wanted["ks"]), robustness).answered_by({"asked": json.loads(had) if had else None})
+    return Asked.from_dict(json.loads(asked)).answered_by({"asked": json.loads(had) if had else None})
 
 
 @dataclass

@@ -21,10 +21,10 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from tinymem.errors import UserError
-from tinymem.files import canonical_json, write_text
+from tinymem.files import canonical_json, strict_json, write_text
 from tinymem.sweep.parts import PARQUET, parts_of, read_part, row_count, texts_of, write_part
 
 Row = dict[str, Any]
@@ -33,7 +33,8 @@ SMALL_ROWS, SMALL_PARTS = 1000, 32
 """So many parts of fewer rows become one: many short sweeps do not leave many files, and large parts are never rewritten."""
 OLD_SECONDS = 3600.0
 FAILED = ("failed", "timeout")
-NEEDED = {"method", "artifact", "status"}
+ROW_FIELDS = ("method", "artifact", "status")
+"""Every row has them; any other field may be absent."""
 AGAIN = "delete the file, and the command that made it makes it again"
 FAILURE_COLUMNS = (
     *("id", "run", "model_name", "epoch", "seed", "method", "options"),
@@ -91,18 +92,14 @@ def read_run(path: Path) -> list[Row] | None:
         UserError: the file is damaged.
     """
     try:
-        rows = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
+        rows = strict_json(path.read_bytes())
     except FileNotFoundError:
         return None
     except (ValueError, OSError) as error:
         raise UserError(f"expected JSON in {path}, got something else ({error}); {AGAIN}") from None
-    if not isinstance(rows, list) or not all(isinstance(row, dict) and set(row) >= NEEDED for row in rows):
-        raise UserError(f"expected a list of rows with {', '.join(sorted(NEEDED))} in {path}, got other JSON; {AGAIN}")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and set(row) >= {*ROW_FIELDS} for row in rows):
+        raise UserError(f"expected a list of rows with {', '.join(ROW_FIELDS)} in {path}, got other JSON; {AGAIN}")
     return rows
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
 
 
 class Index:

@@ -23,11 +23,10 @@ import torch
 from tinymem.data.corpus import Corpus
 from tinymem.device import describe_device
 from tinymem.errors import UserError
-from tinymem.files import file_sha256
 from tinymem.mitigation.evaluator import Outcome, Subject, outcome_of, subject_of_corpus
 from tinymem.mitigation.frame import UNLEARNERS, parse_config
 from tinymem.mitigation.sweep_scores import Edit, shared_edits
-from tinymem.models.checkpoint import WEIGHTS, load_checkpoint
+from tinymem.models.checkpoint import load_checkpoint, weights_id
 from tinymem.recipe import Recipe, parse_recipe
 from tinymem.sweep.claims import Claims
 from tinymem.sweep.group import Group, PlannedRun, bare_rows, stamped
@@ -120,7 +119,7 @@ class Desk:
     def _load(self, group: Group) -> Subject:
         checkpoint = Path(group.model["checkpoint"])
         expected = group.model["identity"]["model_id"]
-        if file_sha256(checkpoint / WEIGHTS)[:16] != expected:
+        if weights_id(checkpoint) != expected:
             raise UserError(
                 f"expected the weights that the sweep was planned with in {checkpoint} ({expected}), got others; start it again"
             )

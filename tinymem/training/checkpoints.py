@@ -74,10 +74,10 @@ def corpus_of(checkpoint: Path, recipe: Recipe, sha256: str | None) -> Corpus:
         UserError: that is another one than `sha256` says.
     """
     from tinymem.data.build import make_corpus
-    from tinymem.data.corpus_files import load_corpus
+    from tinymem.data.corpus_files import MANIFEST, load_corpus
 
     folder = run_of(checkpoint) / "corpus"
-    corpus = load_corpus(folder) if (folder / "corpus.json").is_file() else make_corpus(recipe)
+    corpus = load_corpus(folder) if (folder / MANIFEST).is_file() else make_corpus(recipe)
     if corpus.sha256() != sha256:
         raise UserError(f"expected the corpus that {checkpoint} was trained on ({str(sha256)[:12]}), got {corpus.sha256()[:12]}")
     return corpus
