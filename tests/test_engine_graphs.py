@@ -1,18 +1,17 @@
-"""The step as GPUs run it, on a CPU: a stand-in for CUDA graphs that, as they do, records a step without doing it and repeats it on the
-same tensors; and the flat optimiser, its kernel written out. So what is kept, put back and restored in which order is tested here."""
+"""The step as GPUs run it, on a CPU: a stand-in for CUDA graphs, and the flat optimiser, its kernel written out. So what is kept, put back
+and restored in which order is tested here."""
 
 from __future__ import annotations
 
 import sys
 import types
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from helpers import QUICKSTART, SMALLER, Killed, die_after_first_save, equal_weights
+from recorded_graphs import recorded_graphs
 
 from tinymem.data.build import make_corpus
 from tinymem.data.corpus import Corpus
@@ -35,33 +34,8 @@ def flat_adamw_by_hand(p: Any, g: Any, m: Any, v: Any, lr: Any, step: Any, n: in
     p.mul_(1 - lr * decay).sub_(lr / (1 - b1**step) * m / (v.sqrt() / (1 - b2**step).sqrt() + eps))
 
 
-class Graph:
-    """Repeats what was recorded."""
-
-    replay: Callable[[], None]
-
-
-class RecordedStep(GraphedStep):
-    """Does nothing while it is recorded."""
-
-    recording: Graph | None = None
-
-    def _step(self, model: Any, batch_B: torch.Tensor) -> None:
-        if RecordedStep.recording is not None:
-            RecordedStep.recording.replay = lambda: GraphedStep._step(self, model, batch_B)
-        else:
-            super()._step(model, batch_B)
-
-
-@contextmanager
-def record(graph: Graph, **_: Any) -> Iterator[None]:
-    RecordedStep.recording = graph
-    yield
-    RecordedStep.recording = None
-
-
 @pytest.fixture
-def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> list[RecordedStep]:
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> list[GraphedStep]:
     """Train with recorded steps and the flat optimiser; the steps of each start."""
     triton: Any = types.ModuleType("triton")
     triton.language = types.ModuleType("triton.language")
@@ -73,14 +47,11 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> list[RecordedStep]:
     from tinymem.training.flat_adamw import FlatAdamW
 
     monkeypatch.delitem(sys.modules, "tinymem.training.flat_adamw")
-    stream = types.SimpleNamespace(wait_stream=lambda other: None)
-    for name, value in (("Stream", lambda: stream), ("current_stream", lambda: stream), ("stream", nullcontext), ("CUDAGraph", Graph)):
-        monkeypatch.setattr(torch.cuda, name, value)
-    monkeypatch.setattr(torch.cuda, "graph", record)
-    steps: list[RecordedStep] = []
+    recorder, steps = recorded_graphs(monkeypatch), []
 
-    def make_step(*arguments: Any, **options: Any) -> RecordedStep:
-        steps.append(RecordedStep(*arguments, **options))
+    def make_step(*arguments: Any, **options: Any) -> GraphedStep:
+        steps.append(GraphedStep(*arguments, **options))
+        steps[-1]._step = recorder.wrap(steps[-1]._step)  # type: ignore[method-assign]
         return steps[-1]
 
     def make_optimizer(parameters: Any, config: Any, **_: Any) -> FlatAdamW:
@@ -113,7 +84,7 @@ def eager(tmp_path: Path) -> tuple[Recipe, Corpus, Trained]:
 
 
 def test_recorded_steps(
-    eager: tuple[Recipe, Corpus, Trained], as_on_a_gpu: list[RecordedStep], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    eager: tuple[Recipe, Corpus, Trained], as_on_a_gpu: list[GraphedStep], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are eager ones, warm-up and two sizes of batch included; and stopped within an epoch, they go on bit for bit."""
     recipe, corpus, plain = eager
@@ -140,7 +111,7 @@ def test_recorded_steps(
 
 
 def test_recorded_and_eager_runs_go_on_from_each_other(
-    as_on_a_gpu: list[RecordedStep], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    as_on_a_gpu: list[GraphedStep], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run that was begun on a GPU in fp32 goes on where there is none."""
     recipe, corpus = case()

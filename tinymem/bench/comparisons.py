@@ -20,6 +20,7 @@ from tinymem.mitigation.unlearning.neuron._gates import Rule, learn
 from tinymem.mitigation.unlearning.weight import balanced_subnet, durable, greedy, sou, subnet
 from tinymem.mitigation.unlearning.weight._batches import batches
 
+FAR = 1e-3
 STEPS, ZERO_STRIDE, IG_POSITIONS, GREEDY_RATIO = 20, 32, 5, 0.001
 
 
@@ -57,7 +58,10 @@ def compare(name: str, case: Case, rows: int, scale: float) -> Comparison | None
     if part.choices:
         difference = f"{int((plain != ours).sum())} of {len(plain)} choices differ"
     else:
-        difference = f"{float((plain - ours).abs().max() / plain.abs().max()):.0e} of the largest score"
+        relative = (plain - ours).abs() / plain.abs().max()
+        difference = f"{float(relative.max()):.0e} of the largest score"
+        if beyond := int((relative > FAR).sum()):
+            difference += f", {beyond} of {len(plain)} beyond {FAR:g}"
     factor = part.factor * min(1.0, scale) if name == "greedy" else part.factor
     return Comparison(part.what, cost.seconds, factor, difference)
 

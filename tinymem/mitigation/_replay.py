@@ -15,17 +15,23 @@ from torch import Tensor, nn
 from tinymem.models.gpt2 import GPT
 
 WARM_UP_STEPS = 3
+LEAST_STEPS = 16
+"""Recording costs about as much time as some ten steps launched one by one."""
 
 
 class Replayed:
-    """A step `function(index)`: replayed on a GPU for our GPT, called as it is otherwise (and where the batch is not of the first size)."""
+    """A step `function(index)`: replayed on a GPU for our GPT, called as it is otherwise (and where the batch is not of the first size).
 
-    def __init__(self, function: Callable[[Tensor], None], model: nn.Module) -> None:
+    Args:
+        steps: about how many are to come; few are not worth recording.
+    """
+
+    def __init__(self, function: Callable[[Tensor], None], model: nn.Module, *, steps: int) -> None:
         self.function, self.calls = function, 0
         self.device = next(model.parameters()).device
         self.graph: torch.cuda.CUDAGraph | None = None
         self.index: Tensor | None = None
-        self.usable = self.device.type == "cuda" and isinstance(model, GPT)
+        self.usable = steps >= LEAST_STEPS and _on_gpu(self.device) and isinstance(model, GPT)
         # A stream, and so a workspace of the matrix products, of its own: graphs that share one cannot run side by side.
         self.stream = torch.cuda.Stream(self.device) if self.usable else None
 
@@ -66,3 +72,7 @@ class Replayed:
         with torch.cuda.stream(self.stream):
             self.function(index)
         torch.cuda.current_stream(self.device).wait_stream(self.stream)
+
+
+def _on_gpu(device: torch.device) -> bool:
+    return device.type == "cuda"

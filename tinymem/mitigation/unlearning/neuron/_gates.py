@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tinymem.data.rows import Rows
+from tinymem.mitigation._replay import Replayed
 from tinymem.mitigation.frame import MitigationData
 from tinymem.mitigation.losses import Over, row_losses
 from tinymem.mitigation.option_ranges import check_least
@@ -72,26 +73,29 @@ def learn(model: nn.Module, data: MitigationData, config: GatesConfig, rule: Rul
     rows = cropped(data.forget)
     shape = (len(rows) if by_row else 1, len(layers), width(layers))
     parameters = torch.full(shape, rule.start, device=rows.ids.device, requires_grad=True)
-    optimizer = torch.optim.Adam([parameters], lr=config.learning_rate)
+    optimizer = torch.optim.Adam([parameters], lr=config.learning_rate, capturable=parameters.is_cuda)
     wish, running = torch.zeros_like(parameters), torch.ones(shape[0], 1, 1, dtype=torch.bool, device=rows.ids.device)
+    noise = torch.empty_like(parameters, requires_grad=False)
     draws = _draws(rows, data, shape, by_row) if rule.noisy else None
-    order = data.generator()
+
+    def step(index: Tensor) -> None:
+        wants, penalty_G = _gradients(model, rows.take(index), parameters, noise, config, rule, sum_rows=by_row)
+        running.logical_and_((penalty_G >= config.stop)[:, None, None])
+        before = parameters.detach().clone()
+        optimizer.step()
+        with torch.no_grad():
+            parameters.copy_(torch.where(running, parameters, before))
+            wish.add_(wants * running)
+
+    order, size = data.generator(), len(rows) if by_row else config.batch_size
+    replayed = Replayed(step, model, steps=config.epochs * (len(rows) // max(1, size)))
     data.bar.expect(config.epochs)
     for epoch in range(1, config.epochs + 1):
-        batches = (
-            [rows]
-            if by_row
-            else [rows.take(i.to(rows.ids.device)) for i in torch.randperm(len(rows), generator=order).split(config.batch_size)]
-        )
-        for batch in batches:
-            noise = next(draws) if draws else parameters
-            wants, penalty_G = _gradients(model, batch, parameters, noise, config, rule, sum_rows=by_row)
-            running &= (penalty_G >= config.stop)[:, None, None]
-            before = parameters.detach().clone()
-            optimizer.step()
-            with torch.no_grad():
-                parameters.copy_(torch.where(running, parameters, before))
-                wish += wants * running
+        shuffled = torch.arange(len(rows)) if by_row else torch.randperm(len(rows), generator=order)
+        for index in shuffled.split(max(1, size)):
+            if draws:
+                noise.copy_(next(draws))
+            replayed(index)
         data.bar.advance(1)
         yield Learned(epoch, parameters.detach().clone(), wish.clone())
 

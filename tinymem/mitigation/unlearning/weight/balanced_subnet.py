@@ -88,8 +88,9 @@ def _trained(model: nn.Module, data: MitigationData, config: BalancedSubnetConfi
             mask.step(balanced_objective(losses_B, forget_N[index], config))
 
     sizes = (len(data.forget), len(data.retain), config.sampler, config.batch_size)
-    data.bar.expect(config.epochs * steps_per_epoch(*sizes))
-    replayed = Replayed(step, model)
+    count = config.epochs * steps_per_epoch(*sizes)
+    data.bar.expect(count)
+    replayed = Replayed(step, model, steps=count)
     yield 0, mask
     for epoch in range(1, config.epochs + 1):
         for index in batches(*sizes, generator):

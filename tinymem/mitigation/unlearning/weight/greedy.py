@@ -58,7 +58,7 @@ def greedy(model: nn.Module, data: MitigationData, config: GreedyConfig) -> Scor
     count = _count(model, config)
     removal = _Removal(model, parameters, data, config, count)
     data.bar.expect(steps(model, config))
-    step = Replayed(removal.step, model)
+    step = Replayed(removal.step, model, steps=count // config.per_step)
     draws = _forever(data, config)
     for _ in range(count // config.per_step):
         step(next(draws))

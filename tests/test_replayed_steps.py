@@ -1,0 +1,66 @@
+"""Unlearners whose steps a GPU replays: on recorded steps they do what they do step by step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from helpers import equal_weights
+from recorded_graphs import Recorder, recorded_graphs
+
+from tinymem.mitigation import _replay
+from tinymem.mitigation.frame import UNLEARNERS, apply
+from tinymem.mitigation.unlearning.neuron import hard_concrete, slim
+from tinymem.testing import tiny_case
+
+ENOUGH: dict[str, dict[str, Any]] = {
+    "slim": {"epochs": 20, "batch_size": 4, "stop": 0.4},
+    "hard-concrete": {"epochs": 20, "batch_size": 4},
+    "greedy": {"ratio": 0.05, "batch_size": 4},
+    "subnet": {"ratio": 0.2, "epochs": 20, "batch_size": 4},
+    "balanced-subnet": {"ratio": 0.2, "epochs": 6, "batch_size": 4},
+}
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    """Steps are recorded as on a GPU."""
+    recorder, plain = recorded_graphs(monkeypatch), _replay.Replayed.__init__
+
+    def start(self: Any, function: Any, model: Any, **options: Any) -> None:
+        plain(self, recorder.wrap(function), model, **options)
+
+    monkeypatch.setattr(_replay.Replayed, "__init__", start)
+    return recorder
+
+
+@pytest.mark.parametrize("name", ENOUGH)
+def test_as_step_by_step(name: str, recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    method, (model, data) = UNLEARNERS.get(name), tiny_case("gpt")
+    config = method.config(**ENOUGH[name])
+    eager = apply(method, model, data, config)
+    assert not recorder.graphs
+    monkeypatch.setattr(_replay, "_on_gpu", lambda device: True)
+    replayed = apply(method, model, data, config)
+    (graph,) = recorder.graphs
+    assert graph.replays >= 10
+    assert equal_weights(eager, replayed)
+
+
+@pytest.mark.parametrize("by_row", [slim.by_row, hard_concrete.by_row])
+def test_rows_apart(by_row: Any, recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, data = tiny_case("gpt")
+    config = (slim.SlimConfig if by_row is slim.by_row else hard_concrete.HardConcreteConfig)(epochs=30)
+    eager = by_row(model, data, config)
+    monkeypatch.setattr(_replay, "_on_gpu", lambda device: True)
+    assert torch.equal(by_row(model, data, config), eager)
+    assert recorder.graphs[0].replays == 30 - _replay.WARM_UP_STEPS
+
+
+def test_few_steps_are_not_recorded(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_replay, "_on_gpu", lambda device: True)
+    model, data = tiny_case("gpt")
+    subnet = UNLEARNERS.get("subnet")
+    apply(subnet, model, data, subnet.config(epochs=2))
+    assert not recorder.graphs
