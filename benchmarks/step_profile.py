@@ -18,14 +18,15 @@ from tinymem.bench.train import BATCH, CASES, TOKENS, our_step
 
 # The first word found in a kernel's name gives its kind.
 KINDS = {
-    "attention, backward": ("flash_bwd", "fmha_cutlassB", "attention_backward", "bprop", "sdpa_flash_bwd"),
-    "attention, forward": ("flash_fwd", "fmha_cutlassF", "fprop", "cudnn_generated_fort_native_sdpa"),
+    "attention, backward": ("_attention_backward", "flash_bwd", "fmha_cutlassB", "bprop"),
+    "attention, forward": ("_attention_forward", "flash_fwd", "fmha_cutlassF", "fprop", "cudnn_generated_fort_native_sdpa"),
+    "compiled: reductions": ("triton_per", "triton_red"),
+    "compiled: elementwise": ("triton_poi",),
+    "compiled: several in one": ("triton_for",),
     "matrix products": ("gemm", "cutlass", "nvjet", "splitK", "sm90_xmma", "cublas"),
     "head and loss": ("_head", "cross_entropy", "nll", "log_softmax"),
     "AdamW": ("_adamw",),
     "copies and joins": ("Cat", "Memcpy", "Memset", "copy", "fill", "index"),
-    "compiled: reductions": ("triton_per", "triton_red"),
-    "compiled: elementwise": ("triton_poi",),
 }
 
 

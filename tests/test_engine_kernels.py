@@ -7,7 +7,11 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import torch
 from helpers import python
+
+from tinymem.models.gpt2 import causal_attention
+from tinymem.training.attention import short_rows_by
 
 HEAD = """
     import torch
@@ -45,12 +49,37 @@ ADAMW = """
     on, back = run(True, ours, other)[0], run(False, ours, other)[0]
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(on, back)), "a state of either goes on in the other"
 """
+ATTENTION = """
+    import torch
+    import tinymem.training.row_attention as kernel
+    from tinymem.models.gpt2 import causal_attention
+    generator = torch.Generator().manual_seed(0)
+    for B, T, H, K, tile in ((2, 50, 2, 16, 32), (1, 33, 3, 32, 16), (1, 64, 1, 64, 32), (1, 70, 1, 32, 64), (2, 1, 1, 16, 16)):
+        kernel.FORWARD = kernel.BACKWARD = kernel.WIDE = (tile, 4, 1)
+        qkv = torch.randn(B, T, 3 * H * K, generator=generator, requires_grad=True)
+        g = torch.randn(B, T, H * K, generator=generator)
+        ours, theirs = kernel.row_attention(qkv, H)[0], causal_attention(qkv, H)
+        assert torch.allclose(ours, theirs, atol=1e-5)
+        a, b = (torch.autograd.grad((out * g).sum(), qkv)[0] for out in (ours, theirs))
+        assert torch.allclose(a, b, atol=1e-5)
+    torch.library.opcheck(kernel.row_attention, (qkv, H), test_utils=("test_schema", "test_faketensor"))
+"""
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton comes with torch for GPUs")
-@pytest.mark.parametrize("code", [HEAD, ADAMW], ids=["head", "adamw"])
+@pytest.mark.parametrize("code", [HEAD, ADAMW, ATTENTION], ids=["head", "adamw", "attention"])
 def test_kernel(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     (tmp_path / "case.py").write_text(textwrap.dedent(code))
     done = python(tmp_path / "case.py")
     assert done.code == 0, done.err
+
+
+def test_attention_without_the_kernel() -> None:
+    """Where the kernel does not apply, here on a CPU, attention is the library's."""
+
+    def kernel(*_: object) -> tuple[torch.Tensor, torch.Tensor]:
+        raise AssertionError("called")
+
+    qkv_BTE = torch.randn(2, 9, 96, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(short_rows_by(kernel)(qkv_BTE, 2), causal_attention(qkv_BTE, 2))

@@ -8,8 +8,11 @@ from __future__ import annotations
 import sys
 
 import torch
+from torch import Tensor
 
 from tinymem.bench.train import CASES, REGULARIZERS, TOKENS, Case, our_parts
+from tinymem.models.gpt2 import causal_attention
+from tinymem.training.attention import HEAD_WIDTHS
 from tinymem.training.precision import Precision
 from tinymem.training.step import GraphedStep, Step, compiled
 
@@ -51,8 +54,24 @@ def head_error(rows: int = 2000, vocabulary: int = 50257, width: int = 128) -> t
     ours = (ours_N, *torch.autograd.grad((ours_N * factors_N).sum(), (hidden_ND, weight_VD)))
     exact_N = torch.nn.functional.cross_entropy(hidden_ND.double() @ weight_VD.double().T, targets_N, reduction="none")
     exact = (exact_N, *torch.autograd.grad((exact_N * factors_N).sum(), (hidden_ND, weight_VD)))
-    loss, hidden, weight = (float((a.double() - b.double()).norm() / b.double().norm()) for a, b in zip(ours, exact, strict=True))
+    loss, hidden, weight = map(_relative, ours, exact)
     return loss, hidden, weight
+
+
+def attention_error(rows: int = 16, width: int = 32) -> tuple[float, float]:
+    """Relative errors of the attention kernel: outputs and gradient, from bf16 against float64."""
+    from tinymem.training.row_attention import row_attention
+
+    heads, generator = 4, torch.Generator("cuda").manual_seed(0)
+    qkv_BTE = torch.randn(rows, TOKENS, 3 * heads * width, device="cuda", generator=generator).bfloat16().requires_grad_()
+    factors_BTD = torch.randn(rows, TOKENS, heads * width, device="cuda", generator=generator)
+    ours, exact = row_attention(qkv_BTE, heads)[0], causal_attention(qkv_BTE.double(), heads)
+    gradients = (torch.autograd.grad((out * factors_BTD).sum(), qkv_BTE)[0] for out in (ours, exact))
+    return _relative(ours, exact), _relative(*gradients)
+
+
+def _relative(ours: Tensor, exact: Tensor) -> float:
+    return float((ours.detach().double() - exact.detach().double()).norm() / exact.detach().double().norm())
 
 
 def main() -> None:
@@ -66,6 +85,10 @@ def main() -> None:
     errors = head_error()
     off |= not max(errors) < 1e-2
     print("fused head: relative errors of losses, hidden gradient, weight gradient:", *(f"{e:.1e}" for e in errors), flush=True)
+    for width in HEAD_WIDTHS:
+        output, gradient = attention_error(width=width)
+        off |= not max(output, gradient) < 1e-2
+        print(f"attention, heads of {width}: relative errors of outputs, gradient: {output:.1e} {gradient:.1e}", flush=True)
     sys.exit(int(off))
 
 

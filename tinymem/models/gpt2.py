@@ -75,21 +75,27 @@ class GPTConfig:
         return self.initializer_range or 0.8 / math.sqrt(self.n_embd)
 
 
+def causal_attention(qkv_BTE: Tensor, n_head: int) -> Tensor:
+    """Outputs of all heads side by side [B, T, D], from their queries, keys and values [B, T, 3 D]."""
+    B, T, E = qkv_BTE.shape
+    qkv_3BHTK = qkv_BTE.view(B, T, 3, n_head, E // 3 // n_head).permute(2, 0, 3, 1, 4)
+    q_BHTK, k_BHTK, v_BHTK = qkv_3BHTK.unbind(0)  # indexing would fill and add three gradients of the whole
+    y_BHTK = F.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, is_causal=True)
+    return y_BHTK.transpose(1, 2).reshape(B, T, E // 3)
+
+
 class Attention(nn.Module):
-    """Causal multi-head self-attention."""
+    """Causal multi-head self-attention; `attend` may be another function of the same values."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.n_head = config.n_head
         self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd)
         self.c_proj = nn.Linear(config.n_embd, config.n_embd)
+        self.attend: Callable[[Tensor, int], Tensor] = causal_attention
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        B, T, D = x_BTD.shape
-        qkv_3BHTK = self.c_attn(x_BTD).view(B, T, 3, self.n_head, D // self.n_head).permute(2, 0, 3, 1, 4)
-        q_BHTK, k_BHTK, v_BHTK = qkv_3BHTK.unbind(0)  # indexing would fill and add three gradients of the whole
-        y_BHTK = F.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, is_causal=True)
-        return self.c_proj(y_BHTK.transpose(1, 2).reshape(B, T, D))
+        return self.c_proj(self.attend(self.c_attn(x_BTD), self.n_head))
 
 
 class MLP(nn.Module):

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinymem.models.gpt2 import GPT
+from tinymem.training.attention import use_row_attention
 
 LARGE_VOCABULARY = 8192
 LOGITS_AT_A_TIME = 2**26
@@ -25,6 +26,7 @@ class LossModel(nn.Module):
 
     def __init__(self, gpt: GPT) -> None:
         super().__init__()
+        use_row_attention(gpt)
         self.gpt = gpt
 
     def forward(self, ids_BT: Tensor, *, each: bool = False) -> Tensor:

@@ -1,0 +1,39 @@
+"""Which attention a training step uses."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from tinymem.models.gpt2 import GPT, Attention, causal_attention
+
+LONGEST = 512
+"""Longest row, in tokens, that `benchmarks/row_attention.py` has measured: the kernel is faster there still, and loses its lead by and by."""
+HEAD_WIDTHS = (16, 32, 64, 128)
+
+
+def use_row_attention(gpt: GPT) -> None:
+    """Let a model attend through the kernel for short rows wherever it applies: bf16 on a GPU with triton. The values are the same."""
+    if not torch.cuda.is_available() or importlib.util.find_spec("triton") is None:
+        return
+    from tinymem.training.row_attention import row_attention
+
+    attend = short_rows_by(row_attention)
+    for module in gpt.modules():
+        if isinstance(module, Attention):
+            module.attend = attend
+
+
+def short_rows_by(kernel: Callable[[Tensor, int], tuple[Tensor, Tensor]]) -> Callable[[Tensor, int], Tensor]:
+    """Attention that a kernel computes where it applies, and the library elsewhere."""
+
+    def attend(qkv_BTE: Tensor, n_head: int) -> Tensor:
+        _, T, E = qkv_BTE.shape
+        if qkv_BTE.is_cuda and qkv_BTE.dtype == torch.bfloat16 and T <= LONGEST and E // 3 // n_head in HEAD_WIDTHS:
+            return kernel(qkv_BTE, n_head)[0]
+        return causal_attention(qkv_BTE, n_head)
+
+    return attend
