@@ -11,7 +11,9 @@ from torch import Tensor
 from tinymem.models.gpt2 import GPT, Attention, causal_attention
 
 LONGEST = 512
-"""Longest row, in tokens, that `benchmarks/row_attention.py` has measured: the kernel is faster there still, and loses its lead by and by."""
+"""Longest row, in tokens, that `benchmarks/row_attention.py` has measured; the kernel is the faster there still."""
+MOST_SEQUENCES = 65_535
+"""Heads of all rows together: what a grid's second dimension holds."""
 HEAD_WIDTHS = (16, 32, 64, 128)
 
 
@@ -31,8 +33,9 @@ def short_rows_by(kernel: Callable[[Tensor, int], tuple[Tensor, Tensor]]) -> Cal
     """Attention that a kernel computes where it applies, and the library elsewhere."""
 
     def attend(qkv_BTE: Tensor, n_head: int) -> Tensor:
-        _, T, E = qkv_BTE.shape
-        if qkv_BTE.is_cuda and qkv_BTE.dtype == torch.bfloat16 and T <= LONGEST and E // 3 // n_head in HEAD_WIDTHS:
+        B, T, E = qkv_BTE.shape
+        fits = T <= LONGEST and B * n_head <= MOST_SEQUENCES and E // 3 // n_head in HEAD_WIDTHS
+        if fits and qkv_BTE.is_cuda and qkv_BTE.dtype == torch.bfloat16:
             return kernel(qkv_BTE, n_head)[0]
         return causal_attention(qkv_BTE, n_head)
 
