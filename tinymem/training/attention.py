@@ -18,7 +18,10 @@ HEAD_WIDTHS = (16, 32, 64, 128)
 
 
 def use_row_attention(gpt: GPT) -> None:
-    """Let a model attend through the kernel for short rows wherever it applies: bf16 on a GPU with triton. The values are the same up to rounding."""
+    """Let a model attend through the kernel for short rows wherever it applies: in bf16, on a GPU with triton.
+
+    The values are those of the library up to rounding. The kernel has no second derivative and no batching rule.
+    """
     if not torch.cuda.is_available() or importlib.util.find_spec("triton") is None:
         return
     from tinymem.training.row_attention import row_attention
