@@ -1,5 +1,6 @@
 # make quickstart   set up .venv and run the first recipe
 # make test         run the tests
+# make kernels      run the GPU kernels in triton's interpreter, on a CPU (triton takes 1 GB)
 # make lint         check style and types
 # make install      set up .venv for all of these, and run nothing
 # make clean        remove .venv, caches and builds (runs/ is kept)
@@ -11,6 +12,8 @@ VENV ?= .venv
 # The build of torch to install, and the package index to take it from (empty: pip's own).
 TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
+# A torch for GPUs brings the triton it needs along; this one is for machines without.
+TRITON ?= triton==3.9.0
 # Further arguments of `tinymem run` and of pytest.
 RUN_ARGS ?=
 TEST_ARGS ?=
@@ -18,7 +21,7 @@ TEST_ARGS ?=
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint $(VENV)/constraints.txt
 
-.PHONY: help quickstart test lint install clean FORCE
+.PHONY: help quickstart test kernels lint install clean FORCE
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -28,6 +31,10 @@ quickstart: $(VENV)/report.stamp
 
 test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest --timeout 600 --numprocesses 2 $(TEST_ARGS)
+
+kernels: $(VENV)/dev.stamp
+	$(BIN)/python -c 'import triton' 2> /dev/null || $(PIP_INSTALL) '$(TRITON)'
+	$(BIN)/python -m pytest --timeout 600 tests/test_engine_kernels.py tests/test_mask_selection.py
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
