@@ -53,7 +53,7 @@ def test_config(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if "ratio" in {f.name for f in fields(UNLEARNERS.get(name).config)}])
-@pytest.mark.parametrize("ratio", [2, -0.1, "much"])
+@pytest.mark.parametrize("ratio", [2, -0.1, "much", True])
 def test_wrong_ratio(method: str, ratio: object) -> None:
     with pytest.raises(UserError, match="ratio") as error:
         parse_config(UNLEARNERS.get(method), {"ratio": ratio})

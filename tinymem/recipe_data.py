@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
@@ -11,9 +12,19 @@ MAXIMUM_SEED = 2**32 - 1  # what every random generator takes
 
 
 class Section(BaseModel):
-    """A part of a recipe: immutable; unknown keys, infinity and NaN refused."""
+    """A part of a recipe: immutable; unknown keys, infinity and NaN refused, and true or false where a number stands."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_truth_is_no_number(cls, values: Any) -> Any:
+        for key, value in values.items() if isinstance(values, dict) else ():
+            types = set(re.findall(r"\w+", str(cls.model_fields[key].annotation))) if key in cls.model_fields else set()
+            truths = [v for v in (value if isinstance(value, list) else [value]) if isinstance(v, bool)]
+            if truths and types & {"int", "float"} and "bool" not in types:
+                raise ValueError(f"expected a number for '{key}', got {truths[0]}; YAML reads yes, no, on and off as true and false")
+        return values
 
 
 class MathData(Section):
