@@ -43,7 +43,7 @@ def bench(
     """Cells of one table row per method, as they are measured.
 
     Args:
-        scale: times the rows of the paper's corpus and, below 1, the steps of Greedy.
+        scale: times the rows of the paper's corpus, and the steps of Greedy where it is below 1.
         methods: names, or `all`; those with a plain loop by default.
         device: `auto`, `cpu` or `cuda`.
         rows: forget rows that the slow plain loops run on, at least 4.
