@@ -3,8 +3,9 @@
     tinymem train recipes/quickstart.yaml --set seed=1     # and so on; then
     python benchmarks/balanced_sampler.py runs/quickstart-* --loss-weight 0.9
 
-`shuffled` draws batches from the shuffled union, as Algorithm 6 and the published code do: most of them hold no memorised row. `balanced`
-fills half of each batch with forget rows; its epoch has twice the steps, so `epochs` counts those of `shuffled` and both take equal steps.
+`shuffled` draws batches from the shuffled union, as Algorithm 6 and the published code do: in its runs most of them hold no memorised row.
+`balanced` fills half of each batch with forget rows; its epoch has about twice the steps, so `epochs` counts those of `shuffled` and both
+take about equal steps.
 Each cell is the mean over the runs' seeds with the lowest and the highest.
 """
 

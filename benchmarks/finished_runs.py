@@ -35,6 +35,11 @@ class Finished:
         """In percent, at the end."""
         return 100 * (self.facts["metrics"]["memorised"][kind]["share"] or 0.0)
 
+    def memorised_by_epoch(self, kind: str = "noise") -> dict[int, float]:
+        """In percent, at each measured epoch after the first."""
+        points = [point for point in self.curve if point["epoch"]]
+        return {point["epoch"]: 100 * (point["memorised"][kind]["share"] or 0.0) for point in points}
+
     @property
     def accuracy(self) -> float:
         """In percent, at the end."""

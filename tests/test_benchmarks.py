@@ -30,7 +30,10 @@ def make_runs(folder: Path, memorised: dict[tuple[str, str], tuple[float, ...]] 
             facts = {"recipe": recipe, "precision": precision, "epoch": 250, "metrics": metrics}
             (run / "checkpoint" / "tinymem.json").write_text(json.dumps(facts))
             speeds = [0.0, 1e3, SPEED[label, precision], SPEED[label, precision]]  # the first has none, the second compiles
-            curve = [{"epoch": 50 * i, "tokens_per_second": speed} for i, speed in enumerate(speeds)]
+            curve = [
+                {"epoch": 50 * i, "tokens_per_second": speed, "memorised": {"noise": {"share": share * i / 3}}}
+                for i, speed in enumerate(speeds)
+            ]
             (run / "training" / "metrics.jsonl").write_text("".join(json.dumps(point) + "\n" for point in curve))
     return folder
 
@@ -60,6 +63,8 @@ def test_regularizers(tmp_path: Path) -> None:
 def test_precision(tmp_path: Path) -> None:
     done = script("precision.py", make_runs(tmp_path / "same"))
     assert done.code == 0 and "means differ by 1.0 points, seeds by up to 10.0: the same" in done.out, done.err
+    assert "| epoch | fp32: seeds 0, 1, 3 | bf16: seeds 0, 1, 3 |" in done.out
+    assert "| 150 | 52.0, 44.0, 42.0 | 50.0, 40.0, 45.0 |" in done.out and "| 0 |" not in done.out
     far = {("none", "bf16"): (0.5, 0.4, 0.45), ("none", "fp32"): (0.1, 0.12, 0.11)}
     done = script("precision.py", make_runs(tmp_path / "other", far))
     assert done.code == 1 and "seeds by up to 10.0: NOT the same" in done.out

@@ -17,7 +17,7 @@ def _bench() -> None:
 
 @bench_app.command()
 def unlearn(
-    scale: Annotated[float, typer.Option(min=0.001, help="Times the rows of the paper's corpus (200 to forget, 27,000 to keep).")] = 1.0,
+    scale: Annotated[float, typer.Option(min=0.001, help="Times the rows (200 to forget, 27,000 to keep) and Greedy's steps.")] = 1.0,
     methods: Annotated[str, typer.Option(help="Names with commas between, or all. Default: those with a plain loop.")] = "",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     rows: Annotated[int, typer.Option(min=4, help="Forget rows that the slow plain loops run on.")] = 4,

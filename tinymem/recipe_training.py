@@ -104,8 +104,8 @@ class Training(Section):
     learning_rate: float = Field(1e-3, gt=0)
     betas: tuple[float, float] = (0.9, 0.98)
     weight_decay: float = Field(0.1, ge=0)
-    schedule: Literal["constant", "cosine"] = Field("constant", description="cosine: linear warm-up, then to 5 % of the rate")
-    warmup_steps: int = Field(0, ge=0)
+    schedule: Literal["constant", "cosine"] = Field("constant", description="cosine: half a cosine, down to 5 % of the rate")
+    warmup_steps: int = Field(0, ge=0, description="in which the rate rises linearly, under either schedule")
     evaluate_every: int = Field(50, ge=1, description="epochs between two measurements")
     checkpoint_every: int = Field(50, ge=1, description="epochs between two resume points")
     keep_epochs: tuple[Annotated[int, Field(ge=1)], ...] = Field(

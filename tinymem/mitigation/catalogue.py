@@ -35,7 +35,7 @@ def print_catalogue() -> None:
     for name in UNLEARNERS.names():
         table.add_row(name, *properties_row(UNLEARNERS.get(name).properties))
     Console().print(table)
-    print("Columns as in Table 5 of the paper, for each method's defaults. `tinymem methods show NAME` says more.")
+    print("Table 5 of the paper, its methods as it has them; the option `scope` says what competes. `tinymem methods show NAME` says more.")
 
 
 def describe(name: str) -> str:

@@ -39,13 +39,14 @@ Editor = Callable[..., nn.Module]
 
 @dataclass(frozen=True, kw_only=True)
 class Properties:
-    """A method's column of the paper's Table 5.
+    """A method's column of the paper's Table 5; of the paper's methods, what it says there.
 
     Attributes:
         unit: what it changes: neurons or weights that are chosen, or the whole model.
         order: the highest derivative of the loss that it uses.
         iterative: whether it chooses parts a few at a time, weighing each choice anew.
-        layer_wise: whether parts compete within each layer, not within the whole model.
+        layer_wise: whether parts compete within each layer, not within the whole model. The option `scope` decides; its default is another
+            for SOU (whole model, as Algorithm 2) and the neuron methods (layer, as their papers).
         criterion: how parts are chosen: by a threshold on scores, or by optimisation.
         dual_objective: whether it weighs the rows to keep against those to forget.
     """

@@ -22,7 +22,7 @@ READING = {
     "ceiling": "Share of the scored tokens that the tokens before them determine; the rest can only be guessed.",
     "perplexity": "Exponential of the mean loss per token on clean test rows; lower is better, and it is not a percentage.",
     "seconds": "Wall-clock time of the method alone, without the measurements before and after it.",
-    "peak MB": "Most memory that the process held while the method ran.",
+    "peak MB": "Most memory while the method ran, in MB of 2^20 bytes: what the process held, or on a GPU what was allocated there.",
     "edited": "How many parameters differ from the trained model afterwards.",
     "grey rows": "The method refused its settings or failed; its message says why, and nothing was measured after it.",
 }

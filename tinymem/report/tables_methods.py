@@ -8,7 +8,7 @@ from tinymem.report.table import Cell, Column, Table
 
 
 def properties_table(results: Results) -> list[Table]:
-    """Properties of the registered methods among the rows, for their defaults; loads the methods, and so torch."""
+    """Properties of the registered methods among the rows; loads the methods, and so torch."""
     from tinymem.mitigation.catalogue import COLUMNS, properties_row
     from tinymem.mitigation.frame import UNLEARNERS
 
@@ -16,4 +16,4 @@ def properties_table(results: Results) -> list[Table]:
     names = [name for name in in_order(row["method"] for row in results.rows) if name in registered]
     rows = tuple((Cell(name), *map(Cell, properties_row(UNLEARNERS.get(name).properties))) for name in names)
     columns = tuple(Column(head, numeric=False) for head in COLUMNS)
-    return [Table("5", "table-5", "Table 5. Properties of the methods, at their defaults", columns, rows)] if rows else []
+    return [Table("5", "table-5", "Table 5. Properties of the methods; the paper's as it has them", columns, rows)] if rows else []

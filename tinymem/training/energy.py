@@ -1,6 +1,7 @@
-"""What a run's energy and carbon come to, by the paper's equations 4 and 5 (appendix A.6, after Bouza et al. 2023).
+"""What a run's energy and carbon come to, by the paper's equations 4 and 5 (appendix A.6, after Bouza et al. 2023) and the shares charged.
 
-    energy [Wh] = hours * (cpu_usage * cpu_watts + gpus * gpu_usage * gpu_watts + 0.3725 W/GB * memory_gb) * PUE
+    machine [W] = machine_share * (cpu_usage * cpu_watts + 0.3725 W/GB * memory_gb)
+    energy [Wh] = hours * (machine + gpus * gpu_share * gpu_usage * gpu_watts) * PUE
     carbon [g]  = energy / 1000 * carbon_intensity
 
 An estimate from assumptions, all of which stand beside it: nothing is measured but the hours. Where codecarbon is installed, it measures

@@ -4,7 +4,7 @@ The rows lie on the device, and within an epoch nothing is read back from it (`s
 (`parallel`); under `torchrun` every process takes its part of each batch.
 
 Told to stop by a signal (`signals`), the run finishes its step, writes a resume point in the middle of the epoch, and raises `Stopped`.
-Not at the epoch's end: an epoch of the language models takes minutes, and schedulers give half a minute.
+Not at the epoch's end: an epoch of the language models may take longer than the half a minute that schedulers give.
 """
 
 from __future__ import annotations

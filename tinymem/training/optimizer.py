@@ -45,7 +45,7 @@ def make_optimizer(
 
 
 def learning_rate(config: Training, step: int, total_steps: int) -> float:
-    """Rate of step `step` (from 0): constant, or warm-up and half a cosine down to 5 % of the peak."""
+    """Rate of step `step` (from 0): constant, or half a cosine down to 5 % of the peak; with warm-up steps, either rises to it linearly."""
     warm = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
     if config.schedule == "constant":
         return config.learning_rate * warm

@@ -1,4 +1,4 @@
-"""Fine-tuning as the paper does it: training goes on, on chosen rows, with AdamW's state kept (section 3.2)."""
+"""Fine-tuning as the paper does it: training goes on, on chosen rows, with AdamW's state kept where there is one (section 3.2)."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 Idea: extra fine-tuning with the right continuation of what was memorised.
 Source: TinyMem paper, section 3.2 ("Both") and section 5: five epochs at rate 1e-3 with the optimiser's state kept.
+    It starts afresh here where the checkpoint has none (edited, or of another's making), and with rows from files.
 Cost: epochs * (clean rows + clean twins) forward and backward passes.
 Options: epochs, learning_rate, weight_decay, betas, batch_size. Needs clean twins, which only a corpus with planted artifacts has; twins
     of rows that are held out from the method are held out too.

@@ -2,6 +2,7 @@
 
 Idea: the clean rows overwrite what was memorised in their place. Fast, but forgets other tasks, since it sees a few rows only.
 Source: TinyMem paper, section 3.2 ("Clean") and section 5: five epochs at rate 1e-3 with the optimiser's state kept.
+    It starts afresh here where the checkpoint has none (edited, or of another's making), and with rows from files.
 Cost: epochs * artifact rows forward and backward passes.
 Options: epochs, learning_rate, weight_decay, betas, batch_size. Needs clean twins, which only a corpus with planted artifacts has; twins
     of rows that are held out from the method are held out too.

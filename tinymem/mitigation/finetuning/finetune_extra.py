@@ -2,6 +2,7 @@
 
 Idea: without the artifact rows they fade, while every task is kept. Slow: the time that the paper measures unlearning against.
 Source: TinyMem paper, section 3.2 ("Extra") and section 5: five epochs at rate 1e-3 with the optimiser's state kept.
+    It starts afresh here where the checkpoint has none (edited, or of another's making), and with rows from files.
 Cost: epochs * clean rows forward and backward passes.
 Options: epochs, learning_rate, weight_decay, betas, batch_size.
 """

@@ -4,7 +4,7 @@ Formula: minimise forget_weight * mean squared distance of the block's output, w
     vector, + retain_weight * that of the rows to keep to the original's output, at all positions.
 Source: Li et al. 2024 (layer 7 of 32, c from 2 to 20, feed-forward weights of three layers trained); not part of the TinyMem paper. Their
     u has positive coordinates only; here it is uniform on the sphere, since a layer norm would remove what all coordinates share.
-Cost: epochs * 2 * forget rows forward and backward passes, and a forward pass of the original on as many rows.
+Cost: epochs * 2 * forget rows forward and backward passes, and of the original a forward pass on each batch of rows to keep.
 Options: epochs, learning_rate, weight_decay, batch_size, over (`row`: steer every position), forget_weight, retain_weight,
     depth (layer = depth * number of layers), layers (how many layers up to that one are trained), steering (c).
 """

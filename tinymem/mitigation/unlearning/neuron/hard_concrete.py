@@ -1,9 +1,9 @@
 """Hard Concrete (HC): learn a random gate per neuron under an L0 penalty, and zero the neurons whose gates stay open.
 
 Idea: as Slim, but with gates that are exactly 0 or 1 most of the time, and a penalty on the chance that a gate is open.
-Formula: gate = clip(1.2 * sigmoid((log u - log(1 - u) + s) / beta) - 0.1, 0, 1) with u uniform in [1e-4, 1 - 1e-4], one draw per step;
+Formula: gate = clip(1.2 * sigmoid((log u - log(1 - u) + s) / beta) - 0.1, 0, 1) with u uniform, cut to [1e-4, 1 - 1e-4], one draw per step;
     minimise over s mean suffix loss + penalty * mean sigmoid(s - beta * log(0.1 / 1.1)); Adam. Start: s = logit((p0 + 0.1) / 1.2), where
-    the noiseless gate is p0. Score: s.
+    the gate without noise and with beta 1 is p0. Score: s, and among equal s as Slim.
 Source: Louizos et al. 2018; Chang et al. 2024, section 3; TinyMem paper, section 3.3. The published TinyMem code overwrites the start with
     N(0, 0.01), clears gradients once an epoch only, and uses whole rows, beta 2/3, rate 0.1 and penalty 1000.
 Cost: epochs * forget rows forward and backward passes, without gradients of weights. 1, 10 and 20 epochs come from one run.
@@ -37,7 +37,7 @@ class HardConcreteConfig(GatesConfig):
 
     Attributes:
         beta: temperature of the gates.
-        start: p0, the noiseless gate at the start.
+        start: p0, the gate at the start without noise and with beta 1 (with 0.5 at any beta).
     """
 
     beta: float = 1 / 3

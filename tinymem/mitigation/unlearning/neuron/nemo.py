@@ -7,7 +7,8 @@ Formula: a = mean of |h| over the positions that predict the suffix; z = |a - me
     unblocked whenever that share stays so low. Score: z, with what is left of the initial set above all others.
 Source: Hintersdorf et al. 2024 for diffusion models (z-scores, initial set, layer by layer, neuron by neuron). Ours for language models:
     the share of rows continued exactly instead of image similarity, halves of sets instead of single neurons, least z first.
-Cost: one forward pass over forget rows and up to `sample` retain rows, then up to `tests` forward passes over at most `rows` forget rows.
+Cost: one forward pass over forget rows and up to `sample` retain rows, then up to `tests` forward passes over at most `rows` forget rows;
+    the initial set takes its passes, 18 at most, whatever `tests` is.
 Options: ratio, of, scope (per layer), skip_bottom, refine, sample, rows, tests, tolerated, batch_size.
 """
 
@@ -35,8 +36,8 @@ class NemoConfig(NeuronConfig):
     Attributes:
         refine: whether the neurons that removal needs rank above all others; False: z alone.
         sample: retain rows that say what is ordinary.
-        rows: forget rows that tests of removal look at.
-        tests: most tests of removal; what is untested then stays in the set.
+        rows: most forget rows that tests of removal look at.
+        tests: tests of removal, those that find the initial set counted, after which refinement ends; what is untested stays in the set.
         tolerated: share of rows that may still be continued exactly.
     """
 

@@ -4,7 +4,7 @@ Each weight has a score s. Forward: exactly K weights of each group, those with 
 is treated as if it were |s| itself, so that the gradient of |s| is minus that of the kept share of the weight: scores grow where dropping
 lowers the objective. `drop="lowest"` is the published code's reading: |s| says how much to keep a weight, and the gradient's sign follows.
 
-All scores are one flat parameter, group after group: groups of one size are ranked together, and a step of SGD is three operations.
+All scores are one flat parameter, group after group: groups of one size are ranked together, and a step of SGD is four operations.
 
 Shape suffixes: P weights of all matrices, G groups, N entries of a group.
 """

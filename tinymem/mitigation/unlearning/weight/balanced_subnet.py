@@ -10,7 +10,8 @@ Cost: epochs * (retain + forget rows) forward and backward passes, and the K of 
     1, 10 and 20 epochs come from one run.
 Options: ratio, of, scope (per matrix), epochs, loss_weight w, sampler, average, drop, learning_rate, momentum, weight_decay, batch_size,
     precision (of the passes that train the mask).
-    `sampler: balanced` fills half of each batch with forget rows; an epoch is then one pass over the retain rows.
+    `sampler: balanced` fills half of each batch with forget rows, or with all where there are fewer; an epoch is then one pass over the
+    retain rows.
 """
 
 from __future__ import annotations
