@@ -82,6 +82,13 @@ def test_head_in_pieces(piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
         assert torch.allclose(mine, its, atol=1e-5)
 
 
+def test_other_widths_than_the_kernels() -> None:
+    """A kernel's tile is a power of two and fits on the chip; 96 and 768 are embeddings too."""
+    assert loss.fuses("cuda", torch.bfloat16, 128)
+    assert not any(loss.fuses("cuda", torch.bfloat16, width) for width in (8, 48, 96, 256, 512, 768))
+    assert not loss.fuses("cpu", torch.bfloat16, 128) and not loss.fuses("cuda", torch.float32, 128)
+
+
 @pytest.mark.parametrize("each", [False, True])
 def test_large_vocabulary_has_the_same_loss(each: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     model = LossModel(random_gpt(scale=3.0))

@@ -4,7 +4,7 @@ The embedding is narrow (D = 128), so a tile of rows stays on the chip while the
 attention. The gradient computes the tiles again: about 5/3 of the arithmetic, a hundredth of the memory traffic.
 Idea: Wijmans et al. 2024, "Cut your losses in large-vocabulary language models" (arXiv 2411.09009).
 
-Shape suffixes: N rows, D embedding (a power of two), V vocabulary, S pieces of a loop that run side by side.
+Shape suffixes: N rows, D embedding (`loss.FUSED_WIDTHS`), V vocabulary, S pieces of a loop that run side by side.
 """
 
 # Kernels are no typed Python, and triton is there only where a GPU is.
