@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from tinymem.errors import UserError
@@ -18,10 +19,14 @@ def resolve_device(device: str) -> str:
 
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if device != "cpu" and not device.startswith("cuda"):
-        raise UserError(f"expected --device auto, cpu or cuda, got '{device}'")
-    if device.startswith("cuda") and not torch.cuda.is_available():
+    if not re.fullmatch(r"cpu|cuda(:\d{1,4})?", device):
+        raise UserError(f"expected --device auto, cpu or cuda (a certain one: cuda:1), got '{device}'")
+    if device == "cpu":
+        return device
+    if not torch.cuda.is_available():
         raise UserError(f"expected a GPU for --device {device}, found none; try --device cpu")
+    if int(device.partition(":")[2] or 0) >= (count := torch.cuda.device_count()):
+        raise UserError(f"expected --device cuda:N with N below the {count} GPUs that are visible, got {device}")
     return device
 
 
