@@ -103,7 +103,8 @@ class _Run:
         self.steps_per_epoch = -(-len(index) // config.batch_size)
         self.precision = resolve_precision(config.precision, str(device))
         self.model = fresh_model(self.recipe, self.corpus.row_tokens, self.corpus).to(device)
-        self.regularizers = make_regularizers([r.model_dump(mode="json") for r in config.regularizers], clean_rows=len(self.corpus.clean))
+        sections = [r.model_dump(mode="json") for r in config.regularizers]
+        self.regularizers = make_regularizers(sections, clean_rows=len(self.corpus.clean), rows=len(rows))
         self.regularizers.attach(self.model)
         self.process = (self.fabric.global_rank, self.fabric.world_size)
         self.evaluator = Evaluator.of_corpus(self.corpus, self.recipe.evaluation, self.recipe.protocol, device=device, process=self.process)
