@@ -64,6 +64,12 @@ def test_a_run_says_what_it_took(tmp_path: Path) -> None:
     assert recipe.run_id() == load_recipe(QUICKSTART, [*SMALLER, "training.epochs=1"]).run_id()
 
 
+def test_the_first_measurement_takes_energy_too(tmp_path: Path) -> None:
+    """Busy is what is spent in steps and measurements, also before the first step."""
+    recipe = load_recipe(QUICKSTART, [*SMALLER, "training.epochs=0"])
+    assert train(recipe, make_corpus(recipe), tmp_path).facts["energy"]["kwh"] > 0
+
+
 def test_codecarbon_measures_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Any] = []
 

@@ -156,8 +156,9 @@ class _Run:
         self.curve = [line for line in read_curve(self.directory / METRICS) if line["epoch"] <= self.epoch]
         self.fabric.barrier()  # nobody writes before all have read
         if not state:
-            self.curve = []
+            self.curve, started = [], time.perf_counter()
             self._measure(float("nan"), 0.0)
+            self.busy += time.perf_counter() - started
         self._keep_missing()
 
     def _take_over(self, state: TrainingState) -> None:
