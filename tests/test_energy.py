@@ -8,6 +8,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from helpers import QUICKSTART, SMALLER, Killed, die_after_first_save
 
 from tinymem.data.build import make_corpus
@@ -15,7 +16,7 @@ from tinymem.errors import UserError
 from tinymem.recipe import load_recipe
 from tinymem.recipe_training import EnergySection
 from tinymem.training import energy, loop
-from tinymem.training.energy import estimate, gpu_watts_of
+from tinymem.training.energy import estimate, estimate_here, gpu_watts_of
 from tinymem.training.loop import train
 from tinymem.training.tensorboard import scalars
 
@@ -40,6 +41,18 @@ def test_shares_and_machines_without_gpus() -> None:
     assert found["kwh"] == pytest.approx(0.1) and found["carbon_kg"] == pytest.approx(0.05) and found["assumed"]["gpu_watts"] is None
     shared = settings.model_copy(update={"machine_share": 0.25, "gpu_share": 0.5, "gpu_watts": 200.0})
     assert estimate(3600, shared, gpus=2)["watts"] == pytest.approx(0.25 * 100 + 2 * 0.5 * 200)
+
+
+def test_every_machine_has_cpus_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, cpu = EnergySection(cpu_watts=100, cpu_usage=1, memory_gb=100, pue=1), torch.device("cpu")
+    alone = estimate_here(3600, settings, cpu)
+    assert alone["watts"] == pytest.approx(137.25)
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    assert estimate_here(3600, settings, cpu, 8)["watts"] == pytest.approx(137.25)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    both = estimate_here(3600, settings, cpu, 8)
+    assert both["watts"] == pytest.approx(2 * 137.25) and both["assumed"]["machines"] == 2
+    assert estimate(3600, settings, gpu="Tesla T4", gpus=8, machines=2)["watts"] == pytest.approx(2 * 137.25 + 8 * 70)
 
 
 def test_gpus_by_name() -> None:

@@ -44,6 +44,11 @@ def processes() -> tuple[int, int]:
     return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 
+def machines() -> int:
+    """How many machines the processes of `torchrun` are on, as many on each."""
+    return max(1, processes()[1] // int(os.environ.get("LOCAL_WORLD_SIZE", processes()[1])))
+
+
 def available_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
