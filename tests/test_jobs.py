@@ -26,7 +26,9 @@ import json, os, sys, time
 from pathlib import Path
 words = sys.argv[1:]
 name, runs = words[words.index("--only") + 1], Path(words[words.index("--runs") + 1])
-def note(what): print(json.dumps([what, name, time.monotonic(), os.environ.get("CUDA_MPS_PIPE_DIRECTORY")]), file=open(runs / "notes", "a"))
+shares = [word.rpartition(".energy.")[2] for word in words if ".energy." in word]
+def note(what):
+    print(json.dumps([what, name, time.monotonic(), os.environ.get("CUDA_MPS_PIPE_DIRECTORY"), shares]), file=open(runs / "notes", "a"))
 note("start")
 if "seed1" in name:
     print("tinymem: the loss became nan", file=sys.stderr)
@@ -78,6 +80,16 @@ def test_others_go_on_where_some_fail(stub: Path, capsys: pytest.CaptureFixture[
     assert len(again) == 2 and "6 runs, 4 finished before, 2 to train" in capsys.readouterr().err
     starts = [name for what, name, *_ in notes(stub) if what == "start"]
     assert len(starts) == 6 + 2 and len(set(starts)) == 6
+
+
+def test_shares_of_energy(stub: Path) -> None:
+    """Those of the places side by side, unless the recipe has its own."""
+    train_many(stub / "r.yaml", [], some(stub, 0), runs=stub / "runs", device="cpu", jobs=2)
+    (stub / "r.yaml").write_text((stub / "r.yaml").read_text() + "training: {energy: {machine_share: 0.1}}\n")
+    train_many(stub / "r.yaml", [], some(stub, 3), runs=stub / "runs", device="cpu", jobs=2)
+    train_many(stub / "r.yaml", [], some(stub, 4), runs=stub / "runs", device="cpu", jobs=1)
+    expected = {"0": ["machine_share=0.5000", "gpu_share=0.5000"], "3": ["gpu_share=0.5000"], "4": []}
+    assert {name[9]: shares for what, name, _, _, shares in notes(stub) if what == "end"} == expected
 
 
 def test_long_runs_start_first(stub: Path) -> None:
@@ -136,7 +148,7 @@ def test_mps_serves_all_processes(stub: Path, monkeypatch: pytest.MonkeyPatch) -
     recipes = some(stub, 0)
     assert not train_many(stub / "r.yaml", [], recipes, runs=stub / "runs", device="cpu", jobs=2, mps=True)
     assert (stub / "mps").read_text().split() == ["-d", "quit", "-t", "5"], "started and stopped, and sees all GPUs"
-    assert all(pipe and pipe.endswith("/pipe") and not Path(pipe).exists() for *_, pipe in notes(stub))
+    assert all(pipe and pipe.endswith("/pipe") and not Path(pipe).exists() for *_, pipe, _ in notes(stub))
     monkeypatch.setenv("CODE", "1")
     with pytest.raises(UserError, match="did not start"):
         train_many(stub / "r.yaml", [], recipes, runs=stub / "runs", device="cpu", jobs=2, mps=True)
