@@ -15,10 +15,10 @@ import pytest
 import torch
 from helpers import QUICKSTART, SMALLER, python, sets
 
-from tinymem import jobs
+from tinymem import job_progress, jobs
 from tinymem.errors import Stopped, UserError
 from tinymem.jobs import Slot, slots, train_many
-from tinymem.recipe import Recipe, load_matrix
+from tinymem.recipe import Recipe, load_matrix, parse_recipe
 
 # Stands for `tinymem train`: notes its start and end, and fails, waits or finishes as its run's name says.
 STUB = """
@@ -80,6 +80,21 @@ def test_others_go_on_where_some_fail(stub: Path, capsys: pytest.CaptureFixture[
     assert len(again) == 2 and "6 runs, 4 finished before, 2 to train" in capsys.readouterr().err
     starts = [name for what, name, *_ in notes(stub) if what == "start"]
     assert len(starts) == 6 + 2 and len(set(starts)) == 6
+
+
+def test_time_left_of_runs_that_were_begun_or_fail(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Four half-done runs of which each has 100 s left, one at a time; the second fails after 40 s of it."""
+    recipes = [parse_recipe({"name": f"r{i}", "seed": i, "training": {"epochs": 100}}) for i in range(4)]
+    now, epochs = 0.0, dict.fromkeys((recipe.name for recipe in recipes), 50)
+    monkeypatch.setattr(job_progress, "curve_of", lambda _, recipe: [{"epoch": epochs[recipe.name]}])
+    monkeypatch.setattr(job_progress, "note", lambda point: "done")
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    progress = job_progress.JobProgress(Path("runs"), recipes, found=0)
+    for i, (seconds, epoch) in enumerate(((100, 100), (40, 70), (100, 100), (100, 100))):
+        now, epochs[f"r{i}"] = now + seconds, epoch
+        progress.ended(recipes[i], seconds, recipes[i + 1 : i + 2], failed="nan" if i == 1 else None)
+    lines = capsys.readouterr().err.splitlines()[1:]
+    assert [line.rpartition(", ")[2] for line in lines] == [f"{left} left" for left in ("5 min", "3 min", "2 min", "0 s")]
 
 
 def test_shares_of_energy(stub: Path) -> None:
