@@ -21,6 +21,7 @@ from tinymem.data.corpus import Corpus
 from tinymem.data.rows import compact_rows
 from tinymem.errors import Stopped, UserError
 from tinymem.evaluation.measure import Evaluator
+from tinymem.models.checkpoint import not_finite
 from tinymem.models.gpt2 import GPT
 from tinymem.progress import Progress, duration
 from tinymem.recipe import Recipe
@@ -183,6 +184,8 @@ class _Run:
             raise UserError(f"the training loss became {train_loss} in epoch {self.epoch}; lower training.learning_rate")
         config, last = self.recipe.training, self.epoch == self.recipe.training.epochs
         kept = self.epoch in config.keep_epochs
+        if (last or kept) and (broken := not_finite(self.model)):  # by the epoch's last step, whose loss was of the weights before it
+            raise UserError(f"weights became NaN or infinite in epoch {self.epoch}, '{broken[0]}' first; lower training.learning_rate")
         if last or kept or self.epoch % config.evaluate_every == 0:
             self._measure(train_loss, speed)
         self.busy += time.perf_counter() - started
