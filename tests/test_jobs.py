@@ -107,6 +107,17 @@ def test_shares_of_energy(stub: Path) -> None:
     assert {name[9]: shares for what, name, _, _, shares in notes(stub) if what == "end"} == expected
 
 
+def test_last_words_are_of_this_start(stub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is killed says nothing; what its log has from before is not why."""
+    (recipe,) = [recipe for recipe in some(stub, 1) if recipe.name.endswith("1")]
+    (failure,) = train_many(stub / "r.yaml", [], [recipe], runs=stub / "runs", device="cpu", jobs=1)
+    assert failure.reason == "the loss became nan"
+    kill = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    monkeypatch.setattr(jobs, "COMMAND", (sys.executable, "-c", kill))
+    (failure,) = train_many(stub / "r.yaml", [], [recipe], runs=stub / "runs", device="cpu", jobs=1)
+    assert (failure.code, failure.reason) == (-signal.SIGKILL, "said nothing")
+
+
 def test_long_runs_start_first(stub: Path) -> None:
     train_many(stub / "r.yaml", [], some(stub, 0, 3), runs=stub / "runs", device="cpu", jobs=1)
     starts = [name for what, name, *_ in notes(stub) if what == "start"]

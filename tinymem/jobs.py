@@ -52,6 +52,8 @@ class _Running:
     recipe: Recipe
     process: subprocess.Popen[bytes]
     log: Path
+    before: int
+    """Bytes of the log that an earlier start wrote."""
     started: float
 
 
@@ -135,6 +137,7 @@ class _Supervisor:
         log = self.runs / LOGS / f"{recipe.name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, **slot.environment, LIFELINE: "1", "PYTHONPATH": python_path()}
+        before = log.stat().st_size if log.exists() else 0
         with log.open("ab") as file:
             process = subprocess.Popen(
                 [*self.command, *_sets(self._energy(recipe)), "--only", recipe.name, "--device", slot.device],
@@ -143,7 +146,7 @@ class _Supervisor:
                 stderr=file,
                 env=environment,
             )
-        return _Running(recipe, process, log, time.monotonic())
+        return _Running(recipe, process, log, before, time.monotonic())
 
     def _energy(self, recipe: Recipe) -> list[str]:
         """The run's shares of machine and GPU, unless its recipe says what they are."""
@@ -163,9 +166,9 @@ class _Supervisor:
         running.process.stdin.close()
         seconds, name = time.monotonic() - running.started, running.recipe.name
         if code:
-            self.failures.append(Failure(name, code, _last_line(running.log), running.log))
+            self.failures.append(Failure(name, code, _last_line(running), running.log))
         others = [other.recipe for other in self.running.values()]
-        self.progress.ended(running.recipe, seconds, others, failed=_last_line(running.log) if code else None)
+        self.progress.ended(running.recipe, seconds, others, failed=_last_line(running) if code else None)
 
     def _let_go(self) -> None:
         """Close the lifelines: every process stops as soon as it has written a resume point."""
@@ -174,6 +177,7 @@ class _Supervisor:
             running.process.stdin.close()
 
 
-def _last_line(log: Path) -> str:
-    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+def _last_line(running: _Running) -> str:
+    written = running.log.read_bytes()[running.before :].decode(errors="replace")
+    lines = [line.strip() for line in written.splitlines() if line.strip()]
     return lines[-1].removeprefix("tinymem: ") if lines else "said nothing"
