@@ -9,6 +9,7 @@ import pytest
 from helpers import ROOT, tinymem
 
 from tinymem.bench.hours import Times, project, read_times, steps_per_epoch
+from tinymem.bench.train import main
 from tinymem.errors import UserError
 from tinymem.recipe import load_matrix, load_recipe
 
@@ -81,3 +82,11 @@ def test_bench_train_writes_what_hours_reads(tmp_path: Path) -> None:
     (tmp_path / "times").write_text(done.out)
     times = read_times(tmp_path / "times", "graph")
     assert set(times.plain) == {("math", 2)} and set(times.overhead) == {"goldfish"} and times.plain["math", 2] > 0
+
+
+@pytest.mark.parametrize("words", [["--steps", "0"], ["--rows", "0"], ["--rows", "-1"], ["--device", "tpu"], ["--case", "math-3"]])
+def test_what_cannot_be_timed(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["--device", "cpu", "--case", "math-2", "--way", "graph", "--rows", "2", *words])
+    said = capsys.readouterr()
+    assert stop.value.code == 2 and said.err.startswith("tinymem: ") and len(said.err.splitlines()) == 1 and not said.out

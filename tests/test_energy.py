@@ -8,6 +8,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from helpers import QUICKSTART, SMALLER, Killed, die_after_first_save
 
 from tinymem.data.build import make_corpus
@@ -15,7 +16,7 @@ from tinymem.errors import UserError
 from tinymem.recipe import load_recipe
 from tinymem.recipe_training import EnergySection
 from tinymem.training import energy, loop
-from tinymem.training.energy import estimate, gpu_watts_of
+from tinymem.training.energy import estimate, estimate_here, gpu_watts_of
 from tinymem.training.loop import train
 from tinymem.training.tensorboard import scalars
 
@@ -42,6 +43,18 @@ def test_shares_and_machines_without_gpus() -> None:
     assert estimate(3600, shared, gpus=2)["watts"] == pytest.approx(0.25 * 100 + 2 * 0.5 * 200)
 
 
+def test_every_machine_has_cpus_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, cpu = EnergySection(cpu_watts=100, cpu_usage=1, memory_gb=100, pue=1), torch.device("cpu")
+    alone = estimate_here(3600, settings, cpu)
+    assert alone["watts"] == pytest.approx(137.25)
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    assert estimate_here(3600, settings, cpu, 8)["watts"] == pytest.approx(137.25)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    both = estimate_here(3600, settings, cpu, 8)
+    assert both["watts"] == pytest.approx(2 * 137.25) and both["assumed"]["machines"] == 2
+    assert estimate(3600, settings, gpu="Tesla T4", gpus=8, machines=2)["watts"] == pytest.approx(2 * 137.25 + 8 * 70)
+
+
 def test_gpus_by_name() -> None:
     names = [
         "NVIDIA H100 80GB HBM3",
@@ -62,6 +75,12 @@ def test_a_run_says_what_it_took(tmp_path: Path) -> None:
     assert found["kwh"] == pytest.approx(found["hours"] * found["watts"] / 1000) and found["hours"] >= trained.seconds / 3600
     assert found["watts"] > 2 * 0.5 * 1000 and found["assumed"]["cpu_watts"] == 1000 and found["assumed"]["memory_gb"] > 0
     assert recipe.run_id() == load_recipe(QUICKSTART, [*SMALLER, "training.epochs=1"]).run_id()
+
+
+def test_the_first_measurement_takes_energy_too(tmp_path: Path) -> None:
+    """Busy is what is spent in steps and measurements, also before the first step."""
+    recipe = load_recipe(QUICKSTART, [*SMALLER, "training.epochs=0"])
+    assert train(recipe, make_corpus(recipe), tmp_path).facts["energy"]["kwh"] > 0
 
 
 def test_codecarbon_measures_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,8 +67,8 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> list[GraphedStep]:
     return steps
 
 
-def case() -> tuple[Recipe, Corpus]:
-    recipe = load_recipe(QUICKSTART, [*SMALLER, *SCHEDULE, f"training.regularizers=[{EACH}]"])
+def case(*overrides: str) -> tuple[Recipe, Corpus]:
+    recipe = load_recipe(QUICKSTART, [*SMALLER, *SCHEDULE, f"training.regularizers=[{EACH}]", *overrides])
     return recipe, make_corpus(recipe)
 
 
@@ -108,6 +108,22 @@ def test_recorded_steps(
     assert states[0] is not None and states[1] is not None
     tensors, others = states[0].tensors(), states[1].tensors()
     assert tensors.keys() == others.keys() and all(torch.equal(t, others[n]) for n, t in tensors.items())
+
+
+def test_the_graph_is_of_the_rows_device(as_on_a_gpu: list[GraphedStep], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `--device cuda:1` the current device is still the first one, where nothing of the step would be recorded."""
+    devices: list[Any] = []
+    stream = types.SimpleNamespace(wait_stream=lambda other: None)
+    for name in ("Stream", "current_stream"):
+        monkeypatch.setattr(torch.cuda, name, lambda device=None: devices.append(device) or stream)
+    train(*case(), tmp_path)
+    assert len(devices) == 4 and set(devices) == {torch.device("cpu")}
+
+
+def test_moments_without_memory(as_on_a_gpu: list[GraphedStep], tmp_path: Path) -> None:
+    """Betas of 0 are AdamW's too; their logarithm is not finite."""
+    trained = train(*case("training.betas=[0, 0]"), tmp_path)
+    assert trained.curve[-1]["train_loss"] > 0 and len(as_on_a_gpu) == 1
 
 
 def test_recorded_and_eager_runs_go_on_from_each_other(

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import QUICKSTART, random_gpt
+from helpers import QUICKSTART, SMALLER, random_gpt
 from torch import nn
 
+from tinymem.data.build import make_corpus
 from tinymem.errors import UserError
 from tinymem.recipe import Training, load_recipe, parse_recipe
 from tinymem.training import loss
+from tinymem.training.loop import train
 from tinymem.training.loss import LossModel, batch_loss, head_losses
 from tinymem.training.optimizer import make_optimizer
 from tinymem.training.precision import precision_context, resolve_precision, worth_compiling
@@ -82,6 +85,13 @@ def test_head_in_pieces(piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
         assert torch.allclose(mine, its, atol=1e-5)
 
 
+def test_other_widths_than_the_kernels() -> None:
+    """A kernel's tile is a power of two and fits on the chip; 96 and 768 are embeddings too."""
+    assert loss.fuses("cuda", torch.bfloat16, 128)
+    assert not any(loss.fuses("cuda", torch.bfloat16, width) for width in (8, 48, 96, 256, 512, 768))
+    assert not loss.fuses("cpu", torch.bfloat16, 128) and not loss.fuses("cuda", torch.float32, 128)
+
+
 @pytest.mark.parametrize("each", [False, True])
 def test_large_vocabulary_has_the_same_loss(each: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     model = LossModel(random_gpt(scale=3.0))
@@ -115,9 +125,38 @@ def test_defaults_leave_the_run_its_name() -> None:
         ([{"kind": "goldfsh"}], "to be one of 'spectral-norm'"),
         ([{"kind": "goldfish"}, {"kind": "goldfish"}], "at most once"),
         ([{"kind": "mem-sinks"}, {"kind": "example-tied-dropout"}], "tie the same neurons"),
+        ([{}], "regularizers.0.kind, as in `kind: goldfish`"),
+        ([{"kind": "goldfish", "seed": 10**20}], "goldfish.seed': input should be less than or equal to"),
+        ([{"kind": "mem-sinks", "seed": 10**20}], "mem-sinks.seed': input should be less than or equal to"),
+        ([{"kind": "goldfish", "width": 10**15}], "width': input should be less than or equal to"),
+        ([{"kind": "goldfish", "width": 150}], "expected goldfish's width of at most 149 in rows of 150 tokens, got 150"),
+        ([{"kind": "loss-truncation", "window": 10**16}], "window': input should be less than or equal to"),
+        ([{"kind": "loss-truncation", "refresh": 10**24}], "refresh': input should be less than or equal to"),
+        ([{"kind": "mem-sinks", "inference": "ids"}], "expected ids with `inference: ids`"),
+        ([{"kind": "mem-sinks", "ids": [3]}], "and with it alone, got inference off and ids (3,)"),
+        ([{"kind": "mem-sinks", "excluded": [-1]}], "excluded.0': input should be greater than or equal to 0"),
+        ([{"kind": "mem-sinks", "hash": "published", "seed": 4}], "expected no seed and no salt_layers with `hash: published`"),
     ],
 )
 def test_refusals(regularizers: list[dict[str, object]], message: str) -> None:
     with pytest.raises(UserError) as error:
         parse_recipe({"training": {"regularizers": regularizers}})
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["betas=[1, 0.98]", "betas=[0.9, 1]", "betas=[-0.1, 0.9]", "batch_size=100000000000000000000", "energy.pue=1e308"],
+)
+def test_numbers_that_training_cannot_use(override: str) -> None:
+    key = override.partition("=")[0]
+    with pytest.raises(UserError, match=rf"recipe key 'training\.{key}.*': input should be (less|greater) than") as error:
+        load_recipe(QUICKSTART, [f"training.{override}"])
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("option", ["inference: ids, ids: [1000000]", "excluded: [1000000]"])
+def test_rows_that_are_not_there(option: str, tmp_path: Path) -> None:
+    recipe = load_recipe(QUICKSTART, [*SMALLER, f"training.regularizers=[{{kind: mem-sinks, {option}}}]"])
+    with pytest.raises(UserError, match="expected ids and excluded of mem-sinks below the number of distinct training rows, "):
+        train(recipe, make_corpus(recipe), tmp_path)

@@ -66,6 +66,15 @@ def test_seed_decides_the_weights() -> None:
     assert not torch.equal(random_gpt(3).transformer.wte.weight, random_gpt(4).transformer.wte.weight)
 
 
+def test_random_state_of_gpus_is_not_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeds.append)
+    random_gpt(1)
+    assert not seeds
+    torch.manual_seed(1)
+    assert seeds == [1], "this is how torch does it"
+
+
 def test_global_random_state_is_neither_read_nor_moved() -> None:
     torch.manual_seed(0)
     before = torch.get_rng_state()

@@ -15,10 +15,10 @@ import pytest
 import torch
 from helpers import QUICKSTART, SMALLER, python, sets
 
-from tinymem import jobs
+from tinymem import job_progress, jobs
 from tinymem.errors import Stopped, UserError
 from tinymem.jobs import Slot, slots, train_many
-from tinymem.recipe import Recipe, load_matrix
+from tinymem.recipe import Recipe, load_matrix, parse_recipe
 
 # Stands for `tinymem train`: notes its start and end, and fails, waits or finishes as its run's name says.
 STUB = """
@@ -26,7 +26,9 @@ import json, os, sys, time
 from pathlib import Path
 words = sys.argv[1:]
 name, runs = words[words.index("--only") + 1], Path(words[words.index("--runs") + 1])
-def note(what): print(json.dumps([what, name, time.monotonic(), os.environ.get("CUDA_MPS_PIPE_DIRECTORY")]), file=open(runs / "notes", "a"))
+shares = [word.rpartition(".energy.")[2] for word in words if ".energy." in word]
+def note(what):
+    print(json.dumps([what, name, time.monotonic(), os.environ.get("CUDA_MPS_PIPE_DIRECTORY"), shares]), file=open(runs / "notes", "a"))
 note("start")
 if "seed1" in name:
     print("tinymem: the loss became nan", file=sys.stderr)
@@ -80,6 +82,42 @@ def test_others_go_on_where_some_fail(stub: Path, capsys: pytest.CaptureFixture[
     assert len(starts) == 6 + 2 and len(set(starts)) == 6
 
 
+def test_time_left_of_runs_that_were_begun_or_fail(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Four half-done runs of which each has 100 s left, one at a time; the second fails after 40 s of it."""
+    recipes = [parse_recipe({"name": f"r{i}", "seed": i, "training": {"epochs": 100}}) for i in range(4)]
+    now, epochs = 0.0, dict.fromkeys((recipe.name for recipe in recipes), 50)
+    monkeypatch.setattr(job_progress, "curve_of", lambda _, recipe: [{"epoch": epochs[recipe.name]}])
+    monkeypatch.setattr(job_progress, "note", lambda point: "done")
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    progress = job_progress.JobProgress(Path("runs"), recipes, found=0)
+    for i, (seconds, epoch) in enumerate(((100, 100), (40, 70), (100, 100), (100, 100))):
+        now, epochs[f"r{i}"] = now + seconds, epoch
+        progress.ended(recipes[i], seconds, recipes[i + 1 : i + 2], failed="nan" if i == 1 else None)
+    lines = capsys.readouterr().err.splitlines()[1:]
+    assert [line.rpartition(", ")[2] for line in lines] == [f"{left} left" for left in ("5 min", "3 min", "2 min", "0 s")]
+
+
+def test_shares_of_energy(stub: Path) -> None:
+    """Those of the places side by side, unless the recipe has its own."""
+    train_many(stub / "r.yaml", [], some(stub, 0), runs=stub / "runs", device="cpu", jobs=2)
+    (stub / "r.yaml").write_text((stub / "r.yaml").read_text() + "training: {energy: {machine_share: 0.1}}\n")
+    train_many(stub / "r.yaml", [], some(stub, 3), runs=stub / "runs", device="cpu", jobs=2)
+    train_many(stub / "r.yaml", [], some(stub, 4), runs=stub / "runs", device="cpu", jobs=1)
+    expected = {"0": ["machine_share=0.5000", "gpu_share=0.5000"], "3": ["gpu_share=0.5000"], "4": []}
+    assert {name[9]: shares for what, name, _, _, shares in notes(stub) if what == "end"} == expected
+
+
+def test_last_words_are_of_this_start(stub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is killed says nothing; what its log has from before is not why."""
+    (recipe,) = [recipe for recipe in some(stub, 1) if recipe.name.endswith("1")]
+    (failure,) = train_many(stub / "r.yaml", [], [recipe], runs=stub / "runs", device="cpu", jobs=1)
+    assert failure.reason == "the loss became nan"
+    kill = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    monkeypatch.setattr(jobs, "COMMAND", (sys.executable, "-c", kill))
+    (failure,) = train_many(stub / "r.yaml", [], [recipe], runs=stub / "runs", device="cpu", jobs=1)
+    assert (failure.code, failure.reason) == (-signal.SIGKILL, "said nothing")
+
+
 def test_long_runs_start_first(stub: Path) -> None:
     train_many(stub / "r.yaml", [], some(stub, 0, 3), runs=stub / "runs", device="cpu", jobs=1)
     starts = [name for what, name, *_ in notes(stub) if what == "start"]
@@ -112,6 +150,14 @@ def test_each_gpu_has_its_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [slot.environment["OMP_NUM_THREADS"] for slot in slots("cpu", 4)] == ["3"] * 4
 
 
+@pytest.mark.parametrize("device", ["cuda:2", "cuda:99", "cuda:x", "cuda:", "cuda:-1", "cuda0", "cudas"])
+def test_gpus_that_are_not_there(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(UserError, match=rf"expected --device .*, got '?{device}"):
+        slots(device, 1)
+
+
 MPS = """#!/bin/sh
 echo "$1 $(cat) $CUDA_VISIBLE_DEVICES" >> "$NOTES"
 exit $CODE
@@ -128,7 +174,7 @@ def test_mps_serves_all_processes(stub: Path, monkeypatch: pytest.MonkeyPatch) -
     recipes = some(stub, 0)
     assert not train_many(stub / "r.yaml", [], recipes, runs=stub / "runs", device="cpu", jobs=2, mps=True)
     assert (stub / "mps").read_text().split() == ["-d", "quit", "-t", "5"], "started and stopped, and sees all GPUs"
-    assert all(pipe and pipe.endswith("/pipe") and not Path(pipe).exists() for *_, pipe in notes(stub))
+    assert all(pipe and pipe.endswith("/pipe") and not Path(pipe).exists() for *_, pipe, _ in notes(stub))
     monkeypatch.setenv("CODE", "1")
     with pytest.raises(UserError, match="did not start"):
         train_many(stub / "r.yaml", [], recipes, runs=stub / "runs", device="cpu", jobs=2, mps=True)

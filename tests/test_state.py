@@ -138,6 +138,15 @@ def test_the_newest_two_and_kept_epochs_stay(tmp_path: Path) -> None:
     assert load_state(tmp_path, 1) is None and load_state(tmp_path / "none") is None and next_step(tmp_path / "none") == 0
 
 
+@pytest.mark.parametrize(("before", "after"), [((999_999, 0), (1_000_000, 0)), ((1, 999_999), (1, 1_000_000))])
+def test_from_a_million_on(before: tuple[int, int], after: tuple[int, int], tmp_path: Path) -> None:
+    for epoch, in_epoch in (before, after):
+        save_state(tmp_path, state(epoch, in_epoch))
+    assert len(list(tmp_path.iterdir())) == 2, "the newest two"
+    newest = load_state(tmp_path)
+    assert newest is not None and (newest.epoch, newest.in_epoch) == after
+
+
 def test_only_who_writes_removes_what_is_half_written(tmp_path: Path) -> None:
     """A reader, such as `tinymem mitigate` on a kept checkpoint, may look in while the run is writing its next resume point."""
     save_state(tmp_path, state(1))

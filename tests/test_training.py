@@ -16,6 +16,7 @@ from tinymem.errors import UserError
 from tinymem.pipeline import Run
 from tinymem.recipe import Recipe, Training, load_recipe
 from tinymem.training import loop
+from tinymem.training.curve import note
 from tinymem.training.loop import epoch_order, fresh_model, train
 from tinymem.training.optimizer import learning_rate, load_optimizer_tensors, make_optimizer, optimizer_tensors
 
@@ -154,3 +155,18 @@ def test_a_loss_that_is_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(loop, "batch_loss", lambda model, ids: model(ids).sum() * torch.nan)
     with pytest.raises(UserError, match="became nan in epoch 1"):
         train(recipe_of()[0], corpus, tmp_path)
+
+
+@pytest.mark.parametrize("override", ["regularizers=[{kind: spectral-norm, strength: 1.0e+39}]", "learning_rate=1.0e+39"])
+def test_weights_that_are_no_numbers(override: str, tmp_path: Path) -> None:
+    """The last step of all breaks the weights; its own loss was finite."""
+    recipe, corpus = recipe_of("training.epochs=1", "training.batch_size=100000", f"training.{override}")
+    with pytest.raises(UserError, match=r"weights became NaN or infinite in epoch 1, 'transformer.*lower training.learning_rate"):
+        train(recipe, corpus, tmp_path)
+    assert not list((tmp_path / "state").glob("epoch-*"))
+
+
+def test_note_without_a_perplexity() -> None:
+    """What overflows is not in the curve; the bar goes on."""
+    point = {"epoch": 3, "accuracy_ceiling": None, "accuracy": 0.1, "perplexity": None, "memorised": {}}
+    assert note(point) == "at epoch 3: perplexity too large" and note({**point, "perplexity": 7.25}) == "at epoch 3: perplexity 7.2"

@@ -21,8 +21,8 @@ def resolve_device(device: str) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu":
         return device
-    if not re.fullmatch(r"cuda(:\d+)?", device):
-        raise UserError(f"expected --device auto, cpu or cuda, got '{device}'")
+    if not re.fullmatch(r"cuda(:\d{1,4})?", device):
+        raise UserError(f"expected --device auto, cpu or cuda (a certain one: cuda:1), got '{device}'")
     if not torch.cuda.is_available():
         raise UserError(f"expected a GPU for --device {device}, found none; try --device cpu")
     if int(device.partition(":")[2] or 0) >= (count := torch.cuda.device_count()):
@@ -42,6 +42,11 @@ def describe_device(device: str) -> str:
 def processes() -> tuple[int, int]:
     """This process's number and the number of all that `torchrun` started together: 0 and 1 without it."""
     return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+
+
+def machines() -> int:
+    """How many machines the processes of `torchrun` are on, as many on each."""
+    return max(1, processes()[1] // int(os.environ.get("LOCAL_WORLD_SIZE", processes()[1])))
 
 
 def available_cores() -> int:

@@ -21,9 +21,9 @@ class JobProgress:
 
     def __init__(self, runs: Path, pending: list[Recipe], *, found: int) -> None:
         self.runs, self.count, self.done, self.failed = runs, len(pending), 0, 0
-        self.total = sum(self.cost(recipe) for recipe in pending)
-        self.before = sum(self._done_of(recipe) for recipe in pending)
-        self.finished = 0.0
+        self.before = {recipe.name: self._done_of(recipe) for recipe in pending}
+        self.total = sum(self.cost(recipe) for recipe in pending) - sum(self.before.values())
+        self.learnt = 0.0
         self.started = self.last = time.monotonic()
         self._say(f"{found + len(pending)} runs, {found} finished before, {len(pending)} to train")
 
@@ -42,7 +42,9 @@ class JobProgress:
         """Say what became of a run."""
         self.done += 1
         self.failed += failed is not None
-        self.finished += self.cost(recipe)
+        learnt = self._learnt_of(recipe) if failed is not None else self.cost(recipe) - self.before[recipe.name]
+        self.learnt += learnt
+        self.total += learnt - (self.cost(recipe) - self.before[recipe.name])  # what a failed run has left is not done
         curve = curve_of(self.runs, recipe)
         what = f"FAILED: {failed}" if failed is not None else note(curve[-1]) if curve else "done"
         self._say(f"[{self.done}/{self.count}] {recipe.name}: {what} ({duration(seconds)}); {self._rest(running)}")
@@ -53,10 +55,14 @@ class JobProgress:
             self._say(f"[{self.done}/{self.count}] {self._rest(running)}")
 
     def _rest(self, running: list[Recipe]) -> str:
-        learnt = self.finished + sum(self._done_of(recipe) for recipe in running) - self.before
-        left = (self.total - self.before - learnt) * (time.monotonic() - self.started) / learnt if learnt > 0 else None
+        learnt = self.learnt + sum(self._learnt_of(recipe) for recipe in running)
+        left = (self.total - learnt) * (time.monotonic() - self.started) / learnt if learnt > 0 else None
         failed = f"{self.failed} failed, " if self.failed else ""
         return f"{len(running)} running, {failed}{'time left not known yet' if left is None else f'{duration(left)} left'}"
+
+    def _learnt_of(self, recipe: Recipe) -> float:
+        """What a run has done since the start."""
+        return self._done_of(recipe) - self.before[recipe.name]
 
     def _done_of(self, recipe: Recipe) -> float:
         curve = curve_of(self.runs, recipe)

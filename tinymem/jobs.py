@@ -52,6 +52,8 @@ class _Running:
     recipe: Recipe
     process: subprocess.Popen[bytes]
     log: Path
+    before: int
+    """Bytes of the log that an earlier start wrote."""
     started: float
 
 
@@ -67,13 +69,12 @@ def train_many(
     pending = [recipe for recipe in recipes if not is_trained(runs, recipe)]
     progress = JobProgress(runs, pending, found=len(recipes) - len(pending))
     places = slots(device, jobs)
-    shares = {"machine_share": 1 / len(places), "gpu_share": 1 / jobs} if len(places) > 1 else {}  # of energy
-    given = [*(f"training.energy.{name}={share:.4f}" for name, share in shares.items()), *overrides]
-    command = [*COMMAND, str(recipe_file), *(word for override in given for word in ("--set", override))]
+    shares = {"machine_share": 1 / len(places), "gpu_share": 1 / jobs} if len(places) > 1 else {}
+    command = [*COMMAND, str(recipe_file), *_sets(overrides), "--runs", str(runs)]
     server: AbstractContextManager[dict[str, str]] = mps_server() if mps else nullcontext({})
     with server as environment, stop_signals() as stop:
         places = [Slot(place.device, {**place.environment, **environment}) for place in places]
-        supervisor = _Supervisor([*command, "--runs", str(runs)], runs, places, pending, progress)
+        supervisor = _Supervisor(command, runs, places, pending, progress, shares)
         supervisor.work(stop)
     if stop.name:
         raise Stopped(f"stopped by {stop.name}, and every run has a resume point; the same command goes on from here")
@@ -95,11 +96,17 @@ def _threads(processes: int) -> dict[str, str]:
     return {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(max(1, available_cores() // processes))}
 
 
+def _sets(overrides: list[str]) -> list[str]:
+    return [word for override in overrides for word in ("--set", override)]
+
+
 class _Supervisor:
     """Keeps every slot busy until no run is left."""
 
-    def __init__(self, command: list[str], runs: Path, places: list[Slot], pending: list[Recipe], progress: JobProgress) -> None:
-        self.command, self.runs, self.slots, self.progress = command, runs, places, progress
+    def __init__(
+        self, command: list[str], runs: Path, places: list[Slot], pending: list[Recipe], progress: JobProgress, shares: dict[str, float]
+    ) -> None:
+        self.command, self.runs, self.slots, self.progress, self.shares = command, runs, places, progress, shares
         self.waiting = sorted(pending, key=lambda recipe: progress.cost(recipe))  # the last is next
         self.running: dict[int, _Running] = {}
         self.failures: list[Failure] = []
@@ -130,15 +137,21 @@ class _Supervisor:
         log = self.runs / LOGS / f"{recipe.name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, **slot.environment, LIFELINE: "1", "PYTHONPATH": python_path()}
+        before = log.stat().st_size if log.exists() else 0
         with log.open("ab") as file:
             process = subprocess.Popen(
-                [*self.command, "--only", recipe.name, "--device", slot.device],
+                [*self.command, *_sets(self._energy(recipe)), "--only", recipe.name, "--device", slot.device],
                 stdin=subprocess.PIPE,
                 stdout=file,
                 stderr=file,
                 env=environment,
             )
-        return _Running(recipe, process, log, time.monotonic())
+        return _Running(recipe, process, log, before, time.monotonic())
+
+    def _energy(self, recipe: Recipe) -> list[str]:
+        """The run's shares of machine and GPU, unless its recipe says what they are."""
+        said = recipe.training.energy.model_fields_set
+        return [f"training.energy.{name}={share:.4f}" for name, share in self.shares.items() if name not in said]
 
     def _collect(self) -> None:
         for place, running in list(self.running.items()):
@@ -153,9 +166,9 @@ class _Supervisor:
         running.process.stdin.close()
         seconds, name = time.monotonic() - running.started, running.recipe.name
         if code:
-            self.failures.append(Failure(name, code, _last_line(running.log), running.log))
+            self.failures.append(Failure(name, code, _last_line(running), running.log))
         others = [other.recipe for other in self.running.values()]
-        self.progress.ended(running.recipe, seconds, others, failed=_last_line(running.log) if code else None)
+        self.progress.ended(running.recipe, seconds, others, failed=_last_line(running) if code else None)
 
     def _let_go(self) -> None:
         """Close the lifelines: every process stops as soon as it has written a resume point."""
@@ -164,6 +177,7 @@ class _Supervisor:
             running.process.stdin.close()
 
 
-def _last_line(log: Path) -> str:
-    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+def _last_line(running: _Running) -> str:
+    written = running.log.read_bytes()[running.before :].decode(errors="replace")
+    lines = [line.strip() for line in written.splitlines() if line.strip()]
     return lines[-1].removeprefix("tinymem: ") if lines else "said nothing"

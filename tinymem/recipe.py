@@ -129,6 +129,8 @@ class Recipe(Section):
                 f"expected evaluation.prompt + evaluation.match <= data.row_tokens = {self.data.row_tokens}, "
                 f"got {self.evaluation.prompt} + {self.evaluation.match}; shorten the window"
             )
+        if wrong := self.training.too_wide(self.data.row_tokens):
+            raise ValueError(wrong)
         return self
 
     def artifact(self, kind: type[A]) -> A | None:

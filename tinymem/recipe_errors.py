@@ -25,7 +25,8 @@ def explain(error: ValidationError, root: type[Section]) -> str:
     if first["type"] == "union_tag_invalid":
         return f"expected {name}.kind to be one of {first['ctx']['expected_tags']}, got '{first['ctx']['tag']}'"
     if first["type"] == "union_tag_not_found":
-        return f"expected {name}.kind, as in `kind: noise`, got {first['input']!r}"
+        kind = "goldfish" if "regularizers" in place else "noise"
+        return f"expected {name}.kind, as in `kind: {kind}`, got {first['input']!r}"
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":
         return message

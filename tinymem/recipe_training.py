@@ -6,8 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from tinymem.recipe_data import Section
+from tinymem.recipe_data import MAXIMUM_SEED, Section
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
+RowId = Annotated[int, Field(ge=0)]
+LARGEST = 2**31 - 1
 Share = Annotated[float, Field(ge=0, le=1)]
 Inference = Literal["off", "all", "ids"]
 Factor = Literal[1, "paper", "expectation"]
@@ -27,8 +30,8 @@ class LossTruncationSection(Section):
 
     kind: Literal["loss-truncation"]
     drop: float = Field(0.05, ge=0, lt=1, description="share of the rows: 0.01, 0.05 or 0.1")
-    window: int = Field(10_000, ge=2, description="rows that the quantile is of; nothing is dropped before so many")
-    refresh: int = Field(0, ge=0, description="rows before a new quantile; published code has 10000")
+    window: int = Field(10_000, ge=2, le=100_000_000, description="rows that the quantile is of; nothing is dropped before so many")
+    refresh: int = Field(0, ge=0, le=LARGEST, description="rows before a new quantile; published code has 10000")
     denominator: Literal["batch", "kept"] = Field("batch", description="of the mean: all rows or those kept")
 
 
@@ -37,10 +40,16 @@ class TiedSection(Section):
 
     factor: Factor = Field("expectation", description="of the shared neurons with sinks off")
     inference: Inference = Field("off", description="sinks in evaluation and the saved model: off, all, or those of `ids`")
-    ids: tuple[int, ...] = Field((), description="training rows whose sinks `inference: ids` switches on")
-    excluded: tuple[int, ...] = Field((), description="training rows whose sinks are off whatever the mode")
+    ids: tuple[RowId, ...] = Field((), description="training rows whose sinks `inference: ids` switches on")
+    excluded: tuple[RowId, ...] = Field((), description="training rows whose sinks are off whatever the mode")
     salt_layers: bool = Field(False, description="other sinks in every block")
-    seed: int = Field(0, ge=0, description="of the hash")
+    seed: int = Field(0, ge=0, le=MAXIMUM_SEED, description="of the hash")
+
+    @model_validator(mode="after")
+    def _check_ids(self) -> TiedSection:
+        if bool(self.ids) != (self.inference == "ids"):
+            raise ValueError(f"expected ids with `inference: ids` and with it alone, got inference {self.inference} and ids {self.ids}")
+        return self
 
 
 class ExampleTiedDropoutSection(TiedSection):
@@ -60,15 +69,28 @@ class MemSinksSection(TiedSection):
     hash: Literal["mix", "published"] = "mix"
     tied: Literal["all", "planted"] = Field("all", description="rows with sinks; `planted` is an oracle")
 
+    @model_validator(mode="after")
+    def _check_hash(self) -> MemSinksSection:
+        if self.hash == "published" and (self.seed or self.salt_layers):
+            raise ValueError("expected no seed and no salt_layers with `hash: published`, which has neither; drop them or take `hash: mix`")
+        return self
+
 
 class GoldfishSection(Section):
     """About one token in k is left out of the loss (Hans et al. 2024)."""
 
     kind: Literal["goldfish"]
     k: int = Field(4, ge=2)
-    width: int = Field(13, ge=1, description="tokens that are hashed")
+    width: int = Field(13, ge=1, le=LARGEST, description="tokens that are hashed")
     window: Literal["before", "with-target"] = Field("before", description="published code: with-target")
-    seed: int = Field(0, ge=0, description="of the hash")
+    seed: int = Field(0, ge=0, le=MAXIMUM_SEED, description="of the hash")
+
+    def too_wide(self, row_tokens: int) -> str | None:
+        """What to say where no row has so many tokens to hash, and nothing would be left out; None where they have."""
+        most = row_tokens - (self.window == "before")
+        return (
+            f"expected goldfish's width of at most {most} in rows of {row_tokens} tokens, got {self.width}" if self.width > most else None
+        )
 
 
 RegularizerSection = Annotated[
@@ -84,15 +106,15 @@ BESIDE = ("compile", "keep_epochs", "shard_mib", "tensorboard", "energy")
 class EnergySection(Section):
     """Assumptions of the estimate of energy and carbon (the paper's equations 4 and 5; its own values are those of table 6)."""
 
-    cpu_watts: float = Field(225, ge=0, description="thermal design power of the machine's CPUs")
+    cpu_watts: float = Field(225, ge=0, le=1e6, description="thermal design power of the machine's CPUs")
     cpu_usage: Share = Field(0.5, description="how much of it is used")
-    gpu_watts: float | None = Field(None, ge=0, description="thermal design power of a GPU; default: by its name, 300 W if unknown")
+    gpu_watts: float | None = Field(None, ge=0, le=1e6, description="thermal design power of a GPU; default: by its name, 300 W if unknown")
     gpu_usage: Share = Field(1.0, description="how much of it is used")
-    memory_gb: float | None = Field(None, ge=0, description="memory of the machine; default: what it has")
+    memory_gb: float | None = Field(None, ge=0, le=1e6, description="memory of the machine; default: what it has")
     machine_share: Share = Field(1.0, description="of the CPUs and memory that is charged to this run")
     gpu_share: Share = Field(1.0, description="of each GPU that is charged to this run")
-    pue: float = Field(1.58, ge=1, description="power usage effectiveness of the building")
-    carbon_intensity: float = Field(396, ge=0, description="grams of CO2 a kWh; the paper's 910 kg for 2297 kWh on Polaris")
+    pue: float = Field(1.58, ge=1, le=100, description="power usage effectiveness of the building")
+    carbon_intensity: float = Field(396, ge=0, le=1e5, description="grams of CO2 a kWh; the paper's 910 kg for 2297 kWh on Polaris")
     country: str = Field("USA", pattern="^[A-Z]{3}$", description="ISO code for codecarbon, where that is installed")
 
 
@@ -100,9 +122,9 @@ class Training(Section):
     """AdamW with the paper's settings (spec: constant rate, no warm-up, weight decay on everything)."""
 
     epochs: int = Field(500, ge=0)
-    batch_size: int = Field(128, ge=1)
+    batch_size: int = Field(128, ge=1, le=LARGEST)
     learning_rate: float = Field(1e-3, gt=0)
-    betas: tuple[float, float] = (0.9, 0.98)
+    betas: tuple[Beta, Beta] = (0.9, 0.98)
     weight_decay: float = Field(0.1, ge=0)
     schedule: Literal["constant", "cosine"] = Field("constant", description="cosine: half a cosine, down to 5 % of the rate")
     warmup_steps: int = Field(0, ge=0, description="in which the rate rises linearly, under either schedule")
@@ -126,6 +148,10 @@ class Training(Section):
         if {"mem-sinks", "example-tied-dropout"} <= set(kinds):
             raise ValueError("expected one of mem-sinks and example-tied-dropout, got both, which tie the same neurons; drop one")
         return self
+
+    def too_wide(self, row_tokens: int) -> str | None:
+        """What to say where a regulariser hashes more tokens than a row has."""
+        return next((wrong for r in self.regularizers if isinstance(r, GoldfishSection) and (wrong := r.too_wide(row_tokens))), None)
 
     def key(self) -> dict[str, Any]:
         """What shapes the weights. Later additions are left out at their default, so that older runs keep their names."""

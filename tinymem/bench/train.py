@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from tinymem.device import resolve_device
 from tinymem.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -84,6 +85,8 @@ def bench(
     say: Callable[[str], None] = lambda _: None,
 ) -> list[Timing]:
     """Time each way on each size; `say` gets a line as soon as it is known."""
+    if min(steps, rows) < 1:
+        raise UserError(f"expected at least 1 step and 1 row, got {steps} and {rows}")
     chosen = [the_case(name) for name in cases]
     for way in ways:
         if way not in WAYS:
@@ -118,8 +121,9 @@ def _time(case: Case, way: str, device: torch.device, steps: int, rows: int) -> 
     started = time.perf_counter()
     on_gpu = device.type == "cuda"
     if on_gpu:
+        _wait(device)  # the first call of all starts CUDA
         torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
+        torch.cuda.reset_peak_memory_stats(device)
     torch._dynamo.reset()
     step = make_step(case, way, device, rows)
     for _ in range(5 if on_gpu else 1):
@@ -128,7 +132,7 @@ def _time(case: Case, way: str, device: torch.device, steps: int, rows: int) -> 
     start_seconds = time.perf_counter() - started
     blocks, per_block = (5, max(1, steps // 5)) if on_gpu else (steps, 1)  # a graph's steps overlap with their launches: timed in blocks
     seconds = statistics.median(_block(step, per_block, device) for _ in range(blocks))
-    memory = torch.cuda.max_memory_allocated() / 1e9 if on_gpu else None
+    memory = torch.cuda.max_memory_allocated(device) / 1e9 if on_gpu else None
     return Timing(case.name, way, 1e3 * seconds, rows * TOKENS / seconds, case.step_flops(rows) / seconds / 1e12, start_seconds, memory)
 
 
@@ -142,7 +146,7 @@ def _block(step: Callable[[], object], count: int, device: torch.device) -> floa
 
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
 
 
 def make_step(case: Case, way: str, device: torch.device, rows: int = BATCH) -> Callable[[], object]:
@@ -212,18 +216,20 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON lines")
     given = parser.parse_args(words)
     cases = given.case or list(DEFAULT_CASES)
-    ways = given.way or default_ways(given.device)
     try:
+        place = resolve_device(given.device)
+        ways = given.way or default_ways(place)
         timings = bench(
             cases,
             ways,
-            device=given.device,
+            device=place,
             steps=given.steps,
             rows=given.rows,
             say=lambda text: None if given.json else print(text, flush=True),
         )
     except UserError as error:
-        sys.exit(f"tinymem: {error}")
+        print(f"tinymem: {error}", file=sys.stderr)
+        sys.exit(2)
     if given.json:
         print("\n".join(json.dumps(asdict(timing)) for timing in timings))
 

@@ -154,7 +154,7 @@ class GPT(nn.Module):
         self.config = config
         # Fresh weights come from a generator of their own: building a model neither reads nor moves the global random state.
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would move those of all GPUs too
             self.transformer = Transformer(config)
             self._initialise()
 

@@ -40,7 +40,8 @@ def _by_copies(evaluator: Evaluator, measured: Measurement) -> dict[str, Any]:
 def note(point: dict[str, Any]) -> str:
     """What stands beside the progress bar: the newest measurement, and the epoch that it is of."""
     math = point["accuracy_ceiling"] is not None
-    parts = [f"accuracy {100 * point['accuracy']:.1f} %" if math else f"perplexity {point['perplexity']:.1f}"]
+    perplexity = "too large" if point["perplexity"] is None else f"{point['perplexity']:.1f}"
+    parts = [f"accuracy {100 * point['accuracy']:.1f} %" if math else f"perplexity {perplexity}"]
     parts += [f"{m['count']} of {m['rows']} {kind} rows memorised" for kind, m in point["memorised"].items()]
     return f"at epoch {point['epoch']}: {', '.join(parts)}"
 

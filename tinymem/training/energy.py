@@ -4,6 +4,8 @@
     energy [Wh] = hours * (machine + gpus * gpu_share * gpu_usage * gpu_watts) * PUE
     carbon [g]  = energy / 1000 * carbon_intensity
 
+CPUs and memory count once for each machine that the run is on.
+
 An estimate from assumptions, all of which stand beside it: nothing is measured but the hours. Where codecarbon is installed, it measures
 beside (`Meter`).
 """
@@ -15,6 +17,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import torch
+
+from tinymem.device import machines
 
 if TYPE_CHECKING:
     from tinymem.recipe_training import EnergySection
@@ -28,14 +32,15 @@ GPU_WATTS = {
 UNKNOWN_GPU = 300.0
 
 
-def estimate(seconds: float, settings: EnergySection, *, gpu: str | None = None, gpus: int = 0) -> dict[str, Any]:
-    """Energy in kWh and carbon in kg of so many seconds on `gpus` GPUs of a name, with everything that was assumed."""
+def estimate(seconds: float, settings: EnergySection, *, gpu: str | None = None, gpus: int = 0, machines: int = 1) -> dict[str, Any]:
+    """Energy in kWh and carbon in kg of so many seconds on `gpus` GPUs of a name, all told, with everything that was assumed."""
     gpu_watts = settings.gpu_watts if settings.gpu_watts is not None else gpu_watts_of(gpu)
     memory = settings.memory_gb if settings.memory_gb is not None else machine_memory_gb()
-    machine_watts = settings.machine_share * (settings.cpu_usage * settings.cpu_watts + WATTS_PER_GB * memory)
+    machine_watts = machines * settings.machine_share * (settings.cpu_usage * settings.cpu_watts + WATTS_PER_GB * memory)
     watts = (machine_watts + gpus * settings.gpu_share * settings.gpu_usage * gpu_watts) * settings.pue
     kwh = seconds / 3600 * watts / 1000
-    assumed = {**settings.model_dump(exclude={"country"}), "gpus": gpus, "gpu_watts": gpu_watts if gpus else None, "memory_gb": memory}
+    counts = {"machines": machines, "gpus": gpus, "gpu_watts": gpu_watts if gpus else None, "memory_gb": memory}
+    assumed = {**settings.model_dump(exclude={"country"}), **counts}
     return {"kwh": kwh, "carbon_kg": kwh * settings.carbon_intensity / 1000, "hours": seconds / 3600, "watts": watts, "assumed": assumed}
 
 
@@ -50,10 +55,10 @@ def machine_memory_gb() -> float:
 
 
 def estimate_here(seconds: float, settings: EnergySection, device: torch.device, processes: int = 1) -> dict[str, Any]:
-    """The estimate for a device of this machine, one for each process."""
+    """The estimate for a device of this machine, one for each process, and for other machines like it that train along."""
     if device.type != "cuda":
-        return estimate(seconds, settings)
-    return estimate(seconds, settings, gpu=torch.cuda.get_device_name(device), gpus=processes)
+        return estimate(seconds, settings, machines=machines())
+    return estimate(seconds, settings, gpu=torch.cuda.get_device_name(device), gpus=processes, machines=machines())
 
 
 class Meter:

@@ -64,7 +64,7 @@ class FlatAdamW(torch.optim.AdamW):
             if len(gradients) != n:
                 raise RuntimeError("a parameter has no gradient; FlatAdamW updates all or none")
             self._step += 1
-            logs = (math.log2(beta1), math.log2(beta2))
+            logs = (math.log2(beta) if beta else -math.inf for beta in (beta1, beta2))
             buffers = (self._weights, gradients, self._first, self._second, group["lr"], self._step)
             _adamw[(triton.cdiv(n, BLOCK),)](*buffers, n, beta1, beta2, *logs, group["weight_decay"], group["eps"], BLOCK=BLOCK)
 

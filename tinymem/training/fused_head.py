@@ -4,7 +4,7 @@ The embedding is narrow (D = 128), so a tile of rows stays on the chip while the
 attention. The gradient computes the tiles again: about 5/3 of the arithmetic, a hundredth of the memory traffic.
 Idea: Wijmans et al. 2024, "Cut your losses in large-vocabulary language models" (arXiv 2411.09009).
 
-Shape suffixes: N rows, D embedding (a power of two), V vocabulary, S pieces of a loop that run side by side.
+Shape suffixes: N rows, D embedding (`loss.FUSED_WIDTHS`), V vocabulary, S pieces of a loop that run side by side.
 """
 
 # Kernels are no typed Python, and triton is there only where a GPU is.
@@ -61,8 +61,9 @@ def _backward_hidden(x, w, lse, g, out, N, V, STEP: tl.constexpr, D: tl.constexp
     gradient = tl.zeros((BN, D), tl.float32)
     for start in range(0, STEP, BV):
         words = piece * STEP + start + tl.arange(0, BV)
-        w_tile = _tile(w, words, V, D)  # rows past the vocabulary are zero and add nothing
+        w_tile = _tile(w, words, V, D)
         shares = tl.exp2(tl.dot(x_tile, tl.trans(w_tile)) * LOG2E - lse_rows[:, None])
+        shares = tl.where(words[None, :] < V, shares, 0.0)  # past the vocabulary exp2(0 - lse) is inf where all logits are very low
         gradient += tl.dot(shares.to(w_tile.dtype), w_tile)
     gradient *= tl.load(g + rows, mask=rows < N, other=0.0)[:, None]
     columns = tl.arange(0, D)

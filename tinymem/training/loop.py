@@ -21,6 +21,7 @@ from tinymem.data.corpus import Corpus
 from tinymem.data.rows import compact_rows
 from tinymem.errors import Stopped, UserError
 from tinymem.evaluation.measure import Evaluator
+from tinymem.models.checkpoint import not_finite
 from tinymem.models.gpt2 import GPT
 from tinymem.progress import Progress, duration
 from tinymem.recipe import Recipe
@@ -103,7 +104,8 @@ class _Run:
         self.steps_per_epoch = -(-len(index) // config.batch_size)
         self.precision = resolve_precision(config.precision, str(device))
         self.model = fresh_model(self.recipe, self.corpus.row_tokens, self.corpus).to(device)
-        self.regularizers = make_regularizers([r.model_dump(mode="json") for r in config.regularizers], clean_rows=len(self.corpus.clean))
+        sections = [r.model_dump(mode="json") for r in config.regularizers]
+        self.regularizers = make_regularizers(sections, clean_rows=len(self.corpus.clean), rows=len(rows))
         self.regularizers.attach(self.model)
         self.process = (self.fabric.global_rank, self.fabric.world_size)
         self.evaluator = Evaluator.of_corpus(self.corpus, self.recipe.evaluation, self.recipe.protocol, device=device, process=self.process)
@@ -155,8 +157,9 @@ class _Run:
         self.curve = [line for line in read_curve(self.directory / METRICS) if line["epoch"] <= self.epoch]
         self.fabric.barrier()  # nobody writes before all have read
         if not state:
-            self.curve = []
+            self.curve, started = [], time.perf_counter()
             self._measure(float("nan"), 0.0)
+            self.busy += time.perf_counter() - started
         self._keep_missing()
 
     def _take_over(self, state: TrainingState) -> None:
@@ -181,6 +184,8 @@ class _Run:
             raise UserError(f"the training loss became {train_loss} in epoch {self.epoch}; lower training.learning_rate")
         config, last = self.recipe.training, self.epoch == self.recipe.training.epochs
         kept = self.epoch in config.keep_epochs
+        if (last or kept) and (broken := not_finite(self.model)):  # by the epoch's last step, whose loss was of the weights before it
+            raise UserError(f"weights became NaN or infinite in epoch {self.epoch}, '{broken[0]}' first; lower training.learning_rate")
         if last or kept or self.epoch % config.evaluate_every == 0:
             self._measure(train_loss, speed)
         self.busy += time.perf_counter() - started

@@ -19,6 +19,8 @@ from tinymem.training.attention import use_row_attention
 
 LARGE_VOCABULARY = 8192
 LOGITS_AT_A_TIME = 2**26
+FUSED_WIDTHS = (16, 32, 64, 128)
+"""Embeddings that the fused head's tiles hold: powers of two, and few enough for a GPU's shared memory."""
 
 
 class LossModel(nn.Module):
@@ -54,12 +56,17 @@ def head_losses(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tens
     device = hidden_ND.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight_VD.dtype
     with torch.autocast(device, enabled=False):
-        if device == "cuda" and dtype == torch.bfloat16:
+        if fuses(device, dtype, hidden_ND.shape[1]):
             from tinymem.training.fused_head import fused_head_losses
 
             return fused_head_losses(hidden_ND.to(dtype), weight_VD, targets_N)
         losses_N: Tensor = _PieceByPiece.apply(hidden_ND.to(dtype), weight_VD.to(dtype), targets_N)  # type: ignore[no-untyped-call]
         return losses_N
+
+
+def fuses(device: str, dtype: torch.dtype, width: int) -> bool:
+    """Whether the head is the fused kernel."""
+    return device == "cuda" and dtype == torch.bfloat16 and width in FUSED_WIDTHS
 
 
 class _PieceByPiece(torch.autograd.Function):

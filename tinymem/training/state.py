@@ -64,7 +64,7 @@ class TrainingState:
 
     @property
     def name(self) -> str:
-        """Name of its folder; names sort by age."""
+        """Name of its folder; `_age` tells from it which is newer."""
         return f"epoch-{self.epoch:06d}" + (f"-step-{self.in_epoch:06d}" if self.in_epoch else "")
 
     def tensors(self) -> dict[str, Tensor]:
@@ -123,12 +123,19 @@ def restore(state: TrainingState, model: nn.Module, optimizer: Optimizer, regula
 
 def _points(directory: Path) -> list[Path]:
     """Newest first."""
-    return sorted((path for path in directory.glob("epoch-*") if NAME.fullmatch(path.name)), reverse=True)
+    return sorted((path for path in directory.glob("epoch-*") if NAME.fullmatch(path.name)), key=lambda path: _age(path.name), reverse=True)
+
+
+def _age(name: str) -> tuple[int, int]:
+    """Epochs and steps, as numbers: from a million on names have more digits."""
+    found = NAME.fullmatch(name)
+    assert found is not None
+    return int(found[1]), int(found[2] or 0)
 
 
 def _prune(directory: Path, name: str, keep: Collection[int]) -> None:
     """Leave the point `name`, the one before, and older ones of the epochs `keep`. Newer ones were passed over as damaged."""
-    before = [point for point in _points(directory) if point.name < name]
+    before = [point for point in _points(directory) if _age(point.name) < _age(name)]
     kept = [point for point in before[KEPT - 1 :] if (found := NAME.fullmatch(point.name)) and not found[2] and int(found[1]) in keep]
     stay = {directory / name, *before[: KEPT - 1], *kept}
     for point in _points(directory):

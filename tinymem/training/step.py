@@ -115,12 +115,13 @@ class GraphedStep(Step):
         input_B = batch_B.clone()
         model = self.compiled if self.compiled is not None and len(batch_B) == self.batch_size else self.model
         kept = self._state(copy=True)
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
+        device = self.rows_NT.device
+        stream, current = torch.cuda.Stream(device), torch.cuda.current_stream(device)  # its context makes the device the current one
+        stream.wait_stream(current)
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP):
                 self._step(model, input_B)
-        torch.cuda.current_stream().wait_stream(stream)
+        current.wait_stream(stream)
         self._put_back(kept)
         self.optimizer.zero_grad(set_to_none=True)  # gradients are then made in the graph's memory: written, not added to
         graph = torch.cuda.CUDAGraph()
