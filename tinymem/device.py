@@ -26,7 +26,7 @@ def resolve_device(device: str) -> str:
     if not torch.cuda.is_available():
         raise UserError(f"expected a GPU for --device {device}, found none; try --device cpu")
     if int(device.partition(":")[2] or 0) >= (count := torch.cuda.device_count()):
-        raise UserError(f"expected a GPU for --device {device}, found {count}, counted from 0; try --device cuda:{count - 1}")
+        raise UserError(f"expected --device cuda:N with N below the {count} visible GPUs, got {device}; try --device cuda:{count - 1}")
     return device
 
 
