@@ -68,3 +68,12 @@ main()
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "| durable |" in done.stdout and "of the largest score" in done.stdout and "| random-neurons |" in done.stdout
+
+
+@pytest.mark.parametrize("words", [["--rows", "3"], ["--device", "tpu"], ["--methods", "durabel"]])
+def test_what_cannot_be_timed(words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["bench", "--device", "cpu", "--scale", "0.001", *words])
+    with pytest.raises(SystemExit) as stop:
+        unlearn.main()
+    said = capsys.readouterr()
+    assert stop.value.code == 2 and said.err.startswith("tinymem: ") and len(said.err.splitlines()) == 1

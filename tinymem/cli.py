@@ -22,7 +22,7 @@ from tinymem.cli_metrics import Ks, Metrics, evaluate, load_plugins, metrics_app
 from tinymem.cli_report import Format, compare, print_record, print_rows, report
 from tinymem.cli_sweep import sweep
 from tinymem.cli_train import train
-from tinymem.errors import Stopped, UserError
+from tinymem.errors import Stopped, UserError, complain
 from tinymem.signals import hold_lifeline
 
 app = typer.Typer(
@@ -166,12 +166,7 @@ def _method_options(arguments: list[str]) -> dict[str, Any]:
 def _fail_if_failed(rows: list[dict[str, Any]]) -> None:
     failed = sorted({row["method"] for row in rows if row["status"] == "failed"})
     if failed:
-        raise typer.Exit(_complain(f"failed: {', '.join(failed)}; the table says why; the same command tries them again", 1))
-
-
-def _complain(message: str, code: int) -> int:
-    print(f"tinymem: {' '.join(message.split())}", file=sys.stderr)
-    return code
+        raise typer.Exit(complain(f"failed: {', '.join(failed)}; the table says why; the same command tries them again", 1))
 
 
 def main() -> None:
@@ -184,11 +179,11 @@ def main() -> None:
             raise KeyboardInterrupt
         sys.exit(code)
     except UserError as error:
-        sys.exit(_complain(str(error), 2))
+        sys.exit(complain(str(error), 2))
     except Stopped as stop:
-        sys.exit(_complain(str(stop), 75))
+        sys.exit(complain(str(stop), 75))
     except (KeyboardInterrupt, typer.Abort):
-        sys.exit(_complain("interrupted; the same command goes on from here", 130))
+        sys.exit(complain("interrupted; the same command goes on from here", 130))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
@@ -197,7 +192,7 @@ def main() -> None:
         if not hasattr(error, "format_message"):
             raise
         said = error.format_message().rstrip(".") or "expected a command, got none"  # click has printed the group's help
-        sys.exit(_complain(f"{said}; see tinymem --help", 2))
+        sys.exit(complain(f"{said}; see tinymem --help", 2))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 from tinymem.errors import UserError
@@ -47,6 +49,12 @@ def processes() -> tuple[int, int]:
 def machines() -> int:
     """How many machines the processes of `torchrun` are on, as many on each."""
     return max(1, processes()[1] // int(os.environ.get("LOCAL_WORLD_SIZE", processes()[1])))
+
+
+@cache
+def triton_there() -> bool:
+    """Whether kernels can be compiled: triton comes with torch for GPUs."""
+    return find_spec("triton") is not None
 
 
 def available_cores() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import sys
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +16,12 @@ class UserError(Exception):
 
 class Stopped(Exception):
     """A pre-emption signal ended the work in good order; the same command goes on from there (exit code 75)."""
+
+
+def complain(message: str, code: int) -> int:
+    """Say on stderr in one line what went wrong; returns the exit code."""
+    print(f"tinymem: {' '.join(message.split())}", file=sys.stderr)
+    return code
 
 
 def described(error: BaseException) -> str:

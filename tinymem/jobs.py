@@ -164,11 +164,11 @@ class _Supervisor:
     def _ended(self, running: _Running, code: int) -> None:
         assert running.process.stdin is not None
         running.process.stdin.close()
-        seconds, name = time.monotonic() - running.started, running.recipe.name
-        if code:
-            self.failures.append(Failure(name, code, _last_line(running), running.log))
+        seconds, reason = time.monotonic() - running.started, _last_line(running) if code else None
+        if reason is not None:
+            self.failures.append(Failure(running.recipe.name, code, reason, running.log))
         others = [other.recipe for other in self.running.values()]
-        self.progress.ended(running.recipe, seconds, others, failed=_last_line(running) if code else None)
+        self.progress.ended(running.recipe, seconds, others, failed=reason)
 
     def _let_go(self) -> None:
         """Close the lifelines: every process stops as soon as it has written a resume point."""

@@ -11,6 +11,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 MAXIMUM_SEED = 2**32 - 1  # what every random generator takes
 
 
+def takes_numbers_only(annotation: object) -> bool:
+    """Whether a type, or its name, takes numbers and neither true nor false, which pydantic would read as 1 and 0."""
+    names = set(re.findall(r"\w+", str(annotation)))
+    return bool(names & {"int", "float"}) and "bool" not in names
+
+
 class Section(BaseModel):
     """A part of a recipe: immutable; unknown keys, infinity and NaN refused, and true or false where a number stands."""
 
@@ -20,9 +26,8 @@ class Section(BaseModel):
     @classmethod
     def _a_truth_is_no_number(cls, values: Any) -> Any:
         for key, value in values.items() if isinstance(values, dict) else ():
-            types = set(re.findall(r"\w+", str(cls.model_fields[key].annotation))) if key in cls.model_fields else set()
             truths = [v for v in (value if isinstance(value, list) else [value]) if isinstance(v, bool)]
-            if truths and types & {"int", "float"} and "bool" not in types:
+            if truths and key in cls.model_fields and takes_numbers_only(cls.model_fields[key].annotation):
                 raise ValueError(f"expected a number for '{key}', got {truths[0]}; YAML reads yes, no, on and off as true and false")
         return values
 

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from tinymem.device import resolve_device
-from tinymem.errors import UserError, did_you_mean
+from tinymem.errors import UserError, complain, did_you_mean
 
 if TYPE_CHECKING:
     from tinymem.training.precision import Precision
@@ -228,8 +228,7 @@ def main(words: list[str] | None = None) -> None:
             say=lambda text: None if given.json else print(text, flush=True),
         )
     except UserError as error:
-        print(f"tinymem: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(complain(str(error), 2))
     if given.json:
         print("\n".join(json.dumps(asdict(timing)) for timing in timings))
 

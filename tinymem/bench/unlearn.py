@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import platform
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 from tinymem.bench.case import Case, math_case
 from tinymem.bench.comparisons import GREEDY_RATIO, Comparison, compare
 from tinymem.device import describe_device, resolve_device
-from tinymem.errors import UserError
+from tinymem.errors import UserError, complain
 from tinymem.mitigation.frame import UNLEARNERS, apply
 from tinymem.mitigation.memory import Cost, measured
 
@@ -105,7 +106,10 @@ def main() -> None:
     parser.add_argument("--no-plain", action="store_true", help="leave the plain loops out")
     given = parser.parse_args()
     methods = [name for name in given.methods.split(",") if name]
-    print_bench(scale=given.scale, methods=methods, device=given.device, rows=given.rows, plain=not given.no_plain)
+    try:
+        print_bench(scale=given.scale, methods=methods, device=given.device, rows=given.rows, plain=not given.no_plain)
+    except UserError as error:
+        sys.exit(complain(str(error), 2))
 
 
 if __name__ == "__main__":

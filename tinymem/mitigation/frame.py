@@ -169,13 +169,15 @@ def parse_config(method: Unlearner, options: dict[str, Any]) -> Any:
     """
     from pydantic import ValidationError
 
+    from tinymem.recipe_data import takes_numbers_only
+
     types = {f.name: f.type for f in fields(method.config)}
     known = list(types)
     for option in options:
         if option not in known:
             raise UserError(f"unknown option '{option}' of {method.name}; {did_you_mean(option, known)}")
-        if isinstance(options[option], bool) and "bool" not in str(types[option]):
-            raise UserError(f"option '{option}' of {method.name}: input should not be true or false, got {options[option]}")
+        if isinstance(options[option], bool) and takes_numbers_only(types[option]):
+            raise UserError(f"expected a number as option '{option}' of {method.name}, got {options[option]}")
     try:
         kind: Any = method.config
         return _adapter(kind).validate_python(options)

@@ -30,3 +30,14 @@ def check_least(config: Any, **least: float) -> None:
         value = getattr(config, option, None)
         if value is not None and not value >= bound:
             raise UserError(f"expected {option} of at least {bound:g}, got {value:g}")
+
+
+def check_above(config: Any, **bounds: float) -> None:
+    """Each option is above its bound.
+
+    Raises:
+        UserError: one is not.
+    """
+    for option, bound in bounds.items():
+        if not (value := getattr(config, option)) > bound:
+            raise UserError(f"expected {option} above {bound:g}, got {value:g}")

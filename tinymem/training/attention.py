@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from tinymem.device import triton_there
 from tinymem.models.gpt2 import GPT, Attention, causal_attention
 
 LONGEST = 512
@@ -22,7 +22,7 @@ def use_row_attention(gpt: GPT) -> None:
 
     The values are those of the library up to rounding. The kernel has no second derivative and no batching rule.
     """
-    if not torch.cuda.is_available() or importlib.util.find_spec("triton") is None:
+    if not torch.cuda.is_available() or not triton_there():
         return
     from tinymem.training.row_attention import row_attention
 

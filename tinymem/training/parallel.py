@@ -6,7 +6,6 @@ models this small have nothing to overlap it with, and so the whole step, all-re
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from tinymem.device import processes
+from tinymem.device import machines, processes
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -25,10 +24,10 @@ def make_fabric(device: str, loggers: list[Any] | None = None) -> Fabric:
     from lightning.fabric import Fabric  # takes seconds: only training pays for it
 
     accelerator = "cuda" if device.startswith("cuda") else "cpu"
-    (_, all_of_them), here = processes(), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    (_, all_of_them), nodes = processes(), machines()
     common: dict[str, Any] = {"accelerator": accelerator, "precision": "32-true", "loggers": loggers or []}
     if all_of_them > 1:
-        fabric = Fabric(devices=here, num_nodes=all_of_them // here, strategy="ddp", **common)
+        fabric = Fabric(devices=all_of_them // nodes, num_nodes=nodes, strategy="ddp", **common)
         fabric.launch()
         return fabric
     devices: Any = 1 if accelerator == "cpu" else [torch.device(device).index or 0]

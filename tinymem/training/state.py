@@ -136,7 +136,8 @@ def _age(name: str) -> tuple[int, int]:
 def _prune(directory: Path, name: str, keep: Collection[int]) -> None:
     """Leave the point `name`, the one before, and older ones of the epochs `keep`. Newer ones were passed over as damaged."""
     before = [point for point in _points(directory) if _age(point.name) < _age(name)]
-    kept = [point for point in before[KEPT - 1 :] if (found := NAME.fullmatch(point.name)) and not found[2] and int(found[1]) in keep]
+    whole = {(epoch, 0) for epoch in keep}
+    kept = [point for point in before[KEPT - 1 :] if _age(point.name) in whole]
     stay = {directory / name, *before[: KEPT - 1], *kept}
     for point in _points(directory):
         if point not in stay:

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tinymem.errors import UserError
 from tinymem.mitigation.frame import MitigationData, Properties, editor
+from tinymem.mitigation.option_ranges import check_above
 from tinymem.mitigation.unlearning.baselines._common import Batch, RetainConfig, descend, retain_loss, summed
 
 
@@ -30,8 +30,7 @@ class NPOConfig(RetainConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.beta > 0:
-            raise UserError(f"expected beta above 0, got {self.beta:g}")
+        check_above(self, beta=0)
 
 
 @editor("npo", config=NPOConfig, properties=Properties(unit="model", order="first", criterion="optimisation", dual_objective=True))

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tinymem.errors import UserError
 from tinymem.mitigation.frame import MitigationData, Properties, editor
 from tinymem.mitigation.losses import row_losses
+from tinymem.mitigation.option_ranges import check_above
 from tinymem.mitigation.unlearning.baselines._common import Batch, RetainConfig, descend, retain_loss
 
 
@@ -31,8 +31,7 @@ class SimNPOConfig(RetainConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.beta > 0:
-            raise UserError(f"expected beta above 0, got {self.beta:g}")
+        check_above(self, beta=0)
 
 
 @editor("simnpo", config=SimNPOConfig, properties=Properties(unit="model", order="first", criterion="optimisation", dual_objective=True))

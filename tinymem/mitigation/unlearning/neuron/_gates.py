@@ -87,12 +87,12 @@ def learn(model: nn.Module, data: MitigationData, config: GatesConfig, rule: Rul
             parameters.copy_(torch.where(running, parameters, before))
             wish.add_(wants * running)
 
-    order, size = data.generator(), len(rows) if by_row else config.batch_size
-    replayed = Replayed(step, model, steps=config.epochs * (len(rows) // max(1, size)))
+    order, size = data.generator(), max(1, len(rows)) if by_row else config.batch_size
+    replayed = Replayed(step, model, steps=config.epochs * (len(rows) // size))
     data.bar.expect(config.epochs)
     for epoch in range(1, config.epochs + 1):
         shuffled = torch.arange(len(rows)) if by_row else torch.randperm(len(rows), generator=order)
-        for index in shuffled.split(max(1, size)):
+        for index in shuffled.split(size):
             if draws:
                 noise.copy_(next(draws))
             replayed(index)

@@ -8,12 +8,11 @@ Shape suffixes: G groups, each ranked apart, N entries of a group.
 
 from __future__ import annotations
 
-import importlib.util
-from functools import cache
-
 import numpy as np
 import torch
 from torch import Tensor
+
+from tinymem.device import triton_there
 
 KERNEL_LIMIT = 2**20  # above, each block of the kernel would read more counts than entries
 
@@ -49,9 +48,4 @@ def _kth_highest(values_GN: Tensor, count: int) -> Tensor:
 
 def use_kernel(scores_GN: Tensor) -> bool:
     """Whether the kernel serves: fp32 scores on a GPU, groups that are not huge, triton there."""
-    return scores_GN.is_cuda and scores_GN.dtype == torch.float32 and scores_GN.shape[1] <= KERNEL_LIMIT and _triton_there()
-
-
-@cache
-def _triton_there() -> bool:
-    return importlib.util.find_spec("triton") is not None
+    return scores_GN.is_cuda and scores_GN.dtype == torch.float32 and scores_GN.shape[1] <= KERNEL_LIMIT and triton_there()
