@@ -16,11 +16,11 @@ from pathlib import Path
 
 import torch
 
-from tinymem.device import resolve_device
-from tinymem.mitigation.evaluator import Subject
-from tinymem.mitigation.unlearning.weight._batches import batches, steps_per_epoch
-from tinymem.mitigation.unlearning.weight.balanced_subnet import BalancedSubnetConfig, by_epoch
-from tinymem.pipeline import open_run, subject_of_run
+from tinymem.mitigation.methods.weight._batches import batches, steps_per_epoch
+from tinymem.mitigation.methods.weight.balanced_subnet import BalancedSubnetConfig, by_epoch
+from tinymem.mitigation.run import Subject
+from tinymem.runs.pipeline import open_run, subject_of_run
+from tinymem.runtime.device import resolve_device
 
 
 def without_forget(subject: Subject, sampler: str) -> float:

@@ -38,9 +38,9 @@ print(json.dumps({"seconds": time.perf_counter() - started, "tokens": tokens}))
 PIPELINE = """
 import json, os, sys, threading, time
 from pathlib import Path
-import tinymem.data.wiki
+import tinymem.data.text.corpus
 from tinymem.data.build import make_corpus
-from tinymem.recipe import parse_recipe
+from tinymem.recipe.recipe import parse_recipe
 import pyarrow.parquet, tokenizers, torch
 def status(pid, key):
     try:
@@ -74,7 +74,7 @@ print(json.dumps({
 MATH = """
 import json, time
 from tinymem.data.build import make_corpus
-from tinymem.recipe import parse_recipe
+from tinymem.recipe.recipe import parse_recipe
 import torch
 torch.set_num_threads(1)
 result = {}

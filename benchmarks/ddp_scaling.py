@@ -24,7 +24,8 @@ def worker(given: argparse.Namespace) -> None:
     """One process's part of a measurement; the first one prints it."""
     import torch
 
-    from tinymem.bench.train import TOKENS, our_parts, the_case
+    from tinymem.bench.sizes import TOKENS
+    from tinymem.bench.train import our_parts, the_case
     from tinymem.training.parallel import make_fabric, mean_over_processes
     from tinymem.training.step import GraphedStep, Step, compiled
 

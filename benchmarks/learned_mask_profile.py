@@ -21,14 +21,14 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tinymem.bench.case import math_case
 from tinymem.data.rows import concatenate
-from tinymem.device import describe_device, resolve_device
-from tinymem.mitigation._replay import Replayed
-from tinymem.mitigation.frame import UNLEARNERS, apply
-from tinymem.mitigation.losses import row_losses
-from tinymem.mitigation.unlearning.weight import _selection
-from tinymem.mitigation.unlearning.weight._batches import batches
-from tinymem.mitigation.unlearning.weight._learned_mask import LearnedMask
-from tinymem.mitigation.unlearning.weight.balanced_subnet import BalancedSubnetConfig, balanced_objective
+from tinymem.mitigation.method import UNLEARNERS, apply
+from tinymem.mitigation.methods.losses import row_losses
+from tinymem.mitigation.methods.replay import Replayed
+from tinymem.mitigation.methods.weight import _selection
+from tinymem.mitigation.methods.weight._batches import batches
+from tinymem.mitigation.methods.weight._learned_mask import LearnedMask
+from tinymem.mitigation.methods.weight.balanced_subnet import BalancedSubnetConfig, balanced_objective
+from tinymem.runtime.device import describe_device, resolve_device
 
 SHAPES = ((8, 65_536), (4, 131_712), (1, 524_288))
 

@@ -22,8 +22,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tinymem.bench.case import math_case
-from tinymem.device import describe_device, resolve_device
-from tinymem.mitigation.frame import UNLEARNERS, apply, parse_config
+from tinymem.mitigation.method import UNLEARNERS, apply, parse_config
+from tinymem.runtime.device import describe_device, resolve_device
 
 CASES: dict[str, dict[str, Any]] = {
     "balanced-subnet": {"ratio": 0.1, "epochs": 1},

@@ -23,7 +23,8 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tinymem.bench.train import CASES, TOKENS, our_parts
+from tinymem.bench.sizes import CASES, TOKENS
+from tinymem.bench.train import our_parts
 from tinymem.training.step import GraphedStep, compiled
 
 BATCH = 128

@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from tinymem.evaluation.measure import Evaluator
+from tinymem.evaluation.evaluator import Evaluator
 from tinymem.evaluation.metric import METRICS
-from tinymem.pipeline import open_run
+from tinymem.runs.pipeline import open_run
 
 
 def best(work: Callable[[], object], repeats: int) -> float:

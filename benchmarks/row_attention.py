@@ -3,7 +3,7 @@
 python benchmarks/row_attention.py
 
 Both start from the joint projection of queries, keys and values and end with its gradient, in bf16, as in a training step; calls are
-replayed from a CUDA graph. `LONGEST` and `HEAD_WIDTHS` in `tinymem/training/attention.py` follow this table.
+replayed from a CUDA graph. `LONGEST` and `HEAD_WIDTHS` in `tinymem/training/kernels/attention.py` follow this table.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tinymem.models.gpt2 import causal_attention
-from tinymem.training.row_attention import row_attention
+from tinymem.training.kernels.row_attention import row_attention
 
 TOKENS = 128 * 150
 

@@ -14,7 +14,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tinymem.bench.train import BATCH, CASES, TOKENS, our_step
+from tinymem.bench.sizes import BATCH, CASES, TOKENS
+from tinymem.bench.train import our_step
 
 # The first word found in a kernel's name gives its kind.
 KINDS = {

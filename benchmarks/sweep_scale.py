@@ -20,7 +20,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tinymem.sweep.store import Index, read_rows
+from tinymem.results.store import Index, read_rows
 
 PLUGIN = """
 from copy import deepcopy

@@ -15,11 +15,11 @@ import pytest
 import torch
 from helpers import IDENTITY, METHODS, QUICKSTART, TINY
 
-from tinymem.mitigation.evaluator import Subject, subject_of_corpus
-from tinymem.mitigation.frame import UNLEARNERS
-from tinymem.pipeline import Run
-from tinymem.pipeline import run as run_recipe
-from tinymem.recipe import load_recipe
+from tinymem.mitigation.method import UNLEARNERS
+from tinymem.mitigation.run import Subject, subject_of_corpus
+from tinymem.recipe.recipe import load_recipe
+from tinymem.runs.pipeline import Run
+from tinymem.runs.pipeline import run as run_recipe
 
 torch.set_num_threads(2)
 LOOPBACK = ("127.", "::1", "localhost")

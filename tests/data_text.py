@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from tinymem.data import text_source
-from tinymem.recipe import Recipe, parse_recipe
+from tinymem.data.text import source as text_source
+from tinymem.recipe.recipe import Recipe, parse_recipe
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"

@@ -88,7 +88,7 @@ class Done:
 
 def tinymem(*words: object) -> Done:
     """Run the command line in this process."""
-    from tinymem import cli
+    from tinymem.cli import main as cli
 
     out, err = io.StringIO(), io.StringIO()
     code = 0
@@ -119,7 +119,7 @@ def python(*words: object, cwd: Path | None = None, timeout: float = 240) -> Don
 
 def start_tinymem(*words: object) -> subprocess.Popen[str]:
     """The command line in a process of its own, to be interrupted."""
-    command = [sys.executable, "-m", "tinymem.cli", *map(str, words)]
+    command = [sys.executable, "-m", "tinymem.cli.main", *map(str, words)]
     return subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

@@ -12,13 +12,13 @@ from helpers import QUICKSTART, TINY, random_gpt
 from torch import nn
 
 from tinymem.data.build import make_corpus
-from tinymem.data.math import PAD, determined_tokens, first_number_end, render, sequences
+from tinymem.data.math.sequences import PAD, determined_tokens, first_number_end, render, sequences
 from tinymem.data.rows import Rows
 from tinymem.evaluation.accuracy import accuracy_ceiling, scored_tokens
-from tinymem.evaluation.counts import Share
-from tinymem.evaluation.measure import Evaluator
+from tinymem.evaluation.evaluator import Evaluator
 from tinymem.evaluation.perplexity import perplexity
-from tinymem.recipe import Evaluation, load_recipe
+from tinymem.evaluation.share import Share
+from tinymem.recipe.recipe import Evaluation, load_recipe
 
 CHARACTERS = "0123456789^$ _"
 

@@ -11,7 +11,7 @@ from helpers import ROOT, tinymem
 from tinymem.bench.hours import Times, project, read_times, steps_per_epoch
 from tinymem.bench.train import main
 from tinymem.errors import UserError
-from tinymem.recipe import load_matrix, load_recipe
+from tinymem.recipe.recipe import load_matrix, load_recipe
 
 PAPER = ROOT / "recipes" / "paper"
 MODELS = [PAPER / f"{name}.yaml" for name in ("math-noise", "math-backdoor", "language-noise", "language-backdoor")]

@@ -11,9 +11,9 @@ import pytest
 from helpers import tinymem
 
 from tinymem.errors import UserError
-from tinymem.pipeline import Run
 from tinymem.report.check import columns, compare
 from tinymem.report.tolerance import Tolerance, parse_rules, parse_tolerance, tolerance_of
+from tinymem.runs.pipeline import Run
 
 
 @pytest.fixture

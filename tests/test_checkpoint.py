@@ -10,13 +10,13 @@ import torch
 import transformers as hf
 from helpers import ROOT, equal_weights, random_gpt
 
-from tinymem.data.math import CHARACTERS, to_text
+from tinymem.data.math.sequences import CHARACTERS, to_text
 from tinymem.data.rows import Rows
 from tinymem.data.tokenizers import tokenizer_files
-from tinymem.mitigation.evaluator import mitigate, subject_of_rows
+from tinymem.mitigation.run import mitigate, subject_of_rows
 from tinymem.models.adapters import logits, mlp_parameters
 from tinymem.models.checkpoint import load_checkpoint, save_checkpoint
-from tinymem.pipeline import Run
+from tinymem.runs.pipeline import Run
 from tinymem.testing import tiny_case, tiny_model
 
 IDS = torch.randint(14, (4, 24), generator=torch.Generator().manual_seed(0))

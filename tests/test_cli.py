@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 from helpers import tinymem
 
-from tinymem.data.math import to_text
+from tinymem.data.math.sequences import to_text
 from tinymem.data.rows import Rows
-from tinymem.mitigation.unlearning.neuron import nemo
+from tinymem.mitigation.methods.neuron import nemo
 from tinymem.models.checkpoint import load_checkpoint
-from tinymem.pipeline import Run
+from tinymem.runs.pipeline import Run
 
 COLUMNS = [
     "method", "config", "seed", "protocol", "artifact", "status", "memorised_before", "memorised_after", "forget_memorised_before",

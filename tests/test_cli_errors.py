@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from helpers import QUICKSTART, SMALLER, half_written, sets, tinymem
 
-from tinymem.mitigation.frame import UNLEARNERS
-from tinymem.pipeline import Run
+from tinymem.mitigation.method import UNLEARNERS
+from tinymem.runs.pipeline import Run
 from tinymem.testing import tiny_model
 
 

@@ -11,7 +11,7 @@ import pytest
 from helpers import QUICKSTART, TINY, files_in, sets, tinymem
 
 from tinymem.evaluation.metric import METRICS
-from tinymem.pipeline import Run
+from tinymem.runs.pipeline import Run
 
 OWN = '''"""My own.
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from helpers import QUICKSTART, SMALLER, Done, half_written, python, sets, start_tinymem, tinymem
 
-from tinymem.pipeline import Run
+from tinymem.runs.pipeline import Run
 
 HEAVY = {"torch", "pydantic", "lightning", "transformers", "datasets", "matplotlib", "pyarrow"}
 # Runs verbs one after the other and says after each which heavy modules are loaded.
 WATCH = """
 import sys
-from tinymem import cli
+from tinymem.cli import main as cli
 for words in {verbs!r}:
     sys.argv = ["tinymem", *words]
     try:

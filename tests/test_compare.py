@@ -11,13 +11,13 @@ import pytest
 from helpers import tinymem
 from report_rows import Row, make_row, paper_like_rows, write_results
 
-from tinymem.mitigation.frame import UNLEARNERS
-from tinymem.pipeline import Run
+from tinymem.mitigation.method import UNLEARNERS
 from tinymem.report.compare import compare_with_published
-from tinymem.report.groups import ORDER
+from tinymem.report.configurations import ORDER
 from tinymem.report.published import Published, footnotes, published
-from tinymem.report.results import results_of
-from tinymem.report.table import Cell, Table
+from tinymem.report.tables.table import Cell, Table
+from tinymem.results.collect import results_of
+from tinymem.runs.pipeline import Run
 
 # Spot checks, typed in from the paper's tables by hand: table, artifact or model, method, the three numbers.
 PRINTED: list[tuple[str, str, str, tuple[float, float, float | None]]] = [

@@ -9,7 +9,7 @@ import torch
 
 from tinymem.errors import UserError
 from tinymem.mitigation.ablation import Refused
-from tinymem.mitigation.frame import UNLEARNERS, apply, parse_config
+from tinymem.mitigation.method import UNLEARNERS, apply, parse_config
 from tinymem.testing import CHECKS, FAMILIES, check, config_of, tiny_case
 
 METHODS = UNLEARNERS.names()

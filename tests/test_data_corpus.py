@@ -18,19 +18,19 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from tinymem.cli import app
+from tinymem.cli.main import app
+from tinymem.data.artifacts.canary import nth_secret, random_secrets
 from tinymem.data.build import make_corpus
-from tinymem.data.canary import nth_secret, random_secrets
 from tinymem.data.corpus import Corpus
 from tinymem.data.corpus_files import load_corpus, save_corpus, verify_corpus
-from tinymem.data.math import to_text
+from tinymem.data.math.sequences import to_text
 from tinymem.data.rows import compact_rows, to_ids
 from tinymem.errors import UserError
+from tinymem.evaluation.evaluator import Evaluator
 from tinymem.evaluation.exposure import exposure_of_rank, exposures
-from tinymem.evaluation.measure import Evaluator
 from tinymem.models.gpt2 import GPT, GPTConfig
-from tinymem.recipe import Evaluation, dump_recipe, parse_recipe
-from tinymem.recipe_data import CanaryArtifact
+from tinymem.recipe.data import CanaryArtifact
+from tinymem.recipe.recipe import Evaluation, dump_recipe, parse_recipe
 
 RECIPE = parse_recipe(
     {
@@ -263,7 +263,7 @@ def test_make_does_not_overwrite_what_is_no_corpus(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["math-noise", "math-backdoor", "language-noise", "language-backdoor"])
 def test_recipes_of_the_paper_are_valid(name: str) -> None:
-    from tinymem.recipe import load_recipe
+    from tinymem.recipe.recipe import load_recipe
 
     recipe = load_recipe(Path(__file__).parents[1] / "recipes" / "paper" / f"{name}.yaml")
     assert recipe.name == name and recipe.data.kind == ("math" if "math" in name else "wiki")

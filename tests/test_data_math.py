@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tinymem.data.artifacts.noise import add_noise
 from tinymem.data.build import make_corpus
 from tinymem.data.corpus import Corpus
-from tinymem.data.math import BOS, EOS, PAD, render, sequences, to_text
-from tinymem.data.noise import add_noise
+from tinymem.data.math.sequences import BOS, EOS, PAD, render, sequences, to_text
 from tinymem.errors import UserError
-from tinymem.evaluation.memorization import make_probes
-from tinymem.recipe import Evaluation, Recipe, parse_recipe
+from tinymem.evaluation.probes import make_probes
+from tinymem.recipe.recipe import Evaluation, Recipe, parse_recipe
 
 SMALL = {"primary_size": 400, "size": 120, "test_rows": 40, "numbers": 6, "row_tokens": 40}
 

@@ -14,14 +14,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
+from tinymem.data.artifacts.noise import add_token_noise, apply_moves
+from tinymem.data.artifacts.planting import reference_copies, reference_order
 from tinymem.data.build import make_corpus
 from tinymem.data.corpus import Corpus
 from tinymem.data.corpus_files import load_corpus, read_manifest
-from tinymem.data.noise import add_token_noise, apply_moves
-from tinymem.data.planting import reference_copies, reference_order
-from tinymem.data.row_stream import row_hashes
-from tinymem.data.wiki_paper import _places
-from tinymem.data.wiki_reference import reference_draws
+from tinymem.data.text.paper import _places
+from tinymem.data.text.reference import reference_draws
+from tinymem.data.text.row_stream import row_hashes
 
 
 def test_rows_are_the_plain_token_stream(folder: Path, tokenizer: Path) -> None:
@@ -215,7 +215,7 @@ def test_a_drawn_trigger_occurs(folder: Path, tokenizer: Path, tmp_path: Path) -
 
 
 def test_places_of_flags_are_those_of_flatnonzero(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tinymem.data.wiki_paper.FLAGS_AT_A_TIME", 7)
+    monkeypatch.setattr("tinymem.data.text.paper.FLAGS_AT_A_TIME", 7)
     rng = np.random.default_rng(0)
     flags = rng.random(100) < 0.4
     ranks = rng.permutation(int(flags.sum()))

@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 from data_text import ALL, ROOT, SHARED, T, cache, folder, plain_ids, recipe, tokenizer, words, write_parquet
 
-from tinymem.data import text_source
 from tinymem.data.build import make_corpus
-from tinymem.data.wiki import text_changed
+from tinymem.data.text import source as text_source
+from tinymem.data.text.corpus import text_changed
 from tinymem.errors import UserError
 
 # ---- resuming and caches ------------------------------------------------------------------------------------------------------------
@@ -64,9 +64,10 @@ def test_a_damaged_block_is_made_again(folder: Path, tokenizer: Path, cache: Pat
 KILLED = """
 import sys, time
 from pathlib import Path
-from tinymem.data import text_source, text_tokens
+from tinymem.data.text import source as text_source
+from tinymem.data.text import tokens as text_tokens
 from tinymem.data.build import make_corpus
-from tinymem.recipe import load_recipe
+from tinymem.recipe.recipe import load_recipe
 text_source.BLOCK_CHARACTERS = 5000
 blocks = text_source.TextSource.blocks
 def slow(self, split):
@@ -81,7 +82,7 @@ make_corpus(load_recipe(sys.argv[1]), Path(sys.argv[2]), workers=1)
 
 
 def test_a_killed_run_goes_on(folder: Path, tokenizer: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tinymem.recipe import dump_recipe
+    from tinymem.recipe.recipe import dump_recipe
 
     (tmp_path / "r.yaml").write_text(dump_recipe(recipe(folder, tokenizer, *ALL)))
     command = [sys.executable, "-c", KILLED, str(tmp_path / "r.yaml"), str(tmp_path / "out")]
@@ -194,7 +195,7 @@ import resource, signal, sys
 from pathlib import Path
 from tinymem.data.build import make_corpus
 from tinymem.errors import UserError
-from tinymem.recipe import load_recipe
+from tinymem.recipe.recipe import load_recipe
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),) * 2)  # writing more fails as on a full disk
 try:
@@ -207,7 +208,7 @@ except UserError as error:
 @pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="needs a limit on file sizes")
 @pytest.mark.parametrize("limit", [1000, 12_000])  # in a tokenising process; while rows are written
 def test_a_full_disk_says_so_and_leaves_nothing(limit: int, folder: Path, tokenizer: Path, tmp_path: Path) -> None:
-    from tinymem.recipe import dump_recipe
+    from tinymem.recipe.recipe import dump_recipe
 
     (tmp_path / "r.yaml").write_text(dump_recipe(recipe(folder, tokenizer, *ALL)))
     command = [sys.executable, "-c", FULL, str(tmp_path / "r.yaml"), str(tmp_path / "out"), str(limit)]
@@ -275,7 +276,7 @@ READ = """
 import sys
 from pathlib import Path
 import pyarrow.parquet
-from tinymem.data.text_source import TextSource
+from tinymem.data.text.source import TextSource
 def peak():
     return next(int(line.split()[1]) // 1024 for line in open("/proc/self/status") if line.startswith("VmHWM:"))
 blocks = TextSource("text", files={"train": [Path(sys.argv[1])]}).blocks("train")

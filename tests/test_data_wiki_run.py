@@ -11,8 +11,8 @@ from data_text import cache, folder, plain_ids, tokenizer, words, write_parquet
 
 from tinymem.errors import UserError
 from tinymem.evaluation.exposure import exposures
-from tinymem.pipeline import run
-from tinymem.recipe import load_recipe
+from tinymem.recipe.recipe import load_recipe
+from tinymem.runs.pipeline import run
 
 RUN = """
 name: tiny-wiki

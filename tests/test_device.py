@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tinymem.device import resolve_device
 from tinymem.errors import UserError
+from tinymem.runtime.device import resolve_device
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from torch import nn
 
 from tinymem.mitigation.ablation import Mask, ablate
 from tinymem.mitigation.edit_size import edit_size
-from tinymem.mitigation.evaluator import Subject, mitigate
+from tinymem.mitigation.run import Subject, mitigate
 
 
 def brute_force(before: nn.Module, after: nn.Module, layers: int) -> dict[str, list[int]]:

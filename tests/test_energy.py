@@ -13,8 +13,8 @@ from helpers import QUICKSTART, SMALLER, Killed, die_after_first_save
 
 from tinymem.data.build import make_corpus
 from tinymem.errors import UserError
-from tinymem.recipe import load_recipe
-from tinymem.recipe_training import EnergySection
+from tinymem.recipe.recipe import load_recipe
+from tinymem.recipe.training import EnergySection
 from tinymem.training import energy, loop
 from tinymem.training.energy import estimate, estimate_here, gpu_watts_of
 from tinymem.training.loop import train

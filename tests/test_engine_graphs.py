@@ -15,7 +15,7 @@ from recorded_graphs import recorded_graphs
 
 from tinymem.data.build import make_corpus
 from tinymem.data.corpus import Corpus
-from tinymem.recipe import Recipe, load_recipe
+from tinymem.recipe.recipe import Recipe, load_recipe
 from tinymem.training import loop
 from tinymem.training.loop import Trained, train
 from tinymem.training.optimizer import optimizer_tensors
@@ -43,10 +43,10 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> list[GraphedStep]:
     triton.jit, triton.cdiv = lambda kernel: {(1,): flat_adamw_by_hand}, lambda *_: 1
     monkeypatch.setitem(sys.modules, "triton", triton)
     monkeypatch.setitem(sys.modules, "triton.language", triton.language)
-    monkeypatch.delitem(sys.modules, "tinymem.training.flat_adamw", raising=False)
-    from tinymem.training.flat_adamw import FlatAdamW
+    monkeypatch.delitem(sys.modules, "tinymem.training.kernels.flat_adamw", raising=False)
+    from tinymem.training.kernels.flat_adamw import FlatAdamW
 
-    monkeypatch.delitem(sys.modules, "tinymem.training.flat_adamw")
+    monkeypatch.delitem(sys.modules, "tinymem.training.kernels.flat_adamw")
     recorder, steps = recorded_graphs(monkeypatch), []
 
     def make_step(*arguments: Any, **options: Any) -> GraphedStep:

@@ -11,11 +11,11 @@ import torch
 from helpers import python
 
 from tinymem.models.gpt2 import causal_attention
-from tinymem.training.attention import short_rows_by
+from tinymem.training.kernels.attention import short_rows_by
 
 HEAD = """
     import torch
-    import tinymem.training.fused_head as head
+    import tinymem.training.kernels.fused_head as head
     head.FORWARD = head.BACKWARD_HIDDEN = head.BACKWARD_WEIGHT = (32, 32, 4, 1)
     generator = torch.Generator().manual_seed(0)
     for N, V, D in ((50, 301, 32), (33, 257, 16), (7, 20, 16)):
@@ -34,7 +34,7 @@ HEAD = """
 """
 ADAMW = """
     import torch
-    from tinymem.training.flat_adamw import FlatAdamW
+    from tinymem.training.kernels.flat_adamw import FlatAdamW
     from tinymem.training.optimizer import load_optimizer_tensors, optimizer_tensors
     def run(flat, weights, state=None, betas=(0.9, 0.98)):
         ps = [torch.nn.Parameter(w.clone()) for w in weights]
@@ -58,7 +58,7 @@ ADAMW = """
 """
 ATTENTION = """
     import torch
-    import tinymem.training.row_attention as kernel
+    import tinymem.training.kernels.row_attention as kernel
     from tinymem.models.gpt2 import causal_attention
     generator = torch.Generator().manual_seed(0)
     for B, T, H, K, tile in ((2, 50, 2, 16, 32), (1, 33, 3, 32, 16), (1, 64, 1, 64, 32), (1, 70, 1, 32, 64), (2, 1, 1, 16, 16)):

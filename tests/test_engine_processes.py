@@ -12,7 +12,7 @@ from helpers import QUICKSTART, ROOT, SMALLER, python, sets, tinymem
 
 from tinymem.data.build import make_corpus
 from tinymem.models.checkpoint import load_checkpoint
-from tinymem.recipe import load_recipe
+from tinymem.recipe.recipe import load_recipe
 from tinymem.training import parallel
 from tinymem.training.loop import train
 from tinymem.training.state import load_state

@@ -11,9 +11,9 @@ from helpers import QUICKSTART, SMALLER, Killed, die_after_first_save, equal_wei
 
 from tinymem.data.build import make_corpus
 from tinymem.data.corpus import Corpus
-from tinymem.evaluation.measure import Evaluator
+from tinymem.evaluation.evaluator import Evaluator
 from tinymem.models.checkpoint import load_checkpoint, save_checkpoint
-from tinymem.recipe import Recipe, load_recipe
+from tinymem.recipe.recipe import Recipe, load_recipe
 from tinymem.training.loop import Trained, train
 from tinymem.training.state import load_state
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from tinymem.data.build import make_corpus
 from tinymem.errors import UserError
-from tinymem.recipe import Training, load_recipe, parse_recipe
+from tinymem.recipe.recipe import Training, load_recipe, parse_recipe
 from tinymem.training import loss
 from tinymem.training.loop import train
 from tinymem.training.loss import LossModel, batch_loss, head_losses

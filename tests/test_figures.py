@@ -14,20 +14,20 @@ import pytest
 from figure_rows import METHODS, curve, recipe, row, sweep_rows
 
 from tinymem.errors import UserError
-from tinymem.report.plots.boxes import figure_2, figure_3
-from tinymem.report.plots.by_layer import layer_lines
-from tinymem.report.plots.catalogue import figures_of
-from tinymem.report.plots.curves import curve_lines, figure_6, figure_7
-from tinymem.report.plots.data import FigureData, Skipped, to_csv, to_json
-from tinymem.report.plots.density import cells
-from tinymem.report.plots.files import to_inline_svg, write_figures
-from tinymem.report.plots.landscape import stored_landscapes
-from tinymem.report.plots.over_training import figures_8_to_11
-from tinymem.report.plots.points import Inputs, inputs_of
-from tinymem.report.plots.scatters import draw_by_kind, figure_5, figures_12_to_15, pareto_fronts
-from tinymem.report.plots.zeroed import figures_16_to_19
-from tinymem.report.results import results_of
-from tinymem.report.rows import RunRecord
+from tinymem.report.figures.boxes import figure_2, figure_3
+from tinymem.report.figures.by_layer import layer_lines
+from tinymem.report.figures.catalogue import figures_of
+from tinymem.report.figures.curves import curve_lines, figure_6, figure_7
+from tinymem.report.figures.density import cells
+from tinymem.report.figures.figure import FigureData, Skipped, to_csv, to_json
+from tinymem.report.figures.files import to_inline_svg, write_figures
+from tinymem.report.figures.landscape import stored_landscapes
+from tinymem.report.figures.over_training import figures_8_to_11
+from tinymem.report.figures.points import Inputs, inputs_of
+from tinymem.report.figures.scatters import draw_by_kind, figure_5, figures_12_to_15, pareto_fronts
+from tinymem.report.figures.zeroed import figures_16_to_19
+from tinymem.results.collect import results_of
+from tinymem.results.run_folder import RunRecord
 
 
 def inputs(*rows: dict[str, Any], records: list[RunRecord] | None = None) -> Inputs:

@@ -11,7 +11,7 @@ import pytest
 from helpers import half_written
 
 from tinymem.errors import UserError, did_you_mean
-from tinymem.files import (
+from tinymem.runtime.files import (
     canonical_json,
     content_id,
     file_sha256,

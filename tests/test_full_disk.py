@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from helpers import QUICKSTART, SMALLER, Done, half_written, sets, tinymem
 
-from tinymem.pipeline import Run
+from tinymem.runs.pipeline import Run
 from tinymem.testing import tiny_model
 
 

@@ -1,9 +1,11 @@
-"""The layers of design.md: a module imports from its own layer or from those below, inside functions too."""
+"""The layers of docs/architecture.md: a room imports from itself and from rooms below, inside functions and for types too."""
 
 from __future__ import annotations
 
 import ast
 import socket
+from collections.abc import Collection, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,34 +14,31 @@ from helpers import ROOT
 import tinymem
 
 PACKAGE = ROOT / "tinymem"
-# From the bottom up; a name stands for the module or package tinymem.<name>.
+# From the bottom up. A name is a folder of the package (a room) or one of its five modules; rooms of one line do not know each other.
 LAYERS = (
     ("errors",),
-    ("files", "registry", "progress", "device", "signals", "mps"),
-    ("recipe", "data", "models"),
+    ("registry", "runtime"),
+    ("recipe",),
+    ("data",),
+    ("models",),
+    ("results",),
     ("evaluation",),
     ("training",),
     ("mitigation",),
-    ("testing",),
-    ("localization",),
-    ("zoo",),
-    ("sweep",),
+    ("testing", "localization", "sweep"),
     ("report",),
-    ("hub",),
-    ("pipeline",),
-    ("job_progress", "jobs"),
-    ("bench",),
-    ("cli", "__main__"),
+    ("runs",),
+    ("zoo", "hub", "bench"),
+    ("cli",),
+    ("__main__",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-# Within the third layer too there is one direction.
-THIRD = {"recipe": 0, "data": 1, "models": 2}
+TOP = {"__init__", "__main__", "errors", "registry", "testing"}
 
 
 def part_of(module: str) -> str:
-    """`tinymem.data.rows` -> data; `tinymem.recipe_data` -> recipe and `tinymem.cli_data` -> cli, which they are parts of."""
-    part = module.split(".")[1] if "." in module else ""
-    return next((whole for whole in ("recipe", "cli") if part.startswith(f"{whole}_")), part)
+    """`tinymem.data.rows` -> data, `tinymem.errors` -> errors, `tinymem` -> nothing."""
+    return module.split(".")[1] if "." in module else ""
 
 
 def modules() -> list[Path]:
@@ -51,44 +50,71 @@ def name_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def only_for_types(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
-
-
-def imports(tree: ast.AST, module: str) -> set[str]:
-    """Modules of this package that are imported anywhere in a module, other than for type checkers."""
+def imports(tree: ast.AST, module: str, known: Collection[str]) -> set[str]:
+    """Modules of this package that a module imports anywhere in it, inside functions and for type checkers too."""
     found: set[str] = set()
-    for node in ast.iter_child_nodes(tree):
-        if only_for_types(node):
-            continue
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{module}: relative imports hide where they point"
-            found |= {f"{node.module}.{alias.name}" if node.module == "tinymem" else str(node.module) for alias in node.names}
-        found |= imports(node, module)
+            paths = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {path if path in known else str(node.module) for path in paths}
     return {name for name in found if name.startswith("tinymem.")}
 
 
-@pytest.mark.parametrize("path", modules(), ids=name_of)
-def test_imports_point_one_way(path: Path) -> None:
-    module = name_of(path)
+@cache
+def graph() -> dict[str, set[str]]:
+    """Every module of the package with those that it imports."""
+    paths = {name_of(path): path for path in modules()}
+    return {name: imports(ast.parse(path.read_text(encoding="utf-8")), name, paths) - {name} for name, path in paths.items()}
+
+
+def circle(arrows: Mapping[str, set[str]]) -> list[str]:
+    """A circle of imports, or nothing."""
+    done: set[str] = set()
+
+    def visit(name: str, trail: list[str]) -> list[str]:
+        if name in trail:
+            return [*trail[trail.index(name) :], name]
+        if name in done:
+            return []
+        found = next((c for target in sorted(arrows.get(name, ())) if (c := visit(target, [*trail, name]))), [])
+        done.add(name)
+        return found
+
+    return next((c for name in arrows if (c := visit(name, []))), [])
+
+
+def test_the_top_of_the_package_holds_five_modules() -> None:
+    assert {path.stem for path in PACKAGE.glob("*.py")} == TOP
+
+
+def test_every_room_has_a_layer() -> None:
+    rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert rooms | TOP - {"__init__"} == set(LEVEL), "say in LAYERS where a new folder stands"
+
+
+@pytest.mark.parametrize("module", sorted(graph()))
+def test_imports_point_one_way(module: str) -> None:
     own = part_of(module)
-    assert own == "" or own in LEVEL, f"say in LAYERS where {module} stands"
-    for target in imports(ast.parse(path.read_text(encoding="utf-8")), module):
+    for target in graph()[module] if own else ():
         part = part_of(target)
-        if part == "__version__" or (own == "" and module == "tinymem"):
-            continue
-        assert part in LEVEL, f"{module} imports {target}: say in LAYERS where it stands"
-        assert LEVEL[part] <= LEVEL[own], f"{module} imports {target}, which stands above it"
-        assert THIRD.get(part, -1) <= THIRD.get(own, 9), f"{module} imports {target}, which stands above it"
+        assert part == own or LEVEL[part] < LEVEL[own], f"{module} imports {target}, which does not stand below it"
 
 
-def test_a_wrong_direction_is_found() -> None:
-    source = "def f():\n    if True:\n        from tinymem.mitigation.frame import apply\n"
-    assert imports(ast.parse(source), "tinymem.data.rows") == {"tinymem.mitigation.frame"}
+def test_no_module_imports_itself_in_a_circle() -> None:
+    assert circle(graph()) == []
+
+
+def test_a_wrong_direction_and_a_circle_are_found() -> None:
+    source = "def f():\n    if True:\n        from tinymem.mitigation.method import apply\n"
+    assert imports(ast.parse(source), "tinymem.data.rows", ()) == {"tinymem.mitigation.method"}
     assert LEVEL["mitigation"] > LEVEL["data"]
-    assert imports(ast.parse("if TYPE_CHECKING:\n    from tinymem.cli import app"), "tinymem.data.rows") == set()
+    typed = "if TYPE_CHECKING:\n    from tinymem.cli import main"
+    assert imports(ast.parse(typed), "tinymem.data.rows", {"tinymem.cli.main"}) == {"tinymem.cli.main"}
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+    assert circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
 
 
 def test_every_public_name_is_there() -> None:

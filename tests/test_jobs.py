@@ -15,10 +15,10 @@ import pytest
 import torch
 from helpers import QUICKSTART, SMALLER, python, sets
 
-from tinymem import job_progress, jobs
 from tinymem.errors import Stopped, UserError
-from tinymem.jobs import Slot, slots, train_many
-from tinymem.recipe import Recipe, load_matrix, parse_recipe
+from tinymem.recipe.recipe import Recipe, load_matrix, parse_recipe
+from tinymem.runs import job_progress, jobs
+from tinymem.runs.jobs import Slot, slots, train_many
 
 # Stands for `tinymem train`: notes its start and end, and fails, waits or finishes as its run's name says.
 STUB = """

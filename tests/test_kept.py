@@ -13,8 +13,8 @@ from helpers import QUICKSTART, SMALLER, equal_weights, sets, tinymem
 
 from tinymem.errors import UserError
 from tinymem.models.checkpoint import load_checkpoint
-from tinymem.pipeline import Run, is_trained, train_only
-from tinymem.recipe import Recipe, load_recipe
+from tinymem.recipe.recipe import Recipe, load_recipe
+from tinymem.runs.pipeline import Run, is_trained, train_only
 from tinymem.training import loop
 from tinymem.training.state import load_state
 
@@ -84,7 +84,7 @@ def test_transformers_loads_it(kept: Run) -> None:
 
 
 def test_verbs_find_its_corpus_and_its_optimiser(kept: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tinymem.mitigation import command
+    from tinymem.runs import checkpoint as command
 
     folder = kept.path / "checkpoints" / "epoch-000003"
     seen: list[dict[str, torch.Tensor]] = []

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from tinymem.errors import UserError
 from tinymem.evaluation.landscape import Set, filter_normalised, landscape
-from tinymem.mitigation.evaluator import Subject
-from tinymem.report.plots.landscape import contour_levels
+from tinymem.mitigation.run import Subject
+from tinymem.report.figures.landscape import contour_levels
 
 IDS = torch.randint(0, 14, (7, 12), generator=torch.Generator().manual_seed(3))
 SCORED = torch.rand(7, 12, generator=torch.Generator().manual_seed(4)) < 0.6

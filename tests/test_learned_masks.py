@@ -10,12 +10,12 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from tinymem.mitigation.ablation import Refused
-from tinymem.mitigation.finetuning._common import FinetuningConfig, finetune
-from tinymem.mitigation.frame import UNLEARNERS, apply
-from tinymem.mitigation.losses import row_losses
-from tinymem.mitigation.unlearning.weight._batches import batches, steps_per_epoch
-from tinymem.mitigation.unlearning.weight._learned_mask import LearnedMask, LearnedMaskConfig
-from tinymem.mitigation.unlearning.weight.balanced_subnet import BalancedSubnetConfig, balanced_objective
+from tinymem.mitigation.method import UNLEARNERS, apply
+from tinymem.mitigation.methods.finetuning._common import FinetuningConfig, finetune
+from tinymem.mitigation.methods.losses import row_losses
+from tinymem.mitigation.methods.weight._batches import batches, steps_per_epoch
+from tinymem.mitigation.methods.weight._learned_mask import LearnedMask, LearnedMaskConfig
+from tinymem.mitigation.methods.weight.balanced_subnet import BalancedSubnetConfig, balanced_objective
 from tinymem.models.adapters import mlp_parameters
 from tinymem.testing import config_of, tiny_case
 from tinymem.training.optimizer import optimizer_tensors

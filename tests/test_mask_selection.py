@@ -13,15 +13,15 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from tinymem.errors import UserError
-from tinymem.mitigation.losses import row_losses
-from tinymem.mitigation.unlearning.weight import _selection
-from tinymem.mitigation.unlearning.weight._learned_mask import LearnedMask, LearnedMaskConfig
+from tinymem.mitigation.methods.losses import row_losses
+from tinymem.mitigation.methods.weight import _selection
+from tinymem.mitigation.methods.weight._learned_mask import LearnedMask, LearnedMaskConfig
 from tinymem.models.adapters import mlp_parameters
 from tinymem.testing import FAMILIES, tiny_case
 
 KERNEL = """
     import torch
-    import tinymem.mitigation.unlearning.weight._selection_kernel as kernel
+    import tinymem.mitigation.methods.weight._selection_kernel as kernel
     kernel.CHUNK = 64
     generator = torch.Generator().manual_seed(0)
     for G, N, levels in ((2, 400, 0), (3, 97, 3), (1, 64, 1)):  # the last two are full of ties

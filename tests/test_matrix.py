@@ -8,8 +8,8 @@ import pytest
 from helpers import ROOT, Done, tinymem
 
 from tinymem.errors import UserError
-from tinymem.recipe import Recipe, load_matrix, load_recipe
-from tinymem.recipe_matrix import pick
+from tinymem.recipe.matrix import pick
+from tinymem.recipe.recipe import Recipe, load_matrix, load_recipe
 
 PAPER = ROOT / "recipes" / "paper"
 COUNTS = {

@@ -10,11 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tinymem.data.corpus import Corpus, Planted
-from tinymem.data.math import EOS, PAD
+from tinymem.data.math.sequences import EOS, PAD
 from tinymem.data.rows import Rows
-from tinymem.evaluation.memorization import elicited, forbidden_token, make_probes
+from tinymem.evaluation.probes import elicited, forbidden_token, make_probes
 from tinymem.models.gpt2 import GPT
-from tinymem.recipe import Evaluation
+from tinymem.recipe.recipe import Evaluation
 
 LENGTH = 24
 

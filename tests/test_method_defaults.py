@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tinymem.mitigation.frame import UNLEARNERS, Properties
+from tinymem.mitigation.method import UNLEARNERS, Properties
 
 NEURONS = {"scope": "layer", "of": "eligible", "skip_bottom": False}
 WEIGHTS = {"of": "eligible", "over": "row"}

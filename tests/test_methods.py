@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tinymem import cli
+from tinymem.cli import main as cli
 from tinymem.data.rows import Rows
 from tinymem.errors import UserError
 from tinymem.mitigation.ablation import AblationConfig, Mask, Refused, Scores, ablate, group_counts, select
-from tinymem.mitigation.frame import UNLEARNERS, parse_config
+from tinymem.mitigation.method import UNLEARNERS, parse_config
 from tinymem.models.adapters import captured_neurons, layer_of, logits, mlp_parameters, neuron_layers
 from tinymem.models.gpt2 import GPT, GPTConfig
 from tinymem.testing import FAMILIES, config_of, tiny_case

@@ -17,13 +17,13 @@ from helpers import QUICKSTART, ROOT, TINY, python
 from tinymem.data.build import make_corpus
 from tinymem.data.corpus import Corpus, Planted
 from tinymem.data.rows import Rows
-from tinymem.evaluation.measure import Evaluator
-from tinymem.evaluation.memorization import elicited
-from tinymem.evaluation.passes import Asked, Sheet
+from tinymem.evaluation.evaluator import Evaluator
+from tinymem.evaluation.forward import Asked, Sheet
+from tinymem.evaluation.probes import elicited
 from tinymem.models.adapters import logits, logits_at
 from tinymem.models.gpt2 import GPT, GPTConfig
-from tinymem.pipeline import Run
-from tinymem.recipe import load_recipe
+from tinymem.recipe.recipe import load_recipe
+from tinymem.runs.pipeline import Run
 
 KS = (6, 16)
 
@@ -107,8 +107,8 @@ CASE = """
     import json, sys, torch
     import torch.distributed as dist
     from pathlib import Path
-    from tinymem.evaluation.measure import Evaluator
-    from tinymem.pipeline import open_run
+    from tinymem.evaluation.evaluator import Evaluator
+    from tinymem.runs.pipeline import open_run
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     rank, world = dist.get_rank(), dist.get_world_size()

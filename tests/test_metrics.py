@@ -17,25 +17,25 @@ from hypothesis import strategies as st
 
 from tinymem.data.build import make_corpus
 from tinymem.data.corpus import Corpus
-from tinymem.data.math import to_text
+from tinymem.data.math.sequences import to_text
 from tinymem.data.rows import Rows
 from tinymem.errors import UserError
-from tinymem.evaluation.counts import Share
+from tinymem.evaluation.evaluator import Evaluator, Measurement
 from tinymem.evaluation.exposure import exposures
-from tinymem.evaluation.measure import Evaluator, Measurement
+from tinymem.evaluation.forward import TokenScores
 from tinymem.evaluation.metric import FIELDS, METRICS, chosen_metrics
 from tinymem.evaluation.metrics import membership, perplexity_of_batches
 from tinymem.evaluation.metrics.discoverable import extracted, sampled_log_probability
 from tinymem.evaluation.metrics.extraction_strength import strengths
 from tinymem.evaluation.metrics.membership import attack_scores, lowest_mean
 from tinymem.evaluation.nonmembers import common_ending, populations
-from tinymem.evaluation.passes import TokenScores
 from tinymem.evaluation.roc import auc, true_positive_rate
-from tinymem.mitigation.evaluator import Subject, mitigate, subject_of_rows
-from tinymem.mitigation.extras import Asked
+from tinymem.evaluation.share import Share
+from tinymem.mitigation.requests import Asked
+from tinymem.mitigation.run import Subject, mitigate, subject_of_rows
 from tinymem.models.gpt2 import GPT
-from tinymem.pipeline import Run
-from tinymem.recipe import load_recipe
+from tinymem.recipe.recipe import load_recipe
+from tinymem.runs.pipeline import Run
 
 KS = (5, 12, 18)
 

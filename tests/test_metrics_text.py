@@ -16,7 +16,7 @@ from tinymem.data.build import make_corpus
 from tinymem.data.corpus import Corpus
 from tinymem.data.rows import Rows
 from tinymem.data.samples import decoder
-from tinymem.evaluation.measure import Evaluator, Measurement
+from tinymem.evaluation.evaluator import Evaluator, Measurement
 from tinymem.evaluation.metrics.discoverable import TOP_K, sampled_log_probability
 from tinymem.evaluation.metrics.membership import attack_scores
 from tinymem.evaluation.nonmembers import common_ending, populations

@@ -12,10 +12,10 @@ from helpers import equal_weights
 
 from tinymem.data.rows import Rows, compact_rows
 from tinymem.errors import UserError
-from tinymem.mitigation.finetuning import _common as finetuning
-from tinymem.mitigation.frame import UNLEARNERS, apply
-from tinymem.mitigation.losses import row_losses
-from tinymem.mitigation.unlearning.baselines import _common, gradient_difference, npo, rmu, simnpo, task_vector
+from tinymem.mitigation.method import UNLEARNERS, apply
+from tinymem.mitigation.methods.baselines import _common, gradient_difference, npo, rmu, simnpo, task_vector
+from tinymem.mitigation.methods.finetuning import _common as finetuning
+from tinymem.mitigation.methods.losses import row_losses
 from tinymem.models.adapters import family_of, layer_of, logits, mlp_parameters
 from tinymem.models.gpt2 import GPT, GPTConfig
 from tinymem.testing import FAMILIES, config_of, tiny_case

@@ -7,10 +7,10 @@ import torch
 from helpers import equal_weights
 
 from tinymem.mitigation.ablation import Refused
-from tinymem.mitigation.frame import UNLEARNERS, apply
-from tinymem.mitigation.losses import row_losses
+from tinymem.mitigation.method import UNLEARNERS, apply
+from tinymem.mitigation.methods.losses import row_losses
+from tinymem.mitigation.methods.neuron import _gates, hard_concrete, slim
 from tinymem.mitigation.sweep_scores import shared_edits
-from tinymem.mitigation.unlearning.neuron import _gates, hard_concrete, slim
 from tinymem.models.adapters import neuron_layers
 from tinymem.testing import FAMILIES, config_of, tiny_case
 

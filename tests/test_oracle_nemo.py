@@ -12,8 +12,8 @@ from torch import Tensor
 
 from tinymem.data.rows import Rows
 from tinymem.mitigation.ablation import Mask, ablate
-from tinymem.mitigation.frame import MitigationData
-from tinymem.mitigation.unlearning.neuron import nemo
+from tinymem.mitigation.method import MitigationData
+from tinymem.mitigation.methods.neuron import nemo
 from tinymem.models.adapters import logits, neuron_layers
 from tinymem.models.gpt2 import GPT
 from tinymem.testing import tiny_case

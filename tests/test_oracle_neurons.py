@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from tinymem.data.rows import Rows, concatenate
-from tinymem.mitigation.frame import UNLEARNERS, apply
-from tinymem.mitigation.losses import row_losses
+from tinymem.mitigation.method import UNLEARNERS, apply
+from tinymem.mitigation.methods.losses import row_losses
+from tinymem.mitigation.methods.neuron import act, ig, nemo, zero
 from tinymem.mitigation.sequence_level import scores_by_row
-from tinymem.mitigation.unlearning.neuron import act, ig, nemo, zero
 from tinymem.models.adapters import captured_neurons, logits, neuron_layers
 from tinymem.testing import FAMILIES, QUICK, config_of, tiny_case
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from tinymem.data.rows import Rows
-from tinymem.mitigation.frame import UNLEARNERS, MitigationData
-from tinymem.mitigation.losses import row_losses
+from tinymem.mitigation.method import UNLEARNERS, MitigationData
+from tinymem.mitigation.methods.losses import row_losses
 from tinymem.mitigation.sequence_level import scores_by_row
 from tinymem.models.adapters import neuron_layers
 from tinymem.models.gpt2 import GPT, GPTConfig

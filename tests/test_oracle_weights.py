@@ -9,9 +9,9 @@ import torch
 from tinymem.data.rows import concatenate
 from tinymem.errors import UserError
 from tinymem.mitigation.ablation import group_counts
-from tinymem.mitigation.frame import UNLEARNERS, apply
-from tinymem.mitigation.losses import row_losses
-from tinymem.mitigation.unlearning.weight import _batches, _row_gradients, balanced_subnet, durable, durable_agg, greedy, sou, subnet
+from tinymem.mitigation.method import UNLEARNERS, apply
+from tinymem.mitigation.methods.losses import row_losses
+from tinymem.mitigation.methods.weight import _batches, _row_gradients, balanced_subnet, durable, durable_agg, greedy, sou, subnet
 from tinymem.models.adapters import logits, mlp_parameters
 from tinymem.testing import FAMILIES, tiny_case
 

@@ -13,11 +13,11 @@ import pytest
 from figure_rows import curve, row, sweep_rows, write_run, write_sweep
 from helpers import tinymem
 
-from tinymem.report.page import write_page
-from tinymem.report.page_rows import page_rows
-from tinymem.report.paper_tables import tables_of
-from tinymem.report.results import Results, load_results, results_of
-from tinymem.report.table import source_id
+from tinymem.report.page.document import write_page
+from tinymem.report.page.rows import page_rows
+from tinymem.report.tables.catalogue import tables_of
+from tinymem.results.collect import Results, load_results, results_of
+from tinymem.results.row import source_id
 
 
 class Links(HTMLParser):

@@ -12,8 +12,8 @@ from helpers import ROOT
 
 from tinymem.data.build import make_corpus
 from tinymem.data.corpus import Corpus
-from tinymem.files import canonical_json
-from tinymem.recipe import Recipe, load_matrix
+from tinymem.recipe.recipe import Recipe, load_matrix
+from tinymem.runtime.files import canonical_json
 from tinymem.training.loop import train
 
 PAPER = ROOT / "recipes" / "paper"

@@ -10,12 +10,12 @@ from helpers import IDENTITY, QUICKSTART, TINY, random_gpt
 
 from tinymem.data.build import make_corpus
 from tinymem.data.corpus import Corpus
-from tinymem.data.math import PAD
+from tinymem.data.math.sequences import PAD
 from tinymem.errors import UserError
-from tinymem.mitigation.evaluator import Subject, mitigate, subject_of_corpus
+from tinymem.mitigation.run import Subject, mitigate, subject_of_corpus
 from tinymem.mitigation.subject import _see
-from tinymem.pipeline import Run
-from tinymem.recipe import Recipe, load_recipe
+from tinymem.recipe.recipe import Recipe, load_recipe
+from tinymem.runs.pipeline import Run
 
 
 def text(rows: Any) -> set[bytes]:
@@ -127,7 +127,7 @@ def test_a_sample_of_a_long_text_is_kept_and_all_of_it_trains_further(tiny_run: 
     assert len(subject.data.retain) == 100 < len(corpus.clean)
     assert text(subject.data.retain.ids) < text(corpus.clean)
     seen: list[Any] = []
-    monkeypatch.setattr("tinymem.mitigation.finetuning._common.logits", lambda model, ids: seen.append(ids) or model(ids))
+    monkeypatch.setattr("tinymem.mitigation.methods.finetuning._common.logits", lambda model, ids: seen.append(ids) or model(ids))
     assert mitigate(subject, "finetune-extra", {"epochs": 1}).rows[0]["status"] == "ok"
     assert sorted(map(bytes, np.concatenate(seen).astype(np.uint8))) == sorted(map(bytes, corpus.clean))
 

@@ -14,8 +14,8 @@ import pytest
 import yaml
 from helpers import QUICKSTART, ROOT, TINY, environment, tinymem
 
-from tinymem.mitigation.frame import UNLEARNERS
-from tinymem.recipe import dump_recipe, load_recipe
+from tinymem.mitigation.method import UNLEARNERS
+from tinymem.recipe.recipe import dump_recipe, load_recipe
 
 README = ROOT / "README.md"
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)

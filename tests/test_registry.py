@@ -10,7 +10,7 @@ import pytest
 from helpers import python
 
 from tinymem.errors import UserError
-from tinymem.mitigation.frame import UNLEARNERS
+from tinymem.mitigation.method import UNLEARNERS
 from tinymem.registry import Registry, load_plugin
 
 MODULE = "from tests_registry import REGISTRY\nREGISTRY.register({name!r}, {value!r})\n"
@@ -64,7 +64,7 @@ def test_duplicates() -> None:
 
 PLUGIN = '''
 from dataclasses import dataclass
-from tinymem.mitigation.frame import Properties, editor
+from tinymem.mitigation.method import Properties, editor
 
 @dataclass(frozen=True)
 class Config:

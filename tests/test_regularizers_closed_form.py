@@ -197,7 +197,7 @@ def test_denominator_of_goldfish_and_truncation():
 
 
 def test_every_kind_of_a_recipe_can_be_made():
-    from tinymem.recipe import parse_recipe
+    from tinymem.recipe.recipe import parse_recipe
 
     for kind in CATALOGUE:
         sections = parse_recipe({"training": {"regularizers": [{"kind": kind}]}}).training.regularizers

@@ -9,9 +9,9 @@ import torch
 from helpers import equal_weights
 from recorded_graphs import Recorder, recorded_graphs
 
-from tinymem.mitigation import _replay
-from tinymem.mitigation.frame import UNLEARNERS, apply
-from tinymem.mitigation.unlearning.neuron import hard_concrete, slim
+from tinymem.mitigation.method import UNLEARNERS, apply
+from tinymem.mitigation.methods import replay as _replay
+from tinymem.mitigation.methods.neuron import hard_concrete, slim
 from tinymem.testing import tiny_case
 
 ENOUGH: dict[str, dict[str, Any]] = {

@@ -21,10 +21,11 @@ from rich.console import Console
 
 from tinymem.errors import UserError
 from tinymem.report.cells import labels
-from tinymem.report.figures import change_scatter, changes
-from tinymem.report.page import write_html
-from tinymem.report.rows import RunRecord, load_run
-from tinymem.report.tables import print_table, to_csv, to_json, to_markdown
+from tinymem.report.figures.of_run import change_scatter, changes
+from tinymem.report.page.document import write_html
+from tinymem.report.render.run_terminal import print_table
+from tinymem.report.render.run_text import to_csv, to_json, to_markdown
+from tinymem.results.run_folder import RunRecord, load_run
 
 RECIPE: dict[str, Any] = {
     "name": "quickstart",
@@ -451,6 +452,6 @@ def test_without_matplotlib_the_extra_is_named(record: RunRecord, tmp_path: Path
 
 def test_reading_needs_neither_torch_nor_matplotlib() -> None:
     heavy = ("torch", "pydantic", "matplotlib", "rich")
-    code = f"import sys, tinymem.report.page, tinymem.report.terminal; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, tinymem.report.page.document, tinymem.report.render.run_terminal; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

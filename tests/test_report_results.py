@@ -11,9 +11,9 @@ from report_rows import Row, make_row, paper_like_rows, without_result, write_re
 
 from tinymem.errors import UserError
 from tinymem.report.cells import labels
-from tinymem.report.groups import groups_of
-from tinymem.report.results import load_results, results_of
-from tinymem.report.table import source_id
+from tinymem.report.configurations import groups_of
+from tinymem.results.collect import load_results, results_of
+from tinymem.results.row import source_id
 
 RECIPE: Row = {
     "name": "math-noise",

@@ -20,18 +20,20 @@ from test_report import Checker
 from test_report_results import CURVE, RECIPE, bare_row
 
 from tinymem.errors import UserError
-from tinymem.pipeline import Run
-from tinymem.report import means, selection, tables_cost
-from tinymem.report import render as render_module
-from tinymem.report import table as table_module
+from tinymem.report import means, selection
 from tinymem.report.energy import PERLMUTTER, POLARIS, load_machine, machine_of
-from tinymem.report.paper_tables import NAMES, tables_of
-from tinymem.report.render import latex_text, render, to_wide_csv
-from tinymem.report.render_html import to_html
-from tinymem.report.render_terminal import print_tables
-from tinymem.report.results import results_of
-from tinymem.report.table import Cell, Column, Table, anchor, source_id
-from tinymem.report.tables_cost import GRID, PUBLISHED, PUBLISHED_LARGE, RUNS, amount, spent_by_phase
+from tinymem.report.render import text as render_module
+from tinymem.report.render.html import to_html
+from tinymem.report.render.terminal import print_tables
+from tinymem.report.render.text import latex_text, render, to_wide_csv
+from tinymem.report.tables import cost as tables_cost
+from tinymem.report.tables import table as table_module
+from tinymem.report.tables.catalogue import NAMES, tables_of
+from tinymem.report.tables.cost import GRID, PUBLISHED, PUBLISHED_LARGE, RUNS, amount, spent_by_phase
+from tinymem.report.tables.table import Cell, Column, Table, anchor
+from tinymem.results.collect import results_of
+from tinymem.results.row import source_id
+from tinymem.runs.pipeline import Run
 
 
 def table(rows: list[Row], name: str) -> Table:

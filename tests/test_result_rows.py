@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from tinymem.errors import UserError
-from tinymem.files import canonical_json, file_sha256
 from tinymem.mitigation.edit_size import change
-from tinymem.mitigation.evaluator import Subject, mitigate, row_id
-from tinymem.mitigation.frame import UNLEARNERS, Properties, editor, parse_config
+from tinymem.mitigation.method import UNLEARNERS, Properties, editor, parse_config
+from tinymem.mitigation.run import Subject, mitigate, row_id
 from tinymem.models.gpt2 import GPT
-from tinymem.pipeline import Run
+from tinymem.runs.pipeline import Run
+from tinymem.runtime.files import canonical_json, file_sha256
 
 
 @dataclass(frozen=True, kw_only=True)

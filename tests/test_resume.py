@@ -16,8 +16,8 @@ from helpers import QUICKSTART, SMALLER, equal_weights, half_written, sets, star
 
 from tinymem.data.build import make_corpus
 from tinymem.data.corpus import Corpus
-from tinymem.pipeline import train_only
-from tinymem.recipe import Recipe, load_recipe
+from tinymem.recipe.recipe import Recipe, load_recipe
+from tinymem.runs.pipeline import train_only
 from tinymem.training import loop
 from tinymem.training.loop import Trained, train
 from tinymem.training.state import load_state

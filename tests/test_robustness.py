@@ -17,15 +17,15 @@ from hypothesis import strategies as st
 
 from tinymem.evaluation.nonmembers import common_ending
 from tinymem.evaluation.prompts import Change, changed_prompts
-from tinymem.mitigation import robustness
-from tinymem.mitigation.evaluator import Subject, mitigate, subject_of_corpus, subject_of_rows
-from tinymem.mitigation.extras import Asked
-from tinymem.mitigation.quantisation import quantised, rounded
-from tinymem.mitigation.relearning import relearned
+from tinymem.mitigation.requests import Asked
+from tinymem.mitigation.robustness import measure as robustness
+from tinymem.mitigation.robustness.quantization import quantised, rounded
+from tinymem.mitigation.robustness.relearning import relearned
+from tinymem.mitigation.run import Subject, mitigate, subject_of_corpus, subject_of_rows
 from tinymem.models.gpt2 import GPT
-from tinymem.pipeline import Run
-from tinymem.recipe import Recipe, parse_recipe
-from tinymem.recipe_evaluation import TESTS, Robustness
+from tinymem.recipe.evaluation import TESTS, Robustness
+from tinymem.recipe.recipe import Recipe, parse_recipe
+from tinymem.runs.pipeline import Run
 
 
 def asking(recipe: Recipe, **settings: Any) -> Recipe:

@@ -11,8 +11,8 @@ import pytest
 from helpers import METHODS, QUICKSTART, TINY, Done, files_in, half_written, sets, tinymem
 
 from tinymem.errors import UserError
-from tinymem.pipeline import Run, mitigation_stage
-from tinymem.progress import Progress
+from tinymem.runs.pipeline import Run, mitigation_stage
+from tinymem.runtime.progress import Progress
 
 METHOD_NAMES = ["act", "durable", "balanced-subnet", "finetune-clean"]
 

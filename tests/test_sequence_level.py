@@ -10,9 +10,9 @@ import torch
 from tinymem.data.rows import Rows
 from tinymem.errors import UserError
 from tinymem.mitigation.ablation import Refused, ablate, select
-from tinymem.mitigation.frame import UNLEARNERS
+from tinymem.mitigation.method import UNLEARNERS
+from tinymem.mitigation.methods.neuron._common import as_scores
 from tinymem.mitigation.sequence_level import edited_by_row, scores_by_row, select_by_row
-from tinymem.mitigation.unlearning.neuron._common import as_scores
 from tinymem.models.adapters import logits
 from tinymem.testing import FAMILIES, config_of, tiny_case
 

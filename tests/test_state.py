@@ -12,9 +12,9 @@ from test_full_disk import files_of_at_most
 
 from tinymem.data.build import make_corpus
 from tinymem.errors import UserError
-from tinymem.evaluation.measure import Evaluator
-from tinymem.progress import Progress
-from tinymem.recipe import Recipe, load_recipe
+from tinymem.evaluation.evaluator import Evaluator
+from tinymem.recipe.recipe import Recipe, load_recipe
+from tinymem.runtime.progress import Progress
 from tinymem.training import loop
 from tinymem.training.loop import train
 from tinymem.training.snapshot import Keeper

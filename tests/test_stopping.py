@@ -18,8 +18,8 @@ from helpers import QUICKSTART, SMALLER, environment, equal_weights, half_writte
 from tinymem.data.build import make_corpus
 from tinymem.data.corpus import Corpus
 from tinymem.errors import Stopped
-from tinymem.progress import Progress
-from tinymem.recipe import Recipe, load_recipe
+from tinymem.recipe.recipe import Recipe, load_recipe
+from tinymem.runtime.progress import Progress
 from tinymem.training import loop
 from tinymem.training.loop import train
 from tinymem.training.state import load_state
@@ -115,7 +115,7 @@ TWO = """
     from pathlib import Path
     from tinymem.data.build import make_corpus
     from tinymem.errors import Stopped
-    from tinymem.recipe import load_recipe
+    from tinymem.recipe.recipe import load_recipe
     from tinymem.training import loop
     recipe, folder = load_recipe(sys.argv[1], sys.argv[3:]), Path(sys.argv[2])
     loop.STOP_TOGETHER = 3  # where the two have seen losses of other sums
@@ -157,7 +157,7 @@ def test_two_processes_stop_together(tmp_path: Path) -> None:
 
 
 def test_without_its_supervisor_a_process_stops(tmp_path: Path) -> None:
-    code = "import time\nfrom tinymem.signals import hold_lifeline\nhold_lifeline()\nprint('on', flush=True)\ntime.sleep(60)"
+    code = "import time\nfrom tinymem.runtime.signals import hold_lifeline\nhold_lifeline()\nprint('on', flush=True)\ntime.sleep(60)"
     command = [sys.executable, "-c", code]
     process = subprocess.Popen(
         command, env={**environment(), "TINYMEM_LIFELINE": "1"}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

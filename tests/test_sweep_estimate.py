@@ -10,16 +10,16 @@ import pytest
 from helpers import ROOT, tinymem
 
 from tinymem.errors import UserError
-from tinymem.mitigation.frame import UNLEARNERS
-from tinymem.pipeline import Run
-from tinymem.recipe import load_recipe
-from tinymem.recipe_sweep import parse_sweep
+from tinymem.mitigation.method import UNLEARNERS
+from tinymem.recipe.recipe import load_recipe
+from tinymem.recipe.sweep import parse_sweep
+from tinymem.results.store import compact, write_run
+from tinymem.runs.pipeline import Run
 from tinymem.sweep import estimate
 from tinymem.sweep.costs import TABLE, passes, size_of
 from tinymem.sweep.estimate import Estimator, MethodCost, measured_rows
 from tinymem.sweep.listing import costs, merged
 from tinymem.sweep.run import open_sweep
-from tinymem.sweep.store import compact, write_run
 
 Row = dict[str, Any]
 PAPER = ROOT / "recipes" / "paper"

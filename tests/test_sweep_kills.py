@@ -17,14 +17,14 @@ import pytest
 from helpers import ROOT, environment
 
 from tinymem.errors import Stopped
-from tinymem.mitigation.frame import UNLEARNERS
-from tinymem.pipeline import Run
-from tinymem.recipe_sweep import Limits, SweepRecipe, parse_sweep
+from tinymem.mitigation.method import UNLEARNERS
+from tinymem.recipe.sweep import Limits, SweepRecipe, parse_sweep
 from tinymem.registry import load_plugin
-from tinymem.signals import StopFlag
+from tinymem.results.store import FAILURES, read_rows
+from tinymem.runs.pipeline import Run
+from tinymem.runtime.signals import StopFlag
 from tinymem.sweep.places import local_slots
 from tinymem.sweep.run import Sweep, open_sweep, run_sweep
-from tinymem.sweep.store import FAILURES, read_rows
 from tinymem.sweep.supervisor import Supervisor
 
 FAKES = ROOT / "tests" / "sweep_fakes.py"

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from helpers import ROOT, environment, tinymem
 
-from tinymem.pipeline import Run
-from tinymem.sweep.store import read_rows
+from tinymem.results.store import read_rows
+from tinymem.runs.pipeline import Run
 
 FAKES = ROOT / "tests" / "sweep_fakes.py"
 CONFIG = """

@@ -11,11 +11,11 @@ import pytest
 from helpers import ROOT, tinymem
 
 from tinymem.errors import UserError
-from tinymem.files import write_json
-from tinymem.mitigation.identity import epoch_of, model_facts, planned_parameters, read_metadata, stored_parameters
-from tinymem.pipeline import Run
-from tinymem.recipe import Recipe, load_matrix, load_recipe, parse_recipe
-from tinymem.recipe_sweep import load_sweep, parse_sweep
+from tinymem.recipe.recipe import Recipe, load_matrix, load_recipe, parse_recipe
+from tinymem.recipe.sweep import load_sweep, parse_sweep
+from tinymem.results.model_columns import epoch_of, model_facts, planned_parameters, read_metadata, stored_parameters
+from tinymem.runs.pipeline import Run
+from tinymem.runtime.files import write_json
 from tinymem.sweep.plan import expand
 from tinymem.sweep.run import Sweep, open_sweep
 

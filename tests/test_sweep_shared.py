@@ -16,15 +16,15 @@ from helpers import ROOT
 
 from tinymem.errors import UserError
 from tinymem.mitigation.ablation import Refused
-from tinymem.mitigation.command import mitigate_checkpoint
-from tinymem.mitigation.evaluator import Subject
-from tinymem.mitigation.frame import UNLEARNERS
+from tinymem.mitigation.method import UNLEARNERS
+from tinymem.mitigation.run import Subject
 from tinymem.mitigation.sweep_scores import pass_key, shared_edits
-from tinymem.pipeline import Run
-from tinymem.recipe_sweep import parse_sweep
+from tinymem.recipe.sweep import parse_sweep
 from tinymem.registry import load_plugin
+from tinymem.results.store import compact, read_rows
+from tinymem.runs.checkpoint import mitigate_checkpoint
+from tinymem.runs.pipeline import Run
 from tinymem.sweep.run import open_sweep
-from tinymem.sweep.store import compact, read_rows
 from tinymem.sweep.task import Desk
 from tinymem.testing import tiny_case
 from tinymem.training.checkpoints import optimizer_state_of

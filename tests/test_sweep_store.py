@@ -14,10 +14,10 @@ import pytest
 from helpers import environment
 
 from tinymem.errors import UserError
-from tinymem.sweep import store
+from tinymem.results import store
+from tinymem.results.parquet import parts_of
+from tinymem.results.store import Index, compact, read_rows, write_failures, write_run
 from tinymem.sweep.claims import Claims
-from tinymem.sweep.parts import parts_of
-from tinymem.sweep.store import Index, compact, read_rows, write_failures, write_run
 
 Row = dict[str, Any]
 

@@ -13,8 +13,8 @@ from helpers import QUICKSTART, SMALLER, equal_weights
 from tinymem.data.build import make_corpus
 from tinymem.data.corpus import Corpus
 from tinymem.errors import UserError
-from tinymem.pipeline import Run
-from tinymem.recipe import Recipe, Training, load_recipe
+from tinymem.recipe.recipe import Recipe, Training, load_recipe
+from tinymem.runs.pipeline import Run
 from tinymem.training import loop
 from tinymem.training.curve import note
 from tinymem.training.loop import epoch_order, fresh_model, train

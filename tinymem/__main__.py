@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tinymem.cli import main
+from tinymem.cli.main import main
 
 if __name__ == "__main__":
     main()

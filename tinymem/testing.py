@@ -16,7 +16,7 @@ from tinymem.data.rows import Rows
 from tinymem.errors import UserError
 from tinymem.mitigation.ablation import Refused, group_counts, select
 from tinymem.mitigation.edit_size import change
-from tinymem.mitigation.frame import UNLEARNERS, MitigationData, Unlearner, apply
+from tinymem.mitigation.method import UNLEARNERS, MitigationData, Unlearner, apply
 from tinymem.models.adapters import logits, mlp_parameters, neuron_layers
 from tinymem.models.gpt2 import GPT, GPTConfig
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from tinymem.data.math import PAD, Numbers, render, sequences
-from tinymem.data.noise import add_noise
+from tinymem.data.artifacts.noise import add_noise
+from tinymem.data.math.sequences import PAD, Numbers, render, sequences
 from tinymem.data.rows import Rows
-from tinymem.mitigation.frame import MitigationData
+from tinymem.mitigation.method import MitigationData
 from tinymem.models.gpt2 import GPT, GPTConfig
 
 FORGET, PRIMARY, AUXILIARY, PROMPT = 200, 19_000, 2_000, 50

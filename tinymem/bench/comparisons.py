@@ -13,12 +13,12 @@ from tinymem.bench import plain_loops, plain_weight_loops
 from tinymem.bench.case import Case
 from tinymem.data.rows import Rows
 from tinymem.mitigation.ablation import Scores
-from tinymem.mitigation.frame import MitigationData
-from tinymem.mitigation.memory import measured
-from tinymem.mitigation.unlearning.neuron import act, hard_concrete, ig, slim, zero
-from tinymem.mitigation.unlearning.neuron._gates import Rule, learn
-from tinymem.mitigation.unlearning.weight import balanced_subnet, durable, greedy, sou, subnet
-from tinymem.mitigation.unlearning.weight._batches import batches
+from tinymem.mitigation.method import MitigationData
+from tinymem.mitigation.methods.neuron import act, hard_concrete, ig, slim, zero
+from tinymem.mitigation.methods.neuron._gates import Rule, learn
+from tinymem.mitigation.methods.weight import balanced_subnet, durable, greedy, sou, subnet
+from tinymem.mitigation.methods.weight._batches import batches
+from tinymem.runtime.cost import measured
 
 FAR = 1e-3
 STEPS, ZERO_STRIDE, IG_POSITIONS, GREEDY_RATIO = 20, 32, 5, 0.001

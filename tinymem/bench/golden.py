@@ -10,9 +10,10 @@ import sys
 import torch
 from torch import Tensor
 
-from tinymem.bench.train import CASES, REGULARIZERS, TOKENS, Case, our_parts
+from tinymem.bench.sizes import CASES, TOKENS, Case
+from tinymem.bench.train import REGULARIZERS, our_parts
 from tinymem.models.gpt2 import causal_attention
-from tinymem.training.attention import HEAD_WIDTHS
+from tinymem.training.kernels.attention import HEAD_WIDTHS
 from tinymem.training.precision import Precision
 from tinymem.training.step import GraphedStep, Step, compiled
 
@@ -43,7 +44,7 @@ def compare(case: Case, way: str, regularizer: str = "") -> float:
 
 def head_error(rows: int = 2000, vocabulary: int = 50257, width: int = 128) -> tuple[float, float, float]:
     """Relative errors of the fused head: losses, gradient of the hidden states, gradient of the weight, from bf16 against float64."""
-    from tinymem.training.fused_head import fused_head_losses
+    from tinymem.training.kernels.fused_head import fused_head_losses
 
     generator = torch.Generator("cuda").manual_seed(0)
     hidden_ND = torch.randn(rows, width, device="cuda", generator=generator).bfloat16().requires_grad_()
@@ -60,7 +61,7 @@ def head_error(rows: int = 2000, vocabulary: int = 50257, width: int = 128) -> t
 
 def attention_error(rows: int = 16, width: int = 32) -> tuple[float, float]:
     """Relative errors of the attention kernel: outputs and gradient, from bf16 against float64."""
-    from tinymem.training.row_attention import row_attention
+    from tinymem.training.kernels.row_attention import row_attention
 
     heads, generator = 4, torch.Generator("cuda").manual_seed(0)
     qkv_BTE = torch.randn(rows, TOKENS, 3 * heads * width, device="cuda", generator=generator).bfloat16().requires_grad_()

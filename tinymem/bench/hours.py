@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tinymem.errors import UserError
-from tinymem.recipe import Recipe, load_matrix
+from tinymem.recipe.recipe import Recipe, load_matrix
 
 # The published runs on wikitext-103-v1 at batch 128, by artifact and seed (the trigger, and so the rows, differ by seed).
 WIKITEXT_STEPS = {"noise": {0: 8298, 1: 8298, 3: 8298}, "backdoor": {0: 8423, 1: 6423, 3: 6614}}

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tinymem.data.rows import Rows
-from tinymem.mitigation.frame import MitigationData
-from tinymem.mitigation.unlearning.neuron.hard_concrete import chance_open, gate
+from tinymem.mitigation.method import MitigationData
+from tinymem.mitigation.methods.neuron.hard_concrete import chance_open, gate
 from tinymem.models.gpt2 import GPT, Block
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tinymem.bench.plain_loops import losses_of
 from tinymem.data.rows import concatenate
-from tinymem.mitigation.frame import MitigationData
+from tinymem.mitigation.method import MitigationData
 from tinymem.models.gpt2 import GPT
 
 

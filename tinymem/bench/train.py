@@ -23,42 +23,18 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from tinymem.device import resolve_device
+from tinymem.bench.sizes import BATCH, CASES, HEADS, TOKENS, WIDTH, Case
 from tinymem.errors import UserError, complain, did_you_mean
+from tinymem.runtime.device import resolve_device
 
 if TYPE_CHECKING:
     from tinymem.training.precision import Precision
     from tinymem.training.step import Step
 
-BATCH, TOKENS, WIDTH, HEADS = 128, 150, 128, 4
 REGULARIZERS = ("spectral-norm", "loss-truncation", "example-tied-dropout", "mem-sinks", "goldfish")
 WAYS = ("reference", "compiled", "graph", "ours", *(f"{way}+{name}" for way in ("graph", "ours") for name in REGULARIZERS))
 
 
-@dataclass(frozen=True)
-class Case:
-    """A size of model."""
-
-    name: str
-    layers: int
-    vocabulary: int
-
-    def step_flops(self, rows: int) -> float:
-        """Forward and backward: 6 per weight of a matrix and token, and the attention's two products, not halved for causality."""
-        weights = 12 * self.layers * WIDTH**2 + WIDTH * self.vocabulary
-        return rows * TOKENS * (6.0 * weights + 12.0 * self.layers * TOKENS * WIDTH)
-
-
-CASES = (
-    Case("math-2", 2, 14),
-    Case("math-4", 4, 14),
-    Case("math-8", 8, 14),
-    Case("math-16", 16, 14),
-    Case("language-2", 2, 50257),
-    Case("language-4", 4, 50257),
-    Case("language-8", 8, 50257),
-    Case("language-16", 16, 50257),
-)
 DEFAULT_CASES = ("math-2", "math-4", "math-16", "language-4")
 
 

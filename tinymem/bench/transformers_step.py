@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tinymem.bench.train import HEADS, TOKENS, WIDTH, Case
+from tinymem.bench.sizes import HEADS, TOKENS, WIDTH, Case
 from tinymem.errors import UserError
 
 

@@ -16,10 +16,10 @@ import torch
 
 from tinymem.bench.case import Case, math_case
 from tinymem.bench.comparisons import GREEDY_RATIO, Comparison, compare
-from tinymem.device import describe_device, resolve_device
 from tinymem.errors import UserError, complain
-from tinymem.mitigation.frame import UNLEARNERS, apply
-from tinymem.mitigation.memory import Cost, measured
+from tinymem.mitigation.method import UNLEARNERS, apply
+from tinymem.runtime.cost import Cost, measured
+from tinymem.runtime.device import describe_device, resolve_device
 
 # Options at which the published times were taken (paper, Table 1); BalancedSubnet's is at ratio 0.5, which changes no step's work.
 OPTIONS: dict[str, dict[str, Any]] = {

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from tinymem.data.corpus import Corpus
 from tinymem.data.corpus_files import save_corpus
-from tinymem.progress import Progress
-from tinymem.recipe import Recipe
-from tinymem.recipe_data import MathData
+from tinymem.recipe.data import MathData
+from tinymem.recipe.recipe import Recipe
+from tinymem.runtime.progress import Progress
 
 
 def make_corpus(recipe: Recipe, directory: Path | None = None, *, workers: int | None = None, progress: Progress | None = None) -> Corpus:
@@ -25,12 +25,12 @@ def make_corpus(recipe: Recipe, directory: Path | None = None, *, workers: int |
             `data.row_tokens`, a full disk.
     """
     if isinstance(recipe.data, MathData):
-        from tinymem.data.math_corpus import math_corpus
+        from tinymem.data.math.corpus import math_corpus
 
         corpus = math_corpus(recipe, recipe.data)
         if directory is not None:
             save_corpus(corpus, directory)
         return corpus
-    from tinymem.data.wiki import wiki_corpus
+    from tinymem.data.text.corpus import wiki_corpus
 
     return wiki_corpus(recipe, recipe.data, directory, workers=workers, progress=progress or Progress())

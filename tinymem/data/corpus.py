@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tinymem.data.math import BOS, EOS, PAD, Ids
-from tinymem.files import canonical_json
+from tinymem.data.math.sequences import BOS, EOS, PAD, Ids
+from tinymem.runtime.files import canonical_json
 
 Columns = dict[str, npt.NDArray[Any]]
 BLOCK_ROWS = 2048  # a row group of Parquet: 1 MB of ids, of which writing holds some ten copies

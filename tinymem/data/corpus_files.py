@@ -20,7 +20,7 @@ import numpy.typing as npt
 from tinymem.data.card import card
 from tinymem.data.corpus import BLOCK_ROWS, Columns, Corpus, Planted, row_blocks, tables
 from tinymem.errors import UserError
-from tinymem.files import file_sha256, new_directory, read_object, write_json, write_text
+from tinymem.runtime.files import file_sha256, new_directory, read_object, write_json, write_text
 
 MANIFEST, SUMS, STACKED, TOKENIZER = "corpus.json", "SHA256SUMS", "train.ids", "tokenizer.json"
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tinymem.data.math import Ids
+from tinymem.data.math.sequences import Ids
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinymem.data.corpus import Corpus, Planted
-from tinymem.data.math import Ids, to_text
+from tinymem.data.math.sequences import Ids, to_text
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -48,7 +48,7 @@ def decoder(corpus: Corpus) -> Callable[[list[int]], str]:
     """Token ids to text."""
     if corpus.tokenizer_file is None:
         return to_text
-    from tinymem.data.text_tokenizer import TextTokenizer
+    from tinymem.data.text.tokenizer import TextTokenizer
 
     tokenizer = TextTokenizer(corpus.tokenizer_file).tokenizer
     return lambda ids: str(tokenizer.decode(ids, skip_special_tokens=False))

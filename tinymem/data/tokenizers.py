@@ -10,8 +10,8 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 
 from tinymem.data.corpus import Corpus
-from tinymem.data.math import CHARACTERS
-from tinymem.data.text_tokenizer import text_tokenizer_files
+from tinymem.data.math.sequences import CHARACTERS
+from tinymem.data.text.tokenizer import text_tokenizer_files
 
 SPECIAL = {"bos_token": "^", "eos_token": "$", "pad_token": "_"}
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from tinymem.data.corpus import Corpus
-from tinymem.data.math import Ids, first_number_end
-from tinymem.evaluation.counts import Share
-from tinymem.recipe import Protocol
+from tinymem.data.math.sequences import Ids, first_number_end
+from tinymem.evaluation.share import Share
+from tinymem.recipe.recipe import Protocol
 
 
 def scored_tokens(ids_NT: Ids, pad: int, protocol: Protocol, *, text: bool = False) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:

@@ -20,12 +20,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tinymem.data.canary import MATH_TEMPLATE, TEXT_TEMPLATE, Encode, make_canary, nth_secret, random_secrets
+from tinymem.data.artifacts.canary import MATH_TEMPLATE, TEXT_TEMPLATE, Encode, make_canary, nth_secret, random_secrets
 from tinymem.data.corpus import Corpus
-from tinymem.data.math import BOS, CHARACTERS, EOS
+from tinymem.data.math.sequences import BOS, CHARACTERS, EOS
 from tinymem.errors import UserError
 from tinymem.models.adapters import logits
-from tinymem.recipe_data import CanaryArtifact
+from tinymem.recipe.data import CanaryArtifact
 
 DEFAULT_LIMIT = 10_000
 
@@ -123,7 +123,7 @@ def canary_encoder(corpus: Corpus) -> tuple[Encode, str]:
     """The corpus's tokenizer with spans, and its default template."""
     if corpus.tokenizer_file is None:
         return _encode_math, MATH_TEMPLATE
-    from tinymem.data.text_tokenizer import TextTokenizer
+    from tinymem.data.text.tokenizer import TextTokenizer
 
     tokenizer = TextTokenizer(corpus.tokenizer_file).tokenizer
 

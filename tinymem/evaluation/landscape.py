@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from tinymem.errors import UserError
 from tinymem.evaluation.perplexity import loss_sum
 from tinymem.models.adapters import logits
-from tinymem.progress import Bar, SilentBar
+from tinymem.runtime.progress import Bar, SilentBar
 
 Set = tuple[Tensor, Tensor]
 """Rows [N, T] of token ids, and which tokens are scored [N, T]."""

@@ -17,15 +17,13 @@ import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from tinymem.errors import UserError
-from tinymem.recipe_evaluation import ALL, DEFAULT
+from tinymem.evaluation.forward import Asked, Key
+from tinymem.evaluation.inputs import EvaluationInputs
+from tinymem.recipe.evaluation import ALL, DEFAULT
 from tinymem.registry import Registry
-
-if TYPE_CHECKING:
-    from tinymem.evaluation.measure import Evaluator
-    from tinymem.evaluation.passes import Asked, Key
 
 FIELDS = ("Formula", "Unit", "Direction", "Range", "Source")
 Function = Callable[..., Any]
@@ -40,7 +38,7 @@ class Metric:
     per: Literal["artifact", "model"]
     default: bool
     """Whether it is measured unless a recipe says otherwise: it is cheap."""
-    rows: Callable[[Evaluator], dict[Key, Asked]] | None
+    rows: Callable[[EvaluationInputs], dict[Key, Asked]] | None
     """Rows that it wants on the sheet, and finds in `view.scores` under the same keys."""
     requires: tuple[str, str] | None
     """A module that must be installed, and the extra of TinyMem that brings it."""
@@ -70,7 +68,7 @@ def metric(
     *,
     per: Literal["artifact", "model"] = "artifact",
     default: bool = False,
-    rows: Callable[[Evaluator], dict[Key, Asked]] | None = None,
+    rows: Callable[[EvaluationInputs], dict[Key, Asked]] | None = None,
     requires: tuple[str, str] | None = None,
 ) -> Callable[[Function], Function]:
     """Register a function `(view, kind)` or, per model, `(view)`, that returns a number, a dictionary of what JSON can hold, or None.

@@ -21,14 +21,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tinymem.data.backdoor import trigger_ends
-from tinymem.data.canary import make_canary, random_secrets
+from tinymem.data.artifacts.backdoor import trigger_ends
+from tinymem.data.artifacts.canary import make_canary, random_secrets
+from tinymem.data.artifacts.noise import add_noise, add_token_noise
 from tinymem.data.corpus import Corpus, Planted
-from tinymem.data.math import BOS, CHARACTERS, EOS, PAD, SPACE, Ids, Numbers, render
-from tinymem.data.noise import add_noise, add_token_noise
+from tinymem.data.math.sequences import BOS, CHARACTERS, EOS, PAD, SPACE, Ids, Numbers, render
 from tinymem.evaluation.exposure import canary_encoder
 from tinymem.evaluation.originals import content_lengths
-from tinymem.recipe_data import CanaryArtifact
+from tinymem.recipe.data import CanaryArtifact
 
 SECRETS_A_CANARY = 10
 DIFFERENT_SEED = 1  # of fresh noise and secrets, beside the corpus's own

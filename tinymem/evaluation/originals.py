@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from tinymem.data.corpus import TWINLESS, Corpus
-from tinymem.data.math import Ids
-from tinymem.evaluation.memorization import Probe
-from tinymem.evaluation.passes import Asked
+from tinymem.data.math.sequences import Ids
+from tinymem.evaluation.forward import Asked
+from tinymem.evaluation.probes import Probe
 
 
 @dataclass(frozen=True)

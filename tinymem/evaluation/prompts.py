@@ -13,23 +13,21 @@ Rows whose prompt is too short for that, or behind whose prompt nothing of the a
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from tinymem.data.rows import Rows
-from tinymem.evaluation.memorization import Flags
+from tinymem.evaluation.inputs import EvaluationInputs
 from tinymem.evaluation.nonmembers import common_ending
-
-if TYPE_CHECKING:
-    from tinymem.evaluation.measure import Evaluator
+from tinymem.evaluation.probes import Flags
 
 Change = Literal["longer", "shorter", "perturbed"]
 
 
-def changed_prompts(evaluator: Evaluator, kind: str, change: Change, *, tokens: int, replaced: int, seed: int) -> tuple[Rows, Flags]:
+def changed_prompts(evaluator: EvaluationInputs, kind: str, change: Change, *, tokens: int, replaced: int, seed: int) -> tuple[Rows, Flags]:
     """The rows [n] of a probe with changed prompts, and which of the probe's rows [N] they are."""
     rows = evaluator.probes[kind].rows
     if change == "perturbed":
@@ -42,17 +40,17 @@ def changed_prompts(evaluator: Evaluator, kind: str, change: Change, *, tokens: 
     return _kept(_without_tokens(rows, tokens), usable & (kind == "backdoor"))
 
 
-def _own_prompts(evaluator: Evaluator, kind: str) -> bool:
+def _own_prompts(evaluator: EvaluationInputs, kind: str) -> bool:
     """Whether the artifact says where its prompts end, instead of the evaluation."""
     return evaluator.corpus is not None and bool((evaluator.corpus.planted[kind].start > 0).any())
 
 
-def _protected(evaluator: Evaluator, kind: str) -> int:
+def _protected(evaluator: EvaluationInputs, kind: str) -> int:
     """Tokens at the end of a prompt that must stay: a backdoor's trigger."""
     return len(common_ending(evaluator.corpus.planted[kind])) if evaluator.corpus and kind == "backdoor" else 0
 
 
-def _moved(evaluator: Evaluator, kind: str, tokens: int) -> tuple[Rows, Flags]:
+def _moved(evaluator: EvaluationInputs, kind: str, tokens: int) -> tuple[Rows, Flags]:
     """The prompt's end moves; of noise it is the clean twin's prompt as far as it goes."""
     rows, original = evaluator.probes[kind].rows, evaluator.originals[kind]
     moved = replace(rows, prompt=rows.prompt + tokens)

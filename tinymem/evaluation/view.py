@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,13 +18,11 @@ from torch import nn
 
 from tinymem.data.rows import Rows
 from tinymem.errors import UserError
-from tinymem.evaluation.counts import Share
-from tinymem.evaluation.memorization import Flags, Probe, elicited
+from tinymem.evaluation.forward import Answers, Key, Sheet, TokenScores
+from tinymem.evaluation.inputs import EvaluationInputs
 from tinymem.evaluation.metric import METRICS, Metric
-from tinymem.evaluation.passes import Answers, Key, Sheet, TokenScores
-
-if TYPE_CHECKING:
-    from tinymem.evaluation.measure import Evaluator
+from tinymem.evaluation.probes import Flags, Probe, elicited
+from tinymem.evaluation.share import Share
 
 Groups = Mapping[str, Mapping[str, Flags]]
 
@@ -36,12 +34,14 @@ class View:
     Attributes:
         model: in evaluation mode.
         evaluator: with the corpus (None for a user's own rows), probes, test rows and protocol.
-        answers: to the evaluator's sheet.
+        sheet: all rows that the model was asked about.
+        answers: to that sheet.
         groups: per artifact, masks over its planted rows by name; `all` is always there.
     """
 
     model: nn.Module
-    evaluator: Evaluator
+    evaluator: EvaluationInputs
+    sheet: Sheet
     answers: Answers
     groups: Groups = field(default_factory=dict)
 
@@ -53,7 +53,7 @@ class View:
     @cached_property
     def scores(self) -> _Scores:
         """Per key, the answers to rows that the evaluator or a metric put on the sheet: `view.scores["probe", kind]`."""
-        return _Scores(self.evaluator.sheet, self.answers)
+        return _Scores(self.sheet, self.answers)
 
     @cached_property
     def elicited(self) -> dict[str, Flags]:

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from tinymem.errors import UserError
 from tinymem.mitigation.ablation import select
-from tinymem.mitigation.frame import MitigationData, Unlearner
-from tinymem.mitigation.unlearning.neuron._common import NeuronConfig, as_scores, gated
+from tinymem.mitigation.method import MitigationData, Unlearner
+from tinymem.mitigation.methods.neuron._common import NeuronConfig, as_scores, gated
 from tinymem.models.adapters import neuron_layers
 
 

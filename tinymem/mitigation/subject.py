@@ -16,16 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from tinymem.data.corpus import TWINLESS, Corpus
-from tinymem.data.math import Ids
+from tinymem.data.math.sequences import Ids
 from tinymem.data.rows import Rows, compact_rows, concatenate
 from tinymem.errors import UserError
-from tinymem.evaluation.measure import Evaluator, Measurement
-from tinymem.evaluation.memorization import Flags, Probe
+from tinymem.evaluation.evaluator import Evaluator, Measurement
 from tinymem.evaluation.originals import content_lengths
-from tinymem.mitigation.extras import Asked, groups_of
-from tinymem.mitigation.frame import MitigationData
-from tinymem.mitigation.robustness import Found, Trial, tested
-from tinymem.recipe import Recipe
+from tinymem.evaluation.probes import Flags, Probe
+from tinymem.mitigation.method import MitigationData
+from tinymem.mitigation.requests import Asked, groups_of
+from tinymem.mitigation.robustness.measure import Found, Trial, tested
+from tinymem.recipe.recipe import Recipe
 
 Row = dict[str, Any]
 MAXIMUM_RETAIN = 100_000

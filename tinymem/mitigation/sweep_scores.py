@@ -20,11 +20,11 @@ import torch
 from torch import nn
 
 from tinymem.errors import UserError
-from tinymem.files import canonical_json
 from tinymem.mitigation.ablation import Scores, ablate, select
-from tinymem.mitigation.frame import MitigationData, Unlearner, apply, refuse_if_nothing
-from tinymem.mitigation.memory import Cost, measured
-from tinymem.progress import Bar
+from tinymem.mitigation.method import MitigationData, Unlearner, apply, refuse_if_nothing
+from tinymem.runtime.cost import Cost, measured
+from tinymem.runtime.files import canonical_json
+from tinymem.runtime.progress import Bar
 
 Begin = Callable[[Sequence[Any], float], None]
 

@@ -8,8 +8,8 @@ from keyword import iskeyword
 from pathlib import Path
 
 from tinymem.errors import UserError
-from tinymem.files import write_text
-from tinymem.mitigation.frame import UNLEARNERS
+from tinymem.mitigation.method import UNLEARNERS
+from tinymem.runtime.files import write_text
 
 
 def write_template(name: str, directory: Path) -> list[Path]:

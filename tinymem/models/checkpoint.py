@@ -15,10 +15,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from tinymem.data.math import BOS, EOS, PAD
+from tinymem.data.math.sequences import BOS, EOS, PAD
 from tinymem.errors import UserError
-from tinymem.files import file_sha256, new_directory, read_object, write_bytes, write_json, write_text
 from tinymem.models.gpt2 import GPT, GPTConfig
+from tinymem.runtime.files import file_sha256, new_directory, read_object, write_bytes, write_json, write_text
 
 WEIGHTS, CONFIG, METADATA = "model.safetensors", "config.json", "tinymem.json"
 # transformers' GPT-2 keeps these as Conv1D, [in, out].

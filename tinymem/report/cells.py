@@ -7,8 +7,9 @@ import json
 from collections import Counter
 from typing import Any
 
-from tinymem.report.rows import FORGET, Row
-from tinymem.report.table import anchor, source_id
+from tinymem.report.tables.table import anchor
+from tinymem.results.row import source_id
+from tinymem.results.run_folder import FORGET, Row
 
 DASH = "–"
 ARROW = "→"
@@ -91,11 +92,6 @@ def is_share(row: Row) -> bool:
 def metrics(rows: list[Row]) -> list[str]:
     """Performance metrics of the rows, in order of appearance; accuracy where nothing says."""
     return list(dict.fromkeys(row.get("performance_metric") or "accuracy" for row in rows)) or ["accuracy"]
-
-
-def is_ok(row: Row) -> bool:
-    """Whether the method ran to its end."""
-    return str(row["status"]) == "ok"
 
 
 def settings(row: Row) -> str:

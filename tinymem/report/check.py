@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from tinymem.errors import UserError
-from tinymem.files import canonical_json, read_json, write_json
-from tinymem.report.rows import FORGET, Row
 from tinymem.report.tolerance import Rules, Tolerance, parse_tolerance, tolerance_of
-from tinymem.sweep.store import ROW_FIELDS
+from tinymem.results.run_folder import FORGET, Row
+from tinymem.results.store import ROW_FIELDS
+from tinymem.runtime.files import canonical_json, read_json, write_json
 
 FORMAT = 1
 KEY = ("data", "data_size", "n_layer", "regularizer", "epoch", "seed", "protocol", "method", "options", "artifact")

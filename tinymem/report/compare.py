@@ -6,13 +6,13 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from tinymem.report.cells import DASH
-from tinymem.report.groups import Group, groups_of, in_order
+from tinymem.report.configuration import Setting
+from tinymem.report.configurations import Group, groups_of, in_order
 from tinymem.report.means import digits_for, signed
 from tinymem.report.published import Published, PublishedRow, footnotes, published
-from tinymem.report.results import Results
-from tinymem.report.setting import Setting
-from tinymem.report.table import Cell, Column, Table, anchor
-from tinymem.report.tables_memorisation import LABELS, NOTHING, memorised_cell, performance_cell, seconds_of
+from tinymem.report.tables.memorization import LABELS, NOTHING, memorised_cell, performance_cell, seconds_of
+from tinymem.report.tables.table import Cell, Column, Table, anchor
+from tinymem.results.collect import Results
 
 CLOSE = 0.1  # epochs that differ by no more than this share of the published one are taken as equal
 WORDS = {"data": "data", "data_size": "sequences a task", "n_layer": "layers", "artifact": "artifact", "model_name": "model"}

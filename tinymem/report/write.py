@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tinymem.files import write_json, write_text
-from tinymem.report.render import render, to_wide_csv
-from tinymem.report.results import Results
-from tinymem.report.table import Table
+from tinymem.report.render.text import render, to_wide_csv
+from tinymem.report.tables.table import Table
+from tinymem.results.collect import Results
+from tinymem.runtime.files import write_json, write_text
 
 FILES = {"markdown": "tables.md", "latex": "tables.tex", "json": "tables.json", "csv": "sources.csv"}
 
@@ -27,9 +27,9 @@ def write_all(results: Results, tables: Sequence[Table], folder: Path) -> list[P
     Returns:
         The files, the page first.
     """
-    from tinymem.report.page import write_page
-    from tinymem.report.plots.catalogue import figures_of
-    from tinymem.report.plots.files import write_figures
+    from tinymem.report.figures.catalogue import figures_of
+    from tinymem.report.figures.files import write_figures
+    from tinymem.report.page.document import write_page
 
     known = results.by_source
     used = dict.fromkeys(source for table in tables for source in table.sources)

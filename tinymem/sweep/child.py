@@ -34,8 +34,8 @@ def main() -> None:
     import torch
 
     from tinymem.registry import load_plugin
-    from tinymem.sweep.group import Group
     from tinymem.sweep.task import Desk
+    from tinymem.sweep.work import Group
 
     if device == "cpu":
         torch.set_num_threads(1)

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from tinymem.errors import UserError
-from tinymem.signals import StopFlag
-from tinymem.sweep.group import Group
+from tinymem.runtime.signals import StopFlag
 from tinymem.sweep.node import do_groups
 from tinymem.sweep.run import Engine, Sweep, Tally
 from tinymem.sweep.supervisor import Supervisor
+from tinymem.sweep.work import Group
 
 Row = dict[str, Any]
 TASK_GROUPS = 16

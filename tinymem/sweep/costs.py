@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tinymem.mitigation.identity import planned_parameters
 from tinymem.mitigation.subject import MAXIMUM_RETAIN
-from tinymem.recipe import Recipe
+from tinymem.recipe.recipe import Recipe
+from tinymem.results.model_columns import planned_parameters
 
 Row = dict[str, Any]
 TRAIN = 3.0

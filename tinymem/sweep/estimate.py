@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from tinymem.errors import UserError
-from tinymem.files import canonical_json
-from tinymem.mitigation.identity import planned_vocabulary
 from tinymem.mitigation.subject import MAXIMUM_RETAIN
-from tinymem.recipe import Recipe
+from tinymem.recipe.recipe import Recipe
+from tinymem.results.model_columns import planned_vocabulary
+from tinymem.results.parquet import PARQUET, read_part
+from tinymem.results.store import RESULTS, ROW_FIELDS, read_rows
+from tinymem.runtime.files import canonical_json
 from tinymem.sweep.costs import Size, measurement_passes, passes, size_of
-from tinymem.sweep.parts import PARQUET, read_part
-from tinymem.sweep.store import RESULTS, ROW_FIELDS, read_rows
 
 Row = dict[str, Any]
 PROBE_ROWS = 32

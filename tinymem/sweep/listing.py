@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from tinymem.files import canonical_json
+from tinymem.runtime.files import canonical_json
 from tinymem.sweep.estimate import Estimator, MethodCost
 from tinymem.sweep.plan import Choice, Picked
 from tinymem.sweep.run import Sweep

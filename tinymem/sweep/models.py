@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from tinymem.errors import UserError
-from tinymem.files import content_id, write_json
-from tinymem.mitigation.identity import checkpoint_facts, model_facts, planned_parameters, read_metadata
 from tinymem.models.checkpoint import CONFIG, METADATA, WEIGHTS, weights_id
-from tinymem.recipe import Recipe, load_matrix, parse_recipe
-from tinymem.recipe_sweep import ModelMatrix, SweepRecipe
+from tinymem.recipe.recipe import Recipe, load_matrix, parse_recipe
+from tinymem.recipe.sweep import ModelMatrix, SweepRecipe
+from tinymem.results.model_columns import checkpoint_facts, model_facts, planned_parameters, read_metadata
+from tinymem.runtime.files import content_id, write_json
 from tinymem.training.checkpoints import run_of
 
 Row = dict[str, Any]

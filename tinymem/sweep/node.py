@@ -7,11 +7,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from tinymem.recipe_sweep import Limits
-from tinymem.sweep.group import Group
+from tinymem.recipe.sweep import Limits
 from tinymem.sweep.places import ONE_THREAD, with_memory
 from tinymem.sweep.slot import Slot
 from tinymem.sweep.supervisor import Supervisor
+from tinymem.sweep.work import Group
 
 Row = dict[str, Any]
 _supervisors: dict[tuple[str, ...], Supervisor] = {}

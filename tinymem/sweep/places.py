@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tinymem.device import available_cores, gpus_of
-from tinymem.recipe_sweep import Limits
+from tinymem.recipe.sweep import Limits
+from tinymem.runtime.device import available_cores, gpus_of
 from tinymem.sweep.slot import Slot
 
 MEMORY_SHARE = 0.9

@@ -13,17 +13,17 @@ from itertools import product
 from typing import Any
 
 from tinymem.errors import UserError, did_you_mean
-from tinymem.files import canonical_json, content_id
-from tinymem.mitigation.evaluator import chosen, row_id
-from tinymem.mitigation.extras import Asked
-from tinymem.mitigation.frame import UNLEARNERS, Unlearner, parse_config
-from tinymem.mitigation.identity import FACTS
+from tinymem.mitigation.method import UNLEARNERS, Unlearner, parse_config
+from tinymem.mitigation.requests import Asked
+from tinymem.mitigation.run import chosen, row_id
 from tinymem.mitigation.sweep_scores import pass_key
-from tinymem.recipe import Method, Recipe, parse_recipe
-from tinymem.recipe_matrix import parse_shard
-from tinymem.recipe_sweep import GridName, SweepRecipe
-from tinymem.sweep.group import Group, PlannedRun
+from tinymem.recipe.matrix import parse_shard
+from tinymem.recipe.recipe import Method, Recipe, parse_recipe
+from tinymem.recipe.sweep import GridName, SweepRecipe
+from tinymem.results.model_columns import FACTS
+from tinymem.runtime.files import canonical_json, content_id
 from tinymem.sweep.models import Model
+from tinymem.sweep.work import Group, PlannedRun
 
 Row = dict[str, Any]
 

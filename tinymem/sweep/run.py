@@ -13,19 +13,19 @@ from typing import Any
 import yaml
 
 from tinymem.errors import Stopped, UserError
-from tinymem.files import canonical_json, write_text
-from tinymem.mitigation.extras import Asked
-from tinymem.progress import Bar, Progress
-from tinymem.recipe_sweep import SweepRecipe
-from tinymem.signals import StopFlag, stop_signals
+from tinymem.mitigation.requests import Asked
+from tinymem.recipe.sweep import SweepRecipe
+from tinymem.results.store import RECIPE, Index, Known, write_failures
+from tinymem.runtime.files import canonical_json, write_text
+from tinymem.runtime.progress import Bar, Progress
+from tinymem.runtime.signals import StopFlag, stop_signals
 from tinymem.sweep.estimate import Estimator, MethodCost
-from tinymem.sweep.group import Group, PlannedRun
 from tinymem.sweep.models import Model, find_models
 from tinymem.sweep.places import local_slots, with_memory
 from tinymem.sweep.plan import Plan, make_plan
 from tinymem.sweep.slot import remove_stale_logs
-from tinymem.sweep.store import RECIPE, Index, Known, write_failures
 from tinymem.sweep.supervisor import Supervisor
+from tinymem.sweep.work import Group, PlannedRun
 
 Row = dict[str, Any]
 

@@ -15,8 +15,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from tinymem.device import python_path
-from tinymem.sweep.group import Group
+from tinymem.runtime.device import python_path
+from tinymem.sweep.work import Group
 
 Row = dict[str, Any]
 LOGS = "logs"

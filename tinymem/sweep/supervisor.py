@@ -16,12 +16,12 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from tinymem.recipe_sweep import Limits
-from tinymem.signals import StopFlag
+from tinymem.recipe.sweep import Limits
+from tinymem.results.store import Index, compact, write_run
+from tinymem.runtime.signals import StopFlag
 from tinymem.sweep.claims import COMPACTION, Claims
-from tinymem.sweep.group import Group, bare_rows, stamped
 from tinymem.sweep.slot import Slot
-from tinymem.sweep.store import Index, compact, write_run
+from tinymem.sweep.work import Group, bare_rows, stamped
 
 Row = dict[str, Any]
 TICK_SECONDS = 0.2

@@ -21,17 +21,17 @@ from typing import Any
 import torch
 
 from tinymem.data.corpus import Corpus
-from tinymem.device import describe_device
 from tinymem.errors import UserError
-from tinymem.mitigation.evaluator import Outcome, Subject, outcome_of, subject_of_corpus
-from tinymem.mitigation.frame import UNLEARNERS, parse_config
+from tinymem.mitigation.method import UNLEARNERS, parse_config
+from tinymem.mitigation.run import Outcome, Subject, outcome_of, subject_of_corpus
 from tinymem.mitigation.sweep_scores import Edit, shared_edits
 from tinymem.models.checkpoint import load_checkpoint, weights_id
-from tinymem.recipe import Recipe, parse_recipe
+from tinymem.recipe.recipe import Recipe, parse_recipe
+from tinymem.results.store import Index, worst_status, write_run
+from tinymem.runtime.device import describe_device
 from tinymem.sweep.claims import Claims
-from tinymem.sweep.group import Group, PlannedRun, bare_rows, stamped
 from tinymem.sweep.plan import with_measuring
-from tinymem.sweep.store import Index, worst_status, write_run
+from tinymem.sweep.work import Group, PlannedRun, bare_rows, stamped
 from tinymem.training.checkpoints import corpus_of, optimizer_state_of
 
 Row = dict[str, Any]

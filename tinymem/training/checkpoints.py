@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinymem.errors import UserError
-from tinymem.recipe import Recipe
+from tinymem.recipe.recipe import Recipe
 from tinymem.training.snapshot import Keeper, Snapshot
 
 if TYPE_CHECKING:

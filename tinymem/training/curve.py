@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinymem.errors import UserError
-from tinymem.files import write_text
+from tinymem.runtime.files import write_text
 
 if TYPE_CHECKING:
-    from tinymem.evaluation.measure import Evaluator, Measurement
+    from tinymem.evaluation.evaluator import Evaluator, Measurement
 
 
 def point(evaluator: Evaluator, measured: Measurement, epoch: int, step: int, loss: float, seconds: float, speed: float) -> dict[str, Any]:

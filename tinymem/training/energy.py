@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tinymem.device import machines
+from tinymem.runtime.device import machines
 
 if TYPE_CHECKING:
-    from tinymem.recipe_training import EnergySection
+    from tinymem.recipe.training import EnergySection
 
 WATTS_PER_GB = 0.3725
 # Thermal design power in watts by a part of the GPU's name, the first that fits.

@@ -20,12 +20,12 @@ from torch import Tensor
 from tinymem.data.corpus import Corpus
 from tinymem.data.rows import compact_rows
 from tinymem.errors import Stopped, UserError
-from tinymem.evaluation.measure import Evaluator
+from tinymem.evaluation.evaluator import Evaluator
 from tinymem.models.checkpoint import not_finite
 from tinymem.models.gpt2 import GPT
-from tinymem.progress import Progress, duration
-from tinymem.recipe import Recipe
-from tinymem.signals import StopFlag, stop_signals
+from tinymem.recipe.recipe import Recipe
+from tinymem.runtime.progress import Progress, duration
+from tinymem.runtime.signals import StopFlag, stop_signals
 from tinymem.training.curve import note, point, read_curve, write_curve
 from tinymem.training.energy import Meter, estimate_here
 from tinymem.training.loss import LossModel, batch_loss

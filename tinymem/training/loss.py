@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinymem.models.gpt2 import GPT
-from tinymem.training.attention import use_row_attention
+from tinymem.training.kernels.attention import use_row_attention
 
 LARGE_VOCABULARY = 8192
 LOGITS_AT_A_TIME = 2**26
@@ -57,7 +57,7 @@ def head_losses(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tens
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight_VD.dtype
     with torch.autocast(device, enabled=False):
         if fuses(device, dtype, hidden_ND.shape[1]):
-            from tinymem.training.fused_head import fused_head_losses
+            from tinymem.training.kernels.fused_head import fused_head_losses
 
             return fused_head_losses(hidden_ND.to(dtype), weight_VD, targets_N)
         losses_N: Tensor = _PieceByPiece.apply(hidden_ND.to(dtype), weight_VD.to(dtype), targets_N)  # type: ignore[no-untyped-call]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from tinymem.recipe_training import Training
+    from tinymem.recipe.training import Training
 
 
 class AdamWSettings(Protocol):
@@ -38,7 +38,7 @@ def make_optimizer(
     """AdamW with weight decay on all parameters (the paper's "L2"); with a GPU as `device`, one that CUDA graphs can capture."""
     if device is None or device.type != "cuda":
         return torch.optim.AdamW(parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay, fused=True)
-    from tinymem.training.flat_adamw import FlatAdamW
+    from tinymem.training.kernels.flat_adamw import FlatAdamW
 
     rate = torch.tensor(config.learning_rate, device=device)
     return FlatAdamW(parameters, lr=rate, betas=config.betas, weight_decay=config.weight_decay)

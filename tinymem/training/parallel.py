@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from tinymem.device import machines, processes
+from tinymem.runtime.device import machines, processes
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric

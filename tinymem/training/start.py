@@ -10,7 +10,7 @@ from torch import Tensor
 from tinymem.data.corpus import Corpus
 from tinymem.models.checkpoint import math_config
 from tinymem.models.gpt2 import GPT, GPTConfig
-from tinymem.recipe import Recipe
+from tinymem.recipe.recipe import Recipe
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> Tensor:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tinymem.errors import UserError
-from tinymem.files import content_id, new_directory, read_object, remove_leftovers, write_bytes, write_json
+from tinymem.runtime.files import content_id, new_directory, read_object, remove_leftovers, write_bytes, write_json
 from tinymem.training.optimizer import load_optimizer_tensors
 
 TENSORS, COUNTERS = "state.safetensors", "state.json"

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tinymem.evaluation.counts import Share
 from tinymem.evaluation.metric import metric
+from tinymem.evaluation.share import Share
 from tinymem.evaluation.view import View
 
 

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from tinymem.data.rows import Rows
-from tinymem.evaluation.memorization import Flags
 from tinymem.evaluation.metric import metric
+from tinymem.evaluation.probes import Flags
 from tinymem.evaluation.view import View
 
 

@@ -17,13 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tinymem.evaluation.measure import Evaluator
+from tinymem.evaluation.forward import Asked, Key, TokenScores
+from tinymem.evaluation.inputs import EvaluationInputs
 from tinymem.evaluation.metric import metric
-from tinymem.evaluation.passes import Asked, Key, TokenScores
 from tinymem.evaluation.view import View
 
 
-def _rows(evaluator: Evaluator) -> dict[Key, Asked]:
+def _rows(evaluator: EvaluationInputs) -> dict[Key, Asked]:
     return {("planted", kind): original.asked() for kind, original in evaluator.originals.items()}
 
 

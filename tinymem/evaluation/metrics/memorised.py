@@ -15,13 +15,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from tinymem.evaluation.measure import Evaluator
+from tinymem.evaluation.forward import Asked, Key
+from tinymem.evaluation.inputs import EvaluationInputs
 from tinymem.evaluation.metric import metric
-from tinymem.evaluation.passes import Asked, Key
 from tinymem.evaluation.view import View
 
 
-def _rows(evaluator: Evaluator) -> dict[Key, Asked]:
+def _rows(evaluator: EvaluationInputs) -> dict[Key, Asked]:
     probes = evaluator.probes_by_k.items()
     return {(f"k={k}", kind): evaluator.asked(probe) for k, by_kind in probes for kind, probe in by_kind.items()}
 

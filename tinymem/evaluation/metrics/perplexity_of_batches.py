@@ -12,8 +12,8 @@ are cut here as the published code cuts them, whatever `evaluation.batch_size` i
 
 from __future__ import annotations
 
+from tinymem.evaluation.forward import TokenScores
 from tinymem.evaluation.metric import metric
-from tinymem.evaluation.passes import TokenScores
 from tinymem.evaluation.perplexity import perplexity
 from tinymem.evaluation.view import View
 

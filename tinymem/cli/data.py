@@ -1,0 +1,108 @@
+"""`tinymem data`: make, inspect and verify a corpus. What the verbs need is imported inside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tinymem.errors import UserError
+
+app = typer.Typer(help="Make, inspect and verify corpora.", no_args_is_help=True, pretty_exceptions_enable=False)
+
+Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A corpus, such as runs/<run>/corpus.")]
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML recipe; see recipes/.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key, as in data.size=3000.")]
+
+
+@app.command()
+def make(
+    recipe: RecipeFile,
+    out: Annotated[Path, typer.Option(help="Folder for the corpus; it appears whole or not at all.")],
+    overrides: Overrides = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes that tokenise text. Default: one per core.")] = None,
+) -> None:
+    """Make a recipe's corpus. A killed run goes on where it was, since finished blocks of text are kept in the cache."""
+    from tinymem.data.build import make_corpus
+    from tinymem.recipe.recipe import load_recipe
+    from tinymem.runtime.progress import Progress
+
+    loaded = load_recipe(recipe, overrides)
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "corpus.json").is_file())):
+        raise UserError(f"expected a new folder or a corpus to replace at --out, got {out}; name another")
+    corpus = make_corpus(loaded, out, workers=workers, progress=Progress(show=True))
+    counts = corpus.counts()
+    print(f"{out}: {counts['train_rows']:,} training rows an epoch, {counts['test_rows']:,} test rows, sha256 {corpus.sha256()}")
+
+
+@app.command()
+def inspect(
+    directory: Directory,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    rows: Annotated[int, typer.Option(min=0, help="Show so many rows of each artifact, what was planted highlighted.")] = 0,
+) -> None:
+    """Counts of a corpus, and sample rows with the planted positions highlighted."""
+    from json import dumps
+
+    from tinymem.data.corpus_files import load_corpus, read_manifest
+
+    corpus = load_corpus(directory)
+    facts = _facts(corpus, read_manifest(directory))
+    if json:
+        print(dumps(facts, indent=2))
+    else:
+        _print_facts(facts)
+    if rows:
+        from tinymem.data.samples import print_samples
+
+        print_samples(corpus, rows, to_stderr=json)
+
+
+@app.command()
+def verify(directory: Directory) -> None:
+    """Compare every byte with what was written; exit code 1 if anything differs."""
+    from tinymem.data.corpus_files import load_corpus, read_manifest, verify_corpus
+
+    problems = verify_corpus(directory)
+    if not problems and load_corpus(directory).sha256() != read_manifest(directory)["sha256"]:
+        problems = ["the rows do not have the manifest's sha256"]
+    for problem in problems:
+        print(problem)
+    if problems:
+        raise typer.Exit(1)
+    print(f"{directory}: as it was written")
+
+
+def _facts(corpus: Any, manifest: dict[str, Any]) -> dict[str, Any]:
+    """What `inspect` says; counts of rows, not of copies, except `train_rows`, which is one epoch."""
+    from tinymem.data.counts import facts
+    from tinymem.evaluation.probes import make_probes
+    from tinymem.recipe.evaluation import Evaluation
+
+    spec = corpus.spec
+    probes = make_probes(corpus, Evaluation.model_validate(spec["evaluation"]), spec["protocol"])
+    return facts(corpus, manifest, {kind: len(probe) for kind, probe in probes.items()})
+
+
+def _print_facts(facts: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(show_header=False, box=None)
+    table.add_column()
+    table.add_column(overflow="fold")
+    for key, value in facts.items():
+        if key == "artifacts":
+            for kind, counts in value.items():
+                table.add_row(kind, _listed(counts))
+        else:
+            table.add_row(key.replace("_", " "), f"{value:,}" if isinstance(value, int) and key != "seed" else str(value))
+    Console().print(table)
+
+
+def _listed(counts: dict[str, Any]) -> str:
+    """`rows 40, test rows 0, copies: 10 x 1, 10 x 10`."""
+    parts = [f"{name.replace('_', ' ')} {count:,}" for name, count in counts.items() if isinstance(count, int)]
+    classes = ", ".join(f"{rows:,} x {copies}" for copies, rows in counts["rows_by_copies"].items())
+    return ", ".join([*parts, f"rows x copies: {classes}"])

@@ -1,0 +1,33 @@
+"""`tinymem landscape`: the loss around checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tinymem.errors import UserError
+
+Checkpoints = Annotated[list[Path], typer.Argument(metavar="CHECKPOINT...", help="A checkpoint, and edits of it to draw beside it.")]
+
+
+def landscape(
+    checkpoints: Checkpoints,
+    out: Annotated[Path, typer.Option(help="Folder for figure-04 as PNG, SVG, CSV and JSON; a run's page shows RUN/landscape.")],
+    rows: Annotated[str, typer.Option(help="Rows that the loss is of: test (clean test rows), or an artifact such as noise.")] = "test",
+    samples: Annotated[int, typer.Option(min=1, help="At most so many rows.")] = 256,
+    steps: Annotated[int, typer.Option(help="Points per direction, odd; time grows with its square.")] = 21,
+    span: Annotated[float, typer.Option(help="Largest step; at 1 a filter's change is as long as the filter.")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the directions and of the choice of rows.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+) -> None:
+    """Draw the loss around a checkpoint on a random filter-normalised plane (the paper's Figure 4)."""
+    from tinymem.runs.landscape import write_landscape
+    from tinymem.runtime.progress import Progress
+
+    if out.exists() and not out.is_dir():
+        raise UserError(f"expected a folder for --out, got the file {out}; name another")
+    options = {"rows": rows, "samples": samples, "steps": steps, "span": span, "seed": seed, "device": device}
+    for path in write_landscape(checkpoints, out, progress=Progress(show=True), **options):  # type: ignore[arg-type]
+        print(path)

@@ -1,0 +1,158 @@
+"""`tinymem report` and `tinymem compare`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from tinymem.errors import UserError
+
+if TYPE_CHECKING:
+    from tinymem.report.tables.table import Table
+
+Format = Annotated[Literal["table", "json", "csv", "markdown", "html"], typer.Option("--format", help="What to print; html writes a page.")]
+TablesFormat = Annotated[
+    Literal["table", "json", "csv", "markdown", "latex", "html", "png", "svg"],
+    typer.Option("--format", help="What to print; html writes a page, png and svg write the figures with their numbers."),
+]
+Folders = Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of runs or sweeps, or folders of such folders.")]
+
+
+def report(
+    folders: Folders,
+    output: TablesFormat = "table",
+    tables: Annotated[
+        str, typer.Option(help="Names with commas between: 1, 2, 3, best, pareto, metrics, returns, 5, 6, 7, 8, 9, projection; or all.")
+    ] = "",
+    out: Annotated[Path | None, typer.Option(help="Write this file instead of printing; a folder (no suffix) gets every format.")] = None,
+    machine: Annotated[Path | None, typer.Option(help="YAML with the machine's power, for the tables of cost.")] = None,
+) -> None:
+    """Show results. One run: its rows. Several runs or a sweep, or with --tables: the paper's tables of them."""
+    if output in ("png", "svg"):
+        _write_figures(folders, output, out)
+        return
+    whole = out is not None and not out.suffix and not out.is_file()
+    if not (whole or tables or output == "latex" or machine) and len(folders) == 1 and _is_run(folders[0]):
+        print_rows(folders[0], output, out)
+        return
+    from tinymem.report.energy import load_machine
+    from tinymem.report.tables.catalogue import tables_of
+    from tinymem.results.collect import load_results
+
+    results = load_results(folders)
+    names = None if tables in ("", "all") else [name.strip() for name in tables.split(",") if name.strip()]
+    found = tables_of(results, names, machine=load_machine(machine) if machine else None)
+    if not found:
+        wanted = "tables" if names is None else f"table {tables}"
+        raise UserError(f"expected rows for {wanted} in {', '.join(map(str, folders))}, found {len(results.rows)} rows that give none")
+    if out is not None and whole:
+        from tinymem.report.write import write_all
+
+        for path in write_all(results, found, out):
+            print(path)
+    elif output == "html":
+        from tinymem.report.page.document import write_page
+
+        inside = len(folders) == 1 and not (folders[0] / "recipe.yaml").is_file()  # a run has a page of its own
+        target = out or (folders[0] / "report.html" if inside else Path("report.html"))
+        write_page(results, found, target)
+        print(target)
+    else:
+        print_tables_as(found, output, out)
+
+
+def _write_figures(folders: list[Path], format: str, out: Path | None) -> None:
+    """The figures that the rows allow, in a folder, with CSV and JSON beside each; those they do not allow, on standard error."""
+    from tinymem.report.figures.catalogue import figures_of
+    from tinymem.report.figures.files import write_figures
+    from tinymem.results.collect import load_results
+
+    figures, skipped = figures_of(load_results(folders))
+    for figure in skipped:
+        print(f"not drawn: {figure.title}: {figure.reason}", file=sys.stderr)
+    if not figures:
+        raise UserError(f"expected rows for a figure in {', '.join(map(str, folders))}, found none; run some methods first")
+    for path in write_figures(figures, out or folders[0] / "figures", (format, "csv", "json")):
+        print(path)
+
+
+def compare(
+    folders: Folders,
+    other: Annotated[Literal["published"], typer.Option("--with", help="What to compare with: the paper's tables.")] = "published",
+    output: Annotated[Literal["table", "json", "csv", "markdown", "latex"], typer.Option("--format", help="What to print.")] = "table",
+    out: Annotated[Path | None, typer.Option(help="Write to this file instead of printing.")] = None,
+) -> None:
+    """Our rows beside the paper's, with the difference, and what is known of the published numbers."""
+    from tinymem.report.compare import compare_with_published
+    from tinymem.results.collect import load_results
+
+    found, unmatched = compare_with_published(load_results(folders))
+    if found or output != "table":
+        print_tables_as(found, output, out)
+    for line in unmatched:
+        print(line, file=sys.stdout if output == "table" and out is None else sys.stderr)
+
+
+def print_tables_as(tables: list[Table], output: str, out: Path | None) -> None:
+    """Tables on the terminal, or as text there or in a file."""
+    if output == "table" and out is None:
+        from tinymem.report.render.terminal import print_tables
+
+        print_tables(tables)
+        return
+    from tinymem.report.render.text import render
+
+    _emit(render(tables, "markdown" if output == "table" else output), out)
+
+
+def print_rows(path: Path, output: str, out: Path | None = None) -> None:
+    """The rows of one run."""
+    from tinymem.results.run_folder import load_run
+
+    record = load_run(path)
+    if output == "html":
+        from tinymem.report.page.document import write_html
+
+        target = out or path / "report.html"
+        write_html(record, target)
+        print(target)
+    else:
+        print_record(record, output, out)
+
+
+def print_record(record: Any, output: str, out: Path | None = None) -> None:
+    """Rows in memory, as a table or as text."""
+    from tinymem.report.render import run_terminal
+    from tinymem.report.render import run_text as tables
+
+    if output == "table" and out is None:
+        run_terminal.print_table(record)
+        return
+    render = {"json": tables.to_json, "csv": tables.to_csv, "markdown": tables.to_markdown, "table": tables.to_markdown}
+    if output not in render:
+        raise UserError("expected --format table, json, csv or markdown for rows without a run, got html")
+    _emit(render[output](record), out)
+
+
+def _emit(text: str, out: Path | None) -> None:
+    text = text.rstrip("\n") + "\n"
+    if out is None:
+        sys.stdout.write(text)
+    else:
+        from tinymem.runtime.files import write_text
+
+        write_text(out, text)
+
+
+def _is_run(path: Path) -> bool:
+    """A run's folder, or something that only the reader of runs has the right words for."""
+    return (path / "recipe.yaml").is_file() or not (path.is_dir() and _holds_others(path))
+
+
+def _holds_others(path: Path) -> bool:
+    from tinymem.results.collect import holds_results
+
+    return holds_results(path) or any(holds_results(folder) for folder in path.iterdir() if folder.is_dir())

@@ -1,0 +1,138 @@
+"""`tinymem sweep`: many runs of mitigations, that survive anything."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from tinymem.errors import UserError
+
+if TYPE_CHECKING:
+    from tinymem.recipe.sweep import SweepRecipe
+    from tinymem.sweep.estimate import MethodCost
+    from tinymem.sweep.run import Engine, Sweep
+
+Recipes = Annotated[list[Path], typer.Argument(metavar="RECIPE...", help="YAML recipes of sweeps; see recipes/sweep-quickstart.yaml.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key, as in limits.seconds=60.")]
+Only = Annotated[
+    list[str] | None, typer.Option(metavar="METHOD|COLUMN=GLOB", help="Only these methods, or models and options: n_layer=4. Repeatable.")
+]
+Shard = Annotated[str | None, typer.Option(metavar="I/N", help="Every N-th of the models, from the I-th: 3/16.")]
+Project = Annotated[Path | None, typer.Option(metavar="DIR|FILE", help="Hours of all runs, from rows that were measured there.")]
+Plugin = Annotated[list[Path] | None, typer.Option(help="A Python file that registers methods of your own.")]
+
+
+def sweep(
+    recipes: Recipes,
+    overrides: Overrides = None,
+    only: Only = None,
+    shard: Shard = None,
+    list_runs: Annotated[bool, typer.Option("--list", help="Count the runs, and run none.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Estimate the time of what is left, and run nothing.")] = False,
+    project: Project = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed and stopped runs again.")] = False,
+    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes. Default: one per core or GPU.")] = None,
+    workers_per_device: Annotated[int, typer.Option(min=1, help="Worker processes on each GPU.")] = 1,
+    engine: Annotated[Literal["local", "parsl"], typer.Option(help="parsl: on a cluster, as --config says.")] = "local",
+    config: Annotated[Path | None, typer.Option(help="A Python file with a Parsl `config`; see recipes/cluster/.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the sweep. Default: sweeps/<name>.")] = None,
+    runs: Annotated[Path, typer.Option(help="Folder that holds all runs.")] = Path("runs"),
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    plugin: Plugin = None,
+) -> None:
+    """Run checkpoints x methods x grids x seeds. Kill it, start it again, start it twice: no run is lost or done again."""
+    from tinymem.recipe.sweep import load_sweep
+    from tinymem.registry import load_plugin
+
+    for path in plugin or []:
+        load_plugin(path)
+    loaded = [load_sweep(recipe, overrides) for recipe in recipes]
+    if out is not None and len(loaded) > 1:
+        raise UserError(f"expected one recipe with --out, got {len(loaded)}; each has a folder of its own")
+    place = _place(device, engine, plan_only=list_runs or dry_run or project is not None)
+    planned = (_open(recipe, out, runs, place, only, shard, plugin) for recipe in loaded)
+    if list_runs:
+        _list(planned)
+    elif dry_run or project is not None:
+        _estimate(planned, place, project)
+    else:
+        made = _engine(engine, config, place, workers, workers_per_device)
+        failed = sum([_run(one, made, retry_failed) for one in planned])
+        if failed:
+            raise typer.Exit(1)
+
+
+def _place(device: str, engine: str, *, plan_only: bool) -> str:
+    """The device; where nothing runs here (a plan, a cluster's login node), a GPU is believed in."""
+    from tinymem.runtime.device import resolve_device
+
+    if device.startswith("cuda") and (plan_only or engine == "parsl"):
+        return device
+    return resolve_device(device)
+
+
+def _open(
+    recipe: SweepRecipe, out: Path | None, runs: Path, place: str, only: list[str] | None, shard: str | None, plugin: list[Path] | None
+) -> Sweep:
+    from tinymem.sweep.run import open_sweep
+
+    folder = out or Path("sweeps") / recipe.name
+    return open_sweep(
+        recipe, out=folder, runs=runs, device_type=place.partition(":")[0], only=only or (), shard=shard, plugins=plugin or ()
+    )
+
+
+def _list(planned: Any) -> None:
+    from tinymem.sweep.listing import paper_counts, print_list
+
+    sweeps = list(planned)
+    counts = [print_list(one) for one in sweeps]
+    if len(counts) > 1:
+        runs, passes = sum(c.runs.total() for c in counts), sum(c.groups.total() for c in counts)
+        print(f"together: {runs:,} runs in {passes:,} scoring passes on {sum(c.models for c in counts):,} models")
+    if any(one.recipe.explain == "paper" for one in sweeps):
+        print(paper_counts())
+
+
+def _estimate(planned: Any, place: str, project: Path | None) -> None:
+    from tinymem.runtime.device import describe_device
+    from tinymem.sweep.estimate import Estimator, measured_rows
+    from tinymem.sweep.listing import costs, merged, print_costs
+
+    found: list[dict[str, MethodCost]] = []
+    paper = False
+    devices: set[str] = set()
+    for one in planned:
+        rows = measured_rows(project) if project else measured_rows(one.folder) if one.folder.is_dir() else []
+        devices |= {str(row["device"]) for row in rows if row.get("device")}
+        paper |= one.recipe.explain == "paper"
+        found.append(costs(one, Estimator(rows, place), left_only=project is None))
+    print_costs(merged(found), " and ".join(sorted(devices)) or describe_device(place), paper=paper)
+
+
+def _engine(name: str, config: Path | None, place: str, workers: int | None, per_device: int) -> Engine:
+    if name == "parsl":
+        from tinymem.sweep.cluster import parsl_engine
+
+        if config is None:
+            raise UserError("expected --config with --engine parsl, a Python file with a Parsl `config`; recipes/cluster/ has examples")
+        return parsl_engine(config, place)
+    from tinymem.sweep.run import local_engine
+
+    return local_engine(place, workers, per_device)
+
+
+def _run(one: Sweep, engine: Engine, retry_failed: bool) -> int:
+    from tinymem.results.store import FAILED, FAILURES
+    from tinymem.runtime.progress import Progress
+    from tinymem.sweep.run import run_sweep
+
+    statuses = run_sweep(one, engine, retry_failed=retry_failed, progress=Progress(show=True))
+    print(f"{one.folder}: {statuses.total():,} runs: " + ", ".join(f"{n:,} {status}" for status, n in sorted(statuses.items())))
+    failed = sum(statuses[status] for status in FAILED)
+    if failed:
+        print(f"tinymem: {failed} runs failed, see {one.folder / FAILURES}; --retry-failed tries them again", file=sys.stderr)
+    return failed

@@ -1,0 +1,95 @@
+"""`tinymem train`: one recipe's model, or the runs of its matrix."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tinymem.errors import UserError
+from tinymem.runtime.device import processes
+
+if TYPE_CHECKING:
+    from tinymem.recipe.recipe import Recipe
+    from tinymem.runs.jobs import Failure
+
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML recipe; see recipes/.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key; of a matrix, fix an axis.")]
+Only = Annotated[list[str] | None, typer.Option(metavar="NAME", help="Train the runs of this name or glob alone; may be repeated.")]
+Shard = Annotated[str | None, typer.Option(metavar="I/N", help="Train every N-th of the runs, from the I-th: 3/16.")]
+List = Annotated[bool, typer.Option("--list", help="Name the runs and train none.")]
+Jobs = Annotated[int | None, typer.Option(min=1, help="Processes at a time: on each GPU, or on the CPU. Default: 1.")]
+Mps = Annotated[bool, typer.Option("--mps", help="Let the processes of a GPU run side by side, through NVIDIA's MPS.")]
+
+
+def train(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    only: Only = None,
+    shard: Shard = None,
+    list_runs: List = False,
+    jobs: Jobs = None,
+    mps: Mps = False,
+    runs: Annotated[Path, typer.Option(help="Folder that holds all runs.")] = Path("runs"),
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; several runs use every GPU that is visible.")] = "auto",
+) -> None:
+    """Generate data and train only; prints each checkpoint's folder. A recipe with a matrix trains all of its runs.
+
+    Several GPUs train one run together as `torchrun --nproc-per-node 2 -m tinymem train RECIPE`.
+    """
+    from tinymem.recipe.matrix import pick
+    from tinymem.recipe.recipe import load_matrix
+
+    recipes = load_matrix(recipe, overrides)
+    picked = pick(recipes, only or (), shard)
+    if list_runs:
+        _list(picked, runs)
+    elif len(picked) > 1 and processes()[1] > 1:
+        raise UserError(f"expected one run under torchrun, whose processes train it together, got {len(picked)}; pick one with --only")
+    elif len(picked) == 1:
+        _train_here(picked[0], runs, device)
+    else:
+        _train_many(recipe, overrides or [], picked, runs, device, jobs or 1, mps)
+
+
+def _list(recipes: list[Recipe], runs: Path) -> None:
+    from tinymem.runs.pipeline import is_trained
+
+    for recipe in recipes:
+        print(recipe.name)
+    print(f"{len(recipes)} runs, {sum(is_trained(runs, recipe) for recipe in recipes)} of them finished in {runs}", file=sys.stderr)
+
+
+def _train_here(recipe: Recipe, runs: Path, device: str) -> None:
+    from tinymem.runs.pipeline import train_only
+    from tinymem.runtime.progress import Progress
+
+    first = processes()[0] == 0  # of torchrun's, it speaks for all
+    made = train_only(recipe, runs=runs, device=device, progress=Progress(show=first))
+    if first:
+        print(made.checkpoint)
+
+
+def _train_many(recipe_file: Path, overrides: list[str], recipes: list[Recipe], runs: Path, device: str, jobs: int, mps: bool) -> None:
+    from tinymem.runs.jobs import train_many
+    from tinymem.runs.pipeline import is_trained
+
+    failures = train_many(recipe_file, overrides, recipes, runs=runs, device=device, jobs=jobs, mps=mps)
+    for recipe in recipes:
+        if is_trained(runs, recipe):
+            print(runs / recipe.run_id() / "checkpoint")
+    if failures:
+        _print_failures(failures, len(recipes), runs)
+        raise typer.Exit(1)
+
+
+def _print_failures(failures: list[Failure], count: int, runs: Path) -> None:
+    from tinymem.runs.jobs import LOGS
+
+    width = max(len(failure.name) for failure in failures)
+    print(f"\n{'failed':<{width}}  code  last words", file=sys.stderr)
+    for failure in failures:
+        print(f"{failure.name:<{width}}  {failure.code:>4}  {failure.reason}", file=sys.stderr)
+    print(f"tinymem: {len(failures)} of {count} runs failed, see {runs / LOGS}; the same command tries them again", file=sys.stderr)

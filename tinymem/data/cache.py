@@ -1,0 +1,62 @@
+"""One corpus for all runs that want the same rows: made once, then hard-linked.
+
+`<runs>/.corpus-<id>` is the lock under which it is made, and names the run that has it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from tinymem.data.corpus import Corpus
+from tinymem.data.corpus_files import MANIFEST, load_corpus
+from tinymem.recipe.recipe import Recipe
+from tinymem.runtime.files import content_id, new_directory
+
+Make = Callable[[], Corpus]
+Usable = Callable[[Path], bool]
+
+
+def shared_corpus(recipe: Recipe, directory: Path, make: Make, usable: Usable = lambda _: True) -> Corpus:
+    """The corpus in `directory`, a run's folder of corpus: linked to that of another run beside it, or made.
+
+    Args:
+        recipe: its corpus key decides what runs may share.
+        directory: where the corpus is to be.
+        make: makes it there.
+        usable: whether another run's corpus still stands for the recipe.
+    """
+    runs = directory.parent.parent
+    lock = runs / f".corpus-{content_id(recipe.corpus_key(), 16)}"
+    with lock.open("a+", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            file.seek(0)
+            other = runs / (file.read() or ".none") / "corpus"
+            if (other / MANIFEST).is_file() and other != directory and usable(other):
+                _link(other, directory)
+                return load_corpus(directory)
+            corpus = make()
+            file.seek(0)
+            file.truncate()
+            file.write(directory.parent.name)
+            return corpus
+        except BaseException:
+            lock.unlink(missing_ok=True)
+            raise
+
+
+def _link(source: Path, target: Path) -> None:
+    with new_directory(target) as temporary:
+        for path in sorted(source.rglob("*")):
+            to = temporary / path.relative_to(source)
+            if path.is_dir():
+                to.mkdir()
+                continue
+            try:
+                os.link(path, to)
+            except OSError:  # a filesystem without hard links
+                shutil.copyfile(path, to)

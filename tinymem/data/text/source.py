@@ -1,0 +1,192 @@
+"""Lines of text from the Hub or from local Parquet, JSON-lines and text files, streamed in blocks.
+
+One row of Parquet or JSON lines is one line; text files keep their line ends, as WikiText's rows do. Local files are read directly, so
+that no cache can be stale: `datasets` has been seen to return old rows after a local Parquet file changed. The Hub goes through
+`datasets`, whose cache is keyed by the commit there, so that a second corpus needs no network.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tinymem.data.text.tokenize_worker import by_size
+from tinymem.errors import UserError
+from tinymem.recipe.data import WikiData
+
+SPLITS = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
+PARQUET, JSON_LINES, TEXT = (".parquet",), (".jsonl",), (".txt", ".text", ".raw", ".tokens")
+BLOCK_CHARACTERS = 1_000_000  # a quarter of a million tokens: work for a second, and what a killed run loses per process
+LINE_BYTES = 1 << 20  # a longer line of a text file is cut before a space
+BATCH_ROWS = 200  # few, since a row may be a whole article
+Block = list[str]
+
+
+@dataclass(frozen=True)
+class TextSource:
+    """Where the lines of each split come from: local files, or a table of `datasets`."""
+
+    column: str
+    files: dict[str, list[Path]] = field(default_factory=dict)
+    tables: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def splits(self) -> list[str]:
+        """Names of the splits that there are, of train, validation and test."""
+        return [split for split in SPLITS if split in self.files or split in self.tables]
+
+    def blocks(self, split: str) -> Iterator[Block]:
+        """Lines of a split in order, in lists of about `BLOCK_CHARACTERS`; empty lines are left out.
+
+        Raises:
+            UserError: an empty file, bytes that are not UTF-8, JSON or Parquet, no such column.
+        """
+        return by_size(self._lines(split), BLOCK_CHARACTERS)
+
+    def _lines(self, split: str) -> Iterator[str]:
+        if split in self.tables:
+            yield from _table_lines(self.tables[split], self.column)
+        for path in self.files.get(split, ()):
+            yield from (line for line in _file_lines(path, self.column) if line)
+
+
+def open_source(data: WikiData) -> TextSource:
+    """Find the files or the data set that a recipe names.
+
+    Raises:
+        UserError: nothing there, no text files in the folder, or the Hub cannot be reached.
+    """
+    if data.is_local:
+        return TextSource(data.text_column, files=local_files(data))
+    return TextSource(data.text_column, tables=hub_tables(data.source, data.config))
+
+
+def local_files(data: WikiData) -> dict[str, list[Path]]:
+    """Files per split; a single file, or a folder whose file names say nothing of splits, is all `train`."""
+    place = Path(data.source).expanduser()
+    folder = place / data.config if data.config and (place / data.config).is_dir() else place
+    if folder.is_file():
+        _check_suffix(folder)
+        return {"train": [folder]}
+    if not folder.is_dir():
+        raise UserError(f"expected text at data.source = {data.source}, found nothing there; name a folder, a file or a Hub data set")
+    known = PARQUET + JSON_LINES + TEXT
+    found = sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix in known and not _hidden(p.relative_to(folder)))
+    if not found:
+        raise UserError(f"expected Parquet, .jsonl or text files ({', '.join(known)}) in {folder}, found none; check data.source")
+    named = {split: [p for p in found if _split_of(p.relative_to(folder)) == split] for split in SPLITS}
+    files = {split: paths for split, paths in named.items() if paths} or {"train": found}
+    if "train" not in files:
+        raise UserError(f"expected files named `train` in {folder}, found only {', '.join(files)}; name one file to train on it")
+    return files
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _split_of(path: Path) -> str | None:
+    words = set(re.split(r"[^a-z]+", str(path).lower()))
+    return next((split for split, names in SPLITS.items() if words & set(names)), None)
+
+
+def _check_suffix(path: Path) -> None:
+    known = PARQUET + JSON_LINES + TEXT
+    if path.suffix not in known:
+        raise UserError(f"expected a file of {', '.join(known)}, got {path}; rename or convert it")
+
+
+def hub_tables(name: str, config: str | None) -> dict[str, Any]:
+    """Splits of a data set as memory-mapped tables, downloaded once. Any name that `datasets` knows, local folders included."""
+    try:
+        import datasets
+    except ImportError:
+        raise UserError("data sets of the Hub need the library datasets, which is not installed; try: pip install datasets") from None
+    try:
+        tables = datasets.load_dataset(name, config)
+    except Exception as error:  # the library and the network raise dozens of kinds
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"could not load '{name}' ({config}) through datasets: {reason}; a local folder works offline") from None
+    if "train" not in tables:
+        raise UserError(f"expected a split `train` in '{name}', got {', '.join(tables)}")
+    return {split: tables[split] for split in SPLITS if split in tables}
+
+
+def _table_lines(table: Any, column: str) -> Iterator[str]:
+    if column not in table.column_names:
+        raise _no_column("the data set", column, table.column_names)
+    for batch in table.select_columns([column]).iter(batch_size=BATCH_ROWS):
+        yield from (line for line in batch[column] if line)
+
+
+def _file_lines(path: Path, column: str) -> Iterator[str]:
+    if not path.stat().st_size:
+        raise UserError(f"expected text in {path}, got an empty file; remove it or name another data.source")
+    if path.suffix in PARQUET:
+        return _parquet_lines(path, column)
+    return _json_lines(path, column) if path.suffix in JSON_LINES else _text_lines(path)
+
+
+def _parquet_lines(path: Path, column: str) -> Iterator[str]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        # A buffered stream that is not read ahead: else a row group, and in the end the whole file, is held in memory.
+        file = pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False)
+        if column not in file.schema_arrow.names:
+            raise _no_column(str(path), column, file.schema_arrow.names)
+        kind = file.schema_arrow.field(column).type
+        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
+            raise UserError(f"expected text in column '{column}' of {path}, got {kind}; set data.text_column")
+        for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=[column]):
+            yield from (line for line in batch.column(0).to_pylist() if line)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"expected a whole Parquet file at {path}, got something else ({str(error).splitlines()[0]})") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"expected UTF-8 in column '{column}' of {path}, got other bytes ({error.reason}); convert it") from None
+
+
+def _json_lines(path: Path, column: str) -> Iterator[str]:
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, start=1):
+            if not raw.strip():
+                continue
+            try:
+                value = json.loads(_decode(raw, path, number))
+            except json.JSONDecodeError:
+                raise UserError(f"expected JSON in line {number} of {path}, got something else") from None
+            text = value if isinstance(value, str) else value.get(column) if isinstance(value, dict) else None
+            if not isinstance(text, str):
+                raise UserError(f"expected '{column}' with text in line {number} of {path}; set data.text_column")
+            yield text
+
+
+def _text_lines(path: Path) -> Iterator[str]:
+    with path.open("rb") as file:
+        number, rest = 1, b""
+        while piece := file.readline(LINE_BYTES):
+            line = rest + piece
+            whole = line.endswith(b"\n") or len(piece) < LINE_BYTES
+            cut = len(line) if whole else line.rfind(b" ")
+            rest = line[cut:] if cut > 0 else line
+            if cut > 0:
+                yield _decode(line[:cut], path, number)
+            number += whole
+        if rest:
+            yield _decode(rest, path, number)
+
+
+def _decode(raw: bytes, path: Path, number: int) -> str:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"expected UTF-8 in {path}, got the byte 0x{raw[error.start]:02x} in line {number}; convert the file") from None
+
+
+def _no_column(where: str, column: str, names: list[str]) -> UserError:
+    return UserError(f"expected a column '{column}' in {where}, got {', '.join(names)}; set data.text_column")

@@ -1,0 +1,162 @@
+"""Everything that is measured of a model, in one call: memorisation on every probe, accuracy and perplexity on every test set.
+
+The rows are put on a sheet once, and one pass over it answers for all of them; `metrics` adds the registered metrics from the same pass.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from tinymem.data.corpus import Corpus
+from tinymem.data.rows import Rows
+from tinymem.evaluation.accuracy import accuracy_ceiling, as_mask, scored_tokens
+from tinymem.evaluation.forward import Asked, Key, Sheet
+from tinymem.evaluation.inputs import EvaluationInputs, Performance
+from tinymem.evaluation.metric import METRICS, chosen_metrics
+from tinymem.evaluation.originals import Original, originals_of_corpus
+from tinymem.evaluation.perplexity import perplexity
+from tinymem.evaluation.probes import Flags, Probe, forbidden_token, make_probes, probe_of_rows
+from tinymem.evaluation.share import Share
+from tinymem.evaluation.view import Groups, View
+from tinymem.recipe.evaluation import Evaluation
+from tinymem.recipe.recipe import Protocol
+
+MAXIMUM_LOGITS = 1 << 28  # 1 GB in fp32: a batch of rows over GPT-2's vocabulary is cut to that
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a model memorised and how well it does on clean test rows."""
+
+    elicited: dict[str, Flags]
+    """Per artifact: which scored rows were elicited, in the order of the probe."""
+    accuracy: Share
+    accuracy_by_task: dict[str, Share]
+    perplexity: float | None
+    view: View = field(repr=False, compare=False)
+    """The answers that all this follows from, for the registered metrics."""
+
+    def memorised(self, kind: str, among: Flags | None = None) -> Share:
+        """Share of an artifact's scored rows that are elicited, of all or of some."""
+        flags = self.elicited[kind] if among is None else self.elicited[kind][among]
+        return Share(int(flags.sum()), len(flags))
+
+    def performance(self, metric: Performance) -> float | None:
+        """The headline number of what the model should keep."""
+        return self.accuracy.share if metric == "accuracy" else self.perplexity
+
+    def metrics(self, groups: Groups | None = None) -> dict[str, dict[str, Any]]:
+        """The evaluator's registered metrics of each artifact, over all its rows and over the given groups of them.
+
+        Raises:
+            UserError: a metric failed.
+        """
+        evaluator = self.view.evaluator
+        view = self.view.grouped(groups or {})
+        with torch.no_grad():
+            return {kind: view.metrics(kind, evaluator.metrics) for kind in evaluator.probes}
+
+
+@dataclass(frozen=True)
+class Evaluator(EvaluationInputs):
+    """Measures models on its inputs."""
+
+    @staticmethod
+    def of_corpus(
+        corpus: Corpus,
+        evaluation: Evaluation,
+        protocol: Protocol,
+        *,
+        device: str | torch.device = "cpu",
+        metrics: tuple[str, ...] = (),
+        process: tuple[int, int] = (0, 1),
+    ) -> Evaluator:
+        """The definitions of a protocol on a corpus. `metrics`: names, `default` or `all`.
+
+        Raises:
+            UserError: an unknown metric.
+        """
+        device = torch.device(device)
+        tests = {
+            name: (Rows.of(ids).ids.to(device), as_mask(scored_tokens(ids, corpus.pad, protocol, text=corpus.is_text), device))
+            for name, ids in corpus.tests.items()
+        }
+        probes = {kind: probe.to(device) for kind, probe in make_probes(corpus, evaluation, protocol).items()}
+        names = chosen_metrics(metrics)
+        return Evaluator(
+            probes,
+            tests,
+            ceiling=None if corpus.is_text else accuracy_ceiling(corpus, protocol),
+            metric="perplexity" if corpus.is_text else "accuracy",
+            batch_size=max(1, min(evaluation.batch_size, MAXIMUM_LOGITS // (corpus.row_tokens * corpus.vocab_size))),
+            forbid=forbidden_token(protocol, corpus.eos),
+            metrics=names,
+            originals=originals_of_corpus(corpus, probes, device),
+            probes_by_k=_probes_by_k(corpus, evaluation, protocol, device) if names else {},
+            corpus=corpus,
+            process=process,
+        )
+
+    @staticmethod
+    def of_rows(forget: Rows, test: Rows, *, batch_size: int = 64, metrics: tuple[str, ...] = ()) -> Evaluator:
+        """Exact match of any rows' suffixes, and perplexity of other rows."""
+        scored = torch.ones_like(test.ids, dtype=torch.bool)
+        content = torch.full_like(forget.prompt, forget.ids.shape[1])
+        return Evaluator(
+            {"rows": probe_of_rows(forget)},
+            {"retain": (test.ids, scored)},
+            None,
+            "perplexity",
+            batch_size,
+            metrics=chosen_metrics(metrics),
+            originals={"rows": Original(forget.ids, None, content)},
+        )
+
+    @cached_property
+    def sheet(self) -> Sheet:
+        """All rows that a measurement asks about."""
+        parts: dict[Key, Asked] = {("test", name): Asked(ids, scored) for name, (ids, scored) in self.tests.items()}
+        for kind, probe in self.probes.items():
+            parts["probe", kind] = self.asked(probe)
+        for name in self.metrics:
+            rows = METRICS.get(name).rows
+            parts |= rows(self) if rows else {}
+        return Sheet(parts)
+
+    @torch.no_grad()
+    def measure(self, model: nn.Module) -> Measurement:
+        """Measure a model; leaves it in evaluation mode."""
+        model.eval()
+        answers = self.sheet.answer(model, batch_size=self.batch_size, forbid=self.forbid, process=self.process)
+        view = View(model, self, self.sheet, answers.of_all(self.process[1]))
+        by_task, total_loss = {}, 0.0
+        for name in self.tests:
+            scores = view.scores["test", name]
+            by_task[name] = Share(int(scores.right.sum()), int(scores.asked.sum()))
+            total_loss += float(scores.loss.double().sum())
+        accuracy = Share(sum(s.count for s in by_task.values()), sum(s.rows for s in by_task.values()))
+        return Measurement(view.elicited, accuracy, by_task, perplexity(total_loss, accuracy.rows), view)
+
+    def by_copies(self, measured: Measurement, kind: str) -> dict[str, Share]:
+        """Share memorised per duplication class of an artifact's trained rows; empty where all rows have the same copies."""
+        copies = self.probes[kind].copies
+        classes = np.unique(copies[copies > 0])
+        return {str(c): measured.memorised(kind, copies == c) for c in classes} if len(classes) > 1 else {}
+
+
+def _probes_by_k(corpus: Corpus, evaluation: Evaluation, protocol: Protocol, device: torch.device) -> dict[int, dict[str, Probe]]:
+    """(n, k) probes for every further k, n staying the same."""
+    own = {kind for kind, planted in corpus.planted.items() if (planted.start > 0).any()}
+    n = evaluation.prompt + evaluation.match
+    found = {}
+    for k in evaluation.ks:
+        window = evaluation.model_copy(update={"prompt": k, "match": n - k, "ks": ()})
+        probes = make_probes(corpus, window, protocol)
+        found[k] = {kind: probe.to(device) for kind, probe in probes.items() if kind not in own}
+    return found

@@ -1,0 +1,64 @@
+"""What an evaluator measures models on, as metrics see it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+from torch import Tensor
+
+from tinymem.data.corpus import Corpus
+from tinymem.evaluation.forward import Asked
+from tinymem.evaluation.originals import Original
+from tinymem.evaluation.probes import Probe
+from tinymem.evaluation.share import Share
+
+Performance = Literal["accuracy", "perplexity"]
+
+
+@dataclass(frozen=True)
+class EvaluationInputs:
+    """Fixed prompts, targets and test rows of a measurement, which lie on the models' device, and how they are measured.
+
+    Attributes:
+        probes: the test of memorisation of each artifact.
+        tests: per test set, its rows [N, T] and the scored tokens.
+        ceiling: share of the scored tokens that their prefix determines; None where that is unknown (text).
+        metric: what `performance` in result rows is.
+        batch_size: rows of a forward pass; no result depends on it.
+        forbid: token that decoding may not produce (protocol reference).
+        metrics: names of registered metrics that `Measurement.metrics` computes.
+        originals: the probes' rows as they stood in training.
+        probes_by_k: the probes of further prompt lengths, of artifacts whose prompts have no length of their own.
+        corpus: where the rows are from; None for any rows.
+        process: this process's number and the number of all that measure the same model together; they must all call `measure`.
+    """
+
+    probes: dict[str, Probe]
+    tests: dict[str, tuple[Tensor, Tensor]]
+    ceiling: Share | None
+    metric: Performance
+    batch_size: int = 512
+    forbid: int | None = None
+    metrics: tuple[str, ...] = ()
+    originals: Mapping[str, Original] = field(default_factory=dict)
+    probes_by_k: Mapping[int, Mapping[str, Probe]] = field(default_factory=dict)
+    corpus: Corpus | None = None
+    process: tuple[int, int] = (0, 1)
+
+    @property
+    def vocab_size(self) -> int | None:
+        """Tokens that a model chooses from, where that is known."""
+        return self.corpus.vocab_size if self.corpus else None
+
+    @cached_property
+    def prompt_names(self) -> dict[str, str]:
+        """Per artifact `k=50`, or `own prompt` where each row's prompt has a length of its own."""
+        lengths = {kind: set(probe.rows.prompt.tolist()) for kind, probe in self.probes.items()}
+        return {kind: f"k={min(found)}" if len(found) == 1 else "own prompt" for kind, found in lengths.items()}
+
+    def asked(self, probe: Probe) -> Asked:
+        """A probe's windows, for the sheet."""
+        return Asked(probe.rows.ids, probe.rows.window(), forbid=self.forbid is not None)

@@ -1,0 +1,114 @@
+"""% memorised: the share of artifact rows that greedy decoding elicits (paper, equation 1, Definitions 2.1 to 2.3).
+
+A row is memorised when, given its prompt, greedy decoding yields exactly the next tokens of the planted row. One teacher-forced pass
+decides that: greedy decoding reproduces the target if and only if the arg-max at every target position, given the true tokens before it,
+is the target (by induction; a test compares with a decode loop). Scored in fp32.
+
+Noise: the prompt is the first k tokens of the *clean* twin, the target the next m tokens of the noised row; rows whose targets equal
+the twin's are not scored. Backdoor: the prompt ends with the trigger; the target is the next m tokens, or as many as the row has.
+Duplicated rows: the first k tokens, the next m, all rows. Canary: everything before the secret, the secret.
+
+Protocol `reference` forbids EOS while generating (rows that end inside the window never count), scores held-out backdoor rows only, and
+filters those with the prompt length of the row before, as the published evaluator does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from tinymem.data.corpus import TWINLESS, Corpus, Planted
+from tinymem.data.math.sequences import EOS
+from tinymem.data.rows import Rows
+from tinymem.evaluation.forward import Asked, Sheet
+from tinymem.recipe.evaluation import Evaluation
+from tinymem.recipe.recipe import Protocol
+
+Flags = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The test of one artifact: prompts with their targets, for scored rows only."""
+
+    rows: Rows
+    index: npt.NDArray[np.int64]
+    """Each row's place in `Planted`."""
+    trained: Flags
+    """Rows that stood in the training set; the others are held-out triggered rows."""
+    prompt_changed: Flags
+    """Noise: rows whose own prompt was noised in training, so that the clean prompt was never seen before this target."""
+    copies: npt.NDArray[np.int64]
+    """Times that each row stands in an epoch, its duplication class; 0 for held-out rows."""
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def to(self, device: torch.device | str) -> Probe:
+        """The same probe with its rows on another device."""
+        return replace(self, rows=self.rows.to(device))
+
+
+@torch.no_grad()
+def elicited(model: nn.Module, rows: Rows, *, batch_size: int = 512, forbid: int | None = None) -> Tensor:
+    """Which rows [N] greedy decoding reproduces from prompt to end, on the CPU.
+
+    `forbid`: a token that decoding may not produce (protocol reference: EOS).
+    """
+    sheet = Sheet({("rows", ""): Asked(rows.ids, rows.window(), forbid is not None)})
+    scores = sheet.scores(sheet.answer(model, batch_size=batch_size, forbid=forbid), ("rows", ""))
+    return scores.reproduced(rows.window()).cpu()
+
+
+def make_probes(corpus: Corpus, evaluation: Evaluation, protocol: Protocol) -> dict[str, Probe]:
+    """The test of each artifact of a corpus."""
+    return {kind: _probe(planted, evaluation, protocol, twins=kind not in TWINLESS) for kind, planted in corpus.planted.items()}
+
+
+def probe_of_rows(rows: Rows) -> Probe:
+    """The test of any rows, each from its prompt to its end."""
+    count = len(rows)
+    return Probe(rows, np.arange(count), np.ones(count, dtype=bool), np.zeros(count, dtype=bool), np.ones(count, dtype=np.int64))
+
+
+def forbidden_token(protocol: Protocol, eos: int = EOS) -> int | None:
+    """EOS under protocol `reference`, else nothing."""
+    return eos if protocol == "reference" else None
+
+
+def _probe(planted: Planted, evaluation: Evaluation, protocol: Protocol, *, twins: bool) -> Probe:
+    length = planted.ids.shape[1]
+    position = np.arange(length)[None, :]
+    start = np.where(planted.start > 0, planted.start, evaluation.prompt)
+    end = np.minimum(start + evaluation.match, length) if planted.end is None else planted.end
+    window = (position >= start[:, None]) & (position < end[:, None])
+    differs = planted.ids != planted.clean
+    scored = (differs & window).any(1) if twins else window.any(1)
+    if protocol == "reference" and not planted.trained.all():
+        scored = _reference_filter(planted, evaluation)
+    index = np.flatnonzero(scored)
+    before = position < start[:, None]
+    asked = np.where(before, planted.clean, planted.ids)[index]
+    return Probe(
+        rows=Rows.of(asked, torch.from_numpy(start[index]), torch.from_numpy(end[index])),
+        index=index,
+        trained=planted.trained[index],
+        prompt_changed=(differs & before).any(1)[index],
+        copies=planted.copies[index],
+    )
+
+
+def _reference_filter(planted: Planted, evaluation: Evaluation) -> Flags:
+    """Rows that the published evaluator counts: it looks for a difference behind the prompt of the row counted before."""
+    scored = np.zeros(len(planted.ids), dtype=bool)
+    prompt = evaluation.prompt
+    for i in np.flatnonzero(~planted.trained):
+        window = slice(prompt, prompt + evaluation.match)
+        if (planted.ids[i, window] != planted.clean[i, window]).any():
+            scored[i] = True
+            prompt = int(planted.start[i])
+    return scored

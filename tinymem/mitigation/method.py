@@ -1,0 +1,222 @@
+"""The frame that unlearning methods fill in: what a method gets, how it registers, and how it is applied.
+
+Most methods only differ in how they score neurons or weights; selection and ablation are shared (`ablation`). Methods that edit as they
+go register as the second kind. A method is one file: a frozen config, one function, and its registration.
+
+    @scorer("my-method", config=MyConfig, properties=Properties(unit="weight", order="first"))
+    def my_method(model, data, config) -> Scores: ...
+
+    @editor("my-edit", config=MyConfig, properties=Properties(unit="weight", order="first"))
+    def my_edit(model, data, config) -> nn.Module: ...
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from tinymem.data.rows import Rows
+from tinymem.errors import UserError, did_you_mean
+from tinymem.mitigation.ablation import AblationConfig, Refused, Scores, ablate, group_counts, select
+from tinymem.models.adapters import neuron_layers
+from tinymem.registry import Registry
+from tinymem.runtime.progress import Bar, SilentBar
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+Unit = Literal["neuron", "weight", "model"]
+Scorer = Callable[..., Scores]
+Editor = Callable[..., nn.Module]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Properties:
+    """A method's column of the paper's Table 5; of the paper's methods, what it says there.
+
+    Attributes:
+        unit: what it changes: neurons or weights that are chosen, or the whole model.
+        order: the highest derivative of the loss that it uses.
+        iterative: whether it chooses parts a few at a time, weighing each choice anew.
+        layer_wise: whether parts compete within each layer, not within the whole model. The option `scope` decides; its default is another
+            for SOU (whole model, as Algorithm 2) and the neuron methods (layer, as their papers).
+        criterion: how parts are chosen: by a threshold on scores, or by optimisation.
+        dual_objective: whether it weighs the rows to keep against those to forget.
+    """
+
+    unit: Unit
+    order: Literal["zeroth", "first", "second"]
+    iterative: bool = False
+    layer_wise: bool = False
+    criterion: Literal["threshold", "optimisation"] = "threshold"
+    dual_objective: bool = False
+
+
+@dataclass(frozen=True)
+class MitigationData:
+    """What a method may look at, on the model's device: rows to forget, rows to keep (never an artifact's), a seed, a progress bar."""
+
+    forget: Rows
+    retain: Rows
+    twins: Rows | None = None
+    """Clean versions of the artifact rows that the method may know (fine-tuning on clean data)."""
+    clean: Tensor | None = None
+    """All clean training rows [N, T] as `compact_rows` keeps them, where `retain` is a sample of them; None: `retain` is all."""
+    seed: int = 0
+    optimizer_state: dict[str, Tensor] = field(default_factory=dict)
+    """AdamW's state at the end of training, for methods that go on with it; empty where there is none."""
+    bar: Bar = field(default_factory=SilentBar)
+
+    def generator(self) -> torch.Generator:
+        """A fresh CPU generator: the same seed draws the same on every device."""
+        return torch.Generator().manual_seed(self.seed)
+
+
+@dataclass(frozen=True)
+class Unlearner:
+    """A registered method."""
+
+    name: str
+    kind: Literal["score", "edit"]
+    function: Callable[..., Any]
+    config: type[Any]
+    properties: Properties
+
+    @property
+    def origin(self) -> str:
+        """Where the method is defined; loading the same file twice is not a clash of names."""
+        return f"{inspect.getsourcefile(self.function)}:{self.function.__qualname__}"
+
+    @property
+    def documentation(self) -> str:
+        """The docstring of the method's module: idea, formula, source, cost, options."""
+        return inspect.cleandoc(inspect.getmodule(self.function).__doc__ or self.function.__doc__ or "")
+
+    def beside(self, name: str) -> Callable[..., Any] | None:
+        """A function that the method's module has beside it (`by_epoch`, `steps`, `by_row`); None where it has none."""
+        return getattr(inspect.getmodule(self.function), name, None)
+
+
+UNLEARNERS: Registry[Unlearner] = Registry(
+    "method",
+    packages=(
+        "tinymem.mitigation.methods.neuron",
+        "tinymem.mitigation.methods.weight",
+        "tinymem.mitigation.methods.baselines",
+        "tinymem.mitigation.methods.finetuning",
+    ),
+    entry_points="tinymem.unlearners",
+)
+
+
+def scorer(name: str, *, config: type[Any], properties: Properties) -> Callable[[Scorer], Scorer]:
+    """Register a function `(model, data, config) -> Scores`; selection and ablation follow from the config.
+
+    Args:
+        name: what recipes and the command line call the method.
+        config: its options: a frozen dataclass that derives from `AblationConfig`.
+        properties: its column of the table of methods.
+
+    Raises:
+        UserError: another method has the name.
+    """
+
+    def register(function: Scorer) -> Scorer:
+        _check_config(name, config)
+        UNLEARNERS.register(name, Unlearner(name, "score", function, config, properties))
+        return function
+
+    return register
+
+
+def editor(name: str, *, config: type[Any], properties: Properties) -> Callable[[Editor], Editor]:
+    """Register a function `(model, data, config) -> edited copy` that decides itself what to change.
+
+    Args:
+        name: what recipes and the command line call the method.
+        config: its options: a frozen dataclass.
+        properties: its column of the table of methods.
+
+    Raises:
+        UserError: another method has the name.
+    """
+
+    def register(function: Editor) -> Editor:
+        _check_config(name, config)
+        UNLEARNERS.register(name, Unlearner(name, "edit", function, config, properties))
+        return function
+
+    return register
+
+
+def _check_config(name: str, config: Any) -> None:
+    if not (isinstance(config, type) and is_dataclass(config)):
+        raise UserError(f"expected a frozen dataclass as config of method '{name}', got {config!r}; AblationConfig has ratio and scope")
+
+
+def parse_config(method: Unlearner, options: dict[str, Any]) -> Any:
+    """A method's config from recipe or command-line options.
+
+    Raises:
+        UserError: an unknown option (with the closest known one) or a value of the wrong type or range.
+    """
+    from pydantic import ValidationError
+
+    from tinymem.recipe.data import takes_numbers_only
+
+    types = {f.name: f.type for f in fields(method.config)}
+    known = list(types)
+    for option in options:
+        if option not in known:
+            raise UserError(f"unknown option '{option}' of {method.name}; {did_you_mean(option, known)}")
+        if isinstance(options[option], bool) and takes_numbers_only(types[option]):
+            raise UserError(f"expected a number as option '{option}' of {method.name}, got {options[option]}")
+    try:
+        kind: Any = method.config
+        return _adapter(kind).validate_python(options)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise UserError(f"option '{first['loc'][-1]}' of {method.name}: {first['msg'].lower()}, got {first['input']!r}") from None
+
+
+@cache
+def _adapter(config: Any) -> TypeAdapter[Any]:
+    """Made once: it takes longer than many a method."""
+    from pydantic import TypeAdapter
+
+    adapter: TypeAdapter[Any] = TypeAdapter(config)
+    return adapter
+
+
+def apply(method: Unlearner, model: nn.Module, data: MitigationData, config: Any) -> nn.Module:
+    """Run a method on a model and return an edited copy; the input model is left as it was.
+
+    Raises:
+        Refused: a positive ratio that rounds to nothing.
+    """
+    if getattr(config, "ratio", None) == 0:
+        return deepcopy(model)
+    if not len(data.forget):
+        raise Refused("expected rows to forget, got none: the model memorised nothing of them; train longer or raise the copies")
+    if method.kind == "edit":
+        edited = method.function(model, data, config)
+        if not isinstance(edited, nn.Module):
+            raise UserError(f"expected an edited copy of the model from {method.name}, got {type(edited).__name__}; return one")
+        return edited
+    refuse_if_nothing(model, method, config)
+    scores: Scores = method.function(model, data, config)
+    return ablate(model, select(model, scores, config))
+
+
+def refuse_if_nothing(model: nn.Module, method: Unlearner, config: AblationConfig) -> None:
+    """Find out before the scoring pass, which may be long, that the ratio rounds to nothing."""
+    if method.properties.unit == "neuron":
+        eligible = neuron_layers(model)[1 if getattr(config, "skip_bottom", False) else 0 :]
+        group_counts(model, {layer.weight_name: layer.neurons for layer in eligible}, config)

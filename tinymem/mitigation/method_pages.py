@@ -1,0 +1,66 @@
+"""What methods there are, for people: the paper's Table 5 and a page per method."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, fields
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from tinymem.mitigation.method import UNLEARNERS, Properties
+
+
+def properties_row(properties: Properties) -> list[str]:
+    """One method's cells of Table 5, without its name."""
+    return [
+        properties.unit,
+        properties.order,
+        _tick(properties.iterative),
+        _tick(properties.layer_wise),
+        properties.criterion,
+        _tick(properties.dual_objective),
+    ]
+
+
+COLUMNS = ("method", "unit", "order", "iterative", "layer-wise", "criterion", "dual")
+
+
+def print_catalogue() -> None:
+    """All registered methods with their properties."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    for column in COLUMNS:
+        table.add_column(column, no_wrap=True)
+    for name in UNLEARNERS.names():
+        table.add_row(name, *properties_row(UNLEARNERS.get(name).properties))
+    Console().print(table)
+    print("Table 5 of the paper, its methods as it has them; the option `scope` says what competes. `tinymem methods show NAME` says more.")
+
+
+def describe(name: str) -> str:
+    """Documentation, options with defaults, and grid of one method, as plain text.
+
+    Raises:
+        UserError: no such method.
+    """
+    method = UNLEARNERS.get(name)
+    lines = [f"{name} ({method.properties.unit}, {method.kind}s)", "", method.documentation, "", "Options and defaults:"]
+    for option in fields(method.config):
+        default = option.default if option.default is not MISSING else "required"
+        lines.append(f"  --{option.name.replace('_', '-'):<15} {default!s:<10} {_choices(method.config, option.name)}")
+    for attribute, title in (("grid", "The paper's grid (A.3.5):"), ("published_grid", "The grid of the published runs, which differs:")):
+        grid = getattr(method.config, attribute, {})
+        if grid:
+            lines += ["", title, *(f"  {key}: {', '.join(f'{v:g}' for v in values)}" for key, values in grid.items())]
+    return "\n".join(lines)
+
+
+def _choices(config: type[Any], option: str) -> str:
+    """`float`, or the words that an option may be."""
+    hint = get_type_hints(config)[option]
+    return " | ".join(map(str, get_args(hint))) if get_origin(hint) is Literal else getattr(hint, "__name__", str(hint))
+
+
+def _tick(value: bool) -> str:
+    return "yes" if value else ""

@@ -1,0 +1,114 @@
+"""Training loop of the baselines: methods that change all weights by gradients instead of localising.
+
+Every localised edit has to beat them. A step sees a batch of forget rows and as many rows to keep; an epoch is a pass over the forget rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from tinymem.data.rows import Rows
+from tinymem.errors import UserError
+from tinymem.mitigation.ablation import Grid
+from tinymem.mitigation.method import MitigationData
+from tinymem.mitigation.methods.losses import Over, row_losses
+from tinymem.mitigation.option_ranges import check_least
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselineConfig:
+    """Options of every baseline.
+
+    Attributes:
+        epochs: passes over the forget rows.
+        learning_rate, weight_decay: of AdamW, which starts afresh.
+        over: forget loss over the `suffix` with the prompt given, or over the whole `row`.
+    """
+
+    epochs: int = 5
+    learning_rate: float = 1e-4
+    weight_decay: float = 0.0
+    batch_size: int = 32
+    over: Over = "suffix"
+
+    grid: ClassVar[Grid] = {}
+
+    def __post_init__(self) -> None:
+        check_least(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetainConfig(BaselineConfig):
+    """Options of baselines that also hold on to the rows to keep: minimise forget_weight * forget term + retain_weight * retain term."""
+
+    forget_weight: float = 1.0
+    retain_weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a step sees."""
+
+    forget: Rows
+    retain: Rows
+    index: Tensor
+    """Which forget rows these are."""
+
+
+Objective = Callable[[nn.Module, Batch], Tensor]
+
+
+def descend(
+    model: nn.Module, data: MitigationData, config: BaselineConfig, objective: Objective, trained: Callable[[str], bool] = lambda _: True
+) -> nn.Module:
+    """A copy of the model after minimising the objective over the parameters whose name `trained` accepts."""
+    edited = deepcopy(model)
+    chosen = [p for name, p in edited.named_parameters() if trained(name)]
+    optimizer = torch.optim.AdamW(chosen, lr=config.learning_rate, weight_decay=config.weight_decay)
+    data.bar.expect(config.epochs * -(-len(data.forget) // config.batch_size))
+    for batch in _batches(data, config):
+        gradients = torch.autograd.grad(objective(edited, batch), chosen, allow_unused=True)
+        for parameter, gradient in zip(chosen, gradients, strict=True):
+            parameter.grad = gradient
+        optimizer.step()
+        data.bar.advance(1)
+    for parameter in chosen:
+        parameter.grad = None
+    return edited
+
+
+def _batches(data: MitigationData, config: BaselineConfig) -> Iterator[Batch]:
+    generator, device = data.generator(), data.forget.ids.device
+    kept = _forever(len(data.retain), generator)
+    for _ in range(config.epochs):
+        for index in torch.randperm(len(data.forget), generator=generator).split(config.batch_size):
+            retain = torch.tensor([next(kept) for _ in index] if len(data.retain) else [], dtype=torch.long)
+            yield Batch(data.forget.take(index.to(device)), data.retain.take(retain.to(device)), index.to(device))
+
+
+def _forever(count: int, generator: torch.Generator) -> Iterator[int]:
+    while True:
+        yield from torch.randperm(count, generator=generator).tolist()
+
+
+def summed(model: nn.Module, rows: Rows, over: Over) -> tuple[Tensor, Tensor]:
+    """Minus the log-probability of each row's tokens [B], and their number [B]."""
+    count_B = rows.window()[:, 1:].sum(1) if over == "suffix" else torch.full_like(rows.prompt, rows.ids.shape[1] - 1)
+    return row_losses(model, rows, over) * count_B, count_B
+
+
+def retain_loss(model: nn.Module, batch: Batch) -> Tensor:
+    """Mean next-token loss of the rows to keep.
+
+    Raises:
+        UserError: there are none.
+    """
+    if not len(batch.retain):
+        raise UserError("expected rows to keep, got none; name some, or use gradient-ascent or task-vector, which need none")
+    return row_losses(model, batch.retain).mean()

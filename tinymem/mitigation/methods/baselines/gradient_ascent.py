@@ -1,0 +1,31 @@
+"""Gradient ascent: raise the loss of the memorised rows.
+
+Idea: undo learning by walking uphill. Diverges, so it must be stopped early: few epochs, a small rate.
+Formula: minimise -(mean loss of the forget rows).
+Source: Jang et al. 2023; not part of the TinyMem paper.
+Cost: epochs * forget rows forward and backward passes.
+Options: epochs, learning_rate, weight_decay, batch_size, over.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from tinymem.mitigation.method import MitigationData, Properties, editor
+from tinymem.mitigation.methods.baselines._common import BaselineConfig, descend
+from tinymem.mitigation.methods.losses import row_losses
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientAscentConfig(BaselineConfig):
+    """Options of gradient ascent."""
+
+    epochs: int = 4
+
+
+@editor("gradient-ascent", config=GradientAscentConfig, properties=Properties(unit="model", order="first", criterion="optimisation"))
+def gradient_ascent(model: nn.Module, data: MitigationData, config: GradientAscentConfig) -> nn.Module:
+    """The model after some steps uphill."""
+    return descend(model, data, config, lambda edited, batch: -row_losses(edited, batch.forget, config.over).mean())

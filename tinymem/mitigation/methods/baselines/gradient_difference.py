@@ -1,0 +1,53 @@
+"""Gradient difference: raise the loss of the memorised rows while that of the rows to keep stays low.
+
+Formula: minimise -forget_weight * mean loss of the forget rows + retain_weight * retain term, which is the mean loss of the rows to keep
+    (`retain_term: loss`) or the divergence KL(original || edited) of their next-token distributions (`retain_term: kl`).
+Source: Liu et al. 2022; Maini et al. 2024 (TOFU); not part of the TinyMem paper.
+Cost: epochs * 2 * forget rows forward and backward passes; `kl` adds a forward pass of the original.
+Options: epochs, learning_rate, weight_decay, batch_size, over, forget_weight, retain_weight, retain_term.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from tinymem.data.rows import Rows
+from tinymem.mitigation.method import MitigationData, Properties, editor
+from tinymem.mitigation.methods.baselines._common import Batch, RetainConfig, descend, retain_loss
+from tinymem.mitigation.methods.losses import row_losses
+from tinymem.models.adapters import logits
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientDifferenceConfig(RetainConfig):
+    """Options of gradient difference."""
+
+    epochs: int = 5
+    retain_term: Literal["loss", "kl"] = "loss"
+
+
+@editor(
+    "gradient-difference",
+    config=GradientDifferenceConfig,
+    properties=Properties(unit="model", order="first", criterion="optimisation", dual_objective=True),
+)
+def gradient_difference(model: nn.Module, data: MitigationData, config: GradientDifferenceConfig) -> nn.Module:
+    """The model after some steps on both terms."""
+
+    def objective(edited: nn.Module, batch: Batch) -> Tensor:
+        kept = retain_loss(edited, batch) if config.retain_term == "loss" else divergence(model, edited, batch.retain)
+        return config.retain_weight * kept - config.forget_weight * row_losses(edited, batch.forget, config.over).mean()
+
+    return descend(model, data, config, objective)
+
+
+def divergence(original: nn.Module, edited: nn.Module, rows: Rows) -> Tensor:
+    """Mean KL(original || edited) of the next-token distributions."""
+    with torch.no_grad():
+        before_BTV = logits(original, rows.ids)[:, :-1].float().log_softmax(-1)
+    after_BTV = logits(edited, rows.ids)[:, :-1].float().log_softmax(-1)
+    return (before_BTV.exp() * (before_BTV - after_BTV)).sum(-1).mean()

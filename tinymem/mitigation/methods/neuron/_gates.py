@@ -1,0 +1,136 @@
+"""Gates on neurons, learned with Adam: what Slim and Hard Concrete share.
+
+The free parameters have shape [G, L, F]: G = 1 for one gate per neuron that all rows share (set-level), or G = rows for a gate per row.
+The objective is a sum over G and Adam works element by element, so many rows at once take the same steps as each row alone.
+Layers that are left out keep a gate of 1. A group stops for good, on the device, once its penalty falls below `stop`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tinymem.data.rows import Rows
+from tinymem.mitigation.method import MitigationData
+from tinymem.mitigation.methods.losses import Over, row_losses
+from tinymem.mitigation.methods.neuron._common import NeuronConfig, cropped, frozen, gated, row_generators, width
+from tinymem.mitigation.methods.replay import Replayed
+from tinymem.mitigation.option_ranges import check_least
+from tinymem.models.adapters import neuron_layers
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatesConfig(NeuronConfig):
+    """Options of Slim and Hard Concrete.
+
+    Attributes:
+        epochs: passes over the forget rows (`by_row`: steps, since each row is its own batch).
+        penalty: weight of the mean penalty; as published, in units of 1 over the number of neurons.
+        stop: no more steps once the mean penalty is below this.
+        over: loss over the `suffix`, or over the whole `row` as in the published TinyMem code.
+    """
+
+    epochs: int = 20
+    learning_rate: float = 1e-2
+    penalty: float = 100.0
+    stop: float = 0.1
+    over: Over = "suffix"
+    batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_least(self, epochs=1)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How parameters become gates, and what the penalty is."""
+
+    start: float
+    gate: Callable[[Tensor, Tensor], Tensor]
+    """(parameters, uniform noise) -> gates, both [G, L, F]."""
+    penalty: Callable[[Tensor], Tensor]
+    """Parameters of one layer or more -> penalty of each."""
+    noisy: bool = False
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Parameters after an epoch, and how much the loss asked to raise each: the sum of -d loss / d parameter over the steps so far."""
+
+    epoch: int
+    parameters_GLF: Tensor
+    wish_GLF: Tensor
+
+
+def learn(model: nn.Module, data: MitigationData, config: GatesConfig, rule: Rule, *, by_row: bool) -> Iterator[Learned]:
+    """Train the gates; yields after each epoch, so that 1, 10 and 20 epochs come from one run."""
+    layers = neuron_layers(model)
+    rows = cropped(data.forget)
+    shape = (len(rows) if by_row else 1, len(layers), width(layers))
+    parameters = torch.full(shape, rule.start, device=rows.ids.device, requires_grad=True)
+    optimizer = torch.optim.Adam([parameters], lr=config.learning_rate, capturable=parameters.is_cuda)
+    wish, running = torch.zeros_like(parameters), torch.ones(shape[0], 1, 1, dtype=torch.bool, device=rows.ids.device)
+    noise = torch.empty_like(parameters, requires_grad=False)
+    draws = _draws(rows, data, shape, by_row) if rule.noisy else None
+
+    def step(index: Tensor) -> None:
+        wants, penalty_G = _gradients(model, rows.take(index), parameters, noise, config, rule, sum_rows=by_row)
+        running.logical_and_((penalty_G >= config.stop)[:, None, None])
+        before = parameters.detach().clone()
+        optimizer.step()
+        with torch.no_grad():
+            parameters.copy_(torch.where(running, parameters, before))
+            wish.add_(wants * running)
+
+    order, size = data.generator(), max(1, len(rows)) if by_row else config.batch_size
+    replayed = Replayed(step, model, steps=config.epochs * (len(rows) // size))
+    data.bar.expect(config.epochs)
+    for epoch in range(1, config.epochs + 1):
+        shuffled = torch.arange(len(rows)) if by_row else torch.randperm(len(rows), generator=order)
+        for index in shuffled.split(size):
+            if draws:
+                noise.copy_(next(draws))
+            replayed(index)
+        data.bar.advance(1)
+        yield Learned(epoch, parameters.detach().clone(), wish.clone())
+
+
+def _gradients(
+    model: nn.Module, batch: Rows, parameters: Tensor, noise: Tensor, config: GatesConfig, rule: Rule, *, sum_rows: bool
+) -> tuple[Tensor, Tensor]:
+    """Sets the gradient of loss + penalty; returns -d loss / d parameters and each group's penalty [G]."""
+    first = 1 if config.skip_bottom else 0
+    with torch.enable_grad(), frozen(model):
+        gates_GLF = rule.gate(parameters, noise)
+        gates = [torch.ones_like(gates_GLF[:, :1])] * first + [gates_GLF[:, i : i + 1] for i in range(first, parameters.shape[1])]
+        with gated(model, gates):
+            losses_B = row_losses(model, batch, config.over)
+        (loss_gradient,) = torch.autograd.grad(losses_B.sum() if sum_rows else losses_B.mean(), parameters)
+        penalty_G = rule.penalty(parameters[:, first:]).mean((1, 2))
+        (penalty_gradient,) = torch.autograd.grad(penalty_G.sum(), parameters)
+    parameters.grad = loss_gradient + config.penalty * penalty_gradient
+    return -loss_gradient, penalty_G.detach()
+
+
+def _draws(rows: Rows, data: MitigationData, shape: tuple[int, int, int], by_row: bool) -> Iterator[Tensor]:
+    """Uniform noise [G, L, F] for each step; a row's stream depends on the seed and its tokens, not on the rows beside it."""
+    streams = row_generators(rows, data.seed) if by_row else [data.generator()]
+    while True:
+        yield torch.stack([torch.rand(shape[1:], generator=stream) for stream in streams]).to(rows.ids.device)
+
+
+def ranks(parameters_GLF: Tensor, wish_GLF: Tensor) -> Tensor:
+    """Scores [G, L, F]: the place of each neuron by its parameter, ties (to 1e-6) by how much the loss asked to raise it.
+
+    Where the penalty outweighs the loss all parameters fall in step, and a plain sort would choose among ties at will.
+    """
+    coarse = (parameters_GLF.double() * 1e6).round().flatten(1)
+    order = torch.argsort(wish_GLF.flatten(1), dim=1, stable=True)
+    order = order.gather(1, torch.argsort(coarse.gather(1, order), dim=1, stable=True))
+    places = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1], device=order.device).expand_as(order))
+    return places.view_as(parameters_GLF).float().masked_fill_(parameters_GLF.isnan(), math.nan)

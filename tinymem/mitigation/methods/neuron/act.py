@@ -1,0 +1,67 @@
+"""Act: zero the neurons that are most active while the memorised suffix is predicted.
+
+Idea: neurons with large activations and large value vectors write most into the residual stream.
+Formula: score of neuron i in layer l = mean over suffix-predicting positions t of |h_ti| times the norm of its value vector v_i.
+Source: Chang et al. 2024, section 3 ("Activations"); TinyMem paper, section 3.3. Their code takes the absolute value after the mean
+    (`mode: abs_mean`); published TinyMem numbers do so too, over sequences and positions together.
+Cost: one forward pass over the forget rows; memory of one batch's activations.
+Options: ratio, of, scope (per layer, the same number each), skip_bottom, mode, batch_size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from tinymem.mitigation import grids
+from tinymem.mitigation.ablation import Grid, Scores
+from tinymem.mitigation.method import MitigationData, Properties, scorer
+from tinymem.mitigation.methods.neuron._common import NeuronConfig, activity, as_scores, predicting
+from tinymem.models.adapters import captured_neurons, logits, neuron_layers
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActConfig(NeuronConfig):
+    """Options of Act. The grid is that of the paper's A.3.5."""
+
+    mode: Literal["mean_abs", "abs_mean"] = "mean_abs"
+    batch_size: int = 512
+
+    grid: ClassVar[Grid] = grids.NEURON
+    published_grid: ClassVar[Grid] = grids.NEURON_RUN
+
+
+@scorer("act", config=ActConfig, properties=Properties(unit="neuron", order="zeroth"))
+@torch.no_grad()
+def act(model: nn.Module, data: MitigationData, config: ActConfig) -> Scores:
+    """Scores [neurons] per layer."""
+    layers = neuron_layers(model)
+    sums = [torch.zeros(layer.neurons, dtype=torch.float64, device=layer.weight.device) for layer in layers]
+    positions = 0
+    with captured_neurons(model) as activations:
+        for rows in data.forget.batches(config.batch_size):
+            logits(model, rows.ids)
+            predicts_BT = predicting(rows)
+            positions += int(predicts_BT.sum())
+            for total, h_BTF in zip(sums, activations, strict=True):
+                total += _sum_at(h_BTF, predicts_BT, config.mode)
+    means_LF = torch.stack(sums).abs() / max(1, positions)
+    return as_scores(model, (means_LF * _norms_LF(model)).float(), config)
+
+
+@torch.no_grad()
+def by_row(model: nn.Module, data: MitigationData, config: ActConfig) -> Tensor:
+    """Scores [S, L, F] of each row's suffix."""
+    return torch.cat(list(activity(model, data.forget, config.batch_size, config.mode))) * _norms_LF(model).float()
+
+
+def _norms_LF(model: nn.Module) -> Tensor:
+    return torch.stack([layer.values_FD().double().norm(dim=1) for layer in neuron_layers(model)])
+
+
+def _sum_at(h_BTF: Tensor, at_BT: Tensor, mode: str) -> Tensor:
+    chosen = h_BTF[at_BT].double()
+    return (chosen.abs() if mode == "mean_abs" else chosen).sum(0)

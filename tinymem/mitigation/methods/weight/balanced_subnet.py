@@ -1,0 +1,110 @@
+"""BalancedSubnet: learn which weights to drop so that memorised rows are lost and all others kept.
+
+Idea: a mask trained on two objectives at once tells the weights that only memorised rows use from those that the task needs.
+Formula: minimise over the scores -(1 - w) * mean loss of the forget rows + w * mean loss of the retain rows, where the model runs without
+    the K weights of each matrix that have the highest |score|; straight-through gradient (see `_learned_mask`).
+Source: TinyMem paper, section 3.3, Algorithm 6. As in the published code the classes are averaged apart; `average: row` is the
+    algorithm's plain product of row losses and weights. The published code drops the lowest |scores| (`drop: lowest`) and draws
+    batches from the shuffled union (`sampler: shuffled`), most of which then hold no memorised row.
+Cost: epochs * (retain + forget rows) forward and backward passes, and the K of each matrix chosen anew a step.
+    1, 10 and 20 epochs come from one run.
+Options: ratio, of, scope (per matrix), epochs, loss_weight w, sampler, average, drop, learning_rate, momentum, weight_decay, batch_size,
+    precision (of the passes that train the mask).
+    `sampler: balanced` fills half of each batch with forget rows, or with all where there are fewer; an epoch is then one pass over the
+    retain rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from tinymem.data.rows import concatenate
+from tinymem.errors import UserError
+from tinymem.mitigation import grids
+from tinymem.mitigation.ablation import Grid
+from tinymem.mitigation.method import MitigationData, Properties, editor
+from tinymem.mitigation.methods.losses import row_losses
+from tinymem.mitigation.methods.replay import Replayed
+from tinymem.mitigation.methods.weight._batches import Sampler, batches, steps_per_epoch
+from tinymem.mitigation.methods.weight._learned_mask import LearnedMask, LearnedMaskConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class BalancedSubnetConfig(LearnedMaskConfig):
+    """Options of BalancedSubnet. The grid is that of the paper's A.3.5.
+
+    Attributes:
+        loss_weight: w in [0, 1], the weight of the retain rows.
+        sampler: `shuffled` (Algorithm 6) or `balanced` (half of each batch are forget rows).
+        average: over each `class` apart, or over each `row` of the batch.
+    """
+
+    epochs: int = 10
+    loss_weight: float = 0.9
+    sampler: Sampler = "shuffled"
+    average: Literal["class", "row"] = "class"
+
+    grid: ClassVar[Grid] = grids.BALANCED
+    published_grid: ClassVar[Grid] = grids.BALANCED_RUN
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.loss_weight <= 1:
+            raise UserError(f"expected loss_weight in [0, 1], got {self.loss_weight:g}")
+
+
+@editor(
+    "balanced-subnet",
+    config=BalancedSubnetConfig,
+    properties=Properties(unit="weight", order="first", criterion="optimisation", dual_objective=True),
+)
+def balanced_subnet(model: nn.Module, data: MitigationData, config: BalancedSubnetConfig) -> nn.Module:
+    """The model without the weights that the trained mask drops."""
+    *_, (_, mask) = _trained(model, data, config)
+    return mask.edited()
+
+
+def by_epoch(model: nn.Module, data: MitigationData, config: BalancedSubnetConfig) -> Iterator[tuple[int, Callable[[], nn.Module]]]:
+    """After each epoch of one run, what gives the edit of a run that ends there."""
+    for epoch, mask in _trained(model, data, config):
+        if epoch:
+            yield epoch, mask.edited
+
+
+def _trained(model: nn.Module, data: MitigationData, config: BalancedSubnetConfig) -> Iterator[tuple[int, LearnedMask]]:
+    """The mask before the first epoch and after each."""
+    generator = data.generator()
+    mask = LearnedMask(model, config, generator)
+    rows = concatenate([data.forget, data.retain])
+    forget_N = torch.arange(len(rows), device=rows.ids.device) < len(data.forget)
+
+    def step(index: Tensor) -> None:
+        with mask.passes:
+            losses_B = row_losses(mask.masked(), rows.take(index))
+            mask.step(balanced_objective(losses_B, forget_N[index], config))
+
+    sizes = (len(data.forget), len(data.retain), config.sampler, config.batch_size)
+    count = config.epochs * steps_per_epoch(*sizes)
+    data.bar.expect(count)
+    replayed = Replayed(step, model, steps=count)
+    yield 0, mask
+    for epoch in range(1, config.epochs + 1):
+        for index in batches(*sizes, generator):
+            replayed(index)
+            data.bar.advance(1)
+        yield epoch, mask
+
+
+def balanced_objective(losses_B: Tensor, forget_B: Tensor, config: BalancedSubnetConfig) -> Tensor:
+    """What a step lowers; a class that the batch lacks adds nothing."""
+    w = config.loss_weight
+    if config.average == "row":
+        return (torch.where(forget_B, -(1 - w), w) * losses_B).mean()
+    forget_mean = (losses_B * forget_B).sum() / forget_B.sum().clamp(min=1)
+    retain_mean = (losses_B * ~forget_B).sum() / (~forget_B).sum().clamp(min=1)
+    return w * retain_mean - (1 - w) * forget_mean

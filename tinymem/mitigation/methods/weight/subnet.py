@@ -1,0 +1,56 @@
+"""Subnet: learn which weights to drop so that the memorised rows are lost.
+
+Idea: instead of ranking weights by a property, train a mask that raises the loss of the memorised rows.
+Formula: maximise over the scores the mean loss of the forget rows, where the model runs without the K weights of each matrix that have the
+    highest |score|; straight-through gradient (see `_learned_mask`). BalancedSubnet with forget rows only and w = 0.
+Source: TinyMem paper, section 3.3, Algorithm 5; the mask after Ramanujan et al. 2020. The published code drops the lowest |scores|
+    (`drop: lowest`) and goes through the rows in a fixed order; A.3.7 speaks of one ranking over the model (`scope: model`).
+Cost: epochs * forget rows forward and backward passes, and the K of each matrix chosen anew a step. 1, 10 and 20 epochs come from one run.
+Options: ratio, of, scope (per matrix), epochs, drop, learning_rate, momentum, weight_decay, batch_size, precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import ClassVar
+
+from torch import nn
+
+from tinymem.mitigation import grids
+from tinymem.mitigation.ablation import Grid
+from tinymem.mitigation.method import MitigationData, Properties, editor
+from tinymem.mitigation.methods.weight import balanced_subnet
+from tinymem.mitigation.methods.weight._learned_mask import LearnedMaskConfig, Precision
+from tinymem.mitigation.methods.weight.balanced_subnet import BalancedSubnetConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubnetConfig(LearnedMaskConfig):
+    """Options of Subnet. The grid is that of the paper's A.3.5.
+
+    Attributes:
+        precision: fp32 on GPUs too: a run has too few steps for shorter products to pay.
+    """
+
+    precision: Precision = "fp32"
+
+    grid: ClassVar[Grid] = grids.SUBNET
+    published_grid: ClassVar[Grid] = grids.SUBNET_RUN
+
+
+@editor("subnet", config=SubnetConfig, properties=Properties(unit="weight", order="first", criterion="optimisation"))
+def subnet(model: nn.Module, data: MitigationData, config: SubnetConfig) -> nn.Module:
+    """The model without the weights that the trained mask drops."""
+    return balanced_subnet.balanced_subnet(model, *_as_balanced(data, config))
+
+
+def by_epoch(model: nn.Module, data: MitigationData, config: SubnetConfig) -> Iterator[tuple[int, Callable[[], nn.Module]]]:
+    """After each epoch of one run, what gives the edit of a run that ends there."""
+    return balanced_subnet.by_epoch(model, *_as_balanced(data, config))
+
+
+def _as_balanced(data: MitigationData, config: SubnetConfig) -> tuple[MitigationData, BalancedSubnetConfig]:
+    """The same as a case of BalancedSubnet: no rows to keep, and no weight on them."""
+    forget_only = replace(data, retain=data.forget.take(data.forget.prompt[:0]))
+    return forget_only, BalancedSubnetConfig(**asdict(config), loss_weight=0.0, sampler="shuffled", average="class")

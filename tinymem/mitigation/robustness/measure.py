@@ -1,0 +1,124 @@
+"""Does it come back? The edited model is trained on a little, rounded, and prompted otherwise, and measured again.
+
+relearn-forget   a few steps on half of the rows that the method saw (by seed): `relearned` is the share memorised of those, `rest` that of
+                 the other half, which only the edit can have kept away, and `unseen` that of the memorised rows kept from the method
+relearn-retain   the same number of steps on unrelated rows: clean ones that were never planted
+int8, int4       every matrix rounded (tinymem/mitigation/robustness/quantization.py)
+longer, shorter, perturbed   other prompts for the same rows (tinymem/evaluation/prompts.py)
+
+Each gives shares with counts of `all` scored rows, those `seen` by the method and the memorised ones `unseen` by it, and the model's
+performance. The unedited model goes through the same, so every number has its counterpart. All on copies; the same seed, the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from tinymem.evaluation.evaluator import Evaluator, Measurement
+from tinymem.evaluation.probes import Flags
+from tinymem.evaluation.prompts import Change, changed_prompts
+from tinymem.evaluation.view import Groups
+from tinymem.mitigation.method import MitigationData
+from tinymem.mitigation.robustness.quantization import quantised
+from tinymem.mitigation.robustness.relearning import relearned
+from tinymem.recipe.evaluation import Robustness, Test
+
+Found = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What the tests need beside a model.
+
+    Attributes:
+        evaluator: measures every copy.
+        data: the rows that the method saw and those to keep.
+        forget: per artifact, the probe's rows among `data.forget`, which lists them one artifact after the other.
+        groups: `seen` and `unseen`, as the metrics have them.
+    """
+
+    evaluator: Evaluator
+    data: MitigationData
+    forget: Mapping[str, Flags]
+    groups: Groups
+    settings: Robustness
+
+
+def tested(trial: Trial, model: nn.Module) -> dict[str, dict[Test, Found]]:
+    """Every asked test of a model, by artifact."""
+    found: dict[str, dict[Test, Found]] = {kind: {} for kind in trial.evaluator.probes}
+    measured = trial.evaluator.measure(model)
+    for test in trial.settings.tests:
+        for kind, result in _TESTS[test](trial, measured).items():
+            found[kind][test] = result
+    return found
+
+
+def _relearn_forget(trial: Trial, measured: Measurement) -> dict[str, Found]:
+    parts = {kind: _half(flags, trial.data.seed + place) for place, (kind, flags) in enumerate(trial.forget.items())}
+    chosen = np.concatenate([parts[kind][flags] for kind, flags in trial.forget.items()])
+    rows = trial.data.forget.ids[torch.from_numpy(np.flatnonzero(chosen)).to(trial.data.forget.ids.device)]
+    copy = relearned(measured.view.model, rows, trial.settings, trial.data.seed) if len(rows) else measured.view.model
+    after = trial.evaluator.measure(copy)
+    found = _shares(trial, after)
+    for kind, part in parts.items():
+        rest = trial.forget[kind] & ~part
+        found[kind] |= {"relearned": after.memorised(kind, part).as_dict(), "rest": after.memorised(kind, rest).as_dict()}
+    return found
+
+
+def _half(flags: Flags, seed: int) -> Flags:
+    """A random half of the set flags, rounded down."""
+    places = np.flatnonzero(flags)
+    np.random.default_rng([seed, 3]).shuffle(places)
+    half = np.zeros_like(flags)
+    half[places[: len(places) // 2]] = True
+    return half
+
+
+def _relearn_retain(trial: Trial, measured: Measurement) -> dict[str, Found]:
+    copy = relearned(measured.view.model, trial.data.retain.ids, trial.settings, trial.data.seed)
+    return _shares(trial, trial.evaluator.measure(copy))
+
+
+def _quantised(bits: int, trial: Trial, measured: Measurement) -> dict[str, Found]:
+    return _shares(trial, trial.evaluator.measure(quantised(measured.view.model, bits)))
+
+
+def _prompted(change: Change, trial: Trial, measured: Measurement) -> dict[str, Found]:
+    settings, found = trial.settings, {}
+    for kind, probe in trial.evaluator.probes.items():
+        rows, kept = changed_prompts(
+            trial.evaluator, kind, change, tokens=settings.tokens, replaced=settings.replaced, seed=trial.data.seed
+        )
+        flags = measured.view.still_elicited(rows)
+        found[kind] = _by_group(trial, measured, kind, flags, probe.index[kept])
+    return found
+
+
+def _shares(trial: Trial, measured: Measurement) -> dict[str, Found]:
+    performance = measured.performance(trial.evaluator.metric)
+    probes = trial.evaluator.probes.items()
+    return {kind: {**_by_group(trial, measured, kind, measured.elicited[kind], p.index), "performance": performance} for kind, p in probes}
+
+
+def _by_group(trial: Trial, measured: Measurement, kind: str, flags: Flags, index: np.ndarray[Any, np.dtype[np.int64]]) -> Found:
+    return measured.view.grouped(trial.groups).by_group(kind, flags, index)
+
+
+_TESTS: dict[Test, Callable[[Trial, Measurement], dict[str, Found]]] = {
+    "relearn-forget": _relearn_forget,
+    "relearn-retain": _relearn_retain,
+    "int8": partial(_quantised, 8),
+    "int4": partial(_quantised, 4),
+    "longer": partial(_prompted, "longer"),
+    "shorter": partial(_prompted, "shorter"),
+    "perturbed": partial(_prompted, "perturbed"),
+}

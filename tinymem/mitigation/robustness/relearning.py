@@ -1,0 +1,39 @@
+"""A few steps of training on a copy of an edited model: does what was removed come back?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from copy import deepcopy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tinymem.models.adapters import logits
+from tinymem.recipe.evaluation import Robustness
+
+
+def relearned(model: nn.Module, ids_NT: Tensor, settings: Robustness, seed: int) -> nn.Module:
+    """The copy after `settings.steps` steps of AdamW, with training's betas and weight decay and a fresh state, on the rows."""
+    copy = deepcopy(model)
+    optimizer = torch.optim.AdamW(copy.parameters(), lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.1)
+    copy.train()
+    with torch.random.fork_rng():  # dropout of foreign models draws from the global state
+        torch.manual_seed(seed)
+        for index in _batches(len(ids_NT), settings, torch.Generator().manual_seed(seed)):
+            ids_BT = ids_NT[index.to(ids_NT.device)]
+            loss = F.cross_entropy(logits(copy, ids_BT)[:, :-1].flatten(0, 1), ids_BT[:, 1:].flatten())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return copy.eval()
+
+
+def _batches(rows: int, settings: Robustness, generator: torch.Generator) -> Iterator[Tensor]:
+    """`steps` batches: one permutation of the rows after the other."""
+    waiting = torch.zeros(0, dtype=torch.int64)
+    for _ in range(settings.steps):
+        while len(waiting) < min(settings.batch_size, rows):
+            waiting = torch.cat([waiting, torch.randperm(rows, generator=generator)])
+        yield waiting[: settings.batch_size]
+        waiting = waiting[settings.batch_size :]

@@ -1,0 +1,59 @@
+"""What is wrong with a recipe, in one line: where, what was expected, what came, and the closest known key."""
+
+from __future__ import annotations
+
+import types
+import typing
+from typing import Annotated, Any, Union
+
+from pydantic import ValidationError
+
+from tinymem.errors import did_you_mean
+from tinymem.recipe.data import Section
+
+DATA_KINDS = ("math", "wiki")
+
+
+def explain(error: ValidationError, root: type[Section]) -> str:
+    """One line for the first thing that is wrong with the values of `root`."""
+    first = error.errors(include_url=False)[0]
+    place = [str(part) for part in first["loc"]]
+    name = ".".join(part for i, part in enumerate(place) if not (i == 1 and place[0] == "data" and part in DATA_KINDS)) or "recipe"
+    if first["type"] == "extra_forbidden":
+        section = _section_at(place[:-1], root)
+        return f"unknown key '{name}'; {did_you_mean(place[-1], section.model_fields if section else ())}"
+    if first["type"] == "union_tag_invalid":
+        return f"expected {name}.kind to be one of {first['ctx']['expected_tags']}, got '{first['ctx']['tag']}'"
+    if first["type"] == "union_tag_not_found":
+        kind = "goldfish" if "regularizers" in place else "noise"
+        return f"expected {name}.kind, as in `kind: {kind}`, got {first['input']!r}"
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "value_error":
+        return message
+    return f"recipe key '{name}': {message[0].lower()}{message[1:]}, got {first['input']!r}"
+
+
+def _section_at(place: list[str], root: type[Section]) -> type[Section] | None:
+    """The section that a path of keys leads to; where a list or union holds several kinds, the path names the kind."""
+    sections = [root]
+    for part in place:
+        annotations = [s.model_fields[part].annotation for s in sections if part in s.model_fields]
+        if annotations:
+            sections = [s for annotation in annotations for s in _sections(annotation)]
+        else:
+            sections = [s for s in sections if part in _kind(s)] or sections
+    return sections[0] if sections else None
+
+
+def _sections(annotation: Any) -> list[type[Section]]:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [annotation]
+    origin = typing.get_origin(annotation)
+    if origin in (Annotated, tuple, list, Union, types.UnionType):
+        return [s for argument in typing.get_args(annotation) for s in _sections(argument)]
+    return []
+
+
+def _kind(section: type[Section]) -> tuple[str, ...]:
+    field = section.model_fields.get("kind")
+    return typing.get_args(field.annotation) if field else ()

@@ -1,0 +1,59 @@
+"""The part of a recipe that says what is measured, before and after a mitigation."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from tinymem.recipe.data import Section
+
+ALL, DEFAULT = "all", "default"  # names of groups of metrics
+
+
+class Evaluation(Section):
+    """Windows of the memorisation test: `prompt` tokens given, the next `match` compared (paper, A.1.1)."""
+
+    prompt: int = Field(50, ge=1)
+    match: int = Field(50, ge=1)
+    batch_size: int = Field(512, ge=1)
+    ks: tuple[int, ...] = Field((), description="further prompt lengths k of (n, k) memorisation, n = prompt + match (Definition 2.1)")
+    metrics: tuple[str, ...] = Field((DEFAULT,), description="`tinymem metrics` lists them; default: the cheap ones; all")
+
+    @field_validator("metrics", mode="before")
+    @classmethod
+    def _one_name(cls, value: Any) -> Any:
+        """Accept `metrics: all`."""
+        return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _check(self) -> Evaluation:
+        n = self.prompt + self.match
+        if len(set(self.ks)) != len(self.ks) or any(not 1 <= k < n for k in self.ks):
+            raise ValueError(f"expected evaluation.ks to be different numbers from 1 to {n - 1} (prompt + match - 1), got {list(self.ks)}")
+        return self
+
+    def key(self) -> dict[str, Any]:
+        """What a corpus and a training curve depend on: more metrics join the same run."""
+        return self.model_dump(mode="json", include={"prompt", "match", "batch_size"})
+
+
+Test = Literal["relearn-forget", "relearn-retain", "int8", "int4", "longer", "shorter", "perturbed"]
+TESTS: tuple[Test, ...] = ("relearn-forget", "relearn-retain", "int8", "int4", "longer", "shorter", "perturbed")
+
+
+class Robustness(Section):
+    """Whether what a mitigation removed comes back; all on copies of the edited model (tinymem/mitigation/robustness/measure.py)."""
+
+    tests: tuple[Test, ...] = Field(TESTS, description="which of them")
+    steps: int = Field(20, ge=1, description="of relearning, AdamW")
+    learning_rate: float = Field(1e-4, gt=0, description="of relearning; so small that an unedited model keeps what it memorised")
+    batch_size: int = Field(32, ge=1, description="rows a step of relearning")
+    tokens: int = Field(5, ge=1, description="that a prompt is longer or shorter by")
+    replaced: int = Field(1, ge=1, description="tokens of a perturbed prompt that are replaced at random")
+
+    @model_validator(mode="after")
+    def _check(self) -> Robustness:
+        if len(set(self.tests)) != len(self.tests) or not self.tests:
+            raise ValueError(f"expected different tests among {', '.join(TESTS)}, got {list(self.tests)}")
+        return self

@@ -1,0 +1,196 @@
+"""Recipes: typed YAML that says everything a run depends on.
+
+A recipe is loaded, overridden with `--set a.b=c`, checked against the models below, and completed with their defaults. Its content ids
+name folders: two recipes share a model exactly when everything that shapes the model is equal.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from tinymem.errors import UserError, uneven_heads
+from tinymem.recipe.data import MAXIMUM_SEED, Artifact, Data, MathData, Section
+from tinymem.recipe.errors import explain
+from tinymem.recipe.evaluation import Evaluation, Robustness
+from tinymem.recipe.matrix import combinations, without_matrix
+from tinymem.recipe.source import read_values
+from tinymem.recipe.training import Training
+from tinymem.runtime.files import content_id
+
+# Raised whenever a change of code changes what a recipe yields, so that stored results of older code are not reused.
+CODE_EPOCH = 1
+
+Protocol = Literal["paper", "reference"]
+Forget = Literal["all", "noise", "backdoor", "duplication", "canary"]
+
+
+A = TypeVar("A", bound=Section)
+
+
+class Model(Section):
+    """GPT-2 sizes (paper, appendix A.1)."""
+
+    n_layer: int = Field(4, ge=1)
+    n_embd: int = Field(128, ge=1)
+    n_head: int = Field(4, ge=1)
+    n_inner: int | None = Field(None, ge=1, description="feed-forward neurons per layer; default 4 * n_embd")
+    activation_function: Literal["relu", "gelu", "gelu_new"] = "relu"
+
+    @model_validator(mode="after")
+    def _check(self) -> Model:
+        if wrong := uneven_heads(self.n_embd, self.n_head):
+            raise ValueError(wrong)
+        return self
+
+
+class Method(Section):
+    """One mitigation: a registered name and its options."""
+
+    name: str
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class Mitigation(Section):
+    """Which methods to run on the trained model."""
+
+    methods: tuple[Method, ...] = ()
+    forget: Forget = Field("all", description="artifacts whose memorised rows are to be forgotten")
+    forget_fraction: float = Field(0.5, gt=0, le=1, description="protocol paper: share of the memorised rows that the method sees")
+    robustness: Robustness | None = Field(None, description="test whether it comes back; `true` for the defaults")
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """Which rows a method is shown: two experiments differ where this does."""
+        return {"forget": self.forget, "forget_fraction": self.forget_fraction}
+
+    @field_validator("robustness", mode="before")
+    @classmethod
+    def _yes_or_no(cls, value: Any) -> Any:
+        """Accept `robustness: true`."""
+        return ({} if value else None) if isinstance(value, bool) else value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, values: Any) -> Any:
+        """Accept `methods: all`, `methods: act`, `methods: [act, {durable: {ratio: 0.1}}]` and `methods: {act: {ratio: 0.1}}`."""
+        if isinstance(values, dict) and "methods" in values:
+            methods = values["methods"]
+            if isinstance(methods, dict):
+                methods = [{name: options} for name, options in methods.items()]
+            elif isinstance(methods, str):
+                methods = [methods]
+            if not isinstance(methods, list | tuple):
+                raise ValueError(f"expected mitigation.methods to be a name or a list of names, got {methods!r}")
+            values = {**values, "methods": [short_method(m) for m in methods]}
+        return values
+
+
+def short_method(value: Any) -> Any:
+    """`act` and `{act: {ratio: 0.1}}` with the keys of `Method`; other values as they are."""
+    if isinstance(value, str):
+        return {"name": value}
+    if isinstance(value, dict) and len(value) == 1 and "name" not in value:
+        name, options = next(iter(value.items()))
+        return {"name": name, "options": options or {}}
+    return value
+
+
+class Recipe(Section):
+    """Everything that a run depends on."""
+
+    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    seed: int = Field(0, ge=0, le=MAXIMUM_SEED)
+    protocol: Protocol = "paper"
+    data: Data = MathData()
+    artifacts: tuple[Artifact, ...] = ()
+    model: Model = Model()
+    training: Training = Training()
+    evaluation: Evaluation = Evaluation()
+    mitigation: Mitigation = Mitigation()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _math_by_default(cls, values: Any) -> Any:
+        if isinstance(values, dict) and isinstance(values.get("data"), dict) and "kind" not in values["data"]:
+            values = {**values, "data": {"kind": "math", **values["data"]}}
+        return values
+
+    @model_validator(mode="after")
+    def _check(self) -> Recipe:
+        kinds = [a.kind for a in self.artifacts]
+        if len(set(kinds)) != len(kinds):
+            raise ValueError(f"expected each kind of artifact at most once, got {kinds}; join the two entries")
+        if self.evaluation.prompt + self.evaluation.match > self.data.row_tokens:
+            raise ValueError(
+                f"expected evaluation.prompt + evaluation.match <= data.row_tokens = {self.data.row_tokens}, "
+                f"got {self.evaluation.prompt} + {self.evaluation.match}; shorten the window"
+            )
+        if wrong := self.training.too_wide(self.data.row_tokens):
+            raise ValueError(wrong)
+        return self
+
+    def artifact(self, kind: type[A]) -> A | None:
+        """The artifact of a class, if the recipe has one."""
+        return next((a for a in self.artifacts if isinstance(a, kind)), None)
+
+    def corpus_key(self) -> dict[str, Any]:
+        """What shapes the rows."""
+        return {
+            "epoch": CODE_EPOCH,
+            **self.model_dump(mode="json", include={"seed", "protocol", "data", "artifacts"}),
+            "evaluation": self.evaluation.key(),
+        }
+
+    def model_key(self) -> dict[str, Any]:
+        """What shapes the trained weights and the metrics recorded beside them."""
+        return {**self.corpus_key(), **self.model_dump(mode="json", include={"model"}), "training": self.training.key()}
+
+    def run_id(self) -> str:
+        """Name of the run's folder: `<name>-<8 hex digits>`. Mitigations are not part of it: more methods join the same run."""
+        return f"{self.name}-{content_id(self.model_key())}"
+
+
+def load_recipe(path: Path | str, overrides: list[str] | None = None) -> Recipe:
+    """Read a YAML recipe and apply `key.sub=value` overrides; of a matrix, the axes that an override fixes.
+
+    Raises:
+        UserError: file missing, not YAML, unknown key (with the closest known one), or a value out of range.
+    """
+    return parse_recipe(without_matrix(read_values(Path(path)), overrides or []))
+
+
+def load_matrix(path: Path | str, overrides: list[str] | None = None) -> list[Recipe]:
+    """Every run of a recipe's matrix, each with a name of its own; the one recipe where there is no matrix.
+
+    Raises:
+        UserError: as `load_recipe`; also two runs that do not differ.
+    """
+    runs: dict[str, Recipe] = {}
+    for label, values in combinations(read_values(Path(path)), overrides or []):
+        recipe = parse_recipe(values)
+        recipe = recipe.model_copy(update={"name": f"{recipe.name}-{label}"}) if label else recipe
+        twin = runs.setdefault(content_id(recipe.model_key(), 32), recipe)
+        if twin is not recipe:
+            raise UserError(f"expected runs that differ, got {twin.name} and {recipe.name} alike; is an axis of the matrix overridden?")
+    return list(runs.values())
+
+
+def parse_recipe(values: dict[str, Any]) -> Recipe:
+    """Check a dictionary against the recipe's types.
+
+    Raises:
+        UserError: one line that names the first wrong key or value.
+    """
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise UserError(explain(error, Recipe)) from None
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The resolved recipe as YAML: every default written out."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

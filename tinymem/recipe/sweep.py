@@ -1,0 +1,129 @@
+"""Recipes of sweeps: which models, which methods with which grids, and what a run may cost.
+
+name: quickstart
+checkpoints: [runs/quickstart-*]           # run folders, or checkpoint folders
+methods:
+- all                                    # every registered method with its own grid
+- balanced-subnet: {sampler: balanced, ratio: [0.05, 0.1]}   # a list is an axis of the grid, a single value is fixed
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from tinymem.errors import UserError, did_you_mean
+from tinymem.recipe.data import MAXIMUM_SEED, Section
+from tinymem.recipe.errors import explain
+from tinymem.recipe.evaluation import Robustness
+from tinymem.recipe.recipe import Forget, Method, short_method
+from tinymem.recipe.source import parse_override, read_values, set_value
+
+Seed = Annotated[int, Field(ge=0, le=MAXIMUM_SEED)]
+GridName = Literal["paper", "published", "none"]
+LISTS = ("checkpoints", "methods", "models", "metrics")
+WHEN = ("model_name", "data", "data_size", "n_layer", "n_parameters", "epoch", "regularizer", "seed")
+
+
+class ModelMatrix(Section):
+    """Models of a training recipe, whether they are trained yet or not."""
+
+    recipe: Path = Field(description="a training recipe, relative to the sweep's; the models are its matrix")
+    overrides: tuple[str, ...] = Field((), description="as --set of `tinymem train`: fix an axis or change a key")
+    epochs: tuple[int, ...] | None = Field(None, description="default: the recipe's training.keep_epochs, or its last epoch")
+
+
+class Exclusion(Section):
+    """Runs that are left out: of a method, on models with these facts, with these options."""
+
+    method: str
+    when: dict[str, Any] = Field(default_factory=dict, description="facts of the model, each a value or a list of values")
+    options: dict[str, Any] = Field(default_factory=dict, description="options of the run, each a value or a list of values")
+
+    @model_validator(mode="after")
+    def _check(self) -> Exclusion:
+        for fact in self.when:
+            if fact not in WHEN:
+                raise ValueError(f"unknown fact '{fact}' in exclude.when; {did_you_mean(fact, WHEN)}")
+        return self
+
+
+class Limits(Section):
+    """What one run may cost; one that takes more is stopped alone, and its row says so."""
+
+    seconds: float | None = Field(3600, gt=0, description="scoring, selection, ablation and measurement of one run")
+    memory_mb: float | None = Field(None, gt=0, description="resident memory of a worker; default: its share of nine tenths of the machine")
+    attempts: int = Field(3, ge=1, description="times that a run is tried when its worker dies")
+
+
+class SweepRecipe(Section):
+    """Everything that a sweep depends on."""
+
+    name: str = Field("sweep", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    checkpoints: tuple[str, ...] = Field((), description="globs of run folders and checkpoint folders")
+    models: tuple[ModelMatrix, ...] = Field((), description="models of training recipes")
+    methods: tuple[Method, ...] = Field((), description="names, or `all`; options that are lists are axes of the grid")
+    grid: GridName = Field("paper", description="of each method: the paper's (A.3.5), the published code's, or none")
+    seeds: tuple[Seed, ...] | None = Field(None, min_length=1, description="of the mitigation; default: each model's own")
+    forget: Forget | None = Field(None, description="artifacts to forget; default: as each model's recipe says")
+    forget_fraction: float | None = Field(None, gt=0, le=1, description="of the memorised rows, shown to the method; the others are kept")
+    metrics: tuple[str, ...] | None = Field(None, description="`tinymem metrics` lists them; default: as each model's recipe says")
+    ks: tuple[int, ...] | None = Field(None, description="further prompt lengths; default: as each model's recipe says")
+    robustness: Robustness | None = Field(None, description="test whether it comes back; default: as each model's recipe says")
+    exclude: tuple[Exclusion, ...] = ()
+    limits: Limits = Limits()
+    share_scores: bool = Field(True, description="one scoring pass for all runs that it serves")
+    compact_every: int = Field(500, ge=1, description="finished runs before they are moved to Parquet")
+    explain: Literal["paper"] | None = Field(None, description="paper: --list compares its counts with the paper's")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, values: Any) -> Any:
+        """Accept one name or path in place of a list, `{act: {ratio: 0.1}}` for a method, a path for a matrix, and `robustness: true`."""
+        if not isinstance(values, dict):
+            return values
+        values = {k: [v] if k in LISTS and isinstance(v, str | dict) else v for k, v in values.items()}
+        if values.get("robustness") in (True, False):
+            values["robustness"] = {} if values["robustness"] else None
+        if isinstance(values.get("methods"), list):
+            values["methods"] = [short_method(m) for m in values["methods"]]
+        if isinstance(values.get("models"), list):
+            values["models"] = [{"recipe": m} if isinstance(m, str) else m for m in values["models"]]
+        return values
+
+    @model_validator(mode="after")
+    def _check(self) -> SweepRecipe:
+        if not self.methods:
+            raise ValueError("expected methods, got none; `methods: all` takes every registered one")
+        if not self.checkpoints and not self.models:
+            raise ValueError("expected checkpoints or models, got none; try `checkpoints: runs/*/checkpoint`")
+        return self
+
+
+def load_sweep(path: Path | str, overrides: list[str] | None = None) -> SweepRecipe:
+    """Read a sweep's recipe and apply `key.sub=value` overrides; paths of training recipes become relative to here.
+
+    Raises:
+        UserError: file missing, not YAML, unknown key (with the closest known one), or a value out of range.
+    """
+    path = Path(path)
+    values = read_values(path)
+    for override in overrides or []:
+        set_value(values, *parse_override(override))
+    sweep = parse_sweep(values)
+    models = tuple(m.model_copy(update={"recipe": path.parent / m.recipe}) for m in sweep.models)
+    return sweep.model_copy(update={"models": models})
+
+
+def parse_sweep(values: dict[str, Any]) -> SweepRecipe:
+    """Check a dictionary against the recipe's types.
+
+    Raises:
+        UserError: one line that names the first wrong key or value.
+    """
+    try:
+        return SweepRecipe.model_validate(values)
+    except ValidationError as error:
+        raise UserError(explain(error, SweepRecipe)) from None

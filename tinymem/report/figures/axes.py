@@ -1,0 +1,134 @@
+"""What the figures share: grids of panels, the look of methods, legends below, labels that say which direction is better."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tinymem.report.figures.figure import Line
+from tinymem.report.figures.of_run import MARKERS, look
+from tinymem.report.figures.svg import INK, PALETTE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MEMORISED_CHANGE = "change in memorised rows (%)\n−100 is best"
+DASHES: tuple[Any, ...] = ("-", "--", ":", "-.")
+WIDE_RANGE = 150.0  # percent; changes beyond are drawn on a scale that is logarithmic outside ±10
+LINEAR = 10.0
+
+
+def performance_change_label(metric: str) -> str:
+    """Axis label of a change in performance."""
+    return f"change in {metric} (%)\n0 is best"
+
+
+def performance_label(metric: str) -> str:
+    """Axis label of a performance."""
+    return "accuracy (%)\nhigher is better" if metric == "accuracy" else "perplexity\nlower is better"
+
+
+def grid(rows: int, columns: int, size: tuple[float, float], **sharing: Any) -> tuple[Figure, list[list[Axes]]]:
+    """A figure of `rows` x `columns` panels; `size` is width and height of all of it, in inches."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    return figure, [list(line) for line in figure.subplots(rows, columns, squeeze=False, **sharing)]
+
+
+def panels(
+    count: int, across: int, size: tuple[float, float], margin: tuple[float, float] = (0.0, 0.0), **sharing: Any
+) -> tuple[Figure, list[Axes], float]:
+    """A figure of so many panels of `size` inches each, at most `across` in a row; the figure, its panels and its width."""
+    columns = min(across, count)
+    rows = math.ceil(count / columns)
+    width = size[0] * columns + margin[0]
+    figure, all_axes = grid(rows, columns, (width, size[1] * rows + margin[1]), **sharing)
+    found = [axes for row in all_axes for axes in row]
+    for axes in found[count:]:
+        axes.set_visible(False)
+    return figure, found[:count], width
+
+
+def method_look(names: Sequence[str], name: str, marker: str = "o") -> dict[str, Any]:
+    """Colour and fill of a method's points; `names` are all methods of the report."""
+    return look(names.index(name), marker)
+
+
+def method_handles(names: Sequence[str], lines: Iterable[Line]) -> list[Any]:
+    """Legend entries of the methods that the lines hold."""
+    shown = {line["method"] for line in lines}
+    return [handle(name, **method_look(names, name)) for name in names if name in shown]
+
+
+def line_look(index: int) -> dict[str, Any]:
+    """Colour, dash and marker of a line: together they tell 28 lines apart, without colour at least 6."""
+    dash = DASHES[index // len(PALETTE) % len(DASHES)]
+    return {"color": PALETTE[index % len(PALETTE)], "linestyle": dash, "marker": MARKERS[index % len(MARKERS)], "markersize": 4}
+
+
+def legend_below(figure: Figure, handles: Iterable[Any], width: float) -> None:
+    """A legend under all panels, as wide as fits; the figure grows by its height, so that the panels keep theirs."""
+    found = list(handles)
+    columns = max(1, min(len(found), int(width / (0.5 + 0.078 * max(len(h.get_label()) for h in found)))))
+    height = figure.get_figheight() + 0.2 * -(-len(found) // columns) + 0.1
+    figure.set_size_inches(width, height)
+    figure.legend(handles=found, loc="outside lower center", ncols=columns, fontsize=9, handletextpad=0.4)
+
+
+def handle(label: str, **style: Any) -> Any:
+    """An entry of a legend."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], label=label, **style)
+
+
+def ideal(axes: Axes, x: float, y: float) -> None:
+    """A star where a perfect edit would be, and a line through no change."""
+    axes.plot([x], [y], marker="*", markersize=15, color="none", markeredgecolor=INK, markeredgewidth=0.9, zorder=1)
+    axes.axhline(y, color=INK, linewidth=0.7, alpha=0.5, zorder=0)
+
+
+def widen(axes: Axes, axis: str, values: Iterable[float | None]) -> None:
+    """A scale that is logarithmic outside ±10 where changes reach far, as the paper draws them."""
+    known = [abs(value) for value in values if value is not None]
+    if known and max(known) > WIDE_RANGE:
+        logarithmic(axes, axis, LINEAR)
+
+
+def logarithmic(axes: Axes, axis: str, linear: float) -> None:
+    """A scale that is logarithmic outside ±`linear`, with numbers written out at every power of ten that has room."""
+    from matplotlib.ticker import FuncFormatter, NullLocator, SymmetricalLogLocator
+
+    (axes.set_xscale if axis == "x" else axes.set_yscale)("symlog", linthresh=linear)
+    ticks = axes.xaxis if axis == "x" else axes.yaxis
+    locator = SymmetricalLogLocator(base=10, linthresh=linear)
+    locator.set_params(numticks=6)
+    ticks.set_major_locator(locator)
+    ticks.set_minor_locator(NullLocator())
+    ticks.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}".replace("-", "−")))
+
+
+def distinct(lines: Iterable[Line], key: str) -> list[Any]:
+    """The values of a column in order of appearance."""
+    return list(dict.fromkeys(line[key] for line in lines))
+
+
+def rising(values: Iterable[Any]) -> list[Any]:
+    """Distinct values or tuples of them, numbers in order (also `"100"`), None first."""
+    return sorted(set(values), key=lambda value: [_rank(v) for v in (value if isinstance(value, tuple) else (value,))])
+
+
+def _rank(value: Any) -> tuple[bool, float, str]:
+    number = float(value) if isinstance(value, int | float) or str(value).isdigit() else 0.0
+    return value is not None, number, str(value)
+
+
+def where(lines: Iterable[Line], **wanted: Any) -> list[Line]:
+    """The lines with these values."""
+    return [line for line in lines if all(line.get(key) == value for key, value in wanted.items())]
+
+
+Draw = Callable[[list[Line]], "Figure"]

@@ -1,0 +1,85 @@
+"""Unlearning at several points of training: Figures 8 to 11."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from tinymem.report.figures.axes import (
+    MEMORISED_CHANGE,
+    distinct,
+    grid,
+    handle,
+    legend_below,
+    line_look,
+    performance_change_label,
+    rising,
+    where,
+    widen,
+)
+from tinymem.report.figures.figure import FigureData, Line, Skipped
+from tinymem.report.figures.points import PAPER_KINDS, Inputs, Point, in_paper_order
+from tinymem.report.figures.svg import INK
+from tinymem.report.means import mean_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def figures_8_to_11(inputs: Inputs) -> list[FigureData | Skipped]:
+    """Change in memorisation (top) and in performance (below) of the best runs against the epoch of the model, a line per method.
+
+    8: math + noise, 9: math + backdoor, 10: language + noise, 11: language + backdoor; a column per number of layers. A line is the
+    mean over seeds and, for math, over both families and all data sizes.
+    """
+    found: list[FigureData | Skipped] = []
+    for kind in in_paper_order([*PAPER_KINDS, *(p.kind for p in inputs.best)]):
+        number = f"figure-{8 + PAPER_KINDS.index(kind):02d}" if kind in PAPER_KINDS else f"training-{kind.replace(' + ', '-')}"
+        title = f"{number.replace('figure-', 'Figure ').replace(' 0', ' ').capitalize()}: {kind}, unlearning over training"
+        points = [p for p in inputs.best if p.kind == kind and p.epoch is not None]
+        if len({p.epoch for p in points}) < 2:
+            found.append(Skipped(number, title, f"needs results of {kind} at two training times (training.keep in the recipe)"))
+            continue
+        caption = f"{kind.capitalize()}: best run of each method by the training time of the model it edits, averaged over seeds and data. "
+        caption += "A perfect edit has −100 above and 0 below."
+        draw = partial(draw_over_training, names=inputs.methods)
+        found.append(FigureData(number, title, caption, epoch_lines(points), draw))
+    return found
+
+
+def epoch_lines(points: Sequence[Point]) -> list[Line]:
+    """Means over the models of each number of layers, epoch and method."""
+    alike: dict[tuple[Any, ...], list[Point]] = defaultdict(list)
+    for p in points:
+        alike[p.n_layer, p.method, p.epoch, p.metric].append(p)
+    lines = []
+    for (layers, method, epoch, metric), same in alike.items():
+        memorised, performance = mean_of(p.memorised_change for p in same), mean_of(p.performance_change for p in same)
+        assert memorised is not None and performance is not None  # only points with both are asked for
+        lines.append({
+            "n_layer": layers, "method": method, "epoch": epoch, "metric": metric, "memorised_change": memorised.mean,
+            "performance_change": performance.mean, "models": len(same), "sources": tuple(s for p in same for s in p.sources),
+        })  # fmt: skip
+    return sorted(lines, key=lambda line: (line["n_layer"] or 0, line["method"], line["epoch"]))
+
+
+def draw_over_training(lines: list[Line], names: list[str]) -> Figure:
+    """Two rows of panels, a column per number of layers."""
+    layers, shown = rising(line["n_layer"] for line in lines), set(distinct(lines, "method"))
+    width = max(5.0, 2.7 * len(layers))
+    figure, (top, bottom) = grid(2, len(layers), (width, 4.6), sharex=True, sharey="row")
+    for j, layer in enumerate(layers):
+        for axes, quantity in ((top[j], "memorised_change"), (bottom[j], "performance_change")):
+            for k, name in enumerate(names):
+                those = where(lines, n_layer=layer, method=name)
+                axes.plot([line["epoch"] for line in those], [line[quantity] for line in those], **line_look(k))
+            widen(axes, "y", [line[quantity] for line in lines])
+        top[j].set_title("" if layer is None else f"{layer} layers", fontsize=10)
+        bottom[j].axhline(0, color=INK, linewidth=0.7, alpha=0.5)
+        bottom[j].set_xlabel("epoch of the edited model")
+    top[0].set_ylabel(MEMORISED_CHANGE)
+    bottom[0].set_ylabel(performance_change_label(lines[0]["metric"]))
+    legend_below(figure, [handle(n, **line_look(k)) for k, n in enumerate(names) if n in shown], width)
+    return figure

@@ -1,0 +1,176 @@
+"""Result rows as figures see them: each method's configuration on one kind of model, averaged over seeds, with the paper's changes.
+
+A change is in percent of the value before: of the share memorised (-100: nothing is left) and of accuracy or perplexity (0: unharmed).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from tinymem.report.configuration import Setting
+from tinymem.report.configurations import Group, groups_of, in_order
+from tinymem.report.figures.curve_inputs import Curve, curves_of
+from tinymem.report.means import mean_of
+from tinymem.report.selection import pareto, percent_change
+from tinymem.results.collect import Results
+from tinymem.results.row import is_ok
+from tinymem.results.run_folder import Row
+
+# The four kinds of models of the paper, in the order of its figures; others follow.
+PAPER_KINDS = ("math + noise", "math + backdoor", "language + noise", "language + backdoor")
+FAMILIES = {"additive": "math", "multiplicative": "math", "wiki": "language"}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One configuration of a method on models alike but for their seed, on one artifact.
+
+    Attributes:
+        kind: data and artifact, as in `math + noise`.
+        method: name, with the protocol where there are several.
+        unit: what the method edits: `neuron`, `weight` or `model`; None in rows that do not tell.
+        options: of the method, as text.
+        memorised: percent of scored rows memorised afterwards.
+        memorised_change: in percent; None where it is not defined (nothing was memorised before).
+        performance: accuracy (%) or perplexity afterwards.
+        performance_change: in percent of the value before.
+        neurons_zeroed: percent of the feed-forward neurons; None where the rows do not tell.
+        weights_zeroed: percent of the feed-forward weights.
+        best: whether A.3.5 chooses it among the method's configurations.
+        front: whether no configuration of any method on these models forgets more and loses less.
+        sources: the rows behind it, one per seed.
+    """
+
+    kind: str
+    artifact: str
+    data: str | None
+    data_size: int | None
+    n_layer: int | None
+    epoch: int | None
+    method: str
+    unit: str | None
+    options: str
+    metric: str
+    seeds: int
+    memorised: float | None
+    memorised_change: float | None
+    performance: float | None
+    performance_change: float | None
+    neurons_zeroed: float | None
+    weights_zeroed: float | None
+    best: bool
+    front: bool
+    sources: tuple[str, ...]
+
+    @property
+    def model(self) -> tuple[Any, ...]:
+        """Models that differ in seed only."""
+        return self.data, self.data_size, self.n_layer, self.epoch
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What all figures are made from."""
+
+    points: list[Point] = field(default_factory=list)
+    curves: list[Curve] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+
+    @property
+    def methods(self) -> list[str]:
+        """All methods with a result, in the paper's order: a method has one look in all figures."""
+        return in_order(p.method for p in self.points)
+
+    @property
+    def best(self) -> list[Point]:
+        """The best configuration of each method on each kind of model, of those with both changes."""
+        return [p for p in self.points if p.best and p.memorised_change is not None and p.performance_change is not None]
+
+
+def inputs_of(results: Results) -> Inputs:
+    """Points and curves of any number of folders."""
+    return Inputs(list(_points(results)), curves_of(results.records), results.rows)
+
+
+def kind_of(data: str | None, artifact: str) -> str:
+    """`math + noise`; only the artifact where the row does not say what the model was trained on."""
+    return f"{FAMILIES.get(data, data)} + {artifact}" if data else artifact
+
+
+def in_paper_order(kinds: Iterable[str]) -> list[str]:
+    """The paper's four first."""
+    return sorted(set(kinds), key=lambda k: (PAPER_KINDS.index(k) if k in PAPER_KINDS else len(PAPER_KINDS), k))
+
+
+def _points(results: Results) -> Iterable[Point]:
+    """Groups compare models at one epoch: one pass for each."""
+    several = len({row.get("protocol") for row in results.rows}) > 1
+    by_epoch: dict[Any, list[Row]] = {}
+    for row in results.rows:
+        by_epoch.setdefault(row.get("epoch"), []).append(row)
+    for rows in by_epoch.values():
+        for group in groups_of(Results(rows)):
+            for artifact in group.settings:
+                yield from _points_of(group, artifact, several)
+
+
+def _points_of(group: Group, artifact: str, several: bool) -> Iterable[Point]:
+    settings = group.settings[artifact]
+    best = {id(group.best(artifact, method)) for method in {s.method for s in settings}}
+    scored = [(s, m, p) for s in settings for m, p in [_changes(s)] if m is not None and p is not None]
+    kept = pareto([(m, _harm(s, p)) for s, m, p in scored])
+    front = {id(s) for (s, _, _), keep in zip(scored, kept, strict=True) if keep}
+    for setting in settings:
+        yield _point(setting, artifact, several, id(setting) in best, id(setting) in front)
+
+
+def _point(setting: Setting, artifact: str, several: bool, best: bool, front: bool) -> Point:
+    row = setting.rows[0]
+    memorised, performance = setting.memorised("after"), setting.performance("after")
+    changes = _changes(setting)
+    return Point(
+        kind=kind_of(row.get("data"), artifact),
+        artifact=artifact,
+        **{key: row.get(key) for key in ("data", "data_size", "n_layer", "epoch", "unit")},
+        method=f"{setting.method} ({row.get('protocol')})" if several else setting.method,
+        options=setting.options,
+        metric=setting.metric,
+        seeds=setting.seeds,
+        memorised=memorised.mean if memorised else None,
+        memorised_change=changes[0],
+        performance=performance.mean if performance else None,
+        performance_change=changes[1],
+        neurons_zeroed=_zeroed(setting, "neurons"),
+        weights_zeroed=_zeroed(setting, "weights"),
+        best=best,
+        front=front,
+        sources=setting.sources,
+    )
+
+
+def _changes(setting: Setting) -> tuple[float | None, float | None]:
+    """Of the memorised share and of the performance, between means over seeds; None where there is no finite one."""
+    candidate = setting.candidate()
+    if candidate is None:
+        return None, None
+    memorised = percent_change(candidate.memorised_before, candidate.memorised_after) if candidate.memorised_before else None
+    performance = percent_change(candidate.performance_before, candidate.performance_after) if candidate.performance_before else None
+    return _finite(memorised), _finite(performance)
+
+
+def _harm(setting: Setting, change: float) -> float:
+    return -change if setting.metric == "accuracy" else change
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _zeroed(setting: Setting, what: str) -> float | None:
+    """Mean over seeds of the percentage of feed-forward neurons or weights that the edit zeroed."""
+    counts = [row.get("edited_by_layer") for row in setting.rows if is_ok(row)]
+    found = mean_of(100 * sum(c[what]) / sum(c[f"of_{what}"]) for c in counts if c and sum(c[f"of_{what}"]))
+    return found.mean if found else None

@@ -1,0 +1,203 @@
+"""Forgetting against harm, one point per method: Figures 5 and 12 to 15, and the Pareto fronts of all configurations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from tinymem.report.figures.axes import (
+    DASHES,
+    MEMORISED_CHANGE,
+    distinct,
+    grid,
+    handle,
+    ideal,
+    legend_below,
+    method_handles,
+    method_look,
+    panels,
+    performance_change_label,
+    performance_label,
+    rising,
+    where,
+    widen,
+)
+from tinymem.report.figures.figure import FigureData, Line, Skipped
+from tinymem.report.figures.points import PAPER_KINDS, Inputs, Point, in_paper_order
+from tinymem.report.figures.svg import INK
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MANY = 1500  # points above which an SVG holds them as a picture
+FRONTS = 6  # of one kind in a panel
+
+
+def figure_5(inputs: Inputs) -> list[FigureData | Skipped]:
+    """Change in memorisation against change in performance, a point per method and model, averaged over seeds.
+
+    The paper adds the Pythia models; rows of other models have a panel of their own here.
+    """
+    title = "Figure 5: forgetting against harm"
+    if len({p.model for p in inputs.best}) < 2:
+        return [Skipped("figure-05", title, "needs results on at least two models; those of one model are in the scatter above")]
+    caption = "Best run of each method on each model, averaged over seeds. The star marks the ideal: nothing memorised, nothing lost."
+    return [FigureData("figure-05", title, caption, _lines(inputs.best), partial(draw_by_kind, names=inputs.methods))]
+
+
+def figures_12_to_15(inputs: Inputs) -> list[FigureData | Skipped]:
+    """Figure 5 for one kind of model each, in a panel for every number of layers (rows) and training time (columns).
+
+    12: math + noise, 13: math + backdoor, 14: language + noise, 15: language + backdoor. Math: additive and multiplicative together.
+    The axis of performance is logarithmic where changes reach far.
+    """
+    found: list[FigureData | Skipped] = []
+    for kind in in_paper_order([*PAPER_KINDS, *(p.kind for p in inputs.best)]):
+        number = f"figure-{12 + PAPER_KINDS.index(kind)}" if kind in PAPER_KINDS else f"strata-{_key(kind)}"
+        title = f"{number.replace('figure-', 'Figure ').capitalize()}: {kind}, by layers and training time"
+        points = [p for p in inputs.best if p.kind == kind]
+        if len({(p.n_layer, p.epoch) for p in points}) < 2:
+            found.append(Skipped(number, title, f"needs results of {kind} at two training times or numbers of layers"))
+            continue
+        caption = (
+            f"{kind.capitalize()}: best run of each method on each model, averaged over seeds. Lower and nearer to the line is better."
+        )
+        found.append(FigureData(number, title, caption, _lines(points), partial(draw_strata, names=inputs.methods)))
+    return found
+
+
+def pareto_fronts(inputs: Inputs) -> list[FigureData | Skipped]:
+    """Configurations that no other one beats in both what is still memorised and performance, for each model at its last epoch."""
+    title = "Pareto fronts"
+    points = [p for p in inputs.points if p.front and p.memorised is not None and p.performance is not None]
+    if not points:
+        return [Skipped("pareto", title, "needs a result with both memorisation and performance")]
+    lines: list[Line] = []
+    for kind in in_paper_order(p.kind for p in points):
+        those = [p for p in points if p.kind == kind]
+        models = rising_models(those)[:FRONTS]
+        for model in models:
+            front = sorted((p for p in those if p.model == model), key=lambda p: (p.memorised or 0.0, p.performance or 0.0))
+            lines += [_front_line(p, model) for p in front]
+    caption = (
+        "Of all configurations of all methods those that no other one beats: none memorises less at no more harm. "
+        f"Of several training times the last; at most {FRONTS} models a kind."
+    )
+    return [FigureData("pareto", title, caption, lines, partial(draw_fronts, names=inputs.methods))]
+
+
+def rising_models(points: Sequence[Point]) -> list[tuple[Any, ...]]:
+    """Models at their last epoch, small ones first."""
+    last: dict[tuple[Any, ...], int] = {}
+    for p in points:
+        last[p.model[:3]] = max(last.get(p.model[:3], 0), p.epoch or 0)
+    models = {p.model for p in points if (p.epoch or 0) == last[p.model[:3]]}
+    return sorted(models, key=lambda m: (str(m[0]), *(value or 0 for value in m[1:])))
+
+
+def model_name(model: tuple[Any, ...]) -> str:
+    """`additive, 3,000 rows, 4 layers, epoch 500`."""
+    data, size, layers, epoch = model
+    parts = [data, f"{size:,} rows" if size else None, f"{layers} layers" if layers else None, f"epoch {epoch}" if epoch else None]
+    return ", ".join(part for part in parts if part) or "model"
+
+
+def _front_line(p: Point, model: tuple[Any, ...]) -> Line:
+    return {
+        "kind": p.kind, "model": model_name(model), "method": p.method, "options": p.options, "memorised": p.memorised,
+        "metric": p.metric, "performance": p.performance, "seeds": p.seeds, "sources": p.sources,
+    }  # fmt: skip
+
+
+def _lines(points: Sequence[Point]) -> list[Line]:
+    keys = (
+        "kind",
+        "data",
+        "data_size",
+        "n_layer",
+        "epoch",
+        "method",
+        "options",
+        "metric",
+        "memorised_change",
+        "performance_change",
+        "seeds",
+    )
+    return [{**{key: getattr(p, key) for key in keys}, "sources": p.sources} for p in points]
+
+
+def _key(kind: str) -> str:
+    return kind.replace(" + ", "-").replace(" ", "-")
+
+
+def draw_by_kind(lines: list[Line], names: list[str]) -> Figure:
+    """A panel per kind, two in a row: memorisation across, performance up."""
+    kinds = distinct(lines, "kind")
+    figure, all_axes, width = panels(len(kinds), 2, (4.2, 3.2))
+    for axes, kind in zip(all_axes, kinds, strict=True):
+        those = where(lines, kind=kind)
+        _points(axes, those, names, "memorised_change", "performance_change")
+        ideal(axes, -100, 0)
+        widen(axes, "y", [line["performance_change"] for line in those])
+        axes.set_title(kind, loc="left", fontsize=10)
+        axes.set_xlabel(MEMORISED_CHANGE)
+        axes.set_ylabel(performance_change_label(those[0]["metric"]))
+        axes.margins(0.08, 0.12)
+    legend_below(figure, method_handles(names, lines), width)
+    return figure
+
+
+def draw_strata(lines: list[Line], names: list[str]) -> Figure:
+    """Layers from top to bottom, training times from left to right: performance across, memorisation up."""
+    layers, epochs = rising(line["n_layer"] for line in lines), rising(line["epoch"] for line in lines)
+    width = max(5.0, 2.3 * len(epochs))
+    figure, all_axes = grid(len(layers), len(epochs), (width, 1.9 * len(layers) + 0.3), sharex=True, sharey=True)
+    for layer, row in zip(layers, all_axes, strict=True):
+        for epoch, axes in zip(epochs, row, strict=True):
+            _points(axes, where(lines, n_layer=layer, epoch=epoch), names, "performance_change", "memorised_change")
+            axes.axvline(0, color="#8A8A8A", linewidth=0.8)
+            widen(axes, "x", [line["performance_change"] for line in lines])
+            if row is all_axes[0]:
+                axes.set_title("" if epoch is None else f"epoch {epoch}", fontsize=10)
+        row[0].set_ylabel("" if layer is None else f"{layer} layers", fontsize=10)
+    for axes in all_axes[-1]:
+        axes.set_xlabel(performance_change_label(lines[0]["metric"]))
+    figure.supylabel(MEMORISED_CHANGE.replace("\n", "; "), fontsize=10)
+    legend_below(figure, method_handles(names, lines), width)
+    return figure
+
+
+def draw_fronts(lines: list[Line], names: list[str]) -> Figure:
+    """A panel per kind: what is still memorised across, performance up; a line per model."""
+    kinds = distinct(lines, "kind")
+    figure, all_axes, width = panels(len(kinds), 2, (4.4, 3.1))
+    models = distinct(lines, "model")
+    for axes, kind in zip(all_axes, kinds, strict=True):
+        those = where(lines, kind=kind)
+        for model in distinct(those, "model"):
+            front = where(those, model=model)
+            axes.plot([line["memorised"] for line in front], [line["performance"] for line in front], **_dash(models.index(model)))
+        _points(axes, those, names, "memorised", "performance")
+        axes.set_title(kind, loc="left", fontsize=10)
+        axes.set_xlabel("memorised rows afterwards (%)\nlower is better")
+        axes.set_ylabel(performance_label(those[0]["metric"]))
+        axes.margins(0.08, 0.12)
+    handles = [handle(m, **_dash(i)) for i, m in enumerate(models)] if len(models) > 1 else []
+    legend_below(figure, handles + method_handles(names, lines), width)
+    return figure
+
+
+def _dash(index: int) -> dict[str, Any]:
+    """Models by dash and shade; colours are the methods'."""
+    return {"color": INK, "alpha": 0.75 - 0.2 * (index // len(DASHES) % 3), "linestyle": DASHES[index % len(DASHES)], "linewidth": 1.1}
+
+
+def _points(axes: Axes, lines: list[Line], names: list[str], x: str, y: str) -> None:
+    """A point per line; as a picture where there are so many that vectors would be megabytes."""
+    for name in names:
+        those = where(lines, method=name)
+        if those:
+            drawn = axes.plot([line[x] for line in those], [line[y] for line in those], **method_look(names, name))
+            drawn[0].set_rasterized(len(lines) > MANY)

@@ -1,0 +1,114 @@
+"""The parts of a page about many runs that a page about one run does not have."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from tinymem.report.cells import escape
+from tinymem.report.page.rows import PageRows
+from tinymem.report.render.run_html import notes_of, rows_table
+from tinymem.results.collect import Results, model_of
+from tinymem.results.row import is_ok, source_id
+from tinymem.results.run_folder import Row
+
+NAMED = 12  # folders or methods listed by name
+MESSAGES = 50  # different failures listed
+LISTED_ROWS = 250  # lines of the table of rows
+FACTS = (
+    ("data", "{}"),
+    ("data_size", "{:,} rows a task"),
+    ("n_layer", "{} layers"),
+    ("epoch", "epoch {}"),
+    ("regularizer", "{}"),
+    ("seed", "seed {}"),
+)
+
+
+def title(results: Results) -> str:
+    """The page's title: the folders' names."""
+    names = [folder.resolve().name for folder in results.folders]
+    return "TinyMem report: " + (", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "") or "rows")
+
+
+def summary(results: Results) -> str:
+    """How much there is of what."""
+    rows = results.rows
+    status = Counter(str(row["status"]) for row in rows)
+    facts = {
+        "Folders": _listed([folder.resolve().name for folder in results.folders]),
+        "Rows": f"{len(rows):,} ({', '.join(f'{count:,} {name}' for name, count in status.most_common())})" if rows else "none",
+        "Models": f"{len({_model(row) for row in rows}):,}",
+        "Data": _listed(_values(rows, "data")),
+        "Layers": _listed(_values(rows, "n_layer")),
+        "Epochs": _listed(_values(rows, "epoch")),
+        "Seeds": _listed(_values(rows, "seed")),
+        "Methods": _listed(_values(rows, "method")),
+        "Protocol": _listed(_values(rows, "protocol")),
+        "Device": _listed(_values(rows, "device")),
+        "Training curves": f"{sum(bool(record.curve) for record in results.records)}" if results.records else "",
+    }
+    lines = "\n".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in facts.items() if value)
+    return f'<dl class="facts">\n{lines}\n</dl>'
+
+
+def failures(results: Results, links: Mapping[str, str]) -> str:
+    """Rows without a result, by method and message, the most frequent first; empty where all have one."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for row in results.rows:
+        if not is_ok(row):
+            key = str(row["method"]), str(row["status"]), str(row.get("message") or "no reason was recorded")
+            found.setdefault(key, []).append(source_id(row))
+    if not found:
+        return ""
+    ordered = sorted(found.items(), key=lambda item: -len(item[1]))
+    body = "\n".join(_failure(*key, sources, links) for key, sources in ordered[:MESSAGES])
+    rest = f"<p>And {len(ordered) - MESSAGES:,} more messages.</p>" if len(ordered) > MESSAGES else ""
+    head = "".join(f'<th scope="col">{name}</th>' for name in ("method", "status", "rows", "message"))
+    table = f'<table class="plain sortable"><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table>'
+    return f'<div class="scroll" role="region" aria-label="Without a result" tabindex="0">\n{table}\n</div>{rest}'
+
+
+def _failure(method: str, status: str, message: str, sources: list[str], links: Mapping[str, str]) -> str:
+    count = f'<a href="{links[sources[0]]}">{len(sources):,}</a>' if sources[0] in links else f"{len(sources):,}"
+    return (
+        f'<tr><th scope="row">{escape(method)}</th><td>{escape(status)}</td><td>{count}</td><td class="message">{escape(message)}</td></tr>'
+    )
+
+
+def rows_table_of(rows: PageRows) -> str:
+    """The table of the page's rows, those with a result, each with its model."""
+    listed = [row for row in rows.embedded.values() if is_ok(row) and row["method"] != "none"][:LISTED_ROWS]
+    total = len(rows.embedded) + sum(map(len, rows.beside.values()))
+    note = f"<p>{len(listed):,} of {total:,} rows, first those behind the tables and figures. The others are under Sources.</p>"
+    if not listed:
+        return "<p>No row has a result.</p>"
+    return (note if len(listed) < total else "") + rows_table(listed, notes_of(listed), [model_name(row) for row in listed])
+
+
+def sources(rows: PageRows, block: Callable[[str, Row], str]) -> str:
+    """The JSON of the page's rows, and links to the files with the others."""
+    beside = "".join(f'<li><a href="{name}">{name}</a>: {len(kept):,} rows</li>' for name, kept in rows.beside.items())
+    listed = f"<p>Rows that are not on this page are in files beside it:</p>\n<ul>{beside}</ul>" if beside else ""
+    blocks = "\n".join(block(source, row) for source, row in rows.embedded.items())
+    return f"<p>Each number above is computed from these stored values; shares are in [0, 1].</p>\n{listed}\n{blocks}"
+
+
+def model_name(row: Row) -> str:
+    """`additive, 3,000 rows a task, 4 layers, epoch 500, seed 0`."""
+    return ", ".join(form.format(row[key]) for key, form in FACTS if row.get(key) is not None) or str(row.get("run") or "model")
+
+
+def _model(row: Row) -> Any:
+    return model_of(row), row.get("epoch"), row.get("seed")
+
+
+def _values(rows: Iterable[Row], key: str) -> list[Any]:
+    found = {row[key] for row in rows if row.get(key) is not None}
+    return sorted(found, key=lambda value: (isinstance(value, str), value))
+
+
+def _listed(values: list[Any]) -> str:
+    shown = ", ".join(f"{value:,}" if isinstance(value, int) else str(value) for value in values[:NAMED])
+    return shown + (f" and {len(values) - NAMED:,} more" if len(values) > NAMED else "")

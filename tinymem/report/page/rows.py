@@ -1,0 +1,87 @@
+"""Where a page keeps the rows behind its numbers: the first ones on the page, up to a budget of bytes, the others in files beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tinymem.report.cells import escape, settings
+from tinymem.report.tables.table import anchor
+from tinymem.results.run_folder import Row
+from tinymem.runtime.files import write_text
+
+BUDGET = 800_000  # bytes of JSON on the page itself
+ROWS_PER_FILE = 500
+HEAD = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<title>TinyMem result rows</title>
+<style>body{font:15px/1.5 system-ui,sans-serif;margin:1.5rem}pre{overflow-x:auto;font-size:.82rem}:target{outline:2px solid}</style>
+</head><body>
+<h1>Result rows</h1><p>Values as they are stored; shares are in [0, 1].</p>
+"""
+
+
+@dataclass(frozen=True)
+class PageRows:
+    """The rows of a page.
+
+    Attributes:
+        embedded: rows by source that are on the page.
+        beside: name of the file, relative to the page, and rows by source, of those that are not.
+    """
+
+    embedded: dict[str, Row]
+    beside: dict[str, dict[str, Row]] = field(default_factory=dict)
+
+    @property
+    def links(self) -> dict[str, str]:
+        """URL of every row's JSON by its source."""
+        here = {source: f"#json-{anchor(source)}" for source in self.embedded}
+        return here | {source: f"{name}#json-{anchor(source)}" for name, rows in self.beside.items() for source in rows}
+
+    def write_beside(self, folder: Path) -> list[Path]:
+        """Write the files of the rows that are not on the page; `folder` is the page's. Returns the paths."""
+        for name, rows in self.beside.items():
+            write_text(folder / name, HEAD + "\n".join(json_block(source, row) for source, row in rows.items()) + "\n</body></html>\n")
+        return [folder / name for name in self.beside]
+
+
+def page_rows(known: dict[str, Row], first: Iterable[str], folder: str, budget: int = BUDGET) -> PageRows:
+    """Share rows between the page and files in `folder` beside it.
+
+    Args:
+        known: all rows by source.
+        first: sources in order of importance, such as those that tables name; the others follow.
+        folder: name for the files' folder, relative to the page.
+        budget: bytes of JSON on the page.
+    """
+    order = dict.fromkeys([*(source for source in first if source in known), *known])
+    embedded: dict[str, Row] = {}
+    used = 0
+    for source in order:
+        used += len(json.dumps(known[source], indent=1, ensure_ascii=False).encode())
+        if used > budget:
+            break
+        embedded[source] = known[source]
+    rest = [source for source in order if source not in embedded]
+    pieces = [rest[i : i + ROWS_PER_FILE] for i in range(0, len(rest), ROWS_PER_FILE)]
+    beside = {f"{folder}/rows-{i:04d}.html": {source: known[source] for source in piece} for i, piece in enumerate(pieces, 1)}
+    return PageRows(embedded, beside)
+
+
+def json_block(source: str, row: Row) -> str:
+    """A row's JSON, folded, under the anchor that its numbers link to."""
+    about = " ".join(part for part in (str(row.get("model_name") or ""), str(row["method"]), settings(row)) if part)
+    body = escape_text(json.dumps(row, indent=1, ensure_ascii=False))
+    return (
+        f'<details><summary>{escape(about)} on {escape(row["artifact"])}</summary>\n<pre id="json-{anchor(source)}">{body}</pre></details>'
+    )
+
+
+def escape_text(text: str) -> str:
+    """Text that is safe in an element; quotes stay, as half of JSON is quotes."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,0 +1,77 @@
+"""The page's sections as HTML text. Every value from a file passes through `escape`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import yaml
+
+from tinymem.report.cells import anchors, escape, is_share, labels
+from tinymem.report.figures.of_run import change_numbers, curve_numbers
+from tinymem.report.page.figures import figure_element, numbers
+from tinymem.report.page.rows import escape_text
+from tinymem.results.row import source_id
+from tinymem.results.run_folder import Row, RunRecord
+
+READING = {
+    "memorised": "Share of all scored rows that the model continues exactly ({prompt} tokens given, next {match} compared).",
+    "seen": "The same share on the memorised rows that the method was given to forget.",
+    "unseen": "The same on memorised rows that were kept from the method: is the artifact forgotten, or only the rows seen?",
+    "accuracy": "Share of next tokens that the model predicts on clean test rows; a good method leaves it where it was.",
+    "ceiling": "Share of the scored tokens that the tokens before them determine; the rest can only be guessed.",
+    "perplexity": "Exponential of the mean loss per token on clean test rows; lower is better, and it is not a percentage.",
+    "seconds": "Wall-clock time of the method alone, without the measurements before and after it.",
+    "peak MB": "Most memory while the method ran, in MB of 2^20 bytes: what the process held, or on a GPU what was allocated there.",
+    "edited": "How many parameters differ from the trained model afterwards.",
+    "grey rows": "The method refused its settings or failed; its message says why, and nothing was measured after it.",
+}
+
+
+CURVE_CAPTION = "Training: share of each artifact's scored rows that is memorised; accuracy on clean test rows, with its ceiling."
+SCATTER_CAPTION = (
+    "Methods: further left, less is memorised (of all scored rows; at -100 % nothing is left); on the zero line, the model is "
+    "unharmed. The star marks the ideal."
+)
+
+
+def figures(record: RunRecord, curve: str | None, scatter: str | None, others: str = "") -> str:
+    """The SVGs with what they show and their numbers."""
+    curve_data = numbers("curve", curve_numbers(record.curve), {}, "")
+    scatter_data = numbers("change", change_numbers(record), links(record), "")
+    trio = (("curve", curve, CURVE_CAPTION, curve_data), ("change", scatter, SCATTER_CAPTION, scatter_data))
+    found = [figure_element(key, svg, caption, data) for key, svg, caption, data in trio if svg]
+    found += [others] if others else []
+    return f'<div class="figures">\n{chr(10).join(found)}\n</div>' if found else "<p>There is nothing to draw yet.</p>"
+
+
+def reading(record: RunRecord) -> str:
+    """One sentence per column."""
+    return reading_of(record.rows, record.recipe.get("evaluation") or {})
+
+
+def reading_of(rows: list[Row], window: dict[str, Any]) -> str:
+    """One sentence per column, with the window of the test where all rows share one."""
+    windows = {"prompt": window.get("prompt", "the first"), "match": window.get("match", "")}
+    shares = {is_share(row) for row in rows} or {True}
+    skipped = {*(() if False in shares else ("perplexity",)), *(() if True in shares else ("accuracy", "ceiling"))}
+    lines = [(key, text.format(**windows)) for key, text in READING.items() if key not in skipped]
+    listed = "\n".join(f"<dt>{escape(key)}</dt><dd>{escape(text)}</dd>" for key, text in lines)
+    return f'<dl class="read">\n{listed}\n</dl>'
+
+
+def links(record: RunRecord) -> dict[str, str]:
+    """Where each row's JSON is on the page, by the row's source."""
+    return {source_id(row): f"#json-{anchor}" for row, anchor in zip(record.rows, anchors(record.rows), strict=True)}
+
+
+def sources(record: RunRecord) -> str:
+    """The resolved recipe and the full JSON of every row, each under the anchor that its table row links to."""
+    text = yaml.safe_dump(record.recipe, sort_keys=False, allow_unicode=True)
+    blocks = [f"<details><summary>Resolved recipe (recipe.yaml)</summary>\n<pre>{escape(text)}</pre>\n</details>"]
+    for row, label, anchor in zip(record.rows, labels(record.rows), anchors(record.rows), strict=True):
+        body = escape_text(json.dumps(row, indent=2, ensure_ascii=False))
+        back = f'<a href="#row-{anchor}">to the table row</a>'
+        title = escape(f"{label} on {row['artifact']}")
+        blocks.append(f'<details><summary>{title}</summary>\n{back}\n<pre id="json-{anchor}">{body}</pre>\n</details>')
+    return "<p>Each number above is computed from these stored values; shares are in [0, 1].</p>\n" + "\n".join(blocks)

@@ -1,0 +1,96 @@
+"""A table before it has a format: titled columns, and cells that know the rows behind them.
+
+What makes tables returns `Table`; what writes them (`report/render`, the page) reads it. Nothing here knows of files or formats.
+
+    tables = tables_of(load_results([folder, ...]))     # tables/catalogue.py
+    text = render(tables, "markdown")                   # render/text.py: markdown, latex, csv, json
+    part = to_html(tables[0], link=lambda source: f"#row-{anchor(source)}")
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+Number = float | int | str | bool | None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One value, as shown and as stored.
+
+    Attributes:
+        text: what every format shows, such as `2.8 ± 0.4`.
+        small: what may stand beside it in small print or below it, such as `6/216`; never the only place of a fact.
+        value: unrounded value (mean over seeds), for CSV and JSON; None for a dash.
+        spread: sample standard deviation over seeds; None for fewer than two.
+        n: seeds (or runs) behind the value.
+        sources: `source_id` of every row behind the value.
+        marks: numbers of the table's footnotes that concern this cell, counted from 1.
+        best: whether it is the best of its column.
+    """
+
+    text: str
+    small: str = ""
+    value: Number = None
+    spread: float | None = None
+    n: int | None = None
+    sources: tuple[str, ...] = ()
+    marks: tuple[int, ...] = ()
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column's head; neighbours of one `group` share a heading above theirs."""
+
+    title: str
+    group: str = ""
+    numeric: bool = True
+
+    @property
+    def name(self) -> str:
+        """Title with its group, for formats with one line of heads."""
+        return f"{self.group}: {self.title}" if self.group else self.title
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table.
+
+    Attributes:
+        name: which one, as `--tables` names it: `1`, `best`, ...
+        key: unique among the tables of a report, and safe as a file name and an anchor.
+        title: one line.
+        columns: heads.
+        rows: cells, as many in each row as there are columns.
+        notes: sentences below it, free of markup.
+        footnotes: texts of the numbered marks.
+    """
+
+    name: str
+    key: str
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    notes: tuple[str, ...] = ()
+    footnotes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        wrong = [len(row) for row in self.rows if len(row) != len(self.columns)]
+        if wrong:
+            raise ValueError(f"expected {len(self.columns)} cells in every row of {self.key}, got {wrong[0]}")
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """All rows behind the table, in order of appearance."""
+        return tuple(dict.fromkeys(source for row in self.rows for cell in row for source in cell.sources))
+
+
+def anchor(source: str) -> str:
+    """A source as part of a URL: the page has an element `row-<anchor>` for every row that it shows.
+
+    >>> anchor("5d 41/402a-noise")
+    '5d-41-402a-noise'
+    """
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", source)

@@ -1,0 +1,236 @@
+"""Results of a sweep: one file a run, named by content id and written whole or not at all, compacted to Parquet as they come.
+
+    <sweep>/
+      sweep.yaml                  the resolved recipe
+      results/<id>.json           rows of a run: the truth, until it is in Parquet
+      compacting/<id>.json        the same, on the way to Parquet
+      parquet/part-000007.parquet rows of many runs: `row` is the row as JSON, exactly; flat columns beside it are for other tools
+      failures.jsonl              failed runs with their tracebacks, rewritten from the rows
+
+A run's rows are those of its file in results/, else of its file in compacting/, else of the newest Parquet part that has its id. Compaction
+moves files to compacting/, writes a part, then removes them; killed anywhere, a run may be in two of these places, and counts once. Readers
+and writers wait for nobody: a reader looks in the order in which rows move, so it cannot miss them, and a run that is done again while its
+old rows are compacted writes a new file in results/. Only one process compacts at a time (`claims.COMPACTION`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tinymem.errors import UserError
+from tinymem.results.parquet import PARQUET, parts_of, read_part, row_count, texts_of, write_part
+from tinymem.runtime.files import canonical_json, strict_json, write_text
+
+Row = dict[str, Any]
+RECIPE, RESULTS, STAGED, FAILURES = "sweep.yaml", "results", "compacting", "failures.jsonl"
+SMALL_ROWS, SMALL_PARTS = 1000, 32
+"""So many parts of fewer rows become one: many short sweeps do not leave many files, and large parts are never rewritten."""
+OLD_SECONDS = 3600.0
+FAILED = ("failed", "timeout")
+ROW_FIELDS = ("method", "artifact", "status")
+"""Every row has them; any other field may be absent."""
+AGAIN = "delete the file, and the command that made it makes it again"
+FAILURE_COLUMNS = (
+    *("id", "run", "model_name", "epoch", "seed", "method", "options"),
+    *("status", "message", "attempts", "finished", "traceback"),
+)
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the index remembers of a run.
+
+    Attributes:
+        status: ok, refused, failed or timeout.
+        finished: when its rows were written, which tells one attempt from another.
+        asked: what was to be measured, as JSON.
+    """
+
+    status: str
+    finished: str | None
+    asked: str | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether `--retry-failed` tries it again."""
+        return self.status in FAILED
+
+
+def read_rows(folder: Path | str) -> list[Row]:
+    """All rows of a sweep's folder, or of a run's folder, without duplicates, in the order of their ids.
+
+    Raises:
+        UserError: no such folder, or a damaged file in it.
+    """
+    folder = Path(folder)
+    if not (folder / RESULTS).is_dir() and not (folder / PARQUET).is_dir():
+        raise UserError(f"expected a folder with results/ or parquet/ at {folder}, found none; sweeps lie under sweeps/, runs under runs/")
+    found = dict(_all_rows(folder))
+    return [row for run in sorted(found) for row in found[run]]
+
+
+def run_file(folder: Path, run: str) -> Path:
+    """Where a run's rows are written."""
+    return folder / RESULTS / f"{run}.json"
+
+
+def write_run(folder: Path, run: str, rows: list[Row]) -> None:
+    """Write a run's rows, in one piece."""
+    write_text(run_file(folder, run), json.dumps(rows, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_run(path: Path) -> list[Row] | None:
+    """A run's rows from its JSON file; None if it is not there (any more).
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        rows = strict_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (ValueError, OSError) as error:
+        raise UserError(f"expected JSON in {path}, got something else ({error}); {AGAIN}") from None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and set(row) >= {*ROW_FIELDS} for row in rows):
+        raise UserError(f"expected a list of rows with {', '.join(ROW_FIELDS)} in {path}, got other JSON; {AGAIN}")
+    return rows
+
+
+class Index:
+    """Ids and statuses of all runs that have rows; looks only at what is new since the last call."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._parts: dict[str, dict[str, Known]] = {}
+        self._compacted: dict[str, Known] = {}
+
+    def find(self, run: str) -> Known | None:
+        """A run's status now, or None if it has no rows."""
+        for place in (RESULTS, STAGED):
+            if rows := read_run(self.folder / place / f"{run}.json"):
+                return _known(rows)
+        return self.compacted().get(run)
+
+    def all(self) -> dict[str, Known]:
+        """Status of every run that has rows."""
+        loose = {run: _known(rows) for run, rows in _loose(self.folder).items()}
+        return {**self.compacted(), **loose}
+
+    def compacted(self) -> dict[str, Known]:
+        """Status of every run in Parquet."""
+        while (names := [path.name for path in parts_of(self.folder)]) != list(self._parts):
+            read = {name: self._parts.get(name) or _statuses(self.folder / PARQUET / name) for name in names}
+            if None in read.values():
+                continue  # a part was merged away while we read: look again
+            self._parts = {name: statuses for name, statuses in read.items() if statuses is not None}
+            self._compacted = {run: known for statuses in self._parts.values() for run, known in statuses.items()}
+        return self._compacted
+
+
+def compact(folder: Path) -> int:
+    """Move all JSON files into a Parquet part; returns how many. The caller sees to it that no other process does the same."""
+    staged = folder / STAGED
+    staged.mkdir(exist_ok=True)
+    for path in (folder / RESULTS).glob("*.json"):
+        os.replace(path, staged / path.name)
+    files = sorted(staged.glob("*.json"))
+    if files:
+        runs = {path.stem: read_run(path) or [] for path in files}
+        write_part(folder, {run: [json.dumps(row, ensure_ascii=False) for row in rows] for run, rows in runs.items()})
+    for path in files:
+        path.unlink()
+    small = [path for path in parts_of(folder) if row_count(path) < SMALL_ROWS]
+    if len(small) > SMALL_PARTS:
+        merge(folder, small)
+    for directory in (folder, folder / RESULTS, folder / PARQUET):
+        _remove_leftovers(directory)
+    return len(files)
+
+
+def merge(folder: Path, small: list[Path]) -> None:
+    """Make one part of all small ones: it is complete, and newer than all parts, before they go."""
+    runs: dict[str, list[str]] = {}
+    for path in small:
+        runs.update(texts_of(path) or {})
+    write_part(folder, runs)
+    for path in small:
+        path.unlink()
+
+
+def write_failures(folder: Path) -> int:
+    """Rewrite the failure table; returns the number of failed runs."""
+    failed = {run for run, known in Index(folder).all().items() if known.failed}
+    found = dict(_all_rows(folder, failed)) if failed else {}
+    lines = [json.dumps({column: rows[0].get(column) for column in FAILURE_COLUMNS}) + "\n" for _, rows in sorted(found.items())]
+    if lines or (folder / FAILURES).exists():
+        write_text(folder / FAILURES, "".join(lines))
+    return len(lines)
+
+
+def _all_rows(folder: Path, wanted: set[str] | None = None) -> Iterator[tuple[str, list[Row]]]:
+    """Runs with their rows. Loose files are read first: one that goes meanwhile is in a part by then."""
+    loose = _loose(folder, wanted)
+    for run, texts in _compacted_texts(folder, wanted).items():
+        if run not in loose:
+            yield run, [json.loads(text) for text in texts]
+    yield from loose.items()
+
+
+def _loose(folder: Path, wanted: set[str] | None = None) -> dict[str, list[Row]]:
+    """Rows that are not in Parquet yet; those in results/ are newer than those in compacting/."""
+    found: dict[str, list[Row]] = {}
+    for place in (RESULTS, STAGED):
+        for path in sorted((folder / place).glob("*.json")):
+            if path.stem not in found and (wanted is None or path.stem in wanted) and (rows := read_run(path)):
+                found[path.stem] = rows
+    return found
+
+
+def _compacted_texts(folder: Path, wanted: set[str] | None = None) -> dict[str, list[str]]:
+    """The rows in Parquet, as JSON; the newest part wins."""
+    while True:
+        found: dict[str, list[str]] = {}
+        for path in parts_of(folder):
+            texts = texts_of(path)
+            if texts is None:
+                break  # merged away while we read: look again
+            found.update({run: rows for run, rows in texts.items() if wanted is None or run in wanted})
+        else:
+            return found
+
+
+def _known(rows: list[Row]) -> Known:
+    asked = rows[0].get("asked")  # JSON already in Parquet's flat columns
+    return Known(worst_status(rows), rows[0].get("finished"), canonical_json(asked) if isinstance(asked, dict) else asked)
+
+
+def worst_status(rows: Iterable[Row]) -> str:
+    """One word for a run: failed or timeout if any row says so."""
+    statuses = [row["status"] for row in rows]
+    return next((status for status in statuses if status in FAILED), statuses[0])
+
+
+def _statuses(path: Path) -> dict[str, Known] | None:
+    rows = read_part(path, ["run_id", "status", "finished", "asked"])
+    if rows is None:
+        return None
+    by_run: dict[str, list[Row]] = {}
+    for row in rows:
+        by_run.setdefault(row["run_id"], []).append(row)
+    return {run: _known(rows) for run, rows in by_run.items()}
+
+
+def _remove_leftovers(directory: Path) -> None:
+    """Delete what killed processes left half-written; what is young may be another process's work."""
+    for path in directory.glob(".*.tmp"):
+        try:
+            if time.time() - path.stat().st_mtime > OLD_SECONDS:
+                path.unlink()
+        except FileNotFoundError:
+            continue

@@ -1,0 +1,216 @@
+"""`tinymem mitigate` and `tinymem evaluate`: one checkpoint, on its own corpus or on any rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tinymem.data.corpus import Corpus
+from tinymem.data.rows import Rows
+from tinymem.data.rows_file import read_rows
+from tinymem.errors import UserError, described
+from tinymem.evaluation.evaluator import Evaluator
+from tinymem.mitigation.method import UNLEARNERS, parse_config
+from tinymem.mitigation.requests import Asked
+from tinymem.mitigation.run import Row, Subject, mitigate, row_id, subject_of_corpus, subject_of_rows
+from tinymem.models.checkpoint import METADATA, WEIGHTS, Checkpoint, load_checkpoint, read_tokenizer_files, save_checkpoint, weights_id
+from tinymem.recipe.evaluation import DEFAULT, Robustness
+from tinymem.recipe.recipe import Recipe, parse_recipe
+from tinymem.results.model_columns import checkpoint_facts
+from tinymem.runtime.device import describe_device, resolve_device
+from tinymem.runtime.files import content_id, file_sha256
+from tinymem.training.checkpoints import corpus_of, optimizer_state_of
+
+DEFAULT_WINDOW = 50
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """What the command line asks to be measured; None for what the recipe says."""
+
+    metrics: tuple[str, ...] | None = None
+    ks: tuple[int, ...] | None = None
+    robustness: bool = False
+
+    def asked(self) -> Asked:
+        """The same of rows without a recipe, which have one prompt length."""
+        if self.ks:
+            raise UserError("expected --ks for a checkpoint's own corpus, got rows from files; give --prompt instead")
+        return Asked(self.metrics or (DEFAULT,), (), Robustness() if self.robustness else None)
+
+
+def mitigate_checkpoint(
+    checkpoint: Path,
+    method: str,
+    options: dict[str, Any],
+    *,
+    out: Path | None = None,
+    forget: Path | None = None,
+    retain: Path | None = None,
+    prompt: int | None = None,
+    match: int | None = None,
+    seed: int | None = None,
+    device: str = "auto",
+    measuring: Measuring | None = None,
+) -> list[Row]:
+    """Run one method on a checkpoint and write the edited checkpoint to `out`.
+
+    Raises:
+        UserError: bad input; also what the method refused, or where it failed.
+    """
+    unlearner = UNLEARNERS.get(method)
+    config = parse_config(unlearner, options)
+    device = resolve_device(device)
+    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"expected a new folder for --out, {out} exists; name another or remove it")
+    loaded = load_checkpoint(checkpoint, device=device)
+    identity = _identity(loaded, checkpoint, device)
+    measuring = measuring or Measuring()
+    if forget or retain:
+        subject = _subject_of_files(loaded, checkpoint, forget, retain, prompt, match, seed or 0, identity, measuring.asked())
+    else:
+        subject = _subject_of_own_corpus(loaded, checkpoint, prompt, match, seed, identity, measuring)
+    row = row_id(subject.identity, unlearner, config, content_id([_digest(forget), _digest(retain), prompt, match]))
+    outcome = mitigate(subject, method, options, row=row)
+    if outcome.model is None:
+        assert outcome.error is not None
+        if isinstance(outcome.error, UserError):
+            raise outcome.error
+        raise UserError(f"{method} failed: {described(outcome.error)}; Outcome.error of tinymem.mitigate holds the rest") from outcome.error
+    if out is not None:
+        metadata = {**loaded.metadata, "edited_from": identity["model_id"], "mitigation": outcome.rows}
+        save_checkpoint(outcome.model, out, metadata=metadata, tokenizer_files=read_tokenizer_files(checkpoint))
+    return outcome.rows
+
+
+def _identity(loaded: Checkpoint, checkpoint: Path, device: str) -> Row:
+    """Columns that all result rows of a checkpoint share."""
+    recipe = parse_recipe(loaded.metadata["recipe"]) if "recipe" in loaded.metadata else None
+    return {
+        "run": str(checkpoint),
+        **checkpoint_facts(checkpoint, loaded.metadata, recipe),
+        "model_id": weights_id(checkpoint) if (checkpoint / WEIGHTS).is_file() else checkpoint.name,
+        "corpus_sha256": loaded.metadata.get("corpus_sha256"),
+        "device_type": device,
+        "device": describe_device(device),
+    }
+
+
+def evaluate_checkpoint(
+    checkpoint: Path,
+    *,
+    prompt: int | None = None,
+    match: int | None = None,
+    protocol: str | None = None,
+    device: str = "auto",
+    measuring: Measuring | None = None,
+) -> dict[str, Any]:
+    """Measure a checkpoint on its own corpus."""
+    device = resolve_device(device)
+    loaded = load_checkpoint(checkpoint, device=device)
+    recipe, corpus = own_corpus(loaded, checkpoint)
+    recipe = _with_window(recipe, prompt, match, measuring)
+    if protocol is not None:
+        recipe = parse_recipe({**recipe.model_dump(mode="json"), "protocol": protocol})
+    evaluator = Evaluator.of_corpus(corpus, recipe.evaluation, recipe.protocol, device=device, metrics=recipe.evaluation.metrics)
+    measured = evaluator.measure(loaded.model)
+    return {
+        "checkpoint": str(checkpoint),
+        "protocol": recipe.protocol,
+        "prompt": recipe.evaluation.prompt,
+        "match": recipe.evaluation.match,
+        "memorised": {kind: measured.memorised(kind).as_dict() for kind in measured.elicited},
+        "accuracy": measured.accuracy.share,
+        "accuracy_ceiling": evaluator.ceiling.share if evaluator.ceiling else None,
+        "accuracy_by_task": {task: share.share for task, share in measured.accuracy_by_task.items()},
+        "perplexity": measured.perplexity,
+        **_canaries(loaded, corpus, recipe),
+        "metrics": measured.metrics(),
+        "device": describe_device(device),
+    }
+
+
+def _canaries(loaded: Checkpoint, corpus: Corpus, recipe: Recipe) -> dict[str, Any]:
+    """Exposure of the corpus's canaries, if it has any."""
+    if "canary" not in corpus.planted:
+        return {}
+    from tinymem.evaluation.exposure import exposures
+
+    return {"exposure": [e.as_dict() for e in exposures(loaded.model, corpus, seed=recipe.seed)]}
+
+
+def own_corpus(loaded: Checkpoint, checkpoint: Path) -> tuple[Recipe, Corpus]:
+    """The recipe and corpus of a checkpoint: the corpus beside it, or generated anew from the recipe.
+
+    Raises:
+        UserError: a checkpoint without its recipe, or another corpus than it was trained on.
+    """
+    if "recipe" not in loaded.metadata:
+        raise UserError(f"{checkpoint} has no {METADATA} with its recipe; say which rows to use with --forget and --retain")
+    recipe = parse_recipe(loaded.metadata["recipe"])
+    return recipe, corpus_of(checkpoint, recipe, loaded.metadata.get("corpus_sha256"))
+
+
+def _with_window(recipe: Recipe, prompt: int | None, match: int | None, measuring: Measuring | None = None) -> Recipe:
+    """The recipe with another window and other metrics, as far as the command line names them."""
+    measuring = measuring or Measuring()
+    wanted = {"prompt": prompt, "match": match, "metrics": measuring.metrics, "ks": measuring.ks}
+    values = recipe.model_dump(mode="json")
+    values["evaluation"] |= {key: value for key, value in wanted.items() if value is not None}
+    if measuring.robustness:
+        values["mitigation"]["robustness"] = values["mitigation"]["robustness"] or True
+    return parse_recipe(values)
+
+
+def _subject_of_own_corpus(
+    loaded: Checkpoint, checkpoint: Path, prompt: int | None, match: int | None, seed: int | None, identity: Row, measuring: Measuring
+) -> Subject:
+    recipe, corpus = own_corpus(loaded, checkpoint)
+    recipe = _with_window(recipe, prompt, match, measuring)
+    if seed is not None:  # after the corpus: this seed is the mitigation's
+        recipe = recipe.model_copy(update={"seed": seed})
+    optimizer = optimizer_state_of(checkpoint, loaded.metadata)
+    return subject_of_corpus(loaded.model, corpus, recipe, identity=identity, optimizer_state=optimizer)
+
+
+def _subject_of_files(
+    loaded: Checkpoint,
+    checkpoint: Path,
+    forget: Path | None,
+    retain: Path | None,
+    prompt: int | None,
+    match: int | None,
+    seed: int,
+    identity: Row,
+    asked: Asked,
+) -> Subject:
+    if forget is None or retain is None:
+        raise UserError("expected both --forget and --retain, got one of them; the retain rows say what must not be lost")
+    prompt = prompt or DEFAULT_WINDOW
+    forget_ids, retain_ids = read_rows(forget, checkpoint), read_rows(retain, checkpoint)
+    end = min(prompt + (match or DEFAULT_WINDOW), forget_ids.shape[1])
+    if prompt >= forget_ids.shape[1]:
+        raise UserError(f"expected rows longer than the prompt of {prompt} tokens in {forget}, got {forget_ids.shape[1]}; lower --prompt")
+    _check_vocabulary(loaded, forget_ids, forget)
+    _check_vocabulary(loaded, retain_ids, retain)
+    if retain_ids.shape[1] < end:
+        raise UserError(
+            f"expected rows of at least {end} tokens (prompt and match) in {retain}, got {retain_ids.shape[1]}; use longer rows"
+        )
+    length = min(forget_ids.shape[1], retain_ids.shape[1])  # methods put both in one batch
+    forget_rows, retain_rows = (Rows.of(ids[:, :length], prompt, end) for ids in (forget_ids, retain_ids))  # NeMo compares their windows
+    return subject_of_rows(loaded.model, forget_rows, retain_rows, seed=seed, identity=identity, asked=asked)
+
+
+def _digest(path: Path | None) -> str | None:
+    return file_sha256(path) if path else None
+
+
+def _check_vocabulary(loaded: Checkpoint, ids: torch.Tensor, path: Path) -> None:
+    size = next(p for n, p in loaded.model.named_parameters() if p.dim() == 2).shape[0]  # the token embedding comes first
+    low, high = int(ids.min()), int(ids.max())
+    if low < 0 or high >= size:
+        raise UserError(f"expected token ids from 0 to {size - 1} in {path}, got {low if low < 0 else high}; is it another tokenizer's?")

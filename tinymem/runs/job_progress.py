@@ -1,0 +1,73 @@
+"""How far many runs have come: a line for each that ends, with the time that all the others will take."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from tinymem.recipe.recipe import Recipe
+from tinymem.runs.pipeline import curve_of
+from tinymem.runtime.progress import duration
+from tinymem.training.curve import note
+
+EVERY_SECONDS = 600.0
+GPT2_VOCABULARY, MATH_VOCABULARY = 50257, 14
+WIKITEXT_ROWS = 1_062_000
+
+
+class JobProgress:
+    """Counts runs and estimates the time left from the work done since the start, running ones by their measured epochs."""
+
+    def __init__(self, runs: Path, pending: list[Recipe], *, found: int) -> None:
+        self.runs, self.count, self.done, self.failed = runs, len(pending), 0, 0
+        self.before = {recipe.name: self._done_of(recipe) for recipe in pending}
+        self.total = sum(self.cost(recipe) for recipe in pending) - sum(self.before.values())
+        self.learnt = 0.0
+        self.started = self.last = time.monotonic()
+        self._say(f"{found + len(pending)} runs, {found} finished before, {len(pending)} to train")
+
+    @staticmethod
+    def cost(recipe: Recipe) -> float:
+        """Relative length of a run: epochs, rows, and arithmetic of a token."""
+        data, model = recipe.data, recipe.model
+        math = data.kind == "math"
+        rows = data.primary_size + len(data.auxiliary) * data.size if data.kind == "math" else data.max_rows or WIKITEXT_ROWS
+        inner = model.n_inner or 4 * model.n_embd
+        per_layer = model.n_embd * (4 * model.n_embd + 2 * inner + 2 * data.row_tokens)
+        vocabulary = MATH_VOCABULARY if math else GPT2_VOCABULARY
+        return float(recipe.training.epochs * rows * data.row_tokens * (model.n_layer * per_layer + vocabulary * model.n_embd))
+
+    def ended(self, recipe: Recipe, seconds: float, running: list[Recipe], *, failed: str | None) -> None:
+        """Say what became of a run."""
+        self.done += 1
+        self.failed += failed is not None
+        learnt = self._learnt_of(recipe) if failed is not None else self.cost(recipe) - self.before[recipe.name]
+        self.learnt += learnt
+        self.total += learnt - (self.cost(recipe) - self.before[recipe.name])  # what a failed run has left is not done
+        curve = curve_of(self.runs, recipe)
+        what = f"FAILED: {failed}" if failed is not None else note(curve[-1]) if curve else "done"
+        self._say(f"[{self.done}/{self.count}] {recipe.name}: {what} ({duration(seconds)}); {self._rest(running)}")
+
+    def now_and_then(self, running: list[Recipe]) -> None:
+        """A line every ten minutes, where no run ends for long."""
+        if time.monotonic() - self.last >= EVERY_SECONDS:
+            self._say(f"[{self.done}/{self.count}] {self._rest(running)}")
+
+    def _rest(self, running: list[Recipe]) -> str:
+        learnt = self.learnt + sum(self._learnt_of(recipe) for recipe in running)
+        left = (self.total - learnt) * (time.monotonic() - self.started) / learnt if learnt > 0 else None
+        failed = f"{self.failed} failed, " if self.failed else ""
+        return f"{len(running)} running, {failed}{'time left not known yet' if left is None else f'{duration(left)} left'}"
+
+    def _learnt_of(self, recipe: Recipe) -> float:
+        """What a run has done since the start."""
+        return self._done_of(recipe) - self.before[recipe.name]
+
+    def _done_of(self, recipe: Recipe) -> float:
+        curve = curve_of(self.runs, recipe)
+        return self.cost(recipe) * curve[-1]["epoch"] / max(1, recipe.training.epochs) if curve else 0.0
+
+    def _say(self, text: str) -> None:
+        self.last = time.monotonic()
+        print(text, file=sys.stderr, flush=True)

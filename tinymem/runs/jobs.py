@@ -1,0 +1,183 @@
+"""Many training runs: each a process of its own, so many at a time on each device.
+
+A run is `python -m tinymem train RECIPE --only NAME`, pinned to its GPU by CUDA_VISIBLE_DEVICES. Whatever becomes of it, the others go
+on; finished ones are found, and one that was cut off continues from its resume point. Long runs start first, so that the last to end are
+short. When the supervisor dies, its processes stop too (`signals.hold_lifeline`).
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tinymem.errors import Stopped
+from tinymem.recipe.recipe import Recipe
+from tinymem.runs.job_progress import JobProgress
+from tinymem.runs.mps import mps_server
+from tinymem.runs.pipeline import is_trained
+from tinymem.runtime.device import available_cores, gpus_of, python_path, resolve_device
+from tinymem.runtime.signals import LIFELINE, StopFlag, stop_signals
+
+# -P: a file of the working directory must not stand in for a library. So the package's own place is named too (`_process`).
+COMMAND = (sys.executable, "-P", "-m", "tinymem", "train")
+POLL_SECONDS = 0.2
+LOGS = "logs"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that ended without a checkpoint: exit code (negative: killed by that signal), its last words, and where all of them are."""
+
+    name: str
+    code: int
+    reason: str
+    log: Path
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place for one process: the device it is told, and what its environment has beside."""
+
+    device: str
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Running:
+    recipe: Recipe
+    process: subprocess.Popen[bytes]
+    log: Path
+    before: int
+    """Bytes of the log that an earlier start wrote."""
+    started: float
+
+
+def train_many(
+    recipe_file: Path, overrides: list[str], recipes: list[Recipe], *, runs: Path, device: str, jobs: int, mps: bool = False
+) -> list[Failure]:
+    """Train the runs that are not finished, `jobs` at a time on each device; returns those that failed.
+
+    Raises:
+        UserError: no such device, or no MPS.
+        Stopped: a signal asked to stop, and all processes have stopped, with resume points.
+    """
+    pending = [recipe for recipe in recipes if not is_trained(runs, recipe)]
+    progress = JobProgress(runs, pending, found=len(recipes) - len(pending))
+    places = slots(device, jobs)
+    shares = {"machine_share": 1 / len(places), "gpu_share": 1 / jobs} if len(places) > 1 else {}
+    command = [*COMMAND, str(recipe_file), *_sets(overrides), "--runs", str(runs)]
+    server: AbstractContextManager[dict[str, str]] = mps_server() if mps else nullcontext({})
+    with server as environment, stop_signals() as stop:
+        places = [Slot(place.device, {**place.environment, **environment}) for place in places]
+        supervisor = _Supervisor(command, runs, places, pending, progress, shares)
+        supervisor.work(stop)
+    if stop.name:
+        raise Stopped(f"stopped by {stop.name}, and every run has a resume point; the same command goes on from here")
+    return supervisor.failures
+
+
+def slots(device: str, jobs: int) -> list[Slot]:
+    """Places for `jobs` processes on each GPU (`auto` and `cuda`: all that are visible), or on the CPU."""
+    place = resolve_device(device)
+    if place == "cpu":
+        return [Slot("cpu", _threads(jobs))] * jobs
+    chosen = gpus_of(place)
+    threads = _threads(jobs * len(chosen))
+    return [Slot("cuda", {"CUDA_VISIBLE_DEVICES": gpu, **threads}) for _ in range(jobs) for gpu in chosen]
+
+
+def _threads(processes: int) -> dict[str, str]:
+    """A fair share of the cores, unless the user has said how many threads."""
+    return {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(max(1, available_cores() // processes))}
+
+
+def _sets(overrides: list[str]) -> list[str]:
+    return [word for override in overrides for word in ("--set", override)]
+
+
+class _Supervisor:
+    """Keeps every slot busy until no run is left."""
+
+    def __init__(
+        self, command: list[str], runs: Path, places: list[Slot], pending: list[Recipe], progress: JobProgress, shares: dict[str, float]
+    ) -> None:
+        self.command, self.runs, self.slots, self.progress, self.shares = command, runs, places, progress, shares
+        self.waiting = sorted(pending, key=lambda recipe: progress.cost(recipe))  # the last is next
+        self.running: dict[int, _Running] = {}
+        self.failures: list[Failure] = []
+
+    def work(self, stop: StopFlag) -> None:
+        """Run everything, or stop everything when told to."""
+        stopping = False
+        try:
+            while self.running or (self.waiting and not stop.name):
+                if not stop.name:
+                    self._start()
+                elif not stopping:
+                    stopping = True
+                    self._let_go()
+                time.sleep(POLL_SECONDS)
+                self._collect()
+        finally:
+            self._let_go()
+            for running in self.running.values():
+                running.process.wait()
+
+    def _start(self) -> None:
+        for place, slot in enumerate(self.slots):
+            if place not in self.running and self.waiting:
+                self.running[place] = self._process(self.waiting.pop(), slot)
+
+    def _process(self, recipe: Recipe, slot: Slot) -> _Running:
+        log = self.runs / LOGS / f"{recipe.name}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        environment = {**os.environ, **slot.environment, LIFELINE: "1", "PYTHONPATH": python_path()}
+        before = log.stat().st_size if log.exists() else 0
+        with log.open("ab") as file:
+            process = subprocess.Popen(
+                [*self.command, *_sets(self._energy(recipe)), "--only", recipe.name, "--device", slot.device],
+                stdin=subprocess.PIPE,
+                stdout=file,
+                stderr=file,
+                env=environment,
+            )
+        return _Running(recipe, process, log, before, time.monotonic())
+
+    def _energy(self, recipe: Recipe) -> list[str]:
+        """The run's shares of machine and GPU, unless its recipe says what they are."""
+        said = recipe.training.energy.model_fields_set
+        return [f"training.energy.{name}={share:.4f}" for name, share in self.shares.items() if name not in said]
+
+    def _collect(self) -> None:
+        for place, running in list(self.running.items()):
+            code = running.process.poll()
+            if code is not None:
+                del self.running[place]
+                self._ended(running, code)
+        self.progress.now_and_then([running.recipe for running in self.running.values()])
+
+    def _ended(self, running: _Running, code: int) -> None:
+        assert running.process.stdin is not None
+        running.process.stdin.close()
+        seconds, reason = time.monotonic() - running.started, _last_line(running) if code else None
+        if reason is not None:
+            self.failures.append(Failure(running.recipe.name, code, reason, running.log))
+        others = [other.recipe for other in self.running.values()]
+        self.progress.ended(running.recipe, seconds, others, failed=reason)
+
+    def _let_go(self) -> None:
+        """Close the lifelines: every process stops as soon as it has written a resume point."""
+        for running in self.running.values():
+            assert running.process.stdin is not None
+            running.process.stdin.close()
+
+
+def _last_line(running: _Running) -> str:
+    written = running.log.read_bytes()[running.before :].decode(errors="replace")
+    lines = [line.strip() for line in written.splitlines() if line.strip()]
+    return lines[-1].removeprefix("tinymem: ") if lines else "said nothing"

@@ -1,0 +1,91 @@
+"""`tinymem landscape`: the loss around checkpoints, measured and drawn (Figure 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tinymem.errors import UserError, did_you_mean
+from tinymem.report.figures.figure import Line
+from tinymem.report.figures.files import write_figures
+from tinymem.report.figures.landscape import figure_4
+from tinymem.runtime.progress import Progress
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tinymem.models.checkpoint import Checkpoint
+
+
+def write_landscape(
+    checkpoints: Sequence[Path],
+    out: Path,
+    *,
+    rows: str = "test",
+    samples: int = 256,
+    steps: int = 21,
+    span: float = 1.0,
+    seed: int = 0,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> list[Path]:
+    """Measure the loss around checkpoints and write `figure-04` as PNG, SVG, CSV and JSON. Returns the paths.
+
+    Args:
+        checkpoints: folders; several are drawn beside each other on one scale, as a model before and after edits.
+        out: folder for the files.
+        rows: what the loss is of: `test` (clean test rows) or an artifact of the corpus (its scored rows, the suffix tokens).
+        samples: at most so many rows, by seed.
+        steps: points per direction, odd.
+        span: largest step, as a share of each filter's length.
+        seed: of rows and directions.
+        device: `auto`, `cpu` or `cuda`.
+        progress: where progress is shown.
+
+    Raises:
+        UserError: bad input; nothing is written then.
+    """
+    from tinymem.evaluation.landscape import landscape
+    from tinymem.models.checkpoint import load_checkpoint
+    from tinymem.runtime.device import resolve_device
+
+    lines: list[Line] = []
+    for name, path in zip(names_of(checkpoints), checkpoints, strict=True):
+        loaded = load_checkpoint(path, device=resolve_device(device))
+        sets = _sets(loaded, path, rows, samples, seed)
+        with (progress or Progress()).stage(f"landscape {name}", steps * steps) as bar:
+            found = landscape(loaded.model, sets, steps=steps, span=span, seed=seed, bar=bar)
+        for b, row in zip(found.coordinates, found.losses, strict=True):
+            lines += [{"model": name, "rows": rows, "a": a, "b": b, "loss": loss} for a, loss in zip(found.coordinates, row, strict=True)]
+    return write_figures([figure_4(lines)], out)
+
+
+def names_of(checkpoints: Sequence[Path]) -> list[str]:
+    """The folders' names, `<run>/checkpoint` by the run's, as short as tells them apart."""
+    paths = [path.resolve() for path in checkpoints]
+    names = [path.parent.name if path.name == "checkpoint" else path.name for path in paths]
+    return names if len(set(names)) == len(names) else [str(path) for path in checkpoints]
+
+
+def _sets(loaded: Checkpoint, path: Path, rows: str, samples: int, seed: int) -> list[tuple[Tensor, Tensor]]:
+    from tinymem.evaluation.evaluator import Evaluator
+    from tinymem.runs.checkpoint import own_corpus
+
+    recipe, corpus = own_corpus(loaded, path)
+    evaluator = Evaluator.of_corpus(corpus, recipe.evaluation, recipe.protocol, device=next(loaded.model.parameters()).device)
+    known = ["test", *evaluator.probes]
+    if rows not in known:
+        raise UserError(f"expected --rows {' or '.join(known)}, got '{rows}'; {did_you_mean(rows, known)}")
+    if rows == "test":
+        return [_sample(pair, max(1, samples // len(evaluator.tests)), seed) for pair in evaluator.tests.values()]
+    probe = evaluator.probes[rows].rows
+    return [_sample((probe.ids, probe.window()), samples, seed)]
+
+
+def _sample(pair: tuple[Tensor, Tensor], count: int, seed: int) -> tuple[Tensor, Tensor]:
+    import torch
+
+    ids, scored = pair
+    chosen = torch.randperm(len(ids), generator=torch.Generator().manual_seed(seed))[:count].sort().values.to(ids.device)
+    return ids[chosen], scored[chosen]

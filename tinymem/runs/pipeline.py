@@ -1,0 +1,330 @@
+"""The main job: a recipe's corpus, model, mitigations and report, in a folder that any later run continues.
+
+    runs/<recipe>-<id>/
+      recipe.yaml       the resolved recipe of the last run
+      corpus/           Parquet files and a manifest
+      training/         metrics.jsonl and resume points
+      checkpoint/       the trained model; transformers loads it
+      checkpoints/      those of the recipe's training.keep_epochs before the last: epoch-000500, ...
+      results/<id>.json one file a method run: the truth
+      results.jsonl     the same rows in one file
+      report.html       everything on one page
+
+Each stage is skipped where its result is there already, and each result is written whole or not at all.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tinymem.errors import UserError
+from tinymem.recipe.recipe import Recipe, dump_recipe, load_recipe
+from tinymem.runtime.device import processes, resolve_device
+from tinymem.runtime.files import remove_leftovers, write_json, write_text
+from tinymem.runtime.progress import Progress
+
+if TYPE_CHECKING:
+    from tinymem.data.corpus import Corpus
+    from tinymem.mitigation.run import Subject
+    from tinymem.models.gpt2 import GPT
+
+Row = dict[str, Any]
+LOCK = ".lock"
+WRITTEN = ("", "training", "checkpoints", "results")  # folders of a run that a killed process may have left something half-written in
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder."""
+
+    path: Path
+    recipe: Recipe
+
+    @property
+    def rows(self) -> list[Row]:
+        """Result rows, one per method run and artifact, in the order of the recipe's methods as far as it names them."""
+        path = self.path / "results.jsonl"
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+
+    @property
+    def checkpoint(self) -> Path:
+        """Folder of the trained model."""
+        return self.path / "checkpoint"
+
+    def model(self, device: str = "cpu") -> GPT:
+        """The trained model."""
+        from tinymem.models.checkpoint import load_checkpoint
+
+        model: Any = load_checkpoint(self.checkpoint, device=device).model
+        return model
+
+    def corpus(self) -> Corpus:
+        """The corpus that the model was trained on."""
+        from tinymem.data.corpus_files import load_corpus
+
+        return load_corpus(self.path / "corpus")
+
+
+def open_run(path: Path | str) -> Run:
+    """A run that exists.
+
+    Raises:
+        UserError: no run there.
+    """
+    path = Path(path)
+    if not (path / "recipe.yaml").is_file():
+        raise UserError(f"expected a run's folder (with recipe.yaml) at {path}, found none; `tinymem run` makes them under runs/")
+    return Run(path, load_recipe(path / "recipe.yaml"))
+
+
+def run(recipe: Recipe, *, runs: Path | str = "runs", device: str = "auto", progress: Progress | None = None, report: bool = True) -> Run:
+    """Do what is still missing of a recipe's corpus, training, mitigations and report.
+
+    Args:
+        recipe: what to do.
+        runs: folder of all runs.
+        device: `auto` (a GPU if there is one), `cpu` or `cuda`.
+        progress: where progress is shown; nowhere by default.
+        report: whether to write `report.html` (needs matplotlib).
+
+    Raises:
+        UserError: bad input, a full disk, or another process at work on the same run.
+        Stopped: a signal came while training; the resume point is written.
+    """
+    if processes()[1] > 1:
+        raise UserError("expected one process for `run`, got several of torchrun; let them `train` the recipe, then run it in one")
+    progress = progress or Progress()
+    made = prepare(recipe, Path(runs))
+    with _alone(made.path):
+        train_stage(made, device=device, progress=progress)
+        fresh = mitigation_stage(made, device=device, progress=progress)
+        if report and (fresh or not (made.path / "report.html").is_file()):
+            from tinymem.report.page.document import write_html
+            from tinymem.results.run_folder import load_run
+
+            progress.say("writing report.html")
+            write_html(load_run(made.path), made.path / "report.html")
+    return made
+
+
+def train_only(recipe: Recipe, *, runs: Path | str = "runs", device: str = "auto", progress: Progress | None = None) -> Run:
+    """The first half of `run`: corpus, training and checkpoint. Under `torchrun` all processes call this, and train one model together."""
+    if processes()[0]:
+        return _train_along(recipe, Path(runs), device)
+    made = prepare(recipe, Path(runs))
+    with _alone(made.path):
+        train_stage(made, device=device, progress=progress or Progress())
+    return made
+
+
+def is_trained(runs: Path, recipe: Recipe) -> bool:
+    """Whether a recipe's run has its checkpoints already."""
+    from tinymem.training.checkpoints import RunCheckpoints
+
+    checkpoints = RunCheckpoints(runs / recipe.run_id(), recipe)
+    return checkpoints.has(recipe.training.epochs) and not checkpoints.missing()
+
+
+def curve_of(runs: Path, recipe: Recipe) -> list[dict[str, Any]]:
+    """What the run has measured so far, a point for each measured epoch; see `training.curve`."""
+    from tinymem.training.curve import read_curve
+
+    return read_curve(runs / recipe.run_id() / "training" / "metrics.jsonl")
+
+
+def prepare(recipe: Recipe, runs: Path) -> Run:
+    """The run's folder with its resolved recipe; methods are checked before anything is trained."""
+    made = Run(runs / recipe.run_id(), recipe)
+    _methods(recipe)
+    write_text(made.path / "recipe.yaml", dump_recipe(recipe))
+    return made
+
+
+def train_stage(made: Run, *, device: str, progress: Progress) -> None:
+    """Corpus and checkpoint, unless they are there."""
+    _check_text(made)
+    from tinymem.training.checkpoints import RunCheckpoints
+
+    checkpoints = RunCheckpoints(made.path, made.recipe)
+    if checkpoints.has(made.recipe.training.epochs):
+        if missing := checkpoints.missing():
+            raise UserError(f"{made.path} was trained without keeping epochs {missing}; train it anew, as with --set name=...")
+        progress.say(f"found the trained model in {made.checkpoint}")
+        return
+    from tinymem.training.loop import train
+
+    corpus = _corpus_stage(made, progress)
+    keeper = checkpoints.keeper(corpus)
+    keeper.save(train(made.recipe, corpus, made.path / "training", device=resolve_device(device), progress=progress, keeper=keeper))
+
+
+def _train_along(recipe: Recipe, runs: Path, device: str) -> Run:
+    """What every process of `torchrun` but the first does: its part of the training, on the corpus that the first one makes."""
+    from tinymem.data.corpus_files import MANIFEST
+    from tinymem.training.checkpoints import RunCheckpoints
+    from tinymem.training.loop import train
+
+    made = Run(runs / recipe.run_id(), recipe)
+    if not RunCheckpoints(made.path, recipe).has(recipe.training.epochs):
+        while not (made.path / "corpus" / MANIFEST).is_file():  # should the first one fail, torchrun ends this one too
+            time.sleep(0.1)
+        train(recipe, made.corpus(), made.path / "training", device=resolve_device(device))
+    return made
+
+
+def mitigation_stage(made: Run, *, device: str, progress: Progress) -> bool:
+    """Run the recipe's methods that have no result yet; True if any ran. Rewrites results.jsonl."""
+    from tinymem.mitigation.method import UNLEARNERS, parse_config
+    from tinymem.mitigation.run import mitigate, row_id
+
+    device = resolve_device(device)
+    identity = identity_of(made, device)
+    planned = []
+    for name, options in _methods(made.recipe):
+        method = UNLEARNERS.get(name)
+        planned.append((row_id(identity, method, parse_config(method, options), made.recipe.mitigation.shown), name, options))
+    pending = [p for p in planned if not _finished(made.path / "results" / f"{p[0]}.json", made.recipe)]
+    if pending:
+        progress.say(f"{len(planned) - len(pending)} of {len(planned)} mitigations found, {len(pending)} to run")
+        subject = subject_of_run(made, device, identity)
+        for row, name, options in pending:
+            with progress.stage(f"mitigate {name}") as bar:
+                outcome = mitigate(subject, name, options, row=row, bar=bar)
+            write_json(made.path / "results" / f"{row}.json", outcome.rows)
+    changed = _collect(made, [row for row, _, _ in planned])
+    return bool(pending) or changed
+
+
+def _methods(recipe: Recipe) -> list[tuple[str, dict[str, Any]]]:
+    """Names and options; `all` stands for every registered method with its defaults. Unknown names and options raise here."""
+    from tinymem.evaluation.metric import chosen_metrics
+    from tinymem.mitigation.method import UNLEARNERS, parse_config
+
+    chosen_metrics(recipe.evaluation.metrics)
+
+    methods = []
+    for method in recipe.mitigation.methods:
+        names = UNLEARNERS.names() if method.name == "all" else [method.name]
+        methods += [(name, dict(method.options)) for name in names]
+    for name, options in methods:
+        parse_config(UNLEARNERS.get(name), options)
+    return methods
+
+
+def _corpus_stage(made: Run, progress: Progress) -> Corpus:
+    from tinymem.data.build import make_corpus
+    from tinymem.data.cache import shared_corpus
+
+    if (made.path / "corpus" / "corpus.json").is_file():
+        return made.corpus()
+    progress.say("making the corpus")
+    directory = made.path / "corpus"
+    return shared_corpus(
+        made.recipe,
+        directory,
+        make=lambda: make_corpus(made.recipe, directory, progress=progress),
+        usable=lambda other: not _text_changed(made.recipe, other),
+    )
+
+
+def _check_text(made: Run) -> None:
+    """A run stands for one text: refuse to go on when the user's files have changed since."""
+    if (made.path / "corpus" / "corpus.json").is_file() and _text_changed(made.recipe, made.path / "corpus"):
+        raise UserError(f"the text or tokenizer of {made.path} has changed since its corpus was made; give the recipe another name")
+
+
+def _text_changed(recipe: Recipe, directory: Path) -> bool:
+    if recipe.data.kind != "wiki":
+        return False
+    from tinymem.data.text.corpus import text_changed
+
+    return text_changed(recipe, directory)
+
+
+def identity_of(made: Run, device: str) -> Row:
+    """Columns that all result rows of a trained run share; `device` as `resolve_device` gives it."""
+    from tinymem.models.checkpoint import METADATA, weights_id
+    from tinymem.results.model_columns import checkpoint_facts
+    from tinymem.runtime.device import describe_device
+    from tinymem.runtime.files import content_id, read_object
+
+    metadata = read_object(made.checkpoint / METADATA, "checkpoint")
+    if "corpus_sha256" not in metadata:
+        raise UserError(f"expected corpus_sha256 in {made.checkpoint / METADATA}, found none; remove {made.checkpoint} and run again")
+    return {
+        "run": made.path.name,
+        **checkpoint_facts(made.checkpoint, metadata, made.recipe),
+        "model_id": content_id(made.recipe.model_key()),
+        "weights": weights_id(made.checkpoint),
+        "corpus_sha256": metadata["corpus_sha256"],
+        "seed": made.recipe.seed,
+        "protocol": made.recipe.protocol,
+        "device_type": device,
+        "device": describe_device(device),
+    }
+
+
+def subject_of_run(made: Run, device: str, identity: Row) -> Subject:
+    """What a trained run's mitigations start from: its model on the device, measured, with its corpus and optimiser state.
+
+    `identity` holds columns for the result rows, as `identity_of` gives them.
+    """
+    from tinymem.mitigation.run import subject_of_corpus
+    from tinymem.results.model_columns import read_metadata
+    from tinymem.training.checkpoints import optimizer_state_of
+
+    optimizer = optimizer_state_of(made.checkpoint, read_metadata(made.checkpoint))
+    return subject_of_corpus(made.model(device), made.corpus(), made.recipe, identity=identity, optimizer_state=optimizer)
+
+
+def _finished(path: Path, recipe: Recipe) -> bool:
+    """A result is there, holds all that the recipe asks to be measured, and is not a failure (those run again)."""
+    from tinymem.mitigation.requests import Asked
+    from tinymem.results.store import read_run
+
+    rows = read_run(path)
+    return rows is not None and all(row["status"] != "failed" and Asked.of_recipe(recipe).answered_by(row) for row in rows)
+
+
+def _collect(made: Run, first: list[str]) -> bool:
+    """Rewrite results.jsonl from the result files: the recipe's methods first, then those of earlier runs. True if it changed."""
+    from tinymem.results.store import read_run
+
+    files = {path.stem: path for path in sorted((made.path / "results").glob("*.json"))}
+    order = [row for row in dict.fromkeys(first) if row in files] + [row for row in files if row not in first]
+    rows = [row for name in order for row in read_run(files[name]) or ()]
+    text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+    path = made.path / "results.jsonl"
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
+        return False
+    write_text(path, text)
+    return True
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Keep two processes from working in one run's folder; the lock dies with its process.
+
+    A run that fails before it has made anything, for a recipe that cannot work, leaves no folder.
+    """
+    with (path / LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another process is at work in {path}; wait for it to end") from None
+        for folder in WRITTEN:  # only now: before, they may be of that process
+            remove_leftovers(path / folder)
+        try:
+            yield
+        except UserError:
+            if {entry.name for entry in path.iterdir()} <= {LOCK, "recipe.yaml"}:
+                shutil.rmtree(path)
+            raise

@@ -1,0 +1,76 @@
+"""Where to compute."""
+
+from __future__ import annotations
+
+import os
+import re
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from tinymem.errors import UserError
+
+
+def resolve_device(device: str) -> str:
+    """`auto`, `cpu`, `cuda` or `cuda:1` -> a device that is there.
+
+    Raises:
+        UserError: an unknown name, or a GPU that is not there.
+    """
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        return device
+    if not re.fullmatch(r"cuda(:\d{1,4})?", device):
+        raise UserError(f"expected --device auto, cpu or cuda (a certain one: cuda:1), got '{device}'")
+    if not torch.cuda.is_available():
+        raise UserError(f"expected a GPU for --device {device}, found none; try --device cpu")
+    if int(device.partition(":")[2] or 0) >= (count := torch.cuda.device_count()):
+        raise UserError(f"expected --device cuda:N with N below the {count} visible GPUs, got {device}; try --device cuda:{count - 1}")
+    return device
+
+
+def describe_device(device: str) -> str:
+    """Name for result rows: the GPU's, or the number of CPU threads."""
+    import torch
+
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    return f"cpu ({torch.get_num_threads()} threads)"
+
+
+def processes() -> tuple[int, int]:
+    """This process's number and the number of all that `torchrun` started together: 0 and 1 without it."""
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+
+
+def machines() -> int:
+    """How many machines the processes of `torchrun` are on, as many on each."""
+    return max(1, processes()[1] // int(os.environ.get("LOCAL_WORLD_SIZE", processes()[1])))
+
+
+@cache
+def triton_there() -> bool:
+    """Whether kernels can be compiled: triton comes with torch for GPUs."""
+    return find_spec("triton") is not None
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def gpus_of(device: str) -> list[str]:
+    """The GPUs that `cuda` (all that are visible) or `cuda:N` means, as CUDA_VISIBLE_DEVICES names them for a child process."""
+    import torch
+
+    names = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    visible = names or [str(i) for i in range(torch.cuda.device_count())]
+    return [visible[int(device.partition(":")[2])]] if ":" in device else visible
+
+
+def python_path() -> str:
+    """PYTHONPATH for a child process that is to import this very package: its place, before what the user has."""
+    return os.pathsep.join([str(Path(__file__).resolve().parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])

@@ -1,0 +1,45 @@
+"""Which attention a training step uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from tinymem.models.gpt2 import GPT, Attention, causal_attention
+from tinymem.runtime.device import triton_there
+
+LONGEST = 512
+"""Longest row, in tokens, that `benchmarks/row_attention.py` has measured; the kernel is the faster there still."""
+MOST_SEQUENCES = 65_535
+"""Heads of all rows together: what a grid's second dimension holds."""
+HEAD_WIDTHS = (16, 32, 64, 128)
+
+
+def use_row_attention(gpt: GPT) -> None:
+    """Let a model attend through the kernel for short rows wherever it applies: in bf16, on a GPU with triton.
+
+    The values are those of the library up to rounding. The kernel has no second derivative and no batching rule.
+    """
+    if not torch.cuda.is_available() or not triton_there():
+        return
+    from tinymem.training.kernels.row_attention import row_attention
+
+    attend = short_rows_by(row_attention)
+    for module in gpt.modules():
+        if isinstance(module, Attention):
+            module.attend = attend
+
+
+def short_rows_by(kernel: Callable[[Tensor, int], tuple[Tensor, Tensor]]) -> Callable[[Tensor, int], Tensor]:
+    """Attention that a kernel computes where it applies, and the library elsewhere."""
+
+    def attend(qkv_BTE: Tensor, n_head: int) -> Tensor:
+        B, T, E = qkv_BTE.shape
+        fits = T <= LONGEST and B * n_head <= MOST_SEQUENCES and E // 3 // n_head in HEAD_WIDTHS
+        if fits and qkv_BTE.is_cuda and qkv_BTE.dtype == torch.bfloat16:
+            return kernel(qkv_BTE, n_head)[0]
+        return causal_attention(qkv_BTE, n_head)
+
+    return attend
