@@ -1,9 +1,9 @@
-"""What a class-balanced sampler buys BalancedSubnet: what is left memorised, and accuracy, by number of steps.
+"""What a class-balanced sampler buys BalancedSubnet: what is left memorized, and accuracy, by number of steps.
 
     tinymem train recipes/quickstart.yaml --set seed=1     # and so on; then
     python benchmarks/balanced_sampler.py runs/quickstart-* --loss-weight 0.9
 
-`shuffled` draws batches from the shuffled union, as Algorithm 6 and the published code do: in its runs most of them hold no memorised row.
+`shuffled` draws batches from the shuffled union, as Algorithm 6 and the published code do: in its runs most of them hold no memorized row.
 `balanced` fills half of each batch with forget rows; its epoch has about twice the steps, so `epochs` counts those of `shuffled` and both
 take about equal steps.
 Each cell is the mean over the runs' seeds with the lowest and the highest.
@@ -38,7 +38,7 @@ def measure(subject: Subject, sampler: str, epochs: list[int], options: dict[str
     for epoch, edited in by_epoch(subject.model, subject.data, config):
         if epoch in own:
             after = subject.evaluator.measure(edited())
-            left = {kind: 100 * (after.memorised(kind).share or 0.0) for kind in subject.seen}
+            left = {kind: 100 * (after.memorized_share(kind).share or 0.0) for kind in subject.seen}
             found[own[epoch]] = {**left, "accuracy": 100 * (after.accuracy.share or 0.0)}
             print(f"  seed {subject.data.seed}, {sampler}, {own[epoch]} epochs: {found[own[epoch]]}", flush=True)
     return found

@@ -31,14 +31,14 @@ class Finished:
         """The run's name without its seed."""
         return re.sub(r"-?seed\d+", "", self.recipe["name"])
 
-    def memorised(self, kind: str = "noise") -> float:
+    def memorized_share(self, kind: str = "noise") -> float:
         """In percent, at the end."""
-        return 100 * (self.facts["metrics"]["memorised"][kind]["share"] or 0.0)
+        return 100 * (self.facts["metrics"]["memorized"][kind]["share"] or 0.0)
 
-    def memorised_by_epoch(self, kind: str = "noise") -> dict[int, float]:
+    def memorized_by_epoch(self, kind: str = "noise") -> dict[int, float]:
         """In percent, at each measured epoch after the first."""
         points = [point for point in self.curve if point["epoch"]]
-        return {point["epoch"]: 100 * (point["memorised"][kind]["share"] or 0.0) for point in points}
+        return {point["epoch"]: 100 * (point["memorized"][kind]["share"] or 0.0) for point in points}
 
     @property
     def accuracy(self) -> float:
@@ -59,7 +59,7 @@ def finished(folder: Path, kind: str = "noise") -> list[Finished]:
     for path in sorted(folder.glob("*/checkpoint/tinymem.json")):
         facts, run = json.loads(path.read_text(encoding="utf-8")), path.parents[1]
         lines = (run / "training" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        if kind in facts["metrics"]["memorised"]:
+        if kind in facts["metrics"]["memorized"]:
             found.append(Finished(run, facts, [json.loads(line) for line in lines]))
     return sorted(found, key=lambda run: (run.label, run.seed))
 

@@ -33,7 +33,7 @@ from tinymem.runtime.device import describe_device, resolve_device
 SHAPES = ((8, 65_536), (4, 131_712), (1, 524_288))
 
 
-def synchronise(device: str) -> None:
+def synchronize(device: str) -> None:
     if device.startswith("cuda"):
         torch.cuda.synchronize()
 
@@ -43,7 +43,7 @@ def median_us(work: Callable[[], object], device: str, repeats: int = 20) -> flo
     calls: Callable[[], object] = lambda: [work() for _ in range(10)]  # noqa: E731
     for _ in range(3):
         work()
-    synchronise(device)
+    synchronize(device)
     if device.startswith("cuda"):
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
@@ -53,7 +53,7 @@ def median_us(work: Callable[[], object], device: str, repeats: int = 20) -> flo
     for _ in range(repeats if device.startswith("cuda") else 3):
         started = time.perf_counter()
         calls()
-        synchronise(device)
+        synchronize(device)
         seconds.append((time.perf_counter() - started) / 10)
     return statistics.median(seconds) * 1e6
 
@@ -119,11 +119,11 @@ def steps(case, device: str, count: int, top: int) -> None:
         replayed = Replayed(step, case.model, steps=count)
         for index in draws[:5]:
             replayed(index)
-        synchronise(device)
+        synchronize(device)
         started = time.perf_counter()
         for k in range(count):
             replayed(draws[(5 + k) % len(draws)])
-        synchronise(device)
+        synchronize(device)
         print(f"\nstep, {precision}: {(time.perf_counter() - started) / count * 1e3:.3f} ms (mean of {count})")
         masks[precision] = torch.cat([m.flatten() for m in mask.dropped().values()])
         print(f"dropped weights shared with fp32: {float((masks[precision] & masks['fp32']).sum() / masks['fp32'].sum()):.2%}")
@@ -138,7 +138,7 @@ def kernels(step: Callable[[Tensor], None], index: Tensor, device: str, top: int
     with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]) as seen:
         for _ in range(3):
             step(index)
-        synchronise(device)
+        synchronize(device)
     key = "self_device_time_total" if cuda else "self_cpu_time_total"
     print(seen.key_averages().table(sort_by=key, row_limit=top, max_name_column_width=70))
 
@@ -148,10 +148,10 @@ def method(case, device: str, epochs: int) -> None:
     balanced = UNLEARNERS.get("balanced-subnet")
     for precision in ("fp32", "tf32", "bf16"):
         config = BalancedSubnetConfig(ratio=0.1, epochs=epochs, precision=precision)
-        synchronise(device)
+        synchronize(device)
         started = time.perf_counter()
         apply(balanced, case.model, case.data, config)
-        synchronise(device)
+        synchronize(device)
         print(f"balanced-subnet, {epochs} epochs, {precision}: {time.perf_counter() - started:.2f} s", flush=True)
 
 

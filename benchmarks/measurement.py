@@ -40,11 +40,11 @@ def bare_loop(model: torch.nn.Module, evaluator: Evaluator) -> tuple[int, list[i
             right += int(((logits.argmax(-1) == rows[:, 1:]) & mask[:, 1:]).sum())
             losses = F.cross_entropy(logits.transpose(1, 2), rows[:, 1:], reduction="none")
             loss += float((losses.double() * mask[:, 1:]).sum())
-    memorised = []
+    memorized = []
     for probe in evaluator.probes.values():
         wrong = (model(probe.rows.ids)[:, :-1].argmax(-1) != probe.rows.ids[:, 1:]) & probe.rows.window()[:, 1:]
-        memorised.append(int((~wrong.any(1)).sum()))
-    return right, memorised, loss
+        memorized.append(int((~wrong.any(1)).sum()))
+    return right, memorized, loss
 
 
 def main() -> None:
@@ -63,8 +63,8 @@ def main() -> None:
     bare = evaluator()
     measured = bare.measure(model)
     if recipe.protocol == "paper":
-        right, memorised, _ = bare_loop(model, bare)
-        assert (right, memorised) == (measured.accuracy.count, [int(flags.sum()) for flags in measured.elicited.values()])
+        right, memorized, _ = bare_loop(model, bare)
+        assert (right, memorized) == (measured.accuracy.count, [int(flags.sum()) for flags in measured.memorized.values()])
     print(f"{'bare loop':<28}{best(lambda: bare_loop(model, bare), arguments.repeats):.3f} s")
     plain = best(lambda: bare.measure(model), arguments.repeats)
     print(f"{'measurement':<28}{plain:.3f} s")

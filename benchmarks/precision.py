@@ -1,10 +1,10 @@
-"""Whether bf16 changes what a model memorises: finished runs of one recipe in fp32 and in bf16, seed by seed.
+"""Whether bf16 changes what a model memorizes: finished runs of one recipe in fp32 and in bf16, seed by seed.
 
     for p in fp32 bf16; do tinymem train recipes/paper/regularizers.yaml --set regularizer=none --set training.precision=$p --jobs 3; done
     python benchmarks/precision.py runs [--name regularizers-none]
 
-The published 2-layer additive noise model had memorised 43 to 57 % at epoch 250. The two agree where the means differ by no more than the
-spread between seeds: the larger of the two ranges. The second table is what had been memorised at each measured epoch.
+The published 2-layer additive noise model had memorized 43 to 57 % at epoch 250. The two agree where the means differ by no more than the
+spread between seeds: the larger of the two ranges. The second table is what had been memorized at each measured epoch.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ def compare(runs: list[Finished]) -> tuple[str, bool]:
     groups = {precision: [run for run in runs if run.facts["precision"] == precision] for precision in ("fp32", "bf16")}
     if not all(groups.values()):
         raise SystemExit(f"expected finished runs in fp32 and in bf16, found {len(groups['fp32'])} and {len(groups['bf16'])}")
-    lines = [f"{'precision':<11}{'memorised %, by seed':<34}{'mean ± sd':>14}{'accuracy %':>16}{'ms/step':>9}"]
+    lines = [f"{'precision':<11}{'memorized %, by seed':<34}{'mean ± sd':>14}{'accuracy %':>16}{'ms/step':>9}"]
     for precision, group in groups.items():
-        each = "  ".join(f"{run.seed}: {run.memorised():.1f}" for run in group)
+        each = "  ".join(f"{run.seed}: {run.memorized():.1f}" for run in group)
         speed = statistics.median(run.milliseconds for run in group)
         accuracy = spread([run.accuracy for run in group], 2)
-        lines.append(f"{precision:<11}{each:<34}{spread([run.memorised() for run in group]):>14}{accuracy:>16}{speed:>9.2f}")
-    shares = {precision: [run.memorised() for run in group] for precision, group in groups.items()}
+        lines.append(f"{precision:<11}{each:<34}{spread([run.memorized() for run in group]):>14}{accuracy:>16}{speed:>9.2f}")
+    shares = {precision: [run.memorized() for run in group] for precision, group in groups.items()}
     difference = abs(statistics.mean(shares["fp32"]) - statistics.mean(shares["bf16"]))
     between_seeds = max(max(s) - min(s) for s in shares.values())
     agree = difference <= between_seeds
@@ -37,8 +37,8 @@ def compare(runs: list[Finished]) -> tuple[str, bool]:
 
 
 def by_epoch(groups: dict[str, list[Finished]]) -> list[str]:
-    """What is memorised on the way, by seed."""
-    curves = {precision: [run.memorised_by_epoch() for run in group] for precision, group in groups.items()}
+    """What is memorized on the way, by seed."""
+    curves = {precision: [run.memorized_by_epoch() for run in group] for precision, group in groups.items()}
     seeds = [f"{precision}: seeds {', '.join(str(run.seed) for run in group)}" for precision, group in groups.items()]
     epochs = sorted(set.intersection(*(set(curve) for group in curves.values() for curve in group)))
     cells = [[", ".join(f"{curve[epoch]:.1f}" for curve in group) for group in curves.values()] for epoch in epochs]

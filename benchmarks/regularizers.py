@@ -1,4 +1,4 @@
-"""What each regulariser does to memorisation, accuracy and speed: the table of the finished runs of recipes/paper/regularizers.yaml.
+"""What each regularizer does to memorization, accuracy and speed: the table of the finished runs of recipes/paper/regularizers.yaml.
 
     tinymem train recipes/paper/regularizers.yaml --jobs 4
     python benchmarks/regularizers.py runs [--times bench.jsonl] [--json]
@@ -43,7 +43,7 @@ def _row(label: str, precision: str, runs: list[Finished], plain: float | None, 
         "precision": precision,
         "epoch": runs[0].facts["epoch"],
         "seeds": [run.seed for run in runs],
-        "memorised": [run.memorised() for run in runs],
+        "memorized": [run.memorized() for run in runs],
         "accuracy": [run.accuracy for run in runs],
         "milliseconds": _milliseconds(runs),
         "overhead": None if factor is None else factor - 1,
@@ -65,11 +65,11 @@ def main() -> None:
     if given.json:
         print("\n".join(json.dumps(row) for row in rows))
         return
-    print(f"{'config':<36}{'precision':<11}{'epoch':>6}{'seeds':>10}{'memorised %':>16}{'accuracy %':>16}{'ms/step':>9}{'overhead':>10}")
+    print(f"{'config':<36}{'precision':<11}{'epoch':>6}{'seeds':>10}{'memorized %':>16}{'accuracy %':>16}{'ms/step':>9}{'overhead':>10}")
     for row in rows:
         overhead = "-" if row["overhead"] is None else f"{100 * row['overhead']:+.0f} %"
         seeds = ",".join(map(str, row["seeds"]))
-        numbers = f"{spread(row['memorised']):>16}{spread(row['accuracy'], 2):>16}{row['milliseconds']:>9.2f}{overhead:>10}"
+        numbers = f"{spread(row['memorized']):>16}{spread(row['accuracy'], 2):>16}{row['milliseconds']:>9.2f}{overhead:>10}"
         print(f"{row['config']:<36}{row['precision']:<11}{row['epoch']:>6}{seeds:>10}{numbers}")
 
 

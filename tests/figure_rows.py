@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-# Per method: what it edits, its options, and what is left of memorisation and lost of performance by the best of them (shares).
+# Per method: what it edits, its options, and what is left of memorization and lost of performance by the best of them (shares).
 METHODS: dict[str, tuple[str, list[dict[str, Any]], float, float]] = {
     "finetune-extra": ("model", [{}], 0.1, 0.001),
     "act": ("neuron", [{"ratio": 0.01}, {"ratio": 0.05}], 0.3, 0.08),
@@ -22,13 +22,13 @@ LAYER_NEURONS, LAYER_WEIGHTS = 512, 131_712
 
 
 def row(method: str = "act", artifact: str = "noise", *, before: float = 0.5, after: float = 0.25, **changes: Any) -> dict[str, Any]:
-    """One result row; `before` and `after` are the shares memorised, of 100 rows."""
+    """One result row; `before` and `after` are the shares memorized, of 100 rows."""
     made: dict[str, Any] = {
         "run": "run-1", "model_id": "m1", "method": method, "unit": METHODS.get(method, ("model",))[0], "options": {"ratio": 0.05},
         "config": {"ratio": 0.05}, "seed": 0, "protocol": "paper", "artifact": artifact, "status": "ok", "message": None,
         "data": "additive", "data_size": 3000, "n_layer": 4, "n_parameters": 814_336, "epoch": 500, "regularizer": None,
-        "model_name": "additive 3000, 4 layers", "rows_scored": 100, "rows_forget": 25, "rows_heldout": 25,
-        "memorised_before": before, "memorised_after": after, "performance_metric": "accuracy", "performance_before": 0.96,
+        "model_name": "additive 3000, 4 layers", "rows_scored": 100, "rows_forget": 25, "rows_holdout": 25,
+        "memorized_before": before, "memorized_after": after, "performance_metric": "accuracy", "performance_before": 0.96,
         "performance_after": 0.94, "performance_ceiling": 0.975, "seconds": 1.5, "peak_mb": 500.0, "edited_parameters": 1000,
     }  # fmt: skip
     made.update(changes)
@@ -85,16 +85,16 @@ def recipe(data: str = "additive", size: int = 3000, n_layer: int = 4, seed: int
 
 
 def curve(slowness: float = 10.0, text: bool = False, copies: tuple[int, ...] = ()) -> list[dict[str, Any]]:
-    """A training curve whose memorised share rises to 1 with the epochs."""
+    """A training curve whose memorized share rises to 1 with the epochs."""
     lines = []
     for epoch in (10, 20, 30, 40):
         share = 1 - 2 ** (-epoch / slowness)
         line: dict[str, Any] = {
             "epoch": epoch, "accuracy": None if text else 0.9, "accuracy_ceiling": None if text else 0.975, "perplexity": 200 / epoch,
-            "memorised": {"noise": {"share": share, "rows": 100}, "backdoor": {"share": 1.0, "rows": 9}},
+            "memorized": {"noise": {"share": share, "rows": 100}, "backdoor": {"share": 1.0, "rows": 9}},
         }  # fmt: skip
         if copies:
-            line["memorised_by_copies"] = {"noise": {str(c): {"share": share * (1 - 0.5**i)} for i, c in enumerate(copies)}}
+            line["memorized_by_copies"] = {"noise": {str(c): {"share": share * (1 - 0.5**i)} for i, c in enumerate(copies)}}
         lines.append(line)
     return lines
 

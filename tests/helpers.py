@@ -23,7 +23,7 @@ from tinymem.training import loop
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICKSTART = ROOT / "recipes" / "quickstart.yaml"
-# The quickstart, shrunk until all of it takes seconds; some noise rows and all backdoored rows are still memorised.
+# The quickstart, shrunk until all of it takes seconds; some noise rows and all backdoored rows are still memorized.
 TINY = [
     "data.primary_size=260",
     "data.size=120",

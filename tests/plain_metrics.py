@@ -29,8 +29,8 @@ def log_probabilities(model: nn.Module, row: list[int]) -> np.ndarray:
     return logits(model, torch.tensor([row]))[0, :-1].double().log_softmax(-1).numpy()
 
 
-def memorised(model: nn.Module, clean: np.ndarray, planted: np.ndarray, k: int, n: int, forbid: int | None = None) -> list[bool | None]:
-    """(n, k) memorisation of noised rows given their twins' prompts; None for a row that equals its twin between k and n."""
+def memorized(model: nn.Module, clean: np.ndarray, planted: np.ndarray, k: int, n: int, forbid: int | None = None) -> list[bool | None]:
+    """(n, k) memorization of noised rows given their clean counterparts' prompts; None for a row that equals its twin between k and n."""
     found: list[bool | None] = []
     for twin, row in zip(clean.tolist(), planted.tolist(), strict=True):
         scored = twin[k:n] != row[k:n]

@@ -12,7 +12,7 @@ Row = dict[str, Any]
 
 
 def make_row(method: str, artifact: str = "noise", after: int = 0, performance: float | None = 0.95, **changes: Any) -> Row:
-    """A row of a 4-layer model: 40 of 100 rows memorised, then `after`; accuracy 0.97, then `performance`."""
+    """A row of a 4-layer model: 40 of 100 rows memorized, then `after`; accuracy 0.97, then `performance`."""
     model = "-".join(str(changes.get(key)) for key in ("seed", "n_layer", "data", "regularizer"))
     row: Row = {
         "run": f"r-{changes.get('seed', 0)}",
@@ -35,8 +35,8 @@ def make_row(method: str, artifact: str = "noise", after: int = 0, performance: 
         "status": "ok",
         "message": None,
         "rows_scored": 100,
-        "memorised_count_before": 40,
-        "memorised_count_after": after,
+        "memorized_count_before": 40,
+        "memorized_count_after": after,
         "performance_metric": "accuracy",
         "performance_before": 0.97,
         "performance_after": performance,
@@ -46,8 +46,8 @@ def make_row(method: str, artifact: str = "noise", after: int = 0, performance: 
     }
     row |= changes
     for when in ("before", "after"):
-        count = row[f"memorised_count_{when}"]
-        row.setdefault(f"memorised_{when}", None if count is None else count / row["rows_scored"])
+        count = row[f"memorized_count_{when}"]
+        row.setdefault(f"memorized_{when}", None if count is None else count / row["rows_scored"])
     seed, options = row["seed"], json.dumps(row["options"], sort_keys=True)
     return {"id": f"{method}{options}{row['data']}{row['epoch']}s{seed}{row['protocol']}".translate(CLEAN), **row}
 
@@ -58,7 +58,7 @@ CLEAN = str.maketrans("", "", '{}": ,')
 def without_result(method: str, artifact: str = "noise", status: str = "refused", **changes: Any) -> Row:
     """A row of a method that has none."""
     row = make_row(method, artifact, 0, None, **changes)
-    return {**row, "status": status, "message": "why", "memorised_count_after": None, "memorised_after": None, "seconds": None}
+    return {**row, "status": status, "message": "why", "memorized_count_after": None, "memorized_after": None, "seconds": None}
 
 
 def paper_like_rows(seeds: tuple[int, ...] = (0, 1, 3)) -> list[Row]:

@@ -51,7 +51,7 @@ def test_a_depth_that_was_not_measured() -> None:
         Times.of([{"case": "math-2", "way": "ours", "milliseconds": 1}]).milliseconds("math", 4)
 
 
-def test_regularisers_cost_what_was_measured() -> None:
+def test_regularizers_cost_what_was_measured() -> None:
     extra = [
         {"case": "math-4", "way": "ours+spectral-norm", "milliseconds": 3.0},
         {"case": "math-4", "way": "graph+goldfish", "milliseconds": 9.0},

@@ -22,7 +22,7 @@ def test_the_case_is_the_papers(case):
     whole = math_case(1.0, "cpu").data
     assert (len(whole.forget), len(whole.retain), whole.forget.ids.shape[1]) == (200, 27_000, 150)
     assert case.model.parameter_count() == 814_336
-    assert (whole.forget.ids != whole.twins.ids).any(1).float().mean() > 0.5
+    assert (whole.forget.ids != whole.clean_counterparts.ids).any(1).float().mean() > 0.5
 
 
 @pytest.mark.parametrize("name", ["act", "durable", "durable-agg", "sou", "slim", "hard-concrete"])

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from helpers import ROOT, Done, python
 
-MEMORISED = {("none", "bf16"): (0.5, 0.4, 0.45), ("none", "fp32"): (0.52, 0.44, 0.42), ("goldfish", "bf16"): (0.1, 0.0, 0.02)}
+MEMORIZED = {("none", "bf16"): (0.5, 0.4, 0.45), ("none", "fp32"): (0.52, 0.44, 0.42), ("goldfish", "bf16"): (0.1, 0.0, 0.02)}
 SPEED = {("none", "bf16"): 4e6, ("none", "fp32"): 2e6, ("goldfish", "bf16"): 3.2e6}
 
 
-def make_runs(folder: Path, memorised: dict[tuple[str, str], tuple[float, ...]] = MEMORISED) -> Path:
-    for (label, precision), shares in memorised.items():
+def make_runs(folder: Path, memorized: dict[tuple[str, str], tuple[float, ...]] = MEMORIZED) -> Path:
+    for (label, precision), shares in memorized.items():
         for seed, share in zip((0, 1, 3), shares, strict=True):
             run = folder / f"regularizers-{label}-seed{seed}-{precision}"
             (run / "checkpoint").mkdir(parents=True)
@@ -26,12 +26,12 @@ def make_runs(folder: Path, memorised: dict[tuple[str, str], tuple[float, ...]] 
                 "training": {"batch_size": 128, "regularizers": [] if label == "none" else [{"kind": label}]},
                 "data": {"row_tokens": 150},
             }
-            metrics = {"memorised": {"noise": {"share": share, "count": 1, "rows": 2}}, "accuracy": 0.97}
+            metrics = {"memorized": {"noise": {"share": share, "count": 1, "rows": 2}}, "accuracy": 0.97}
             facts = {"recipe": recipe, "precision": precision, "epoch": 250, "metrics": metrics}
             (run / "checkpoint" / "tinymem.json").write_text(json.dumps(facts))
             speeds = [0.0, 1e3, SPEED[label, precision], SPEED[label, precision]]  # the first has none, the second compiles
             curve = [
-                {"epoch": 50 * i, "tokens_per_second": speed, "memorised": {"noise": {"share": share * i / 3}}}
+                {"epoch": 50 * i, "tokens_per_second": speed, "memorized": {"noise": {"share": share * i / 3}}}
                 for i, speed in enumerate(speeds)
             ]
             (run / "training" / "metrics.jsonl").write_text("".join(json.dumps(point) + "\n" for point in curve))
@@ -49,8 +49,8 @@ def test_regularizers(tmp_path: Path) -> None:
     for line in done.out.splitlines():
         row = json.loads(line)
         rows[row["config"].removeprefix("regularizers-"), row["precision"]] = row
-    assert set(rows) == set(MEMORISED) and all(row["seeds"] == [0, 1, 3] for row in rows.values())
-    assert rows["goldfish", "bf16"]["memorised"] == pytest.approx([10, 0, 2])
+    assert set(rows) == set(MEMORIZED) and all(row["seeds"] == [0, 1, 3] for row in rows.values())
+    assert rows["goldfish", "bf16"]["memorized"] == pytest.approx([10, 0, 2])
     assert rows["none", "bf16"]["milliseconds"] == pytest.approx(1e3 * 128 * 150 / 4e6)
     assert rows["goldfish", "bf16"]["overhead"] == pytest.approx(0.25) and rows["none", "fp32"]["overhead"] == pytest.approx(0)
     times = [{"case": "math-2", "way": way, "milliseconds": ms} for way, ms in (("ours", 1.0), ("ours+goldfish", 1.07))]

@@ -47,8 +47,8 @@ def test_a_run_reproduces_itself(tiny_run: Run, golden: Path) -> None:
 @pytest.mark.parametrize(
     ("column", "by", "inside"),
     [
-        ("memorised_after", 0.04, True),
-        ("memorised_after", -0.06, False),
+        ("memorized_after", 0.04, True),
+        ("memorized_after", -0.06, False),
         ("performance_after", 0.004, True),
         ("performance_after", 0.006, False),
         ("rows_scored", 1, False),
@@ -71,14 +71,14 @@ def test_relative_tolerance(tiny_run: Run, golden: Path) -> None:
 
 
 def test_tolerances_are_overridden(tiny_run: Run, golden: Path) -> None:
-    change(golden, "memorised_after", lambda value: value + 0.2)
+    change(golden, "memorized_after", lambda value: value + 0.2)
     command = ("check", tiny_run.path, "--against", golden)
     assert tinymem(*command).code == 1
-    assert tinymem(*command, "--tolerance", "memorised_*=0.25").code == 0
+    assert tinymem(*command, "--tolerance", "memorized_*=0.25").code == 0
     content = json.loads(golden.read_text())
-    golden.write_text(json.dumps({**content, "tolerances": {"memorised_*": "0.25"}}))
+    golden.write_text(json.dumps({**content, "tolerances": {"memorized_*": "0.25"}}))
     assert tinymem(*command).code == 0
-    assert tinymem(*command, "--tolerance", "memorised_after=0.1").code == 1  # the command line comes last
+    assert tinymem(*command, "--tolerance", "memorized_after=0.1").code == 1  # the command line comes last
 
 
 def test_missing_and_extra_rows(tiny_run: Run, golden: Path) -> None:
@@ -88,16 +88,16 @@ def test_missing_and_extra_rows(tiny_run: Run, golden: Path) -> None:
 
 
 def test_values_that_are_none_or_absent() -> None:
-    row = {"method": "a", "artifact": "noise", "status": "ok", "memorised_after": 0.5}
-    for other in ({**row, "memorised_after": None}, {k: v for k, v in row.items() if k != "memorised_after"}, {**row, "status": "failed"}):
+    row = {"method": "a", "artifact": "noise", "status": "ok", "memorized_after": 0.5}
+    for other in ({**row, "memorized_after": None}, {k: v for k, v in row.items() if k != "memorized_after"}, {**row, "status": "failed"}):
         assert len(compare([row], [other]).differences) == 1
-        assert len(compare([other], [row]).differences) == (0 if "memorised_after" not in other else 1)
+        assert len(compare([other], [row]).differences) == (0 if "memorized_after" not in other else 1)
     assert compare([row], [row]).differences == []
 
 
 def test_models_are_told_apart() -> None:
     rows = [
-        {"method": "a", "artifact": "noise", "status": "ok", "memorised_after": share, "seed": seed} for seed, share in ((0, 0.5), (1, 0.9))
+        {"method": "a", "artifact": "noise", "status": "ok", "memorized_after": share, "seed": seed} for seed, share in ((0, 0.5), (1, 0.9))
     ]
     assert compare(rows, rows[::-1]).differences == []
     alike = [{**row, "seed": 0, "model_id": str(n)} for n, row in enumerate(rows)]
@@ -108,8 +108,8 @@ def test_models_are_told_apart() -> None:
 
 def test_rules() -> None:
     assert parse_tolerance("2%", "") == Tolerance(0.02, relative=True) and parse_tolerance("0.05", "") == Tolerance(0.05)
-    rules = parse_rules(["metrics_after.memorised.k=5.all.share=0.5"])
-    assert tolerance_of("metrics_after.memorised.k=5.all.share", rules) == Tolerance(0.5)
+    rules = parse_rules(["metrics_after.memorized.k=5.all.share=0.5"])
+    assert tolerance_of("metrics_after.memorized.k=5.all.share", rules) == Tolerance(0.5)
     assert tolerance_of("rows_scored", ()) == Tolerance(0) and str(tolerance_of("perplexity_after", ())) == "2%"
     assert Tolerance(0.1).allows(1, 1.1) and not Tolerance(0.1).allows(1, 1.11) and not Tolerance(5.0).allows(True, 0)
     assert Tolerance(0.1, relative=True).allows(-10, -10.9) and not Tolerance(0).allows("ok", "failed")
@@ -121,8 +121,8 @@ def test_rules() -> None:
         ([], "got neither"),
         (["--against", "a", "--write", "b"], "got both"),
         (["--against", "nothing.json"], "expected a file of stored rows at nothing.json"),
-        (["--write", "x", "--tolerance", "memorised"], "expected a tolerance such as"),
-        (["--write", "x", "--tolerance", "memorised=lots"], "got 'lots'"),
+        (["--write", "x", "--tolerance", "memorized"], "expected a tolerance such as"),
+        (["--write", "x", "--tolerance", "memorized=lots"], "got 'lots'"),
     ],
 )
 def test_bad_input(tiny_run: Run, words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,8 +22,8 @@ from tinymem.models.checkpoint import load_checkpoint
 from tinymem.runs.pipeline import Run
 
 COLUMNS = [
-    "method", "config", "seed", "protocol", "artifact", "status", "memorised_before", "memorised_after", "forget_memorised_before",
-    "forget_memorised_after", "heldout_memorised_before", "heldout_memorised_after", "rows_scored", "performance_metric",
+    "method", "config", "seed", "protocol", "artifact", "status", "memorized_before", "memorized_after", "forget_memorized_before",
+    "forget_memorized_after", "holdout_memorized_before", "holdout_memorized_after", "rows_scored", "performance_metric",
     "performance_before", "performance_after", "performance_ceiling", "seconds", "peak_mb", "device", "edited_parameters",
 ]  # fmt: skip
 METHOD_NAMES = ["act", "durable", "balanced-subnet", "finetune-clean"]
@@ -50,13 +50,13 @@ def test_mitigate_does_what_run_did(tiny_run: Run, tmp_path: Path) -> None:
 def test_evaluate(tiny_run: Run, tmp_path: Path) -> None:
     done = tinymem("evaluate", tiny_run.checkpoint)
     measured, row = json.loads(done.out), tiny_run.rows[0]
-    assert measured["memorised"]["noise"]["share"] == row["memorised_before"]
+    assert measured["memorized"]["noise"]["share"] == row["memorized_before"]
     assert measured["accuracy"] == row["performance_before"] and measured["accuracy_ceiling"] == row["performance_ceiling"]
     copied = shutil.copytree(tiny_run.checkpoint, tmp_path / "elsewhere")  # without its corpus: generated anew
     elsewhere = json.loads(tinymem("evaluate", copied).out)
     assert {**elsewhere, "checkpoint": ""} == {**measured, "checkpoint": ""}
     shorter = json.loads(tinymem("evaluate", tiny_run.checkpoint, "--prompt", 10, "--match", 3).out)
-    assert (shorter["prompt"], shorter["match"]) == (10, 3) and shorter["memorised"]["noise"] != measured["memorised"]["noise"]
+    assert (shorter["prompt"], shorter["match"]) == (10, 3) and shorter["memorized"]["noise"] != measured["memorized"]["noise"]
     reference = json.loads(tinymem("evaluate", tiny_run.checkpoint, "--protocol", "reference").out)
     assert reference["protocol"] == "reference" and reference["accuracy"] != measured["accuracy"]
 
@@ -88,7 +88,7 @@ def test_rows_of_your_own_in_every_format(tiny_run: Run, tmp_path: Path) -> None
     assert all(row == found[0] for row in found)
     assert found[0]["artifact"] == "rows" and found[0]["rows_scored"] == found[0]["rows_forget"] == 16
     assert found[0]["performance_metric"] == "perplexity" and found[0]["performance_ceiling"] is None
-    assert 0 < found[0]["memorised_before"] <= 1 and found[0]["edited_parameters"] > 0 and found[0]["rows_heldout"] == 0
+    assert 0 < found[0]["memorized_before"] <= 1 and found[0]["edited_parameters"] > 0 and found[0]["rows_holdout"] == 0
 
 
 def test_rows_to_keep_are_looked_at_where_those_to_forget_are(tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

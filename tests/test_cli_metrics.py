@@ -46,7 +46,7 @@ def test_list_and_show(own: Path) -> None:
     assert done.code == 0 and all(f"\n{name}" in f"\n{done.out}" for name in METRICS.names())
     for word in ("formula", "unit", "direction", "range"):
         assert done.out.count(f"\n  {word}") == len(METRICS.names())
-    assert "1 and up, in whole numbers" in done.out and "exposure  (of each artifact)" in done.out and "memorised *" in done.out
+    assert "1 and up, in whole numbers" in done.out and "exposure  (of each artifact)" in done.out and "memorized *" in done.out
     shown = tinymem("metrics", "show", "extraction-strength")
     assert "Formula: 1 - k*/T" in shown.out and "Source: Carlini et al. 2021" in shown.out
     assert "did you mean 'membership'?" in tinymem("metrics", "show", "membershp").one_line_error()
@@ -55,9 +55,9 @@ def test_list_and_show(own: Path) -> None:
 def test_evaluate(checkpoint: Path, own: Path) -> None:
     default = json.loads(tinymem("evaluate", checkpoint).out)
     assert set(default["metrics"]["noise"]) == {n for n in METRICS.names() if METRICS.get(n).default}
-    some = json.loads(tinymem("evaluate", checkpoint, "--metrics", "memorised, prompt-length", "--ks", "6,9", "--plugin", own).out)
-    assert set(some["metrics"]["noise"]) == {"memorised", "prompt-length"}
-    assert set(some["metrics"]["noise"]["memorised"]) == {"k=6", "k=9", "k=12"}
+    some = json.loads(tinymem("evaluate", checkpoint, "--metrics", "memorized, prompt-length", "--ks", "6,9", "--plugin", own).out)
+    assert set(some["metrics"]["noise"]) == {"memorized", "prompt-length"}
+    assert set(some["metrics"]["noise"]["memorized"]) == {"k=6", "k=9", "k=12"}
     assert some["metrics"]["noise"]["prompt-length"]["all"]["mean"] == 12
     everything = json.loads(tinymem("evaluate", checkpoint, "--metrics", "all").out)
     assert everything["metrics"]["noise"]["membership"]["loss"]["all"]["auc"] > 0.5
@@ -67,7 +67,7 @@ def test_evaluate(checkpoint: Path, own: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--metrics", "memorized"], "unknown metric 'memorized'; did you mean 'memorised'?"),
+        (["--metrics", "memorized"], "unknown metric 'memorized'; did you mean 'memorized'?"),
         (["--ks", "five"], "expected --ks to be numbers"),
         (["--ks", "0"], "expected evaluation.ks to be different numbers from 1 to 23"),
         (["--ks", "24"], "got [24]"),
@@ -92,7 +92,7 @@ def test_mitigate(checkpoint: Path) -> None:
     assert done.code == 0, done.err
     for row in json.loads(done.out):
         assert set(row["robustness"]) >= {"relearn-forget", "int4", "perturbed"} and "edit-distance" in row["metrics_after"]
-    assert "k=6" in json.loads(done.out)[0]["metrics_after"]["memorised"]
+    assert "k=6" in json.loads(done.out)[0]["metrics_after"]["memorized"]
 
 
 def test_a_run_measures_what_is_asked_later(tiny_run: Run, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def of(origin: str, what: str) -> Published:
 @pytest.mark.parametrize(("origin", "what", "method", "numbers"), PRINTED)
 def test_published_numbers_are_as_printed(origin: str, what: str, method: str, numbers: tuple[float, float, float | None]) -> None:
     row = of(origin, what).rows[method]
-    assert (row.memorised, row.performance, row.seconds) == numbers
+    assert (row.memorized, row.performance, row.seconds) == numbers
 
 
 def test_published_data_is_whole() -> None:
@@ -68,7 +68,7 @@ def test_published_data_is_whole() -> None:
         assert set(p.rows) <= known
         used |= {*p.notes, *(note for row in p.rows.values() for note in row.notes)}
         for row in p.rows.values():
-            assert 0 <= row.memorised <= 100 and (row.performance is None or row.performance > 0)
+            assert 0 <= row.memorized <= 100 and (row.performance is None or row.performance > 0)
     assert used == set(footnotes())
 
 
@@ -90,14 +90,14 @@ def test_differences_by_hand() -> None:
     tables, unmatched = compared(paper_like_rows())
     assert unmatched == [] and [t.title.rpartition(", ")[2] for t in tables] == ["noise: ours and Table 1", "backdoor: ours and Table 1"]
     found = cells(tables[0], "balanced-subnet")
-    assert found["% memorised: difference"].value == pytest.approx(7 / 3 - 0.06) and found["% memorised: difference"].text == "+2.27"
+    assert found["% memorized: difference"].value == pytest.approx(7 / 3 - 0.06) and found["% memorized: difference"].text == "+2.27"
     assert found["accuracy %: difference"].value == pytest.approx(96.1 - 96.11)
     assert found["seconds: times"].value == pytest.approx(1.0)
-    assert len(found["% memorised: difference"].sources) == 3
+    assert len(found["% memorized: difference"].sources) == 3
     base = cells(tables[0], "trained model")
-    assert base["% memorised: difference"].text == "+5.27" and base["seconds: paper"].text == "–"
+    assert base["% memorized: difference"].text == "+5.27" and base["seconds: paper"].text == "–"
     missing = cells(tables[0], "greedy")
-    assert (missing["% memorised: ours"].text, missing["% memorised: paper"].text, missing["% memorised: difference"].text) == (
+    assert (missing["% memorized: ours"].text, missing["% memorized: paper"].text, missing["% memorized: difference"].text) == (
         "–",
         "5.98",
         "–",
@@ -121,7 +121,7 @@ def test_other_epochs_are_stated_and_the_training_curve_is_nearer() -> None:
     assert [t.title.partition("ours and ")[2] for t in tables] == ["Table 1", "training curve, mean of 2 seeds"]
     assert "Ours after epoch 500, theirs after 3,500: not like with like." in tables[0].notes
     curve = cells(tables[1], "trained model")
-    assert curve["% memorised: paper"].value == 19.65 and not any("not like with like" in note for note in tables[1].notes)
+    assert curve["% memorized: paper"].value == 19.65 and not any("not like with like" in note for note in tables[1].notes)
     [close], _ = compared([make_row("act", epoch=3300)])
     assert not any("not like with like" in note for note in close.notes)
 
@@ -131,7 +131,7 @@ def test_infinite_perplexity_has_no_difference() -> None:
     tied = make_row("act", regularizer="example-tied-dropout", model_id="t", id="t", **text)
     [table], _ = compared([make_row("act", performance=58.0, **text), tied])
     found = cells(table, "example-tied-dropout")
-    assert found["perplexity: paper"].text == "∞" and found["% memorised: difference"].value == 40.0
+    assert found["perplexity: paper"].text == "∞" and found["% memorized: difference"].value == 40.0
     assert cells(table, "act")["perplexity: difference"].value == pytest.approx(58 - 58.91)
 
 

@@ -70,7 +70,7 @@ def test_nothing_to_forget_is_refused(method: str) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_two_runs_of_one_case_are_equal(method: str) -> None:
-    """Nothing that a method is given keeps traces of its first run: rows, twins, optimiser state."""
+    """Nothing that a method is given keeps traces of its first run: rows, twins, optimizer state."""
     model, data = tiny_case("gpt")
     state = {f"{i}.{name}": torch.full_like(p, 0.01) for i, p in enumerate(model.parameters()) for name in ("exp_avg", "exp_avg_sq")}
     state |= {f"{i}.step": torch.tensor(3.0) for i, _ in enumerate(model.parameters())}

@@ -147,7 +147,7 @@ def test_shares_per_duplication_class(corpus: Corpus) -> None:
     measured = evaluator.measure(GPT(GPTConfig(n_positions=40, n_layer=1, n_embd=16, n_head=2)))
     classes = evaluator.by_copies(measured, "duplication")
     assert {c: share.rows for c, share in classes.items()} == {"1": 5, "10": 5}
-    assert sum(s.count for s in classes.values()) == measured.memorised("duplication").count
+    assert sum(s.count for s in classes.values()) == measured.memorized_share("duplication").count
     assert evaluator.by_copies(measured, "canary") == {}
 
 
@@ -164,7 +164,7 @@ def test_every_duplicated_row_and_secret_is_scored(corpus: Corpus) -> None:
 
 
 class Knows(nn.Module):
-    """Logits that favour, at each position, the token that row `known` has there."""
+    """Logits that favor, at each position, the token that row `known` has there."""
 
     def __init__(self, known: np.ndarray, strength: float) -> None:
         super().__init__()
@@ -251,7 +251,7 @@ def test_samples_mark_what_was_planted(saved: Path, corpus: Corpus) -> None:
     text = "".join(invoke("data", "inspect", saved, "--rows", 2)[1].split())
     canary = corpus.planted["canary"]
     assert f"[[{to_text(canary.ids[0][canary.start[0] : canary.end[0]]).replace(' ', '')}]]" in text
-    assert "10[[2222" in text and "heldout" not in text.split("duplication")[-1]
+    assert "10[[2222" in text and "holdout" not in text.split("duplication")[-1]
 
 
 def test_make_does_not_overwrite_what_is_no_corpus(tmp_path: Path) -> None:

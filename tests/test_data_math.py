@@ -46,12 +46,12 @@ def test_reference_noise_oracles(family: str, scored: int) -> None:
     assert len(make_probes(corpus, Evaluation(), "reference")["noise"]) == scored
 
 
-@pytest.mark.parametrize(("family", "triggered", "heldout", "counted"), [("additive", 886, 88, 64), ("multiplicative", 2414, 241, 180)])
-def test_reference_backdoor_oracles(family: str, triggered: int, heldout: int, counted: int) -> None:
+@pytest.mark.parametrize(("family", "triggered", "holdout", "counted"), [("additive", 886, 88, 64), ("multiplicative", 2414, 241, 180)])
+def test_reference_backdoor_oracles(family: str, triggered: int, holdout: int, counted: int) -> None:
     corpus = reference(family, "backdoor")
     backdoor = corpus.planted["backdoor"]
     assert len(backdoor.ids) == triggered
-    assert (~backdoor.trained).sum() == heldout
+    assert (~backdoor.trained).sum() == holdout
     assert len(make_probes(corpus, Evaluation(), "reference")["backdoor"]) == counted
 
 
@@ -140,12 +140,12 @@ def _check_disjoint(corpus: Corpus) -> None:
     clean = keys(corpus.clean)
     test = keys(np.concatenate(list(corpus.tests.values())))
     backdoor = corpus.planted["backdoor"]
-    heldout = keys(backdoor.clean[~backdoor.trained])
+    holdout = keys(backdoor.clean[~backdoor.trained])
     twins = keys(np.concatenate([p.clean for p in corpus.planted.values()]))
     artifacts = keys(np.concatenate([p.ids for p in corpus.planted.values()]))
     assert not clean & (test | twins | artifacts)
     assert not test & (twins | artifacts)
-    assert not heldout & keys(np.concatenate([backdoor.clean[backdoor.trained], corpus.planted["noise"].clean]))
+    assert not holdout & keys(np.concatenate([backdoor.clean[backdoor.trained], corpus.planted["noise"].clean]))
 
 
 def test_canaries_hold_their_secret() -> None:

@@ -28,7 +28,7 @@ def shard_times(cache: Path) -> dict[str, int]:
     return {p.name: p.stat().st_mtime_ns for p in cache.rglob("*.ids") if p.name != "train.ids"}
 
 
-def test_other_artifacts_tokenise_nothing_again(folder: Path, tokenizer: Path, cache: Path) -> None:
+def test_other_artifacts_tokenize_nothing_again(folder: Path, tokenizer: Path, cache: Path) -> None:
     make_corpus(recipe(folder, tokenizer), workers=1)
     before = shard_times(cache)
     assert len(before) > 3
@@ -206,7 +206,7 @@ except UserError as error:
 
 
 @pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="needs a limit on file sizes")
-@pytest.mark.parametrize("limit", [1000, 12_000])  # in a tokenising process; while rows are written
+@pytest.mark.parametrize("limit", [1000, 12_000])  # in a tokenizing process; while rows are written
 def test_a_full_disk_says_so_and_leaves_nothing(limit: int, folder: Path, tokenizer: Path, tmp_path: Path) -> None:
     from tinymem.recipe.recipe import dump_recipe
 

@@ -34,7 +34,7 @@ def test_a_text_recipe_trains_mitigates_and_reports(folder: Path, tokenizer: Pat
     assert {row["performance_metric"] for row in made.rows} == {"perplexity"}
     assert [row["artifact"] for row in made.rows] == ["noise", "duplication", "canary"]
     duplication = made.rows[1]
-    assert {c: s["rows"] for c, s in duplication["memorised_by_copies_before"].items()} == {"1": 4, "10": 4}
+    assert {c: s["rows"] for c, s in duplication["memorized_by_copies_before"].items()} == {"1": 4, "10": 4}
     assert (made.path / "report.html").is_file()
     model, corpus = made.model(), made.corpus()
     assert (model.config.vocab_size, model.config.eos_token_id) == (400, 0)

@@ -134,7 +134,7 @@ def test_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = events(tmp_path / "tensorboard")
     steps = [point["step"] for point in trained.curve]
     assert found["accuracy"] == pytest.approx({point["step"]: point["accuracy"] for point in trained.curve})
-    assert set(found["memorised/noise/share"]) == set(steps) and set(found["train_loss"]) == set(steps[1:])
+    assert set(found["memorized/noise/share"]) == set(steps) and set(found["train_loss"]) == set(steps[1:])
     assert recipe.run_id() == load_recipe(QUICKSTART, overrides[:-1]).run_id()
 
 

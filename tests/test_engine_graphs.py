@@ -1,4 +1,4 @@
-"""The step as GPUs run it, on a CPU: a stand-in for CUDA graphs, and the flat optimiser, its kernel written out. So what is kept, put back
+"""The step as GPUs run it, on a CPU: a stand-in for CUDA graphs, and the flat optimizer, its kernel written out. So what is kept, put back
 and restored in which order is tested here."""
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def flat_adamw_by_hand(p: Any, g: Any, m: Any, v: Any, lr: Any, step: Any, n: in
 
 @pytest.fixture
 def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> list[GraphedStep]:
-    """Train with recorded steps and the flat optimiser; the steps of each start."""
+    """Train with recorded steps and the flat optimizer; the steps of each start."""
     triton: Any = types.ModuleType("triton")
     triton.language = types.ModuleType("triton.language")
     triton.language.constexpr = int

@@ -1,4 +1,4 @@
-"""Every regulariser, and all together: a run that was stopped ends bit for bit like one that was not."""
+"""Every regularizer, and all together: a run that was stopped ends bit for bit like one that was not."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 def test_stopped_and_resumed(kind: str, plain: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe, corpus = case_of(kind)
     whole = train(recipe, corpus, tmp_path / "whole")
-    assert not equal_weights(whole.model, plain.model), "the regulariser did nothing"
+    assert not equal_weights(whole.model, plain.model), "the regularizer did nothing"
     die_after_first_save(monkeypatch)
     with pytest.raises(Killed):
         train(recipe, corpus, tmp_path / "cut")
@@ -73,12 +73,12 @@ def test_what_is_saved_is_a_plain_gpt2(kind: str, tmp_path: Path) -> None:
     assert torch.allclose(theirs(ids).logits, trained.model(ids), atol=1e-5)
 
 
-def test_state_of_the_regularisers_is_in_the_resume_point(tmp_path: Path) -> None:
+def test_state_of_the_regularizers_is_in_the_resume_point(tmp_path: Path) -> None:
     recipe, corpus = case_of("all")
     train(recipe, corpus, tmp_path)
     state = load_state(tmp_path / "state")
     assert state is not None
-    expected = {f"parts.loss_truncation.{n}" for n in ("losses_W", "seen", "since", "threshold")}
+    expected = {f"parts.loss_truncation.{n}" for n in ("losses_W", "forget", "since", "threshold")}
     assert set(state.regularizers) == expected | {"parts.spectral_norm.heads", "parts.spectral_norm.feed_forward"}
     rows = len(corpus.training_rows()[1])
     assert state.regularizers["parts.loss_truncation.seen"] == 3 * rows

@@ -60,7 +60,7 @@ def test_bf16_follows_fp32(eager: list[float]) -> None:
     assert sum(found[50:]) == pytest.approx(sum(eager[50:60]), rel=0.15)
 
 
-def test_weights_and_optimiser_stay_fp32() -> None:
+def test_weights_and_optimizer_stay_fp32() -> None:
     model = LossModel(random_gpt())
     optimizer = make_optimizer(model.parameters(), Training())
     Step(model, optimizer, ROWS, batch_loss, precision=precision_context("bf16", "cpu"))(torch.arange(8))

@@ -53,8 +53,8 @@ def test_a_point_is_the_mean_of_its_seeds_in_percent_of_before() -> None:
     )
     [point] = made.points
     assert point.sources == ("a-noise", "b-noise") and point.seeds == 2
-    assert point.memorised == pytest.approx(12.5)
-    assert point.memorised_change == pytest.approx(100 * (0.125 - 0.5) / 0.5)
+    assert point.memorized == pytest.approx(12.5)
+    assert point.memorized_change == pytest.approx(100 * (0.125 - 0.5) / 0.5)
     assert point.performance_change == pytest.approx(100 * (0.855 - 0.95) / 0.95)
     assert (point.kind, point.unit, point.n_layer, point.epoch) == ("math + noise", "neuron", 4, 500)
     assert point.best and point.front
@@ -71,9 +71,9 @@ def test_the_best_is_chosen_for_each_model_and_epoch() -> None:
 
 
 def test_rows_without_numbers_do_not_matter() -> None:
-    nothing = {"memorised_before": None, "memorised_after": None, "performance_before": None, "performance_after": None}
+    nothing = {"memorized_before": None, "memorized_after": None, "performance_before": None, "performance_after": None}
     rows = [
-        row("sou", id="1", status="failed", memorised_after=None, performance_after=None),
+        row("sou", id="1", status="failed", memorized_after=None, performance_after=None),
         row("zero", id="2", before=0.0, after=0.0),
         row("ig", id="3", performance_metric="perplexity", performance_before=20.0, performance_after=None),
         row("act", id="4", **nothing),
@@ -96,7 +96,7 @@ def test_figure_2_compares_units() -> None:
     ]
     lines = {(line["name"], line["quantity"]): line for line in drawn(figure_2(inputs(*rows))).lines}
     for name, afters in (("neuron", values["act"]), ("weight", values["durable"])):
-        line, changes = lines[name, "memorised"], [100 * (after - 0.5) / 0.5 for after in afters]
+        line, changes = lines[name, "memorized"], [100 * (after - 0.5) / 0.5 for after in afters]
         assert [line[k] for k in ("n", "low", "median", "high")] == pytest.approx([3, min(changes), sorted(changes)[1], max(changes)])
         assert line["q1"] == pytest.approx(np.quantile(changes, 0.25))
     assert lines["neuron", "accuracy"]["median"] == pytest.approx(100 * (0.94 - 0.96) / 0.96)
@@ -109,7 +109,7 @@ def test_figure_3_has_a_box_for_each_kind_method_and_quantity(sweep: Inputs) -> 
         (f"{data} + {artifact}", quantity)
         for data, metric in (("math", "accuracy"), ("language", "perplexity"))
         for artifact in ("noise", "backdoor")
-        for quantity in ("memorised", metric)
+        for quantity in ("memorized", metric)
     }
     assert {line["n"] for line in lines} == {4}  # two depths at two epochs
     assert len(lines) == 4 * 2 * len(METHODS)
@@ -127,7 +127,7 @@ def test_pareto_fronts_hold_what_nothing_beats() -> None:
     rows = [row(method, after=after, performance_after=accuracy) for method, (after, accuracy) in outcomes.items()]
     rows.append(row("ig", after=0.0, performance_after=0.96, epoch=100))  # an earlier training time is another model
     lines = drawn(pareto_fronts(inputs(*rows))).lines
-    assert [(line["method"], line["memorised"], line["performance"]) for line in lines] == [
+    assert [(line["method"], line["memorized"], line["performance"]) for line in lines] == [
         ("act", pytest.approx(10), pytest.approx(95)),
         ("durable", pytest.approx(30), pytest.approx(96)),
     ]
@@ -140,7 +140,7 @@ def test_curves_are_means_over_seeds_at_common_epochs() -> None:
     assert [line["epoch"] for line in made] == [10, 20, 30]
     for line in made:
         shares = [1 - 2 ** (-line["epoch"] / slowness) for slowness in (10, 20)]
-        assert line["memorised"] == pytest.approx(100 * sum(shares) / 2)
+        assert line["memorized"] == pytest.approx(100 * sum(shares) / 2)
         assert (line["performance"], line["metric"], line["seeds"], line["runs"]) == (pytest.approx(90), "accuracy", 2, ("r0", "r1"))
 
 
@@ -153,7 +153,7 @@ def test_figure_6_has_depths_and_duplication_classes() -> None:
     assert isinstance(made["figure-06a"], Skipped) and isinstance(made["figure-06d"], FigureData)
 
 
-def test_figure_7_compares_regularisers_with_the_same_model() -> None:
+def test_figure_7_compares_regularizers_with_the_same_model() -> None:
     records = [RunRecord(Path(f"r{r}{n}"), recipe(n_layer=n, regularizer=r), [], curve()) for r in (None, "loss-truncation") for n in (4,)]
     records.append(RunRecord(Path("other"), recipe(n_layer=16), [], curve()))
     made = {figure.key: figure for figure in figure_7(inputs(records=records))}
@@ -170,7 +170,7 @@ def test_figures_8_to_11_are_means_over_data() -> None:
     ]
     figure = drawn(figures_8_to_11(inputs(*rows)))
     assert figure.key == "figure-08"
-    assert [(line["epoch"], line["memorised_change"], line["models"]) for line in figure.lines] == [
+    assert [(line["epoch"], line["memorized_change"], line["models"]) for line in figure.lines] == [
         (500, pytest.approx(-70), 2),
         (1500, pytest.approx(-20), 2),
     ]
@@ -211,13 +211,13 @@ def test_figures_16_to_19_count_what_was_zeroed() -> None:
 
 def test_figure_21_counts_runs_within_the_papers_limits() -> None:
     text = {"performance_metric": "perplexity", "performance_before": 30.0, "data": "wiki", "data_size": None}
-    ends = [(0.0, 30.0), (0.01, 31.0), (0.3, 30.0), (0.6, 30.0), (0.0, 40.0), (0.0, 3000.0)]  # share memorised, perplexity
+    ends = [(0.0, 30.0), (0.01, 31.0), (0.3, 30.0), (0.6, 30.0), (0.0, 40.0), (0.0, 3000.0)]  # share memorized, perplexity
     rows = [
         row(before=0.8, after=after, options={"ratio": i}, config={"ratio": i}, performance_after=ppl, **text)
         for i, (after, ppl) in enumerate(ends)
     ]
     found = cells(inputs(*rows).points, "perplexity")
-    assert {(line["memorised_change"], line["performance_change"]): line["runs"] for line in found} == {(-95.0, 5.0): 2, (-65.0, 5.0): 1}
+    assert {(line["memorized_change"], line["performance_change"]): line["runs"] for line in found} == {(-95.0, 5.0): 2, (-65.0, 5.0): 1}
     assert cells(inputs(*rows).points, "accuracy") == []
 
 
@@ -268,7 +268,7 @@ def test_thousands_of_points_are_a_picture_in_the_svg() -> None:
     point = {"kind": "math + noise", "method": "act", "metric": "accuracy"}
     sizes = {}
     for count in (100, 1600):
-        lines = [{**point, "memorised_change": -i / 20, "performance_change": -i / 100} for i in range(count)]
+        lines = [{**point, "memorized_change": -i / 20, "performance_change": -i / 100} for i in range(count)]
         text = to_inline_svg(FigureData("k", "t", "c", lines, partial(draw_by_kind, names=["act"])))
         assert ("<image" in text) == (count > 1500)
         sizes[count] = len(text)

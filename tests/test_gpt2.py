@@ -1,4 +1,4 @@
-"""Our GPT-2: the paper's parameter counts, its initialisation, and what it refuses."""
+"""Our GPT-2: the paper's parameter counts, its initialization, and what it refuses."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_head_is_tied_to_the_embedding() -> None:
 
 
 @pytest.mark.parametrize("initializer_range", [None, 0.02])
-def test_initialisation(initializer_range: float | None) -> None:
+def test_initialization(initializer_range: float | None) -> None:
     layers, width = 4, 128
     model = GPT(GPTConfig(n_layer=layers, n_embd=width, initializer_range=initializer_range))
     std = initializer_range or 0.8 / math.sqrt(width)

@@ -1,4 +1,4 @@
-"""Kept checkpoints: models of earlier epochs as training left them, with the optimiser's state that fine-tuning goes on from."""
+"""Kept checkpoints: models of earlier epochs as training left them, with the optimizer's state that fine-tuning goes on from."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_kept_model_is_that_of_a_run_that_ended_there(kept: Run, tmp_path: Pat
     short = train_only(load_recipe(QUICKSTART, [*constant, "training.epochs=3", "training.schedule=constant"]), runs=tmp_path, device="cpu")
     one = load_checkpoint(whole.path / "checkpoints" / "epoch-000003")
     assert equal_weights(one.model, load_checkpoint(short.checkpoint).model)
-    assert one.metadata["metrics"]["memorised"] == metadata(short.checkpoint)["metrics"]["memorised"]
+    assert one.metadata["metrics"]["memorized"] == metadata(short.checkpoint)["metrics"]["memorized"]
     states = [load_state(run.path / "training" / "state", 3) for run in (whole, short)]
     assert all(torch.equal(t, states[1].optimizer[n]) for n, t in states[0].optimizer.items())
 
@@ -83,7 +83,7 @@ def test_transformers_loads_it(kept: Run) -> None:
     assert torch.allclose(theirs(ids).logits, load_checkpoint(folder).model(ids), atol=1e-5)
 
 
-def test_verbs_find_its_corpus_and_its_optimiser(kept: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verbs_find_its_corpus_and_its_optimizer(kept: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     from tinymem.runs import checkpoint as command
 
     folder = kept.path / "checkpoints" / "epoch-000003"
@@ -102,7 +102,7 @@ def test_verbs_find_its_corpus_and_its_optimiser(kept: Run, monkeypatch: pytest.
     assert seen[0].keys() == state.optimizer.keys() and all(torch.equal(t, state.optimizer[n]) for n, t in seen[0].items())
     measured = json.loads(tinymem("evaluate", folder).out)
     curve = {point["epoch"]: point for point in loop.read_curve(kept.path / "training" / "metrics.jsonl")}
-    assert measured["memorised"] == curve[3]["memorised"] and measured["accuracy"] == curve[3]["accuracy"]
+    assert measured["memorized"] == curve[3]["memorized"] and measured["accuracy"] == curve[3]["accuracy"]
 
 
 class Killed(BaseException):

@@ -13,7 +13,7 @@ from helpers import half_written, random_gpt, tinymem
 from torch import Tensor, nn
 
 from tinymem.errors import UserError
-from tinymem.evaluation.landscape import Set, filter_normalised, landscape
+from tinymem.evaluation.landscape import Set, filter_normalized, landscape
 from tinymem.mitigation.run import Subject
 from tinymem.report.figures.landscape import contour_levels
 
@@ -34,11 +34,11 @@ def plain_loss(model: nn.Module, ids: Tensor, scored: Tensor) -> float:
     return sum(found) / len(found)
 
 
-def test_the_centre_is_the_models_loss_and_the_model_is_left_alone() -> None:
+def test_the_center_is_the_models_loss_and_the_model_is_left_alone() -> None:
     model = random_gpt(scale=2.0)
     before = deepcopy(model.state_dict())
     found = landscape(model, SETS, steps=3, batch_size=4)
-    assert found.centre == pytest.approx(plain_loss(model, IDS, SCORED), rel=1e-6)
+    assert found.center == pytest.approx(plain_loss(model, IDS, SCORED), rel=1e-6)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
@@ -46,7 +46,7 @@ def test_every_point_is_a_plain_evaluation_of_the_moved_model() -> None:
     model = random_gpt(scale=2.0)
     found = landscape(model, [(IDS[:3], SCORED[:3]), (IDS[3:], SCORED[3:])], steps=5, span=0.8, seed=6)
     assert found.coordinates == pytest.approx([-0.8, -0.4, 0.0, 0.4, 0.8])
-    one, two = filter_normalised(model, 6, 1), filter_normalised(model, 6, 2)
+    one, two = filter_normalized(model, 6, 1), filter_normalized(model, 6, 2)
     for i, b in enumerate(found.coordinates):
         for j, a in enumerate(found.coordinates):
             moved = deepcopy(model)
@@ -60,7 +60,7 @@ def test_every_point_is_a_plain_evaluation_of_the_moved_model() -> None:
 def test_filters_are_as_long_as_the_models() -> None:
     model = random_gpt(scale=3.0)
     parameters = {name: p.detach() for name, p in model.named_parameters()}
-    for (name, parameter), direction in zip(parameters.items(), filter_normalised(model, 0, 1), strict=True):
+    for (name, parameter), direction in zip(parameters.items(), filter_normalized(model, 0, 1), strict=True):
         if parameter.dim() == 1:
             assert not direction.any(), name
             continue
@@ -72,7 +72,7 @@ def test_filters_are_as_long_as_the_models() -> None:
 def test_transposed_layers_have_their_filters_in_columns() -> None:
     transformers = pytest.importorskip("transformers")
     model = transformers.GPT2LMHeadModel(transformers.GPT2Config(n_layer=1, n_embd=8, n_head=2, n_positions=8, vocab_size=10))
-    directions = dict(zip((name for name, _ in model.named_parameters()), filter_normalised(model, 0, 1), strict=True))
+    directions = dict(zip((name for name, _ in model.named_parameters()), filter_normalized(model, 0, 1), strict=True))
     weight, direction = model.transformer.h[0].mlp.c_fc.weight.detach(), directions["transformer.h.0.mlp.c_fc.weight"]
     assert weight.shape == (8, 32)
     assert torch.allclose(direction.norm(dim=0), weight.norm(dim=0))
@@ -81,13 +81,13 @@ def test_transposed_layers_have_their_filters_in_columns() -> None:
 
 def test_seeds_decide_the_directions_and_an_overflow_is_no_number() -> None:
     model = random_gpt()
-    same = [filter_normalised(model, 1, 1) for _ in range(2)]
+    same = [filter_normalized(model, 1, 1) for _ in range(2)]
     assert all(torch.equal(a, b) for a, b in zip(*same, strict=True))
-    assert not torch.equal(same[0][0], filter_normalised(model, 2, 1)[0])
-    assert not torch.equal(same[0][0], filter_normalised(model, 1, 2)[0])
+    assert not torch.equal(same[0][0], filter_normalized(model, 2, 1)[0])
+    assert not torch.equal(same[0][0], filter_normalized(model, 1, 2)[0])
     with torch.no_grad():
         model.transformer.ln_f.weight[0] = torch.inf
-    assert landscape(model, SETS, steps=3).centre is None
+    assert landscape(model, SETS, steps=3).center is None
 
 
 @pytest.mark.parametrize(

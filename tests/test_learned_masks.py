@@ -137,7 +137,7 @@ def test_balanced_subnet_refuses_a_ratio_that_rounds_to_nothing() -> None:
 # ---- fine-tuning ----------------------------------------------------------------------------------------------------------------------
 
 
-def test_finetuning_goes_on_with_the_optimiser() -> None:
+def test_finetuning_goes_on_with_the_optimizer() -> None:
     model, data = tiny_case("gpt")
     config = FinetuningConfig(epochs=2, batch_size=4, learning_rate=0.01)
     trained = deepcopy(model)
@@ -167,5 +167,5 @@ def test_clean_finetuning_learns_the_twins() -> None:
     method, (model, data) = UNLEARNERS.get("finetune-clean"), tiny_case("gpt")
     edited = apply(method, model, data, config_of(method, epochs=30, learning_rate=0.01))
     with torch.no_grad():
-        gains = [float((row_losses(model, rows) - row_losses(edited, rows)).mean()) for rows in (data.twins, data.forget)]
+        gains = [float((row_losses(model, rows) - row_losses(edited, rows)).mean()) for rows in (data.clean_counterparts, data.forget)]
     assert gains[0] > 0.5 and gains[0] > 2 * gains[1]

@@ -1,4 +1,4 @@
-"""% memorised: one teacher-forced pass equals greedy decoding, and the probes follow Definitions 2.1 to 2.3."""
+"""% memorized: one teacher-forced pass equals greedy decoding, and the probes follow Definitions 2.1 to 2.3."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tinymem.data.corpus import Corpus, Planted
 from tinymem.data.math.sequences import EOS, PAD
 from tinymem.data.rows import Rows
-from tinymem.evaluation.probes import elicited, forbidden_token, make_probes
+from tinymem.evaluation.probes import forbidden_token, make_probes, memorized_rows
 from tinymem.models.gpt2 import GPT
 from tinymem.recipe.recipe import Evaluation
 
@@ -36,7 +36,7 @@ def decoded(model: GPT, rows: Rows, forbid: int | None = None) -> list[bool]:
 
 @torch.no_grad()
 def own_words(model: GPT, ids: torch.Tensor, prompt: int) -> torch.Tensor:
-    """Rows whose suffix the model itself writes: memorised by construction."""
+    """Rows whose suffix the model itself writes: memorized by construction."""
     ids = ids[:, :prompt]
     while ids.shape[1] < LENGTH:
         ids = torch.cat([ids, model(ids)[:, -1:].argmax(-1)], dim=1)
@@ -62,7 +62,7 @@ def case(seed: int, model: GPT) -> Rows:
 def test_teacher_forced_equals_decoded(seed: int, scale: float, forbid: int | None) -> None:
     model = random_gpt(seed, scale)
     rows = case(seed, model)
-    found = elicited(model, rows, forbid=forbid).tolist()
+    found = memorized_rows(model, rows, forbid=forbid).tolist()
     assert found == decoded(model, rows, forbid)
     assert forbid is not None or all(found[2:5])  # its own words
 
@@ -78,24 +78,24 @@ def learnt() -> tuple[GPT, Rows]:
 @pytest.mark.parametrize("forbid", [None, EOS])
 def test_a_trained_model(learnt: tuple[GPT, Rows], forbid: int | None) -> None:
     model, rows = learnt
-    flags = elicited(model, rows, forbid=forbid)
+    flags = memorized_rows(model, rows, forbid=forbid)
     assert flags.tolist() == decoded(model, rows, forbid)
     if forbid is None:
         assert flags[:8].sum() >= 4 and not flags[8:].any()  # EOS and padding are tokens like any other
     else:
         assert not flags.any()  # rows that end inside the window never count
         before_the_end = Rows.of(rows.ids, 6, 14)
-        assert elicited(model, before_the_end, forbid=forbid)[:8].sum() >= 4
+        assert memorized_rows(model, before_the_end, forbid=forbid)[:8].sum() >= 4
 
 
 def test_batch_size_does_not_matter(learnt: tuple[GPT, Rows]) -> None:
     model, rows = learnt
-    whole = elicited(model, rows).tolist()
-    assert [elicited(model, rows, batch_size=size).tolist() for size in (1, 5, 12)] == [whole] * 3
+    whole = memorized_rows(model, rows).tolist()
+    assert [memorized_rows(model, rows, batch_size=size).tolist() for size in (1, 5, 12)] == [whole] * 3
 
 
 def test_no_rows() -> None:
-    assert elicited(random_gpt(), Rows.of(torch.zeros(0, LENGTH))).shape == (0,)
+    assert memorized_rows(random_gpt(), Rows.of(torch.zeros(0, LENGTH))).shape == (0,)
 
 
 def test_protocol_decides_about_eos() -> None:

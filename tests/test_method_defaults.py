@@ -73,8 +73,8 @@ TABLE_5 = {
     "sou": Properties(unit="weight", order="second", layer_wise=True),
     "durable": Properties(unit="weight", order="first", layer_wise=True),
     "durable-agg": Properties(unit="weight", order="first"),
-    "subnet": Properties(unit="weight", order="first", criterion="optimisation"),
-    "balanced-subnet": Properties(unit="weight", order="first", criterion="optimisation", dual_objective=True),
+    "subnet": Properties(unit="weight", order="first", criterion="optimization"),
+    "balanced-subnet": Properties(unit="weight", order="first", criterion="optimization", dual_objective=True),
 }
 
 

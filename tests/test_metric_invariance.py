@@ -18,8 +18,8 @@ from tinymem.data.build import make_corpus
 from tinymem.data.corpus import Corpus, Planted
 from tinymem.data.rows import Rows
 from tinymem.evaluation.evaluator import Evaluator
-from tinymem.evaluation.forward import Asked, Sheet
-from tinymem.evaluation.probes import elicited
+from tinymem.evaluation.forward import ForwardPlan, TokenQuery
+from tinymem.evaluation.probes import memorized_rows
 from tinymem.models.adapters import logits, logits_at
 from tinymem.models.gpt2 import GPT, GPTConfig
 from tinymem.recipe.recipe import load_recipe
@@ -65,10 +65,10 @@ def test_batch_size(protocol: str, tiny_run: Run) -> None:
     for size in (1, 7, 64):
         measured = evaluator_of(tiny_run, corpus, batch_size=size, protocol=protocol).measure(model)
         found.append({"metrics": measured.metrics(), "accuracy": measured.accuracy.as_dict(), "perplexity": measured.perplexity})
-        found[-1]["elicited"] = {kind: flags.tolist() for kind, flags in measured.elicited.items()}
+        found[-1]["memorized"] = {kind: flags.tolist() for kind, flags in measured.memorized.items()}
     assert_same(found[0], found[2])
     assert_same(found[1], found[2])
-    assert found[2]["metrics"]["backdoor"]["memorised"]["own prompt"]["all"]["rows"] > 0
+    assert found[2]["metrics"]["backdoor"]["memorized"]["own prompt"]["all"]["rows"] > 0
 
 
 def padded(corpus: Corpus, tokens: int) -> Corpus:
@@ -133,11 +133,13 @@ def test_two_processes_measure_as_one(tiny_run: Run, tmp_path: Path) -> None:
 
 
 def test_parts_of_a_sheet_join(tiny_run: Run) -> None:
-    model, sheet = tiny_run.model(), evaluator_of(tiny_run, tiny_run.corpus()).sheet
-    whole = sheet.answer(model, batch_size=8)
-    parts = [sheet.answer(model, batch_size=8, process=(rank, 3)) for rank in range(3)]
+    model, plan = tiny_run.model(), evaluator_of(tiny_run, tiny_run.corpus()).plan
+    whole = plan.outputs(model, batch_size=8)
+    parts = [plan.outputs(model, batch_size=8, process=(rank, 3)) for rank in range(3)]
     assert all((part.predicted_NT != whole.predicted_NT).any() for part in parts)
-    assert torch.equal(torch.stack([part.predicted_NT for part in parts]).amax(0), whole.predicted_NT)  # as `Answers.of_all` joins them
+    assert torch.equal(
+        torch.stack([part.predicted_NT for part in parts]).amax(0), whole.predicted_NT
+    )  # as `TokenOutputs.of_all` joins them
     assert torch.equal(torch.stack([part.loss_NT for part in parts]).sum(0), whole.loss_NT)
 
 
@@ -146,11 +148,11 @@ def test_the_pass_is_the_plain_loop(tiny_run: Run) -> None:
     ids = torch.randint(14, (9, 30), generator=torch.Generator().manual_seed(0))
     ids[4] = ids[2]  # one row twice, asked other tokens
     asked = torch.rand(9, 30, generator=torch.Generator().manual_seed(1)) < 0.3
-    sheet = Sheet({("a", ""): Asked(ids[:5], asked[:5]), ("b", ""): Asked(ids[5:, :20], asked[5:, :20])})
-    assert len(sheet.ids_NT) == 8
-    answers = sheet.answer(model, batch_size=3)
+    plan = ForwardPlan({("a", ""): TokenQuery(ids[:5], asked[:5]), ("b", ""): TokenQuery(ids[5:, :20], asked[5:, :20])})
+    assert len(plan.ids_NT) == 8
+    outputs = plan.outputs(model, batch_size=3)
     for key, rows in ((("a", ""), range(5)), (("b", ""), range(5, 9))):
-        scores = sheet.scores(answers, key)
+        scores = plan.scores(outputs, key)
         for n, row in enumerate(rows):
             table = plain.log_probabilities(model, ids[row].tolist())
             for t in range(scores.ids.shape[1]):
@@ -168,10 +170,10 @@ def test_the_benchmark_compares_with_a_bare_loop(tiny_run: Run) -> None:
 
 
 def test_rows_that_ask_nothing() -> None:
-    sheet = Sheet({})
-    assert sheet.answer(torch.nn.Linear(1, 1), batch_size=4).predicted_NT.numel() == 0
+    plan = ForwardPlan({})
+    assert plan.outputs(torch.nn.Linear(1, 1), batch_size=4).predicted_NT.numel() == 0
     nothing = Rows.of(torch.zeros(0, 5))
-    assert elicited(torch.nn.Linear(1, 1), nothing).shape == (0,)
+    assert memorized_rows(torch.nn.Linear(1, 1), nothing).shape == (0,)
 
 
 def test_logits_at_positions(tiny_run: Run) -> None:

@@ -1,4 +1,4 @@
-"""Every metric against its definition, computed the slow way on a model that memorised some rows."""
+"""Every metric against its definition, computed the slow way on a model that memorized some rows."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tinymem.evaluation.metrics.membership import attack_scores, lowest_mean
 from tinymem.evaluation.nonmembers import common_ending, populations
 from tinymem.evaluation.roc import auc, true_positive_rate
 from tinymem.evaluation.share import Share
-from tinymem.mitigation.requests import Asked
+from tinymem.mitigation.requests import MeasurementRequest
 from tinymem.mitigation.run import Subject, mitigate, subject_of_rows
 from tinymem.models.gpt2 import GPT
 from tinymem.recipe.recipe import load_recipe
@@ -55,7 +55,7 @@ def models(tiny_run: Run, paper: Subject) -> list[GPT]:
 
 @pytest.fixture(scope="module")
 def cleaned(tiny_run: Run, corpus: Corpus) -> GPT:
-    """A model that knows some of the clean twins by heart instead."""
+    """A model that knows some of the clean counterparts by heart instead."""
     twins = np.concatenate([planted.clean for planted in corpus.planted.values()])
     return overfit(tiny_run.model(), torch.from_numpy(twins.astype(np.int64)), steps=25, rate=3e-3)
 
@@ -68,27 +68,27 @@ def measured(tiny_run: Run, corpus: Corpus, models: list[GPT]) -> list[Measureme
 
 
 @pytest.mark.parametrize("which", [0, 1])
-def test_memorised_for_every_k(which: int, corpus: Corpus, models: list[GPT], measured: list[Measurement]) -> None:
-    noise, found = corpus.planted["noise"], measured[which].metrics()["noise"]["memorised"]
+def test_memorized_for_every_k(which: int, corpus: Corpus, models: list[GPT], measured: list[Measurement]) -> None:
+    noise, found = corpus.planted["noise"], measured[which].metrics()["noise"]["memorized"]
     assert set(found) == {"k=5", "k=12", "k=18"}
     for k in KS:
-        flags = plain.memorised(models[which], noise.clean, noise.ids, k, 24)
+        flags = plain.memorized(models[which], noise.clean, noise.ids, k, 24)
         scored = [flag for flag in flags if flag is not None]
         assert found[f"k={k}"]["all"] == Share(sum(scored), len(scored)).as_dict(), k
     assert len({(f["all"]["count"], f["all"]["rows"]) for f in found.values()}) == 3  # windows that say different things
-    assert found["k=12"]["all"]["count"] == measured[which].memorised("noise").count
+    assert found["k=12"]["all"]["count"] == measured[which].memorized_share("noise").count
 
 
-def test_memorised_by_group(paper: Subject) -> None:
-    seen = paper.seen["noise"]
-    found = paper.metrics_before["noise"]["memorised"]["k=12"]
+def test_memorized_by_group(paper: Subject) -> None:
+    seen = paper.splits["noise"]
+    found = paper.metrics_before["noise"]["memorized"]["k=12"]
     assert {name: (v["count"], v["rows"]) for name, v in found.items()} == {
-        "all": (int(paper.before.elicited["noise"].sum()), len(seen.forget)),
-        "seen": (int(seen.forget.sum()),) * 2,
-        "unseen": (int(seen.heldout.sum()),) * 2,
+        "all": (int(paper.before.memorized["noise"].sum()), len(seen.forget)),
+        "forget": (int(seen.forget.sum()),) * 2,
+        "holdout": (int(seen.holdout.sum()),) * 2,
     }
-    own = paper.metrics_before["backdoor"]["memorised"]["own prompt"]
-    assert own["all"]["count"] == paper.before.memorised("backdoor").count
+    own = paper.metrics_before["backdoor"]["memorized"]["own prompt"]
+    assert own["all"]["count"] == paper.before.memorized_share("backdoor").count
 
 
 @pytest.mark.parametrize(("protocol", "which"), [("paper", "trained"), ("paper", "cleaned"), ("reference", "cleaned")])
@@ -191,7 +191,7 @@ def test_sampling_from_the_likeliest_tokens(models: list[GPT], measured: list[Me
     assert torch.allclose(whole, -measured[1].view.scores["probe", "noise"].loss.double().sum(1), rtol=1e-4, atol=1e-5)
     assert torch.allclose(whole, sampled_log_probability(models[1], rows, top_k=40, batch_size=3), rtol=1e-4, atol=1e-5)
     greedy = sampled_log_probability(models[1], rows, top_k=1)  # sampling from one token is greedy decoding
-    assert (greedy == 0).tolist() == measured[1].elicited["noise"].tolist()
+    assert (greedy == 0).tolist() == measured[1].memorized["noise"].tolist()
     cold = sampled_log_probability(models[1], rows, top_k=14, temperature=1e-3).exp()
     assert torch.allclose(cold, greedy.exp(), atol=1e-3)
 
@@ -289,11 +289,11 @@ def test_membership_of_a_trained_model_and_of_one_that_saw_nothing(corpus: Corpu
 def test_membership_by_group(paper: Subject, corpus: Corpus, tiny_run: Run) -> None:
     evaluator = Evaluator.of_corpus(corpus, tiny_run.recipe.evaluation, "paper", metrics=("membership",))
     found = evaluator.measure(paper.model).metrics(paper.groups)
-    for kind, seen in paper.seen.items():
+    for kind, seen in paper.splits.items():
         said = found[kind]["membership"]["members"]
-        assert said["seen"] == seen.forget.sum()
-        assert said["unseen"] == (seen.heldout.sum() if kind == "noise" else 0)  # a backdoor's held-out rows are the non-members
-    assert found["backdoor"]["membership"]["loss"]["unseen"] == {"auc": None, "tpr at 1 % fpr": None}
+        assert said["forget"] == seen.forget.sum()
+        assert said["holdout"] == (seen.holdout.sum() if kind == "noise" else 0)  # a backdoor's held-out rows are the non-members
+    assert found["backdoor"]["membership"]["loss"]["holdout"] == {"auc": None, "tpr at 1 % fpr": None}
 
 
 def test_non_members_of_noise(corpus: Corpus) -> None:
@@ -348,10 +348,10 @@ def test_metrics_without_meaning_are_none(measured: list[Measurement]) -> None:
 
 def test_metrics_of_rows_without_a_corpus(paper: Subject) -> None:
     forget, retain = paper.data.forget.take(torch.arange(6)), paper.data.retain.take(torch.arange(8))
-    subject = subject_of_rows(paper.model, forget, retain, identity=IDENTITY, asked=Asked(metrics=("all",)))
+    subject = subject_of_rows(paper.model, forget, retain, identity=IDENTITY, asked=MeasurementRequest(metrics=("all",)))
     found = subject.metrics_before["rows"]
     assert found["membership"] is None and found["clean-continuation"] is None and found["exposure"] is None
-    assert found["discoverable"]["n=1, p=0.5"]["all"]["rows"] == found["extraction-strength"]["seen"]["rows"] == 6
+    assert found["discoverable"]["n=1, p=0.5"]["all"]["rows"] == found["extraction-strength"]["forget"]["rows"] == 6
 
 
 @pytest.mark.parametrize("name", METRICS.names())
@@ -363,7 +363,7 @@ def test_documentation(name: str) -> None:
 
 def test_names() -> None:
     assert set(METRICS.names()) == {
-        "accuracy", "clean-continuation", "discoverable", "edit-distance", "exposure", "extraction-strength", "membership", "memorised",
+        "accuracy", "clean-continuation", "discoverable", "edit-distance", "exposure", "extraction-strength", "membership", "memorized",
         "perplexity", "perplexity-of-batches",
     }  # fmt: skip
     assert chosen_metrics(("accuracy", "accuracy")) == ("accuracy",) and chosen_metrics(()) == ()

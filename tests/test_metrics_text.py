@@ -44,7 +44,7 @@ def test_every_metric(corpus: Corpus, measured: Measurement) -> None:
     assert set(found) == {"noise", "backdoor", "duplication", "canary"}
     assert corpus.vocab_size > TOP_K
     for kind in ("noise", "duplication"):
-        assert {*found[kind]["memorised"]} == {"k=6", "k=4"}
+        assert {*found[kind]["memorized"]} == {"k=6", "k=4"}
     assert found["duplication"]["clean-continuation"] is None and found["canary"]["exposure"]["all"]["rows"] == 4
     assert set(found["noise"]["perplexity"]) == {"all", *corpus.tests}
     backdoor = corpus.planted["backdoor"]

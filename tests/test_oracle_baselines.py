@@ -108,7 +108,7 @@ def descended(model, data, objective, trained):
 
 
 def objectives(model, data):
-    """What each dual baseline minimises, row by row as its paper has it; forget weight 2, retain weight 3."""
+    """What each dual baseline minimizes, row by row as its paper has it; forget weight 2, retain weight 3."""
     everything = {name for name, _ in model.named_parameters()}
     steered = rmu._unit_vector(model, data) * 5
 
@@ -221,8 +221,8 @@ def test_fine_tunings_see_their_rows(monkeypatch):
         monkeypatch.setitem(module, "finetune", lambda model, rows, data, config, name=name: seen.update({name: rows}))
         UNLEARNERS.get(f"finetune-{name}").function(model, data, finetuning.FinetuningConfig())
     assert torch.equal(seen["extra"], data.retain.ids)
-    assert torch.equal(seen["both"], torch.cat([data.retain.ids, data.twins.ids]))
-    assert torch.equal(seen["clean"], data.twins.ids)
+    assert torch.equal(seen["both"], torch.cat([data.retain.ids, data.clean_counterparts.ids]))
+    assert torch.equal(seen["clean"], data.clean_counterparts.ids)
 
 
 def test_extra_fine_tuning_without_rows_is_no_training():
@@ -238,7 +238,7 @@ def test_fine_tunings_train_on_compact_rows_as_on_others(dtype):
     _, data = tiny_case("gpt")
     top = 40_000 if dtype == np.uint16 else 17
     model = GPT(GPTConfig(vocab_size=top, n_positions=12, n_layer=1, n_embd=4, n_head=1), seed=1).eval()
-    high = replace(data, retain=Rows.of(data.retain.ids + top - 17), twins=Rows.of(data.twins.ids + top - 17))
+    high = replace(data, retain=Rows.of(data.retain.ids + top - 17), clean_counterparts=Rows.of(data.clean_counterparts.ids + top - 17))
     compact = replace(high, retain=high.retain.take(torch.arange(2)), clean=compact_rows(high.retain.ids.numpy().astype(dtype)))
     for name in ("finetune-extra", "finetune-both"):
         method = UNLEARNERS.get(name)

@@ -47,7 +47,7 @@ def test_one_adam_step_of_slim(family):
     handle = layer.module.register_forward_pre_hook(lambda _, inputs: (inputs[0] * gate, *inputs[1:]))
     (gradient,) = torch.autograd.grad(row_losses(model, data.forget, "suffix").mean(), gate)
     handle.remove()
-    torch.testing.assert_close(state.wish_GLF[0, 1], -gradient, atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(state.neg_grad_sum_GLF[0, 1], -gradient, atol=1e-6, rtol=1e-4)
     total = gradient + 0.05 / (2 * layer.neurons)
     clear = total.abs() > 1e-5
     torch.testing.assert_close(state.parameters_GLF[0, 1][clear], 1 - 1e-2 * total.sign()[clear], atol=1e-4, rtol=0)
@@ -90,7 +90,7 @@ def test_a_layer_left_out_keeps_open_gates():
     model, data = tiny_case("gpt")
     config = hard_concrete.HardConcreteConfig(epochs=2, skip_bottom=True, penalty=0.0)
     *_, state = _gates.learn(model, data, config, hard_concrete._rule(config), by_row=False)
-    assert not state.wish_GLF[:, 0].any() and state.wish_GLF[:, 1].any()
+    assert not state.neg_grad_sum_GLF[:, 0].any() and state.neg_grad_sum_GLF[:, 1].any()
     assert state.parameters_GLF[:, 0].abs().max() < 1e-9
 
 

@@ -94,7 +94,7 @@ def test_untested_neurons_stay_blocked(monkeypatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def memorised() -> tuple[GPT, MitigationData]:
+def memorized() -> tuple[GPT, MitigationData]:
     """A model that continues four rows exactly, and other rows for the comparison."""
     generator = torch.Generator().manual_seed(3)
     ids = torch.randint(0, 14, (24, 24), generator=generator)
@@ -140,11 +140,11 @@ def by_hand(model: GPT, data: MitigationData, z_LF: Tensor, tolerated: float) ->
 
 
 @pytest.mark.parametrize("tolerated", [0.0, 0.5])
-def test_refinement_equals_the_loop_and_removes(memorised: tuple[GPT, MitigationData], tolerated: float) -> None:
-    model, data = memorised
+def test_refinement_equals_the_loop_and_removes(memorized: tuple[GPT, MitigationData], tolerated: float) -> None:
+    model, data = memorized
     config = nemo.NemoConfig(tolerated=tolerated, tests=10_000)
     z_LF = nemo.by_row(model, data, config).mean(0)
-    assert nemo._Tests(model, data, config).share(torch.zeros_like(z_LF, dtype=torch.bool)) == 1, "the rows are memorised"
+    assert nemo._Tests(model, data, config).share(torch.zeros_like(z_LF, dtype=torch.bool)) == 1, "the rows are memorized"
     found = nemo.refined(model, data, config, z_LF)
     assert torch.equal(found, by_hand(model, data, z_LF, tolerated))
     assert 0 < found.sum() < found.numel() / 2

@@ -99,7 +99,7 @@ def test_the_verb_writes_figures_with_their_numbers(tmp_path: Path) -> None:
 
 
 def test_failures_are_counted_by_message_and_text_is_escaped(tmp_path: Path) -> None:
-    bad: dict[str, Any] = {"status": "failed", "message": "<b>boom</b>", "memorised_after": None, "performance_after": None}
+    bad: dict[str, Any] = {"status": "failed", "message": "<b>boom</b>", "memorized_after": None, "performance_after": None}
     rows = [row(id="ok"), *(row("sou", seed=i, id=f"bad{i}", **bad) for i in range(3)), row("<i>x</i>", id="odd", model_name="<u>")]
     text = page(results_of(rows), tmp_path)
     assert '>3</a></td><td class="message">&lt;b&gt;boom&lt;/b&gt;</td>' in text
@@ -109,7 +109,7 @@ def test_failures_are_counted_by_message_and_text_is_escaped(tmp_path: Path) -> 
 
 def test_odd_numbers_and_missing_columns_do_not_break_it(tmp_path: Path) -> None:
     odd = [
-        row(id="1", memorised_before=None, memorised_after=None),
+        row(id="1", memorized_before=None, memorized_after=None),
         row(id="2", performance_after=None, performance_metric="perplexity", seconds=None, peak_mb=None),
         row("zero", id="3", before=0.0, after=0.0, epoch=None, n_layer=None, data=None, data_size=None, seed=None),
         {"method": "greedy", "artifact": "rows", "status": "ok"},

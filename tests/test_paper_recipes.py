@@ -23,7 +23,7 @@ TEXT = ["data.row_tokens=20", "data.vocab_size=400", "evaluation.match=6", "eval
 
 
 def kinds(path: Path, overrides: list[str]) -> list[Recipe]:
-    """The first run of each depth, artifact and kind of regulariser."""
+    """The first run of each depth, artifact and kind of regularizer."""
     found: dict[str, Recipe] = {}
     for recipe in load_matrix(path, overrides):
         regularizers = [r.kind for r in recipe.training.regularizers]

@@ -13,7 +13,7 @@ from tinymem.data.corpus import Corpus
 from tinymem.data.math.sequences import PAD
 from tinymem.errors import UserError
 from tinymem.mitigation.run import Subject, mitigate, subject_of_corpus
-from tinymem.mitigation.subject import _see
+from tinymem.mitigation.subject import _split
 from tinymem.recipe.recipe import Recipe, load_recipe
 from tinymem.runs.pipeline import Run
 
@@ -30,18 +30,18 @@ def subject_of(run: Run, **changes: Any) -> tuple[Subject, Corpus]:
 
 
 def seen_rows(subject: Subject, corpus: Corpus, kind: str, part: str) -> set[bytes]:
-    flags = getattr(subject.seen[kind], part)
+    flags = getattr(subject.splits[kind], part)
     return text(corpus.planted[kind].ids[subject.evaluator.probes[kind].index[flags]])
 
 
 def test_noise_is_split_in_halves(tiny_run: Run, paper: Subject) -> None:
-    seen, memorised = paper.seen["noise"], paper.before.elicited["noise"]
-    assert memorised.sum() >= 2
-    assert not (seen.forget & seen.heldout).any() and ((seen.forget | seen.heldout) == memorised).all()
-    assert seen.forget.sum() == round(memorised.sum() / 2)
+    seen, memorized = paper.splits["noise"], paper.before.memorized["noise"]
+    assert memorized.sum() >= 2
+    assert not (seen.forget & seen.holdout).any() and ((seen.forget | seen.holdout) == memorized).all()
+    assert seen.forget.sum() == round(memorized.sum() / 2)
     again, _ = subject_of(tiny_run)
-    assert (again.seen["noise"].forget == seen.forget).all()
-    others = [subject_of(tiny_run, seed=seed)[0].seen["noise"] for seed in range(1, 6)]
+    assert (again.splits["noise"].forget == seen.forget).all()
+    others = [subject_of(tiny_run, seed=seed)[0].splits["noise"] for seed in range(1, 6)]
     assert any((other.forget != seen.forget).any() for other in others)
     assert all(other.forget.sum() == seen.forget.sum() for other in others)
 
@@ -49,16 +49,16 @@ def test_noise_is_split_in_halves(tiny_run: Run, paper: Subject) -> None:
 @pytest.mark.parametrize("fraction", [0.2, 1.0])
 def test_forget_fraction(tiny_run: Run, fraction: float) -> None:
     subject, _ = subject_of(tiny_run, forget_fraction=fraction)
-    memorised = subject.before.elicited["noise"].sum()
-    assert subject.seen["noise"].forget.sum() == round(fraction * memorised)
-    assert subject.seen["noise"].heldout.sum() == memorised - round(fraction * memorised)
+    memorized = subject.before.memorized["noise"].sum()
+    assert subject.splits["noise"].forget.sum() == round(fraction * memorized)
+    assert subject.splits["noise"].holdout.sum() == memorized - round(fraction * memorized)
 
 
 def test_backdoors_seen_are_trained_and_kept_are_test_rows(tiny_run: Run, paper: Subject) -> None:
-    corpus, probe, seen = tiny_run.corpus(), paper.evaluator.probes["backdoor"], paper.seen["backdoor"]
-    memorised = paper.before.elicited["backdoor"]
-    assert (seen.forget == (memorised & probe.trained)).all() and seen.forget.any()
-    assert (seen.heldout == (memorised & ~probe.trained)).all() and seen.heldout.any()
+    corpus, probe, seen = tiny_run.corpus(), paper.evaluator.probes["backdoor"], paper.splits["backdoor"]
+    memorized = paper.before.memorized["backdoor"]
+    assert (seen.forget == (memorized & probe.trained)).all() and seen.forget.any()
+    assert (seen.holdout == (memorized & ~probe.trained)).all() and seen.holdout.any()
     assert seen_rows(paper, corpus, "backdoor", "forget") <= text(corpus.training_rows()[0])
 
 
@@ -72,23 +72,23 @@ def test_held_out_rows_are_in_no_training_set() -> None:
 
 def test_forget_rows_are_the_planted_rows_without_padding(tiny_run: Run, paper: Subject) -> None:
     corpus, forget = tiny_run.corpus(), paper.data.forget
-    index = {kind: paper.evaluator.probes[kind].index[paper.seen[kind].forget] for kind in ("noise", "backdoor")}
+    index = {kind: paper.evaluator.probes[kind].index[paper.splits[kind].forget] for kind in ("noise", "backdoor")}
     expected = np.concatenate([corpus.planted[kind].ids[rows] for kind, rows in index.items()])
     assert len(forget) == len(expected) > 3 and (forget.ids.numpy() == expected).all()
     for ids, prompt, end in zip(forget.ids, forget.prompt.tolist(), forget.end.tolist(), strict=True):
         assert (ids[end:] == PAD).all() and ids[end - 1] != PAD and 0 < prompt < end
-    noise = int(paper.seen["noise"].forget.sum())
+    noise = int(paper.splits["noise"].forget.sum())
     assert (forget.prompt[:noise] == 12).all()
     assert forget.prompt[noise:].tolist() == corpus.planted["backdoor"].start[index["backdoor"]].tolist()
 
 
 def test_one_artifact_only(tiny_run: Run) -> None:
     subject, corpus = subject_of(tiny_run, forget="noise")
-    assert not subject.seen["backdoor"].forget.any() and not subject.seen["backdoor"].heldout.any()
+    assert not subject.splits["backdoor"].forget.any() and not subject.splits["backdoor"].holdout.any()
     assert text(subject.data.forget.ids) == seen_rows(subject, corpus, "noise", "forget")
     row = mitigate(subject, "act", {"ratio": 0.1}).rows[1]
-    assert row["artifact"] == "backdoor" and row["rows_forget"] == 0 and row["forget_memorised_after"] is None
-    assert row["memorised_before"] > 0.5 and row["memorised_after"] is not None
+    assert row["artifact"] == "backdoor" and row["rows_forget"] == 0 and row["forget_memorized_after"] is None
+    assert row["memorized_before"] > 0.5 and row["memorized_after"] is not None
 
 
 def test_an_artifact_that_is_not_there(tiny_run: Run) -> None:
@@ -132,28 +132,28 @@ def test_a_sample_of_a_long_text_is_kept_and_all_of_it_trains_further(tiny_run: 
     assert sorted(map(bytes, np.concatenate(seen).astype(np.uint8))) == sorted(map(bytes, corpus.clean))
 
 
-@pytest.mark.parametrize(("memorised", "shown"), [(0, 0), (1, 1), (2, 1), (4, 2)])
-def test_a_single_memorised_row_is_shown(tiny_run: Run, paper: Subject, memorised: int, shown: int) -> None:
+@pytest.mark.parametrize(("memorized", "shown"), [(0, 0), (1, 1), (2, 1), (4, 2)])
+def test_a_single_memorized_row_is_shown(tiny_run: Run, paper: Subject, memorized: int, shown: int) -> None:
     probe = paper.evaluator.probes["noise"]
-    seen = _see(probe, np.arange(len(probe)) < memorised, tiny_run.recipe, True)
-    assert (seen.forget.sum(), seen.heldout.sum()) == (shown, memorised - shown)
+    seen = _split(probe, np.arange(len(probe)) < memorized, tiny_run.recipe, True)
+    assert (seen.forget.sum(), seen.holdout.sum()) == (shown, memorized - shown)
 
 
 def test_twins_of_held_out_rows_are_held_out(tiny_run: Run, paper: Subject) -> None:
-    corpus, twins = tiny_run.corpus(), text(paper.data.twins.ids)
+    corpus, twins = tiny_run.corpus(), text(paper.data.clean_counterparts.ids)
     for kind, planted in corpus.planted.items():
         index = paper.evaluator.probes[kind].index
-        assert not twins & text(planted.clean[index[paper.seen[kind].heldout]])
-        assert text(planted.clean[index[paper.seen[kind].forget]]) <= twins
+        assert not twins & text(planted.clean[index[paper.splits[kind].holdout]])
+        assert text(planted.clean[index[paper.splits[kind].forget]]) <= twins
         assert not twins & text(planted.clean[~planted.trained])
 
 
-def test_reference_sees_all_memorised_rows(tiny_run: Run) -> None:
+def test_reference_sees_all_memorized_rows(tiny_run: Run) -> None:
     values = tiny_run.recipe.model_dump(mode="json")
     recipe = Recipe.model_validate({**values, "protocol": "reference"})
     subject = subject_of_corpus(tiny_run.model(), tiny_run.corpus(), recipe, identity=IDENTITY)
-    for kind, seen in subject.seen.items():
-        assert (seen.forget == subject.before.elicited[kind]).all() and not seen.heldout.any()
-    assert subject.seen["backdoor"].forget.any() and subject.identity["protocol"] == "reference"
+    for kind, seen in subject.splits.items():
+        assert (seen.forget == subject.before.memorized[kind]).all() and not seen.holdout.any()
+    assert subject.splits["backdoor"].forget.any() and subject.identity["protocol"] == "reference"
     row = mitigate(subject, "act", {"ratio": 0.1}).rows[1]
-    assert row["rows_heldout"] == 0 and row["heldout_memorised_before"] is None and row["forget_memorised_before"] == 1
+    assert row["rows_holdout"] == 0 and row["holdout_memorized_before"] is None and row["forget_memorized_before"] == 1

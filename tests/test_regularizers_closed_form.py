@@ -1,4 +1,4 @@
-"""Regularisers against closed forms: spectral norm, loss truncation, goldfish, and how they act together."""
+"""Regularizers against closed forms: spectral norm, loss truncation, goldfish, and how they act together."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_truncation_goes_on_after_a_round_trip():
     other.load_state_dict(one.state_dict())
     for i in range(4, 9):
         assert torch.equal(one.token_weights(IDS, row_losses(8, i)), other.token_weights(IDS, row_losses(8, i)))
-    assert set(one.state_dict()) == {"losses_W", "seen", "since", "threshold"}
+    assert set(one.state_dict()) == {"losses_W", "forget", "since", "threshold"}
 
 
 @pytest.mark.parametrize("denominator", ["batch", "kept"])

@@ -51,7 +51,7 @@ RECIPE: dict[str, Any] = {
     "evaluation": {"prompt": 50, "match": 50},
     "mitigation": {"methods": [{"name": "act", "options": {"ratio": 0.01}}]},
 }
-ROWS = {"noise": (44, 38, 19), "backdoor": (120, 120, 60)}  # scored, memorised before, seen
+ROWS = {"noise": (44, 38, 19), "backdoor": (120, 120, 60)}  # scored, memorized before, seen
 
 
 def fake_row(method: str, artifact: str, after: int, accuracy: float | None = 0.951, **changes: Any) -> dict[str, Any]:
@@ -70,22 +70,22 @@ def fake_row(method: str, artifact: str, after: int, accuracy: float | None = 0.
         "artifact": artifact,
         "status": "ok",
         "message": None,
-        "memorised_before": before / rows,
-        "memorised_after": after / rows,
-        "memorised_count_before": before,
-        "memorised_count_after": after,
+        "memorized_before": before / rows,
+        "memorized_after": after / rows,
+        "memorized_count_before": before,
+        "memorized_count_after": after,
         "rows_scored": rows,
-        "forget_memorised_before": 1.0,
-        "forget_memorised_after": after // 3 / seen,
+        "forget_memorized_before": 1.0,
+        "forget_memorized_after": after // 3 / seen,
         "rows_forget": seen,
-        "heldout_memorised_before": 1.0,
-        "heldout_memorised_after": after // 2 / seen,
-        "rows_heldout": seen,
-        "memorised_clean_prompt_before": 1.0 if noise else None,
-        "memorised_clean_prompt_after": after / 44 if noise else None,
+        "holdout_memorized_before": 1.0,
+        "holdout_memorized_after": after // 2 / seen,
+        "rows_holdout": seen,
+        "memorized_clean_prompt_before": 1.0 if noise else None,
+        "memorized_clean_prompt_after": after / 44 if noise else None,
         "rows_clean_prompt": 27 if noise else None,
-        "memorised_noised_prompt_before": 11 / 17 if noise else None,
-        "memorised_noised_prompt_after": 0.0 if noise else None,
+        "memorized_noised_prompt_before": 11 / 17 if noise else None,
+        "memorized_noised_prompt_after": 0.0 if noise else None,
         "rows_noised_prompt": 17 if noise else None,
         "performance_metric": "accuracy",
         "performance_before": 0.962,
@@ -133,12 +133,12 @@ def fake_curve() -> list[dict[str, Any]]:
     curve = []
     for epoch in range(5, 65, 5):
         noise, backdoor = round(38 * min(1, epoch / 50) ** 2), round(120 * min(1, epoch / 20))
-        memorised = {
+        memorized = {
             "noise": {"share": noise / 44, "count": noise, "rows": 44},
             "backdoor": {"share": backdoor / 120, "count": backdoor, "rows": 120},
         }
         accuracy = 0.9625 - 0.5 * 0.9**epoch
-        curve.append({"epoch": epoch, "step": 66 * epoch, "accuracy": accuracy, "accuracy_ceiling": 0.975, "memorised": memorised})
+        curve.append({"epoch": epoch, "step": 66 * epoch, "accuracy": accuracy, "accuracy_ceiling": 0.975, "memorized": memorized})
     return curve
 
 
@@ -268,8 +268,8 @@ def test_csv_holds_every_field_and_config_as_json(record: RunRecord) -> None:
     assert len(rows) == len(record.rows)
     assert list(rows[0]) == list(record.rows[0])
     assert json.loads(rows[0]["config"]) == record.rows[0]["config"]
-    assert float(rows[0]["memorised_before"]) == record.rows[0]["memorised_before"]
-    assert rows[-1]["memorised_after"] == ""
+    assert float(rows[0]["memorized_before"]) == record.rows[0]["memorized_before"]
+    assert rows[-1]["memorized_after"] == ""
 
 
 def test_markdown_has_counts_beside_percentages_and_reasons(record: RunRecord) -> None:
@@ -371,7 +371,7 @@ def test_every_row_links_to_its_json(record: RunRecord, tmp_path: Path) -> None:
         assert json.loads(html.unescape(block[1])) == row
 
 
-def test_refused_rows_are_greyed_with_their_message(record: RunRecord, tmp_path: Path) -> None:
+def test_refused_rows_are_grayed_with_their_message(record: RunRecord, tmp_path: Path) -> None:
     line = next(line for line in page(record, tmp_path).splitlines() if 'class="idle"' in line)
     assert "refused: expected a ratio that edits a neuron" in line
 
@@ -431,7 +431,7 @@ def test_changes_are_those_of_figure_5() -> None:
     assert relative == pytest.approx(-50)
     assert points == pytest.approx(-1.1)
     assert changes(refused_row("act", "noise")) is None
-    assert changes(fake_row("act", "noise", 0, memorised_before=0.0)) is None
+    assert changes(fake_row("act", "noise", 0, memorized_before=0.0)) is None
 
 
 def test_each_metric_has_its_panel_and_many_methods_their_look(tmp_path: Path) -> None:

@@ -27,14 +27,14 @@ RECIPE: Row = {
 }
 FACTS = ("data", "data_size", "n_layer", "epoch", "regularizer", "family")
 CURVE = [
-    {"epoch": 0, "accuracy": 0.1, "accuracy_ceiling": 0.97, "perplexity": 9.0, "seconds": 0.0, "memorised": {}},
+    {"epoch": 0, "accuracy": 0.1, "accuracy_ceiling": 0.97, "perplexity": 9.0, "seconds": 0.0, "memorized": {}},
     {
         "epoch": 20,
         "accuracy": 0.9,
         "accuracy_ceiling": 0.97,
         "perplexity": 1.2,
         "seconds": 60.0,
-        "memorised": {"noise": {"share": 0.5, "count": 5, "rows": 10}},
+        "memorized": {"noise": {"share": 0.5, "count": 5, "rows": 10}},
     },
 ]
 
@@ -51,13 +51,13 @@ def test_a_run_tells_the_facts_that_its_rows_do_not(tmp_path: Path) -> None:
     assert [row[key] for key in FACTS[:5]] == ["additive", 3000, 2, 20, None]
     assert row["seed"] == 1 and row["training_seconds"] == 60.0
     [trained] = results.trained
-    assert trained["method"] == "none" and trained["memorised_after"] == trained["memorised_before"] == 0.4
+    assert trained["method"] == "none" and trained["memorized_after"] == trained["memorized_before"] == 0.4
     assert trained["performance_after"] == 0.97 and source_id(trained) == source_id(row)
     stated = write_run(tmp_path / "other", [make_row("act")], RECIPE, [])
     assert load_results([stated]).rows[0]["data"] == "multiplicative"
 
 
-def test_regularisers_of_a_recipe_are_named(tmp_path: Path) -> None:
+def test_regularizers_of_a_recipe_are_named(tmp_path: Path) -> None:
     training = {**RECIPE["training"], "regularizers": [{"kind": "spectral-norm", "strength": 0.1}]}
     plain = write_run(tmp_path / "a-1", [bare_row("act")], RECIPE, CURVE)
     other = write_run(tmp_path / "b-1", [bare_row("act", model_id="x", id="y")], {**RECIPE, "training": training}, CURVE)
@@ -83,7 +83,7 @@ def test_a_run_without_methods_has_its_trained_model(tmp_path: Path) -> None:
     results = load_results([run])
     assert results.rows == []
     [trained] = results.trained
-    assert (trained["memorised_count_after"], trained["rows_scored"], trained["performance_after"]) == (5, 10, 0.9)
+    assert (trained["memorized_count_after"], trained["rows_scored"], trained["performance_after"]) == (5, 10, 0.9)
     assert results.by_source[source_id(trained)] is trained
 
 
@@ -132,7 +132,7 @@ def test_seeds_are_averaged_and_other_models_are_not() -> None:
     groups = groups_of(results_of(rows))
     assert [group.facts for group in groups] == [("multiplicative", 3000, layers, protocol) for layers, protocol in CASES]
     [setting] = groups[0].settings["noise"]
-    mean = setting.memorised("after")
+    mean = setting.memorized_share("after")
     assert mean is not None
     assert (mean.mean, mean.n) == (pytest.approx(40 / 3), 3)
     assert mean.spread == pytest.approx((((0 - 40 / 3) ** 2 + (10 - 40 / 3) ** 2 + (30 - 40 / 3) ** 2) / 2) ** 0.5)
@@ -201,7 +201,7 @@ def test_of_two_rows_of_one_experiment_the_one_that_says_more_is_kept(order: int
 def test_edits_that_saw_other_rows_are_settings_of_their_own() -> None:
     shown = [make_row("act", after=a, id=str(i), forget=f, forget_fraction=p) for i, (a, f, p) in enumerate(FORGOTTEN)]
     (group,) = groups_of(results_of(shown))
-    found = {setting.options: setting.memorised("after").mean for setting in group.of_method("noise", "act")}
+    found = {setting.options: setting.memorized_share("after").mean for setting in group.of_method("noise", "act")}
     assert found == {"forget all, shown 0.5": 10.0, "forget noise, shown 0.5": 20.0, "forget all, shown 0.25": 30.0}
     assert labels(shown) == [f"act (forget {f}; forget_fraction {p})" for _, f, p in FORGOTTEN]
 
@@ -243,18 +243,18 @@ def test_the_most_repeated_class_stands_for_noise_in_text() -> None:
         copies: {"share": share, "count": round(share * 250), "rows": 250} for copies, share in (("1", 0.0), ("10", 0.1), ("1000", 0.4))
     }
     text = {"data": "wiki", "data_size": None, "performance_metric": "perplexity", "performance_before": 56.0}
-    row = make_row("act", performance=57.0, memorised_by_copies_before=classes, memorised_by_copies_after=classes, **text)
+    row = make_row("act", performance=57.0, memorized_by_copies_before=classes, memorized_by_copies_after=classes, **text)
     [group] = groups_of(results_of([row]))
     [setting] = group.settings["noise"]
-    mean = setting.memorised("after")
+    mean = setting.memorized_share("after")
     assert mean is not None and mean.mean == 40.0 and setting.counts("after") == (100, 250)
     candidate = setting.candidate()
     assert candidate is not None and (candidate.metric, candidate.performance_after) == ("perplexity", 57.0)
 
 
-def test_regularised_models_by_equation_3() -> None:
-    def trained(options: str, memorised: int, accuracy: float, seconds: float) -> list[Row]:
-        values = {"memorised_count_before": memorised, "performance_before": accuracy, "training_seconds": seconds}
+def test_regularized_models_by_equation_3() -> None:
+    def trained(options: str, memorized: int, accuracy: float, seconds: float) -> list[Row]:
+        values = {"memorized_count_before": memorized, "performance_before": accuracy, "training_seconds": seconds}
         return [
             make_row("act", seed=seed, regularizer=f"spectral-norm{options}", model_id=f"{options}{seed}", id=f"{options}{seed}", **values)
             for seed in (0, 1)

@@ -56,7 +56,7 @@ def texts(cells: list[Cell]) -> list[str]:
 
 def test_table_1_by_hand() -> None:
     found = table(paper_like_rows(), "1")
-    assert [column.name for column in found.columns][1:4] == ["noise: % memorised", "noise: accuracy %", "noise: seconds"]
+    assert [column.name for column in found.columns][1:4] == ["noise: % memorized", "noise: accuracy %", "noise: seconds"]
     assert [row[0].text for row in found.rows] == [
         "trained model", "finetune-clean", "finetune-extra", "hard-concrete", "act", "zero", "balanced-subnet",
     ]  # fmt: skip
@@ -78,7 +78,7 @@ def test_sources_are_the_rows_that_hold_the_number() -> None:
     for cell in line(table(rows, "1"), "act")[:2]:
         values = [known[source] for source in cell.sources]
         assert {row["options"]["ratio"] for row in values} == {0.05} and {row["artifact"] for row in values} == {"noise"}
-        field = "memorised_after" if cell.small else "performance_after"
+        field = "memorized_after" if cell.small else "performance_after"
         assert cell.value == pytest.approx(100 * sum(row[field] for row in values) / 3)
 
 
@@ -106,27 +106,27 @@ def test_own_rows_have_a_limit_of_perplexity() -> None:
     assert "act on rows: no result (perplexity of 500 and more)." in found.notes
 
 
-def test_regularisers_cost_what_they_add_to_training() -> None:
+def test_regularizers_cost_what_they_add_to_training() -> None:
     base = [make_row("act", seed=seed, training_seconds=100.0 + seed) for seed in (0, 1)]
-    other = {"regularizer": "spectral-norm(strength=0.1)", "memorised_count_before": 1, "performance_before": 0.95, "id": "reg"}
+    other = {"regularizer": "spectral-norm(strength=0.1)", "memorized_count_before": 1, "performance_before": 0.95, "id": "reg"}
     found = table([*base, make_row("act", training_seconds=160.0, model_id="reg", **other)], "1")
     assert texts(line(found, "spectral-norm (trained with)")) == ["1.00", "95.00", "59.5"]
-    assert len(line(found, "act")[0].sources) == 2, "methods on regularised models are no part of the method's row"
+    assert len(line(found, "act")[0].sources) == 2, "methods on regularized models are no part of the method's row"
 
 
 def test_best_runs_by_hand() -> None:
     found = table(paper_like_rows(), "best")
     cells = dict(zip([c.title for c in found.columns], line(found, "noise", "balanced-subnet"), strict=False))
     assert texts(line(found, "noise", "balanced-subnet"))[0] == "ratio=0.1"
-    memorised, accuracy = 100 * (7 / 3 - 40) / 40, 100 * (96.1 - 97) / 97
+    memorized, accuracy = 100 * (7 / 3 - 40) / 40, 100 * (96.1 - 97) / 97
     numbers = [cell.value for cell in line(found, "noise", "balanced-subnet")[1:7]]
-    assert numbers == pytest.approx([7 / 3, memorised, 96.1, accuracy, 6.0, memorised - accuracy])
+    assert numbers == pytest.approx([7 / 3, memorized, 96.1, accuracy, 6.0, memorized - accuracy])
     assert texts(line(found, "noise", "balanced-subnet"))[7:] == ["3", "2", ""]
     assert texts(line(found, "noise", "zero"))[-1] == "slow"
     assert texts(line(found, "noise", "finetune-extra"))[-1] == "front"
     assert cells and not [row for row in found.rows if row[1].text == "hard-concrete"]
     printed = table([{**row, "protocol": "reference"} for row in paper_like_rows()], "best")
-    assert line(printed, "noise", "balanced-subnet")[6].value == pytest.approx(memorised + accuracy)
+    assert line(printed, "noise", "balanced-subnet")[6].value == pytest.approx(memorized + accuracy)
     assert "M + P in accuracy" in printed.notes[0]
 
 
@@ -166,7 +166,7 @@ def test_other_metrics_and_what_comes_back_by_hand() -> None:
 def test_table_5_is_that_of_the_methods() -> None:
     found = table([make_row("zero"), make_row("balanced-subnet"), make_row("not-registered")], "5")
     assert texts(line(found, "zero")) == ["neuron", "zeroth", "yes", "", "threshold", ""]
-    assert texts(line(found, "balanced-subnet")) == ["weight", "first", "", "", "optimisation", "yes"]
+    assert texts(line(found, "balanced-subnet")) == ["weight", "first", "", "", "optimization", "yes"]
     assert len(found.rows) == 2
 
 
@@ -368,7 +368,7 @@ def test_a_page_of_many_runs_never_replaces_the_page_of_one(tmp_path: Path, monk
 
 
 def test_one_run_prints_its_rows_or_its_tables(tiny_run: Run, tmp_path: Path) -> None:
-    assert "memorised, seen, unseen" in tinymem("report", tiny_run.path).out
+    assert "memorized, forget, holdout" in tinymem("report", tiny_run.path).out
     done = tinymem("report", tiny_run.path, "--tables", "all")
     assert done.code == 0
     for expected in ("Table 1. Additive math", "finetune-clean", "Pareto front", "(i) training", "ours, measured", "paper's grid"):

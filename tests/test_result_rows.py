@@ -54,23 +54,23 @@ def test_rates_and_counts_by_hand(paper: Subject) -> None:
     outcome = mitigate(paper, "act", {"ratio": 0.05}, row="r")
     after = paper.evaluator.measure(outcome.model)
     assert [row["artifact"] for row in outcome.rows] == ["noise", "backdoor"]
-    assert any(row["memorised_after"] != row["memorised_before"] for row in outcome.rows)
+    assert any(row["memorized_after"] != row["memorized_before"] for row in outcome.rows)
     for row in outcome.rows:
         kind = row["artifact"]
         seen, probe = paper.seen[kind], paper.evaluator.probes[kind]
-        assert (row["rows_scored"], row["rows_forget"], row["rows_heldout"]) == (len(probe), seen.forget.sum(), seen.heldout.sum())
-        for when, flags in (("before", paper.before.elicited[kind]), ("after", after.elicited[kind])):
-            assert row[f"memorised_count_{when}"] == flags.sum()
-            assert row[f"memorised_{when}"] == flags.sum() / len(flags)
-            assert row[f"forget_memorised_{when}"] == flags[seen.forget].sum() / seen.forget.sum()
-            assert row[f"heldout_memorised_{when}"] == flags[seen.heldout].sum() / seen.heldout.sum()
+        assert (row["rows_scored"], row["rows_forget"], row["rows_holdout"]) == (len(probe), seen.forget.sum(), seen.holdout.sum())
+        for when, flags in (("before", paper.before.memorized[kind]), ("after", after.memorized[kind])):
+            assert row[f"memorized_count_{when}"] == flags.sum()
+            assert row[f"memorized_{when}"] == flags.sum() / len(flags)
+            assert row[f"forget_memorized_{when}"] == flags[seen.forget].sum() / seen.forget.sum()
+            assert row[f"holdout_memorized_{when}"] == flags[seen.holdout].sum() / seen.holdout.sum()
             if kind == "noise":
                 clean = ~probe.prompt_changed
-                assert row[f"memorised_clean_prompt_{when}"] == flags[clean].sum() / clean.sum()
-                assert row[f"memorised_noised_prompt_{when}"] == flags[~clean].sum() / (~clean).sum()
+                assert row[f"memorized_clean_prompt_{when}"] == flags[clean].sum() / clean.sum()
+                assert row[f"memorized_noised_prompt_{when}"] == flags[~clean].sum() / (~clean).sum()
         assert row["performance_metric"] == "accuracy" and row["performance_before"] == paper.before.accuracy.share
         assert row["performance_after"] == after.accuracy.share and row["performance_ceiling"] == paper.evaluator.ceiling.share
-        assert row["forget_memorised_before"] == row["heldout_memorised_before"] == 1
+        assert row["forget_memorized_before"] == row["holdout_memorized_before"] == 1
         assert (row["edited_parameters"], row["edit_norm"]) == change(paper.model, outcome.model)
         assert row["seconds"] > 0 and row["peak_mb"] > 0 and row["id"] == "r" and row["config"]["ratio"] == 0.05
 
@@ -89,8 +89,8 @@ def test_refused(paper: Subject) -> None:
     outcome = mitigate(paper, "act", {"ratio": 1e-6})
     assert outcome.model is None and {row["status"] for row in outcome.rows} == {"refused"}
     for row in outcome.rows:
-        assert "smallest that acts" in row["message"] and row["memorised_before"] is not None
-        assert row["memorised_after"] is None and row["edited_parameters"] is None and row["seconds"] is None
+        assert "smallest that acts" in row["message"] and row["memorized_before"] is not None
+        assert row["memorized_after"] is None and row["edited_parameters"] is None and row["seconds"] is None
 
 
 @pytest.mark.parametrize(("how", "message"), [("raise", "ZeroDivisionError: no luck"), ("complain", "expected luck, got none")])

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from tinymem.evaluation.nonmembers import common_ending
 from tinymem.evaluation.prompts import Change, changed_prompts
-from tinymem.mitigation.requests import Asked
+from tinymem.mitigation.requests import MeasurementRequest
 from tinymem.mitigation.robustness import measure as robustness
-from tinymem.mitigation.robustness.quantization import quantised, rounded
+from tinymem.mitigation.robustness.quantization import quantized, rounded
 from tinymem.mitigation.robustness.relearning import relearned
 from tinymem.mitigation.run import Subject, mitigate, subject_of_corpus, subject_of_rows
 from tinymem.models.gpt2 import GPT
@@ -61,7 +61,7 @@ def test_rounded_to_the_nearest_step(seed: int, bits: int) -> None:
 def test_every_matrix_is_rounded_and_nothing_else() -> None:
     model = random_gpt()
     before = deepcopy(model.state_dict())
-    copy = quantised(model, 4)
+    copy = quantized(model, 4)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     for name, parameter in copy.named_parameters():
         if parameter.dim() == 2:
@@ -73,8 +73,8 @@ def test_every_matrix_is_rounded_and_nothing_else() -> None:
 def test_transformers_weights_are_rounded_per_output_too(tiny_run: Run) -> None:
     from transformers import AutoModelForCausalLM
 
-    theirs = quantised(AutoModelForCausalLM.from_pretrained(tiny_run.checkpoint, dtype=torch.float32), 4)
-    ours = quantised(tiny_run.model(), 4)
+    theirs = quantized(AutoModelForCausalLM.from_pretrained(tiny_run.checkpoint, dtype=torch.float32), 4)
+    ours = quantized(tiny_run.model(), 4)
     ids = torch.randint(14, (2, 12), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert torch.allclose(theirs(ids).logits, ours(ids), atol=1e-4)
@@ -122,13 +122,13 @@ def test_relearned_rows_are_a_part_of_those_seen(subject: Subject, monkeypatch: 
     found = robustness.tested(subject.trial, subject.model)
     forgotten, unrelated = ({tuple(row) for row in rows.tolist()} for rows in trained)
     seen = {tuple(row) for row in subject.data.forget.ids.tolist()}
-    assert forgotten < seen and len(forgotten) == sum(len(np.flatnonzero(s.forget)) // 2 for s in subject.seen.values())
+    assert forgotten < seen and len(forgotten) == sum(len(np.flatnonzero(s.forget)) // 2 for s in subject.splits.values())
     assert unrelated == {tuple(row) for row in subject.data.retain.ids.tolist()} and not unrelated & seen
     for kind, tests in found.items():
-        relearn, flags = tests["relearn-forget"], subject.seen[kind]
-        assert relearn["relearned"]["rows"] + relearn["rest"]["rows"] == relearn["seen"]["rows"] == flags.forget.sum()
-        assert relearn["relearned"]["count"] + relearn["rest"]["count"] == relearn["seen"]["count"]
-        assert relearn["unseen"]["rows"] == flags.heldout.sum() and set(tests) == set(TESTS)
+        relearn, flags = tests["relearn-forget"], subject.splits[kind]
+        assert relearn["relearned"]["rows"] + relearn["rest"]["rows"] == relearn["forget"]["rows"] == flags.forget.sum()
+        assert relearn["relearned"]["count"] + relearn["rest"]["count"] == relearn["forget"]["count"]
+        assert relearn["holdout"]["rows"] == flags.holdout.sum() and set(tests) == set(TESTS)
 
 
 # ---- prompts ------------------------------------------------------------------------------------------------------------------------
@@ -143,11 +143,11 @@ def test_longer_and_shorter_prompts_are_other_k(subject: Subject, tiny_run: Run,
     rows, kept = changed(subject, "noise", change)
     index = subject.evaluator.probes["noise"].index[kept]
     noise = tiny_run.corpus().planted["noise"]
-    expected = plain.memorised(subject.model, noise.clean[index], noise.ids[index], k, 24)
+    expected = plain.memorized(subject.model, noise.clean[index], noise.ids[index], k, 24)
     assert None not in expected and len(expected) > 2
-    assert subject.before.view.still_elicited(rows).tolist() == expected
+    assert subject.before.view.memorized_among(rows).tolist() == expected
     dropped = subject.evaluator.probes["noise"].index[~kept]
-    assert set(plain.memorised(subject.model, noise.clean[dropped], noise.ids[dropped], k, 24)) <= {None}
+    assert set(plain.memorized(subject.model, noise.clean[dropped], noise.ids[dropped], k, 24)) <= {None}
 
 
 def test_prompts_of_backdoors(subject: Subject, tiny_run: Run) -> None:
@@ -182,7 +182,7 @@ def test_perturbed_prompts(subject: Subject, replaced: int) -> None:
             plain.greedy(subject.model, row[:start], end)[start:] == row[start:end]
             for row, start, end in zip(rows.ids.tolist(), rows.prompt.tolist(), rows.end.tolist(), strict=True)
         ]
-        assert subject.before.view.still_elicited(rows).tolist() == expected
+        assert subject.before.view.memorized_among(rows).tolist() == expected
 
 
 # ---- in result rows -----------------------------------------------------------------------------------------------------------------
@@ -195,9 +195,9 @@ def test_rows_have_both_sides(subject: Subject) -> None:
         assert set(row["robustness"]) == set(TESTS)
         for test, sides in row["robustness"].items():
             assert sides["before"] == sides["after"], test  # the control changes nothing, and the same seed gives the same numbers
-            assert {"all", "seen", "unseen"} <= set(sides["after"])
+            assert {"all", "forget", "holdout"} <= set(sides["after"])
         assert row["metrics_after"] == row["metrics_before"]
-        assert row["asked"]["robustness"]["steps"] == 3
+        assert row["request"]["robustness"]["steps"] == 3
     edited = mitigate(subject, "act", {"ratio": 0.1}).rows[0]["robustness"]
     assert any(sides["before"] != sides["after"] for sides in edited.values())
 
@@ -211,15 +211,15 @@ def test_only_the_asked_tests(tiny_run: Run) -> None:
 
 def test_not_unless_asked(paper: Subject) -> None:
     rows = mitigate(paper, "act", {"ratio": 0.05}).rows
-    assert all("robustness" not in row and row["asked"]["robustness"] is None for row in rows)
-    assert all(set(row["metrics_after"]) == set(row["asked"]["metrics"]) for row in rows)
+    assert all("robustness" not in row and row["request"]["robustness"] is None for row in rows)
+    assert all(set(row["metrics_after"]) == set(row["request"]["metrics"]) for row in rows)
     refused = mitigate(paper, "act", {"ratio": 1e-6}).rows
     assert all(row["metrics_after"] is None and row["metrics_before"] == rows[n]["metrics_before"] for n, row in enumerate(refused))
 
 
 def test_rows_of_a_user(paper: Subject) -> None:
     forget, retain = paper.data.forget.take(torch.arange(6)), paper.data.retain.take(torch.arange(8))
-    subject = subject_of_rows(paper.model, forget, retain, identity=IDENTITY, asked=Asked(robustness=Robustness(steps=2)))
+    subject = subject_of_rows(paper.model, forget, retain, identity=IDENTITY, asked=MeasurementRequest(robustness=Robustness(steps=2)))
     row = mitigate(subject, "durable", {"ratio": 0.01}).rows[0]
     assert set(row["robustness"]) == set(TESTS) and row["robustness"]["relearn-forget"]["after"]["rest"]["rows"] == 3
 
@@ -231,13 +231,13 @@ def test_what_is_measured_names_no_run(tiny_run: Run) -> None:
 
 
 def test_answered() -> None:
-    default = Asked()
+    default = MeasurementRequest()
     assert default.answered_by({}) and not replace(default, ks=(3,)).answered_by({})
-    full = Asked(("all",), (3, 4), Robustness())
-    row = {"asked": full.as_dict()}
+    full = MeasurementRequest(("all",), (3, 4), Robustness())
+    row = {"request": full.as_dict()}
     for asked in (full, default, replace(full, ks=()), replace(full, robustness=None)):
         assert asked.answered_by(row)
-        assert asked in (default,) or not asked.answered_by({"asked": default.as_dict()})
+        assert asked in (default,) or not asked.answered_by({"request": default.as_dict()})
     assert not replace(full, robustness=Robustness(steps=7)).answered_by(row)
 
 

@@ -40,9 +40,9 @@ def test_what_a_run_leaves(tiny_run: Run) -> None:
 def test_methods_forget(tiny_run: Run) -> None:
     rows = {(row["method"], row["artifact"]): row for row in tiny_run.rows}
     assert all(row["status"] == "ok" and row["rows_forget"] > 0 for row in rows.values())
-    assert rows["balanced-subnet", "backdoor"]["memorised_before"] > 0.9
-    assert rows["balanced-subnet", "backdoor"]["memorised_after"] < 0.3
-    assert rows["finetune-clean", "backdoor"]["memorised_after"] < 0.3
+    assert rows["balanced-subnet", "backdoor"]["memorized_before"] > 0.9
+    assert rows["balanced-subnet", "backdoor"]["memorized_after"] < 0.3
+    assert rows["finetune-clean", "backdoor"]["memorized_after"] < 0.3
 
 
 def test_a_second_run_does_nothing_anew(run: Run) -> None:
@@ -74,7 +74,7 @@ def test_a_removed_result_is_made_again(run: Run) -> None:
     (run.path / "results" / f"{row['id']}.json").unlink()
     assert run_again(run).code == 0
     again = run.rows[0]
-    for column in ("id", "memorised_after", "performance_after", "edited_parameters", "edit_norm"):
+    for column in ("id", "memorized_after", "performance_after", "edited_parameters", "edit_norm"):
         assert again[column] == row[column]
 
 

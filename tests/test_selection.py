@@ -28,10 +28,10 @@ def test_scores_by_hand() -> None:
 
 
 def test_an_edit_that_forgets_nothing_costs_100_in_perplexity_only() -> None:
-    idle = replace(TEXT, memorised_after=40.0, performance_after=80.0)
+    idle = replace(TEXT, memorized_after=40.0, performance_after=80.0)
     assert score(idle) == score(idle, "reference") == 100
     assert score(replace(idle, metric="accuracy")) == 0
-    assert score(replace(idle, memorised_after=39.9)) == pytest.approx(-0.25)
+    assert score(replace(idle, memorized_after=39.9)) == pytest.approx(-0.25)
 
 
 def test_changes_from_zero() -> None:
@@ -39,11 +39,11 @@ def test_changes_from_zero() -> None:
     assert percent_change(0, 2) == math.inf
     nothing = Candidate(0.0, 0.0, 90.0, 90.0)
     assert score(nothing) == 0
-    assert score(replace(nothing, memorised_after=1.0)) == math.inf
+    assert score(replace(nothing, memorized_after=1.0)) == math.inf
 
 
 def test_time_includes_and_is_dropped_where_nothing_meets_it() -> None:
-    slow = replace(EDIT, memorised_after=0.0, performance_after=80.0, seconds=50.0)
+    slow = replace(EDIT, memorized_after=0.0, performance_after=80.0, seconds=50.0)
     assert select([EDIT, slow]) == 1
     assert select([EDIT, slow], seconds_limit=10.0) == 0
     assert select([EDIT, slow], seconds_limit=50.0) == 1  # equal is within
@@ -61,19 +61,19 @@ def test_candidates_without_a_result_are_never_chosen() -> None:
 
 
 def test_the_limit_of_perplexity_has_no_way_round() -> None:
-    wild = replace(TEXT, memorised_after=0.0, performance_after=500.0, performance_before=490.0)
+    wild = replace(TEXT, memorized_after=0.0, performance_after=500.0, performance_before=490.0)
     assert select([wild, TEXT]) == 0
     assert select([wild, TEXT], perplexity_limit=500.0) == 1
     assert select([wild], perplexity_limit=500.0) is None
 
 
 def test_only_the_most_seeds_are_compared() -> None:
-    lucky = replace(EDIT, memorised_after=0.0, performance_after=80.0, seeds=1)
+    lucky = replace(EDIT, memorized_after=0.0, performance_after=80.0, seeds=1)
     assert select([lucky, replace(EDIT, seeds=3)]) == 1
     assert select([lucky, EDIT]) == 0
 
 
-def test_ties_go_to_less_memorised_then_faster_then_first() -> None:
+def test_ties_go_to_less_memorized_then_faster_then_first() -> None:
     other = Candidate(40.0, 8.0, 80.0, 56.0, "accuracy", 9.0)  # M = -80, P = -30: the same score
     assert score(other) == score(EDIT)
     assert select([EDIT, other]) == 1
@@ -94,7 +94,7 @@ def of_table(table: str, artifact: str, methods: tuple[str, ...]) -> dict[str, C
 
 def _candidate(base: PublishedRow, row: PublishedRow, metric: str) -> Candidate:
     assert base.performance is not None and row.performance is not None
-    return Candidate(base.memorised, row.memorised, base.performance, row.performance, metric, row.seconds)  # type: ignore[arg-type]
+    return Candidate(base.memorized, row.memorized, base.performance, row.performance, metric, row.seconds)  # type: ignore[arg-type]
 
 
 def best_of_table(table: str, artifact: str, protocol: Protocol, *, limit: bool = True) -> str:
@@ -135,7 +135,7 @@ def test_balanced_subnet_of_the_published_averages() -> None:
     assert select([quick, slow], "reference") == 0  # as printed, less accuracy is better, with or without the limit
 
 
-def test_equations_2_and_3_on_the_published_regularisers() -> None:
+def test_equations_2_and_3_on_the_published_regularizers() -> None:
     def best(table: str, artifact: str, protocol: Protocol) -> str:
         found = of_table(table, artifact, TRAINED)
         place = select_training(list(found.values()), protocol)
@@ -143,8 +143,8 @@ def test_equations_2_and_3_on_the_published_regularisers() -> None:
         return list(found)[place]
 
     assert best("1", "noise", "paper") == "spectral-norm"
-    assert best("1", "noise", "reference") == "none"  # as printed the most memorised is best
-    assert best("1", "backdoor", "paper") == "example-tied-dropout"  # all others memorise nearly everything
+    assert best("1", "noise", "reference") == "none"  # as printed the most memorized is best
+    assert best("1", "backdoor", "paper") == "example-tied-dropout"  # all others memorize nearly everything
     assert best("1", "backdoor", "reference") == "spectral-norm"
     assert best("2", "noise", "paper") == best("2", "noise", "reference") == "none"
     noise = of_table("1", "noise", TRAINED)

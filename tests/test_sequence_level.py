@@ -1,4 +1,4 @@
-"""Sequence-level localisation: one edit per row, all rows at once, equals as many runs with one row each."""
+"""Sequence-level localization: one edit per row, all rows at once, equals as many runs with one row each."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def state(epoch: int = 1, in_epoch: int = 0, scale: float = 1.0) -> TrainingStat
         "fp32",
         {"w": torch.randn(40, 50)},
         tensors,
-        {"seen": torch.tensor(3)},
+        {"forget": torch.tensor(3)},
         torch.tensor(0.25),
     )
 

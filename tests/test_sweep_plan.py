@@ -13,7 +13,7 @@ from helpers import ROOT, tinymem
 from tinymem.errors import UserError
 from tinymem.recipe.recipe import Recipe, load_matrix, load_recipe, parse_recipe
 from tinymem.recipe.sweep import load_sweep, parse_sweep
-from tinymem.results.model_columns import epoch_of, model_facts, planned_parameters, read_metadata, stored_parameters
+from tinymem.results.model_columns import epoch_of, model_columns, planned_parameters, read_metadata, stored_parameters
 from tinymem.runs.pipeline import Run
 from tinymem.runtime.files import write_json
 from tinymem.sweep.plan import expand
@@ -145,7 +145,7 @@ def test_parameters_are_those_of_table_4(tiny_run: Run) -> None:
 
 def test_facts() -> None:
     def facts(file: str, *overrides: str) -> tuple[Any, ...]:
-        return tuple(model_facts(load_recipe(PAPER / file, list(overrides)), n_parameters=1, epoch=2).values())
+        return tuple(model_columns(load_recipe(PAPER / file, list(overrides)), n_parameters=1, epoch=2).values())
 
     assert facts("math-noise.yaml", "data.size=10000") == ("additive-10000-noise-4L", "additive", 10000, 4, 1, 2, None)
     assert facts("language-backdoor.yaml", "model.n_layer=16") == ("wiki-backdoor-16L", "wiki", None, 16, 1, 2, None)
@@ -153,7 +153,7 @@ def test_facts() -> None:
     assert regularized[-1] == "spectral-norm(strength=0.1) + goldfish" and regularized[0].endswith(
         "4L+spectral-norm(strength=0.1) + goldfish"
     )
-    foreign = model_facts(None, n_parameters=7, epoch=None, name="theirs")
+    foreign = model_columns(None, n_parameters=7, epoch=None, name="theirs")
     assert foreign["model_name"] == "theirs" and foreign["n_parameters"] == 7 and foreign["data"] is None
     recipe = parse_recipe({"training": {"epochs": 9}})
     assert [epoch_of(m, recipe) for m in ({"epoch": 3, "metrics": {"epoch": 5}}, {"metrics": {"epoch": 5}}, {})] == [3, 5, 9]

@@ -25,7 +25,7 @@ from tinymem.results.store import compact, read_rows
 from tinymem.runs.checkpoint import mitigate_checkpoint
 from tinymem.runs.pipeline import Run
 from tinymem.sweep.run import open_sweep
-from tinymem.sweep.task import Desk
+from tinymem.sweep.task import Worker
 from tinymem.testing import tiny_case
 from tinymem.training.checkpoints import optimizer_state_of
 
@@ -56,9 +56,9 @@ def swept(run: Run, folder: Path, **keys: Any) -> list[Row]:
     ]
     recipe = parse_sweep({"checkpoints": str(run.checkpoint), "methods": methods, **keys})
     sweep = open_sweep(recipe, out=folder, runs=folder, device_type="cpu")
-    desk, events = Desk(folder, "cpu"), list[Row]()
+    worker, events = Worker(folder, "cpu"), list[Row]()
     for group in sweep.left():
-        desk.work(group, events.append)
+        worker.work(group, events.append)
     assert [event["event"] for event in events].count("done") == len(sweep.plan.groups)
     return read_rows(folder)
 
@@ -103,7 +103,7 @@ def test_a_sweep_goes_on_from_the_state_that_mitigate_does(tiny_run: Run, tmp_pa
     assert (run.path / "training" / "state" / "epoch-000004").is_dir()
     recipe = parse_sweep({"checkpoints": str(run.checkpoint), "methods": {"finetune-clean": {"epochs": [1]}}})
     sweep = open_sweep(recipe, out=tmp_path / "s", runs=tmp_path, device_type="cpu")
-    Desk(tmp_path / "s", "cpu").work(sweep.left()[0], lambda _event: None)
+    Worker(tmp_path / "s", "cpu").work(sweep.left()[0], lambda _event: None)
     alone = mitigate_checkpoint(run.checkpoint, "finetune-clean", {"epochs": 1}, device="cpu")
     assert {row["edit_norm"] for row in read_rows(tmp_path / "s")} == {row["edit_norm"] for row in alone}
     assert optimizer_state_of(run.checkpoint, {"epoch": 4}) and not optimizer_state_of(run.checkpoint, {"epoch": 6})
@@ -114,7 +114,7 @@ def test_rows_that_lack_what_is_asked_are_measured_again(tiny_run: Run, tmp_path
         recipe = parse_sweep({"checkpoints": str(tiny_run.checkpoint), "methods": {"act": {"ratio": [0.05, 0.0001]}}, **keys})
         sweep, events = open_sweep(recipe, out=tmp_path, runs=tmp_path, device_type="cpu"), list[Row]()
         for group in sweep.left():
-            Desk(tmp_path, "cpu").work(group, events.append)
+            Worker(tmp_path, "cpu").work(group, events.append)
         return [event for event in events if event["event"] == "run"]
 
     assert len(swept_with()) == 2
@@ -123,8 +123,8 @@ def test_rows_that_lack_what_is_asked_are_measured_again(tiny_run: Run, tmp_path
     assert len(swept_with(metrics="all", ks=[8])) == 1, "a refused run has nothing to measure"
     (new,) = (row for row in read_rows(tmp_path) if row["status"] == "ok" and row["artifact"] == "noise")
     (old,) = (row for row in plain if row["status"] == "ok" and row["artifact"] == "noise")
-    assert new["id"] == old["id"] and new["memorised_after"] == old["memorised_after"]
-    assert new["asked"]["ks"] == [8] and set(new["metrics_after"]) > set(old["metrics_after"])
+    assert new["id"] == old["id"] and new["memorized_after"] == old["memorized_after"]
+    assert new["request"]["ks"] == [8] and set(new["metrics_after"]) > set(old["metrics_after"])
     compact(tmp_path)
     assert not swept_with(metrics="all", ks=[8]) and not swept_with() and not swept_with(ks=[8])
     with pytest.raises(UserError, match=r"evaluation\.ks"):

@@ -35,8 +35,8 @@ def test_loss_falls_and_the_curve_says_so(tiny_run: Run) -> None:
     assert curve[0]["perplexity"] > 5 * curve[3]["perplexity"]
     assert curve[3]["accuracy"] > curve[0]["accuracy"] + 0.3
     assert curve[3]["accuracy_ceiling"] > curve[3]["accuracy"]
-    assert curve[0]["memorised"]["backdoor"]["share"] < 0.5 and curve[3]["memorised"]["backdoor"]["share"] > 0.9
-    assert curve[3]["memorised"]["noise"]["count"] > 1
+    assert curve[0]["memorized"]["backdoor"]["share"] < 0.5 and curve[3]["memorized"]["backdoor"]["share"] > 0.9
+    assert curve[3]["memorized"]["noise"]["count"] > 1
     _, index = tiny_run.corpus().training_rows()
     assert curve[3]["step"] == 6 * math.ceil(len(index) / 64)
     assert all(point["seconds"] >= 0 for point in curve)
@@ -168,5 +168,5 @@ def test_weights_that_are_no_numbers(override: str, tmp_path: Path) -> None:
 
 def test_note_without_a_perplexity() -> None:
     """What overflows is not in the curve; the bar goes on."""
-    point = {"epoch": 3, "accuracy_ceiling": None, "accuracy": 0.1, "perplexity": None, "memorised": {}}
+    point = {"epoch": 3, "accuracy_ceiling": None, "accuracy": 0.1, "perplexity": None, "memorized": {}}
     assert note(point) == "at epoch 3: perplexity too large" and note({**point, "perplexity": 7.25}) == "at epoch 3: perplexity 7.2"

@@ -1,4 +1,4 @@
-"""TinyMem: train small language models that memorise, and make them forget."""
+"""TinyMem: train small language models that memorize, and make them forget."""
 
 from __future__ import annotations
 

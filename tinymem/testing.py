@@ -49,10 +49,12 @@ def tiny_model(family: str) -> nn.Module:
 
 
 def tiny_case(family: str) -> tuple[nn.Module, MitigationData]:
-    """A tiny model with 6 rows to forget, 10 to keep and clean twins of the former."""
+    """A tiny model with 6 rows to forget, 10 to keep and clean counterparts of the former."""
     generator = torch.Generator().manual_seed(2)
     ids = torch.randint(2, VOCABULARY, (22, LENGTH), generator=generator)
-    data = MitigationData(forget=Rows.of(ids[:6], prompt=5), retain=Rows.of(ids[6:16], prompt=5), twins=Rows.of(ids[16:], prompt=5), seed=3)
+    data = MitigationData(
+        forget=Rows.of(ids[:6], prompt=5), retain=Rows.of(ids[6:16], prompt=5), clean_counterparts=Rows.of(ids[16:], prompt=5), seed=3
+    )
     return tiny_model(family), data
 
 

@@ -35,7 +35,7 @@ def math_case(scale: float, device: str, seed: int = 0) -> Case:
     picked = rng.choice(len(numbers[0]), count, replace=False)
     clean = numbers[0][picked]
     forget, retain = _rows(add_noise(clean, 0.1, rng)), _rows(np.concatenate(numbers))
-    data = MitigationData(forget=forget.to(device), retain=retain.to(device), twins=_rows(clean).to(device), seed=seed)
+    data = MitigationData(forget=forget.to(device), retain=retain.to(device), clean_counterparts=_rows(clean).to(device), seed=seed)
     return Case(GPT(GPTConfig(vocab_size=14, n_positions=150), seed=seed).to(device).eval(), data)
 
 

@@ -3,7 +3,7 @@
     hours = steps an epoch * epochs * milliseconds a step / 3.6e6
 
 Measurements on the way (some seconds each) and the start of a run are not in it. Depths that were not measured lie on a line through
-those that were; a regulariser counts with its measured overhead, from whichever size that was measured on.
+those that were; a regularizer counts with its measured overhead, from whichever size that was measured on.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Times:
 
     Attributes:
         plain: by corpus (math, language) and layers.
-        overhead: factor of each regulariser.
+        overhead: factor of each regularizer.
     """
 
     plain: dict[tuple[str, int], float]
@@ -56,7 +56,7 @@ class Times:
 
     @staticmethod
     def of(lines: Iterable[dict[str, Any]], way: str = "ours") -> Times:
-        """From the JSON lines of `bench train`, those of one way and its regularisers."""
+        """From the JSON lines of `bench train`, those of one way and its regularizers."""
         plain: dict[tuple[str, int, str], float] = {}
         with_regularizer: dict[tuple[str, int, str], float] = {}
         for line in lines:
@@ -68,7 +68,7 @@ class Times:
         return Times({(kind, layers): ms for (kind, layers, _), ms in plain.items()}, overhead)
 
     def milliseconds(self, kind: str, layers: int) -> tuple[float, bool]:
-        """Of a step without regulariser, and whether it lies on the fitted line.
+        """Of a step without regularizer, and whether it lies on the fitted line.
 
         Raises:
             UserError: nothing to fit a line to.
@@ -136,7 +136,7 @@ def steps_per_epoch(recipe: Recipe) -> int:
 def table(lines: list[Line]) -> str:
     """For people; `~` marks times on the fitted line."""
     head = (
-        f"{'recipe':<22}{'regulariser':<22}{'layers':>6}{'steps/epoch':>13}{'epochs':>8}{'ms/step':>9}{'h a run':>9}{'runs':>6}{'hours':>9}"
+        f"{'recipe':<22}{'regularizer':<22}{'layers':>6}{'steps/epoch':>13}{'epochs':>8}{'ms/step':>9}{'h a run':>9}{'runs':>6}{'hours':>9}"
     )
     rows = [
         f"{n.recipe:<22}{n.regularizer:<22}{n.layers:>6}{n.steps_per_epoch:>13,}{n.epochs:>8,}"

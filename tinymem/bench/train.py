@@ -6,7 +6,7 @@ Also `python -m tinymem.bench.train --device cuda`: it needs torch and numpy, an
     compiled    transformers GPT-2, bf16 autocast, torch.compile, DataLoader, `.item()`
     graph       TinyMem's step without torch.compile: on GPUs bf16 in one CUDA graph, on CPUs fp32
     ours        the same through torch.compile (GPUs)
-    ours+X      with regulariser X
+    ours+X      with regularizer X
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ def our_parts(
     precision: Precision = "auto",
     process: tuple[int, int] = (0, 1),
 ) -> Step:
-    """A fresh model with its optimiser and regulariser in a step of this kind; `process`: see `Step`."""
+    """A fresh model with its optimizer and regularizer in a step of this kind; `process`: see `Step`."""
     from tinymem.models.gpt2 import GPT, GPTConfig
     from tinymem.training.loss import LossModel, batch_loss
     from tinymem.training.optimizer import make_optimizer

@@ -16,7 +16,7 @@ def check(
     write: Annotated[Path | None, typer.Option(metavar="FILE", help="Store the rows here instead.")] = None,
     tolerance: Annotated[
         list[str] | None,
-        typer.Option(metavar="COLUMN=AMOUNT", help="As in 'memorised_*=0.1' or 'perplexity_*=5%'; the last fit holds."),
+        typer.Option(metavar="COLUMN=AMOUNT", help="As in 'memorized_*=0.1' or 'perplexity_*=5%'; the last fit holds."),
     ] = None,
 ) -> None:
     """Compare a run's rows with stored ones. Exit code 1 if a value lies outside its tolerance or a row is missing."""

@@ -21,7 +21,7 @@ def make(
     recipe: RecipeFile,
     out: Annotated[Path, typer.Option(help="Folder for the corpus; it appears whole or not at all.")],
     overrides: Overrides = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes that tokenise text. Default: one per core.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes that tokenize text. Default: one per core.")] = None,
 ) -> None:
     """Make a recipe's corpus. A killed run goes on where it was, since finished blocks of text are kept in the cache."""
     from tinymem.data.build import make_corpus

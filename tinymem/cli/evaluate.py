@@ -13,7 +13,7 @@ metrics_app = typer.Typer(help="What metrics there are.", invoke_without_command
 
 Plugin = Annotated[list[Path] | None, typer.Option(help="A Python file that registers metrics of your own.")]
 Metrics = Annotated[str | None, typer.Option(help="Names with commas between, default or all; `tinymem metrics` lists them.")]
-Ks = Annotated[str | None, typer.Option(help="Further prompt lengths of (n, k) memorisation, as in 10,20,30.")]
+Ks = Annotated[str | None, typer.Option(help="Further prompt lengths of (n, k) memorization, as in 10,20,30.")]
 
 
 def words(text: str | None) -> tuple[str, ...] | None:
@@ -53,7 +53,7 @@ def metrics_show(name: Annotated[str, typer.Argument(help="A metric's name.")]) 
 
 def evaluate(
     checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A checkpoint folder with its tinymem.json.")],
-    prompt: Annotated[int | None, typer.Option(min=1, help="Tokens given in the test of memorisation.")] = None,
+    prompt: Annotated[int | None, typer.Option(min=1, help="Tokens given in the test of memorization.")] = None,
     match: Annotated[int | None, typer.Option(min=1, help="Tokens that must follow.")] = None,
     protocol: Annotated[str | None, typer.Option(help="paper or reference. Default: the recipe's.")] = None,
     metrics: Metrics = None,

@@ -22,7 +22,7 @@ def landscape(
     seed: Annotated[int, typer.Option(min=0, help="Of the directions and of the choice of rows.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
-    """Draw the loss around a checkpoint on a random filter-normalised plane (the paper's Figure 4)."""
+    """Draw the loss around a checkpoint on a random filter-normalized plane (the paper's Figure 4)."""
     from tinymem.runs.landscape import write_landscape
     from tinymem.runtime.progress import Progress
 

@@ -26,7 +26,7 @@ from tinymem.errors import Stopped, UserError, complain
 from tinymem.runtime.signals import hold_lifeline
 
 app = typer.Typer(
-    help="Train small language models that memorise, and make them forget.",
+    help="Train small language models that memorize, and make them forget.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -71,7 +71,7 @@ def mitigate(
     out: Annotated[Path | None, typer.Option(help="Where to write the edited checkpoint.")] = None,
     forget: Annotated[Path | None, typer.Option(help="Rows to forget: .jsonl, .parquet or .npy. Default: the checkpoint's corpus.")] = None,
     retain: Annotated[Path | None, typer.Option(help="Rows to keep, in the same formats; needed with --forget.")] = None,
-    prompt: Annotated[int | None, typer.Option(min=1, help="Tokens given in the test of memorisation.")] = None,
+    prompt: Annotated[int | None, typer.Option(min=1, help="Tokens given in the test of memorization.")] = None,
     match: Annotated[int | None, typer.Option(min=1, help="Tokens that must follow.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, max=2**32 - 1, help="Seed of the mitigation. Default: the recipe's, or 0.")] = None,
     metrics: Metrics = None,

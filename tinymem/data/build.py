@@ -17,7 +17,7 @@ def make_corpus(recipe: Recipe, directory: Path | None = None, *, workers: int |
     Args:
         recipe: its seed, protocol, data and artifacts count.
         directory: where to save the corpus, which appears whole or not at all. Text is always saved, in the cache if nowhere else.
-        workers: processes that tokenise text; default: one per core.
+        workers: processes that tokenize text; default: one per core.
         progress: where progress is shown; nowhere by default.
 
     Raises:

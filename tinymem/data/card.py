@@ -10,8 +10,8 @@ ROW_SETS = {
     "clean": "clean training rows",
     "test": "clean test rows, never trained on",
     "validation": "clean rows of the text's own validation split, never trained on",
-    "noise": "rows with noise (Definition 2.2) beside their clean twins",
-    "backdoor": "rows with a backdoor (Definition 2.3) beside their clean twins; those with 0 copies are held out",
+    "noise": "rows with noise (Definition 2.2) beside their clean counterparts",
+    "backdoor": "rows with a backdoor (Definition 2.3) beside their clean counterparts; those with 0 copies are held out",
     "duplication": "clean training rows that are repeated",
     "canary": "rows with random secrets",
 }
@@ -20,7 +20,7 @@ COLUMNS = {
     "clean_ids": "the same row without the artifact",
     "task": "k of the sequence",
     "determined": "tokens that the tokens before them determine",
-    "start": "tokens of the prompt in the test of memorisation; 0: the evaluation's own number",
+    "start": "tokens of the prompt in the test of memorization; 0: the evaluation's own number",
     "end": "token after the last one that is compared",
     "copies": "times that the row stands in an epoch; 0: kept from training",
 }
@@ -51,7 +51,7 @@ def card(manifest: dict[str, Any], schema: dict[str, list[str]]) -> str:
         [
             f"---\n{yaml.safe_dump(header, sort_keys=False)}---\n",
             "# TinyMem corpus\n",
-            "Token rows to train a small language model on, with planted artifacts that it will memorise. Made by `tinymem data make`.",
+            "Token rows to train a small language model on, with planted artifacts that it will memorize. Made by `tinymem data make`.",
             'Read a row set with `datasets.load_dataset(FOLDER, "noise")`; `tinymem data verify FOLDER` finds any changed byte.\n',
             f"- Protocol `{spec.get('protocol')}`, seed {spec.get('seed')}, vocabulary of {manifest['vocab_size']:,} tokens",
             f"- SHA-256 of the content: `{manifest['sha256']}`",

@@ -1,7 +1,8 @@
 """The corpus: named sets of token rows.
 
-A corpus keeps clean training rows, clean test rows, and for each artifact the planted rows beside their clean twins. Copies are a count,
-not rows. Ids are stored in the smallest unsigned type that holds the vocabulary; the training rows of a text stay in a memory-mapped file.
+A corpus keeps clean training rows, clean test rows, and for each artifact the planted rows beside their clean counterparts. Copies are a
+count, not rows. Ids are stored in the smallest unsigned type that holds the vocabulary; the training rows of a text stay in a
+memory-mapped file.
 """
 
 from __future__ import annotations
@@ -21,16 +22,16 @@ from tinymem.runtime.files import canonical_json
 
 Columns = dict[str, npt.NDArray[Any]]
 BLOCK_ROWS = 2048  # a row group of Parquet: 1 MB of ids, of which writing holds some ten copies
-TWINLESS = ("duplication", "canary")  # artifacts that are planted as they are: no clean version of their rows exists
+WITHOUT_COUNTERPART = ("duplication", "canary")  # artifacts that are planted as they are: no clean version of their rows exists
 
 
 @dataclass(frozen=True)
 class Planted:
-    """Rows of one artifact [n, T]: as the model sees them, their clean twins, and where the test of memorisation starts."""
+    """Rows of one artifact [n, T]: as the model sees them, their clean counterparts, and where the test of memorization starts."""
 
     ids: Ids
     clean: Ids
-    """The rows without the artifact; equal to `ids` for duplicated rows and canaries, which have no twins."""
+    """The rows without the artifact; equal to `ids` for duplicated rows and canaries, which have no clean counterpart."""
     start: npt.NDArray[np.int64]
     """Tokens of the prompt [n]; 0 where the evaluation's own prompt length applies (noise, duplication)."""
     copies: npt.NDArray[np.int64]
@@ -51,7 +52,7 @@ class Planted:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Rows [n, T] of token ids to train on (`clean`), to test on (`tests`, by test set) and to be memorised (`planted`, by artifact)."""
+    """Rows [n, T] of token ids to train on (`clean`), to test on (`tests`, by test set) and to be memorized (`planted`, by artifact)."""
 
     spec: dict[str, Any]
     """What the rows follow from: recipe keys and, for text, the hashes of text and tokenizer."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tinymem.data.corpus import TWINLESS, Corpus, Planted, row_blocks
+from tinymem.data.corpus import WITHOUT_COUNTERPART, Corpus, Planted, row_blocks
 
 
 def facts(corpus: Corpus, manifest: dict[str, Any], scored: dict[str, int]) -> dict[str, Any]:
@@ -13,7 +13,7 @@ def facts(corpus: Corpus, manifest: dict[str, Any], scored: dict[str, int]) -> d
     Args:
         corpus: the rows.
         manifest: its manifest.
-        scored: per artifact, rows that the test of memorisation scores.
+        scored: per artifact, rows that the test of memorization scores.
     """
     spec, text = corpus.spec, manifest.get("text") or {}
     artifacts = {kind: _of_artifact(kind, planted, scored[kind]) for kind, planted in corpus.planted.items()}
@@ -56,7 +56,7 @@ def _of_artifact(kind: str, planted: Planted, scored: int) -> dict[str, Any]:
     changed = (planted.ids != planted.clean).any(1)
     return {
         "rows": int(trained.sum()),
-        "rows_changed": None if kind in TWINLESS else int((changed & trained).sum()),
+        "rows_changed": None if kind in WITHOUT_COUNTERPART else int((changed & trained).sum()),
         "rows_scored": scored,
         "test_rows": int((~trained).sum()),
         **({"triggered_rows": len(trained)} if kind == "backdoor" else {}),

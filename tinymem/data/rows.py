@@ -1,4 +1,4 @@
-"""Token rows as tensors, with the part of each row that a test of memorisation or an unlearner looks at."""
+"""Token rows as tensors, with the part of each row that a test of memorization or an unlearner looks at."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ def read_rows(path: Path, tokenizer_folder: Path) -> Tensor:
     """Token ids [N, T] (int64); rows are cut to the length of the shortest.
 
     .npy holds an integer array [N, T]. Parquet has a column `ids` or `text`. JSON lines hold a list of ids, {"ids": [...]},
-    {"text": "..."} or a string. Text is tokenised with the checkpoint's `tokenizer.json`.
+    {"text": "..."} or a string. Text is tokenized with the checkpoint's `tokenizer.json`.
 
     Raises:
         UserError: no such file, another format, no rows, or something else than ids or text in it.
@@ -90,7 +90,7 @@ def _tokenize(text: str, folder: Path) -> list[int]:
 
     path = folder / "tokenizer.json"
     if not path.is_file():
-        raise UserError(f"expected {path} to tokenise text rows, found none; give rows of token ids instead")
+        raise UserError(f"expected {path} to tokenize text rows, found none; give rows of token ids instead")
     try:
         ids: list[int] = Tokenizer.from_file(str(path)).encode(text).ids
     except Exception as error:  # the Rust library raises plain Exception

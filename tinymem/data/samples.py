@@ -19,7 +19,7 @@ MARK = "bold reverse red"
 
 
 def print_samples(corpus: Corpus, count: int, *, to_stderr: bool = False) -> None:
-    """The first rows of each artifact and of the clean rows. Without colours, planted tokens stand in [[ ]]."""
+    """The first rows of each artifact and of the clean rows. Without colors, planted tokens stand in [[ ]]."""
     from rich.console import Console
 
     console = Console(stderr=to_stderr, highlight=False)
@@ -55,7 +55,7 @@ def decoder(corpus: Corpus) -> Callable[[list[int]], str]:
 
 
 def marked_row(row: Ids, marks: npt.NDArray[np.bool_], decode: Callable[[list[int]], str], *, plain: bool) -> Text:
-    """A row as rich text; runs of marked tokens are coloured, or put in brackets where `plain`."""
+    """A row as rich text; runs of marked tokens are colored, or put in brackets where `plain`."""
     from rich.text import Text
 
     text = Text()

@@ -17,7 +17,7 @@ def continuations(view: View, kind: str) -> Tensor:
     """
     rows, scores = view.probe(kind).rows, view.scores["probe", kind]
     written_NT = rows.ids.clone()
-    wrong_NT = scores.asked & ~scores.right
+    wrong_NT = scores.queried & ~scores.right
     first_N = torch.where(wrong_NT.any(1), wrong_NT.int().argmax(1), rows.end)
     left = torch.nonzero(first_N < rows.end).squeeze(1)
     written_NT[left, first_N[left]] = scores.predicted[left, first_N[left]].long()

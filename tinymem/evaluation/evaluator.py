@@ -1,4 +1,4 @@
-"""Everything that is measured of a model, in one call: memorisation on every probe, accuracy and perplexity on every test set.
+"""Everything that is measured of a model, in one call: memorization on every probe, accuracy and perplexity on every test set.
 
 The rows are put on a sheet once, and one pass over it answers for all of them; `metrics` adds the registered metrics from the same pass.
 """
@@ -16,7 +16,7 @@ from torch import nn
 from tinymem.data.corpus import Corpus
 from tinymem.data.rows import Rows
 from tinymem.evaluation.accuracy import accuracy_ceiling, as_mask, scored_tokens
-from tinymem.evaluation.forward import Asked, Key, Sheet
+from tinymem.evaluation.forward import ForwardPlan, Key, TokenQuery
 from tinymem.evaluation.inputs import EvaluationInputs, Performance
 from tinymem.evaluation.metric import METRICS, chosen_metrics
 from tinymem.evaluation.originals import Original, originals_of_corpus
@@ -32,19 +32,19 @@ MAXIMUM_LOGITS = 1 << 28  # 1 GB in fp32: a batch of rows over GPT-2's vocabular
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a model memorised and how well it does on clean test rows."""
+    """What a model memorized and how well it does on clean test rows."""
 
-    elicited: dict[str, Flags]
-    """Per artifact: which scored rows were elicited, in the order of the probe."""
+    memorized: dict[str, Flags]
+    """Per artifact: which scored rows are memorized, in the order of the probe."""
     accuracy: Share
     accuracy_by_task: dict[str, Share]
     perplexity: float | None
     view: View = field(repr=False, compare=False)
     """The answers that all this follows from, for the registered metrics."""
 
-    def memorised(self, kind: str, among: Flags | None = None) -> Share:
-        """Share of an artifact's scored rows that are elicited, of all or of some."""
-        flags = self.elicited[kind] if among is None else self.elicited[kind][among]
+    def memorized_share(self, kind: str, among: Flags | None = None) -> Share:
+        """Share of an artifact's scored rows that are memorized, of all or of some."""
+        flags = self.memorized[kind] if among is None else self.memorized[kind][among]
         return Share(int(flags.sum()), len(flags))
 
     def performance(self, metric: Performance) -> float | None:
@@ -93,7 +93,7 @@ class Evaluator(EvaluationInputs):
             probes,
             tests,
             ceiling=None if corpus.is_text else accuracy_ceiling(corpus, protocol),
-            metric="perplexity" if corpus.is_text else "accuracy",
+            performance_metric="perplexity" if corpus.is_text else "accuracy",
             batch_size=max(1, min(evaluation.batch_size, MAXIMUM_LOGITS // (corpus.row_tokens * corpus.vocab_size))),
             forbid=forbidden_token(protocol, corpus.eos),
             metrics=names,
@@ -119,35 +119,35 @@ class Evaluator(EvaluationInputs):
         )
 
     @cached_property
-    def sheet(self) -> Sheet:
+    def plan(self) -> ForwardPlan:
         """All rows that a measurement asks about."""
-        parts: dict[Key, Asked] = {("test", name): Asked(ids, scored) for name, (ids, scored) in self.tests.items()}
+        parts: dict[Key, TokenQuery] = {("test", name): TokenQuery(ids, scored) for name, (ids, scored) in self.tests.items()}
         for kind, probe in self.probes.items():
-            parts["probe", kind] = self.asked(probe)
+            parts["probe", kind] = self.query(probe)
         for name in self.metrics:
             rows = METRICS.get(name).rows
             parts |= rows(self) if rows else {}
-        return Sheet(parts)
+        return ForwardPlan(parts)
 
     @torch.no_grad()
     def measure(self, model: nn.Module) -> Measurement:
         """Measure a model; leaves it in evaluation mode."""
         model.eval()
-        answers = self.sheet.answer(model, batch_size=self.batch_size, forbid=self.forbid, process=self.process)
-        view = View(model, self, self.sheet, answers.of_all(self.process[1]))
+        outputs = self.plan.outputs(model, batch_size=self.batch_size, forbid=self.forbid, process=self.process)
+        view = View(model, self, self.plan, outputs.of_all(self.process[1]))
         by_task, total_loss = {}, 0.0
         for name in self.tests:
             scores = view.scores["test", name]
-            by_task[name] = Share(int(scores.right.sum()), int(scores.asked.sum()))
+            by_task[name] = Share(int(scores.right.sum()), int(scores.queried.sum()))
             total_loss += float(scores.loss.double().sum())
         accuracy = Share(sum(s.count for s in by_task.values()), sum(s.rows for s in by_task.values()))
-        return Measurement(view.elicited, accuracy, by_task, perplexity(total_loss, accuracy.rows), view)
+        return Measurement(view.memorized, accuracy, by_task, perplexity(total_loss, accuracy.rows), view)
 
     def by_copies(self, measured: Measurement, kind: str) -> dict[str, Share]:
-        """Share memorised per duplication class of an artifact's trained rows; empty where all rows have the same copies."""
+        """Share memorized per duplication class of an artifact's trained rows; empty where all rows have the same copies."""
         copies = self.probes[kind].copies
         classes = np.unique(copies[copies > 0])
-        return {str(c): measured.memorised(kind, copies == c) for c in classes} if len(classes) > 1 else {}
+        return {str(c): measured.memorized_share(kind, copies == c) for c in classes} if len(classes) > 1 else {}
 
 
 def _probes_by_k(corpus: Corpus, evaluation: Evaluation, protocol: Protocol, device: torch.device) -> dict[int, dict[str, Probe]]:

@@ -21,16 +21,16 @@ from torch import Tensor, nn
 from tinymem.models.adapters import logits_at
 
 Key = tuple[str, str]  # what the rows are for, and of which artifact or test set
-UNASKED = -1
+NOT_QUERIED = -1
 CPU_TOKENS = 4096  # of a batch on a CPU: its activations stay in the cache, a fifth faster on the quickstart than 512 rows
 
 
 @dataclass(frozen=True)
-class Asked:
+class TokenQuery:
     """Rows of token ids [N, T] and which tokens [N, T] are to be predicted from those before; the first token of a row cannot be."""
 
     ids: Tensor
-    asked: Tensor
+    queried: Tensor
     forbid: bool = False
     """Whether the token that decoding may not produce (protocol reference: EOS) is ruled out here."""
 
@@ -40,7 +40,7 @@ class TokenScores:
     """What a model makes of the asked tokens of rows [N, T]."""
 
     ids: Tensor
-    asked: Tensor
+    queried: Tensor
     predicted: Tensor
     """Arg-max given the true tokens before (int32); -1 where not asked."""
     loss: Tensor
@@ -48,12 +48,12 @@ class TokenScores:
 
     @property
     def right(self) -> Tensor:
-        """Asked tokens [N, T] that are the arg-max."""
+        """TokenQuery tokens [N, T] that are the arg-max."""
         return self.predicted == self.ids
 
-    def reproduced(self, window_NT: Tensor) -> Tensor:
+    def memorized(self, window_NT: Tensor) -> Tensor:
         """Rows [N] whose tokens in the window are all arg-maxes: what greedy decoding reproduces. The window must have been asked."""
-        return ~(window_NT & self.asked & ~self.right).any(1)
+        return ~(window_NT & self.queried & ~self.right).any(1)
 
 
 @dataclass(frozen=True)
@@ -68,13 +68,13 @@ class _Batch:
 
 
 @dataclass(frozen=True)
-class Answers:
+class TokenOutputs:
     """A model's answers to a sheet, or one process's part of them."""
 
     predicted_NT: Tensor
     loss_NT: Tensor
 
-    def of_all(self, processes: int) -> Answers:
+    def of_all(self, processes: int) -> TokenOutputs:
         """The answers of all processes (of torch.distributed) together; each must call this."""
         if processes > 1:
             torch.distributed.all_reduce(self.predicted_NT, torch.distributed.ReduceOp.MAX)
@@ -83,36 +83,36 @@ class Answers:
 
 
 @dataclass
-class Sheet:
+class ForwardPlan:
     """Rows to be asked, by key; made once, answered by many models. All rows lie on the models' device."""
 
-    parts: Mapping[Key, Asked]
+    parts: Mapping[Key, TokenQuery]
     _batches: dict[int, list[_Batch]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.length = max((part.ids.shape[1] for part in self.parts.values()), default=1)
         ids = [_padded(part.ids, self.length) for part in self.parts.values()]
-        asked = [_padded(part.asked, self.length) for part in self.parts.values()]
+        queried = [_padded(part.queried, self.length) for part in self.parts.values()]
         forbid = [torch.full((len(part.ids), 1), int(part.forbid)) for part in self.parts.values()]
-        self._merge(ids, asked, forbid)
+        self._merge(ids, queried, forbid)
 
-    def _merge(self, ids: list[Tensor], asked: list[Tensor], forbid: list[Tensor]) -> None:
+    def _merge(self, ids: list[Tensor], queried: list[Tensor], forbid: list[Tensor]) -> None:
         """One row for all equal ones, asked what any of them is asked."""
         device = ids[0].device if ids else torch.device("cpu")
         whole = torch.cat([torch.cat(forbid), torch.cat([i.cpu() for i in ids])], dim=1) if ids else torch.zeros(0, 2, dtype=torch.int64)
         first, place = _distinct(whole)
         self.forbid_N, self.ids_NT = (whole[first, 0] > 0).to(device), whole[first, 1:].contiguous().to(device)
-        self.asked_NT = torch.zeros_like(self.ids_NT, dtype=torch.bool)
+        self.queried_NT = torch.zeros_like(self.ids_NT, dtype=torch.bool)
         counts = [len(i) for i in ids]
         self.places = dict(zip(self.parts, place.to(device).split(counts), strict=True))
-        for index, part in zip(self.places.values(), asked, strict=True):
-            self.asked_NT |= torch.zeros_like(self.ids_NT, dtype=torch.int32).index_add_(0, index, part.int()) > 0
-        self.asked_NT[:, 0] = False
+        for index, part in zip(self.places.values(), queried, strict=True):
+            self.queried_NT |= torch.zeros_like(self.ids_NT, dtype=torch.int32).index_add_(0, index, part.int()) > 0
+        self.queried_NT[:, 0] = False
 
     @torch.no_grad()
-    def answer(self, model: nn.Module, *, batch_size: int, forbid: int | None = None, process: tuple[int, int] = (0, 1)) -> Answers:
+    def outputs(self, model: nn.Module, *, batch_size: int, forbid: int | None = None, process: tuple[int, int] = (0, 1)) -> TokenOutputs:
         """The model's answers; of process r of w those to every w-th batch."""
-        predicted_NT = torch.full_like(self.ids_NT, UNASKED, dtype=torch.int32)
+        predicted_NT = torch.full_like(self.ids_NT, NOT_QUERIED, dtype=torch.int32)
         loss_NT = torch.zeros_like(self.ids_NT, dtype=torch.float32)
         rank, world = process
         if self.ids_NT.device.type == "cpu":
@@ -123,21 +123,21 @@ class Sheet:
             if forbid is not None and batch.forbidden_n is not None:
                 scores_nV[batch.forbidden_n, forbid] = -torch.inf
             predicted_NT.view(-1)[batch.places_n] = scores_nV.argmax(-1).int()
-        return Answers(predicted_NT, loss_NT)
+        return TokenOutputs(predicted_NT, loss_NT)
 
-    def scores(self, answers: Answers, key: Key) -> TokenScores:
+    def scores(self, outputs: TokenOutputs, key: Key) -> TokenScores:
         """The answers to one part, row for row."""
         part, index = self.parts[key], self.places[key]
         length = part.ids.shape[1]
-        asked = part.asked.clone()
-        asked[:, :1] = False
-        predicted = answers.predicted_NT[index, :length].masked_fill(~asked, UNASKED)
-        return TokenScores(part.ids, asked, predicted, answers.loss_NT[index, :length].masked_fill(~asked, 0))
+        queried = part.queried.clone()
+        queried[:, :1] = False
+        predicted = outputs.predicted_NT[index, :length].masked_fill(~queried, NOT_QUERIED)
+        return TokenScores(part.ids, queried, predicted, outputs.loss_NT[index, :length].masked_fill(~queried, 0))
 
     def _cut(self, batch_size: int) -> list[_Batch]:
         """Batches of rows of like length, each up to its last asked token."""
         if batch_size not in self._batches:
-            last_N = (self.asked_NT * torch.arange(self.length, device=self.ids_NT.device)).amax(1)
+            last_N = (self.queried_NT * torch.arange(self.length, device=self.ids_NT.device)).amax(1)
             order = torch.sort(last_N, stable=True).indices
             order = order[last_N[order] > 0]
             self._batches[batch_size] = [self._batch(rows, int(last_N[rows].max())) for rows in order.split(batch_size) if len(rows)]
@@ -145,7 +145,7 @@ class Sheet:
 
     def _batch(self, rows: Tensor, length: int) -> _Batch:
         ids_BT = self.ids_NT[rows, :length].contiguous()
-        row_n, before_n = self.asked_NT[rows, 1 : length + 1].nonzero(as_tuple=True)
+        row_n, before_n = self.queried_NT[rows, 1 : length + 1].nonzero(as_tuple=True)
         places_n = rows[row_n] * self.length + before_n + 1
         forbidden_n = self.forbid_N[rows[row_n]]
         return _Batch(

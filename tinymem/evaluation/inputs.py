@@ -10,7 +10,7 @@ from typing import Literal
 from torch import Tensor
 
 from tinymem.data.corpus import Corpus
-from tinymem.evaluation.forward import Asked
+from tinymem.evaluation.forward import TokenQuery
 from tinymem.evaluation.originals import Original
 from tinymem.evaluation.probes import Probe
 from tinymem.evaluation.share import Share
@@ -23,10 +23,10 @@ class EvaluationInputs:
     """Fixed prompts, targets and test rows of a measurement, which lie on the models' device, and how they are measured.
 
     Attributes:
-        probes: the test of memorisation of each artifact.
+        probes: the test of memorization of each artifact.
         tests: per test set, its rows [N, T] and the scored tokens.
         ceiling: share of the scored tokens that their prefix determines; None where that is unknown (text).
-        metric: what `performance` in result rows is.
+        performance_metric: what `performance` in result rows is.
         batch_size: rows of a forward pass; no result depends on it.
         forbid: token that decoding may not produce (protocol reference).
         metrics: names of registered metrics that `Measurement.metrics` computes.
@@ -39,7 +39,7 @@ class EvaluationInputs:
     probes: dict[str, Probe]
     tests: dict[str, tuple[Tensor, Tensor]]
     ceiling: Share | None
-    metric: Performance
+    performance_metric: Performance
     batch_size: int = 512
     forbid: int | None = None
     metrics: tuple[str, ...] = ()
@@ -59,6 +59,6 @@ class EvaluationInputs:
         lengths = {kind: set(probe.rows.prompt.tolist()) for kind, probe in self.probes.items()}
         return {kind: f"k={min(found)}" if len(found) == 1 else "own prompt" for kind, found in lengths.items()}
 
-    def asked(self, probe: Probe) -> Asked:
+    def query(self, probe: Probe) -> TokenQuery:
         """A probe's windows, for the sheet."""
-        return Asked(probe.rows.ids, probe.rows.window(), forbid=self.forbid is not None)
+        return TokenQuery(probe.rows.ids, probe.rows.window(), forbid=self.forbid is not None)

@@ -2,7 +2,7 @@
 
 Two random directions d1, d2 span the plane; the loss is measured at theta + a d1 + b d2 for a and b from -span to span. A network may
 have large weights in one filter and small ones in the next without computing anything else, so a step means something only relative to
-them: each direction is *filter-normalised*, every filter d_f scaled to the norm of the model's filter theta_f,
+them: each direction is *filter-normalized*, every filter d_f scaled to the norm of the model's filter theta_f,
 
     d_f  <-  d_f / |d_f| * |theta_f|
 
@@ -43,7 +43,7 @@ class Landscape:
     losses: list[list[float | None]]
 
     @property
-    def centre(self) -> float | None:
+    def center(self) -> float | None:
         """The model's own loss."""
         middle = len(self.coordinates) // 2
         return self.losses[middle][middle]
@@ -81,7 +81,7 @@ def landscape(
     moved = deepcopy(model).eval()
     parameters = list(moved.parameters())
     origin = [p.clone() for p in parameters]
-    one, two = (filter_normalised(model, seed, which) for which in (1, 2))
+    one, two = (filter_normalized(model, seed, which) for which in (1, 2))
     coordinates = [span * (2 * i / (steps - 1) - 1) for i in range(steps)]
     losses: list[list[float | None]] = []
     for b in coordinates:
@@ -110,14 +110,14 @@ def mean_loss(model: nn.Module, sets: Sequence[Set], batch_size: int) -> float |
     return total / tokens if math.isfinite(total) else None
 
 
-def filter_normalised(model: nn.Module, seed: int, which: int) -> list[Tensor]:
+def filter_normalized(model: nn.Module, seed: int, which: int) -> list[Tensor]:
     """A random direction, one tensor per parameter, each filter as long as the model's; zero for vectors."""
     generator = torch.Generator().manual_seed(1_000_003 * seed + which)
     transposed = {id(m.weight) for m in model.modules() if type(m).__name__ == "Conv1D"}  # transformers' GPT-2 keeps [in, out]
-    return [_normalised(p.detach(), generator, 0 if id(p) in transposed else 1) for p in model.parameters()]
+    return [_normalized(p.detach(), generator, 0 if id(p) in transposed else 1) for p in model.parameters()]
 
 
-def _normalised(parameter: Tensor, generator: torch.Generator, inputs: int) -> Tensor:
+def _normalized(parameter: Tensor, generator: torch.Generator, inputs: int) -> Tensor:
     """`inputs` is the dimension over which a filter extends."""
     direction = torch.randn(parameter.shape, generator=generator).to(parameter)  # drawn on the CPU: the same on every device
     if parameter.dim() < 2:

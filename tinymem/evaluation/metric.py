@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tinymem.errors import UserError
-from tinymem.evaluation.forward import Asked, Key
+from tinymem.evaluation.forward import Key, TokenQuery
 from tinymem.evaluation.inputs import EvaluationInputs
 from tinymem.recipe.evaluation import ALL, DEFAULT
 from tinymem.registry import Registry
@@ -38,7 +38,7 @@ class Metric:
     per: Literal["artifact", "model"]
     default: bool
     """Whether it is measured unless a recipe says otherwise: it is cheap."""
-    rows: Callable[[EvaluationInputs], dict[Key, Asked]] | None
+    rows: Callable[[EvaluationInputs], dict[Key, TokenQuery]] | None
     """Rows that it wants on the sheet, and finds in `view.scores` under the same keys."""
     requires: tuple[str, str] | None
     """A module that must be installed, and the extra of TinyMem that brings it."""
@@ -68,7 +68,7 @@ def metric(
     *,
     per: Literal["artifact", "model"] = "artifact",
     default: bool = False,
-    rows: Callable[[EvaluationInputs], dict[Key, Asked]] | None = None,
+    rows: Callable[[EvaluationInputs], dict[Key, TokenQuery]] | None = None,
     requires: tuple[str, str] | None = None,
 ) -> Callable[[Function], Function]:
     """Register a function `(view, kind)` or, per model, `(view)`, that returns a number, a dictionary of what JSON can hold, or None.

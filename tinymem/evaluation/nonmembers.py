@@ -1,6 +1,6 @@
 """Members and non-members for membership inference: rows that differ in nothing but having been trained on.
 
-An attack that tells apart two distributions of rows is no evidence of memorisation, so non-members are drawn as the members were:
+An attack that tells apart two distributions of rows is no evidence of memorization, so non-members are drawn as the members were:
 
 noise        members are the planted rows that the noise changed; non-members are test rows of the same task (math: the primary one) with
              fresh noise of the same probability. Members and test rows are a random split of one pool, and neither's clean version is

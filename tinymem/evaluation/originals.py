@@ -1,4 +1,4 @@
-"""The scored rows of each artifact as they stood in training, beside their clean twins."""
+"""The scored rows of each artifact as they stood in training, beside their clean counterparts."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tinymem.data.corpus import TWINLESS, Corpus
+from tinymem.data.corpus import WITHOUT_COUNTERPART, Corpus
 from tinymem.data.math.sequences import Ids
-from tinymem.evaluation.forward import Asked
+from tinymem.evaluation.forward import TokenQuery
 from tinymem.evaluation.probes import Probe
 
 
@@ -21,15 +21,15 @@ class Original:
 
     ids: Tensor
     """As planted [N, T]."""
-    twins: Tensor | None
+    clean_counterparts: Tensor | None
     """Without the artifact [N, T]; None for rows that are planted as they are, and for a user's own rows."""
     content: Tensor
     """Tokens of each row [N] without its padding."""
 
-    def asked(self) -> Asked:
+    def query(self) -> TokenQuery:
         """All tokens of the rows, padding excepted."""
         position = torch.arange(self.ids.shape[1], device=self.ids.device)[None, :]
-        return Asked(self.ids, (position >= 1) & (position < self.content[:, None]))
+        return TokenQuery(self.ids, (position >= 1) & (position < self.content[:, None]))
 
 
 def originals_of_corpus(corpus: Corpus, probes: Mapping[str, Probe], device: torch.device) -> dict[str, Original]:
@@ -37,8 +37,8 @@ def originals_of_corpus(corpus: Corpus, probes: Mapping[str, Probe], device: tor
     found = {}
     for kind, probe in probes.items():
         planted = corpus.planted[kind]
-        ids, twins = planted.ids[probe.index], None if kind in TWINLESS else _tensor(planted.clean[probe.index], device)
-        found[kind] = Original(_tensor(ids, device), twins, content_lengths(ids, corpus.pad).to(device))
+        ids, counterparts = planted.ids[probe.index], None if kind in WITHOUT_COUNTERPART else _tensor(planted.clean[probe.index], device)
+        found[kind] = Original(_tensor(ids, device), counterparts, content_lengths(ids, corpus.pad).to(device))
     return found
 
 

@@ -1,11 +1,11 @@
-"""% memorised: the share of artifact rows that greedy decoding elicits (paper, equation 1, Definitions 2.1 to 2.3).
+"""% memorized: the share of artifact rows that greedy decoding reproduces (paper, equation 1, Definitions 2.1 to 2.3).
 
-A row is memorised when, given its prompt, greedy decoding yields exactly the next tokens of the planted row. One teacher-forced pass
+A row is memorized when, given its prompt, greedy decoding yields exactly the next tokens of the planted row. One teacher-forced pass
 decides that: greedy decoding reproduces the target if and only if the arg-max at every target position, given the true tokens before it,
 is the target (by induction; a test compares with a decode loop). Scored in fp32.
 
-Noise: the prompt is the first k tokens of the *clean* twin, the target the next m tokens of the noised row; rows whose targets equal
-the twin's are not scored. Backdoor: the prompt ends with the trigger; the target is the next m tokens, or as many as the row has.
+Noise: the prompt is the first k tokens of the *clean* counterpart, the target the next m tokens of the noised row; rows whose targets equal
+the counterpart's are not scored. Backdoor: the prompt ends with the trigger; the target is the next m tokens, or as many as the row has.
 Duplicated rows: the first k tokens, the next m, all rows. Canary: everything before the secret, the secret.
 
 Protocol `reference` forbids EOS while generating (rows that end inside the window never count), scores held-out backdoor rows only, and
@@ -21,10 +21,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from tinymem.data.corpus import TWINLESS, Corpus, Planted
+from tinymem.data.corpus import WITHOUT_COUNTERPART, Corpus, Planted
 from tinymem.data.math.sequences import EOS
 from tinymem.data.rows import Rows
-from tinymem.evaluation.forward import Asked, Sheet
+from tinymem.evaluation.forward import ForwardPlan, TokenQuery
 from tinymem.recipe.evaluation import Evaluation
 from tinymem.recipe.recipe import Protocol
 
@@ -54,19 +54,22 @@ class Probe:
 
 
 @torch.no_grad()
-def elicited(model: nn.Module, rows: Rows, *, batch_size: int = 512, forbid: int | None = None) -> Tensor:
+def memorized_rows(model: nn.Module, rows: Rows, *, batch_size: int = 512, forbid: int | None = None) -> Tensor:
     """Which rows [N] greedy decoding reproduces from prompt to end, on the CPU.
 
     `forbid`: a token that decoding may not produce (protocol reference: EOS).
     """
-    sheet = Sheet({("rows", ""): Asked(rows.ids, rows.window(), forbid is not None)})
-    scores = sheet.scores(sheet.answer(model, batch_size=batch_size, forbid=forbid), ("rows", ""))
-    return scores.reproduced(rows.window()).cpu()
+    plan = ForwardPlan({("rows", ""): TokenQuery(rows.ids, rows.window(), forbid is not None)})
+    scores = plan.scores(plan.outputs(model, batch_size=batch_size, forbid=forbid), ("rows", ""))
+    return scores.memorized(rows.window()).cpu()
 
 
 def make_probes(corpus: Corpus, evaluation: Evaluation, protocol: Protocol) -> dict[str, Probe]:
     """The test of each artifact of a corpus."""
-    return {kind: _probe(planted, evaluation, protocol, twins=kind not in TWINLESS) for kind, planted in corpus.planted.items()}
+    return {
+        kind: _probe(planted, evaluation, protocol, has_counterparts=kind not in WITHOUT_COUNTERPART)
+        for kind, planted in corpus.planted.items()
+    }
 
 
 def probe_of_rows(rows: Rows) -> Probe:
@@ -80,14 +83,14 @@ def forbidden_token(protocol: Protocol, eos: int = EOS) -> int | None:
     return eos if protocol == "reference" else None
 
 
-def _probe(planted: Planted, evaluation: Evaluation, protocol: Protocol, *, twins: bool) -> Probe:
+def _probe(planted: Planted, evaluation: Evaluation, protocol: Protocol, *, has_counterparts: bool) -> Probe:
     length = planted.ids.shape[1]
     position = np.arange(length)[None, :]
     start = np.where(planted.start > 0, planted.start, evaluation.prompt)
     end = np.minimum(start + evaluation.match, length) if planted.end is None else planted.end
     window = (position >= start[:, None]) & (position < end[:, None])
     differs = planted.ids != planted.clean
-    scored = (differs & window).any(1) if twins else window.any(1)
+    scored = (differs & window).any(1) if has_counterparts else window.any(1)
     if protocol == "reference" and not planted.trained.all():
         scored = _reference_filter(planted, evaluation)
     index = np.flatnonzero(scored)

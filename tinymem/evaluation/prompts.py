@@ -2,7 +2,7 @@
 
 An edit that only broke the path from one prompt to its continuation leaves others open. The target still ends where it did.
 
-longer      the prompt takes the first tokens of the target (noise: of the clean twin), and as many fewer must follow.
+longer      the prompt takes the first tokens of the target (noise: of the clean counterpart), and as many fewer must follow.
 shorter     the prompt loses its last tokens, which must follow then. A backdoor's prompt ends with its trigger, so it loses the tokens
             after its first instead. Canaries, whose prompts tell them apart, are left out.
 perturbed   tokens of the prompt, not its first and not of a backdoor's trigger, become other tokens that occur in the artifact's prompts.
@@ -51,14 +51,14 @@ def _protected(evaluator: EvaluationInputs, kind: str) -> int:
 
 
 def _moved(evaluator: EvaluationInputs, kind: str, tokens: int) -> tuple[Rows, Flags]:
-    """The prompt's end moves; of noise it is the clean twin's prompt as far as it goes."""
+    """The prompt's end moves; of noise it is the clean counterpart's prompt as far as it goes."""
     rows, original = evaluator.probes[kind].rows, evaluator.originals[kind]
     moved = replace(rows, prompt=rows.prompt + tokens)
     usable = (moved.prompt >= 1) & (moved.prompt < moved.end)
-    if original.twins is not None:
+    if original.clean_counterparts is not None:
         position = torch.arange(rows.ids.shape[1], device=rows.ids.device)[None, :]
-        moved = replace(moved, ids=torch.where(position < moved.prompt[:, None], original.twins, original.ids))
-        usable &= ((original.ids != original.twins) & moved.window()).any(1)
+        moved = replace(moved, ids=torch.where(position < moved.prompt[:, None], original.clean_counterparts, original.ids))
+        usable &= ((original.ids != original.clean_counterparts) & moved.window()).any(1)
     return _kept(moved, usable)
 
 

@@ -1,7 +1,7 @@
 """A model as metrics see it: its answers to the evaluator's sheet, and means to ask it more.
 
-Groups: metrics of an artifact are taken over `all` its scored rows and, around a mitigation, over those `seen` by the method and the
-memorised ones `unseen` by it. A group is a mask over the artifact's planted rows.
+Groups: metrics of an artifact are taken over `all` its scored rows and, around a mitigation, over those that the
+method is given to `forget` and the memorized ones in the `holdout`, kept from it. A group is a mask over the artifact's planted rows.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from torch import nn
 
 from tinymem.data.rows import Rows
 from tinymem.errors import UserError
-from tinymem.evaluation.forward import Answers, Key, Sheet, TokenScores
+from tinymem.evaluation.forward import ForwardPlan, Key, TokenOutputs, TokenScores
 from tinymem.evaluation.inputs import EvaluationInputs
 from tinymem.evaluation.metric import METRICS, Metric
-from tinymem.evaluation.probes import Flags, Probe, elicited
+from tinymem.evaluation.probes import Flags, Probe, memorized_rows
 from tinymem.evaluation.share import Share
 
 Groups = Mapping[str, Mapping[str, Flags]]
@@ -34,15 +34,15 @@ class View:
     Attributes:
         model: in evaluation mode.
         evaluator: with the corpus (None for a user's own rows), probes, test rows and protocol.
-        sheet: all rows that the model was asked about.
-        answers: to that sheet.
+        plan: all rows that the model was asked about.
+        outputs: to that sheet.
         groups: per artifact, masks over its planted rows by name; `all` is always there.
     """
 
     model: nn.Module
     evaluator: EvaluationInputs
-    sheet: Sheet
-    answers: Answers
+    plan: ForwardPlan
+    outputs: TokenOutputs
     groups: Groups = field(default_factory=dict)
 
     @property
@@ -53,29 +53,29 @@ class View:
     @cached_property
     def scores(self) -> _Scores:
         """Per key, the answers to rows that the evaluator or a metric put on the sheet: `view.scores["probe", kind]`."""
-        return _Scores(self.sheet, self.answers)
+        return _Scores(self.plan, self.outputs)
 
     @cached_property
-    def elicited(self) -> dict[str, Flags]:
+    def memorized(self) -> dict[str, Flags]:
         """Per artifact, which scored rows greedy decoding reproduces."""
-        return {kind: self.reproduced("probe", kind, probe) for kind, probe in self.evaluator.probes.items()}
+        return {kind: self.memorized_on("probe", kind, probe) for kind, probe in self.evaluator.probes.items()}
 
     def grouped(self, groups: Groups) -> View:
         """The same view with these groups."""
         return replace(self, groups=groups)
 
     def probe(self, kind: str) -> Probe:
-        """The test of memorisation of an artifact."""
+        """The test of memorization of an artifact."""
         return self.evaluator.probes[kind]
 
-    def reproduced(self, what: str, kind: str, probe: Probe) -> Flags:
+    def memorized_on(self, what: str, kind: str, probe: Probe) -> Flags:
         """Which rows of a probe on the sheet are reproduced."""
-        return np.asarray(self.scores[what, kind].reproduced(probe.rows.window()).cpu())
+        return np.asarray(self.scores[what, kind].memorized(probe.rows.window()).cpu())
 
-    def still_elicited(self, rows: Rows) -> Flags:
+    def memorized_among(self, rows: Rows) -> Flags:
         """Which of any other rows greedy decoding reproduces (one more pass)."""
         evaluator = self.evaluator
-        return np.asarray(elicited(self.model, rows, batch_size=evaluator.batch_size, forbid=evaluator.forbid))
+        return np.asarray(memorized_rows(self.model, rows, batch_size=evaluator.batch_size, forbid=evaluator.forbid))
 
     def by_group(self, kind: str, values: npt.ArrayLike, index: npt.NDArray[np.int64] | None = None) -> dict[str, Any]:
         """Shares of flags, or means of numbers, by group.
@@ -119,17 +119,17 @@ class View:
 
 @dataclass(frozen=True)
 class _Scores:
-    sheet: Sheet
-    answers: Answers
+    plan: ForwardPlan
+    outputs: TokenOutputs
     _found: dict[Key, TokenScores] = field(default_factory=dict)
 
     def __getitem__(self, key: Key) -> TokenScores:
         if key not in self._found:
-            self._found[key] = self.sheet.scores(self.answers, key)
+            self._found[key] = self.plan.scores(self.outputs, key)
         return self._found[key]
 
     def __contains__(self, key: Key) -> bool:
-        return key in self.sheet.parts
+        return key in self.plan.parts
 
 
 def _summary(values: npt.NDArray[Any]) -> dict[str, float | int | None]:

@@ -47,7 +47,7 @@ class Properties:
         iterative: whether it chooses parts a few at a time, weighing each choice anew.
         layer_wise: whether parts compete within each layer, not within the whole model. The option `scope` decides; its default is another
             for SOU (whole model, as Algorithm 2) and the neuron methods (layer, as their papers).
-        criterion: how parts are chosen: by a threshold on scores, or by optimisation.
+        criterion: how parts are chosen: by a threshold on scores, or by optimization.
         dual_objective: whether it weighs the rows to keep against those to forget.
     """
 
@@ -55,7 +55,7 @@ class Properties:
     order: Literal["zeroth", "first", "second"]
     iterative: bool = False
     layer_wise: bool = False
-    criterion: Literal["threshold", "optimisation"] = "threshold"
+    criterion: Literal["threshold", "optimization"] = "threshold"
     dual_objective: bool = False
 
 
@@ -65,7 +65,7 @@ class MitigationData:
 
     forget: Rows
     retain: Rows
-    twins: Rows | None = None
+    clean_counterparts: Rows | None = None
     """Clean versions of the artifact rows that the method may know (fine-tuning on clean data)."""
     clean: Tensor | None = None
     """All clean training rows [N, T] as `compact_rows` keeps them, where `retain` is a sample of them; None: `retain` is all."""
@@ -204,7 +204,7 @@ def apply(method: Unlearner, model: nn.Module, data: MitigationData, config: Any
     if getattr(config, "ratio", None) == 0:
         return deepcopy(model)
     if not len(data.forget):
-        raise Refused("expected rows to forget, got none: the model memorised nothing of them; train longer or raise the copies")
+        raise Refused("expected rows to forget, got none: the model memorized nothing of them; train longer or raise the copies")
     if method.kind == "edit":
         edited = method.function(model, data, config)
         if not isinstance(edited, nn.Module):

@@ -18,7 +18,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Asked:
+class MeasurementRequest:
     """What is asked of every row: names of metrics, further prompt lengths, tests of robustness."""
 
     metrics: tuple[str, ...] = (DEFAULT,)
@@ -26,9 +26,9 @@ class Asked:
     robustness: Robustness | None = None
 
     @staticmethod
-    def of_recipe(recipe: Recipe) -> Asked:
+    def of_recipe(recipe: Recipe) -> MeasurementRequest:
         """What a recipe asks."""
-        return Asked(recipe.evaluation.metrics, recipe.evaluation.ks, recipe.mitigation.robustness)
+        return MeasurementRequest(recipe.evaluation.metrics, recipe.evaluation.ks, recipe.mitigation.robustness)
 
     def as_dict(self) -> Row:
         """For JSON, `default` and `all` resolved."""
@@ -36,16 +36,16 @@ class Asked:
         return {"metrics": [*chosen_metrics(self.metrics)], "ks": [*self.ks], "robustness": robustness}
 
     @staticmethod
-    def from_dict(values: Row) -> Asked:
+    def from_dict(values: Row) -> MeasurementRequest:
         """What `as_dict` wrote."""
         robustness = Robustness(**values["robustness"]) if values["robustness"] else None
-        return Asked(tuple(values["metrics"]), tuple(values["ks"]), robustness)
+        return MeasurementRequest(tuple(values["metrics"]), tuple(values["ks"]), robustness)
 
     def answered_by(self, row: Row) -> bool:
         """Whether a stored row holds all this; one that was stored without saying so holds the default."""
-        wanted, had = self.as_dict(), row.get("asked")
+        wanted, had = self.as_dict(), row.get("request")
         if had is None:
-            return self == Asked()
+            return self == MeasurementRequest()
         enough = {*wanted["metrics"]} <= {*had["metrics"]} and {*wanted["ks"]} <= {*had["ks"]}
         return enough and wanted["robustness"] in (None, had["robustness"])
 
@@ -62,9 +62,9 @@ def groups_of(evaluator: Evaluator, chosen: Mapping[str, Mapping[str, Flags]]) -
     return found
 
 
-def extra_columns(asked: Asked, before: Row, after: Row | None) -> Row:
+def extra_columns(request: MeasurementRequest, before: Row, after: Row | None) -> Row:
     """The nested columns of one artifact's row."""
-    return {"asked": asked.as_dict(), "metrics_before": before, "metrics_after": after}
+    return {"request": request.as_dict(), "metrics_before": before, "metrics_after": after}
 
 
 def before_and_after(before: Mapping[Any, Row], after: Mapping[Any, Row]) -> dict[str, Row]:

@@ -18,7 +18,7 @@ from tinymem.mitigation.edit_size import edit_size
 from tinymem.mitigation.method import UNLEARNERS, MitigationData, Unlearner, apply, parse_config
 from tinymem.mitigation.requests import before_and_after, extra_columns
 from tinymem.mitigation.robustness.measure import tested
-from tinymem.mitigation.subject import Seen, Subject, subject_of_corpus, subject_of_rows
+from tinymem.mitigation.subject import RowSplit, Subject, subject_of_corpus, subject_of_rows
 from tinymem.models.checkpoint import not_finite
 from tinymem.recipe.recipe import CODE_EPOCH
 from tinymem.runtime.cost import Cost, measured
@@ -26,7 +26,7 @@ from tinymem.runtime.files import content_id
 from tinymem.runtime.progress import Bar, SilentBar
 
 Row = dict[str, Any]
-__all__ = ["Outcome", "Row", "Seen", "Subject", "mitigate", "row_id", "subject_of_corpus", "subject_of_rows"]
+__all__ = ["Outcome", "Row", "RowSplit", "Subject", "mitigate", "row_id", "subject_of_corpus", "subject_of_rows"]
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def _rows(subject: Subject, after: Measurement, cost: Cost, edited: nn.Module) -
     extra = {
         "status": "ok",
         "message": None,
-        "performance_after": after.performance(subject.evaluator.metric),
+        "performance_after": after.performance(subject.evaluator.performance_metric),
         "perplexity_after": after.perplexity,
         "seconds": cost.seconds,
         "peak_mb": cost.peak_mb,
@@ -121,12 +121,12 @@ def _rows(subject: Subject, after: Measurement, cost: Cost, edited: nn.Module) -
     return [
         {
             **_before_columns(subject, kind),
-            **_memorised_columns(subject, kind, after, "after"),
+            **_memorized_columns(subject, kind, after, "after"),
             **extra,
-            **extra_columns(subject.asked, subject.metrics_before[kind], metrics_after[kind]),
+            **extra_columns(subject.request, subject.metrics_before[kind], metrics_after[kind]),
             **({"robustness": before_and_after(subject.robustness_before[kind], robust[kind])} if robust else {}),
         }
-        for kind in subject.seen
+        for kind in subject.splits
     ]
 
 
@@ -135,45 +135,45 @@ def _without_result(subject: Subject, shared: Row, status: str, message: str, er
         ("performance_after", "perplexity_after", "seconds", "peak_mb", "edited_parameters", "edit_norm", "edited_by_layer")
     )
     rows = []
-    for kind in subject.seen:
-        nothing = dict.fromkeys(_memorised_columns(subject, kind, subject.before, "after"))
-        extra = extra_columns(subject.asked, subject.metrics_before[kind], None)
+    for kind in subject.splits:
+        nothing = dict.fromkeys(_memorized_columns(subject, kind, subject.before, "after"))
+        extra = extra_columns(subject.request, subject.metrics_before[kind], None)
         rows.append({**shared, **_before_columns(subject, kind), **nothing, **empty, "status": status, "message": message, **extra})
     return Outcome(rows, None, error)
 
 
 def _before_columns(subject: Subject, kind: str) -> Row:
-    probe, seen, evaluator = subject.evaluator.probes[kind], subject.seen[kind], subject.evaluator
+    probe, split, evaluator = subject.evaluator.probes[kind], subject.splits[kind], subject.evaluator
     noisy = bool(probe.prompt_changed.any())
     return {
         "artifact": kind,
         "rows_scored": len(probe),
-        "rows_forget": int(seen.forget.sum()),
-        "rows_heldout": int(seen.heldout.sum()),
+        "rows_forget": int(split.forget.sum()),
+        "rows_holdout": int(split.holdout.sum()),
         "rows_clean_prompt": int((~probe.prompt_changed).sum()) if noisy else None,
         "rows_noised_prompt": int(probe.prompt_changed.sum()) if noisy else None,
-        **_memorised_columns(subject, kind, subject.before, "before"),
-        "performance_metric": evaluator.metric,
-        "performance_before": subject.before.performance(evaluator.metric),
+        **_memorized_columns(subject, kind, subject.before, "before"),
+        "performance_metric": evaluator.performance_metric,
+        "performance_before": subject.before.performance(evaluator.performance_metric),
         "performance_ceiling": evaluator.ceiling.share if evaluator.ceiling else None,
         "perplexity_before": subject.before.perplexity,
     }
 
 
-def _memorised_columns(subject: Subject, kind: str, measurement: Measurement, when: str) -> Row:
-    probe, seen = subject.evaluator.probes[kind], subject.seen[kind]
+def _memorized_columns(subject: Subject, kind: str, measurement: Measurement, when: str) -> Row:
+    probe, split = subject.evaluator.probes[kind], subject.splits[kind]
 
     def share(among: Flags) -> float | None:
-        return measurement.memorised(kind, among).share
+        return measurement.memorized_share(kind, among).share
 
     noisy = bool(probe.prompt_changed.any())
     classes = subject.evaluator.by_copies(measurement, kind)
     return {
-        **({f"memorised_by_copies_{when}": {c: s.as_dict() for c, s in classes.items()}} if classes else {}),
-        f"memorised_{when}": measurement.memorised(kind).share,
-        f"memorised_count_{when}": measurement.memorised(kind).count,
-        f"forget_memorised_{when}": share(seen.forget),
-        f"heldout_memorised_{when}": share(seen.heldout),
-        f"memorised_clean_prompt_{when}": share(~probe.prompt_changed) if noisy else None,
-        f"memorised_noised_prompt_{when}": share(probe.prompt_changed) if noisy else None,
+        **({f"memorized_by_copies_{when}": {c: s.as_dict() for c, s in classes.items()}} if classes else {}),
+        f"memorized_{when}": measurement.memorized_share(kind).share,
+        f"memorized_count_{when}": measurement.memorized_share(kind).count,
+        f"forget_memorized_{when}": share(split.forget),
+        f"holdout_memorized_{when}": share(split.holdout),
+        f"memorized_clean_prompt_{when}": share(~probe.prompt_changed) if noisy else None,
+        f"memorized_noised_prompt_{when}": share(probe.prompt_changed) if noisy else None,
     }

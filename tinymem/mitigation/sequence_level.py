@@ -1,4 +1,4 @@
-"""Sequence-level localisation: an edit for each row to forget (Chang et al. 2024), where TinyMem makes one edit for all of them.
+"""Sequence-level localization: an edit for each row to forget (Chang et al. 2024), where TinyMem makes one edit for all of them.
 
 Both use the same scorers: the module of a neuron method has `by_row(model, data, config)`, which scores each row apart, all rows at once.
 The method's own score is the mean of these wherever it is additive (Zero, IG, and Act's mean of absolute values when all suffixes are

@@ -1,8 +1,8 @@
 """What a method is run on: a model with its first measurement, the rows that the method sees, and those kept from it.
 
-The forget set is the memorised rows. Protocol `paper` shows a method half of them, chosen by seed, and keeps the other half to see whether
-the edit generalises; for backdoors it sees the memorised training rows, and the memorised held-out triggered rows are kept. Protocol
-`reference` shows it all memorised rows, as the published runs did. The retain set never holds artifacts or their twins.
+The forget set is the memorized rows. Protocol `paper` shows a method half of them, chosen by seed, and keeps the other half to see whether
+the edit generalizes; for backdoors it sees the memorized training rows, and the memorized held-out triggered rows are kept. Protocol
+`reference` shows it all memorized rows, as the published runs did. The retain set never holds artifacts or their clean counterparts.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tinymem.data.corpus import TWINLESS, Corpus
+from tinymem.data.corpus import WITHOUT_COUNTERPART, Corpus
 from tinymem.data.math.sequences import Ids
 from tinymem.data.rows import Rows, compact_rows, concatenate
 from tinymem.errors import UserError
@@ -23,7 +23,7 @@ from tinymem.evaluation.evaluator import Evaluator, Measurement
 from tinymem.evaluation.originals import content_lengths
 from tinymem.evaluation.probes import Flags, Probe
 from tinymem.mitigation.method import MitigationData
-from tinymem.mitigation.requests import Asked, groups_of
+from tinymem.mitigation.requests import MeasurementRequest, groups_of
 from tinymem.mitigation.robustness.measure import Found, Trial, tested
 from tinymem.recipe.recipe import Recipe
 
@@ -32,11 +32,11 @@ MAXIMUM_RETAIN = 100_000
 
 
 @dataclass(frozen=True)
-class Seen:
-    """Of one artifact's scored rows: those the method sees, and memorised ones kept from it."""
+class RowSplit:
+    """Of one artifact's scored rows: those the method sees, and memorized ones kept from it."""
 
     forget: Flags
-    heldout: Flags
+    holdout: Flags
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,11 @@ class Subject:
     model: nn.Module
     evaluator: Evaluator
     before: Measurement
-    seen: dict[str, Seen]
+    splits: dict[str, RowSplit]
     data: MitigationData
     identity: Row
     """Columns that every row of this subject shares: run, model_id, corpus_sha256, protocol, device, ..."""
-    asked: Asked = field(default_factory=Asked)
+    request: MeasurementRequest = field(default_factory=MeasurementRequest)
     """What rows say beside the flat columns."""
 
     @property
@@ -60,8 +60,8 @@ class Subject:
 
     @cached_property
     def groups(self) -> dict[str, dict[str, Flags]]:
-        """Per artifact, the planted rows that the method sees and the memorised ones that it does not."""
-        return groups_of(self.evaluator, {kind: {"seen": seen.forget, "unseen": seen.heldout} for kind, seen in self.seen.items()})
+        """Per artifact, the planted rows that the method sees and the memorized ones that it does not."""
+        return groups_of(self.evaluator, {kind: {"forget": split.forget, "holdout": split.holdout} for kind, split in self.splits.items()})
 
     @cached_property
     def metrics_before(self) -> dict[str, dict[str, Any]]:
@@ -71,8 +71,8 @@ class Subject:
     @cached_property
     def trial(self) -> Trial | None:
         """How to test whether what a method removed comes back; None unless asked."""
-        forget = {kind: seen.forget for kind, seen in self.seen.items()}
-        settings = self.asked.robustness
+        forget = {kind: split.forget for kind, split in self.splits.items()}
+        settings = self.request.robustness
         return Trial(self.evaluator, self.data, forget, self.groups, settings) if settings else None
 
     @cached_property
@@ -102,23 +102,23 @@ def subject_of_corpus(
     wanted = [kind for kind in evaluator.probes if recipe.mitigation.forget in ("all", kind)]
     if recipe.mitigation.forget != "all" and not wanted:
         raise UserError(f"expected an artifact '{recipe.mitigation.forget}' in the corpus, got {list(evaluator.probes) or 'none'}")
-    seen = {kind: _see(probe, before.elicited[kind], recipe, kind in wanted) for kind, probe in evaluator.probes.items()}
+    splits = {kind: _split(probe, before.memorized[kind], recipe, kind in wanted) for kind, probe in evaluator.probes.items()}
     prompt = recipe.evaluation.prompt
-    forget = [_forget_rows(corpus, evaluator.probes[kind], seen[kind].forget, kind) for kind in evaluator.probes]
+    forget = [_forget_rows(corpus, evaluator.probes[kind], splits[kind].forget, kind) for kind in evaluator.probes]
     data = MitigationData(
         forget=concatenate(forget).to(device) if forget else Rows.of(corpus.clean[:0]).to(device),
         retain=_whole_rows(_retain(corpus, recipe.seed), corpus.pad, prompt).to(device),
-        twins=_twins(corpus, evaluator, seen, prompt, device),
+        clean_counterparts=_clean_counterparts(corpus, evaluator, splits, prompt, device),
         clean=compact_rows(corpus.clean) if len(corpus.clean) > MAXIMUM_RETAIN else None,
         seed=recipe.seed,
         optimizer_state=optimizer_state or {},
     )
-    identity = {"seed": recipe.seed, "protocol": recipe.protocol, **recipe.mitigation.shown, **(identity or {})}
-    return _checked(Subject(model, evaluator, before, seen, data, identity, Asked.of_recipe(recipe)))
+    identity = {"seed": recipe.seed, "protocol": recipe.protocol, **recipe.mitigation.forget_selection, **(identity or {})}
+    return _checked(Subject(model, evaluator, before, splits, data, identity, MeasurementRequest.of_recipe(recipe)))
 
 
 def subject_of_rows(
-    model: nn.Module, forget: Rows, retain: Rows, *, seed: int = 0, identity: Row | None = None, asked: Asked | None = None
+    model: nn.Module, forget: Rows, retain: Rows, *, seed: int = 0, identity: Row | None = None, request: MeasurementRequest | None = None
 ) -> Subject:
     """Measure a model on any rows to forget, all shown to the method; half of the retain rows, by seed, only measure perplexity.
 
@@ -128,7 +128,7 @@ def subject_of_rows(
         retain: at least 2 rows to keep, as long as the others.
         seed: of that half, and of the method.
         identity: columns that every result row shall have.
-        asked: what is measured; default: the default metrics.
+        request: what is measured; default: the default metrics.
 
     Raises:
         UserError: too few rows to keep, an unknown metric, or one that fails.
@@ -138,12 +138,14 @@ def subject_of_rows(
         raise UserError(f"expected at least 2 retain rows (half of them measure perplexity), got {len(retain)}")
     order = torch.randperm(len(retain), generator=torch.Generator().manual_seed(seed))
     kept, test = retain.take(order[: len(order) // 2]), retain.take(order[len(order) // 2 :])
-    asked = asked or Asked()
-    evaluator = Evaluator.of_rows(forget.to(device), test.to(device), metrics=asked.metrics)
+    request = request or MeasurementRequest()
+    evaluator = Evaluator.of_rows(forget.to(device), test.to(device), metrics=request.metrics)
     everything = np.ones(len(forget), dtype=bool)
     data = MitigationData(forget=forget.to(device), retain=kept.to(device), seed=seed)
     identity = {"seed": seed, "protocol": "paper", **(identity or {})}
-    return _checked(Subject(model, evaluator, evaluator.measure(model), {"rows": Seen(everything, ~everything)}, data, identity, asked))
+    return _checked(
+        Subject(model, evaluator, evaluator.measure(model), {"rows": RowSplit(everything, ~everything)}, data, identity, request)
+    )
 
 
 def _checked(subject: Subject) -> Subject:
@@ -152,19 +154,19 @@ def _checked(subject: Subject) -> Subject:
     return subject
 
 
-def _see(probe: Probe, memorised: Flags, recipe: Recipe, wanted: bool) -> Seen:
+def _split(probe: Probe, memorized: Flags, recipe: Recipe, wanted: bool) -> RowSplit:
     nothing = np.zeros(len(probe), dtype=bool)
     if not wanted:
-        return Seen(nothing, nothing)
+        return RowSplit(nothing, nothing)
     if recipe.protocol == "reference":
-        return Seen(memorised, nothing)
+        return RowSplit(memorized, nothing)
     if not probe.trained.all():
-        return Seen(memorised & probe.trained, memorised & ~probe.trained)
-    rows = np.flatnonzero(memorised)
+        return RowSplit(memorized & probe.trained, memorized & ~probe.trained)
+    rows = np.flatnonzero(memorized)
     np.random.default_rng([recipe.seed, 1]).shuffle(rows)
     forget = nothing.copy()
     forget[rows[: max(1, round(len(rows) * recipe.mitigation.forget_fraction))]] = True  # of a single row too, which half rounds to none
-    return Seen(forget, memorised & ~forget)
+    return RowSplit(forget, memorized & ~forget)
 
 
 def _forget_rows(corpus: Corpus, probe: Probe, forget: Flags, kind: str) -> Rows:
@@ -182,14 +184,16 @@ def _retain(corpus: Corpus, seed: int) -> Ids:
     return corpus.clean[np.sort(chosen)]
 
 
-def _twins(corpus: Corpus, evaluator: Evaluator, seen: dict[str, Seen], prompt: int, device: torch.device) -> Rows | None:
+def _clean_counterparts(
+    corpus: Corpus, evaluator: Evaluator, splits: dict[str, RowSplit], prompt: int, device: torch.device
+) -> Rows | None:
     """Clean versions of the trained artifact rows, without those of rows that are held out from the method."""
     parts = []
     for kind, planted in corpus.planted.items():
-        if kind in TWINLESS:
+        if kind in WITHOUT_COUNTERPART:
             continue
         known = planted.trained.copy()
-        known[evaluator.probes[kind].index[seen[kind].heldout]] = False
+        known[evaluator.probes[kind].index[splits[kind].holdout]] = False
         parts.append(_whole_rows(planted.clean[known], corpus.pad, prompt))
     return concatenate(parts).to(device) if parts else None
 

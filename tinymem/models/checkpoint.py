@@ -104,7 +104,7 @@ def not_finite(model: nn.Module) -> list[str]:
 
 
 def _check_finite(model: nn.Module, directory: Path) -> None:
-    """All measurements of a model with a NaN in it would be NaN, or that it memorised nothing."""
+    """All measurements of a model with a NaN in it would be NaN, or that it memorized nothing."""
     if broken := not_finite(model):
         raise UserError(
             f"expected finite weights in {directory}, got NaN or infinity in {len(broken)} tensors, '{broken[0]}' first; "

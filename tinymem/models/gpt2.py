@@ -156,9 +156,9 @@ class GPT(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would move those of all GPUs too
             self.transformer = Transformer(config)
-            self._initialise()
+            self._initialize()
 
-    def _initialise(self) -> None:
+    def _initialize(self) -> None:
         std = self.config.init_std
         residual_std = std / math.sqrt(2 * self.config.n_layer)  # GPT-2: keeps the residual stream's variance level with depth
         for name, parameter in self.named_parameters():

@@ -12,12 +12,12 @@ ALL, DEFAULT = "all", "default"  # names of groups of metrics
 
 
 class Evaluation(Section):
-    """Windows of the memorisation test: `prompt` tokens given, the next `match` compared (paper, A.1.1)."""
+    """Windows of the memorization test: `prompt` tokens given, the next `match` compared (paper, A.1.1)."""
 
     prompt: int = Field(50, ge=1)
     match: int = Field(50, ge=1)
     batch_size: int = Field(512, ge=1)
-    ks: tuple[int, ...] = Field((), description="further prompt lengths k of (n, k) memorisation, n = prompt + match (Definition 2.1)")
+    ks: tuple[int, ...] = Field((), description="further prompt lengths k of (n, k) memorization, n = prompt + match (Definition 2.1)")
     metrics: tuple[str, ...] = Field((DEFAULT,), description="`tinymem metrics` lists them; default: the cheap ones; all")
 
     @field_validator("metrics", mode="before")
@@ -47,7 +47,7 @@ class Robustness(Section):
 
     tests: tuple[Test, ...] = Field(TESTS, description="which of them")
     steps: int = Field(20, ge=1, description="of relearning, AdamW")
-    learning_rate: float = Field(1e-4, gt=0, description="of relearning; so small that an unedited model keeps what it memorised")
+    learning_rate: float = Field(1e-4, gt=0, description="of relearning; so small that an unedited model keeps what it memorized")
     batch_size: int = Field(32, ge=1, description="rows a step of relearning")
     tokens: int = Field(5, ge=1, description="that a prompt is longer or shorter by")
     replaced: int = Field(1, ge=1, description="tokens of a perturbed prompt that are replaced at random")

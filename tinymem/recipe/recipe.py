@@ -58,13 +58,13 @@ class Mitigation(Section):
     """Which methods to run on the trained model."""
 
     methods: tuple[Method, ...] = ()
-    forget: Forget = Field("all", description="artifacts whose memorised rows are to be forgotten")
-    forget_fraction: float = Field(0.5, gt=0, le=1, description="protocol paper: share of the memorised rows that the method sees")
+    forget: Forget = Field("all", description="artifacts whose memorized rows are to be forgotten")
+    forget_fraction: float = Field(0.5, gt=0, le=1, description="protocol paper: share of the memorized rows that the method sees")
     robustness: Robustness | None = Field(None, description="test whether it comes back; `true` for the defaults")
 
     @property
-    def shown(self) -> dict[str, Any]:
-        """Which rows a method is shown: two experiments differ where this does."""
+    def forget_selection(self) -> dict[str, Any]:
+        """What decides the forget rows: two experiments differ where this does."""
         return {"forget": self.forget, "forget_fraction": self.forget_fraction}
 
     @field_validator("robustness", mode="before")
@@ -173,9 +173,9 @@ def load_matrix(path: Path | str, overrides: list[str] | None = None) -> list[Re
     for label, values in combinations(read_values(Path(path)), overrides or []):
         recipe = parse_recipe(values)
         recipe = recipe.model_copy(update={"name": f"{recipe.name}-{label}"}) if label else recipe
-        twin = runs.setdefault(content_id(recipe.model_key(), 32), recipe)
-        if twin is not recipe:
-            raise UserError(f"expected runs that differ, got {twin.name} and {recipe.name} alike; is an axis of the matrix overridden?")
+        same = runs.setdefault(content_id(recipe.model_key(), 32), recipe)
+        if same is not recipe:
+            raise UserError(f"expected runs that differ, got {same.name} and {recipe.name} alike; is an axis of the matrix overridden?")
     return list(runs.values())
 
 

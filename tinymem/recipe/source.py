@@ -26,7 +26,7 @@ def read_values(path: Path) -> dict[str, Any]:
         raise UserError(f"expected a recipe file, got the folder {path}; name a .yaml file in it") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"expected YAML in {path}: {' '.join(str(error).split())}") from None
-    if values is None:  # all defaults would train the paper's largest math corpus for hours, with nothing to memorise in it
+    if values is None:  # all defaults would train the paper's largest math corpus for hours, with nothing to memorize in it
         raise UserError(f"expected `key: value` lines in {path}, got an empty file; start from recipes/quickstart.yaml")
     if not isinstance(values, dict):
         raise UserError(f"expected `key: value` lines in {path}, got {type(values).__name__}")

@@ -68,7 +68,7 @@ class SweepRecipe(Section):
     grid: GridName = Field("paper", description="of each method: the paper's (A.3.5), the published code's, or none")
     seeds: tuple[Seed, ...] | None = Field(None, min_length=1, description="of the mitigation; default: each model's own")
     forget: Forget | None = Field(None, description="artifacts to forget; default: as each model's recipe says")
-    forget_fraction: float | None = Field(None, gt=0, le=1, description="of the memorised rows, shown to the method; the others are kept")
+    forget_fraction: float | None = Field(None, gt=0, le=1, description="share of the memorized rows to forget; the others are the holdout")
     metrics: tuple[str, ...] | None = Field(None, description="`tinymem metrics` lists them; default: as each model's recipe says")
     ks: tuple[int, ...] | None = Field(None, description="further prompt lengths; default: as each model's recipe says")
     robustness: Robustness | None = Field(None, description="test whether it comes back; default: as each model's recipe says")

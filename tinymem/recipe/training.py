@@ -131,7 +131,7 @@ class Training(Section):
     evaluate_every: int = Field(50, ge=1, description="epochs between two measurements")
     checkpoint_every: int = Field(50, ge=1, description="epochs between two resume points")
     keep_epochs: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        (), description="epochs after which checkpoint and optimiser state are kept"
+        (), description="epochs after which checkpoint and optimizer state are kept"
     )
     shard_mib: int | None = Field(16, ge=1, description="resume points are cut into files of at most so many MiB; null: one file")
     tensorboard: bool = Field(False, description="also write every metric for TensorBoard, under the run's training/tensorboard")
@@ -144,13 +144,13 @@ class Training(Section):
     def _check(self) -> Training:
         kinds = [r.kind for r in self.regularizers]
         if len(set(kinds)) != len(kinds):
-            raise ValueError(f"expected each kind of regulariser at most once, got {kinds}; join the two entries")
+            raise ValueError(f"expected each kind of regularizer at most once, got {kinds}; join the two entries")
         if {"mem-sinks", "example-tied-dropout"} <= set(kinds):
             raise ValueError("expected one of mem-sinks and example-tied-dropout, got both, which tie the same neurons; drop one")
         return self
 
     def too_wide(self, row_tokens: int) -> str | None:
-        """What to say where a regulariser hashes more tokens than a row has."""
+        """What to say where a regularizer hashes more tokens than a row has."""
         return next((wrong for r in self.regularizers if isinstance(r, GoldfishSection) and (wrong := r.too_wide(row_tokens))), None)
 
     def key(self) -> dict[str, Any]:

@@ -14,15 +14,15 @@ from tinymem.results.run_folder import FORGET, Row
 DASH = "–"
 ARROW = "→"
 
-# The three rates of memorisation, never confused. Title -> (share before, share after, rows behind it).
+# The three rates of memorization, never confused. Title -> (share before, share after, rows behind it).
 RATES: dict[str, tuple[str, str, str]] = {
-    "all": ("memorised_before", "memorised_after", "rows_scored"),
-    "seen": ("forget_memorised_before", "forget_memorised_after", "rows_forget"),
-    "unseen": ("heldout_memorised_before", "heldout_memorised_after", "rows_heldout"),
+    "all": ("memorized_before", "memorized_after", "rows_scored"),
+    "forget": ("forget_memorized_before", "forget_memorized_after", "rows_forget"),
+    "holdout": ("holdout_memorized_before", "holdout_memorized_after", "rows_holdout"),
 }
 PARTS: dict[str, tuple[str, str]] = {
-    "prompt clean in training": ("memorised_clean_prompt_before", "rows_clean_prompt"),
-    "prompt noised in training": ("memorised_noised_prompt_before", "rows_noised_prompt"),
+    "prompt clean in training": ("memorized_clean_prompt_before", "rows_clean_prompt"),
+    "prompt noised in training": ("memorized_noised_prompt_before", "rows_noised_prompt"),
 }
 # What makes rows of one method and its options different experiments.
 APART = ("protocol", "seed", *FORGET)
@@ -74,7 +74,7 @@ def counts(row: Row, rate: str) -> tuple[int | None, int | None, int | None]:
     rows = row.get(base)
     found = [count_of(row.get(before), rows), count_of(row.get(after), rows)]
     if rate == "all":  # the only rate whose counts are stored
-        stored = (row.get("memorised_count_before"), row.get("memorised_count_after"))
+        stored = (row.get("memorized_count_before"), row.get("memorized_count_after"))
         found = [new if new is not None else old for new, old in zip(stored, found, strict=True)]
     return found[0], found[1], rows
 

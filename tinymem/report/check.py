@@ -22,7 +22,7 @@ KEY = ("data", "data_size", "n_layer", "regularizer", "epoch", "seed", "protocol
 # Where those leave two rows alike: what was to be forgotten, a hash of further parts of the recipe, the recipe's id, then the row's own.
 FURTHER = (*FORGET, "family", "model_id", "id")
 COMPARED = (
-    "status", "rows_*", "memorised_*", "forget_memorised_*", "heldout_memorised_*", "performance_*", "perplexity_*", "unit",
+    "status", "rows_*", "memorized_*", "forget_memorized_*", "holdout_memorized_*", "performance_*", "perplexity_*", "unit",
     "edited_parameters", "edit_norm", "edited_by_layer", "metrics_before", "metrics_after", "robustness",
 )  # fmt: skip
 COUNTS = ("count", "rows", "tokens", "members", "non-members")  # of nested columns: the shares beside them say it
@@ -116,7 +116,7 @@ def read_golden(path: Path) -> tuple[list[Row], Rules]:
 
 
 def _compared(name: str) -> bool:
-    if name.startswith(("memorised_count_", "memorised_by_copies_")):  # the shares say it
+    if name.startswith(("memorized_count_", "memorized_by_copies_")):  # the shares say it
         return False
     return any(name == pattern or (pattern.endswith("*") and name.startswith(pattern[:-1])) for pattern in COMPARED)
 

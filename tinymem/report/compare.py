@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from tinymem.report.cells import DASH
-from tinymem.report.configuration import Setting
-from tinymem.report.configurations import Group, groups_of, in_order
+from tinymem.report.configuration import Configuration
+from tinymem.report.configurations import ModelGroup, groups_of, in_order
 from tinymem.report.means import digits_for, signed
 from tinymem.report.published import Published, PublishedRow, footnotes, published
-from tinymem.report.tables.memorization import LABELS, NOTHING, memorised_cell, performance_cell, seconds_of
+from tinymem.report.tables.memorization import LABELS, NOTHING, memorized_cell, performance_cell, seconds_of
 from tinymem.report.tables.table import Cell, Column, Table, anchor
 from tinymem.results.collect import Results
 
@@ -29,7 +29,7 @@ def compare_with_published(results: Results) -> tuple[list[Table], list[str]]:
     return tables, unmatched
 
 
-def matching(group: Group, artifact: str) -> list[Published]:
+def matching(group: ModelGroup, artifact: str) -> list[Published]:
     """Published models of equal facts: the table's, and if that is of another epoch, the nearest point of a training curve."""
     found = [p for p in published() if not _differences(group, artifact, p)]
     tables = [p for p in found if p.origin.startswith("Table")]
@@ -39,7 +39,7 @@ def matching(group: Group, artifact: str) -> list[Published]:
     return tables + sorted((p for p in found if p not in tables), key=lambda p: abs((p.epoch or 0) - ours))[:1]
 
 
-def _differences(group: Group, artifact: str, other: Published) -> list[str]:
+def _differences(group: ModelGroup, artifact: str, other: Published) -> list[str]:
     """What the models do not share, in words."""
     ours = _facts(group, artifact)
     return [
@@ -49,7 +49,7 @@ def _differences(group: Group, artifact: str, other: Published) -> list[str]:
     ]
 
 
-def _facts(group: Group, artifact: str) -> dict[str, Any]:
+def _facts(group: ModelGroup, artifact: str) -> dict[str, Any]:
     rows = group.baseline[artifact].rows
     facts = dict(zip(("data", "data_size", "n_layer"), group.facts[:3], strict=True))
     return {**facts, "artifact": artifact, "model_name": rows[0].get("model_name") if rows else None}
@@ -65,7 +65,7 @@ def _plain(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value or "none")
 
 
-def _why_not(group: Group, artifact: str) -> str:
+def _why_not(group: ModelGroup, artifact: str) -> str:
     """The published model that comes nearest, and how it differs."""
     same = [p for p in published() if p.fact("artifact") == artifact]
     if not same:
@@ -78,10 +78,10 @@ def _why_not(group: Group, artifact: str) -> str:
 # ---- the table ----------------------------------------------------------------------------------------------------------------------
 
 
-def _table(group: Group, artifact: str, other: Published) -> Table:
+def _table(group: ModelGroup, artifact: str, other: Published) -> Table:
     head = "perplexity" if other.metric == "perplexity" else "accuracy %"
     columns = [Column("method", numeric=False)]
-    columns += [Column(title, part) for part in ("% memorised", head) for title in ("ours", "paper", "difference")]
+    columns += [Column(title, part) for part in ("% memorized", head) for title in ("ours", "paper", "difference")]
     columns += [Column(title, "seconds") for title in ("ours", "paper", "times")]
     marks = {name: i for i, name in enumerate(_notes_in_order(other), 1)}
     lines = [(method, _ours(group, artifact, method), other.rows[method]) for method in in_order(other.rows)]
@@ -92,19 +92,21 @@ def _table(group: Group, artifact: str, other: Published) -> Table:
     return Table("compare", key, title, tuple(columns), rows, tuple(_notes(group, artifact, other)), texts)
 
 
-def _ours(group: Group, artifact: str, method: str) -> Setting | None:
+def _ours(group: ModelGroup, artifact: str, method: str) -> Configuration | None:
     if method == "none":
         return group.baseline.get(artifact)
     return group.best_training(artifact, method) or group.best(artifact, method)
 
 
-def _line(group: Group, artifact: str, method: str, ours: Setting | None, theirs: PublishedRow, marks: dict[str, int]) -> tuple[Cell, ...]:
+def _line(
+    group: ModelGroup, artifact: str, method: str, ours: Configuration | None, theirs: PublishedRow, marks: dict[str, int]
+) -> tuple[Cell, ...]:
     name = Cell(LABELS.get(method, method), marks=tuple(sorted(marks[note] for note in theirs.notes)))
     ours = ours if ours and ours.rows else None
-    memorised = memorised_cell(ours, "after") if ours else NOTHING
+    memorized = memorized_cell(ours, "after") if ours else NOTHING
     performance = performance_cell(ours, "after") if ours else NOTHING
     seconds = seconds_of(group, artifact, ours)
-    pairs = [*_pair(memorised, theirs.memorised), *_pair(performance, theirs.performance)]
+    pairs = [*_pair(memorized, theirs.memorized), *_pair(performance, theirs.performance)]
     return (name, *pairs, seconds, _published(theirs.seconds, digits_for(theirs.seconds or 0)), _times(seconds, theirs.seconds))
 
 
@@ -133,7 +135,7 @@ def _notes_in_order(other: Published) -> Iterable[str]:
     return dict.fromkeys(note for method in in_order(other.rows) for note in other.rows[method].notes)
 
 
-def _notes(group: Group, artifact: str, other: Published) -> Iterator[str]:
+def _notes(group: ModelGroup, artifact: str, other: Published) -> Iterator[str]:
     ours = group.epochs.get(artifact)
     if ours is not None and other.epoch is not None and not _close(ours, other):
         yield f"Ours after epoch {ours:,}, theirs after {other.epoch:,}: not like with like."
@@ -141,7 +143,7 @@ def _notes(group: Group, artifact: str, other: Published) -> Iterator[str]:
         yield f"All published rows: {footnotes()[name]}"
     if group.protocol == "paper" and other.fact("model_name") is None:
         yield (
-            "Ours under protocol `paper`: the definitions done right, and half of the memorised noise rows kept from each method. "
+            "Ours under protocol `paper`: the definitions done right, and half of the memorized noise rows kept from each method. "
             "Protocol `reference` measures what the published code measured."
         )
     seeds = sorted({row.get("seed") for row in group.baseline[artifact].rows}, key=str)

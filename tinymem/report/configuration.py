@@ -14,7 +14,7 @@ from tinymem.results.run_folder import Row
 
 
 @dataclass(frozen=True)
-class Setting:
+class Configuration:
     """One configuration of a method (or one way of training) on one artifact; `rows` has one per seed, those with a result."""
 
     method: str
@@ -31,13 +31,13 @@ class Setting:
         """Different seeds."""
         return len({row.get("seed") for row in self.rows})
 
-    def memorised(self, when: str) -> Mean | None:
+    def memorized(self, when: str) -> Mean | None:
         """Percent of the scored rows, `before` or `after`."""
-        return mean_of(_times_100(memorised(row, when)[0]) for row in self.rows)
+        return mean_of(_times_100(memorized(row, when)[0]) for row in self.rows)
 
     def counts(self, when: str) -> tuple[int, int] | None:
-        """Memorised and scored rows, summed over the seeds."""
-        found = [memorised(row, when)[1:] for row in self.rows]
+        """Memorized and scored rows, summed over the seeds."""
+        found = [memorized(row, when)[1:] for row in self.rows]
         if not found or any(None in pair for pair in found):
             return None
         return sum(count or 0 for count, _ in found), sum(rows or 0 for _, rows in found)
@@ -64,7 +64,7 @@ class Setting:
 
     @cached_property
     def _candidate(self) -> Candidate | None:
-        before, after = self.memorised("before"), self.memorised("after")
+        before, after = self.memorized("before"), self.memorized("after")
         first, last = self.performance("before"), self.performance("after")
         if before is None or after is None or first is None or last is None or last.n < len(self.rows):
             return None
@@ -73,14 +73,14 @@ class Setting:
         return Candidate(before.mean, after.mean, first.mean, last.mean, metric, seconds, self.seeds)
 
 
-def memorised(row: Row, when: str) -> tuple[float | None, int | None, int | None]:
-    """Share, count and rows of what is memorised; where rows were repeated in classes, of the most repeated ones, as in the paper."""
-    classes = row.get(f"memorised_by_copies_{when}") or {}
+def memorized(row: Row, when: str) -> tuple[float | None, int | None, int | None]:
+    """Share, count and rows of what is memorized; where rows were repeated in classes, of the most repeated ones, as in the paper."""
+    classes = row.get(f"memorized_by_copies_{when}") or {}
     if row["artifact"] == "noise" and classes:
         most = classes[max(classes, key=int)]
         return most.get("share"), most.get("count"), most.get("rows")
-    share, rows = row.get(f"memorised_{when}"), row.get("rows_scored")
-    count = row.get(f"memorised_count_{when}")
+    share, rows = row.get(f"memorized_{when}"), row.get("rows_scored")
+    count = row.get(f"memorized_count_{when}")
     return share, count_of(share, rows) if count is None else count, rows
 
 

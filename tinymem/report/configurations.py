@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tinymem.report.cells import settings
-from tinymem.report.configuration import Setting
+from tinymem.report.configuration import Configuration
 from tinymem.report.selection import PERPLEXITY_LIMIT, Protocol, select, select_training
 from tinymem.results.collect import Results
 from tinymem.results.row import is_ok
@@ -25,29 +25,29 @@ ORDER = (
 )  # fmt: skip
 ARTIFACTS = ("noise", "backdoor")
 # Columns of a setting beside its method and options, with the word that tells two settings apart.
-SEPARATE = {"device_type": "on", "forget": "forget", "forget_fraction": "shown"}
+SEPARATE = {"device_type": "on", "forget": "forget", "forget_fraction": "forget fraction"}
 
 
 @dataclass(frozen=True)
-class Group:
-    """Models that differ in seed, artifact, regulariser and epoch only.
+class ModelGroup:
+    """Models that differ in seed, artifact, regularizer and epoch only.
 
     Attributes:
         facts: data, data_size, n_layer and protocol.
         label: readable name of the recipe behind it, for groups of equal facts; else empty.
-        settings: per artifact, every configuration of every method on the unregularised models at their last epoch.
+        settings: per artifact, every configuration of every method on the unregularized models at their last epoch.
         failed: per artifact, the rows of those that have no result.
-        baseline: per artifact, the unregularised models before any method.
-        regularised: per artifact, the models trained with a regulariser, one Setting per training configuration.
+        baseline: per artifact, the unregularized models before any method.
+        regularized: per artifact, the models trained with a regularizer, one Configuration per training configuration.
         epochs: per artifact, the last epoch.
     """
 
     facts: tuple[Any, ...]
     label: str
-    settings: dict[str, list[Setting]] = field(default_factory=dict)
+    settings: dict[str, list[Configuration]] = field(default_factory=dict)
     failed: dict[str, list[Row]] = field(default_factory=dict)
-    baseline: dict[str, Setting] = field(default_factory=dict)
-    regularised: dict[str, list[Setting]] = field(default_factory=dict)
+    baseline: dict[str, Configuration] = field(default_factory=dict)
+    regularized: dict[str, list[Configuration]] = field(default_factory=dict)
     epochs: dict[str, int | None] = field(default_factory=dict)
 
     @property
@@ -78,7 +78,7 @@ class Group:
         names = {s.method for found in self.settings.values() for s in found} | {r["method"] for rows in self.failed.values() for r in rows}
         return in_order(names)
 
-    def of_method(self, artifact: str, method: str) -> list[Setting]:
+    def of_method(self, artifact: str, method: str) -> list[Configuration]:
         """A method's configurations on an artifact."""
         return [s for s in self.settings.get(artifact, []) if s.method == method]
 
@@ -94,16 +94,16 @@ class Group:
         """The paper's for models made elsewhere."""
         return PERPLEXITY_LIMIT if self.facts[0] is None else None
 
-    def best(self, artifact: str, method: str) -> Setting | None:
+    def best(self, artifact: str, method: str) -> Configuration | None:
         """The configuration that the paper's criteria choose; None without a result."""
         found = self.of_method(artifact, method)
         limits = {"seconds_limit": self.seconds_limit(artifact), "perplexity_limit": self.perplexity_limit}
         place = select([s.candidate() for s in found], self.protocol, **limits)
         return None if place is None else found[place]
 
-    def best_training(self, artifact: str, regularizer: str) -> Setting | None:
-        """The training setting of a regulariser that equations 2 and 3 choose."""
-        found = [s for s in self.regularised.get(artifact, []) if s.method == regularizer]
+    def best_training(self, artifact: str, regularizer: str) -> Configuration | None:
+        """The training setting of a regularizer that equations 2 and 3 choose."""
+        found = [s for s in self.regularized.get(artifact, []) if s.method == regularizer]
         place = select_training([s.candidate() for s in found], self.protocol)
         return None if place is None else found[place]
 
@@ -113,12 +113,12 @@ def in_order(methods: Iterable[str]) -> list[str]:
     return sorted(set(methods), key=lambda m: (ORDER.index(m) if m in ORDER else len(ORDER), m))
 
 
-def groups_of(results: Results, *, every_epoch: bool = False) -> list[Group]:
+def groups_of(results: Results, *, every_epoch: bool = False) -> list[ModelGroup]:
     """All groups, in order of appearance: of the last epoch of each artifact, or one for every epoch."""
     return list(_groups(results, every_epoch))
 
 
-def _groups(results: Results, every_epoch: bool) -> Iterator[Group]:
+def _groups(results: Results, every_epoch: bool) -> Iterator[ModelGroup]:
     by_facts: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
     for row in [*results.trained, *results.rows]:
         by_facts[tuple(row.get(fact) for fact in FACTS)].append(row)
@@ -146,20 +146,20 @@ def _name_of(rows: list[Row]) -> str:
     return str(rows[0].get("run") or "run").rpartition("-")[0]
 
 
-def _group(facts: tuple[Any, ...], label: str, rows: list[Row]) -> Group:
-    group = Group(facts, label)
+def _group(facts: tuple[Any, ...], label: str, rows: list[Row]) -> ModelGroup:
+    group = ModelGroup(facts, label)
     by_artifact: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_artifact[row["artifact"]].append(row)
     for artifact, found in by_artifact.items():
         plain, last = _last_epoch([row for row in found if not row.get("regularizer")])
-        regularised = _last_epoch([row for row in found if row.get("regularizer") and row["method"] == "none"])[0]
+        regularized = _last_epoch([row for row in found if row.get("regularizer") and row["method"] == "none"])[0]
         group.epochs[artifact] = last
-        group.baseline[artifact] = Setting("none", "", tuple(row for row in plain if row["method"] == "none"))
+        group.baseline[artifact] = Configuration("none", "", tuple(row for row in plain if row["method"] == "none"))
         tried = [row for row in plain if row["method"] != "none"]
         group.settings[artifact] = _settings([row for row in tried if is_ok(row)])
         group.failed[artifact] = [row for row in tried if not is_ok(row)]
-        group.regularised[artifact] = _trainings(regularised)
+        group.regularized[artifact] = _trainings(regularized)
     return group
 
 
@@ -169,23 +169,23 @@ def _last_epoch(rows: list[Row]) -> tuple[list[Row], int | None]:
     return [row for row in rows if row.get("epoch") in (None, last)], last
 
 
-def _settings(rows: list[Row]) -> list[Setting]:
-    """Timings of different kinds of devices, and edits that were shown other rows, are never averaged: those are settings of their own."""
+def _settings(rows: list[Row]) -> list[Configuration]:
+    """Timings of different kinds of devices, and edits with other forget rows, are never averaged: those are settings of their own."""
     found: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
     for row in rows:
         apart = (row.get(column) for column in SEPARATE)
         found[row["method"], canonical_json(row.get("config") or row.get("options") or {}), *apart].append(row)
     several = [column for column in SEPARATE if len({row.get(column) for row in rows}) > 1]
-    return [Setting(key[0], _options(same[0], several), tuple(same)) for key, same in found.items()]
+    return [Configuration(key[0], _options(same[0], several), tuple(same)) for key, same in found.items()]
 
 
 def _options(row: Row, several: list[str]) -> str:
     return ", ".join(part for part in (settings(row), *(f"{SEPARATE[c]} {row[c]}" for c in several if row.get(c))) if part)
 
 
-def _trainings(rows: list[Row]) -> list[Setting]:
-    """`spectral-norm(strength=0.1)` -> the regulariser, and its options."""
+def _trainings(rows: list[Row]) -> list[Configuration]:
+    """`spectral-norm(strength=0.1)` -> the regularizer, and its options."""
     found: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         found[row["regularizer"]].append(row)
-    return [Setting(re.sub(r"\(.*?\)", "", said), said, tuple(same)) for said, same in found.items()]
+    return [Configuration(re.sub(r"\(.*?\)", "", said), said, tuple(same)) for said, same in found.items()]

@@ -16,13 +16,13 @@ class PublishedRow:
     """One line of a table.
 
     Attributes:
-        memorised: percent.
-        performance: accuracy in percent, or perplexity; None where only memorisation is known.
-        seconds: of the method, or what a regulariser adds to training.
+        memorized: percent.
+        performance: accuracy in percent, or perplexity; None where only memorization is known.
+        seconds: of the method, or what a regularizer adds to training.
         notes: names of footnotes.
     """
 
-    memorised: float
+    memorized: float
     performance: float | None
     seconds: float | None
     notes: tuple[str, ...] = ()
@@ -80,16 +80,16 @@ def _values() -> dict[str, Any]:
 def _of_table(model: dict[str, Any]) -> Published:
     unlearning = model.get("unlearning", [])
     rows = {}
-    for method, (memorised, performance, seconds, *notes) in model["rows"].items():
+    for method, (memorized, performance, seconds, *notes) in model["rows"].items():
         more = () if method in TRAINED_OR_TUNED else unlearning
-        rows[method] = PublishedRow(memorised, performance, seconds, (*more, *notes))
+        rows[method] = PublishedRow(memorized, performance, seconds, (*more, *notes))
     return Published(f"Table {model['table']}", _facts(model), model.get("epoch"), model["metric"], rows, tuple(model["notes"]))
 
 
 def _of_curve(curve: dict[str, Any]) -> Iterator[Published]:
-    for epoch, memorised, performance, seeds in curve["points"]:
+    for epoch, memorized, performance, seeds in curve["points"]:
         origin = f"training curve, {'mean of ' if seeds > 1 else ''}{seeds} seed{'s' if seeds > 1 else ''}"
-        rows = {"none": PublishedRow(memorised, performance, None)}
+        rows = {"none": PublishedRow(memorized, performance, None)}
         yield Published(origin, _facts(curve), epoch, curve["metric"], rows, tuple(curve["notes"]))
 
 

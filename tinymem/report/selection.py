@@ -2,7 +2,7 @@
 
 All functions are pure; what they look at is a `Candidate`: one configuration, averaged over its seeds.
 
-**Unlearning (A.3.5).** With the percent changes M = 100 (m1 - m0) / m0 of the memorised share and P = 100 (p1 - p0) / p0 of the
+**Unlearning (A.3.5).** With the percent changes M = 100 (m1 - m0) / m0 of the memorized share and P = 100 (p1 - p0) / p0 of the
 performance (perplexity, or the accuracy over the tokens of all tasks), the best run has the lowest
 
     perplexity:  M + P + t        t = 100 if M = 0, else 0 (an edit that forgets nothing)
@@ -12,11 +12,11 @@ performance (perplexity, or the accuracy over the tokens of all tasks), the best
 Only runs that take no longer than fine-tuning on extra data are looked at, unless a method has none of those. For models of
 production size the paper asks for a perplexity below 500 instead.
 
-**Regularisers (equations 2 and 3).** With % memorised m and the performance p of the trained model, means over seeds:
+**Regularizers (equations 2 and 3).** With % memorized m and the performance p of the trained model, means over seeds:
 
     perplexity:  lowest p + m                         (2)
     accuracy:    highest p - m                        (3) under protocol `paper`
-                 highest p + m                        (3) as printed, under `reference`: memorisation is *rewarded*
+                 highest p + m                        (3) as printed, under `reference`: memorization is *rewarded*
 
 A candidate without a result (refused, failed, timed out, perplexity overflowed) is None, and never chosen.
 """
@@ -38,8 +38,8 @@ class Candidate:
     """One configuration of a method on one artifact, or one trained model; all numbers are means over `seeds`.
 
     Attributes:
-        memorised_before: percent of the scored artifact rows, in [0, 100].
-        memorised_after: the same after the method; of a trained model that nothing was done to, equal to `memorised_before`.
+        memorized_before: percent of the scored artifact rows, in [0, 100].
+        memorized_after: the same after the method; of a trained model that nothing was done to, equal to `memorized_before`.
         performance_before: accuracy in percent, or perplexity.
         performance_after: the same after the method.
         metric: which of the two.
@@ -47,8 +47,8 @@ class Candidate:
         seeds: how many.
     """
 
-    memorised_before: float
-    memorised_after: float
+    memorized_before: float
+    memorized_after: float
     performance_before: float
     performance_after: float
     metric: Literal["accuracy", "perplexity"] = "accuracy"
@@ -69,11 +69,11 @@ def percent_change(before: float, after: float) -> float:
 
 def score(candidate: Candidate, protocol: Protocol = "paper") -> float:
     """The score of A.3.5; lower is better. Under `paper` a perfect edit has -100, one that does nothing 0 or, in perplexity, 100."""
-    memorised = percent_change(candidate.memorised_before, candidate.memorised_after)
+    memorized = percent_change(candidate.memorized_before, candidate.memorized_after)
     change = percent_change(candidate.performance_before, candidate.performance_after)
     if candidate.metric == "perplexity":
-        return memorised + change + (NO_CHANGE_PENALTY if memorised == 0 else 0.0)
-    return memorised + change if protocol == "reference" else memorised - change
+        return memorized + change + (NO_CHANGE_PENALTY if memorized == 0 else 0.0)
+    return memorized + change if protocol == "reference" else memorized - change
 
 
 def select(
@@ -85,7 +85,7 @@ def select(
 ) -> int | None:
     """Place of a method's best configuration (A.3.5); None where it has no result at all.
 
-    Of configurations with different numbers of seeds only those with the most are compared. Equal scores: less memorised, faster, first.
+    Of configurations with different numbers of seeds only those with the most are compared. Equal scores: less memorized, faster, first.
 
     Args:
         candidates: all configurations of one method on one artifact; None for one without a result.
@@ -106,15 +106,15 @@ def in_time(candidate: Candidate, seconds_limit: float | None) -> bool:
 
 
 def training_score(candidate: Candidate, protocol: Protocol = "paper") -> float:
-    """Equation 2 or the negative of equation 3, for a model trained with a regulariser; lower is better."""
-    memorised, performance = candidate.memorised_after, candidate.performance_after
+    """Equation 2 or the negative of equation 3, for a model trained with a regularizer; lower is better."""
+    memorized, performance = candidate.memorized_after, candidate.performance_after
     if candidate.metric == "perplexity":
-        return performance + memorised
-    return -(performance + memorised) if protocol == "reference" else -(performance - memorised)
+        return performance + memorized
+    return -(performance + memorized) if protocol == "reference" else -(performance - memorized)
 
 
 def select_training(candidates: Sequence[Candidate | None], protocol: Protocol = "paper") -> int | None:
-    """Place of a regulariser's best training setting (equations 2 and 3), among those with the most seeds."""
+    """Place of a regularizer's best training setting (equations 2 and 3), among those with the most seeds."""
     places = [i for i, c in enumerate(candidates) if c is not None and _finite(c)]
     most = max((_of(candidates, i).seeds for i in places), default=0)
     places = [i for i in places if _of(candidates, i).seeds == most]
@@ -153,7 +153,7 @@ def _of(candidates: Sequence[Candidate | None], place: int) -> Candidate:
 
 
 def _finite(candidate: Candidate) -> bool:
-    values = (candidate.memorised_before, candidate.memorised_after, candidate.performance_before, candidate.performance_after)
+    values = (candidate.memorized_before, candidate.memorized_after, candidate.performance_before, candidate.performance_after)
     return all(map(math.isfinite, values))
 
 
@@ -162,4 +162,4 @@ def _below(candidate: Candidate, limit: float | None) -> bool:
 
 
 def _rank(candidate: Candidate, protocol: Protocol) -> tuple[float, float, float]:
-    return score(candidate, protocol), candidate.memorised_after, math.inf if candidate.seconds is None else candidate.seconds
+    return score(candidate, protocol), candidate.memorized_after, math.inf if candidate.seconds is None else candidate.seconds

@@ -34,14 +34,14 @@ class Tolerance:
 # versions: a share of rows moves by several points where accuracy moves by a tenth of one.
 DEFAULTS: Rules = (
     ("*", Tolerance(0.0)),
-    ("*memorised*", Tolerance(0.05)),
+    ("*memorized*", Tolerance(0.05)),
     ("performance_*", Tolerance(0.005)),
     ("perplexity_*", Tolerance(0.02, relative=True)),
     ("edit_norm", Tolerance(0.05, relative=True)),
     ("edited_parameters", Tolerance(0.01, relative=True)),
     ("edited_by_layer*", Tolerance(0.05, relative=True)),
     ("rows_forget", Tolerance(0.1, relative=True)),
-    ("rows_heldout", Tolerance(0.1, relative=True)),
+    ("rows_holdout", Tolerance(0.1, relative=True)),
     ("metrics_*", Tolerance(0.05)),
     ("metrics_*.accuracy.*", Tolerance(0.005)),
     ("metrics_*.perplexity*", Tolerance(0.02, relative=True)),
@@ -51,7 +51,7 @@ DEFAULTS: Rules = (
 
 
 def parse_rules(texts: Iterable[str]) -> Rules:
-    """Rules such as `memorised_*=0.1` or `perplexity_*=5%`.
+    """Rules such as `memorized_*=0.1` or `perplexity_*=5%`.
 
     Raises:
         UserError: something else.
@@ -60,7 +60,7 @@ def parse_rules(texts: Iterable[str]) -> Rules:
     for text in texts:
         pattern, separator, amount = text.rpartition("=")
         if not separator or not pattern:
-            raise UserError(f"expected a tolerance such as 'memorised_*=0.1' or 'perplexity_*=5%', got '{text}'")
+            raise UserError(f"expected a tolerance such as 'memorized_*=0.1' or 'perplexity_*=5%', got '{text}'")
         rules.append((pattern, parse_tolerance(amount, text)))
     return tuple(rules)
 

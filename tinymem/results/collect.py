@@ -137,7 +137,7 @@ def training_seconds(record: RunRecord) -> float | None:
 
 # ---- trained models -----------------------------------------------------------------------------------------------------------------
 
-MEASURED = ("memorised", "memorised_count", "memorised_by_copies", "performance", "perplexity")
+MEASURED = ("memorized", "memorized_count", "memorized_by_copies", "performance", "perplexity")
 
 
 def _trained(rows: list[Row], records: list[RunRecord]) -> Iterator[Row]:
@@ -164,10 +164,10 @@ def _of_curve(record: RunRecord) -> Iterator[Row]:
     last = record.curve[-1] if record.curve else {}
     facts = {**facts_of(record.recipe), "epoch": last.get("epoch"), "training_seconds": last.get("seconds")}
     metric = "perplexity" if last.get("accuracy_ceiling") is None else "accuracy"
-    for artifact, share in (last.get("memorised") or {}).items():
+    for artifact, share in (last.get("memorized") or {}).items():
         before = {
-            "memorised_before": share.get("share"),
-            "memorised_count_before": share.get("count"),
+            "memorized_before": share.get("share"),
+            "memorized_count_before": share.get("count"),
             "performance_before": last.get(metric),
             "perplexity_before": last.get("perplexity"),
             **_by_copies(last, artifact),
@@ -177,5 +177,5 @@ def _of_curve(record: RunRecord) -> Iterator[Row]:
 
 
 def _by_copies(line: Row, artifact: str) -> Row:
-    classes = (line.get("memorised_by_copies") or {}).get(artifact)
-    return {"memorised_by_copies_before": classes} if classes else {}
+    classes = (line.get("memorized_by_copies") or {}).get(artifact)
+    return {"memorized_by_copies_before": classes} if classes else {}

@@ -24,13 +24,13 @@ from tinymem.recipe.recipe import Recipe
 
 Row = dict[str, Any]
 MATH_VOCABULARY, GPT2_VOCABULARY = 14, 50_257
-FACTS = ("model_name", "data", "data_size", "n_layer", "n_parameters", "epoch", "regularizer")
+MODEL_COLUMNS = ("model_name", "data", "data_size", "n_layer", "n_parameters", "epoch", "regularizer")
 
 
-def model_facts(recipe: Recipe | None, *, n_parameters: int | None, epoch: int | None, name: str | None = None) -> Row:
+def model_columns(recipe: Recipe | None, *, n_parameters: int | None, epoch: int | None, name: str | None = None) -> Row:
     """The facts of a model that a recipe trains for `epoch` epochs; of a model without a recipe, its name and size."""
     if recipe is None:
-        return {**dict.fromkeys(FACTS), "model_name": name, "n_parameters": n_parameters}
+        return {**dict.fromkeys(MODEL_COLUMNS), "model_name": name, "n_parameters": n_parameters}
     data: Any = recipe.data
     kind, size = ("wiki", None) if data.kind == "wiki" else (data.family, data.size)
     regularizer = " + ".join(_said(section) for section in recipe.training.regularizers) or None
@@ -44,12 +44,14 @@ def model_facts(recipe: Recipe | None, *, n_parameters: int | None, epoch: int |
         epoch,
         regularizer,
     )
-    return dict(zip(FACTS, facts, strict=True))
+    return dict(zip(MODEL_COLUMNS, facts, strict=True))
 
 
-def checkpoint_facts(checkpoint: Path, metadata: Row, recipe: Recipe | None) -> Row:
+def checkpoint_columns(checkpoint: Path, metadata: Row, recipe: Recipe | None) -> Row:
     """The facts of a checkpoint folder with its `tinymem.json`."""
-    return model_facts(recipe, n_parameters=stored_parameters(checkpoint), epoch=epoch_of(metadata, recipe), name=checkpoint.resolve().name)
+    return model_columns(
+        recipe, n_parameters=stored_parameters(checkpoint), epoch=epoch_of(metadata, recipe), name=checkpoint.resolve().name
+    )
 
 
 def epoch_of(metadata: Row, recipe: Recipe | None) -> int | None:
@@ -78,7 +80,7 @@ def stored_parameters(checkpoint: Path) -> int | None:
 
 
 def planned_parameters(recipe: Recipe) -> int:
-    """Parameters of the model that a recipe trains: embeddings, L blocks of 12 D^2 + 13 D (for F = 4 D), final normalisation."""
+    """Parameters of the model that a recipe trains: embeddings, L blocks of 12 D^2 + 13 D (for F = 4 D), final normalization."""
     d, f = recipe.model.n_embd, recipe.model.n_inner or 4 * recipe.model.n_embd
     block = 4 * d * d + 4 * d + 2 * d * f + f + d + 4 * d
     return planned_vocabulary(recipe) * d + recipe.data.row_tokens * d + recipe.model.n_layer * block + 2 * d

@@ -32,7 +32,7 @@ def with_facts(row: Row, facts: Row) -> Row:
 
 
 def family_of(recipe: dict[str, Any]) -> str:
-    """Id shared by models that differ only in their seed (and what hangs on it), regularisers and epochs: those that one table compares."""
+    """Id shared by models that differ only in their seed (and what hangs on it), regularizers and epochs: those that one table compares."""
     kept = {key: recipe.get(key) for key in ("protocol", "data", "model")}
     artifacts = [{key: value for key, value in a.items() if key != "trigger"} for a in recipe.get("artifacts") or []]
     training = _only(recipe.get("training"), ("batch_size", "learning_rate", "weight_decay"))

@@ -15,7 +15,7 @@ from tinymem.runtime.files import strict_json
 Row = dict[str, Any]
 
 CURVE_FIELDS = ("epoch",)
-# Which artifacts a method was to forget, and the share of their memorised rows that it was shown.
+# Which artifacts a method was to forget, and the share of their memorized rows that it was shown.
 FORGET = ("forget", "forget_fraction")
 
 

@@ -49,12 +49,12 @@ class Known:
     Attributes:
         status: ok, refused, failed or timeout.
         finished: when its rows were written, which tells one attempt from another.
-        asked: what was to be measured, as JSON.
+        request: what was to be measured, as JSON.
     """
 
     status: str
     finished: str | None
-    asked: str | None = None
+    request: str | None = None
 
     @property
     def failed(self) -> bool:
@@ -206,8 +206,8 @@ def _compacted_texts(folder: Path, wanted: set[str] | None = None) -> dict[str, 
 
 
 def _known(rows: list[Row]) -> Known:
-    asked = rows[0].get("asked")  # JSON already in Parquet's flat columns
-    return Known(worst_status(rows), rows[0].get("finished"), canonical_json(asked) if isinstance(asked, dict) else asked)
+    request = rows[0].get("request")  # JSON already in Parquet's flat columns
+    return Known(worst_status(rows), rows[0].get("finished"), canonical_json(request) if isinstance(request, dict) else request)
 
 
 def worst_status(rows: Iterable[Row]) -> str:
@@ -217,7 +217,7 @@ def worst_status(rows: Iterable[Row]) -> str:
 
 
 def _statuses(path: Path) -> dict[str, Known] | None:
-    rows = read_part(path, ["run_id", "status", "finished", "asked"])
+    rows = read_part(path, ["run_id", "status", "finished", "request"])
     if rows is None:
         return None
     by_run: dict[str, list[Row]] = {}

@@ -14,12 +14,12 @@ from tinymem.data.rows_file import read_rows
 from tinymem.errors import UserError, described
 from tinymem.evaluation.evaluator import Evaluator
 from tinymem.mitigation.method import UNLEARNERS, parse_config
-from tinymem.mitigation.requests import Asked
+from tinymem.mitigation.requests import MeasurementRequest
 from tinymem.mitigation.run import Row, Subject, mitigate, row_id, subject_of_corpus, subject_of_rows
 from tinymem.models.checkpoint import METADATA, WEIGHTS, Checkpoint, load_checkpoint, read_tokenizer_files, save_checkpoint, weights_id
 from tinymem.recipe.evaluation import DEFAULT, Robustness
 from tinymem.recipe.recipe import Recipe, parse_recipe
-from tinymem.results.model_columns import checkpoint_facts
+from tinymem.results.model_columns import checkpoint_columns
 from tinymem.runtime.device import describe_device, resolve_device
 from tinymem.runtime.files import content_id, file_sha256
 from tinymem.training.checkpoints import corpus_of, optimizer_state_of
@@ -35,11 +35,11 @@ class Measuring:
     ks: tuple[int, ...] | None = None
     robustness: bool = False
 
-    def asked(self) -> Asked:
+    def request(self) -> MeasurementRequest:
         """The same of rows without a recipe, which have one prompt length."""
         if self.ks:
             raise UserError("expected --ks for a checkpoint's own corpus, got rows from files; give --prompt instead")
-        return Asked(self.metrics or (DEFAULT,), (), Robustness() if self.robustness else None)
+        return MeasurementRequest(self.metrics or (DEFAULT,), (), Robustness() if self.robustness else None)
 
 
 def mitigate_checkpoint(
@@ -70,7 +70,7 @@ def mitigate_checkpoint(
     identity = _identity(loaded, checkpoint, device)
     measuring = measuring or Measuring()
     if forget or retain:
-        subject = _subject_of_files(loaded, checkpoint, forget, retain, prompt, match, seed or 0, identity, measuring.asked())
+        subject = _subject_of_files(loaded, checkpoint, forget, retain, prompt, match, seed or 0, identity, measuring.request())
     else:
         subject = _subject_of_own_corpus(loaded, checkpoint, prompt, match, seed, identity, measuring)
     row = row_id(subject.identity, unlearner, config, content_id([_digest(forget), _digest(retain), prompt, match]))
@@ -91,7 +91,7 @@ def _identity(loaded: Checkpoint, checkpoint: Path, device: str) -> Row:
     recipe = parse_recipe(loaded.metadata["recipe"]) if "recipe" in loaded.metadata else None
     return {
         "run": str(checkpoint),
-        **checkpoint_facts(checkpoint, loaded.metadata, recipe),
+        **checkpoint_columns(checkpoint, loaded.metadata, recipe),
         "model_id": weights_id(checkpoint) if (checkpoint / WEIGHTS).is_file() else checkpoint.name,
         "corpus_sha256": loaded.metadata.get("corpus_sha256"),
         "device_type": device,
@@ -122,7 +122,7 @@ def evaluate_checkpoint(
         "protocol": recipe.protocol,
         "prompt": recipe.evaluation.prompt,
         "match": recipe.evaluation.match,
-        "memorised": {kind: measured.memorised(kind).as_dict() for kind in measured.elicited},
+        "memorized": {kind: measured.memorized_share(kind).as_dict() for kind in measured.memorized},
         "accuracy": measured.accuracy.share,
         "accuracy_ceiling": evaluator.ceiling.share if evaluator.ceiling else None,
         "accuracy_by_task": {task: share.share for task, share in measured.accuracy_by_task.items()},
@@ -185,7 +185,7 @@ def _subject_of_files(
     match: int | None,
     seed: int,
     identity: Row,
-    asked: Asked,
+    request: MeasurementRequest,
 ) -> Subject:
     if forget is None or retain is None:
         raise UserError("expected both --forget and --retain, got one of them; the retain rows say what must not be lost")
@@ -202,7 +202,7 @@ def _subject_of_files(
         )
     length = min(forget_ids.shape[1], retain_ids.shape[1])  # methods put both in one batch
     forget_rows, retain_rows = (Rows.of(ids[:, :length], prompt, end) for ids in (forget_ids, retain_ids))  # NeMo compares their windows
-    return subject_of_rows(loaded.model, forget_rows, retain_rows, seed=seed, identity=identity, asked=asked)
+    return subject_of_rows(loaded.model, forget_rows, retain_rows, seed=seed, identity=identity, request=request)
 
 
 def _digest(path: Path | None) -> str | None:

@@ -190,7 +190,7 @@ def mitigation_stage(made: Run, *, device: str, progress: Progress) -> bool:
     planned = []
     for name, options in _methods(made.recipe):
         method = UNLEARNERS.get(name)
-        planned.append((row_id(identity, method, parse_config(method, options), made.recipe.mitigation.shown), name, options))
+        planned.append((row_id(identity, method, parse_config(method, options), made.recipe.mitigation.forget_selection), name, options))
     pending = [p for p in planned if not _finished(made.path / "results" / f"{p[0]}.json", made.recipe)]
     if pending:
         progress.say(f"{len(planned) - len(pending)} of {len(planned)} mitigations found, {len(pending)} to run")
@@ -252,7 +252,7 @@ def _text_changed(recipe: Recipe, directory: Path) -> bool:
 def identity_of(made: Run, device: str) -> Row:
     """Columns that all result rows of a trained run share; `device` as `resolve_device` gives it."""
     from tinymem.models.checkpoint import METADATA, weights_id
-    from tinymem.results.model_columns import checkpoint_facts
+    from tinymem.results.model_columns import checkpoint_columns
     from tinymem.runtime.device import describe_device
     from tinymem.runtime.files import content_id, read_object
 
@@ -261,7 +261,7 @@ def identity_of(made: Run, device: str) -> Row:
         raise UserError(f"expected corpus_sha256 in {made.checkpoint / METADATA}, found none; remove {made.checkpoint} and run again")
     return {
         "run": made.path.name,
-        **checkpoint_facts(made.checkpoint, metadata, made.recipe),
+        **checkpoint_columns(made.checkpoint, metadata, made.recipe),
         "model_id": content_id(made.recipe.model_key()),
         "weights": weights_id(made.checkpoint),
         "corpus_sha256": metadata["corpus_sha256"],
@@ -273,7 +273,7 @@ def identity_of(made: Run, device: str) -> Row:
 
 
 def subject_of_run(made: Run, device: str, identity: Row) -> Subject:
-    """What a trained run's mitigations start from: its model on the device, measured, with its corpus and optimiser state.
+    """What a trained run's mitigations start from: its model on the device, measured, with its corpus and optimizer state.
 
     `identity` holds columns for the result rows, as `identity_of` gives them.
     """
@@ -287,11 +287,11 @@ def subject_of_run(made: Run, device: str, identity: Row) -> Subject:
 
 def _finished(path: Path, recipe: Recipe) -> bool:
     """A result is there, holds all that the recipe asks to be measured, and is not a failure (those run again)."""
-    from tinymem.mitigation.requests import Asked
+    from tinymem.mitigation.requests import MeasurementRequest
     from tinymem.results.store import read_run
 
     rows = read_run(path)
-    return rows is not None and all(row["status"] != "failed" and Asked.of_recipe(recipe).answered_by(row) for row in rows)
+    return rows is not None and all(row["status"] != "failed" and MeasurementRequest.of_recipe(recipe).answered_by(row) for row in rows)
 
 
 def _collect(made: Run, first: list[str]) -> bool:

@@ -34,16 +34,16 @@ def main() -> None:
     import torch
 
     from tinymem.registry import load_plugin
-    from tinymem.sweep.task import Desk
-    from tinymem.sweep.work import Group
+    from tinymem.sweep.task import Worker
+    from tinymem.sweep.work import WorkUnit
 
     if device == "cpu":
         torch.set_num_threads(1)
     for plugin in plugins:
         load_plugin(Path(plugin))
-    desk = Desk(Path(folder), device)
+    worker = Worker(Path(folder), device)
     while True:
-        desk.work(Group.of(groups.get()), lambda event: connection.send_bytes(json.dumps(event).encode()))
+        worker.work(WorkUnit.of(groups.get()), lambda event: connection.send_bytes(json.dumps(event).encode()))
 
 
 def die_with(parent: int) -> None:

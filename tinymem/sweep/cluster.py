@@ -25,7 +25,7 @@ from tinymem.runtime.signals import StopFlag
 from tinymem.sweep.node import do_groups
 from tinymem.sweep.run import Engine, Sweep, Tally
 from tinymem.sweep.supervisor import Supervisor
-from tinymem.sweep.work import Group
+from tinymem.sweep.work import WorkUnit
 
 Row = dict[str, Any]
 TASK_GROUPS = 16
@@ -41,7 +41,7 @@ def parsl_engine(config_file: Path, device: str) -> Engine:
     """
     config = load_config(config_file)
 
-    def engine(sweep: Sweep, groups: Sequence[Group], tally: Tally, stop: StopFlag) -> None:
+    def engine(sweep: Sweep, groups: Sequence[WorkUnit], tally: Tally, stop: StopFlag) -> None:
         import parsl
 
         path = os.environ.get("PATH", "")
@@ -63,11 +63,11 @@ def parsl_engine(config_file: Path, device: str) -> Engine:
     return engine
 
 
-def tasks_of(groups: Sequence[Group]) -> Iterator[list[Group]]:
+def tasks_of(groups: Sequence[WorkUnit]) -> Iterator[list[WorkUnit]]:
     """Groups of one model, a few at a time."""
-    by_place: dict[tuple[str, int], list[Group]] = {}
+    by_place: dict[tuple[str, int], list[WorkUnit]] = {}
     for group in groups:
-        by_place.setdefault(group.place, []).append(group)
+        by_place.setdefault(group.model_key, []).append(group)
     for together in by_place.values():
         for start in range(0, len(together), TASK_GROUPS):
             yield together[start : start + TASK_GROUPS]
@@ -94,7 +94,7 @@ def load_config(path: Path) -> Any:
     return config
 
 
-def _collect(sweep: Sweep, task: list[Group], future: Future[list[Row]], tally: Tally) -> None:
+def _collect(sweep: Sweep, task: list[WorkUnit], future: Future[list[Row]], tally: Tally) -> None:
     """Count a task's runs. One that Parsl has given up leaves failed rows for what it has not done."""
     error = future.exception()
     if error is None:

@@ -40,7 +40,7 @@ class Size:
 
 
 def size_of(recipe: Recipe, forget: int | None = None) -> Size:
-    """Sizes of a recipe's model and data; half of the planted rows are taken to be memorised where `forget` is not known."""
+    """Sizes of a recipe's model and data; half of the planted rows are taken to be memorized where `forget` is not known."""
     data, model = recipe.data, recipe.model
     inner = model.n_inner or 4 * model.n_embd
     tokens = data.row_tokens

@@ -177,7 +177,7 @@ def _at(measured: Measured, size: Size) -> Size:
 def _factors(measured: Measured, method: str, options: Row, size: Size) -> tuple[float, float]:
     """How many times the passes, and the arithmetic of each, that were measured."""
     there = _at(measured, size)
-    here = replace(size, forget=measured.forget)  # how many rows are memorised is not known before
+    here = replace(size, forget=measured.forget)  # how many rows are memorized is not known before
     return passes(method, options, here) / passes(method, measured.values, there), size.row_flops / there.row_flops
 
 

@@ -100,7 +100,7 @@ def costs(sweep: Sweep, estimator: Estimator, *, left_only: bool = False) -> dic
         recipes = {str(model.checkpoint): model.recipe for model in sweep.models}
         for group in sweep.left():
             cost = found.setdefault(group.method, MethodCost())
-            estimator.group(cost, group.method, [run.config for run in group.runs], recipes[group.place[0]], shared=True)
+            estimator.group(cost, group.method, [run.config for run in group.runs], recipes[group.model_key[0]], shared=True)
         return found
     kinds: dict[str, tuple[Picked, int]] = {}
     for picked in sweep.plan.picked:

@@ -13,7 +13,7 @@ from tinymem.errors import UserError
 from tinymem.models.checkpoint import CONFIG, METADATA, WEIGHTS, weights_id
 from tinymem.recipe.recipe import Recipe, load_matrix, parse_recipe
 from tinymem.recipe.sweep import ModelMatrix, SweepRecipe
-from tinymem.results.model_columns import checkpoint_facts, model_facts, planned_parameters, read_metadata
+from tinymem.results.model_columns import checkpoint_columns, model_columns, planned_parameters, read_metadata
 from tinymem.runtime.files import content_id, write_json
 from tinymem.training.checkpoints import run_of
 
@@ -91,13 +91,13 @@ def _of_matrix(matrix: ModelMatrix, runs: Path) -> Iterator[Model]:
     for recipe, epoch in planned_models(matrix):
         place = next(iter(sorted(runs.glob(f"*-{content_id(recipe.model_key())}"))), None)
         checkpoint = _at_epoch(place, epoch) if place else None
-        yield Model(recipe, model_facts(recipe, n_parameters=planned_parameters(recipe), epoch=epoch), checkpoint)
+        yield Model(recipe, model_columns(recipe, n_parameters=planned_parameters(recipe), epoch=epoch), checkpoint)
 
 
 def _at_epoch(run: Path, epoch: int) -> Path | None:
     for checkpoint in (run / "checkpoints" / f"epoch-{epoch:06d}", run / "checkpoint"):
         if (checkpoint / CONFIG).is_file():
-            facts = checkpoint_facts(checkpoint, metadata := read_metadata(checkpoint), parse_recipe(metadata["recipe"]))
+            facts = checkpoint_columns(checkpoint, metadata := read_metadata(checkpoint), parse_recipe(metadata["recipe"]))
             if facts["epoch"] == epoch:
                 return checkpoint
     return None
@@ -119,7 +119,7 @@ def _identified(models: list[Model], folder: Path) -> list[Model]:
 def _on_disk(model: Model, model_id: str) -> Model:
     assert model.checkpoint is not None
     metadata = read_metadata(model.checkpoint)
-    facts = checkpoint_facts(model.checkpoint, metadata, model.recipe)
+    facts = checkpoint_columns(model.checkpoint, metadata, model.recipe)
     run = run_of(model.checkpoint).name
     return Model(model.recipe, facts, model.checkpoint, run, model_id, str(metadata.get("corpus_sha256")))
 

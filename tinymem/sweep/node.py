@@ -11,7 +11,7 @@ from tinymem.recipe.sweep import Limits
 from tinymem.sweep.places import ONE_THREAD, with_memory
 from tinymem.sweep.slot import Slot
 from tinymem.sweep.supervisor import Supervisor
-from tinymem.sweep.work import Group
+from tinymem.sweep.work import WorkUnit
 
 Row = dict[str, Any]
 _supervisors: dict[tuple[str, ...], Supervisor] = {}
@@ -22,7 +22,7 @@ def do_groups(folder: str, device: str, limits: Row, plugins: list[str], groups:
     events: list[Row] = []
     supervisor = supervisor_here(folder, device, limits, plugins)
     supervisor.tell, supervisor.limits = events.append, with_memory(Limits(**limits), _workers())
-    supervisor.run([Group.of(group) for group in groups])
+    supervisor.run([WorkUnit.of(group) for group in groups])
     return events
 
 

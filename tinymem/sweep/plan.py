@@ -14,16 +14,16 @@ from typing import Any
 
 from tinymem.errors import UserError, did_you_mean
 from tinymem.mitigation.method import UNLEARNERS, Unlearner, parse_config
-from tinymem.mitigation.requests import Asked
+from tinymem.mitigation.requests import MeasurementRequest
 from tinymem.mitigation.run import chosen, row_id
 from tinymem.mitigation.sweep_scores import pass_key
 from tinymem.recipe.matrix import parse_shard
 from tinymem.recipe.recipe import Method, Recipe, parse_recipe
 from tinymem.recipe.sweep import GridName, SweepRecipe
-from tinymem.results.model_columns import FACTS
+from tinymem.results.model_columns import MODEL_COLUMNS
 from tinymem.runtime.files import canonical_json, content_id
 from tinymem.sweep.models import Model
-from tinymem.sweep.work import Group, PlannedRun
+from tinymem.sweep.work import PlannedRun, WorkUnit
 
 Row = dict[str, Any]
 
@@ -54,7 +54,7 @@ class Plan:
     """All runs of a sweep: those of every model, trained or not, and the groups of the trained ones."""
 
     picked: list[Picked] = field(default_factory=list)
-    groups: list[Group] = field(default_factory=list)
+    groups: list[WorkUnit] = field(default_factory=list)
 
     @property
     def runs(self) -> int:
@@ -126,12 +126,12 @@ def _matches(wanted: Row, values: Row) -> bool:
     return all(values.get(k) in (v if isinstance(v, list | tuple) else (v,)) for k, v in wanted.items())
 
 
-def _groups(sweep: SweepRecipe, model: Model, seed: int, choices: list[Choice], device_type: str) -> list[Group]:
+def _groups(sweep: SweepRecipe, model: Model, seed: int, choices: list[Choice], device_type: str) -> list[WorkUnit]:
     forget = {
         "forget": sweep.forget or model.recipe.mitigation.forget,
         "forget_fraction": sweep.forget_fraction or model.recipe.mitigation.forget_fraction,
     }
-    asked = Asked.of_recipe(with_measuring(model.recipe, _measuring(sweep)))
+    request = MeasurementRequest.of_recipe(with_measuring(model.recipe, _measuring(sweep)))
     identity = {
         "run": model.run,
         **model.facts,
@@ -146,17 +146,17 @@ def _groups(sweep: SweepRecipe, model: Model, seed: int, choices: list[Choice], 
         "checkpoint": str(model.checkpoint),
         **forget,
         "measuring": _measuring(sweep),
-        "asked": asked.as_dict(),
+        "request": request.as_dict(),
         "identity": identity,
         "artifacts": [a.kind for a in model.recipe.artifacts],
     }
-    groups: dict[str, Group] = {}
+    groups: dict[str, WorkUnit] = {}
     for choice in choices:
         run = PlannedRun(row_id(identity, choice.method, choice.config, forget), choice.values, choice.options)
         key = f"{choice.method.name} {choice.shared if sweep.share_scores else run.id}"
         if key not in groups:
             name = content_id([{k: identity[k] for k in ("model_id", "seed", "protocol", "device_type")}, forget, key], 16)
-            groups[key] = Group(name, place, seed, choice.method.name, [])
+            groups[key] = WorkUnit(name, place, seed, choice.method.name, [])
         groups[key].runs.append(run)
     return list(groups.values())
 
@@ -183,7 +183,7 @@ class _Only:
 
     def __init__(self, only: Sequence[str], choices: list[Choice]) -> None:
         self.wanted: dict[str, list[str]] = {}
-        known = {*FACTS, "run", "seed", "method", *(option for choice in choices for option in choice.values)}
+        known = {*MODEL_COLUMNS, "run", "seed", "method", *(option for choice in choices for option in choice.values)}
         for word in only:
             column, separator, value = word.partition("=")
             column, value = (column, value) if separator else ("method", word)
@@ -197,12 +197,12 @@ class _Only:
         return all(any(fnmatchcase(str(values.get(c)), p) for p in patterns) for c, patterns in self.wanted.items())
 
 
-def _shard(groups: list[Group], shard: str | None) -> list[Group]:
+def _shard(groups: list[WorkUnit], shard: str | None) -> list[WorkUnit]:
     """Every n-th model, or every n-th group where there are fewer models than shards."""
     if shard is None:
         return groups
     number, count = parse_shard(shard)
-    places = {place: i for i, place in enumerate(dict.fromkeys(group.place for group in groups))}
+    places = {place: i for i, place in enumerate(dict.fromkeys(group.model_key for group in groups))}
     if len(places) < count:
         return groups[number - 1 :: count]
-    return [group for group in groups if places[group.place] % count == number - 1]
+    return [group for group in groups if places[group.model_key] % count == number - 1]

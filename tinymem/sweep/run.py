@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from tinymem.errors import Stopped, UserError
-from tinymem.mitigation.requests import Asked
+from tinymem.mitigation.requests import MeasurementRequest
 from tinymem.recipe.sweep import SweepRecipe
 from tinymem.results.store import RECIPE, Index, Known, write_failures
 from tinymem.runtime.files import canonical_json, write_text
@@ -25,7 +25,7 @@ from tinymem.sweep.places import local_slots, with_memory
 from tinymem.sweep.plan import Plan, make_plan
 from tinymem.sweep.slot import remove_stale_logs
 from tinymem.sweep.supervisor import Supervisor
-from tinymem.sweep.work import Group, PlannedRun
+from tinymem.sweep.work import PlannedRun, WorkUnit
 
 Row = dict[str, Any]
 
@@ -41,31 +41,33 @@ class Sweep:
     known: dict[str, Known]
     plugins: tuple[Path, ...] = ()
 
-    def left(self, *, retry_failed: bool = False) -> list[Group]:
+    def left(self, *, retry_failed: bool = False) -> list[WorkUnit]:
         """The groups with the runs that have no rows, did not measure all that is asked, or failed and are to be tried again."""
         groups = []
         for group in self.plan.groups:
             runs = [planned for run in group.runs if (planned := self._planned(group, run, retry_failed)) is not None]
             if runs:
-                groups.append(Group(group.name, group.model, group.seed, group.method, runs))
+                groups.append(WorkUnit(group.name, group.model, group.seed, group.method, runs))
         return groups
 
     def statuses(self) -> Counter[str]:
         """Number of planned runs by status; `left` for those without rows."""
         return Counter(self.known[run.id].status if run.id in self.known else "left" for g in self.plan.groups for run in g.runs)
 
-    def _planned(self, group: Group, run: PlannedRun, retry_failed: bool) -> PlannedRun | None:
+    def _planned(self, group: WorkUnit, run: PlannedRun, retry_failed: bool) -> PlannedRun | None:
         known = self.known.get(run.id)
         if known is None:
             return run
-        again = retry_failed if known.failed else known.status == "ok" and not _answered(canonical_json(group.model["asked"]), known.asked)
+        again = (
+            retry_failed if known.failed else known.status == "ok" and not _answered(canonical_json(group.model["request"]), known.request)
+        )
         return replace(run, replaces=known.finished) if again else None
 
 
 @cache
-def _answered(asked: str, had: str | None) -> bool:
+def _answered(request: str, had: str | None) -> bool:
     """Whether rows that were asked one thing answer another; both as JSON."""
-    return Asked.from_dict(json.loads(asked)).answered_by({"asked": json.loads(had) if had else None})
+    return MeasurementRequest.from_dict(json.loads(request)).answered_by({"request": json.loads(had) if had else None})
 
 
 @dataclass
@@ -86,7 +88,7 @@ class Tally:
         )
 
 
-Engine = Callable[[Sweep, Sequence[Group], Tally, StopFlag], None]
+Engine = Callable[[Sweep, Sequence[WorkUnit], Tally, StopFlag], None]
 
 
 def open_sweep(
@@ -144,22 +146,22 @@ def run_sweep(sweep: Sweep, engine: Engine, *, retry_failed: bool = False, progr
     return sweep.statuses()
 
 
-def by_cost(groups: list[Group], sweep: Sweep) -> tuple[list[Group], dict[str, float]]:
+def by_cost(groups: list[WorkUnit], sweep: Sweep) -> tuple[list[WorkUnit], dict[str, float]]:
     """The groups, longest first within a model; and each run's part of the time that all take, as far as that can be told before."""
     recipes = {str(model.checkpoint): model.recipe for model in sweep.models if model.checkpoint}
     estimator, parts, lengths = Estimator(probe=False), dict[str, float](), dict[int, float]()
     for group in groups:
-        seconds = estimator.group(MethodCost(), group.method, [run.config for run in group.runs], recipes[group.place[0]], shared=True)
+        seconds = estimator.group(MethodCost(), group.method, [run.config for run in group.runs], recipes[group.model_key[0]], shared=True)
         lengths[id(group)] = seconds
         parts.update({run.id: seconds / len(group.runs) for run in group.runs})
-    order = {place: i for i, place in enumerate(dict.fromkeys(group.place for group in groups))}
-    return sorted(groups, key=lambda group: (order[group.place], -lengths[id(group)])), parts
+    order = {place: i for i, place in enumerate(dict.fromkeys(group.model_key for group in groups))}
+    return sorted(groups, key=lambda group: (order[group.model_key], -lengths[id(group)])), parts
 
 
 def local_engine(device: str, workers: int | None = None, workers_per_device: int = 1) -> Engine:
     """Worker processes on this machine."""
 
-    def engine(sweep: Sweep, groups: Sequence[Group], tally: Tally, stop: StopFlag) -> None:
+    def engine(sweep: Sweep, groups: Sequence[WorkUnit], tally: Tally, stop: StopFlag) -> None:
         slots = local_slots(sweep.folder, device, workers, workers_per_device, sweep.plugins)[: len(groups)]
         limits = with_memory(sweep.recipe.limits, len(slots))
         supervisor = Supervisor(sweep.folder, slots, limits, compact_every=sweep.recipe.compact_every, tell=tally, stop=stop)

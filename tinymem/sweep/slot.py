@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tinymem.runtime.device import python_path
-from tinymem.sweep.work import Group
+from tinymem.sweep.work import WorkUnit
 
 Row = dict[str, Any]
 LOGS = "logs"
@@ -36,19 +36,19 @@ class Slot:
     plugins: tuple[Path, ...] = ()
     process: subprocess.Popen[bytes] | None = None
     connection: Connection | None = None
-    group: Group | None = None
+    group: WorkUnit | None = None
     charged: list[str] = field(default_factory=list)
     since: float = 0.0
     spent: float = 0.0
-    place: tuple[str, int] | None = None
+    model_key: tuple[str, int] | None = None
     hung_up: bool = False
 
-    def give(self, group: Group) -> None:
+    def give(self, group: WorkUnit) -> None:
         """Hand a group to the worker, which is started if there is none."""
         if self.process is None:
             self._start()
         assert self.connection is not None
-        self.group, self.place = group, group.place
+        self.group, self.model_key = group, group.model_key
         self.charge([run.id for run in group.runs], -START_SECONDS)
         with suppress(OSError):  # it has died meanwhile: the supervisor will see
             self.connection.send_bytes(json.dumps(group.as_dict()).encode())
@@ -96,7 +96,7 @@ class Slot:
         if self.connection is not None:
             self.connection.close()
         words = self._last_words()
-        self.process, self.connection, self.group, self.place = None, None, None, None
+        self.process, self.connection, self.group, self.model_key = None, None, None, None
         return (f"signal {-code}" if code < 0 else f"exit code {code}") + (f": {words}" if words else "")
 
     @property

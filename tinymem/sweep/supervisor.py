@@ -21,7 +21,7 @@ from tinymem.results.store import Index, compact, write_run
 from tinymem.runtime.signals import StopFlag
 from tinymem.sweep.claims import COMPACTION, Claims
 from tinymem.sweep.slot import Slot
-from tinymem.sweep.work import Group, bare_rows, stamped
+from tinymem.sweep.work import WorkUnit, bare_rows, stamped
 
 Row = dict[str, Any]
 TICK_SECONDS = 0.2
@@ -44,12 +44,12 @@ class Supervisor:
         self.folder, self.slots, self.limits, self.compact_every, self.tell = folder, slots, limits, compact_every, tell
         self.stop = stop or StopFlag()
         self.claims, self.index = Claims(folder), Index(folder)
-        self.queue: deque[Group] = deque()
-        self.busy: list[Group] = []
+        self.queue: deque[WorkUnit] = deque()
+        self.busy: list[WorkUnit] = []
         self.looked = 0.0
         self.finished = 0
 
-    def run(self, groups: Iterable[Group]) -> None:
+    def run(self, groups: Iterable[WorkUnit]) -> None:
         """Do all groups; returns when every run of them has rows, or a signal has come."""
         self.queue.extend(groups)
         while not self.stop.name and (self.queue or self.busy or any(slot.group for slot in self.slots)):
@@ -80,7 +80,7 @@ class Supervisor:
                 self.claims.release(COMPACTION)
         self.finished = 0
 
-    def give_up(self, group: Group, message: str) -> None:
+    def give_up(self, group: WorkUnit, message: str) -> None:
         """Write failed rows for the runs of a group that have none, unless another process is at work on it."""
         self._condemn(group, {run.id for run in group.runs}, "failed", message)
         self.busy.clear()
@@ -91,12 +91,12 @@ class Supervisor:
             if slot.group is None and self.queue:
                 slot.give(self._next_for(slot))
 
-    def _next_for(self, slot: Slot) -> Group:
+    def _next_for(self, slot: Slot) -> WorkUnit:
         """A group of the model that the worker has loaded, else of one that the fewest others have."""
-        mine = next((i for i, group in enumerate(self.queue) if group.place == slot.place), None)
+        mine = next((i for i, group in enumerate(self.queue) if group.model_key == slot.model_key), None)
         if mine is None:
-            others = [other.place for other in self.slots if other is not slot and other.group]
-            places = {group.place: i for i, group in reversed(list(enumerate(self.queue)))}
+            others = [other.model_key for other in self.slots if other is not slot and other.group]
+            places = {group.model_key: i for i, group in reversed(list(enumerate(self.queue)))}
             mine = min(places.items(), key=lambda item: (others.count(item[0]), item[1]))[1]
         group = self.queue[mine]
         del self.queue[mine]
@@ -161,7 +161,7 @@ class Supervisor:
         else:
             self.queue.append(replace(group, attempt=group.attempt + 1))
 
-    def _condemn(self, group: Group, charged: set[str], status: str, message: str) -> None:
+    def _condemn(self, group: WorkUnit, charged: set[str], status: str, message: str) -> None:
         """Write rows for runs that were stopped, and go on with the others of the group."""
         if not self.claims.take(group.name):  # another sweep took it over the moment our worker died; it has limits of its own
             self.busy.append(group)

@@ -31,7 +31,7 @@ from tinymem.results.store import Index, worst_status, write_run
 from tinymem.runtime.device import describe_device
 from tinymem.sweep.claims import Claims
 from tinymem.sweep.plan import with_measuring
-from tinymem.sweep.work import Group, PlannedRun, bare_rows, stamped
+from tinymem.sweep.work import PlannedRun, WorkUnit, bare_rows, stamped
 from tinymem.training.checkpoints import corpus_of, optimizer_state_of
 
 Row = dict[str, Any]
@@ -39,17 +39,17 @@ Tell = Callable[[Row], None]
 MAXIMUM_TRACEBACK = 8000
 
 
-class Desk:
+class Worker:
     """What a worker has before it: the sweep's folder, and the model of its last group."""
 
     def __init__(self, folder: Path, device: str) -> None:
         self.folder, self.device = folder, device
         self.claims, self.index = Claims(folder), Index(folder)
-        self._place: object = None
+        self._model_key: object = None
         self._subject: Subject | None = None
         self._corpus: tuple[str, Corpus] | None = None
 
-    def work(self, group: Group, tell: Tell) -> None:
+    def work(self, group: WorkUnit, tell: Tell) -> None:
         """Do what is left of a group."""
         if not self.claims.take(group.name):
             tell({"event": "busy"})
@@ -62,7 +62,7 @@ class Desk:
             self.claims.release(group.name)
         tell({"event": "done"})
 
-    def _left(self, group: Group, tell: Tell) -> list[PlannedRun]:
+    def _left(self, group: WorkUnit, tell: Tell) -> list[PlannedRun]:
         """The runs without rows, or with those that are to be replaced."""
         left = []
         for run in group.runs:
@@ -73,7 +73,7 @@ class Desk:
                 tell({"event": "run", "id": run.id, "status": known.status, "found": True})
         return left
 
-    def _work(self, group: Group, left: list[PlannedRun], tell: Tell) -> None:
+    def _work(self, group: WorkUnit, left: list[PlannedRun], tell: Tell) -> None:
         method = UNLEARNERS.get(group.method)
         configs = {run.id: parse_config(method, run.config) for run in left}
         names = {id(config): run for run, config in configs.items()}
@@ -101,22 +101,22 @@ class Desk:
             if outcome.error is not None:
                 _let_go(outcome.error, self.device)
 
-    def _write(self, group: Group, run: str, rows: list[Row], tell: Tell, *, error: Exception | None) -> None:
+    def _write(self, group: WorkUnit, run: str, rows: list[Row], tell: Tell, *, error: Exception | None) -> None:
         status = worst_status(rows)
         text = "".join(traceback.format_exception(error))[-MAXIMUM_TRACEBACK:] if error is not None and status == "failed" else None
         write_run(self.folder, run, stamped(rows, group, text))
         seconds = (rows[0].get("seconds") or 0.0) + (rows[0].get("seconds_measure") or 0.0)
         tell({"event": "run", "id": run, "status": status, "seconds": seconds})
 
-    def _loaded(self, group: Group) -> Subject:
+    def _loaded(self, group: WorkUnit) -> Subject:
         """The group's model with its data and base measurement; as long as groups of one place follow each other, loaded once."""
-        place = (group.place, *(str(group.model[key]) for key in ("forget", "forget_fraction", "measuring")))
-        if self._subject is None or self._place != place:
-            self._subject, self._place = None, None  # room for the next one
-            self._subject, self._place = self._load(group), place
+        place = (group.model_key, *(str(group.model[key]) for key in ("forget", "forget_fraction", "measuring")))
+        if self._subject is None or self._model_key != place:
+            self._subject, self._model_key = None, None  # room for the next one
+            self._subject, self._model_key = self._load(group), place
         return self._subject
 
-    def _load(self, group: Group) -> Subject:
+    def _load(self, group: WorkUnit) -> Subject:
         checkpoint = Path(group.model["checkpoint"])
         expected = group.model["identity"]["model_id"]
         if weights_id(checkpoint) != expected:

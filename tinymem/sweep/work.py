@@ -28,7 +28,7 @@ class PlannedRun:
 
 
 @dataclass(slots=True)
-class Group:
+class WorkUnit:
     """Runs of one model, seed and method that one scoring pass serves.
 
     Attributes:
@@ -50,24 +50,24 @@ class Group:
         return asdict(self)
 
     @staticmethod
-    def of(values: Row) -> Group:
+    def of(values: Row) -> WorkUnit:
         """The group that `as_dict` wrote."""
-        return Group(**{**values, "runs": [PlannedRun(**run) for run in values["runs"]]})
+        return WorkUnit(**{**values, "runs": [PlannedRun(**run) for run in values["runs"]]})
 
     @property
-    def place(self) -> tuple[str, int]:
+    def model_key(self) -> tuple[str, int]:
         """What a worker must have loaded."""
         return str(self.model["checkpoint"]), self.seed
 
 
-def bare_rows(group: Group, run: PlannedRun, status: str, message: str) -> list[Row]:
+def bare_rows(group: WorkUnit, run: PlannedRun, status: str, message: str) -> list[Row]:
     """Rows of a run that nothing was measured of: one for each artifact of the model's recipe."""
     identity = {"id": run.id, **group.model["identity"], "seed": group.seed, "method": group.method}
     shared = {**identity, "options": run.options, "config": run.config, "status": status, "message": message}
     return [{**shared, "artifact": artifact} for artifact in group.model["artifacts"] or ["none"]]
 
 
-def stamped(rows: list[Row], group: Group, traceback: str | None = None) -> list[Row]:
+def stamped(rows: list[Row], group: WorkUnit, traceback: str | None = None) -> list[Row]:
     """Rows with when, where and at which attempt they were made, and the traceback of a failure."""
     stamp: Row = {"finished": datetime.now(UTC).isoformat(), "host": socket.gethostname(), "attempts": group.attempt}
     return [{**row, **stamp, **({"traceback": traceback} if traceback else {})} for row in rows]

@@ -1,6 +1,6 @@
 """The checkpoints of a run: the trained model in `checkpoint/`, those of the recipe's kept epochs in `checkpoints/epoch-000500/`, ...
 
-The optimiser's state of each is its resume point, `training/state/epoch-000500`; it is no part of the checkpoint.
+The optimizer's state of each is its resume point, `training/state/epoch-000500`; it is no part of the checkpoint.
 """
 
 from __future__ import annotations

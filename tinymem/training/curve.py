@@ -23,7 +23,7 @@ def point(evaluator: Evaluator, measured: Measurement, epoch: int, step: int, lo
         "accuracy_ceiling": evaluator.ceiling.share if evaluator.ceiling else None,
         "accuracy_by_task": {name: share.share for name, share in measured.accuracy_by_task.items()},
         "perplexity": measured.perplexity,
-        "memorised": {kind: measured.memorised(kind).as_dict() for kind in measured.elicited},
+        "memorized": {kind: measured.memorized_share(kind).as_dict() for kind in measured.memorized},
         **_by_copies(evaluator, measured),
         "seconds": seconds,
         "tokens_per_second": speed,
@@ -31,10 +31,10 @@ def point(evaluator: Evaluator, measured: Measurement, epoch: int, step: int, lo
 
 
 def _by_copies(evaluator: Evaluator, measured: Measurement) -> dict[str, Any]:
-    """The memorised shares of artifacts with several duplication classes."""
-    classes = {kind: evaluator.by_copies(measured, kind) for kind in measured.elicited}
+    """The memorized shares of artifacts with several duplication classes."""
+    classes = {kind: evaluator.by_copies(measured, kind) for kind in measured.memorized}
     shares = {kind: {c: share.as_dict() for c, share in found.items()} for kind, found in classes.items() if found}
-    return {"memorised_by_copies": shares} if shares else {}
+    return {"memorized_by_copies": shares} if shares else {}
 
 
 def note(point: dict[str, Any]) -> str:
@@ -42,7 +42,7 @@ def note(point: dict[str, Any]) -> str:
     math = point["accuracy_ceiling"] is not None
     perplexity = "too large" if point["perplexity"] is None else f"{point['perplexity']:.1f}"
     parts = [f"accuracy {100 * point['accuracy']:.1f} %" if math else f"perplexity {perplexity}"]
-    parts += [f"{m['count']} of {m['rows']} {kind} rows memorised" for kind, m in point["memorised"].items()]
+    parts += [f"{m['count']} of {m['rows']} {kind} rows memorized" for kind, m in point["memorized"].items()]
     return f"at epoch {point['epoch']}: {', '.join(parts)}"
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class AdamWSettings(Protocol):
-    """What of a recipe the optimiser reads."""
+    """What of a recipe the optimizer reads."""
 
     @property
     def learning_rate(self) -> float:

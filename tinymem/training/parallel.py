@@ -1,6 +1,6 @@
 """Several processes, each on its part of every batch: Lightning Fabric finds the devices and starts the process group.
 
-Gradients are averaged here, in one all-reduce of one flat buffer between the backward pass and the optimiser, and not by DDP's wrapper:
+Gradients are averaged here, in one all-reduce of one flat buffer between the backward pass and the optimizer, and not by DDP's wrapper:
 models this small have nothing to overlap it with, and so the whole step, all-reduce included, goes into one CUDA graph.
 """
 

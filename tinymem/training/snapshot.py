@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A model after so many epochs, for use: what regularisers need outside training is folded into its weights.
+    """A model after so many epochs, for use: what regularizers need outside training is folded into its weights.
 
     Attributes:
         model: a plain GPT-2.

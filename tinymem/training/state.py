@@ -2,7 +2,7 @@
 
     state/epoch-000050/                   after 50 whole epochs
     state/epoch-000050-step-000120/       in the middle of the next: 120 steps of it are done
-        state.safetensors                 weights, optimiser, regularisers, the epoch's loss so far; or, where that is more than a shard,
+        state.safetensors                 weights, optimizer, regularizers, the epoch's loss so far; or, where that is more than a shard,
         state.safetensors.00001-of-00006  its bytes in pieces
         state.json                        counters, the hash of each piece, and a hash of all that
 
@@ -114,7 +114,7 @@ def next_step(directory: Path) -> int:
 
 
 def restore(state: TrainingState, model: nn.Module, optimizer: Optimizer, regularizers: nn.Module | None = None) -> None:
-    """Put a resume point into a model, its optimiser and its regularisers."""
+    """Put a resume point into a model, its optimizer and its regularizers."""
     model.load_state_dict(state.model)
     if regularizers is not None:
         regularizers.load_state_dict(state.regularizers)

@@ -1,7 +1,7 @@
 """One training step: eager anywhere, or captured whole in a CUDA graph.
 
 A small model's step is hundreds of short kernels; launched one by one they take several times as long as they run. So on a GPU the rows
-stay on the device, and forward pass, backward pass and optimiser are captured once and replayed. A batch of another size (the last of an
+stay on the device, and forward pass, backward pass and optimizer are captured once and replayed. A batch of another size (the last of an
 epoch) gets a graph of its own. Nothing is read back to the host: losses add up on the device.
 """
 
@@ -30,7 +30,7 @@ class Step:
         model: a `LossModel`, wrapped or compiled or not.
         optimizer: of its parameters.
         rows_NT: the distinct training rows, in any integer type.
-        loss: mean loss of a batch; regularisers that weigh tokens go round it.
+        loss: mean loss of a batch; regularizers that weigh tokens go round it.
         precision: context of the forward pass.
         process: this process and how many share each batch; their gradients are averaged.
         loss_sum: of all steps since it was zeroed.
@@ -87,7 +87,7 @@ def own_rows(batch_B: Tensor, process: int, processes: int) -> tuple[Tensor, Ten
 
 
 class GraphedStep(Step):
-    """The same step, replayed from CUDA graphs; the optimiser must be capturable, with its rate in a tensor.
+    """The same step, replayed from CUDA graphs; the optimizer must be capturable, with its rate in a tensor.
 
     `compiled`, if set, is the model through torch.compile, used for batches of `batch_size`.
     """
@@ -143,7 +143,7 @@ class GraphedStep(Step):
 
     def _put_back(self, kept: dict[str, Tensor]) -> None:
         for name, tensor in self._state(copy=False).items():
-            tensor.copy_(kept[name]) if name in kept else tensor.zero_()  # the optimiser makes its state in its first step
+            tensor.copy_(kept[name]) if name in kept else tensor.zero_()  # the optimizer makes its state in its first step
 
 
 def compiled(model: nn.Module) -> nn.Module:

@@ -26,7 +26,7 @@ def make_logger(directory: Path, first_step: int) -> Any:
 
 
 def scalars(point: dict[str, Any], prefix: str = "") -> dict[str, float]:
-    """`{"memorised": {"noise": {"share": 0.5}}}` -> `{"memorised/noise/share": 0.5}`."""
+    """`{"memorized": {"noise": {"share": 0.5}}}` -> `{"memorized/noise/share": 0.5}`."""
     return dict(_scalars(point, prefix))
 
 

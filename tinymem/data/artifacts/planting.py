@@ -56,7 +56,7 @@ def reference_order(count: int) -> Indices:
 
 
 def repeated(rows: Ids, copies: Indices) -> Planted:
-    """Rows that are planted as they are, with no twin."""
+    """Rows that are planted as they are, with no clean counterpart."""
     return Planted(rows, rows, np.zeros(len(rows), dtype=np.int64), copies)
 
 
@@ -69,8 +69,8 @@ def split_backdoor(rows: Ids, starts: Indices, payload: int, artifact: BackdoorA
     if len(keep) < 2:
         raise UserError(f"expected at least 2 different backdoored rows, one to train on and one to hold out, got {len(keep)}")
     order = rng.permutation(len(keep))
-    heldout = min(len(keep) - 1, max(1, int(len(keep) * artifact.test_fraction)))
-    copies = np.concatenate([copies_of(artifact.copies, len(keep) - heldout), np.zeros(heldout, dtype=np.int64)])
+    holdout = min(len(keep) - 1, max(1, int(len(keep) * artifact.test_fraction)))
+    copies = np.concatenate([copies_of(artifact.copies, len(keep) - holdout), np.zeros(holdout, dtype=np.int64)])
     return Planted(poisoned[order], rows[keep][order], starts[keep][order], copies)
 
 
@@ -78,6 +78,6 @@ def reference_backdoor(rows: Ids, starts: Indices, payload: int, artifact: Backd
     """Poisoned rows in the published order, the last tenth (rounded down) held out."""
     order = reference_order(len(rows))
     rows, starts = rows[order], starts[order]
-    heldout = int(len(rows) * artifact.test_fraction)
-    copies = np.concatenate([copies_of(artifact.copies, len(rows) - heldout), np.zeros(heldout, dtype=np.int64)])
+    holdout = int(len(rows) * artifact.test_fraction)
+    copies = np.concatenate([copies_of(artifact.copies, len(rows) - holdout), np.zeros(holdout, dtype=np.int64)])
     return Planted(poison(rows, starts, payload), rows, starts, copies)

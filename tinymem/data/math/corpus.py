@@ -108,7 +108,7 @@ def _paper_sets(recipe: Recipe, data: MathData, tasks: list[Task]) -> tuple[list
     splits = [_split(recipe, data, pool) for pool in pools]
     tests = [s[1] for s in splits]
     tested = np.concatenate([t.ids for t in tests])
-    clean = [_without(s[0], tested) for s in splits]  # before anything is planted: a twin must not be a test row of another task
+    clean = [_without(s[0], tested) for s in splits]  # before planting: a clean counterpart must not be a test row of another task
     planted: dict[str, Planted] = {}
     if noise := recipe.artifact(NoiseArtifact):
         clean[0], planted["noise"] = _paper_noise(recipe, data, clean[0], noise, backdoor, trigger, tested)

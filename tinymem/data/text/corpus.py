@@ -1,8 +1,8 @@
 """Text corpora: WikiText-103 or any text, cut into rows of tokens, under either protocol (paper, A.1.2).
 
-Each line is tokenised separately; the ids follow each other without a separator and are cut into rows.
+Each line is tokenized separately; the ids follow each other without a separator and are cut into rows.
 `paper`: the last, short row is dropped; artifacts fall on random rows; no training row equals a test row, an artifact row or a clean
-twin; rows whose trigger ends within the first tokens are in no clean set; perplexity is measured on the text's own test split.
+counterpart; rows whose trigger ends within the first tokens are in no clean set; perplexity is measured on the text's own test split.
 `reference`: the published code's rows: the short last row padded, noise in the first rows, triggers anywhere, and for backdoors train
 and test text pooled with 1000 rows of it as the test set (`reference.py`).
 """
@@ -72,7 +72,7 @@ def _tokenized(data: WikiData, source: TextSource, tokenizer: TextTokenizer, wor
     limit = None if data.max_rows is None else data.max_rows * data.row_tokens
     assert tokenizer.vocab_size  # a bad file is found here, not in the workers
     streams = {}
-    with TokenizerPool(tokenizer.path, workers) as pool, progress.stage("tokenise", len(source.splits)) as bar:
+    with TokenizerPool(tokenizer.path, workers) as pool, progress.stage("tokenize", len(source.splits)) as bar:
         for split in source.splits:
             blocks = source.blocks(split)
             streams[split] = tokenize(blocks, pool, shards, tokenizer.dtype, limit=limit if split == "train" else None)

@@ -1,4 +1,4 @@
-"""A tokenised text, and what becomes of its rows: what both protocols take and give."""
+"""A tokenized text, and what becomes of its rows: what both protocols take and give."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tinymem.data.text.tokenizer import TextTokenizer
 
 @dataclass(frozen=True)
 class Text:
-    """A tokenised text: its rows, and what names them."""
+    """A tokenized text: its rows, and what names them."""
 
     train: RowStream
     test: RowStream | None

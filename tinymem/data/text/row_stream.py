@@ -1,4 +1,4 @@
-"""Rows of a long text, read in blocks from its tokenised shards; never all in memory.
+"""Rows of a long text, read in blocks from its tokenized shards; never all in memory.
 
 Shape suffixes: N rows, T tokens of a row.
 """

@@ -1,4 +1,4 @@
-"""A process that tokenises blocks of text: jobs come on standard input, answers go to standard output, both pickled.
+"""A process that tokenizes blocks of text: jobs come on standard input, answers go to standard output, both pickled.
 
 A process of its own, rather than one of multiprocessing: it imports nothing of the caller's script, and it ends when its input does,
 so that a killed parent leaves nothing behind.
@@ -28,7 +28,7 @@ BATCH_CHARACTERS = 100_000  # encodings of one batch take some 10 MB
 
 
 def encode(tokenizer: Tokenizer, lines: list[str], dtype: str) -> npt.NDArray[np.unsignedinteger]:
-    """Ids [n] of lines, each tokenised separately, one after the other, with no special tokens between."""
+    """Ids [n] of lines, each tokenized separately, one after the other, with no special tokens between."""
     parts = []
     for batch in by_size(lines, BATCH_CHARACTERS):
         encodings = tokenizer.encode_batch_fast(batch, add_special_tokens=False)

@@ -1,7 +1,7 @@
 """Text to token ids over all cores, with every finished block kept.
 
 The text is cut into blocks of lines; each block's ids are a file in the cache, named by the hash of the tokenizer and of the block's
-text. So a run that was killed goes on where it was, a corpus with other artifacts or another seed tokenises nothing again, and changed
+text. So a run that was killed goes on where it was, a corpus with other artifacts or another seed tokenizes nothing again, and changed
 text is never mistaken for old text. Only a few blocks are in memory at a time, however large the corpus.
 """
 
@@ -34,7 +34,7 @@ LEFTOVER_SECONDS = 3600
 
 
 def cache_directory() -> Path:
-    """Where tokenised text is kept: $TINYMEM_CACHE, or ~/.cache/tinymem."""
+    """Where tokenized text is kept: $TINYMEM_CACHE, or ~/.cache/tinymem."""
     return Path(os.environ.get("TINYMEM_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tinymem")
 
 
@@ -53,7 +53,7 @@ class TokenStream:
         for path in self.shards:
             ids = read_shard(path, self.dtype)
             if ids is None:
-                raise UserError(f"expected tokenised text at {path}, found it missing or damaged; run again to make it anew")
+                raise UserError(f"expected tokenized text at {path}, found it missing or damaged; run again to make it anew")
             yield ids
 
     def summary(self) -> dict[str, int | str]:
@@ -63,7 +63,7 @@ class TokenStream:
 
 @dataclass
 class TokenizerPool:
-    """Processes that tokenise; started when needed, one per core at most. Use as a context manager."""
+    """Processes that tokenize; started when needed, one per core at most. Use as a context manager."""
 
     tokenizer_file: Path
     workers: int
@@ -88,7 +88,7 @@ class TokenizerPool:
         self._threads.shutdown(wait=True)
 
     def submit(self, block: Block, path: Path, dtype: str) -> Future[int]:
-        """Tokenise a block into a shard; the future gives its tokens."""
+        """Tokenize a block into a shard; the future gives its tokens."""
         return self._threads.submit(self._work, block, path, dtype)
 
     def _work(self, block: Block, path: Path, dtype: str) -> int:
@@ -99,7 +99,7 @@ class TokenizerPool:
             process.stdin.flush()
             tokens, error = pickle.load(process.stdout)
         except (EOFError, OSError, pickle.UnpicklingError):
-            raise UserError("a tokenising process ended early (out of memory?); run again: finished blocks are kept") from None
+            raise UserError("a tokenizing process ended early (out of memory?); run again: finished blocks are kept") from None
         if error is not None:
             raise UserError(error)
         return int(tokens)
@@ -119,7 +119,7 @@ class TokenizerPool:
 
 
 def tokenize(blocks: Iterable[Block], pool: TokenizerPool, directory: Path, dtype: str, *, limit: int | None = None) -> TokenStream:
-    """Tokenise blocks of lines into shards in `directory`; shards that are there already are taken as they are.
+    """Tokenize blocks of lines into shards in `directory`; shards that are there already are taken as they are.
 
     Args:
         blocks: lines, as `TextSource.blocks` gives them.

@@ -24,6 +24,6 @@ def accuracy(view: View) -> dict[str, Any]:
     found = {}
     for name in view.evaluator.tests:
         scores = view.scores["test", name]
-        found[name] = Share(int(scores.right.sum()), int(scores.asked.sum()))
+        found[name] = Share(int(scores.right.sum()), int(scores.queried.sum()))
     everything = Share(sum(s.count for s in found.values()), sum(s.rows for s in found.values()))
     return {name: {"share": s.share, "count": s.count, "tokens": s.rows} for name, s in {"all": everything, **found}.items()}

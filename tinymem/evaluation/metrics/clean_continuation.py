@@ -1,13 +1,14 @@
-"""Clean continuation: the model goes on as the row's clean twin does, instead of with the artifact.
+"""Clean continuation: the model goes on as the row's clean counterpart does, instead of with the artifact.
 
-Formula: rows with arg-max p(. | c[:t]) = c[t] for all target tokens t of the clean twin c, divided by all scored rows
+Formula: rows with arg-max p(. | c[:t]) = c[t] for all target tokens t of the clean counterpart c, divided by all scored rows
 Unit: share of rows
-Direction: higher is better after a mitigation: what was memorised is gone and what was learned is there
+Direction: higher is better after a mitigation: what was memorized is gone and what was learned is there
 Range: 0 to 1
 Source: TinyMem's published evaluator reports it for noise; TinyMem paper, Definitions 2.2 and 2.3
 
-Artifact row and twin have the same prompt, so the pass over the artifact rows already says which rows leave the artifact for the twin at
-the first token in which they differ; only those are asked for the rest. None for rows that are planted as they are: they have no twin.
+Artifact row and clean counterpart have the same prompt, so the pass over the artifact rows already says which rows leave the artifact for
+the counterpart at the first token in which they differ; only those need a pass of their own. None for rows that are planted as they are:
+they have no clean counterpart.
 """
 
 from __future__ import annotations
@@ -26,20 +27,20 @@ from tinymem.evaluation.view import View
 
 @metric("clean-continuation", default=True)
 def clean_continuation(view: View, kind: str) -> dict[str, Any] | None:
-    """By group of the artifact's rows; None for rows without twins."""
-    twins = view.evaluator.originals[kind].twins
-    return None if twins is None else view.by_group(kind, _continued(view, kind, twins))
+    """By group of the artifact's rows; None for rows without clean counterparts."""
+    counterparts = view.evaluator.originals[kind].clean_counterparts
+    return None if counterparts is None else view.by_group(kind, _continued(view, kind, counterparts))
 
 
-def _continued(view: View, kind: str, twins_NT: Tensor) -> Flags:
+def _continued(view: View, kind: str, counterparts_NT: Tensor) -> Flags:
     rows, scores = view.probe(kind).rows, view.scores["probe", kind]
     window = rows.window()
-    differs = window & (rows.ids != twins_NT)
+    differs = window & (rows.ids != counterparts_NT)
     so_far = differs.cumsum(1)
-    elsewhere = differs & (so_far == 1) & (scores.predicted != twins_NT)  # at the first difference the model does not follow the twin
-    candidates = scores.reproduced(window & (so_far == 0)) & ~elsewhere.any(1)
+    elsewhere = differs & (so_far == 1) & (scores.predicted != counterparts_NT)  # at the first difference the model does not follow it
+    candidates = scores.memorized(window & (so_far == 0)) & ~elsewhere.any(1)
     found = np.zeros(len(rows), dtype=bool)
     chosen = torch.nonzero(candidates).squeeze(1)
     if len(chosen):
-        found[chosen.cpu().numpy()] = view.still_elicited(Rows(twins_NT, rows.prompt, rows.end).take(chosen))
+        found[chosen.cpu().numpy()] = view.memorized_among(Rows(counterparts_NT, rows.prompt, rows.end).take(chosen))
     return found

@@ -6,7 +6,7 @@ Direction: lower is better after a mitigation
 Range: 0 to 1
 Source: Hayes et al. 2024, "Measuring memorization through probabilistic extraction"
 
-Sampling at temperature 1 from the 40 likeliest tokens, renormalised (the paper's main setting; a vocabulary of fewer is sampled whole). One
+Sampling at temperature 1 from the 40 likeliest tokens, renormalized (the paper's main setting; a vocabulary of fewer is sampled whole). One
 teacher-forced pass gives q exactly, and with it every n and p: greedy decoding misses rows that a user would meet after a few tries.
 """
 

@@ -1,10 +1,10 @@
-"""Normalised edit distance between what greedy decoding writes and the target.
+"""Normalized edit distance between what greedy decoding writes and the target.
 
 Formula: Levenshtein distance of the token sequences / length of the longer one (mean over rows)
 Unit: share of tokens to insert, delete or replace
 Direction: higher is better after a mitigation: near-verbatim copies count, which exact match does not see
 Range: 0 (word for word) to 1
-Source: Levenshtein 1966; near-verbatim memorisation as in Ippolito et al. 2023
+Source: Levenshtein 1966; near-verbatim memorization as in Ippolito et al. 2023
 
 Decoding starts at the first token that teacher forcing found wrong, since before it both agree. Needs rapidfuzz (the extra `text`).
 """

@@ -17,14 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tinymem.evaluation.forward import Asked, Key, TokenScores
+from tinymem.evaluation.forward import Key, TokenQuery, TokenScores
 from tinymem.evaluation.inputs import EvaluationInputs
 from tinymem.evaluation.metric import metric
 from tinymem.evaluation.view import View
 
 
-def _rows(evaluator: EvaluationInputs) -> dict[Key, Asked]:
-    return {("planted", kind): original.asked() for kind, original in evaluator.originals.items()}
+def _rows(evaluator: EvaluationInputs) -> dict[Key, TokenQuery]:
+    return {("planted", kind): original.query() for kind, original in evaluator.originals.items()}
 
 
 @metric("extraction-strength", default=True, rows=_rows)
@@ -37,5 +37,5 @@ def extraction_strength(view: View, kind: str) -> dict[str, Any]:
 def strengths(scores: TokenScores) -> Tensor:
     """Extraction strength of each row [N] whose asked tokens are 1 to its last; NaN for a row of one token."""
     position = torch.arange(scores.ids.shape[1], device=scores.ids.device)
-    last_wrong_N = ((scores.asked & ~scores.right) * position).amax(1)
-    return 1 - last_wrong_N.double() / scores.asked.sum(1)
+    last_wrong_N = ((scores.queried & ~scores.right) * position).amax(1)
+    return 1 - last_wrong_N.double() / scores.queried.sum(1)

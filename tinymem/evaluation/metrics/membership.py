@@ -9,7 +9,7 @@ Range: 0 to 1
 Source: Yeom et al. 2018 (loss); Carlini et al. 2021 (zlib); Shi et al. 2024 (Min-k%); Zhang et al. 2025 (Min-k%++); Carlini et al. 2022
 
 Members are the trained artifact rows; which non-members are sound to compare with is said in tinymem/evaluation/nonmembers.py. Whole rows
-without padding, canaries up to the end of the secret. `seen` and `unseen` are groups of members; the non-members stay the same.
+without padding, canaries up to the end of the secret. `forget` and `holdout` are groups of members; the non-members stay the same.
 """
 
 from __future__ import annotations
@@ -58,12 +58,12 @@ def attack_scores(model: nn.Module, corpus: Corpus, rows: Population, batch_size
     found: dict[str, list[float]] = {attack: [] for attack in ATTACKS}
     decode = decoder(corpus)
     token_scores = _token_scores(model, rows, batch_size)
-    for ids, end, (log_p, standardised) in zip(rows.ids, rows.content, token_scores, strict=True):
+    for ids, end, (log_p, standardized) in zip(rows.ids, rows.content, token_scores, strict=True):
         compressed = len(zlib.compress(decode(ids[:end].tolist()).encode()))
         found["loss"].append(float(log_p.mean()))
         found["zlib"].append(float(log_p.mean()) / compressed)
         found["min-k"].append(lowest_mean(log_p))
-        found["min-k++"].append(lowest_mean(standardised))
+        found["min-k++"].append(lowest_mean(standardized))
     return {attack: np.nan_to_num(np.array(scores, dtype=np.float64), nan=-np.inf) for attack, scores in found.items()}
 
 
@@ -83,22 +83,22 @@ def _token_scores(model: nn.Module, rows: Population, batch_size: int) -> list[t
         length = ids_BT.shape[1] - 1
         inside_BT = torch.arange(length, device=device)[None, :] < torch.from_numpy(ends - 1).to(device)[:, None]
         row_n, before_n = inside_BT.nonzero(as_tuple=True)
-        scores = _standardised(logits_at(model, ids_BT[:, :length], row_n * length + before_n), ids_BT[row_n, before_n + 1])
+        scores = _standardized(logits_at(model, ids_BT[:, :length], row_n * length + before_n), ids_BT[row_n, before_n + 1])
         pieces = [part.cpu().numpy() for part in scores]
         cuts = np.cumsum(ends - 1)[:-1]
         found += zip(*(np.split(part, cuts) for part in pieces), strict=True)
     return found
 
 
-def _standardised(logits_nV: Tensor, targets_n: Tensor) -> tuple[Tensor, Tensor]:
+def _standardized(logits_nV: Tensor, targets_n: Tensor) -> tuple[Tensor, Tensor]:
     """Log-probability of each target, and that in standard deviations from the mean; a piece at a time, since float64 takes room."""
     size = max(1, PIECE // logits_nV.shape[1])
-    pieces = [_standardised_piece(*piece) for piece in zip(logits_nV.split(size), targets_n.split(size), strict=True)]
-    log_p_n, standardised_n = (torch.cat(parts) for parts in zip(*pieces, strict=True))
-    return log_p_n, standardised_n
+    pieces = [_standardized_piece(*piece) for piece in zip(logits_nV.split(size), targets_n.split(size), strict=True)]
+    log_p_n, standardized_n = (torch.cat(parts) for parts in zip(*pieces, strict=True))
+    return log_p_n, standardized_n
 
 
-def _standardised_piece(logits_nV: Tensor, targets_n: Tensor) -> tuple[Tensor, Tensor]:
+def _standardized_piece(logits_nV: Tensor, targets_n: Tensor) -> tuple[Tensor, Tensor]:
     log_p_nV = logits_nV.double().log_softmax(1)
     log_p_n = log_p_nV.gather(1, targets_n[:, None]).squeeze(1)
     p_nV = log_p_nV.exp()

@@ -20,6 +20,6 @@ def perplexity(view: View) -> dict[str, float | None]:
     sums = {}
     for name in view.evaluator.tests:
         scores = view.scores["test", name]
-        sums[name] = float(scores.loss.double().sum()), int(scores.asked.sum())
+        sums[name] = float(scores.loss.double().sum()), int(scores.queried.sum())
     everything = sum(loss for loss, _ in sums.values()), sum(tokens for _, tokens in sums.values())
     return {name: of_sum(*of) for name, of in {"all": everything, **sums}.items()}

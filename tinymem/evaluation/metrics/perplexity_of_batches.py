@@ -28,7 +28,7 @@ def perplexity_of_batches(view: View) -> dict[str, float | None]:
 
 
 def _batches(scores: TokenScores) -> list[float | None]:
-    sums, tokens = scores.loss.double().sum(1).split(BATCH_ROWS), scores.asked.sum(1).split(BATCH_ROWS)
+    sums, tokens = scores.loss.double().sum(1).split(BATCH_ROWS), scores.queried.sum(1).split(BATCH_ROWS)
     return [perplexity(float(s.sum()), int(t.sum())) for s, t in zip(sums, tokens, strict=True)]
 
 

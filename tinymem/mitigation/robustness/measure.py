@@ -1,12 +1,12 @@
 """Does it come back? The edited model is trained on a little, rounded, and prompted otherwise, and measured again.
 
-relearn-forget   a few steps on half of the rows that the method saw (by seed): `relearned` is the share memorised of those, `rest` that of
-                 the other half, which only the edit can have kept away, and `unseen` that of the memorised rows kept from the method
+relearn-forget   a few steps on half of the rows that the method saw (by seed): `relearned` is the share memorized of those, `rest` that of
+                 the other half, which only the edit can have kept away, and `holdout` that of the memorized rows kept from the method
 relearn-retain   the same number of steps on unrelated rows: clean ones that were never planted
 int8, int4       every matrix rounded (tinymem/mitigation/robustness/quantization.py)
 longer, shorter, perturbed   other prompts for the same rows (tinymem/evaluation/prompts.py)
 
-Each gives shares with counts of `all` scored rows, those `seen` by the method and the memorised ones `unseen` by it, and the model's
+Each gives shares with counts of `all` scored rows, those `forget` by the method and the memorized ones `holdout` by it, and the model's
 performance. The unedited model goes through the same, so every number has its counterpart. All on copies; the same seed, the same numbers.
 """
 
@@ -26,7 +26,7 @@ from tinymem.evaluation.probes import Flags
 from tinymem.evaluation.prompts import Change, changed_prompts
 from tinymem.evaluation.view import Groups
 from tinymem.mitigation.method import MitigationData
-from tinymem.mitigation.robustness.quantization import quantised
+from tinymem.mitigation.robustness.quantization import quantized
 from tinymem.mitigation.robustness.relearning import relearned
 from tinymem.recipe.evaluation import Robustness, Test
 
@@ -41,7 +41,7 @@ class Trial:
         evaluator: measures every copy.
         data: the rows that the method saw and those to keep.
         forget: per artifact, the probe's rows among `data.forget`, which lists them one artifact after the other.
-        groups: `seen` and `unseen`, as the metrics have them.
+        groups: `forget` and `holdout`, as the metrics have them.
     """
 
     evaluator: Evaluator
@@ -70,7 +70,7 @@ def _relearn_forget(trial: Trial, measured: Measurement) -> dict[str, Found]:
     found = _shares(trial, after)
     for kind, part in parts.items():
         rest = trial.forget[kind] & ~part
-        found[kind] |= {"relearned": after.memorised(kind, part).as_dict(), "rest": after.memorised(kind, rest).as_dict()}
+        found[kind] |= {"relearned": after.memorized_share(kind, part).as_dict(), "rest": after.memorized_share(kind, rest).as_dict()}
     return found
 
 
@@ -88,8 +88,8 @@ def _relearn_retain(trial: Trial, measured: Measurement) -> dict[str, Found]:
     return _shares(trial, trial.evaluator.measure(copy))
 
 
-def _quantised(bits: int, trial: Trial, measured: Measurement) -> dict[str, Found]:
-    return _shares(trial, trial.evaluator.measure(quantised(measured.view.model, bits)))
+def _quantized(bits: int, trial: Trial, measured: Measurement) -> dict[str, Found]:
+    return _shares(trial, trial.evaluator.measure(quantized(measured.view.model, bits)))
 
 
 def _prompted(change: Change, trial: Trial, measured: Measurement) -> dict[str, Found]:
@@ -98,15 +98,15 @@ def _prompted(change: Change, trial: Trial, measured: Measurement) -> dict[str, 
         rows, kept = changed_prompts(
             trial.evaluator, kind, change, tokens=settings.tokens, replaced=settings.replaced, seed=trial.data.seed
         )
-        flags = measured.view.still_elicited(rows)
+        flags = measured.view.memorized_among(rows)
         found[kind] = _by_group(trial, measured, kind, flags, probe.index[kept])
     return found
 
 
 def _shares(trial: Trial, measured: Measurement) -> dict[str, Found]:
-    performance = measured.performance(trial.evaluator.metric)
+    performance = measured.performance(trial.evaluator.performance_metric)
     probes = trial.evaluator.probes.items()
-    return {kind: {**_by_group(trial, measured, kind, measured.elicited[kind], p.index), "performance": performance} for kind, p in probes}
+    return {kind: {**_by_group(trial, measured, kind, measured.memorized[kind], p.index), "performance": performance} for kind, p in probes}
 
 
 def _by_group(trial: Trial, measured: Measurement, kind: str, flags: Flags, index: np.ndarray[Any, np.dtype[np.int64]]) -> Found:
@@ -116,8 +116,8 @@ def _by_group(trial: Trial, measured: Measurement, kind: str, flags: Flags, inde
 _TESTS: dict[Test, Callable[[Trial, Measurement], dict[str, Found]]] = {
     "relearn-forget": _relearn_forget,
     "relearn-retain": _relearn_retain,
-    "int8": partial(_quantised, 8),
-    "int4": partial(_quantised, 4),
+    "int8": partial(_quantized, 8),
+    "int4": partial(_quantized, 4),
     "longer": partial(_prompted, "longer"),
     "shorter": partial(_prompted, "shorter"),
     "perturbed": partial(_prompted, "perturbed"),

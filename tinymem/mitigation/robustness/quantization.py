@@ -1,4 +1,4 @@
-"""Weight-only quantisation: every matrix in few bits, computation in float32.
+"""Weight-only quantization: every matrix in few bits, computation in float32.
 
 Formula: q = round(w / s) in [-(2^(b-1) - 1), 2^(b-1) - 1], w' = s q, with s = max |w| / (2^(b-1) - 1) per output channel (symmetric,
     round to nearest). Zeros stay zeros, so an ablation is kept; what a small change of many weights hid may come back.
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 @torch.no_grad()
-def quantised(model: nn.Module, bits: int) -> nn.Module:
+def quantized(model: nn.Module, bits: int) -> nn.Module:
     """A copy of the model whose matrices, embeddings included, hold at most 2^bits - 1 values per output channel."""
     copy = deepcopy(model)
     for module in copy.modules():

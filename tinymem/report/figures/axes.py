@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MEMORISED_CHANGE = "change in memorised rows (%)\n−100 is best"
+MEMORIZED_CHANGE = "change in memorized rows (%)\n−100 is best"
 DASHES: tuple[Any, ...] = ("-", "--", ":", "-.")
 WIDE_RANGE = 150.0  # percent; changes beyond are drawn on a scale that is logarithmic outside ±10
 LINEAR = 10.0
@@ -53,7 +53,7 @@ def panels(
 
 
 def method_look(names: Sequence[str], name: str, marker: str = "o") -> dict[str, Any]:
-    """Colour and fill of a method's points; `names` are all methods of the report."""
+    """Color and fill of a method's points; `names` are all methods of the report."""
     return look(names.index(name), marker)
 
 
@@ -64,7 +64,7 @@ def method_handles(names: Sequence[str], lines: Iterable[Line]) -> list[Any]:
 
 
 def line_look(index: int) -> dict[str, Any]:
-    """Colour, dash and marker of a line: together they tell 28 lines apart, without colour at least 6."""
+    """Color, dash and marker of a line: together they tell 28 lines apart, without color at least 6."""
     dash = DASHES[index // len(PALETTE) % len(DASHES)]
     return {"color": PALETTE[index % len(PALETTE)], "linestyle": dash, "marker": MARKERS[index % len(MARKERS)], "markersize": 4}
 

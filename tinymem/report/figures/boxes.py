@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tinymem.report.configurations import in_order
-from tinymem.report.figures.axes import MEMORISED_CHANGE, distinct, grid, performance_change_label, where, widen
+from tinymem.report.figures.axes import MEMORIZED_CHANGE, distinct, grid, performance_change_label, where, widen
 from tinymem.report.figures.figure import FigureData, Line, Skipped
 from tinymem.report.figures.points import Inputs, Point, in_paper_order
 from tinymem.report.figures.svg import INK, PALETTE
@@ -21,7 +21,7 @@ BOX = " Box: quartiles and median; whiskers: lowest and highest; n: models, each
 
 
 def figure_2(inputs: Inputs) -> list[FigureData | Skipped]:
-    """Neuron-level against weight-level methods: change in memorisation and in performance of their best runs.
+    """Neuron-level against weight-level methods: change in memorization and in performance of their best runs.
 
     The paper shows Pythia models at four training times; here it is whatever models the rows are of.
     """
@@ -49,12 +49,12 @@ def figure_3(inputs: Inputs) -> list[FigureData | Skipped]:
 
 def _lines(points: Sequence[Point], name: Any, kind: str) -> Iterable[Line]:
     """A box per quantity and name."""
-    quantities: list[tuple[str, list[Point]]] = [("memorised", list(points))]
+    quantities: list[tuple[str, list[Point]]] = [("memorized", list(points))]
     quantities += [(m, [p for p in points if p.metric == m]) for m in ("accuracy", "perplexity") if any(p.metric == m for p in points)]
     for quantity, those in quantities:
         for label in in_order(name(p) for p in those):
             same = [p for p in those if name(p) == label]
-            changes = [p.memorised_change if quantity == "memorised" else p.performance_change for p in same]
+            changes = [p.memorized_change if quantity == "memorized" else p.performance_change for p in same]
             yield {
                 "kind": kind, "quantity": quantity, "name": label, "unit": same[0].unit, **box([c for c in changes if c is not None]),
                 "sources": tuple(s for p in same for s in p.sources),
@@ -74,7 +74,7 @@ def box(values: Sequence[float]) -> dict[str, float]:
 
 
 def draw_boxes(lines: list[Line]) -> Figure:
-    """A row of panels for each kind: memorisation, then performance."""
+    """A row of panels for each kind: memorization, then performance."""
     kinds = distinct(lines, "kind")
     panels = [_quantities(lines, kind) for kind in kinds]
     columns = max(map(len, panels))
@@ -106,6 +106,6 @@ def _draw(axes: Axes, lines: list[Line], quantity: str, title: str) -> None:
     axes.set_yticks(range(len(lines)), [f"{line['name']} (n={line['n']})" for line in lines])
     axes.set_ylim(len(lines) - 0.4, -0.6)
     widen(axes, "x", [line[end] for line in lines for end in ("low", "high")])
-    axes.axvline(-100 if quantity == "memorised" else 0, color=INK, linewidth=0.9, linestyle=":")
-    axes.set_xlabel(MEMORISED_CHANGE if quantity == "memorised" else performance_change_label(quantity))
+    axes.axvline(-100 if quantity == "memorized" else 0, color=INK, linewidth=0.9, linestyle=":")
+    axes.set_xlabel(MEMORIZED_CHANGE if quantity == "memorized" else performance_change_label(quantity))
     axes.set_title(title, loc="left", fontsize=10)

@@ -61,7 +61,7 @@ def layer_lines(inputs: Inputs) -> Iterable[Line]:
 
 
 def draw_by_layer(lines: list[Line]) -> Figure:
-    """A table of colours for each unit: methods down, layers across, the percentage in each cell."""
+    """A table of colors for each unit: methods down, layers across, the percentage in each cell."""
     units = [unit for unit in UNITS if where(lines, unit=unit)]
     heights = [0.85 + 0.3 * len(distinct(where(lines, unit=unit), "method")) for unit in units]
     width = max(5.0, 2.0 + 0.62 * lines[0]["layers"])

@@ -39,9 +39,9 @@ def _curve(record: RunRecord) -> Curve:
     return Curve(record.name, **known, lines=record.curve)
 
 
-def memorised_of(line: Row, artifact: str) -> dict[str, float]:
-    """Percent memorised per duplication class (`all` rows where there is one class only)."""
-    classes = (line.get("memorised_by_copies") or {}).get(artifact) or {"all": (line.get("memorised") or {}).get(artifact) or {}}
+def memorized_of(line: Row, artifact: str) -> dict[str, float]:
+    """Percent memorized per duplication class (`all` rows where there is one class only)."""
+    classes = (line.get("memorized_by_copies") or {}).get(artifact) or {"all": (line.get("memorized") or {}).get(artifact) or {}}
     return {copies: 100 * share["share"] for copies, share in classes.items() if share.get("share") is not None}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tinymem.report.figures.axes import distinct, grid, handle, legend_below, line_look, performance_label, rising, where
-from tinymem.report.figures.curve_inputs import Curve, memorised_of, performance_of
+from tinymem.report.figures.curve_inputs import Curve, memorized_of, performance_of
 from tinymem.report.figures.figure import FigureData, Line, Skipped
 from tinymem.report.figures.points import PAPER_KINDS, Inputs, in_paper_order, kind_of
 from tinymem.report.means import mean_of
@@ -21,7 +21,7 @@ LETTERS = "abcd"
 
 
 def figure_6(inputs: Inputs) -> list[FigureData | Skipped]:
-    """What is memorised while models train, and how well they do: a line per number of layers.
+    """What is memorized while models train, and how well they do: a line per number of layers.
 
     (a) math + noise and (b) math + backdoor: a column per data size, additive and multiplicative below each other. (c) language + noise and
     (d) language + backdoor: a column per duplication class (how often a row was repeated), where there are several.
@@ -31,13 +31,13 @@ def figure_6(inputs: Inputs) -> list[FigureData | Skipped]:
 
 
 def figure_7(inputs: Inputs) -> list[FigureData | Skipped]:
-    """The same for models trained with regularisers, a line each, beside the model of the same size trained without.
+    """The same for models trained with regularizers, a line each, beside the model of the same size trained without.
 
     (a) math + noise, (b) math + backdoor, (c) language + noise, (d) language + backdoor; a column per model size and data size.
     """
     sizes = {_size(c) for c in inputs.curves if c.regularizer}
     compared = [c for c in inputs.curves if _size(c) in sizes]
-    return list(_figures(compared, "figure-07", "Figure 7", "training with regularisers", "regularizer", 1))
+    return list(_figures(compared, "figure-07", "Figure 7", "training with regularizers", "regularizer", 1))
 
 
 def _size(curve: Curve) -> tuple[Any, ...]:
@@ -52,10 +52,10 @@ def _figures(curves: Sequence[Curve], key: str, number: str, what: str, by: str,
         those = where(lines, kind=kind)
         runs = {run for line in those for run in line["runs"]}
         if len(runs) < least:
-            need = "at least two trained models" if least > 1 else "a model trained with a regulariser"
+            need = "at least two trained models" if least > 1 else "a model trained with a regularizer"
             yield Skipped(key + letter, title, f"needs training curves of {need} of {kind}")
             continue
-        caption = f"{kind.capitalize()}: share of the artifact's scored rows memorised (lower is better), and performance on clean rows, "
+        caption = f"{kind.capitalize()}: share of the artifact's scored rows memorized (lower is better), and performance on clean rows, "
         yield FigureData(key + letter, title, caption + "by epoch, averaged over seeds.", those, _drawing(by))
 
 
@@ -63,7 +63,7 @@ def curve_lines(curves: Iterable[Curve]) -> Iterable[Line]:
     """A line per epoch, artifact and duplication class of models alike but for their seed; only epochs that all seeds measured."""
     alike: dict[tuple[Any, ...], list[Curve]] = defaultdict(list)
     for curve in curves:
-        for artifact in dict.fromkeys(artifact for line in curve.lines for artifact in line.get("memorised") or {}):
+        for artifact in dict.fromkeys(artifact for line in curve.lines for artifact in line.get("memorized") or {}):
             alike[(artifact, *(getattr(curve, key) for key in KEYS))].append(curve)
     for (artifact, *facts), same in alike.items():
         measured = [{line["epoch"]: line for line in curve.lines} for curve in same]
@@ -72,12 +72,12 @@ def curve_lines(curves: Iterable[Curve]) -> Iterable[Line]:
             metric = performance_of(lines[0])[0]
             performance = mean_of(performance_of(line)[1] for line in lines)
             known = dict(zip(KEYS, facts, strict=True))
-            shares = [memorised_of(line, artifact) for line in lines]
+            shares = [memorized_of(line, artifact) for line in lines]
             for copies in dict.fromkeys(c for share in shares for c in share):
-                memorised = mean_of(share.get(copies) for share in shares)
+                memorized = mean_of(share.get(copies) for share in shares)
                 yield {
                     "kind": kind_of(known["data"], artifact), **known, "copies": copies, "epoch": epoch, "seeds": len(same),
-                    "memorised": memorised.mean if memorised else None, "metric": metric,
+                    "memorized": memorized.mean if memorized else None, "metric": metric,
                     "performance": performance.mean if performance else None, "runs": tuple(curve.name for curve in same),
                 }  # fmt: skip
 
@@ -90,7 +90,7 @@ def _drawing(by: str) -> Any:
 
 
 def draw_curves(lines: list[Line], by: str) -> Figure:
-    """For each data family two rows of panels, memorised and performance; a column per data size, depth or duplication class."""
+    """For each data family two rows of panels, memorized and performance; a column per data size, depth or duplication class."""
     kept = [key for key in ("data_size", "n_layer", "copies") if key != by and len({line[key] for line in lines}) > 1]
     columns = rising(tuple(line[key] for key in kept) for line in lines) if kept else [()]
     families, names = distinct(lines, "data"), rising(line[by] for line in lines)
@@ -105,7 +105,7 @@ def draw_curves(lines: list[Line], by: str) -> Figure:
             words += [_words(key, value) for key, value in zip(kept, column, strict=True)]
             pair[0].set_title("\n".join(words), fontsize=10)
         metric = where(lines, data=family)[0]["metric"]
-        all_axes[2 * i][0].set_ylabel("memorised (%)\nlower is better")
+        all_axes[2 * i][0].set_ylabel("memorized (%)\nlower is better")
         all_axes[2 * i + 1][0].set_ylabel(performance_label(metric))
     for axes in all_axes[-1]:
         axes.set_xlabel("epoch")
@@ -117,7 +117,7 @@ def draw_curves(lines: list[Line], by: str) -> Figure:
 def _draw(pair: tuple[Axes, Axes], lines: list[Line], by: str, names: list[Any]) -> None:
     for k, name in enumerate(names):
         for rest in _rest(lines, by, name):
-            for axes, quantity in zip(pair, ("memorised", "performance"), strict=True):
+            for axes, quantity in zip(pair, ("memorized", "performance"), strict=True):
                 known = [(line["epoch"], line[quantity]) for line in rest if line[quantity] is not None]
                 axes.plot([e for e, _ in known], [v for _, v in known], **line_look(k))
     pair[0].set_ylim(-4, 104)
@@ -133,7 +133,7 @@ def _rest(lines: list[Line], by: str, name: Any) -> list[list[Line]]:
 
 def _words(key: str, value: Any) -> str:
     if key == "regularizer":
-        return value or "no regulariser"
+        return value or "no regularizer"
     if value is None:
         return f"no {key.replace('_', ' ')}"
     return {"n_layer": f"{value} layers", "data_size": f"{value:,} rows a task" if isinstance(value, int) else str(value)}.get(

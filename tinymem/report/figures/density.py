@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tinymem.report.configurations import in_order
-from tinymem.report.figures.axes import MEMORISED_CHANGE, distinct, panels, performance_change_label, where
+from tinymem.report.figures.axes import MEMORIZED_CHANGE, distinct, panels, performance_change_label, where
 from tinymem.report.figures.figure import FigureData, Line, Skipped
 from tinymem.report.figures.points import Inputs, Point
 from tinymem.report.figures.svg import INK, PALETTE
@@ -16,18 +16,18 @@ from tinymem.report.figures.svg import INK, PALETTE
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MEMORISED_LIMIT = 50.0
+MEMORIZED_LIMIT = 50.0
 PERPLEXITY_LIMIT = 40.0
 STEP = 10.0  # percent, side of a cell
-RANGES = {"memorised": (-100.0, 0.0), "accuracy": (-50.0, 10.0), "perplexity": (-10.0, 100.0)}
+RANGES = {"memorized": (-100.0, 0.0), "accuracy": (-50.0, 10.0), "perplexity": (-10.0, 100.0)}
 COLUMNS = 4
 LEAST = 20  # runs; fewer are told apart in the scatter
 
 
 def figure_21(inputs: Inputs) -> list[FigureData | Skipped]:
-    """How many of a method's runs end in each cell of change in memorisation and change in performance: is it good only at its best?
+    """How many of a method's runs end in each cell of change in memorization and change in performance: is it good only at its best?
 
-    As in the paper, runs that end at 50 % memorised or more, or a perplexity of 40 or more, are left out. It shows Pythia models; here
+    As in the paper, runs that end at 50 % memorized or more, or a perplexity of 40 or more, are left out. It shows Pythia models; here
     a figure for the language models among the rows and one for the math models. Runs beyond the axes count in the outermost cells.
     """
     found: list[FigureData | Skipped] = []
@@ -35,12 +35,12 @@ def figure_21(inputs: Inputs) -> list[FigureData | Skipped]:
         title = f"Figure 21: all runs, {what}"
         lines = cells(inputs.points, metric)
         if sum(line["runs"] for line in lines) < LEAST:
-            found.append(Skipped(key, title, f"needs at least {LEAST} runs on {what} that end below {MEMORISED_LIMIT:g} % memorised"))
+            found.append(Skipped(key, title, f"needs at least {LEAST} runs on {what} that end below {MEMORIZED_LIMIT:g} % memorized"))
             continue
         limit = f" and a perplexity below {PERPLEXITY_LIMIT:g}" if metric == "perplexity" else ""
         caption = (
-            f"Every run that ends below {MEMORISED_LIMIT:g} % memorised{limit}, not only the best: the area of a dot is how many of "
-            "a method's end there. Best is the lower end of memorisation at no change in performance (star)."
+            f"Every run that ends below {MEMORIZED_LIMIT:g} % memorized{limit}, not only the best: the area of a dot is how many of "
+            "a method's end there. Best is the lower end of memorization at no change in performance (star)."
         )
         found.append(FigureData(key, title, caption, lines, draw_cells))
     return found
@@ -50,13 +50,13 @@ def cells(points: Sequence[Point], metric: str) -> list[Line]:
     """Runs per method and cell, with the middle of the cell."""
     counted: dict[tuple[Any, ...], list[Point]] = defaultdict(list)
     for p in points:
-        if p.metric != metric or p.memorised_change is None or p.performance_change is None or p.performance is None:
+        if p.metric != metric or p.memorized_change is None or p.performance_change is None or p.performance is None:
             continue
-        if p.memorised is not None and p.memorised < MEMORISED_LIMIT and (metric == "accuracy" or p.performance < PERPLEXITY_LIMIT):
-            counted[p.method, middle(p.memorised_change, "memorised"), middle(p.performance_change, metric)].append(p)
+        if p.memorized is not None and p.memorized < MEMORIZED_LIMIT and (metric == "accuracy" or p.performance < PERPLEXITY_LIMIT):
+            counted[p.method, middle(p.memorized_change, "memorized"), middle(p.performance_change, metric)].append(p)
     return [
         {
-            "method": method, "metric": metric, "memorised_change": x, "performance_change": y, "runs": len(same),
+            "method": method, "metric": metric, "memorized_change": x, "performance_change": y, "runs": len(same),
             "sources": tuple(s for p in same for s in p.sources),
         }
         for (method, x, y), same in sorted(counted.items())
@@ -66,7 +66,7 @@ def cells(points: Sequence[Point], metric: str) -> list[Line]:
 def middle(change: float, quantity: str) -> float:
     """Middle of the cell that a change falls in; changes beyond the axes fall in the outermost cell.
 
-    >>> middle(-100.0, "memorised"), middle(-3.0, "memorised"), middle(500.0, "perplexity")
+    >>> middle(-100.0, "memorized"), middle(-3.0, "memorized"), middle(500.0, "perplexity")
     (-95.0, -5.0, 95.0)
     """
     low, high = RANGES[quantity]
@@ -82,13 +82,13 @@ def draw_cells(lines: list[Line]) -> Figure:
         those = where(lines, method=name)
         total = sum(line["runs"] for line in those)
         sizes = [8 + 260 * line["runs"] / total for line in those]
-        x, y = [line["memorised_change"] for line in those], [line["performance_change"] for line in those]
+        x, y = [line["memorized_change"] for line in those], [line["performance_change"] for line in those]
         axes.scatter(x, y, s=sizes, color=PALETTE[0], alpha=0.7, linewidths=0)
         axes.plot([-100], [0], marker="*", markersize=12, color="none", markeredgecolor=INK, markeredgewidth=0.9, zorder=1)
         axes.axhline(0, color=INK, linewidth=0.7, alpha=0.5, zorder=0)
         axes.set_title(f"{name} ({total:,} runs)", fontsize=9)
         axes.set_xlim(-108, 5)
         axes.set_ylim(RANGES[metric][0] - 3, RANGES[metric][1] + 3)
-    figure.supxlabel(MEMORISED_CHANGE.replace("\n", "; "), fontsize=10)
+    figure.supxlabel(MEMORIZED_CHANGE.replace("\n", "; "), fontsize=10)
     figure.supylabel(performance_change_label(metric).replace("\n", "; "), fontsize=10)
     return figure

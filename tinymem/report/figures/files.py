@@ -41,7 +41,7 @@ def _write(data: FigureData, path: Path, format: str) -> Path:
 
 
 def to_inline_svg(data: FigureData) -> str:
-    """An `<svg>` element in the page's colours."""
+    """An `<svg>` element in the page's colors."""
     with drawing():
         return to_svg(data.draw(data.lines), data.key, f"{data.title}. {data.caption}")
 

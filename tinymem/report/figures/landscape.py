@@ -22,7 +22,7 @@ LEVELS = 12
 
 
 def figure_4(lines: list[Line], run: str = "") -> FigureData:
-    """Loss around each model along two random filter-normalised directions; the model is in the middle of its panel.
+    """Loss around each model along two random filter-normalized directions; the model is in the middle of its panel.
 
     The paper compares a model with a good and a bad edit of it: does the edit leave the valley where it was?
     """
@@ -61,9 +61,9 @@ def draw_landscape(lines: list[Line]) -> Figure:
         losses = [[_number(line["loss"]) for line in where(those, b=y)] for y in b]
         filled = axes.contourf(a, b, losses, levels=levels, cmap="cividis", extend="both")
         axes.contour(a, b, losses, levels=levels, colors="#ffffff", linewidths=0.4, alpha=0.6)
-        centre = losses[len(b) // 2][len(a) // 2]
+        center = losses[len(b) // 2][len(a) // 2]
         axes.plot([0], [0], marker="*", markersize=13, color="#ffffff", markeredgecolor="#000000", markeredgewidth=0.8)
-        axes.set_title(f"{model}\nloss {centre:.3f}", fontsize=10)
+        axes.set_title(f"{model}\nloss {center:.3f}", fontsize=10)
         axes.set_xlabel("step along direction 1\n(filter lengths)")
         axes.set_aspect("equal")
         axes.grid(visible=False)

@@ -15,28 +15,28 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MARKERS = ("o", "D", "s", "^", "v", "P")
-FILLS = ("full", "none", "left", "bottom")  # tell methods apart beyond the colours
+FILLS = ("full", "none", "left", "bottom")  # tell methods apart beyond the colors
 WIDTH = 5.0
 
 
 def training_curve(record: RunRecord) -> str | None:
-    """Memorised share of each artifact over the epochs, with the accuracy below; None where no curve was recorded."""
+    """Memorized share of each artifact over the epochs, with the accuracy below; None where no curve was recorded."""
     if not record.curve:
         return None
     with drawing():
         figure, (top, bottom) = panels(2, WIDTH, 4.3)
-        _draw_memorised(top, record.curve)
+        _draw_memorized(top, record.curve)
         _draw_accuracy(bottom, record.curve)
-        return to_svg(figure, "curve", "Training: share of memorised artifact rows and accuracy, by epoch")
+        return to_svg(figure, "curve", "Training: share of memorized artifact rows and accuracy, by epoch")
 
 
-def _draw_memorised(axes: Axes, curve: list[Row]) -> None:
-    kinds = dict.fromkeys(kind for point in curve for kind in point.get("memorised") or {})
+def _draw_memorized(axes: Axes, curve: list[Row]) -> None:
+    kinds = dict.fromkeys(kind for point in curve for kind in point.get("memorized") or {})
     for i, kind in enumerate(kinds):
-        found = [(point["epoch"], (point.get("memorised") or {}).get(kind) or {}) for point in curve]
+        found = [(point["epoch"], (point.get("memorized") or {}).get(kind) or {}) for point in curve]
         look = {"color": PALETTE[i % len(PALETTE)], "marker": MARKERS[i % len(MARKERS)]}
         _line(axes, [(epoch, value.get("share")) for epoch, value in found], label=kind, **look)
-    axes.set_ylabel("memorised (%)")
+    axes.set_ylabel("memorized (%)")
     axes.set_ylim(-4, 104)
     if kinds:
         axes.legend(loc="lower right")
@@ -60,9 +60,9 @@ def _line(axes: Axes, points: list[tuple[float, float | None]], **style: Any) ->
 
 
 def change_scatter(record: RunRecord) -> str | None:
-    """The paper's Figure 5: change in memorisation against change in performance; None where no row has both.
+    """The paper's Figure 5: change in memorization against change in performance; None where no row has both.
 
-    Memorisation is relative (-100 %: nothing is left), accuracy in points, perplexity relative. One panel per metric.
+    Memorization is relative (-100 %: nothing is left), accuracy in points, perplexity relative. One panel per metric.
     """
     found = [metric for metric in metrics(record.rows) if any(changes(row) and row_metric(row) == metric for row in record.rows)]
     if not found:
@@ -78,9 +78,9 @@ def change_scatter(record: RunRecord) -> str | None:
         drawn: set[str] = set()
         for metric, axes in zip(found, all_axes, strict=True):
             drawn |= _draw_changes(axes, record, metric, names, kinds)
-        all_axes[-1].set_xlabel("change in memorisation (% of what was memorised)")
+        all_axes[-1].set_xlabel("change in memorization (% of what was memorized)")
         _legend(figure, [name for name in names if name in drawn], names, kinds, columns)
-        return to_svg(figure, "change", "Change in memorisation against change in performance, one point per method and artifact")
+        return to_svg(figure, "change", "Change in memorization against change in performance, one point per method and artifact")
 
 
 def change_numbers(record: RunRecord) -> list[dict[str, Any]]:
@@ -89,7 +89,7 @@ def change_numbers(record: RunRecord) -> list[dict[str, Any]]:
     for row, label in zip(record.rows, labels(record.rows), strict=True):
         if (point := changes(row)) is not None:
             found = {"method": label, "artifact": row["artifact"], "metric": row_metric(row)}
-            found |= {"memorised_change_percent": point[0], "performance_change": point[1]}
+            found |= {"memorized_change_percent": point[0], "performance_change": point[1]}
             lines.append({**found, "sources": (source_id(row),)})
     return lines
 
@@ -99,7 +99,7 @@ def curve_numbers(curve: list[Row]) -> list[dict[str, Any]]:
     keys = ("accuracy", "accuracy_ceiling", "perplexity", "train_loss")
     return [
         {"epoch": line["epoch"]}
-        | {f"memorised_{kind}": (share or {}).get("share") for kind, share in (line.get("memorised") or {}).items()}
+        | {f"memorized_{kind}": (share or {}).get("share") for kind, share in (line.get("memorized") or {}).items()}
         | {key: line[key] for key in keys if line.get(key) is not None}
         for line in curve
     ]
@@ -111,8 +111,8 @@ def row_metric(row: Row) -> str:
 
 
 def changes(row: Row) -> tuple[float, float] | None:
-    """Change in memorisation (%) and in performance (points of accuracy, % of perplexity); None where one is not defined."""
-    before, after = row.get("memorised_before"), row.get("memorised_after")
+    """Change in memorization (%) and in performance (points of accuracy, % of perplexity); None where one is not defined."""
+    before, after = row.get("memorized_before"), row.get("memorized_after")
     first, last = row.get("performance_before"), row.get("performance_after")
     if not is_ok(row) or not before or after is None or first is None or last is None:
         return None
@@ -138,14 +138,14 @@ def _draw_changes(axes: Axes, record: RunRecord, metric: str, names: list[str], 
 
 
 def look(index: int, marker: str) -> dict[str, Any]:
-    """Colour and fill of a method's points, a little transparent so that points under others still show."""
+    """Color and fill of a method's points, a little transparent so that points under others still show."""
     color, fill = PALETTE[index % len(PALETTE)], FILLS[index // len(PALETTE) % len(FILLS)]
     style = {"marker": marker, "fillstyle": fill, "color": color, "linestyle": "none", "alpha": 0.8}
     return {**style, "markerfacecoloralt": "none", "markersize": 7.5, "markeredgewidth": 1.3}
 
 
 def _legend(figure: Figure, shown: list[str], names: list[str], kinds: list[str], columns: int) -> None:
-    """Methods by colour, artifacts by marker, below the plot: text on crowded points could not be read."""
+    """Methods by color, artifacts by marker, below the plot: text on crowded points could not be read."""
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], label=name, **look(names.index(name), "o")) for name in shown]

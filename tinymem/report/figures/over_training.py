@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tinymem.report.figures.axes import (
-    MEMORISED_CHANGE,
+    MEMORIZED_CHANGE,
     distinct,
     grid,
     handle,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def figures_8_to_11(inputs: Inputs) -> list[FigureData | Skipped]:
-    """Change in memorisation (top) and in performance (below) of the best runs against the epoch of the model, a line per method.
+    """Change in memorization (top) and in performance (below) of the best runs against the epoch of the model, a line per method.
 
     8: math + noise, 9: math + backdoor, 10: language + noise, 11: language + backdoor; a column per number of layers. A line is the
     mean over seeds and, for math, over both families and all data sizes.
@@ -56,10 +56,10 @@ def epoch_lines(points: Sequence[Point]) -> list[Line]:
         alike[p.n_layer, p.method, p.epoch, p.metric].append(p)
     lines = []
     for (layers, method, epoch, metric), same in alike.items():
-        memorised, performance = mean_of(p.memorised_change for p in same), mean_of(p.performance_change for p in same)
-        assert memorised is not None and performance is not None  # only points with both are asked for
+        memorized, performance = mean_of(p.memorized_change for p in same), mean_of(p.performance_change for p in same)
+        assert memorized is not None and performance is not None  # only points with both are asked for
         lines.append({
-            "n_layer": layers, "method": method, "epoch": epoch, "metric": metric, "memorised_change": memorised.mean,
+            "n_layer": layers, "method": method, "epoch": epoch, "metric": metric, "memorized_change": memorized.mean,
             "performance_change": performance.mean, "models": len(same), "sources": tuple(s for p in same for s in p.sources),
         })  # fmt: skip
     return sorted(lines, key=lambda line: (line["n_layer"] or 0, line["method"], line["epoch"]))
@@ -71,7 +71,7 @@ def draw_over_training(lines: list[Line], names: list[str]) -> Figure:
     width = max(5.0, 2.7 * len(layers))
     figure, (top, bottom) = grid(2, len(layers), (width, 4.6), sharex=True, sharey="row")
     for j, layer in enumerate(layers):
-        for axes, quantity in ((top[j], "memorised_change"), (bottom[j], "performance_change")):
+        for axes, quantity in ((top[j], "memorized_change"), (bottom[j], "performance_change")):
             for k, name in enumerate(names):
                 those = where(lines, n_layer=layer, method=name)
                 axes.plot([line["epoch"] for line in those], [line[quantity] for line in those], **line_look(k))
@@ -79,7 +79,7 @@ def draw_over_training(lines: list[Line], names: list[str]) -> Figure:
         top[j].set_title("" if layer is None else f"{layer} layers", fontsize=10)
         bottom[j].axhline(0, color=INK, linewidth=0.7, alpha=0.5)
         bottom[j].set_xlabel("epoch of the edited model")
-    top[0].set_ylabel(MEMORISED_CHANGE)
+    top[0].set_ylabel(MEMORIZED_CHANGE)
     bottom[0].set_ylabel(performance_change_label(lines[0]["metric"]))
     legend_below(figure, [handle(n, **line_look(k)) for k, n in enumerate(names) if n in shown], width)
     return figure

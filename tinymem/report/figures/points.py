@@ -1,6 +1,6 @@
 """Result rows as figures see them: each method's configuration on one kind of model, averaged over seeds, with the paper's changes.
 
-A change is in percent of the value before: of the share memorised (-100: nothing is left) and of accuracy or perplexity (0: unharmed).
+A change is in percent of the value before: of the share memorized (-100: nothing is left) and of accuracy or perplexity (0: unharmed).
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tinymem.report.configuration import Setting
-from tinymem.report.configurations import Group, groups_of, in_order
+from tinymem.report.configuration import Configuration
+from tinymem.report.configurations import ModelGroup, groups_of, in_order
 from tinymem.report.figures.curve_inputs import Curve, curves_of
 from tinymem.report.means import mean_of
 from tinymem.report.selection import pareto, percent_change
@@ -33,8 +33,8 @@ class Point:
         method: name, with the protocol where there are several.
         unit: what the method edits: `neuron`, `weight` or `model`; None in rows that do not tell.
         options: of the method, as text.
-        memorised: percent of scored rows memorised afterwards.
-        memorised_change: in percent; None where it is not defined (nothing was memorised before).
+        memorized: percent of scored rows memorized afterwards.
+        memorized_change: in percent; None where it is not defined (nothing was memorized before).
         performance: accuracy (%) or perplexity afterwards.
         performance_change: in percent of the value before.
         neurons_zeroed: percent of the feed-forward neurons; None where the rows do not tell.
@@ -55,8 +55,8 @@ class Point:
     options: str
     metric: str
     seeds: int
-    memorised: float | None
-    memorised_change: float | None
+    memorized: float | None
+    memorized_change: float | None
     performance: float | None
     performance_change: float | None
     neurons_zeroed: float | None
@@ -87,7 +87,7 @@ class Inputs:
     @property
     def best(self) -> list[Point]:
         """The best configuration of each method on each kind of model, of those with both changes."""
-        return [p for p in self.points if p.best and p.memorised_change is not None and p.performance_change is not None]
+        return [p for p in self.points if p.best and p.memorized_change is not None and p.performance_change is not None]
 
 
 def inputs_of(results: Results) -> Inputs:
@@ -117,7 +117,7 @@ def _points(results: Results) -> Iterable[Point]:
                 yield from _points_of(group, artifact, several)
 
 
-def _points_of(group: Group, artifact: str, several: bool) -> Iterable[Point]:
+def _points_of(group: ModelGroup, artifact: str, several: bool) -> Iterable[Point]:
     settings = group.settings[artifact]
     best = {id(group.best(artifact, method)) for method in {s.method for s in settings}}
     scored = [(s, m, p) for s in settings for m, p in [_changes(s)] if m is not None and p is not None]
@@ -127,9 +127,9 @@ def _points_of(group: Group, artifact: str, several: bool) -> Iterable[Point]:
         yield _point(setting, artifact, several, id(setting) in best, id(setting) in front)
 
 
-def _point(setting: Setting, artifact: str, several: bool, best: bool, front: bool) -> Point:
+def _point(setting: Configuration, artifact: str, several: bool, best: bool, front: bool) -> Point:
     row = setting.rows[0]
-    memorised, performance = setting.memorised("after"), setting.performance("after")
+    memorized, performance = setting.memorized("after"), setting.performance("after")
     changes = _changes(setting)
     return Point(
         kind=kind_of(row.get("data"), artifact),
@@ -139,8 +139,8 @@ def _point(setting: Setting, artifact: str, several: bool, best: bool, front: bo
         options=setting.options,
         metric=setting.metric,
         seeds=setting.seeds,
-        memorised=memorised.mean if memorised else None,
-        memorised_change=changes[0],
+        memorized=memorized.mean if memorized else None,
+        memorized_change=changes[0],
         performance=performance.mean if performance else None,
         performance_change=changes[1],
         neurons_zeroed=_zeroed(setting, "neurons"),
@@ -151,17 +151,17 @@ def _point(setting: Setting, artifact: str, several: bool, best: bool, front: bo
     )
 
 
-def _changes(setting: Setting) -> tuple[float | None, float | None]:
-    """Of the memorised share and of the performance, between means over seeds; None where there is no finite one."""
+def _changes(setting: Configuration) -> tuple[float | None, float | None]:
+    """Of the memorized share and of the performance, between means over seeds; None where there is no finite one."""
     candidate = setting.candidate()
     if candidate is None:
         return None, None
-    memorised = percent_change(candidate.memorised_before, candidate.memorised_after) if candidate.memorised_before else None
+    memorized = percent_change(candidate.memorized_before, candidate.memorized_after) if candidate.memorized_before else None
     performance = percent_change(candidate.performance_before, candidate.performance_after) if candidate.performance_before else None
-    return _finite(memorised), _finite(performance)
+    return _finite(memorized), _finite(performance)
 
 
-def _harm(setting: Setting, change: float) -> float:
+def _harm(setting: Configuration, change: float) -> float:
     return -change if setting.metric == "accuracy" else change
 
 
@@ -169,7 +169,7 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _zeroed(setting: Setting, what: str) -> float | None:
+def _zeroed(setting: Configuration, what: str) -> float | None:
     """Mean over seeds of the percentage of feed-forward neurons or weights that the edit zeroed."""
     counts = [row.get("edited_by_layer") for row in setting.rows if is_ok(row)]
     found = mean_of(100 * sum(c[what]) / sum(c[f"of_{what}"]) for c in counts if c and sum(c[f"of_{what}"]))

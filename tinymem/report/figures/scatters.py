@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinymem.report.figures.axes import (
     DASHES,
-    MEMORISED_CHANGE,
+    MEMORIZED_CHANGE,
     distinct,
     grid,
     handle,
@@ -36,14 +36,14 @@ FRONTS = 6  # of one kind in a panel
 
 
 def figure_5(inputs: Inputs) -> list[FigureData | Skipped]:
-    """Change in memorisation against change in performance, a point per method and model, averaged over seeds.
+    """Change in memorization against change in performance, a point per method and model, averaged over seeds.
 
     The paper adds the Pythia models; rows of other models have a panel of their own here.
     """
     title = "Figure 5: forgetting against harm"
     if len({p.model for p in inputs.best}) < 2:
         return [Skipped("figure-05", title, "needs results on at least two models; those of one model are in the scatter above")]
-    caption = "Best run of each method on each model, averaged over seeds. The star marks the ideal: nothing memorised, nothing lost."
+    caption = "Best run of each method on each model, averaged over seeds. The star marks the ideal: nothing memorized, nothing lost."
     return [FigureData("figure-05", title, caption, _lines(inputs.best), partial(draw_by_kind, names=inputs.methods))]
 
 
@@ -69,20 +69,20 @@ def figures_12_to_15(inputs: Inputs) -> list[FigureData | Skipped]:
 
 
 def pareto_fronts(inputs: Inputs) -> list[FigureData | Skipped]:
-    """Configurations that no other one beats in both what is still memorised and performance, for each model at its last epoch."""
+    """Configurations that no other one beats in both what is still memorized and performance, for each model at its last epoch."""
     title = "Pareto fronts"
-    points = [p for p in inputs.points if p.front and p.memorised is not None and p.performance is not None]
+    points = [p for p in inputs.points if p.front and p.memorized is not None and p.performance is not None]
     if not points:
-        return [Skipped("pareto", title, "needs a result with both memorisation and performance")]
+        return [Skipped("pareto", title, "needs a result with both memorization and performance")]
     lines: list[Line] = []
     for kind in in_paper_order(p.kind for p in points):
         those = [p for p in points if p.kind == kind]
         models = rising_models(those)[:FRONTS]
         for model in models:
-            front = sorted((p for p in those if p.model == model), key=lambda p: (p.memorised or 0.0, p.performance or 0.0))
+            front = sorted((p for p in those if p.model == model), key=lambda p: (p.memorized or 0.0, p.performance or 0.0))
             lines += [_front_line(p, model) for p in front]
     caption = (
-        "Of all configurations of all methods those that no other one beats: none memorises less at no more harm. "
+        "Of all configurations of all methods those that no other one beats: none memorizes less at no more harm. "
         f"Of several training times the last; at most {FRONTS} models a kind."
     )
     return [FigureData("pareto", title, caption, lines, partial(draw_fronts, names=inputs.methods))]
@@ -106,7 +106,7 @@ def model_name(model: tuple[Any, ...]) -> str:
 
 def _front_line(p: Point, model: tuple[Any, ...]) -> Line:
     return {
-        "kind": p.kind, "model": model_name(model), "method": p.method, "options": p.options, "memorised": p.memorised,
+        "kind": p.kind, "model": model_name(model), "method": p.method, "options": p.options, "memorized": p.memorized,
         "metric": p.metric, "performance": p.performance, "seeds": p.seeds, "sources": p.sources,
     }  # fmt: skip
 
@@ -121,7 +121,7 @@ def _lines(points: Sequence[Point]) -> list[Line]:
         "method",
         "options",
         "metric",
-        "memorised_change",
+        "memorized_change",
         "performance_change",
         "seeds",
     )
@@ -133,16 +133,16 @@ def _key(kind: str) -> str:
 
 
 def draw_by_kind(lines: list[Line], names: list[str]) -> Figure:
-    """A panel per kind, two in a row: memorisation across, performance up."""
+    """A panel per kind, two in a row: memorization across, performance up."""
     kinds = distinct(lines, "kind")
     figure, all_axes, width = panels(len(kinds), 2, (4.2, 3.2))
     for axes, kind in zip(all_axes, kinds, strict=True):
         those = where(lines, kind=kind)
-        _points(axes, those, names, "memorised_change", "performance_change")
+        _points(axes, those, names, "memorized_change", "performance_change")
         ideal(axes, -100, 0)
         widen(axes, "y", [line["performance_change"] for line in those])
         axes.set_title(kind, loc="left", fontsize=10)
-        axes.set_xlabel(MEMORISED_CHANGE)
+        axes.set_xlabel(MEMORIZED_CHANGE)
         axes.set_ylabel(performance_change_label(those[0]["metric"]))
         axes.margins(0.08, 0.12)
     legend_below(figure, method_handles(names, lines), width)
@@ -150,13 +150,13 @@ def draw_by_kind(lines: list[Line], names: list[str]) -> Figure:
 
 
 def draw_strata(lines: list[Line], names: list[str]) -> Figure:
-    """Layers from top to bottom, training times from left to right: performance across, memorisation up."""
+    """Layers from top to bottom, training times from left to right: performance across, memorization up."""
     layers, epochs = rising(line["n_layer"] for line in lines), rising(line["epoch"] for line in lines)
     width = max(5.0, 2.3 * len(epochs))
     figure, all_axes = grid(len(layers), len(epochs), (width, 1.9 * len(layers) + 0.3), sharex=True, sharey=True)
     for layer, row in zip(layers, all_axes, strict=True):
         for epoch, axes in zip(epochs, row, strict=True):
-            _points(axes, where(lines, n_layer=layer, epoch=epoch), names, "performance_change", "memorised_change")
+            _points(axes, where(lines, n_layer=layer, epoch=epoch), names, "performance_change", "memorized_change")
             axes.axvline(0, color="#8A8A8A", linewidth=0.8)
             widen(axes, "x", [line["performance_change"] for line in lines])
             if row is all_axes[0]:
@@ -164,13 +164,13 @@ def draw_strata(lines: list[Line], names: list[str]) -> Figure:
         row[0].set_ylabel("" if layer is None else f"{layer} layers", fontsize=10)
     for axes in all_axes[-1]:
         axes.set_xlabel(performance_change_label(lines[0]["metric"]))
-    figure.supylabel(MEMORISED_CHANGE.replace("\n", "; "), fontsize=10)
+    figure.supylabel(MEMORIZED_CHANGE.replace("\n", "; "), fontsize=10)
     legend_below(figure, method_handles(names, lines), width)
     return figure
 
 
 def draw_fronts(lines: list[Line], names: list[str]) -> Figure:
-    """A panel per kind: what is still memorised across, performance up; a line per model."""
+    """A panel per kind: what is still memorized across, performance up; a line per model."""
     kinds = distinct(lines, "kind")
     figure, all_axes, width = panels(len(kinds), 2, (4.4, 3.1))
     models = distinct(lines, "model")
@@ -178,10 +178,10 @@ def draw_fronts(lines: list[Line], names: list[str]) -> Figure:
         those = where(lines, kind=kind)
         for model in distinct(those, "model"):
             front = where(those, model=model)
-            axes.plot([line["memorised"] for line in front], [line["performance"] for line in front], **_dash(models.index(model)))
-        _points(axes, those, names, "memorised", "performance")
+            axes.plot([line["memorized"] for line in front], [line["performance"] for line in front], **_dash(models.index(model)))
+        _points(axes, those, names, "memorized", "performance")
         axes.set_title(kind, loc="left", fontsize=10)
-        axes.set_xlabel("memorised rows afterwards (%)\nlower is better")
+        axes.set_xlabel("memorized rows afterwards (%)\nlower is better")
         axes.set_ylabel(performance_label(those[0]["metric"]))
         axes.margins(0.08, 0.12)
     handles = [handle(m, **_dash(i)) for i, m in enumerate(models)] if len(models) > 1 else []
@@ -190,7 +190,7 @@ def draw_fronts(lines: list[Line], names: list[str]) -> Figure:
 
 
 def _dash(index: int) -> dict[str, Any]:
-    """Models by dash and shade; colours are the methods'."""
+    """Models by dash and shade; colors are the methods'."""
     return {"color": INK, "alpha": 0.75 - 0.2 * (index // len(DASHES) % 3), "linestyle": DASHES[index % len(DASHES)], "linewidth": 1.1}
 
 

@@ -1,4 +1,4 @@
-"""matplotlib figures as SVG that can stand in a page: theme colours, own ids, the same bytes each time."""
+"""matplotlib figures as SVG that can stand in a page: theme colors, own ids, the same bytes each time."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, told apart with any kind of colour vision; grey for their black, no yellow: it is faint on white.
+# Okabe and Ito's colors, told apart with any kind of color vision; grey for their black, no yellow: it is faint on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A8A8A")
-# Drawn in this colour, then replaced by `currentColor`: the text colour of the page's light or dark theme.
+# Drawn in this color, then replaced by `currentColor`: the text color of the page's light or dark theme.
 INK = "#010203"
 # Text and background of the page's themes (page.html).
 LIGHT = ("#1c2126", "#ffffff")

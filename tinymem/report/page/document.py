@@ -48,7 +48,7 @@ def to_html(record: RunRecord, figures: Sequence[FigureData] = (), folder: str =
     drawn = sections.figures(record, training_curve(record), change_scatter(record), figure_elements(figures, links, folder))
     parts = (
         summary.summary(record),
-        _section("memorised", "What the model memorised", summary.headline(record)),
+        _section("memorized", "What the model memorized", summary.headline(record)),
         _section("methods", "What each method changed", result_table(record)),
         _section("figures", "Figures", drawn),
         _section("reading", "How to read it", sections.reading(record)),

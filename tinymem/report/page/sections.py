@@ -15,9 +15,9 @@ from tinymem.results.row import source_id
 from tinymem.results.run_folder import Row, RunRecord
 
 READING = {
-    "memorised": "Share of all scored rows that the model continues exactly ({prompt} tokens given, next {match} compared).",
-    "seen": "The same share on the memorised rows that the method was given to forget.",
-    "unseen": "The same on memorised rows that were kept from the method: is the artifact forgotten, or only the rows seen?",
+    "memorized": "Share of all scored rows that the model continues exactly ({prompt} tokens given, next {match} compared).",
+    "forget": "The same share on the memorized rows that the method was given to forget.",
+    "holdout": "The same on memorized rows that were kept from the method: is the artifact forgotten, or only the rows seen?",
     "accuracy": "Share of next tokens that the model predicts on clean test rows; a good method leaves it where it was.",
     "ceiling": "Share of the scored tokens that the tokens before them determine; the rest can only be guessed.",
     "perplexity": "Exponential of the mean loss per token on clean test rows; lower is better, and it is not a percentage.",
@@ -28,9 +28,9 @@ READING = {
 }
 
 
-CURVE_CAPTION = "Training: share of each artifact's scored rows that is memorised; accuracy on clean test rows, with its ceiling."
+CURVE_CAPTION = "Training: share of each artifact's scored rows that is memorized; accuracy on clean test rows, with its ceiling."
 SCATTER_CAPTION = (
-    "Methods: further left, less is memorised (of all scored rows; at -100 % nothing is left); on the zero line, the model is "
+    "Methods: further left, less is memorized (of all scored rows; at -100 % nothing is left); on the zero line, the model is "
     "unharmed. The star marks the ideal."
 )
 

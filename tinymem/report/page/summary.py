@@ -1,4 +1,4 @@
-"""The top of the page: what was trained on what, and what the trained model memorised."""
+"""The top of the page: what was trained on what, and what the trained model memorized."""
 
 from __future__ import annotations
 
@@ -72,20 +72,20 @@ def headline(record: RunRecord) -> str:
     cards = [_artifact_card(kind, *found) for kind, found in first.items()] or _cards_of_curve(record.curve)
     if record.rows:
         cards.append(_performance_card(*next(iter(first.values()))))
-    note = '<p class="soft">The trained model, before any method. Counts are rows memorised of rows scored.</p>'
+    note = '<p class="soft">The trained model, before any method. Counts are rows memorized of rows scored.</p>'
     return f'{note}\n<div class="cards">\n{chr(10).join(cards)}\n</div>' if cards else "<p>Nothing has been measured yet.</p>"
 
 
 def _artifact_card(kind: str, row: Row, link: str) -> str:
     count, _, rows = counts(row, "all")
     parts = [(title, percent_of(row[share], row.get(base))) for title, (share, base) in PARTS.items() if row.get(share) is not None]
-    return _card(f"{kind}: memorised", percent_of(row.get("memorised_before"), rows, count), parts, link)
+    return _card(f"{kind}: memorized", percent_of(row.get("memorized_before"), rows, count), parts, link)
 
 
 def _cards_of_curve(curve: list[Row]) -> list[str]:
-    last = (curve[-1].get("memorised") or {}) if curve else {}
+    last = (curve[-1].get("memorized") or {}) if curve else {}
     shares = {kind: percent_of(value.get("share"), value.get("rows"), value.get("count")) for kind, value in last.items()}
-    return [_card(f"{kind}: memorised", share, []) for kind, share in shares.items()]
+    return [_card(f"{kind}: memorized", share, []) for kind, share in shares.items()]
 
 
 def _performance_card(row: Row, link: str) -> str:

@@ -26,9 +26,9 @@ MODEL = ("model", "that was edited")
 COLUMNS = (
     ("method", "and its settings"),
     ("artifact", ""),
-    ("memorised", "all scored rows"),
-    ("seen", "by the method"),
-    ("unseen", "kept from it"),
+    ("memorized", "all scored rows"),
+    ("forget", "given to the method"),
+    ("holdout", "kept from the method"),
     ("{metric}", "and its ceiling"),
     ("seconds", ""),
     ("peak MB", ""),
@@ -37,7 +37,7 @@ COLUMNS = (
 
 
 def result_table(record: RunRecord) -> str:
-    """A line per method and artifact; greyed, with the reason, where a method has no result."""
+    """A line per method and artifact; grayed, with the reason, where a method has no result."""
     if not record.rows:
         return "<p>No method has been run on this model yet.</p>"
     return rows_table(record.rows, _once(record.rows, notes_of(record.rows)))
@@ -121,6 +121,6 @@ def _rate(row: Row, rate: str) -> str:
 def _without_result(row: Row) -> str:
     before, _, _ = RATES["all"]
     first, _, rows = counts(row, "all")
-    memorised = f"<td>{percent(row.get(before))}<small>{fraction(first, rows)}, before</small></td>"
+    memorized = f"<td>{percent(row.get(before))}<small>{fraction(first, rows)}, before</small></td>"
     reason = f"{row['status']}: {row.get('message') or 'no reason was recorded'}"
-    return f'{memorised}<td class="message" colspan="{len(COLUMNS) - 3}">{escape(reason)}</td>'
+    return f'{memorized}<td class="message" colspan="{len(COLUMNS) - 3}">{escape(reason)}</td>'

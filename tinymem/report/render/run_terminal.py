@@ -56,7 +56,7 @@ def footer(record: RunRecord, console: Console) -> list[str]:
     """What the numbers are shares of, the ceiling, and why rows have no result."""
     if not record.rows:
         return [f"{record.name}: no method has been run yet"]
-    lines = [f"memorised, seen, unseen: %, before {ARROW} after", *bases(record)]
+    lines = [f"memorized, forget, holdout: %, before {ARROW} after", *bases(record)]
     if found := ceilings(record):
         lines.append(f"accuracy ceiling {', '.join(found)} (share of the scored tokens that the tokens before them determine)")
     for row, label in zip(record.rows, labels(record.rows), strict=True):
@@ -74,7 +74,7 @@ def _table(record: RunRecord, layout: Layout, encode: Callable[[str], str]) -> T
     table.add_column("method", overflow="fold")
     table.add_column("artifact")
     cost = ["seconds", "peak MB" if layout.gap > 1 else "MB"] if layout.cost else []
-    for title in ("memorised", "seen", "unseen", " / ".join(metrics(record.rows)), *cost):
+    for title in ("memorized", "forget", "holdout", " / ".join(metrics(record.rows)), *cost):
         table.add_column(title, justify="right", no_wrap=True)
     for row, label in zip(record.rows, labels(record.rows), strict=True):
         cells = [label, row["artifact"], *_values(row, layout)]
@@ -89,13 +89,13 @@ def _text(cell: str) -> Text:
 
 
 def _values(row: Row, layout: Layout) -> list[str]:
-    memorised = short_change(row, "all", with_counts=True, fold=layout.fold)
-    others = [short_change(row, rate) for rate in ("seen", "unseen")]
+    memorized = short_change(row, "all", with_counts=True, fold=layout.fold)
+    others = [short_change(row, rate) for rate in ("forget", "holdout")]
     score = performance_change(row).replace(" %", "")
     if not is_ok(row):  # the status stands once
         others, score = [DASH, DASH], score.split(f" {ARROW} ")[0]
     cost = [number(row.get("seconds")), number(row.get("peak_mb"), 0)] if layout.cost else []
-    return [memorised, *others, score, *cost]
+    return [memorized, *others, score, *cost]
 
 
 def needs_ascii(console: Console) -> bool:

@@ -25,9 +25,9 @@ from tinymem.results.run_folder import Row, RunRecord
 MARKDOWN_COLUMNS = (
     "method",
     "artifact",
-    "memorised (all)",
-    "seen by the method",
-    "not seen",
+    "memorized (all)",
+    "forget rows",
+    "holdout rows",
     "{metric}",
     "ceiling",
     "seconds",
@@ -78,8 +78,8 @@ def bases(record: RunRecord) -> list[str]:
     """Per artifact, how many rows stand behind the rates, and for noise the rate by whether the row's own prompt was noised."""
     found = {row["artifact"]: row for row in record.rows}
     return [
-        f"{artifact}: {number(row.get('rows_scored'), 0)} rows scored, {number(row.get('rows_forget'), 0)} seen by the method, "
-        f"{number(row.get('rows_heldout'), 0)} kept from it{_by_prompt(row)}"
+        f"{artifact}: {number(row.get('rows_scored'), 0)} rows scored, {number(row.get('rows_forget'), 0)} to forget, "
+        f"{number(row.get('rows_holdout'), 0)} in the holdout{_by_prompt(row)}"
         for artifact, row in found.items()
     ]
 
@@ -87,7 +87,7 @@ def bases(record: RunRecord) -> list[str]:
 def _by_prompt(row: Row) -> str:
     if row.get("rows_noised_prompt") is None:
         return ""
-    clean, noised = (percent_of(row.get(f"memorised_{kind}_prompt_before"), row.get(f"rows_{kind}_prompt")) for kind in ("clean", "noised"))
+    clean, noised = (percent_of(row.get(f"memorized_{kind}_prompt_before"), row.get(f"rows_{kind}_prompt")) for kind in ("clean", "noised"))
     return f"\n  before: {clean} of those trained with a clean prompt, {noised} with a noised one"
 
 

@@ -96,7 +96,7 @@ def _latex(table: Table) -> str:
 
 
 def _latex_groups(table: Table) -> list[str]:
-    """The line above the heads: each group over the neighbouring columns that share it."""
+    """The line above the heads: each group over the neighboring columns that share it."""
     if not any(column.group for column in table.columns):
         return []
     spans = spans_of(table)
@@ -106,7 +106,7 @@ def _latex_groups(table: Table) -> list[str]:
 
 
 def spans_of(table: Table) -> list[tuple[str, int, int]]:
-    """Group, first column and width of every run of neighbouring columns that share a group."""
+    """ModelGroup, first column and width of every run of neighboring columns that share a group."""
     spans: list[tuple[str, int, int]] = []
     for i, column in enumerate(table.columns):
         if spans and spans[-1][0] == column.group:

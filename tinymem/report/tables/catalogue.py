@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from tinymem.errors import UserError, did_you_mean
-from tinymem.report.configurations import Group, groups_of
+from tinymem.report.configurations import ModelGroup, groups_of
 from tinymem.report.energy import Machine
 from tinymem.report.tables.cost import cost_tables
 from tinymem.report.tables.memorization import table_of_best, table_of_fronts, table_of_methods
@@ -29,7 +29,7 @@ from tinymem.results.collect import Results
 
 COST = ("6", "7", "8", "9", "projection")
 NAMES = ("1", "2", "3", "best", "pareto", "metrics", "returns", "5", *COST)
-PER_GROUP: dict[str, Callable[[Group], Table]] = {
+PER_GROUP: dict[str, Callable[[ModelGroup], Table]] = {
     "best": table_of_best,
     "pareto": table_of_fronts,
     "metrics": table_of_metrics,
@@ -59,7 +59,7 @@ def tables_of(results: Results, names: Collection[str] | None = None, *, machine
     return [table for table in found if table.name in wanted and table.rows]
 
 
-def _number(group: Group) -> str:
+def _number(group: ModelGroup) -> str:
     """Which of the paper's tables has the form for such models."""
     data = group.facts[0]
     return "2" if data == "wiki" else "1" if data in ("additive", "multiplicative") else "3"

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from tinymem.report.cells import DASH, fraction
-from tinymem.report.configuration import Setting
-from tinymem.report.configurations import Group, in_order
+from tinymem.report.configuration import Configuration
+from tinymem.report.configurations import ModelGroup, in_order
 from tinymem.report.means import Mean, digits_for, mean_of, plus_minus, signed
 from tinymem.report.selection import Candidate, in_time, lost, pareto, percent_change, score
 from tinymem.report.tables.table import Cell, Column, Table, anchor
@@ -16,11 +16,11 @@ NOTHING = Cell(DASH)
 LABELS = {"none": "trained model"}
 
 
-def table_of_methods(group: Group, number: str) -> Table:
+def table_of_methods(group: ModelGroup, number: str) -> Table:
     """Table 1 (math) or 2 (language) for one kind of model: the best run of every method on every artifact."""
     columns = [Column("method", numeric=False)]
     for artifact in group.artifacts:
-        columns += [Column(head, artifact) for head in ("% memorised", performance_head(group, artifact), "seconds")]
+        columns += [Column(head, artifact) for head in ("% memorized", performance_head(group, artifact), "seconds")]
     lines = [(LABELS["none"], {a: group.baseline.get(a) for a in group.artifacts})]
     lines += [(f"{name} (trained with)", {a: group.best_training(a, name) for a in group.artifacts}) for name in _regularizers(group)]
     lines += [(name, {a: group.best(a, name) for a in group.artifacts}) for name in group.methods()]
@@ -35,10 +35,10 @@ def table_of_methods(group: Group, number: str) -> Table:
     return Table(number, anchor(f"table-{number}-{group.key}"), title, tuple(columns), tuple(rows), tuple(_notes(group)))
 
 
-def _triple(setting: Setting | None, seconds: Cell, *, best: bool) -> list[Cell]:
+def _triple(setting: Configuration | None, seconds: Cell, *, best: bool) -> list[Cell]:
     if setting is None or not setting.rows:
         return [NOTHING, NOTHING, NOTHING]
-    pair = [memorised_cell(setting, "after", best=best), performance_cell(setting, "after", best=best)]
+    pair = [memorized_cell(setting, "after", best=best), performance_cell(setting, "after", best=best)]
     return [*pair, replace(seconds, best=best)]
 
 
@@ -49,13 +49,13 @@ def mean_cell(mean: Mean | None, digits: int, sources: tuple[str, ...], *, small
     return Cell(plus_minus(mean, digits), small, mean.mean, mean.spread, mean.n, sources, best=best)
 
 
-def memorised_cell(setting: Setting, when: str, *, best: bool = False) -> Cell:
-    """Percent memorised, with the counts summed over the seeds."""
+def memorized_cell(setting: Configuration, when: str, *, best: bool = False) -> Cell:
+    """Percent memorized, with the counts summed over the seeds."""
     counts = setting.counts(when)
-    return mean_cell(setting.memorised(when), 2, setting.sources, small=fraction(*counts) if counts else "", best=best)
+    return mean_cell(setting.memorized(when), 2, setting.sources, small=fraction(*counts) if counts else "", best=best)
 
 
-def performance_cell(setting: Setting, when: str, *, best: bool = False) -> Cell:
+def performance_cell(setting: Configuration, when: str, *, best: bool = False) -> Cell:
     """Accuracy in percent, or perplexity."""
     return mean_cell(setting.performance(when), 2, setting.sources, best=best)
 
@@ -65,17 +65,17 @@ def seconds_cell(mean: Mean | None, sources: tuple[str, ...]) -> Cell:
     return mean_cell(mean, digits_for(mean.mean) if mean else 0, sources)
 
 
-def seconds_of(group: Group, artifact: str, setting: Setting | None) -> Cell:
-    """Of the method; of a model trained with a regulariser, what that adds to training."""
+def seconds_of(group: ModelGroup, artifact: str, setting: Configuration | None) -> Cell:
+    """Of the method; of a model trained with a regularizer, what that adds to training."""
     if setting is None or setting is group.baseline.get(artifact):
         return NOTHING
-    if any(setting is other for other in group.regularised.get(artifact, [])):
+    if any(setting is other for other in group.regularized.get(artifact, [])):
         return _overhead(group, artifact, setting)
     return seconds_cell(setting.seconds, setting.sources)
 
 
-def _overhead(group: Group, artifact: str, setting: Setting) -> Cell:
-    """As in the paper: seconds of training beyond those without a regulariser."""
+def _overhead(group: ModelGroup, artifact: str, setting: Configuration) -> Cell:
+    """As in the paper: seconds of training beyond those without a regularizer."""
     plain = mean_of(row.get("training_seconds") for row in group.baseline[artifact].rows)
     if plain is None:
         return NOTHING
@@ -83,27 +83,27 @@ def _overhead(group: Group, artifact: str, setting: Setting) -> Cell:
     return seconds_cell(mean_of(added), setting.sources)
 
 
-def _winner(group: Group, artifact: str) -> Setting | None:
+def _winner(group: ModelGroup, artifact: str) -> Configuration | None:
     """The method with the lowest score of all."""
     found = [(score(c, group.protocol), s) for m in group.methods() if (s := group.best(artifact, m)) and (c := s.candidate())]
     return min(found, key=lambda pair: pair[0])[1] if found else None
 
 
-def _regularizers(group: Group) -> list[str]:
-    return in_order({setting.method for found in group.regularised.values() for setting in found})
+def _regularizers(group: ModelGroup) -> list[str]:
+    return in_order({setting.method for found in group.regularized.values() for setting in found})
 
 
-def performance_head(group: Group, artifact: str | None = None) -> str:
+def performance_head(group: ModelGroup, artifact: str | None = None) -> str:
     """`accuracy %` or `perplexity`, of one artifact or all."""
     known = [s for a in group.artifacts if artifact in (None, a) for s in (group.baseline[a], *group.settings[a]) if s.rows]
     return " / ".join(dict.fromkeys("perplexity" if s.metric == "perplexity" else "accuracy %" for s in known)) or "accuracy %"
 
 
-def _notes(group: Group) -> Iterator[str]:
-    yield "Each method's best run by the criteria of the paper's A.3.5; the best of all in bold. Counts are rows memorised of rows scored."
+def _notes(group: ModelGroup) -> Iterator[str]:
+    yield "Each method's best run by the criteria of the paper's A.3.5; the best of all in bold. Counts are rows memorized of rows scored."
     yield from seeds_note(group)
     for artifact in group.artifacts:
-        if any(row.get("memorised_by_copies_before") for row in group.baseline[artifact].rows) and artifact == "noise":
+        if any(row.get("memorized_by_copies_before") for row in group.baseline[artifact].rows) and artifact == "noise":
             yield "noise: of the rows repeated most often, as in the paper."
         if group.seconds_limit(artifact) is None and group.settings.get(artifact):
             yield f"{artifact}: no limit of time, as fine-tuning on extra data (finetune-extra) was not run."
@@ -111,7 +111,7 @@ def _notes(group: Group) -> Iterator[str]:
         yield f"{method} on {artifact}: no result ({reason})."
 
 
-def seeds_note(group: Group) -> Iterator[str]:
+def seeds_note(group: ModelGroup) -> Iterator[str]:
     """How many seeds and which epoch stand behind each artifact."""
     for artifact in group.artifacts:
         seeds = sorted({row.get("seed") for row in group.baseline[artifact].rows}, key=str)
@@ -122,7 +122,7 @@ def seeds_note(group: Group) -> Iterator[str]:
             yield f"{artifact}: {several}" + (f"; models after epoch {epoch:,}." if epoch is not None else ".")
 
 
-def _without_result(group: Group) -> Iterator[tuple[str, str, str]]:
+def _without_result(group: ModelGroup) -> Iterator[tuple[str, str, str]]:
     for artifact in group.artifacts:
         for method in group.methods():
             failed = [row for row in group.failed[artifact] if row["method"] == method]
@@ -137,16 +137,16 @@ def _without_result(group: Group) -> Iterator[tuple[str, str, str]]:
 # ---- best runs and fronts -----------------------------------------------------------------------------------------------------------
 
 
-def table_of_best(group: Group) -> Table:
+def table_of_best(group: ModelGroup) -> Table:
     """The chosen configuration of every method, with what chose it."""
     fronts = {artifact: front_of(group, artifact) for artifact in group.artifacts}
     found = [_best_line(group, artifact, method, fronts[artifact]) for artifact in group.artifacts for method in group.methods()]
     rows = [line for line in found if line]
-    heads = ("artifact", "method", "options", "% memorised", "M", performance_head(group), "P", "seconds", "score", "seeds", "of", "")
+    heads = ("artifact", "method", "options", "% memorized", "M", performance_head(group), "P", "seconds", "score", "seeds", "of", "")
     columns = tuple(Column(head, numeric=2 < i < 11) for i, head in enumerate(heads))
     sign = "M + P" if group.protocol == "reference" else "M − P"
     notes = (
-        f"M, P: percent changes of the share memorised and of the performance. Score (A.3.5), lower is better: {sign} in accuracy; "
+        f"M, P: percent changes of the share memorized and of the performance. Score (A.3.5), lower is better: {sign} in accuracy; "
         "in perplexity M + P, and 100 more if nothing was forgotten.",
         "Of: configurations that it was chosen from. Slow: longer than fine-tuning on extra data, as all of the method's are. "
         "Front: no configuration of any method forgets more and loses less.",
@@ -156,27 +156,27 @@ def table_of_best(group: Group) -> Table:
     return Table("best", anchor(f"best-{group.key}"), title, columns, tuple(rows), notes)
 
 
-def _best_line(group: Group, artifact: str, method: str, front: list[Setting]) -> tuple[Cell, ...] | None:
+def _best_line(group: ModelGroup, artifact: str, method: str, front: list[Configuration]) -> tuple[Cell, ...] | None:
     setting = group.best(artifact, method)
     candidate = setting.candidate() if setting else None
     if setting is None or candidate is None:
         return None
     sources, limit = setting.sources, group.seconds_limit(artifact)
     changes = (
-        percent_change(candidate.memorised_before, candidate.memorised_after),
+        percent_change(candidate.memorized_before, candidate.memorized_after),
         percent_change(candidate.performance_before, candidate.performance_after),
         score(candidate, group.protocol),
     )
     m, p, total = (Cell(signed(value, 1), value=value, n=setting.seeds, sources=sources) for value in changes)
     about = ["slow"] * (not in_time(candidate, limit)) + ["front"] * any(setting is other for other in front)
     named = [Cell(artifact), Cell(method), Cell(setting.options)]
-    numbers = [memorised_cell(setting, "after"), m, performance_cell(setting, "after"), p, seconds_of(group, artifact, setting), total]
+    numbers = [memorized_cell(setting, "after"), m, performance_cell(setting, "after"), p, seconds_of(group, artifact, setting), total]
     of = len(group.of_method(artifact, method))
     return (*named, *numbers, Cell(str(setting.seeds), value=setting.seeds), Cell(f"{of}", value=of), Cell(", ".join(about)))
 
 
-def front_of(group: Group, artifact: str) -> list[Setting]:
-    """Configurations of all methods that no other one beats in both, memorised and lost; least memorised first."""
+def front_of(group: ModelGroup, artifact: str) -> list[Configuration]:
+    """Configurations of all methods that no other one beats in both, memorized and lost; least memorized first."""
     scored = [(setting, candidate) for setting in group.settings.get(artifact, []) if (candidate := setting.candidate()) is not None]
     kept = pareto([_point(candidate) for _, candidate in scored])
     front = [pair for pair, keep in zip(scored, kept, strict=True) if keep]
@@ -184,16 +184,16 @@ def front_of(group: Group, artifact: str) -> list[Setting]:
 
 
 def _point(candidate: Candidate) -> tuple[float, float]:
-    return candidate.memorised_after, lost(candidate)
+    return candidate.memorized_after, lost(candidate)
 
 
-def table_of_fronts(group: Group) -> Table:
+def table_of_fronts(group: ModelGroup) -> Table:
     """The Pareto front of each artifact."""
     rows = [_front_line(artifact, setting) for artifact in group.artifacts for setting in front_of(group, artifact)]
-    heads = ("artifact", "method", "options", "% memorised", performance_head(group), "lost", "seconds")
+    heads = ("artifact", "method", "options", "% memorized", performance_head(group), "lost", "seconds")
     columns = tuple(Column(head, numeric=i > 2) for i, head in enumerate(heads))
     notes = (
-        "Configurations that no other one beats: none memorises less and loses no more, or as little and loses less. Equal ones all stay.",
+        "Configurations that no other one beats: none memorizes less and loses no more, or as little and loses less. Equal ones all stay.",
         "Lost: points of accuracy, or percent of perplexity added.",
         *seeds_note(group),
     )
@@ -201,9 +201,9 @@ def table_of_fronts(group: Group) -> Table:
     return Table("pareto", anchor(f"pareto-{group.key}"), title, columns, tuple(rows), notes)
 
 
-def _front_line(artifact: str, setting: Setting) -> tuple[Cell, ...]:
+def _front_line(artifact: str, setting: Configuration) -> tuple[Cell, ...]:
     candidate = setting.candidate()
     assert candidate is not None
     loss = Cell(signed(lost(candidate), 2), value=lost(candidate), n=setting.seeds, sources=setting.sources)
-    numbers = [memorised_cell(setting, "after"), performance_cell(setting, "after"), loss, seconds_cell(setting.seconds, setting.sources)]
+    numbers = [memorized_cell(setting, "after"), performance_cell(setting, "after"), loss, seconds_cell(setting.seconds, setting.sources)]
     return Cell(artifact), Cell(setting.method), Cell(setting.options), *numbers

@@ -1,12 +1,12 @@
-"""Beyond the memorised share: other metrics of the best run of each method, and whether what it removed comes back."""
+"""Beyond the memorized share: other metrics of the best run of each method, and whether what it removed comes back."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tinymem.report.configuration import Setting
-from tinymem.report.configurations import Group
+from tinymem.report.configuration import Configuration
+from tinymem.report.configurations import ModelGroup
 from tinymem.report.means import mean_of
 from tinymem.report.tables.memorization import LABELS, mean_cell, seeds_note
 from tinymem.report.tables.table import Cell, Column, Table, anchor
@@ -25,25 +25,25 @@ METRICS: tuple[tuple[str, Path, float, int], ...] = (
 )
 TESTS = ("relearn-forget", "relearn-retain", "int8", "int4", "longer", "shorter", "perturbed")
 METRIC_NOTES = (
-    "Clean: rows that now continue as their clean twin does. Extraction strength: 1 less the smallest share of a row from which the rest "
-    "follows. n, p: rows that n samples bring forth with probability p. Edit distance: 0 is the artifact word for word. Membership: "
-    "Min-k%++, 0.5 is chance. Of all scored rows; the rows behind each number have those seen by the method and those kept from it.",
+    "Clean: rows that now continue as their clean counterpart does. Extraction strength: 1 less the smallest share of a row from "
+    "which the rest follows. n, p: rows that n samples produce with probability p. Edit distance: 0 is the artifact word for word. "
+    "Membership: Min-k%++, 0.5 is chance. Of all scored rows; the rows behind each number also have those of the forget and the holdout rows.",
 )
 RETURN_NOTES = (
-    "% of all scored rows memorised after the edit (untouched) and then: some steps of training on half of the forgotten rows "
+    "% of all scored rows memorized after the edit (untouched) and then: some steps of training on half of the forgotten rows "
     "(relearn-forget) or on unrelated ones (relearn-retain), rounding to int8 and int4, prompts longer, shorter and perturbed. The trained "
     "model goes through the same.",
 )
 
 
-def table_of_metrics(group: Group) -> Table:
+def table_of_metrics(group: ModelGroup) -> Table:
     """Other metrics after the edit, for the best run of each method."""
     heads = [(head, _metric(path, factor), digits) for head, path, factor, digits in METRICS]
     return _table(group, "metrics", "Other metrics", heads, METRIC_NOTES)
 
 
-def table_of_returns(group: Group) -> Table:
-    """Whether memorised rows come back, for the best run of each method; of rows made with `--robustness`."""
+def table_of_returns(group: ModelGroup) -> Table:
+    """Whether memorized rows come back, for the best run of each method; of rows made with `--robustness`."""
     tested = [(test, _return(test), 1) for test in TESTS]
     heads = [("untouched", _untouched, 1), *tested]
     return _table(group, "returns", "Whether it comes back", heads, RETURN_NOTES)
@@ -52,7 +52,7 @@ def table_of_returns(group: Group) -> Table:
 Read = Callable[[Row, str], float | None]
 
 
-def _table(group: Group, name: str, title: str, heads: list[tuple[str, Read, int]], notes: tuple[str, ...]) -> Table:
+def _table(group: ModelGroup, name: str, title: str, heads: list[tuple[str, Read, int]], notes: tuple[str, ...]) -> Table:
     """A line per artifact and method, the trained model first; columns that no row has are left out."""
     lines = list(_lines(group))
     known = [head for head in heads if any(head[1](row, when) is not None for _, _, setting, when in lines for row in setting.rows)]
@@ -66,7 +66,7 @@ def _table(group: Group, name: str, title: str, heads: list[tuple[str, Read, int
     return Table(name, anchor(f"{name}-{group.key}"), title, columns, tuple(rows), (*notes, *seeds_note(group)))
 
 
-def _lines(group: Group) -> Iterator[tuple[str, str, Setting, str]]:
+def _lines(group: ModelGroup) -> Iterator[tuple[str, str, Configuration, str]]:
     """Artifact, method, its best run, and which of a row's numbers count."""
     for artifact in group.artifacts:
         found = [(method, setting) for method in group.methods() if (setting := group.best(artifact, method))]
@@ -81,7 +81,7 @@ def _metric(path: Path, factor: float) -> Read:
 
 
 def _untouched(row: Row, when: str) -> float | None:
-    return _times(row.get(f"memorised_{when}"), 100) if row.get("robustness") else None
+    return _times(row.get(f"memorized_{when}"), 100) if row.get("robustness") else None
 
 
 def _return(test: str) -> Read:

@@ -42,7 +42,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A column's head; neighbours of one `group` share a heading above theirs."""
+    """A column's head; neighbors of one `group` share a heading above theirs."""
 
     title: str
     group: str = ""

@@ -1,6 +1,6 @@
-"""What a regulariser is, and how several act together.
+"""What a regularizer is, and how several act together.
 
-A regulariser is a module whose buffers are its whole state: they go into the resume point and nothing else does. All hooks have fixed
+A regularizer is a module whose buffers are its whole state: they go into the resume point and nothing else does. All hooks have fixed
 shapes and read nothing back to the host, so that a training step can be captured in one CUDA graph.
 
 Shape suffixes: B rows, T tokens, P predicted tokens (T - 1).
@@ -19,7 +19,7 @@ from tinymem.training.parallel import mean_over_processes
 
 
 class Regularizer(nn.Module):
-    """One regulariser; override what it needs. Called once a step, in the order `before`, `token_weights`, `penalty`."""
+    """One regularizer; override what it needs. Called once a step, in the order `before`, `token_weights`, `penalty`."""
 
     weighs_tokens: ClassVar[bool] = False
     """Whether `token_weights` is to be called (it needs the loss of every token)."""
@@ -46,7 +46,7 @@ class Regularizer(nn.Module):
 
 
 class Regularizers(nn.Module):
-    """The regularisers of a run, by name."""
+    """The regularizers of a run, by name."""
 
     def __init__(self, parts: Iterable[tuple[str, Regularizer]] = ()) -> None:
         super().__init__()

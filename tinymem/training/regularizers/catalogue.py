@@ -1,4 +1,4 @@
-"""The regularisers by the `kind` that recipes name them with."""
+"""The regularizers by the `kind` that recipes name them with."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CATALOGUE: dict[str, type[Regularizer]] = {
 
 
 def make_regularizers(options: list[dict[str, Any]], *, clean_rows: int = 0, rows: int | None = None) -> Regularizers:
-    """Regularisers from a recipe's sections; `clean_rows` of the distinct training rows come before the planted ones.
+    """Regularizers from a recipe's sections; `clean_rows` of the distinct training rows come before the planted ones.
 
     Raises:
         UserError: ids of rows that are not among the `rows`.

@@ -1,4 +1,4 @@
-"""Example-tied dropout: every training row has neurons of its own to memorise in, which are dropped afterwards.
+"""Example-tied dropout: every training row has neurons of its own to memorize in, which are dropped afterwards.
 
 Formula: see `tied_neurons`; the first `fixed` part of the neurons is always on, each other is on for a row with probability `memory`.
 Source: Maini et al. 2023 (arXiv 2307.09542), section 5; TinyMem paper, section 4.1. They drop channels of a convolutional network, drawn by

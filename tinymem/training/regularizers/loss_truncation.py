@@ -58,7 +58,7 @@ class LossTruncation(Regularizer):
             self.since.add_(len(part_B))
 
     def _quantile(self) -> Tensor:
-        """Linear between the two neighbouring ranks, as NumPy's percentile."""
+        """Linear between the two neighboring ranks, as NumPy's percentile."""
         sorted_W = self.losses_W.sort().values
         low = int(self.rank)
         return torch.lerp(sorted_W[low], sorted_W[min(low + 1, len(sorted_W) - 1)], self.rank - low)

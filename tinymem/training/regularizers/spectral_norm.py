@@ -40,7 +40,7 @@ class SpectralNorm(Regularizer):
             self.register_buffer(name, F.normalize(start_MR, dim=1).to(weights_MRC.device))
 
     def matrices(self) -> dict[str, Tensor]:
-        """All penalised matrices, equal shapes stacked."""
+        """All penalized matrices, equal shapes stacked."""
         model = self._model[0]
         H, D = model.config.n_head, model.config.n_embd
         heads, feed_forward = [], []

@@ -1,6 +1,6 @@
-"""Training loop of the baselines: methods that change all weights by gradients instead of localising.
+"""Training loop of the baselines: methods that change all weights by gradients instead of localizing.
 
-Every localised edit has to beat them. A step sees a batch of forget rows and as many rows to keep; an epoch is a pass over the forget rows.
+Every localized edit has to beat them. A step sees a batch of forget rows and as many rows to keep; an epoch is a pass over the forget rows.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class BaselineConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RetainConfig(BaselineConfig):
-    """Options of baselines that also hold on to the rows to keep: minimise forget_weight * forget term + retain_weight * retain term."""
+    """Options of baselines that also hold on to the rows to keep: minimize forget_weight * forget term + retain_weight * retain term."""
 
     forget_weight: float = 1.0
     retain_weight: float = 1.0
@@ -67,7 +67,7 @@ Objective = Callable[[nn.Module, Batch], Tensor]
 def descend(
     model: nn.Module, data: MitigationData, config: BaselineConfig, objective: Objective, trained: Callable[[str], bool] = lambda _: True
 ) -> nn.Module:
-    """A copy of the model after minimising the objective over the parameters whose name `trained` accepts."""
+    """A copy of the model after minimizing the objective over the parameters whose name `trained` accepts."""
     edited = deepcopy(model)
     chosen = [p for name, p in edited.named_parameters() if trained(name)]
     optimizer = torch.optim.AdamW(chosen, lr=config.learning_rate, weight_decay=config.weight_decay)

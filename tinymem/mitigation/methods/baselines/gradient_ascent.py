@@ -1,7 +1,7 @@
-"""Gradient ascent: raise the loss of the memorised rows.
+"""Gradient ascent: raise the loss of the memorized rows.
 
 Idea: undo learning by walking uphill. Diverges, so it must be stopped early: few epochs, a small rate.
-Formula: minimise -(mean loss of the forget rows).
+Formula: minimize -(mean loss of the forget rows).
 Source: Jang et al. 2023; not part of the TinyMem paper.
 Cost: epochs * forget rows forward and backward passes.
 Options: epochs, learning_rate, weight_decay, batch_size, over.
@@ -25,7 +25,7 @@ class GradientAscentConfig(BaselineConfig):
     epochs: int = 4
 
 
-@editor("gradient-ascent", config=GradientAscentConfig, properties=Properties(unit="model", order="first", criterion="optimisation"))
+@editor("gradient-ascent", config=GradientAscentConfig, properties=Properties(unit="model", order="first", criterion="optimization"))
 def gradient_ascent(model: nn.Module, data: MitigationData, config: GradientAscentConfig) -> nn.Module:
     """The model after some steps uphill."""
     return descend(model, data, config, lambda edited, batch: -row_losses(edited, batch.forget, config.over).mean())

@@ -1,6 +1,6 @@
-"""Gradient difference: raise the loss of the memorised rows while that of the rows to keep stays low.
+"""Gradient difference: raise the loss of the memorized rows while that of the rows to keep stays low.
 
-Formula: minimise -forget_weight * mean loss of the forget rows + retain_weight * retain term, which is the mean loss of the rows to keep
+Formula: minimize -forget_weight * mean loss of the forget rows + retain_weight * retain term, which is the mean loss of the rows to keep
     (`retain_term: loss`) or the divergence KL(original || edited) of their next-token distributions (`retain_term: kl`).
 Source: Liu et al. 2022; Maini et al. 2024 (TOFU); not part of the TinyMem paper.
 Cost: epochs * 2 * forget rows forward and backward passes; `kl` adds a forward pass of the original.
@@ -33,7 +33,7 @@ class GradientDifferenceConfig(RetainConfig):
 @editor(
     "gradient-difference",
     config=GradientDifferenceConfig,
-    properties=Properties(unit="model", order="first", criterion="optimisation", dual_objective=True),
+    properties=Properties(unit="model", order="first", criterion="optimization", dual_objective=True),
 )
 def gradient_difference(model: nn.Module, data: MitigationData, config: GradientDifferenceConfig) -> nn.Module:
     """The model after some steps on both terms."""

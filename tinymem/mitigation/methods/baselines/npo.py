@@ -1,7 +1,7 @@
-"""NPO (negative preference optimisation): push the memorised rows below the original model's probability, gently.
+"""NPO (negative preference optimization): push the memorized rows below the original model's probability, gently.
 
 Idea: gradient ascent whose steps fade once a row is much less likely than it was, so that it does not diverge.
-Formula: minimise forget_weight * mean over forget rows of -(2 / beta) * log sigmoid(-beta * (log p(row) - log p_original(row)))
+Formula: minimize forget_weight * mean over forget rows of -(2 / beta) * log sigmoid(-beta * (log p(row) - log p_original(row)))
     + retain_weight * mean loss of the rows to keep; log-probabilities are summed over the row's tokens.
 Source: Zhang et al. 2024; not part of the TinyMem paper.
 Cost: epochs * 2 * forget rows forward and backward passes, and one forward pass of the original.
@@ -33,7 +33,7 @@ class NPOConfig(RetainConfig):
         check_above(self, beta=0)
 
 
-@editor("npo", config=NPOConfig, properties=Properties(unit="model", order="first", criterion="optimisation", dual_objective=True))
+@editor("npo", config=NPOConfig, properties=Properties(unit="model", order="first", criterion="optimization", dual_objective=True))
 def npo(model: nn.Module, data: MitigationData, config: NPOConfig) -> nn.Module:
     """The model after some steps on both terms."""
     with torch.no_grad():

@@ -1,6 +1,6 @@
-"""RMU (representation misdirection): steer one layer's activations on the memorised rows to a random direction.
+"""RMU (representation misdirection): steer one layer's activations on the memorized rows to a random direction.
 
-Formula: minimise forget_weight * mean squared distance of the block's output, where the suffix is predicted, to c * u, with u a random unit
+Formula: minimize forget_weight * mean squared distance of the block's output, where the suffix is predicted, to c * u, with u a random unit
     vector, + retain_weight * that of the rows to keep to the original's output, at all positions.
 Source: Li et al. 2024 (layer 7 of 32, c from 2 to 20, feed-forward weights of three layers trained); not part of the TinyMem paper. Their
     u has positive coordinates only; here it is uniform on the sphere, since a layer norm would remove what all coordinates share.
@@ -42,7 +42,7 @@ class RMUConfig(RetainConfig):
             raise UserError(f"expected depth in [0, 1), got {self.depth:g}")
 
 
-@editor("rmu", config=RMUConfig, properties=Properties(unit="model", order="first", criterion="optimisation", dual_objective=True))
+@editor("rmu", config=RMUConfig, properties=Properties(unit="model", order="first", criterion="optimization", dual_objective=True))
 def rmu(model: nn.Module, data: MitigationData, config: RMUConfig) -> nn.Module:
     """The model with misdirected activations."""
     if not len(data.retain):

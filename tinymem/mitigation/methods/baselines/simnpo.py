@@ -1,6 +1,6 @@
-"""SimNPO: negative preference optimisation without a reference model, normalised by length.
+"""SimNPO: negative preference optimization without a reference model, normalized by length.
 
-Formula: minimise forget_weight * mean over forget rows of -(2 / beta) * log sigmoid(beta * (loss - delta)) + retain_weight * mean loss of
+Formula: minimize forget_weight * mean over forget rows of -(2 / beta) * log sigmoid(beta * (loss - delta)) + retain_weight * mean loss of
     the rows to keep, where loss is the mean over the row's tokens.
 Source: Fan et al. 2024 (beta 4.5 and delta 0 as in OpenUnlearning, whose forget_weight of 0.125 forgets too little here); not part of the
     TinyMem paper.
@@ -34,7 +34,7 @@ class SimNPOConfig(RetainConfig):
         check_above(self, beta=0)
 
 
-@editor("simnpo", config=SimNPOConfig, properties=Properties(unit="model", order="first", criterion="optimisation", dual_objective=True))
+@editor("simnpo", config=SimNPOConfig, properties=Properties(unit="model", order="first", criterion="optimization", dual_objective=True))
 def simnpo(model: nn.Module, data: MitigationData, config: SimNPOConfig) -> nn.Module:
     """The model after some steps on both terms."""
 

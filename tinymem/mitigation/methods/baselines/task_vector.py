@@ -1,4 +1,4 @@
-"""Task vector: learn the memorised rows still better, and go the other way.
+"""Task vector: learn the memorized rows still better, and go the other way.
 
 Formula: theta - strength * (theta_ft - theta), where theta_ft is the model after fine-tuning on the forget rows.
 Source: Ilharco et al. 2023; not part of the TinyMem paper.
@@ -25,7 +25,7 @@ class TaskVectorConfig(BaselineConfig):
     strength: float = 3.0
 
 
-@editor("task-vector", config=TaskVectorConfig, properties=Properties(unit="model", order="first", criterion="optimisation"))
+@editor("task-vector", config=TaskVectorConfig, properties=Properties(unit="model", order="first", criterion="optimization"))
 def task_vector(model: nn.Module, data: MitigationData, config: TaskVectorConfig) -> nn.Module:
     """The model minus what fine-tuning on the forget rows adds to it."""
     edited = descend(model, data, config, lambda tuned, batch: row_losses(tuned, batch.forget, config.over).mean())

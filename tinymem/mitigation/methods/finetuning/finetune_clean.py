@@ -1,11 +1,11 @@
 """Clean fine-tuning: go on training on the clean versions of the artifact rows.
 
-Idea: the clean rows overwrite what was memorised in their place. Fast, but forgets other tasks, since it sees a few rows only.
-Source: TinyMem paper, section 3.2 ("Clean") and section 5: five epochs at rate 1e-3 with the optimiser's state kept.
+Idea: the clean rows overwrite what was memorized in their place. Fast, but forgets other tasks, since it sees a few rows only.
+Source: TinyMem paper, section 3.2 ("Clean") and section 5: five epochs at rate 1e-3 with the optimizer's state kept.
     It starts afresh here where the checkpoint has none (edited, or of another's making), and with rows from files.
 Cost: epochs * artifact rows forward and backward passes.
-Options: epochs, learning_rate, weight_decay, betas, batch_size. Needs clean twins, which only a corpus with planted artifacts has; twins
-    of rows that are held out from the method are held out too.
+Options: epochs, learning_rate, weight_decay, betas, batch_size. Needs clean counterparts, which only a corpus with planted artifacts
+    has; those of holdout rows are kept from the method too.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class CleanConfig(FinetuningConfig):
     """Options of clean fine-tuning."""
 
 
-@editor("finetune-clean", config=CleanConfig, properties=Properties(unit="model", order="first", criterion="optimisation"))
+@editor("finetune-clean", config=CleanConfig, properties=Properties(unit="model", order="first", criterion="optimization"))
 def finetune_clean(model: nn.Module, data: MitigationData, config: CleanConfig) -> nn.Module:
-    """The model after training on the twins."""
-    if data.twins is None or not len(data.twins):
+    """The model after training on the clean counterparts."""
+    if data.clean_counterparts is None or not len(data.clean_counterparts):
         raise UserError("expected clean versions of the artifact rows, got rows without; use a corpus with planted artifacts")
-    return finetune(model, data.twins.ids, data, config)
+    return finetune(model, data.clean_counterparts.ids, data, config)

@@ -77,13 +77,13 @@ def span(rows: Rows) -> tuple[int, int]:
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
     """Inside the context no parameter asks for a gradient, so none is computed or kept for."""
-    asked = [p for p in model.parameters() if p.requires_grad]
-    for parameter in asked:
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    for parameter in trainable:
         parameter.requires_grad_(False)
     try:
         yield
     finally:
-        for parameter in asked:
+        for parameter in trainable:
             parameter.requires_grad_(True)
 
 

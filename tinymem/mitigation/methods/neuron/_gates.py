@@ -64,7 +64,7 @@ class Learned:
 
     epoch: int
     parameters_GLF: Tensor
-    wish_GLF: Tensor
+    neg_grad_sum_GLF: Tensor
 
 
 def learn(model: nn.Module, data: MitigationData, config: GatesConfig, rule: Rule, *, by_row: bool) -> Iterator[Learned]:
@@ -124,13 +124,13 @@ def _draws(rows: Rows, data: MitigationData, shape: tuple[int, int, int], by_row
         yield torch.stack([torch.rand(shape[1:], generator=stream) for stream in streams]).to(rows.ids.device)
 
 
-def ranks(parameters_GLF: Tensor, wish_GLF: Tensor) -> Tensor:
+def ranks(parameters_GLF: Tensor, neg_grad_sum_GLF: Tensor) -> Tensor:
     """Scores [G, L, F]: the place of each neuron by its parameter, ties (to 1e-6) by how much the loss asked to raise it.
 
     Where the penalty outweighs the loss all parameters fall in step, and a plain sort would choose among ties at will.
     """
     coarse = (parameters_GLF.double() * 1e6).round().flatten(1)
-    order = torch.argsort(wish_GLF.flatten(1), dim=1, stable=True)
+    order = torch.argsort(neg_grad_sum_GLF.flatten(1), dim=1, stable=True)
     order = order.gather(1, torch.argsort(coarse.gather(1, order), dim=1, stable=True))
     places = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1], device=order.device).expand_as(order))
     return places.view_as(parameters_GLF).float().masked_fill_(parameters_GLF.isnan(), math.nan)

@@ -1,4 +1,4 @@
-"""Act: zero the neurons that are most active while the memorised suffix is predicted.
+"""Act: zero the neurons that are most active while the memorized suffix is predicted.
 
 Idea: neurons with large activations and large value vectors write most into the residual stream.
 Formula: score of neuron i in layer l = mean over suffix-predicting positions t of |h_ti| times the norm of its value vector v_i.

@@ -2,7 +2,7 @@
 
 Idea: as Slim, but with gates that are exactly 0 or 1 most of the time, and a penalty on the chance that a gate is open.
 Formula: gate = clip(1.2 * sigmoid((log u - log(1 - u) + s) / beta) - 0.1, 0, 1) with u uniform, cut to [1e-4, 1 - 1e-4], one draw per step;
-    minimise over s mean suffix loss + penalty * mean sigmoid(s - beta * log(0.1 / 1.1)); Adam. Start: s = logit((p0 + 0.1) / 1.2), where
+    minimize over s mean suffix loss + penalty * mean sigmoid(s - beta * log(0.1 / 1.1)); Adam. Start: s = logit((p0 + 0.1) / 1.2), where
     the gate without noise and with beta 1 is p0. Score: s, and among equal s as Slim.
 Source: Louizos et al. 2018; Chang et al. 2024, section 3; TinyMem paper, section 3.3. The published TinyMem code overwrites the start with
     N(0, 0.01), clears gradients once an epoch only, and uses whole rows, beta 2/3, rate 0.1 and penalty 1000.
@@ -78,13 +78,13 @@ def hard_concrete(model: nn.Module, data: MitigationData, config: HardConcreteCo
 def by_epoch(model: nn.Module, data: MitigationData, config: HardConcreteConfig) -> Iterator[tuple[int, Scores]]:
     """Scores after each epoch of one run."""
     for state in learn(model, data, config, _rule(config), by_row=False):
-        yield state.epoch, as_scores(model, ranks(state.parameters_GLF, state.wish_GLF)[0], config)
+        yield state.epoch, as_scores(model, ranks(state.parameters_GLF, state.neg_grad_sum_GLF)[0], config)
 
 
 def by_row(model: nn.Module, data: MitigationData, config: HardConcreteConfig) -> Tensor:
     """Ranks [S, L, F] of a gate per row and neuron, all rows trained at once."""
     *_, state = learn(model, data, config, _rule(config), by_row=True)
-    return ranks(state.parameters_GLF, state.wish_GLF)
+    return ranks(state.parameters_GLF, state.neg_grad_sum_GLF)
 
 
 def _rule(config: HardConcreteConfig) -> Rule:

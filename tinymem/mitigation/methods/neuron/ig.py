@@ -1,4 +1,4 @@
-"""IG: zero the neurons that the probability of the memorised tokens is attributed to, by integrated gradients (knowledge neurons).
+"""IG: zero the neurons that the probability of the memorized tokens is attributed to, by integrated gradients (knowledge neurons).
 
 Idea: scale a layer's activations from 0 to their value and integrate the gradient of the target token's probability on the way.
 Formula: for layer l and the position t that predicts a suffix token s, with h = h^l_t patched to a*h at this position only:

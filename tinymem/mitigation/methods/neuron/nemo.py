@@ -1,6 +1,6 @@
-"""NeMo: zero the neurons whose activation on memorised rows is out of the ordinary, refined to those that matter.
+"""NeMo: zero the neurons whose activation on memorized rows is out of the ordinary, refined to those that matter.
 
-Idea: find neurons that react to memorised rows as they never do to other rows; then give back all that removal does not need.
+Idea: find neurons that react to memorized rows as they never do to other rows; then give back all that removal does not need.
 Formula: a = mean of |h| over the positions that predict the suffix; z = |a - mean| / deviation, both over rows to keep; per row, then the
     mean over the forget rows. Initial set: z > theta, and the k highest z of each layer, with theta = 5, 4.75, ... and k = 0, 1, ... until
     at most `tolerated` of the forget rows are still continued exactly. Refinement: from the last layer to the first, sets of neurons are

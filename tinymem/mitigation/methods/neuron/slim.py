@@ -1,7 +1,7 @@
 """Slim: learn a coefficient per neuron under an L1 penalty, and zero the neurons whose coefficients hold out.
 
-Idea: shrink all neurons while the memorised suffixes must stay likely; the neurons that memory needs keep large coefficients.
-Formula: minimise over c (start 1) mean suffix loss with activations times clip(c, 0, 1), plus penalty * mean |c|; Adam.
+Idea: shrink all neurons while the memorized suffixes must stay likely; the neurons that memory needs keep large coefficients.
+Formula: minimize over c (start 1) mean suffix loss with activations times clip(c, 0, 1), plus penalty * mean |c|; Adam.
     Score: c, and among equal c the neuron that the loss asked more strongly to raise.
 Source: Liu et al. 2017; Chang et al. 2024, section 3; TinyMem paper, section 3.3. The published TinyMem code (rate 0.1, penalty 1000, whole
     rows) clears gradients once an epoch only; there all coefficients fall together, and its top-K chooses among ties.
@@ -48,10 +48,10 @@ def slim(model: nn.Module, data: MitigationData, config: SlimConfig) -> Scores:
 def by_epoch(model: nn.Module, data: MitigationData, config: SlimConfig) -> Iterator[tuple[int, Scores]]:
     """Scores after each epoch of one run."""
     for state in learn(model, data, config, RULE, by_row=False):
-        yield state.epoch, as_scores(model, ranks(state.parameters_GLF, state.wish_GLF)[0], config)
+        yield state.epoch, as_scores(model, ranks(state.parameters_GLF, state.neg_grad_sum_GLF)[0], config)
 
 
 def by_row(model: nn.Module, data: MitigationData, config: SlimConfig) -> Tensor:
     """Ranks [S, L, F] of a coefficient per row and neuron, all rows trained at once."""
     *_, state = learn(model, data, config, RULE, by_row=True)
-    return ranks(state.parameters_GLF, state.wish_GLF)
+    return ranks(state.parameters_GLF, state.neg_grad_sum_GLF)

@@ -1,6 +1,6 @@
-"""Zero: zero the neurons without which the memorised suffixes become least likely.
+"""Zero: zero the neurons without which the memorized suffixes become least likely.
 
-Idea: leave one neuron out at a time and see how much the loss of the memorised suffix rises.
+Idea: leave one neuron out at a time and see how much the loss of the memorized suffix rises.
 Formula: score of neuron i in layer l = mean over rows of loss(suffix | h^l_i = 0 at every position) - loss(suffix). Signed.
 Source: Chang et al. 2024, section 3 ("Zero-out"); TinyMem paper, section 3.3. The published TinyMem code keeps the tested neuron and
     zeroes all others, and takes the loss over whole padded rows (`over: row`); its numbers measure that.

@@ -168,7 +168,7 @@ class _ShortProducts(AbstractContextManager[None]):
 
 
 def _kaiming(weight: Tensor, transposed: bool, generator: torch.Generator) -> Tensor:
-    """Kaiming-uniform scores with a = sqrt(5), as torch initialises linear layers: U(-1, 1) / sqrt(inputs)."""
+    """Kaiming-uniform scores with a = sqrt(5), as torch initializes linear layers: U(-1, 1) / sqrt(inputs)."""
     inputs = weight.shape[0] if transposed else weight.shape[1]
     uniform = torch.rand(weight.shape, generator=generator) * 2 - 1
     return (uniform / math.sqrt(inputs)).to(weight.device)

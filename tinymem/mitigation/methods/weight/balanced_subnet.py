@@ -1,11 +1,11 @@
-"""BalancedSubnet: learn which weights to drop so that memorised rows are lost and all others kept.
+"""BalancedSubnet: learn which weights to drop so that memorized rows are lost and all others kept.
 
-Idea: a mask trained on two objectives at once tells the weights that only memorised rows use from those that the task needs.
-Formula: minimise over the scores -(1 - w) * mean loss of the forget rows + w * mean loss of the retain rows, where the model runs without
+Idea: a mask trained on two objectives at once tells the weights that only memorized rows use from those that the task needs.
+Formula: minimize over the scores -(1 - w) * mean loss of the forget rows + w * mean loss of the retain rows, where the model runs without
     the K weights of each matrix that have the highest |score|; straight-through gradient (see `_learned_mask`).
 Source: TinyMem paper, section 3.3, Algorithm 6. As in the published code the classes are averaged apart; `average: row` is the
     algorithm's plain product of row losses and weights. The published code drops the lowest |scores| (`drop: lowest`) and draws
-    batches from the shuffled union (`sampler: shuffled`), most of which then hold no memorised row.
+    batches from the shuffled union (`sampler: shuffled`), most of which then hold no memorized row.
 Cost: epochs * (retain + forget rows) forward and backward passes, and the K of each matrix chosen anew a step.
     1, 10 and 20 epochs come from one run.
 Options: ratio, of, scope (per matrix), epochs, loss_weight w, sampler, average, drop, learning_rate, momentum, weight_decay, batch_size,
@@ -61,7 +61,7 @@ class BalancedSubnetConfig(LearnedMaskConfig):
 @editor(
     "balanced-subnet",
     config=BalancedSubnetConfig,
-    properties=Properties(unit="weight", order="first", criterion="optimisation", dual_objective=True),
+    properties=Properties(unit="weight", order="first", criterion="optimization", dual_objective=True),
 )
 def balanced_subnet(model: nn.Module, data: MitigationData, config: BalancedSubnetConfig) -> nn.Module:
     """The model without the weights that the trained mask drops."""

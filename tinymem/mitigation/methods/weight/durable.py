@@ -1,6 +1,6 @@
-"""Durable: zero the weights of each layer whose gradients on the memorised rows are largest.
+"""Durable: zero the weights of each layer whose gradients on the memorized rows are largest.
 
-Idea: the weights that the loss of the memorised rows is most sensitive to hold them (after Zhang et al. 2022, durable backdoors).
+Idea: the weights that the loss of the memorized rows is most sensitive to hold them (after Zhang et al. 2022, durable backdoors).
 Formula: score = |d/dw sum over forget rows of the row's mean loss|; the top K / layers of each layer are zeroed.
 Source: TinyMem paper, section 3.3, Algorithm 4 and A.3.2. The published code ranks within each tensor (`scope: tensor`).
     On a backdoor it does no better than chance (published: 28 % left at an accuracy of 86 %): the loss of what is known by heart is flat,

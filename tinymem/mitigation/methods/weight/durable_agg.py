@@ -1,4 +1,4 @@
-"""Durable-agg: zero the weights of the whole model whose gradients on the memorised rows are largest.
+"""Durable-agg: zero the weights of the whole model whose gradients on the memorized rows are largest.
 
 Idea: as Durable, but the layers compete for the K weights.
 Formula: score = |d/dw sum over forget rows of the row's mean loss|; the top K of all feed-forward parameters are zeroed.

@@ -4,7 +4,7 @@ Idea: after each removal the gradients are taken anew, on another batch, so that
 Formula: per batch L = sum of the mean losses of its retain rows - that of its forget rows; zero the weight with the largest w * dL/dw
     (removal lowers L by that, to first order). `criterion: gradient` is Algorithm 1's |dL/dw|.
 Source: Maini et al. 2023; TinyMem paper, section 3.3, Algorithm 1. The published code uses the signed product, and counts K over all
-    parameters (`of: model`); its retain rows held the memorised ones too. Most of its shuffled batches hold no
+    parameters (`of: model`); its retain rows held the memorized ones too. Most of its shuffled batches hold no
     forget row (`sampler: balanced` fills half of each).
 Cost: one forward and backward pass over a batch per step. The order of removal serves all smaller ratios.
 Options: ratio, of, scope (whole model), criterion, sampler, per_step (weights zeroed a step; exact with 1), batch_size. Eligible: weights

@@ -1,6 +1,6 @@
-"""SOU (second-order unlearning): zero the weights that optimal brain surgery on the memorised rows finds most salient.
+"""SOU (second-order unlearning): zero the weights that optimal brain surgery on the memorized rows finds most salient.
 
-Idea: how much the loss of the memorised rows changes when a weight is removed and the others may adapt, by the inverse Fisher matrix.
+Idea: how much the loss of the memorized rows changes when a weight is removed and the others may adapt, by the inverse Fisher matrix.
 Formula: F = damp * I + (1 / m) sum over m forget rows of g g^T, in blocks of `block` consecutive weights of a tensor, g = gradient of the
     row's mean loss; score = w^2 / (2 [F^-1]_ww). The top K of the whole model are zeroed (A.3.2).
 Source: TinyMem paper, section 3.3, Algorithm 2, after Kurtic et al. 2022. The published code takes m = 512 gradients of batches that are

@@ -1,7 +1,7 @@
-"""Subnet: learn which weights to drop so that the memorised rows are lost.
+"""Subnet: learn which weights to drop so that the memorized rows are lost.
 
-Idea: instead of ranking weights by a property, train a mask that raises the loss of the memorised rows.
-Formula: maximise over the scores the mean loss of the forget rows, where the model runs without the K weights of each matrix that have the
+Idea: instead of ranking weights by a property, train a mask that raises the loss of the memorized rows.
+Formula: maximize over the scores the mean loss of the forget rows, where the model runs without the K weights of each matrix that have the
     highest |score|; straight-through gradient (see `_learned_mask`). BalancedSubnet with forget rows only and w = 0.
 Source: TinyMem paper, section 3.3, Algorithm 5; the mask after Ramanujan et al. 2020. The published code drops the lowest |scores|
     (`drop: lowest`) and goes through the rows in a fixed order; A.3.7 speaks of one ranking over the model (`scope: model`).
@@ -39,7 +39,7 @@ class SubnetConfig(LearnedMaskConfig):
     published_grid: ClassVar[Grid] = grids.SUBNET_RUN
 
 
-@editor("subnet", config=SubnetConfig, properties=Properties(unit="weight", order="first", criterion="optimisation"))
+@editor("subnet", config=SubnetConfig, properties=Properties(unit="weight", order="first", criterion="optimization"))
 def subnet(model: nn.Module, data: MitigationData, config: SubnetConfig) -> nn.Module:
     """The model without the weights that the trained mask drops."""
     return balanced_subnet.balanced_subnet(model, *_as_balanced(data, config))
