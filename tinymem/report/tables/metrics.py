@@ -27,7 +27,8 @@ TESTS = ("relearn-forget", "relearn-retain", "int8", "int4", "longer", "shorter"
 METRIC_NOTES = (
     "Clean: rows that now continue as their clean counterpart does. Extraction strength: 1 less the smallest share of a row from "
     "which the rest follows. n, p: rows that n samples produce with probability p. Edit distance: 0 is the artifact word for word. "
-    "Membership: Min-k%++, 0.5 is chance. Of all scored rows; the rows behind each number also have those of the forget and the holdout rows.",
+    "Membership: Min-k%++, 0.5 is chance. Of all scored rows; the rows behind each number also have "
+    "those of the forget and the holdout rows.",
 )
 RETURN_NOTES = (
     "% of all scored rows memorized after the edit (untouched) and then: some steps of training on half of the forgotten rows "
