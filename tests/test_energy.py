@@ -15,8 +15,10 @@ from tinymem.data.build import make_corpus
 from tinymem.errors import UserError
 from tinymem.recipe.recipe import load_recipe
 from tinymem.recipe.training import EnergySection
+from tinymem.report.energy import machine_of
+from tinymem.runtime.power import CARDS, card_of, gpu_watts_of
 from tinymem.training import energy, loop
-from tinymem.training.energy import estimate, estimate_here, gpu_watts_of
+from tinymem.training.energy import estimate, estimate_here
 from tinymem.training.loop import train
 from tinymem.training.tensorboard import scalars
 
@@ -55,17 +57,34 @@ def test_every_machine_has_cpus_and_memory(monkeypatch: pytest.MonkeyPatch) -> N
     assert estimate(3600, settings, gpu="Tesla T4", gpus=8, machines=2)["watts"] == pytest.approx(2 * 137.25 + 8 * 70)
 
 
-def test_gpus_by_name() -> None:
-    names = [
-        "NVIDIA H100 80GB HBM3",
-        "NVIDIA H100 PCIe",
-        "NVIDIA A100-SXM4-40GB",
-        "NVIDIA A100-PCIE-40GB",
-        "NVIDIA L40S",
-        "Tesla T4",
-        "Own",
-    ]
-    assert [gpu_watts_of(name) for name in names] == [700, 350, 400, 250, 300, 70, 300]
+GPUS = {
+    "NVIDIA GB300": 1400, "NVIDIA B300 SXM6 AC": 1400, "NVIDIA GB200": 1200, "NVIDIA B200": 1000, "NVIDIA GH200 480GB": 900,
+    "NVIDIA H200": 700, "NVIDIA H200 NVL": 600, "NVIDIA H100 80GB HBM3": 700, "NVIDIA H100 PCIe": 350, "NVIDIA H100 NVL": 400,
+    "NVIDIA H800": 700, "NVIDIA H800 PCIe": 350, "NVIDIA A100-SXM4-40GB": 400, "NVIDIA A100-SXM4-80GB": 400, "NVIDIA A100-PCIE-40GB": 250,
+    "NVIDIA A100 80GB PCIe": 300, "Tesla V100-SXM2-16GB": 300, "Tesla V100-SXM3-32GB": 350, "Tesla V100-PCIE-16GB": 250,
+    "Tesla V100S-PCIE-32GB": 250, "Tesla P100-SXM2-16GB": 300, "Tesla P100-PCIE-16GB": 250, "NVIDIA L40": 300, "NVIDIA L40S": 350,
+    "NVIDIA L4": 72, "NVIDIA A40": 300, "NVIDIA A30": 165, "NVIDIA A10G": 300, "NVIDIA A10": 150, "Tesla T4": 70,
+    "NVIDIA RTX PRO 6000 Blackwell Server Edition": 600, "NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition": 300,
+    "NVIDIA RTX 6000 Ada Generation": 300, "NVIDIA RTX A6000": 300, "NVIDIA RTX A5000": 230, "NVIDIA GeForce RTX 5090": 575,
+    "NVIDIA GeForce RTX 4090": 450, "NVIDIA GeForce RTX 3090": 350, "NVIDIA GeForce RTX 3090 Ti": 450,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "watts"), [*GPUS.items(), ("Own", 300), ("NVIDIA T400", 300), ("NVIDIA L400", 300)])
+def test_watts_of_a_gpu_and_one_energy_of_a_checkpoint_and_of_the_tables(name: str, watts: float) -> None:
+    machine = machine_of(name)
+    assert machine.gpu_watts == gpu_watts_of(name) == watts
+    settings = EnergySection(
+        cpu_usage=machine.cpu_usage, cpu_watts=machine.cpu_watts, memory_gb=machine.memory_gb, carbon_intensity=machine.carbon
+    )
+    found = estimate(3600 * 7, settings, gpu=name, gpus=1)
+    assert (found["kwh"], found["carbon_kg"]) == pytest.approx((machine.kilowatt_hours(7), machine.kilograms(7)), rel=1e-12)
+
+
+def test_every_card_is_a_name_of_the_test_and_has_a_source() -> None:
+    found = {card_of(name) for name in GPUS}
+    assert [card.words for card in CARDS if card not in found] == []
+    assert all(len(card.source) > 10 for card in CARDS)
 
 
 def test_a_run_says_what_it_took(tmp_path: Path) -> None:

@@ -1,68 +1,26 @@
-"""Energy and carbon of computing time: the paper's equations 4 and 5 with the parameters of its Table 6."""
+"""Machines of the paper's Table 6 and of result rows, for the energy and carbon in Tables 6 to 9."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from tinymem.errors import UserError, did_you_mean
-
-WATTS_PER_GB = 0.3725  # of memory
-
-
-@dataclass(frozen=True)
-class Machine:
-    """A node, as equation 4 sees it.
-
-    Attributes:
-        name: readable.
-        cpu_usage: share of the processor's power that is drawn, in [0, 1].
-        cpu_watts: thermal design power of the processor.
-        gpus: number of GPUs.
-        gpu_usage: share of their power that is drawn, in [0, 1].
-        gpu_watts: thermal design power of a GPU.
-        memory_gb: memory of the node.
-        pue: power usage effectiveness of the building, at least 1.
-        carbon: grams of CO2 per kWh, the CI of equation 5.
-    """
-
-    name: str
-    cpu_usage: float
-    cpu_watts: float
-    gpus: float
-    gpu_usage: float
-    gpu_watts: float
-    memory_gb: float
-    pue: float
-    carbon: float
-
-    def kilowatt_hours(self, node_hours: float) -> float:
-        """Equation 4, in kWh."""
-        watts = self.cpu_usage * self.cpu_watts + self.gpus * self.gpu_usage * self.gpu_watts + WATTS_PER_GB * self.memory_gb
-        return node_hours * watts * self.pue / 1000
-
-    def kilograms(self, node_hours: float) -> float:
-        """Equation 5, in kg of CO2."""
-        return self.kilowatt_hours(node_hours) * self.carbon / 1000
-
+from tinymem.runtime.power import Machine, gpu_watts_of
 
 # Table 6. The carbon intensities are not printed: they are those that take Table 7's energy to its carbon.
 POLARIS = Machine("Polaris", 0.5, 225, 4, 1, 250, 512, 1.58, 396)
 PERLMUTTER = Machine("Perlmutter", 0.5, 280, 4, 1, 300, 256, 1.58, 261)
-# Thermal design power in W of a GPU whose name holds the word; the first that fits.
-GPU_WATTS = {"GH200": 700, "H200": 700, "H100": 700, "A100": 400, "V100": 300, "L40": 350, "L4": 72, "T4": 70, "RTX": 350}
-UNKNOWN_GPU = 400.0
 
 
 def machine_of(device: str) -> Machine:
     """A guess at the machine behind a row's `device`: Polaris without GPUs for a processor, else one GPU's share of it with that GPU."""
     if device.startswith("cpu"):
         return replace(POLARIS, name=device, gpus=0)
-    watts = next((watts for word, watts in GPU_WATTS.items() if word in device), UNKNOWN_GPU)
-    share = 1 / POLARIS.gpus
+    share, watts = 1 / POLARIS.gpus, gpu_watts_of(device)
     return replace(POLARIS, name=device, gpus=1, gpu_watts=watts, cpu_watts=POLARIS.cpu_watts * share, memory_gb=POLARIS.memory_gb * share)
 
 

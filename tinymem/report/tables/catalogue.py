@@ -19,13 +19,13 @@ from collections.abc import Callable, Collection
 
 from tinymem.errors import UserError, did_you_mean
 from tinymem.report.configurations import ModelGroup, groups_of
-from tinymem.report.energy import Machine
 from tinymem.report.tables.cost import cost_tables
 from tinymem.report.tables.memorization import table_of_best, table_of_fronts, table_of_methods
 from tinymem.report.tables.methods import properties_table
 from tinymem.report.tables.metrics import table_of_metrics, table_of_returns
 from tinymem.report.tables.table import Table
 from tinymem.results.collect import Results
+from tinymem.runtime.power import Machine
 
 COST = ("6", "7", "8", "9", "projection")
 NAMES = ("1", "2", "3", "best", "pareto", "metrics", "returns", "5", *COST)

@@ -12,11 +12,12 @@ from dataclasses import dataclass, fields, replace
 
 from tinymem.report.cells import DASH
 from tinymem.report.configurations import in_order
-from tinymem.report.energy import PERLMUTTER, POLARIS, Machine, machine_of
+from tinymem.report.energy import PERLMUTTER, POLARIS, machine_of
 from tinymem.report.tables.table import Cell, Column, Table
 from tinymem.results.collect import Results, model_of
 from tinymem.results.row import source_id
 from tinymem.results.run_folder import Row
+from tinymem.runtime.power import Machine
 
 TRIPLED = 3
 SMALL = ("additive", "multiplicative", "wiki")
