@@ -34,7 +34,7 @@ test: $(VENV)/dev.stamp
 
 kernels: $(VENV)/dev.stamp
 	$(BIN)/python -c 'import triton' 2> /dev/null || $(PIP_INSTALL) '$(TRITON)'
-	$(BIN)/python -m pytest --timeout 600 tests/test_engine_kernels.py tests/test_mask_selection.py
+	$(BIN)/python -m pytest --timeout 600 tests/training/kernels tests/mitigation/methods/weight/test_selection.py
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

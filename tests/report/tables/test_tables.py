@@ -14,10 +14,9 @@ from types import ModuleType
 import pytest
 import yaml
 from helpers import half_written, tinymem
-from report_rows import Row, make_row, paper_like_rows, without_result, write_results, write_run
+from page_checker import Checker
+from report_rows import CURVE, RECIPE, Row, bare_row, make_row, paper_like_rows, without_result, write_results, write_run
 from rich.console import Console
-from test_report import Checker
-from test_report_results import CURVE, RECIPE, bare_row
 
 from tinymem.errors import UserError
 from tinymem.report import means, selection

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from tinymem.data.text import source as text_source
 from tinymem.recipe.recipe import Recipe, parse_recipe
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "data"
 WORDS = [a + b + c for a in "btkml" for b in "aeiou" for c in ("n", "r", "sta", "")]
 T = 20

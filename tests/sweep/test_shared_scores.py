@@ -36,7 +36,7 @@ COST = {"seconds", "seconds_measure", "peak_mb", "scores_shared", "finished"}
 
 @pytest.fixture
 def slow() -> Iterator[Any]:
-    load_plugin(ROOT / "tests" / "sweep_fakes.py")
+    load_plugin(ROOT / "tests" / "support" / "sweep_fakes.py")
     yield UNLEARNERS.get("slow")
     for method in ("fake", "slow"):
         UNLEARNERS._objects.pop(method)

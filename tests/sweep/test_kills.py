@@ -27,7 +27,7 @@ from tinymem.sweep.places import local_slots
 from tinymem.sweep.run import Sweep, open_sweep, run_sweep
 from tinymem.sweep.supervisor import Supervisor
 
-FAKES = ROOT / "tests" / "sweep_fakes.py"
+FAKES = ROOT / "tests" / "support" / "sweep_fakes.py"
 Row = dict[str, Any]
 
 

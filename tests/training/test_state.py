@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import QUICKSTART, SMALLER, equal_weights, half_written
-from test_full_disk import files_of_at_most
+from helpers import QUICKSTART, SMALLER, equal_weights, files_of_at_most, half_written
 
 from tinymem.data.build import make_corpus
 from tinymem.errors import UserError

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import resource
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from tinymem.models.checkpoint import math_config
 from tinymem.models.gpt2 import GPT
 from tinymem.training import loop
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 QUICKSTART = ROOT / "recipes" / "quickstart.yaml"
 # The quickstart, shrunk until all of it takes seconds; some noise rows and all backdoored rows are still memorized.
 TINY = [
@@ -176,6 +178,17 @@ def files_in(folder: Path) -> dict[str, tuple[int, bytes]]:
 def half_written(folder: Path) -> list[Path]:
     """Temporary files that nobody removed."""
     return [path for path in folder.rglob("*") if path.name.endswith(".tmp")]
+
+
+@contextlib.contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Let writes fail in the operating system, as on a full disk or quota."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def rng(seed: int) -> np.random.Generator:

@@ -4,44 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
-from report_rows import Row, make_row, paper_like_rows, without_result, write_results, write_run
+from report_rows import CURVE, FACTS, RECIPE, Row, bare_row, make_row, paper_like_rows, without_result, write_results, write_run
 
 from tinymem.errors import UserError
 from tinymem.report.cells import labels
 from tinymem.report.configurations import groups_of
 from tinymem.results.collect import load_results, results_of
 from tinymem.results.row import source_id
-
-RECIPE: Row = {
-    "name": "math-noise",
-    "seed": 1,
-    "protocol": "paper",
-    "data": {"kind": "math", "family": "additive", "size": 3000},
-    "artifacts": [{"kind": "noise", "rows": 1000}],
-    "model": {"n_layer": 2},
-    "training": {"epochs": 20, "batch_size": 128, "regularizers": []},
-    "evaluation": {"prompt": 50, "match": 50},
-}
-FACTS = ("data", "data_size", "n_layer", "epoch", "regularizer", "family")
-CURVE = [
-    {"epoch": 0, "accuracy": 0.1, "accuracy_ceiling": 0.97, "perplexity": 9.0, "seconds": 0.0, "memorized": {}},
-    {
-        "epoch": 20,
-        "accuracy": 0.9,
-        "accuracy_ceiling": 0.97,
-        "perplexity": 1.2,
-        "seconds": 60.0,
-        "memorized": {"noise": {"share": 0.5, "count": 5, "rows": 10}},
-    },
-]
-
-
-def bare_row(method: str, **changes: Any) -> Row:
-    """A row of a run of before the facts were columns."""
-    return {key: value for key, value in make_row(method, seed=1, **changes).items() if key not in FACTS}
 
 
 def test_a_run_tells_the_facts_that_its_rows_do_not(tmp_path: Path) -> None:

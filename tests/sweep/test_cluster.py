@@ -16,7 +16,7 @@ from helpers import ROOT, environment, tinymem
 from tinymem.results.store import read_rows
 from tinymem.runs.pipeline import Run
 
-FAKES = ROOT / "tests" / "sweep_fakes.py"
+FAKES = ROOT / "tests" / "support" / "sweep_fakes.py"
 CONFIG = """
 from parsl import Config, HighThroughputExecutor
 from parsl.providers import LocalProvider

@@ -9,6 +9,28 @@ from typing import Any
 import yaml
 
 Row = dict[str, Any]
+RECIPE: Row = {
+    "name": "math-noise",
+    "seed": 1,
+    "protocol": "paper",
+    "data": {"kind": "math", "family": "additive", "size": 3000},
+    "artifacts": [{"kind": "noise", "rows": 1000}],
+    "model": {"n_layer": 2},
+    "training": {"epochs": 20, "batch_size": 128, "regularizers": []},
+    "evaluation": {"prompt": 50, "match": 50},
+}
+FACTS = ("data", "data_size", "n_layer", "epoch", "regularizer", "family")
+CURVE = [
+    {"epoch": 0, "accuracy": 0.1, "accuracy_ceiling": 0.97, "perplexity": 9.0, "seconds": 0.0, "memorized": {}},
+    {
+        "epoch": 20,
+        "accuracy": 0.9,
+        "accuracy_ceiling": 0.97,
+        "perplexity": 1.2,
+        "seconds": 60.0,
+        "memorized": {"noise": {"share": 0.5, "count": 5, "rows": 10}},
+    },
+]
 
 
 def make_row(method: str, artifact: str = "noise", after: int = 0, performance: float | None = 0.95, **changes: Any) -> Row:
@@ -97,3 +119,8 @@ def write_run(folder: Path, rows: list[Row], recipe: Row, curve: list[Row]) -> P
         (folder / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "training" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in curve))
     return folder
+
+
+def bare_row(method: str, **changes: Any) -> Row:
+    """A row of a run of before the facts were columns."""
+    return {key: value for key, value in make_row(method, seed=1, **changes).items() if key not in FACTS}

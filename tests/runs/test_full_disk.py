@@ -4,29 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from helpers import QUICKSTART, SMALLER, Done, half_written, sets, tinymem
+from helpers import QUICKSTART, SMALLER, Done, files_of_at_most, half_written, sets, tinymem
 
 from tinymem.runs.pipeline import Run
 from tinymem.testing import tiny_model
-
-
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """Let writes fail in the operating system, as on a full disk or quota."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def run_small(runs: Path, verb: str = "train") -> Done:

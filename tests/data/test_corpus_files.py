@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from helpers import ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -265,6 +266,6 @@ def test_make_does_not_overwrite_what_is_no_corpus(tmp_path: Path) -> None:
 def test_recipes_of_the_paper_are_valid(name: str) -> None:
     from tinymem.recipe.recipe import load_recipe
 
-    recipe = load_recipe(Path(__file__).parents[1] / "recipes" / "paper" / f"{name}.yaml")
+    recipe = load_recipe(ROOT / "recipes" / "paper" / f"{name}.yaml")
     assert recipe.name == name and recipe.data.kind == ("math" if "math" in name else "wiki")
     assert (recipe.data.row_tokens, recipe.training.batch_size, recipe.training.learning_rate) == (150, 128, 1e-3)

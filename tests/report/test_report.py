@@ -11,12 +11,12 @@ import json
 import re
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from page_checker import Checker
 from rich.console import Console
 
 from tinymem.errors import UserError
@@ -172,39 +172,6 @@ def printed(record: RunRecord, width: int) -> str:
 def page(record: RunRecord, folder: Path) -> str:
     write_html(record, folder / "report.html")
     return (folder / "report.html").read_text(encoding="utf-8")
-
-
-class Checker(HTMLParser):
-    """Balanced tags, unique ids, links that lead somewhere, and nothing fetched from elsewhere."""
-
-    void = frozenset({"meta", "link", "br"})
-    loads = frozenset({"src", "srcset", "data", "poster", "action", "href", "xlink:href"})
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.ids: list[str] = []
-        self.targets: list[str] = []
-        self.tags: set[str] = set()
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_startendtag(tag, attrs)
-        if tag not in self.void:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-        for key, value in attrs:
-            assert not key.startswith("on"), key
-            if key == "id":
-                self.ids.append(value or "")
-            if key in self.loads:
-                self.targets.append(value or "")
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
 
 
 def test_a_run_is_read_whole(record: RunRecord) -> None:
