@@ -103,7 +103,7 @@ def test_seeds_are_averaged_and_other_models_are_not() -> None:
     groups = groups_of(results_of(rows))
     assert [group.facts for group in groups] == [("multiplicative", 3000, layers, protocol) for layers, protocol in CASES]
     [setting] = groups[0].settings["noise"]
-    mean = setting.memorized_share("after")
+    mean = setting.memorized("after")
     assert mean is not None
     assert (mean.mean, mean.n) == (pytest.approx(40 / 3), 3)
     assert mean.spread == pytest.approx((((0 - 40 / 3) ** 2 + (10 - 40 / 3) ** 2 + (30 - 40 / 3) ** 2) / 2) ** 0.5)
@@ -172,7 +172,7 @@ def test_of_two_rows_of_one_experiment_the_one_that_says_more_is_kept(order: int
 def test_edits_that_saw_other_rows_are_settings_of_their_own() -> None:
     shown = [make_row("act", after=a, id=str(i), forget=f, forget_fraction=p) for i, (a, f, p) in enumerate(FORGOTTEN)]
     (group,) = groups_of(results_of(shown))
-    found = {setting.options: setting.memorized_share("after").mean for setting in group.of_method("noise", "act")}
+    found = {setting.options: setting.memorized("after").mean for setting in group.of_method("noise", "act")}
     assert found == {"forget all, shown 0.5": 10.0, "forget noise, shown 0.5": 20.0, "forget all, shown 0.25": 30.0}
     assert labels(shown) == [f"act (forget {f}; forget_fraction {p})" for _, f, p in FORGOTTEN]
 
@@ -217,7 +217,7 @@ def test_the_most_repeated_class_stands_for_noise_in_text() -> None:
     row = make_row("act", performance=57.0, memorized_by_copies_before=classes, memorized_by_copies_after=classes, **text)
     [group] = groups_of(results_of([row]))
     [setting] = group.settings["noise"]
-    mean = setting.memorized_share("after")
+    mean = setting.memorized("after")
     assert mean is not None and mean.mean == 40.0 and setting.counts("after") == (100, 250)
     candidate = setting.candidate()
     assert candidate is not None and (candidate.metric, candidate.performance_after) == ("perplexity", 57.0)
