@@ -139,7 +139,7 @@ class Transformer(nn.Module):
     def forward(self, ids_BT: Tensor) -> Tensor:
         T = ids_BT.shape[1]
         if self.wpe.num_embeddings < T:
-            raise UserError(f"expected rows of at most {self.wpe.num_embeddings} tokens (model.n_positions), got {T}; cut the rows")
+            raise UserError(f"expected rows of at most {self.wpe.num_embeddings} tokens (the model's n_positions), got {T}; cut the rows")
         x_BTD = self.wte(ids_BT) + self.wpe.weight[:T]
         for block in self.h:
             x_BTD = block(x_BTD)

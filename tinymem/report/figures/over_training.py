@@ -40,7 +40,7 @@ def figures_8_to_11(inputs: Inputs) -> list[FigureData | Skipped]:
         title = f"{number.replace('figure-', 'Figure ').replace(' 0', ' ').capitalize()}: {kind}, unlearning over training"
         points = [p for p in inputs.best if p.kind == kind and p.epoch is not None]
         if len({p.epoch for p in points}) < 2:
-            found.append(Skipped(number, title, f"needs results of {kind} at two training times (training.keep in the recipe)"))
+            found.append(Skipped(number, title, f"needs results of {kind} at two training times (training.keep_epochs in the recipe)"))
             continue
         caption = f"{kind.capitalize()}: best run of each method by the training time of the model it edits, averaged over seeds and data. "
         caption += "A perfect edit has −100 above and 0 below."
