@@ -26,10 +26,10 @@ PLUGIN = """
 from copy import deepcopy
 from dataclasses import dataclass
 import torch
-from tinymem import Properties, editor
+from tinymem import MethodConfig, Properties, editor
 
 @dataclass(frozen=True)
-class Config:
+class Config(MethodConfig):
     number: int = 0
 
 @editor("nudge", config=Config, properties=Properties(unit="model", order="zeroth"))

@@ -84,8 +84,8 @@ def plugin(tmp_path: Path) -> Iterator[Path]:
     path = tmp_path / "halver.py"
     path.write_text(
         "from copy import deepcopy\nfrom dataclasses import dataclass\nimport torch\n"
-        "from tinymem import Properties, editor\n"
-        "@dataclass(frozen=True)\nclass Config:\n    factor: float = 0.5\n"
+        "from tinymem import MethodConfig, Properties, editor\n"
+        "@dataclass(frozen=True)\nclass Config(MethodConfig):\n    factor: float = 0.5\n"
         "@editor('halver', config=Config, properties=Properties(unit='model', order='zeroth'))\n"
         "def halver(model, data, config):\n"
         "    if config.factor == 0: raise ArithmeticError('a half of nothing')\n"

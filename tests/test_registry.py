@@ -10,7 +10,8 @@ import pytest
 from helpers import python
 
 from tinymem.errors import UserError
-from tinymem.mitigation.method import UNLEARNERS
+from tinymem.mitigation.ablation import AblationConfig, Scores
+from tinymem.mitigation.method import UNLEARNERS, Properties, editor, scorer
 from tinymem.registry import Registry, load_plugin
 
 MODULE = "from tests_registry import REGISTRY\nREGISTRY.register({name!r}, {value!r})\n"
@@ -64,10 +65,10 @@ def test_duplicates() -> None:
 
 PLUGIN = '''
 from dataclasses import dataclass
-from tinymem.mitigation.method import Properties, editor
+from tinymem import MethodConfig, Properties, editor
 
 @dataclass(frozen=True)
-class Config:
+class Config(MethodConfig):
     """None."""
 
 @editor({name!r}, config=Config, properties=Properties(unit="model", order="zeroth"))
@@ -124,3 +125,12 @@ def test_plugins_that_are_not_there(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").touch()
     with pytest.raises(UserError, match=r"a \.py file"):
         load_plugin(tmp_path / "mine.txt")
+
+
+def test_a_config_that_does_not_fit_its_method() -> None:
+    properties = Properties(unit="weight", order="zeroth")
+    with pytest.raises(UserError, match=r"expected a frozen dataclass .* derive it from MethodConfig"):
+        editor("mine", config=Registry, properties=properties)(lambda model, data, config: model)
+    with pytest.raises(UserError, match="expected an option epochs in AblationConfig"):
+        scorer("mine", config=AblationConfig, properties=properties, by_epoch=lambda *_: iter(()))(lambda *_: Scores("weight", {}))
+    assert "mine" not in UNLEARNERS.names()

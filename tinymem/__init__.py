@@ -24,6 +24,7 @@ _PUBLIC = {
     "metric": "tinymem.evaluation.metric",
     "train": "tinymem.training.loop",
     "AblationConfig": "tinymem.mitigation.ablation",
+    "MethodConfig": "tinymem.mitigation.config",
     "MitigationData": "tinymem.mitigation.method",
     "Properties": "tinymem.mitigation.method",
     "Scores": "tinymem.mitigation.ablation",

@@ -157,7 +157,11 @@ def mine(model, data, config):
             "AblationConfig",
             "got NaN in 'transformer.h.0",
         ),
-        ("return None", "dict", "expected a frozen dataclass as config of method 'mine'"),
+        (
+            "return None",
+            "dict",
+            "expected a frozen dataclass as config of method 'mine', got <class 'dict'>; derive it from AblationConfig",
+        ),
     ],
 )
 @pytest.mark.usefixtures("forgotten")

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from tinymem.errors import UserError
+from tinymem.mitigation.config import MethodConfig
 from tinymem.mitigation.edit_size import change
 from tinymem.mitigation.method import UNLEARNERS, Properties, editor, parse_config
 from tinymem.mitigation.run import Subject, mitigate, row_id
@@ -20,7 +21,7 @@ from tinymem.runtime.files import canonical_json, file_sha256
 
 
 @dataclass(frozen=True, kw_only=True)
-class Nothing:
+class Nothing(MethodConfig):
     """No options."""
 
     how: str = ""

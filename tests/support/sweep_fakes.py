@@ -8,25 +8,22 @@ import signal
 import time
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 
-from tinymem import AblationConfig, Properties, Scores, editor, scorer
+from tinymem import AblationConfig, MethodConfig, Properties, Scores, editor, scorer
 from tinymem.models.adapters import mlp_parameters
 
 WEIGHT = Properties(unit="weight", order="zeroth")
 
 
 @dataclass(frozen=True, kw_only=True)
-class FakeConfig:
+class FakeConfig(MethodConfig):
     """What goes wrong."""
 
     number: int = 0
     seconds: float = 0.0
     how: str = ""
-
-    grid: ClassVar[dict[str, tuple[int, ...]]] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +74,7 @@ def steps(model, config):
     return round(config.ratio * 100)
 
 
-@scorer("slow", config=SlowConfig, properties=WEIGHT)
+@scorer("slow", config=SlowConfig, properties=WEIGHT, steps=steps)
 def slow(model, data, config):
     """Source: none. Cost: as told. Options: ratio, of, scope, seconds, fails_above."""
     log(f"slow {config.ratio}")

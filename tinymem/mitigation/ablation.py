@@ -5,17 +5,16 @@ from __future__ import annotations
 from copy import deepcopy
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Context
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from tinymem.errors import UserError
-from tinymem.mitigation.option_ranges import check_least
-from tinymem.models.adapters import layer_of, neuron_layers
+from tinymem.mitigation.config import MethodConfig
+from tinymem.models.adapters import NeuronLayer, layer_of, neuron_layers
 
 Scope = Literal["tensor", "layer", "model"]
-Grid = dict[str, tuple[Any, ...]]
 
 
 class Refused(UserError):
@@ -23,7 +22,7 @@ class Refused(UserError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AblationConfig:
+class AblationConfig(MethodConfig):
     """Options of every method that zeroes neurons or weights.
 
     Attributes:
@@ -36,14 +35,14 @@ class AblationConfig:
     of: Literal["eligible", "model"] = "eligible"
     scope: Scope = "layer"
 
-    grid: ClassVar[Grid] = {}
-    published_grid: ClassVar[Grid] = {}
-    """Where the published runs' grid differs from the paper's."""
-
     def __post_init__(self) -> None:
         if not 0 <= self.ratio <= 1:
             raise UserError(f"expected ratio in [0, 1], got {self.ratio:g}; it is a share: try ratio=0.05")
-        check_least(self)
+        super().__post_init__()
+
+    def eligible(self, layers: list[NeuronLayer]) -> list[NeuronLayer]:
+        """The layers, of all from bottom to top, whose neurons may be zeroed."""
+        return layers
 
 
 @dataclass(frozen=True)

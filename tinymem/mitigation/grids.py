@@ -7,7 +7,7 @@ or text.
 
 from __future__ import annotations
 
-from tinymem.mitigation.ablation import Grid
+from tinymem.mitigation.config import Grid
 
 EPOCHS = (1, 10, 20)
 

@@ -13,11 +13,11 @@ go register as the second kind. A method is one file: a frozen config, one funct
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field, fields, is_dataclass
-from functools import cache
-from typing import TYPE_CHECKING, Any, Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from tinymem.data.rows import Rows
 from tinymem.errors import UserError, did_you_mean
 from tinymem.mitigation.ablation import AblationConfig, Refused, Scores, ablate, group_counts, select
+from tinymem.mitigation.config import MethodConfig
 from tinymem.models.adapters import neuron_layers
 from tinymem.registry import Registry
 from tinymem.runtime.progress import Bar, SilentBar
@@ -33,8 +34,10 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 Unit = Literal["neuron", "weight", "model"]
-Scorer = Callable[..., Scores]
-Editor = Callable[..., nn.Module]
+State = Scores | Callable[[], nn.Module]
+"""Of a method that passes through its epochs, after each: a scorer's scores there, or the function that makes an editor's edit."""
+A = TypeVar("A", bound=AblationConfig)
+C = TypeVar("C", bound=MethodConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,13 +84,16 @@ class MitigationData:
 
 @dataclass(frozen=True)
 class Unlearner:
-    """A registered method."""
+    """A registered method; `scorer` and `editor` say what each part is for."""
 
     name: str
     kind: Literal["score", "edit"]
     function: Callable[..., Any]
-    config: type[Any]
+    config: type[MethodConfig]
     properties: Properties
+    by_epoch: Callable[..., Iterator[tuple[int, State]]] | None = None
+    steps: Callable[..., int] | None = None
+    by_row: Callable[..., Tensor] | None = None
 
     @property
     def origin(self) -> str:
@@ -99,9 +105,12 @@ class Unlearner:
         """The docstring of the method's module: idea, formula, source, cost, options."""
         return inspect.cleandoc(inspect.getmodule(self.function).__doc__ or self.function.__doc__ or "")
 
-    def beside(self, name: str) -> Callable[..., Any] | None:
-        """A function that the method's module has beside it (`by_epoch`, `steps`, `by_row`); None where it has none."""
-        return getattr(inspect.getmodule(self.function), name, None)
+    @cached_property
+    def adapter(self) -> TypeAdapter[MethodConfig]:
+        """Checks and converts options; made once, since making it takes longer than many a method."""
+        from pydantic import TypeAdapter
+
+        return TypeAdapter(self.config)
 
 
 UNLEARNERS: Registry[Unlearner] = Registry(
@@ -116,52 +125,74 @@ UNLEARNERS: Registry[Unlearner] = Registry(
 )
 
 
-def scorer(name: str, *, config: type[Any], properties: Properties) -> Callable[[Scorer], Scorer]:
+def scorer(
+    name: str,
+    *,
+    config: type[A],
+    properties: Properties,
+    by_epoch: Callable[[nn.Module, MitigationData, A], Iterator[tuple[int, Scores]]] | None = None,
+    steps: Callable[[nn.Module, A], int] | None = None,
+    by_row: Callable[[nn.Module, MitigationData, A], Tensor] | None = None,
+) -> Callable[[Callable[[nn.Module, MitigationData, A], Scores]], Callable[[nn.Module, MitigationData, A], Scores]]:
     """Register a function `(model, data, config) -> Scores`; selection and ablation follow from the config.
 
     Args:
-        name: what recipes and the command line call the method.
+        name: how recipes and the command line call the method.
         config: its options: a frozen dataclass that derives from `AblationConfig`.
         properties: its column of the table of methods.
+        by_epoch: yields (epoch, scores) after each epoch of one run, for a method whose runs of fewer epochs are the beginning of longer
+            ones; a sweep then takes all numbers of epochs from the longest run. The config has `epochs`.
+        steps: number of steps that the progress bar counts, for a method that scores up to its ratio, so that runs at smaller ratios are
+            the beginning of those at larger ones. Without it, scores are taken not to depend on the ratio.
+        by_row: scores [S, L, F] of each forget row apart (S rows, L layers, F neurons of a layer), for one edit per row.
 
     Raises:
-        UserError: another method has the name.
+        UserError: another method has the name, or the config is none.
     """
 
-    def register(function: Scorer) -> Scorer:
-        _check_config(name, config)
-        UNLEARNERS.register(name, Unlearner(name, "score", function, config, properties))
+    def register(function: Callable[[nn.Module, MitigationData, A], Scores]) -> Callable[[nn.Module, MitigationData, A], Scores]:
+        _check_config(name, config, AblationConfig, epochs=by_epoch is not None)
+        UNLEARNERS.register(name, Unlearner(name, "score", function, config, properties, by_epoch, steps, by_row))
         return function
 
     return register
 
 
-def editor(name: str, *, config: type[Any], properties: Properties) -> Callable[[Editor], Editor]:
+def editor(
+    name: str,
+    *,
+    config: type[C],
+    properties: Properties,
+    by_epoch: Callable[[nn.Module, MitigationData, C], Iterator[tuple[int, Callable[[], nn.Module]]]] | None = None,
+) -> Callable[[Callable[[nn.Module, MitigationData, C], nn.Module]], Callable[[nn.Module, MitigationData, C], nn.Module]]:
     """Register a function `(model, data, config) -> edited copy` that decides itself what to change.
 
     Args:
-        name: what recipes and the command line call the method.
-        config: its options: a frozen dataclass.
+        name: how recipes and the command line call the method.
+        config: its options: a frozen dataclass that derives from `MethodConfig`, or from `AblationConfig` if it has a ratio.
         properties: its column of the table of methods.
+        by_epoch: yields (epoch, function that makes the edited copy of a run that ends there); otherwise as of `scorer`.
 
     Raises:
-        UserError: another method has the name.
+        UserError: another method has the name, or the config is none.
     """
 
-    def register(function: Editor) -> Editor:
-        _check_config(name, config)
-        UNLEARNERS.register(name, Unlearner(name, "edit", function, config, properties))
+    def register(function: Callable[[nn.Module, MitigationData, C], nn.Module]) -> Callable[[nn.Module, MitigationData, C], nn.Module]:
+        _check_config(name, config, MethodConfig, epochs=by_epoch is not None)
+        UNLEARNERS.register(name, Unlearner(name, "edit", function, config, properties, by_epoch))
         return function
 
     return register
 
 
-def _check_config(name: str, config: Any) -> None:
-    if not (isinstance(config, type) and is_dataclass(config)):
-        raise UserError(f"expected a frozen dataclass as config of method '{name}', got {config!r}; AblationConfig has ratio and scope")
+def _check_config(name: str, config: object, base: type[MethodConfig], *, epochs: bool) -> None:
+    if not (isinstance(config, type) and is_dataclass(config) and issubclass(config, base)):
+        raise UserError(f"expected a frozen dataclass as config of method '{name}', got {config!r}; derive it from {base.__name__}")
+    if epochs and "epochs" not in {f.name for f in fields(config)}:
+        raise UserError(f"expected an option epochs in {config.__name__}, since method '{name}' has by_epoch, found none; add it")
 
 
-def parse_config(method: Unlearner, options: dict[str, Any]) -> Any:
+def parse_config(method: Unlearner, options: dict[str, Any]) -> MethodConfig:
     """A method's config from recipe or command-line options.
 
     Raises:
@@ -179,33 +210,23 @@ def parse_config(method: Unlearner, options: dict[str, Any]) -> Any:
         if isinstance(options[option], bool) and takes_numbers_only(types[option]):
             raise UserError(f"expected a number as option '{option}' of {method.name}, got {options[option]}")
     try:
-        kind: Any = method.config
-        return _adapter(kind).validate_python(options)
+        return method.adapter.validate_python(options)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise UserError(f"option '{first['loc'][-1]}' of {method.name}: {first['msg'].lower()}, got {first['input']!r}") from None
 
 
-@cache
-def _adapter(config: Any) -> TypeAdapter[Any]:
-    """Made once: it takes longer than many a method."""
-    from pydantic import TypeAdapter
-
-    adapter: TypeAdapter[Any] = TypeAdapter(config)
-    return adapter
-
-
-def apply(method: Unlearner, model: nn.Module, data: MitigationData, config: Any) -> nn.Module:
+def apply(method: Unlearner, model: nn.Module, data: MitigationData, config: MethodConfig) -> nn.Module:
     """Run a method on a model and return an edited copy; the input model is left as it was.
 
     Raises:
         Refused: a positive ratio that rounds to nothing.
     """
-    if getattr(config, "ratio", None) == 0:
+    if is_control(config):
         return deepcopy(model)
     if not len(data.forget):
         raise Refused("expected rows to forget, got none: the model memorized nothing of them; train longer or raise the copies")
-    if method.kind == "edit":
+    if not isinstance(config, AblationConfig) or method.kind == "edit":
         edited = method.function(model, data, config)
         if not isinstance(edited, nn.Module):
             raise UserError(f"expected an edited copy of the model from {method.name}, got {type(edited).__name__}; return one")
@@ -215,8 +236,12 @@ def apply(method: Unlearner, model: nn.Module, data: MitigationData, config: Any
     return ablate(model, select(model, scores, config))
 
 
+def is_control(config: MethodConfig) -> bool:
+    """Whether a config leaves every model as it is: ratio 0."""
+    return isinstance(config, AblationConfig) and config.ratio == 0
+
+
 def refuse_if_nothing(model: nn.Module, method: Unlearner, config: AblationConfig) -> None:
     """Find out before the scoring pass, which may be long, that the ratio rounds to nothing."""
     if method.properties.unit == "neuron":
-        eligible = neuron_layers(model)[1 if getattr(config, "skip_bottom", False) else 0 :]
-        group_counts(model, {layer.weight_name: layer.neurons for layer in eligible}, config)
+        group_counts(model, {layer.weight_name: layer.neurons for layer in config.eligible(neuron_layers(model))}, config)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, fields
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Literal, get_args, get_origin, get_type_hints
 
+from tinymem.mitigation.config import MethodConfig
 from tinymem.mitigation.method import UNLEARNERS, Properties
 
 
@@ -49,14 +50,14 @@ def describe(name: str) -> str:
     for option in fields(method.config):
         default = option.default if option.default is not MISSING else "required"
         lines.append(f"  --{option.name.replace('_', '-'):<15} {default!s:<10} {_choices(method.config, option.name)}")
-    for attribute, title in (("grid", "The paper's grid (A.3.5):"), ("published_grid", "The grid of the published runs, which differs:")):
-        grid = getattr(method.config, attribute, {})
+    titles = ("The paper's grid (A.3.5):", "The grid of the published runs, which differs:")
+    for grid, title in zip((method.config.grid, method.config.published_grid), titles, strict=True):
         if grid:
             lines += ["", title, *(f"  {key}: {', '.join(f'{v:g}' for v in values)}" for key, values in grid.items())]
     return "\n".join(lines)
 
 
-def _choices(config: type[Any], option: str) -> str:
+def _choices(config: type[MethodConfig], option: str) -> str:
     """`float`, or the words that an option may be."""
     hint = get_type_hints(config)[option]
     return " | ".join(map(str, get_args(hint))) if get_origin(hint) is Literal else getattr(hint, "__name__", str(hint))

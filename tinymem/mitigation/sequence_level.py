@@ -1,6 +1,6 @@
 """Sequence-level localization: an edit for each row to forget (Chang et al. 2024), where TinyMem makes one edit for all of them.
 
-Both use the same scorers: the module of a neuron method has `by_row(model, data, config)`, which scores each row apart, all rows at once.
+Both use the same scorers: a neuron method registers with `by_row(model, data, config)`, which scores each row apart, all rows at once.
 The method's own score is the mean of these wherever it is additive (Zero, IG, and Act's mean of absolute values when all suffixes are
 equally long).
 
@@ -32,11 +32,9 @@ def scores_by_row(method: Unlearner, model: nn.Module, data: MitigationData, con
     Raises:
         UserError: the method has no scores of single rows.
     """
-    by_row = method.beside("by_row")
-    if by_row is None:
+    if method.by_row is None:
         raise UserError(f"expected a method that scores rows apart (zero, act, ig, slim, hard-concrete, nemo, ...), got '{method.name}'")
-    scores: Tensor = by_row(model, data, config)
-    return scores
+    return method.by_row(model, data, config)
 
 
 def select_by_row(model: nn.Module, scores_SLF: Tensor, config: NeuronConfig) -> Tensor:

@@ -14,19 +14,19 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import nn
 
 from tinymem.errors import UserError
-from tinymem.mitigation.ablation import Scores, ablate, select
-from tinymem.mitigation.method import MitigationData, Unlearner, apply, refuse_if_nothing
+from tinymem.mitigation.ablation import AblationConfig, Scores, ablate, select
+from tinymem.mitigation.config import HasEpochs, MethodConfig
+from tinymem.mitigation.method import MitigationData, Unlearner, apply, is_control, refuse_if_nothing
 from tinymem.runtime.cost import Cost, measured
 from tinymem.runtime.files import canonical_json
 from tinymem.runtime.progress import Bar
 
-Begin = Callable[[Sequence[Any], float], None]
+Begin = Callable[[Sequence[MethodConfig], float], None]
 
 
 @dataclass(frozen=True)
@@ -38,77 +38,76 @@ class Edit:
         shared: whether its scores served other configurations too.
     """
 
-    config: Any
+    config: MethodConfig
     result: nn.Module | Exception
     cost: Cost = field(default_factory=Cost)
     shared: bool = False
 
 
-def pass_key(method: Unlearner, config: Any) -> dict[str, Any]:
-    """The options that must be equal for two configurations to come from one scoring pass."""
+def pass_key(method: Unlearner, config: MethodConfig) -> str:
+    """The options, as JSON, that must be equal for two configurations to come from one scoring pass."""
     options = asdict(config)
     if method.kind == "score":
-        options.pop("ratio", None)
-    if method.beside("by_epoch"):
-        options.pop("epochs", None)
-    return options
+        options.pop("ratio")
+    if method.by_epoch:
+        options.pop("epochs")
+    return canonical_json(options)
 
 
 def shared_edits(
-    model: nn.Module, method: Unlearner, data: MitigationData, configs: Sequence[Any], begin: Begin = lambda _configs, _spent: None
+    model: nn.Module, method: Unlearner, data: MitigationData, configs: Sequence[MethodConfig], begin: Begin = lambda _configs, _spent: None
 ) -> Iterator[Edit]:
     """The edit of every configuration; those of one `pass_key` come from one pass.
 
     `begin` is told, before each piece of work, which configurations it is for and how many seconds they have cost before: those would
     take as long if they were run alone.
     """
-    passes: dict[str, list[Any]] = {}
+    passes: dict[str, list[MethodConfig]] = {}
     for config in configs:
-        passes.setdefault(canonical_json(pass_key(method, config)), []).append(config)
+        passes.setdefault(pass_key(method, config), []).append(config)
     for together in passes.values():
         yield from _pass(model, method, data, together, begin)
 
 
-def _pass(model: nn.Module, method: Unlearner, data: MitigationData, configs: list[Any], begin: Begin) -> Iterator[Edit]:
-    together: list[Any] = []
+def _pass(model: nn.Module, method: Unlearner, data: MitigationData, configs: list[MethodConfig], begin: Begin) -> Iterator[Edit]:
+    together: list[MethodConfig] = []
     for config in configs:
         if len(configs) == 1 or _is_trivial(model, method, data, config):
             begin([config], 0.0)
             yield _alone(model, method, data, config)
         else:
             together.append(config)
-    if together and method.beside("by_epoch"):
+    if together and method.by_epoch:
         yield from _by_epoch(model, method, data, sorted(together, key=_epochs_and_ratio), begin)
     elif together:
-        yield from _by_ratio(model, method, data, sorted(together, key=lambda c: c.ratio), begin)
+        yield from _by_ratio(model, method, data, sorted(together, key=_ratio), begin)
 
 
-def _by_epoch(model: nn.Module, method: Unlearner, data: MitigationData, left: list[Any], begin: Begin) -> Iterator[Edit]:
+def _by_epoch(model: nn.Module, method: Unlearner, data: MitigationData, left: list[MethodConfig], begin: Begin) -> Iterator[Edit]:
     """One run to the most epochs, with a stop at each number of epochs that is asked for: scores there, or what makes the edit."""
-    by_epoch = method.beside("by_epoch")
-    assert by_epoch is not None
+    assert method.by_epoch is not None
     device, spent, reached = _device(model), Cost(), 0
-    states = by_epoch(model, data, left[-1])
+    states = method.by_epoch(model, data, left[-1])
     while left:
         begin(left, spent.seconds)
         try:
             with measured(device) as cost:
-                while reached < left[0].epochs:
+                while reached < _epochs(left[0]):
                     reached, state = next(states)
         except Exception as error:
             yield from (Edit(config, error) for config in left)
             return
         spent = _sum(spent, cost)
-        for config in [c for c in left if c.epochs == reached]:
+        for config in [c for c in left if _epochs(c) == reached]:
             begin([config], spent.seconds)
-            make = state if method.kind == "edit" else partial(_ablated, model, state, config)
+            make = partial(_ablated, model, state, config) if isinstance(state, Scores) else state
             yield _made(make, model, config, spent)
-        left = [c for c in left if c.epochs > reached]
+        left = [c for c in left if _epochs(c) > reached]
 
 
-def _by_ratio(model: nn.Module, method: Unlearner, data: MitigationData, left: list[Any], begin: Begin) -> Iterator[Edit]:
-    """One scoring pass at the largest ratio; `steps` of a method's module says that its passes grow with the ratio."""
-    device, steps = _device(model), method.beside("steps")
+def _by_ratio(model: nn.Module, method: Unlearner, data: MitigationData, left: list[MethodConfig], begin: Begin) -> Iterator[Edit]:
+    """One scoring pass at the largest ratio; a method with `steps` has passes that grow with the ratio."""
+    device, steps = _device(model), method.steps
     while left:
         charged = left[-1:] if steps else left  # a pass that is too long at one ratio may be short at a smaller one
         begin(charged, 0.0)
@@ -147,7 +146,7 @@ class _Stopwatch:
         self.bar.advance(steps, note)
 
 
-def _alone(model: nn.Module, method: Unlearner, data: MitigationData, config: Any) -> Edit:
+def _alone(model: nn.Module, method: Unlearner, data: MitigationData, config: MethodConfig) -> Edit:
     try:
         with measured(_device(model)) as cost:
             edited = apply(method, model, data, config)
@@ -156,11 +155,12 @@ def _alone(model: nn.Module, method: Unlearner, data: MitigationData, config: An
     return Edit(config, edited, cost)
 
 
-def _ablated(model: nn.Module, scores: Scores, config: Any) -> nn.Module:
+def _ablated(model: nn.Module, scores: Scores, config: MethodConfig) -> nn.Module:
+    assert isinstance(config, AblationConfig)  # `scorer` takes no other
     return ablate(model, select(model, scores, config))
 
 
-def _made(make: Callable[[], nn.Module], model: nn.Module, config: Any, spent: Cost) -> Edit:
+def _made(make: Callable[[], nn.Module], model: nn.Module, config: MethodConfig, spent: Cost) -> Edit:
     """The edit that `make` makes of a pass that has cost `spent`."""
     try:
         with measured(_device(model)) as cost:
@@ -170,23 +170,32 @@ def _made(make: Callable[[], nn.Module], model: nn.Module, config: Any, spent: C
     return Edit(config, edited, _sum(spent, cost), shared=True)
 
 
-def _is_trivial(model: nn.Module, method: Unlearner, data: MitigationData, config: Any) -> bool:
+def _is_trivial(model: nn.Module, method: Unlearner, data: MitigationData, config: MethodConfig) -> bool:
     """Needs no scores: the control, nothing to forget, or a ratio that is known to round to nothing before scoring."""
-    if getattr(config, "ratio", None) == 0 or not len(data.forget):
+    if is_control(config) or not len(data.forget):
         return True
-    if method.kind == "edit":
+    if method.kind == "edit" or not isinstance(config, AblationConfig):
         return False
     try:
         refuse_if_nothing(model, method, config)
-        if steps := method.beside("steps"):
-            steps(model, config)
+        if method.steps:
+            method.steps(model, config)
     except UserError:
         return True
     return False
 
 
-def _epochs_and_ratio(config: Any) -> tuple[int, float]:
-    return config.epochs, getattr(config, "ratio", 0.0)
+def _epochs_and_ratio(config: MethodConfig) -> tuple[int, float]:
+    return _epochs(config), _ratio(config)
+
+
+def _epochs(config: MethodConfig) -> int:
+    assert isinstance(config, HasEpochs)  # checked where a method registers with `by_epoch`
+    return config.epochs
+
+
+def _ratio(config: MethodConfig) -> float:
+    return config.ratio if isinstance(config, AblationConfig) else 0.0
 
 
 def _sum(one: Cost, other: Cost) -> Cost:

@@ -96,16 +96,16 @@ def expand(sweep: SweepRecipe) -> list[Choice]:
             method = UNLEARNERS.get(name)
             for options in grid_of(method, entry, sweep.grid):
                 config = parse_config(method, options)
-                values, shared = asdict(config), canonical_json(pass_key(method, config))
+                values, shared = asdict(config), pass_key(method, config)
                 found.setdefault(f"{name} {canonical_json(values)}", Choice(method, config, values, chosen(config), shared))
     return list(found.values())
 
 
 def grid_of(method: Unlearner, entry: Method, name: GridName) -> Iterator[Row]:
     """Options of each point of a method's grid: its own, with axes replaced by the entry's lists and fixed by its values."""
-    declared = {} if name == "none" else getattr(method.config, "grid", {})
+    declared = {} if name == "none" else method.config.grid
     if name == "published":
-        declared = getattr(method.config, "published_grid", None) or declared
+        declared = method.config.published_grid or declared
     axes = {**declared, **{k: v if isinstance(v, list | tuple) else (v,) for k, v in entry.options.items()}}
     for values in product(*axes.values()):
         yield dict(zip(axes, values, strict=True))

@@ -8,21 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from tinymem.data.rows import Rows
 from tinymem.errors import UserError
-from tinymem.mitigation.ablation import Grid
+from tinymem.mitigation.config import MethodConfig
 from tinymem.mitigation.method import MitigationData
 from tinymem.mitigation.methods.losses import Over, row_losses
-from tinymem.mitigation.option_ranges import check_least
 
 
 @dataclass(frozen=True, kw_only=True)
-class BaselineConfig:
+class BaselineConfig(MethodConfig):
     """Options of every baseline.
 
     Attributes:
@@ -36,11 +34,6 @@ class BaselineConfig:
     weight_decay: float = 0.0
     batch_size: int = 32
     over: Over = "suffix"
-
-    grid: ClassVar[Grid] = {}
-
-    def __post_init__(self) -> None:
-        check_least(self)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -12,14 +11,13 @@ from torch import Tensor, nn
 
 from tinymem.data.rows import to_ids
 from tinymem.errors import UserError
-from tinymem.mitigation.ablation import Grid
+from tinymem.mitigation.config import MethodConfig
 from tinymem.mitigation.method import MitigationData
-from tinymem.mitigation.option_ranges import check_least
 from tinymem.models.adapters import logits
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuningConfig:
+class FinetuningConfig(MethodConfig):
     """Options of the fine-tunings; defaults as in the paper (section 5: five epochs; training's settings otherwise)."""
 
     epochs: int = 5
@@ -28,10 +26,8 @@ class FinetuningConfig:
     betas: tuple[float, float] = (0.9, 0.98)
     batch_size: int = 128
 
-    grid: ClassVar[Grid] = {}
-
     def __post_init__(self) -> None:
-        check_least(self)
+        super().__post_init__()
         if not all(0 <= beta < 1 for beta in self.betas):
             raise UserError(f"expected betas in [0, 1), got {self.betas[0]:g} and {self.betas[1]:g}")
 

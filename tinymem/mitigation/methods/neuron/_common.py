@@ -29,6 +29,10 @@ class NeuronConfig(AblationConfig):
 
     skip_bottom: bool = False
 
+    def eligible(self, layers: list[NeuronLayer]) -> list[NeuronLayer]:
+        """All layers, or all but the bottom one."""
+        return layers[1:] if self.skip_bottom else layers
+
 
 def row_generators(rows: Rows, seed: int) -> list[torch.Generator]:
     """A stream of random numbers per row, which depends on the seed and the row's tokens before its end, not on the rows beside it."""
@@ -38,9 +42,7 @@ def row_generators(rows: Rows, seed: int) -> list[torch.Generator]:
 
 def as_scores(model: nn.Module, scores_LF: Tensor, config: NeuronConfig) -> Scores:
     """Scores by name; without the bottom layer where the config leaves it out."""
-    layers = neuron_layers(model)
-    first = 1 if config.skip_bottom else 0
-    return Scores("neuron", {layer.weight_name: scores_LF[layer.index] for layer in layers[first:]})
+    return Scores("neuron", {layer.weight_name: scores_LF[layer.index] for layer in config.eligible(neuron_layers(model))})
 
 
 def width(layers: list[NeuronLayer]) -> int:

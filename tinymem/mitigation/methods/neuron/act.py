@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from tinymem.mitigation import grids
-from tinymem.mitigation.ablation import Grid, Scores
+from tinymem.mitigation.ablation import Scores
+from tinymem.mitigation.config import Grid
 from tinymem.mitigation.method import MitigationData, Properties, scorer
 from tinymem.mitigation.methods.neuron._common import NeuronConfig, activity, as_scores, predicting
 from tinymem.models.adapters import captured_neurons, logits, neuron_layers
@@ -34,7 +35,13 @@ class ActConfig(NeuronConfig):
     published_grid: ClassVar[Grid] = grids.NEURON_RUN
 
 
-@scorer("act", config=ActConfig, properties=Properties(unit="neuron", order="zeroth"))
+@torch.no_grad()
+def by_row(model: nn.Module, data: MitigationData, config: ActConfig) -> Tensor:
+    """Scores [S, L, F] of each row's suffix."""
+    return torch.cat(list(activity(model, data.forget, config.batch_size, config.mode))) * _norms_LF(model).float()
+
+
+@scorer("act", config=ActConfig, properties=Properties(unit="neuron", order="zeroth"), by_row=by_row)
 @torch.no_grad()
 def act(model: nn.Module, data: MitigationData, config: ActConfig) -> Scores:
     """Scores [neurons] per layer."""
@@ -50,12 +57,6 @@ def act(model: nn.Module, data: MitigationData, config: ActConfig) -> Scores:
                 total += _sum_at(h_BTF, predicts_BT, config.mode)
     means_LF = torch.stack(sums).abs() / max(1, positions)
     return as_scores(model, (means_LF * _norms_LF(model)).float(), config)
-
-
-@torch.no_grad()
-def by_row(model: nn.Module, data: MitigationData, config: ActConfig) -> Tensor:
-    """Scores [S, L, F] of each row's suffix."""
-    return torch.cat(list(activity(model, data.forget, config.batch_size, config.mode))) * _norms_LF(model).float()
 
 
 def _norms_LF(model: nn.Module) -> Tensor:

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from tinymem.errors import UserError
 from tinymem.mitigation import grids
-from tinymem.mitigation.ablation import Grid, Scores
+from tinymem.mitigation.ablation import Scores
+from tinymem.mitigation.config import Grid
 from tinymem.mitigation.method import MitigationData, Properties, scorer
 from tinymem.mitigation.methods.neuron._common import as_scores
 from tinymem.mitigation.methods.neuron._gates import GatesConfig, Rule, learn, ranks
@@ -69,12 +70,6 @@ def chance_open(s: Tensor, beta: float) -> Tensor:
     return torch.sigmoid(s - beta * math.log(-LOW / HIGH))
 
 
-@scorer("hard-concrete", config=HardConcreteConfig, properties=Properties(unit="neuron", order="first"))
-def hard_concrete(model: nn.Module, data: MitigationData, config: HardConcreteConfig) -> Scores:
-    """Ranks of the gates' parameters [neurons] per layer after the last epoch."""
-    return list(by_epoch(model, data, config))[-1][1]
-
-
 def by_epoch(model: nn.Module, data: MitigationData, config: HardConcreteConfig) -> Iterator[tuple[int, Scores]]:
     """Scores after each epoch of one run."""
     for state in learn(model, data, config, _rule(config), by_row=False):
@@ -85,6 +80,12 @@ def by_row(model: nn.Module, data: MitigationData, config: HardConcreteConfig) -
     """Ranks [S, L, F] of a gate per row and neuron, all rows trained at once."""
     *_, state = learn(model, data, config, _rule(config), by_row=True)
     return ranks(state.parameters_GLF, state.neg_grad_sum_GLF)
+
+
+@scorer("hard-concrete", config=HardConcreteConfig, properties=Properties(unit="neuron", order="first"), by_epoch=by_epoch, by_row=by_row)
+def hard_concrete(model: nn.Module, data: MitigationData, config: HardConcreteConfig) -> Scores:
+    """Ranks of the gates' parameters [neurons] per layer after the last epoch."""
+    return list(by_epoch(model, data, config))[-1][1]
 
 
 def _rule(config: HardConcreteConfig) -> Rule:

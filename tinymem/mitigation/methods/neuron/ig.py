@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from tinymem.data.rows import Rows
 from tinymem.mitigation import grids
-from tinymem.mitigation.ablation import Grid, Scores
+from tinymem.mitigation.ablation import Scores
+from tinymem.mitigation.config import Grid
 from tinymem.mitigation.method import MitigationData, Properties, scorer
 from tinymem.mitigation.methods.neuron._common import NeuronConfig, as_scores, cropped, frozen, predicting
 from tinymem.mitigation.methods.neuron._decode import mean_gradients
@@ -47,12 +48,6 @@ class IGConfig(NeuronConfig):
     published_grid: ClassVar[Grid] = grids.NEURON_RUN
 
 
-@scorer("ig", config=IGConfig, properties=Properties(unit="neuron", order="first"))
-def ig(model: nn.Module, data: MitigationData, config: IGConfig) -> Scores:
-    """Mean attributions [neurons] per layer."""
-    return as_scores(model, by_row(model, data, config).mean(0), config)
-
-
 def by_row(model: nn.Module, data: MitigationData, config: IGConfig) -> Tensor:
     """Attributions of each row's suffix [S, L, F], averaged over its tokens."""
     size = config.batch_size or (16 if data.forget.ids.is_cuda else 1)
@@ -63,6 +58,12 @@ def by_row(model: nn.Module, data: MitigationData, config: IGConfig) -> Tensor:
             parts.append(_attributions(model, cropped(rows), alphas(config, rows.ids.device), config))
             data.bar.advance(len(rows))
     return torch.cat(parts)
+
+
+@scorer("ig", config=IGConfig, properties=Properties(unit="neuron", order="first"), by_row=by_row)
+def ig(model: nn.Module, data: MitigationData, config: IGConfig) -> Scores:
+    """Mean attributions [neurons] per layer."""
+    return as_scores(model, by_row(model, data, config).mean(0), config)
 
 
 def alphas(config: IGConfig, device: torch.device) -> Tensor:

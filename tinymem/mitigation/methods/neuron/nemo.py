@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from tinymem.errors import UserError
 from tinymem.mitigation import grids
-from tinymem.mitigation.ablation import Grid, Scores
+from tinymem.mitigation.ablation import Scores
+from tinymem.mitigation.config import Grid
 from tinymem.mitigation.method import MitigationData, Properties, scorer
 from tinymem.mitigation.methods.neuron._common import NeuronConfig, activity, as_scores, cropped, gated, predicting
 from tinymem.mitigation.option_ranges import check_least
@@ -55,15 +56,6 @@ class NemoConfig(NeuronConfig):
         check_least(self, sample=1, rows=1, tests=0, tolerated=0)
 
 
-@scorer("nemo", config=NemoConfig, properties=Properties(unit="neuron", order="zeroth", iterative=True, dual_objective=True))
-def nemo(model: nn.Module, data: MitigationData, config: NemoConfig) -> Scores:
-    """Z [neurons] per layer; refined neurons on top."""
-    z_LF = by_row(model, data, config).mean(0)
-    if config.refine:
-        z_LF = z_LF + refined(model, data, config, z_LF) * (z_LF.max() + 1)
-    return as_scores(model, z_LF, config)
-
-
 @torch.no_grad()
 def by_row(model: nn.Module, data: MitigationData, config: NemoConfig) -> Tensor:
     """z-scores [S, L, F] of each forget row, without refinement."""
@@ -79,6 +71,15 @@ def by_row(model: nn.Module, data: MitigationData, config: NemoConfig) -> Tensor
     floor_L1 = 1e-3 * deviation_LF.median(dim=1, keepdim=True).values + 1e-12  # a dead neuron deviates by nothing
     deviation_LF = torch.maximum(deviation_LF, floor_L1)
     return torch.cat([((a - mean_LF).abs() / deviation_LF).float() for a in activity(model, data.forget, config.batch_size)])
+
+
+@scorer("nemo", config=NemoConfig, properties=Properties(unit="neuron", order="zeroth", iterative=True, dual_objective=True), by_row=by_row)
+def nemo(model: nn.Module, data: MitigationData, config: NemoConfig) -> Scores:
+    """Z [neurons] per layer; refined neurons on top."""
+    z_LF = by_row(model, data, config).mean(0)
+    if config.refine:
+        z_LF = z_LF + refined(model, data, config, z_LF) * (z_LF.max() + 1)
+    return as_scores(model, z_LF, config)
 
 
 @torch.no_grad()

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from tinymem.mitigation import grids
-from tinymem.mitigation.ablation import Grid, Scores
+from tinymem.mitigation.ablation import Scores
+from tinymem.mitigation.config import Grid
 from tinymem.mitigation.method import MitigationData, Properties, scorer
 from tinymem.mitigation.methods.neuron._common import NeuronConfig, as_scores, row_generators, width
 from tinymem.models.adapters import neuron_layers
@@ -28,15 +29,15 @@ class RandomNeuronsConfig(NeuronConfig):
     grid: ClassVar[Grid] = grids.NEURON
 
 
-@scorer("random-neurons", config=RandomNeuronsConfig, properties=Properties(unit="neuron", order="zeroth"))
-def random_neurons(model: nn.Module, data: MitigationData, config: RandomNeuronsConfig) -> Scores:
-    """Uniform scores."""
-    layers = neuron_layers(model)
-    return as_scores(model, torch.rand(len(layers), width(layers), generator=data.generator()).to(data.forget.ids.device), config)
-
-
 def by_row(model: nn.Module, data: MitigationData, config: RandomNeuronsConfig) -> Tensor:
     """Uniform scores [S, L, F], drawn apart for each row."""
     layers = neuron_layers(model)
     draws = [torch.rand(len(layers), width(layers), generator=stream) for stream in row_generators(data.forget, data.seed)]
     return torch.stack(draws).to(data.forget.ids.device)
+
+
+@scorer("random-neurons", config=RandomNeuronsConfig, properties=Properties(unit="neuron", order="zeroth"), by_row=by_row)
+def random_neurons(model: nn.Module, data: MitigationData, config: RandomNeuronsConfig) -> Scores:
+    """Uniform scores."""
+    layers = neuron_layers(model)
+    return as_scores(model, torch.rand(len(layers), width(layers), generator=data.generator()).to(data.forget.ids.device), config)

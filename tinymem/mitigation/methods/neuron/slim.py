@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from tinymem.mitigation import grids
-from tinymem.mitigation.ablation import Grid, Scores
+from tinymem.mitigation.ablation import Scores
+from tinymem.mitigation.config import Grid
 from tinymem.mitigation.method import MitigationData, Properties, scorer
 from tinymem.mitigation.methods.neuron._common import as_scores
 from tinymem.mitigation.methods.neuron._gates import GatesConfig, Rule, learn, ranks
@@ -39,12 +40,6 @@ class SlimConfig(GatesConfig):
 RULE = Rule(start=1.0, gate=lambda c, _: c.clamp(0, 1), penalty=torch.abs)
 
 
-@scorer("slim", config=SlimConfig, properties=Properties(unit="neuron", order="first"))
-def slim(model: nn.Module, data: MitigationData, config: SlimConfig) -> Scores:
-    """Ranks of the coefficients [neurons] per layer after the last epoch."""
-    return list(by_epoch(model, data, config))[-1][1]
-
-
 def by_epoch(model: nn.Module, data: MitigationData, config: SlimConfig) -> Iterator[tuple[int, Scores]]:
     """Scores after each epoch of one run."""
     for state in learn(model, data, config, RULE, by_row=False):
@@ -55,3 +50,9 @@ def by_row(model: nn.Module, data: MitigationData, config: SlimConfig) -> Tensor
     """Ranks [S, L, F] of a coefficient per row and neuron, all rows trained at once."""
     *_, state = learn(model, data, config, RULE, by_row=True)
     return ranks(state.parameters_GLF, state.neg_grad_sum_GLF)
+
+
+@scorer("slim", config=SlimConfig, properties=Properties(unit="neuron", order="first"), by_epoch=by_epoch, by_row=by_row)
+def slim(model: nn.Module, data: MitigationData, config: SlimConfig) -> Scores:
+    """Ranks of the coefficients [neurons] per layer after the last epoch."""
+    return list(by_epoch(model, data, config))[-1][1]

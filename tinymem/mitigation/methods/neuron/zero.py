@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from tinymem.data.rows import Rows
 from tinymem.mitigation import grids
-from tinymem.mitigation.ablation import Grid, Scores
+from tinymem.mitigation.ablation import Scores
+from tinymem.mitigation.config import Grid
 from tinymem.mitigation.method import MitigationData, Properties, scorer
 from tinymem.mitigation.methods.losses import Over, row_losses
 from tinymem.mitigation.methods.neuron._common import NeuronConfig, as_scores, cropped, span, width
@@ -44,12 +45,6 @@ class ZeroConfig(NeuronConfig):
     published_grid: ClassVar[Grid] = grids.NEURON_RUN
 
 
-@scorer("zero", config=ZeroConfig, properties=Properties(unit="neuron", order="zeroth", iterative=True))
-def zero(model: nn.Module, data: MitigationData, config: ZeroConfig) -> Scores:
-    """Mean rise of the loss [neurons] per layer."""
-    return as_scores(model, by_row(model, data, config).mean(0), config)
-
-
 @torch.no_grad()
 def by_row(model: nn.Module, data: MitigationData, config: ZeroConfig) -> Tensor:
     """Rise of each row's loss without each neuron [S, L, F]."""
@@ -67,6 +62,12 @@ def by_row(model: nn.Module, data: MitigationData, config: ZeroConfig) -> Tensor
             data.bar.advance(1)
         parts.append(rises_BLF)
     return torch.cat(parts)
+
+
+@scorer("zero", config=ZeroConfig, properties=Properties(unit="neuron", order="zeroth", iterative=True), by_row=by_row)
+def zero(model: nn.Module, data: MitigationData, config: ZeroConfig) -> Scores:
+    """Mean rise of the loss [neurons] per layer."""
+    return as_scores(model, by_row(model, data, config).mean(0), config)
 
 
 def _clean_pass(model: nn.Module, rows: Rows) -> tuple[list[Tensor], Tensor]:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from tinymem.data.rows import concatenate
 from tinymem.errors import UserError
 from tinymem.mitigation import grids
-from tinymem.mitigation.ablation import Grid
+from tinymem.mitigation.config import Grid
 from tinymem.mitigation.method import MitigationData, Properties, editor
 from tinymem.mitigation.methods.losses import row_losses
 from tinymem.mitigation.methods.replay import Replayed
@@ -58,22 +58,23 @@ class BalancedSubnetConfig(LearnedMaskConfig):
             raise UserError(f"expected loss_weight in [0, 1], got {self.loss_weight:g}")
 
 
-@editor(
-    "balanced-subnet",
-    config=BalancedSubnetConfig,
-    properties=Properties(unit="weight", order="first", criterion="optimization", dual_objective=True),
-)
-def balanced_subnet(model: nn.Module, data: MitigationData, config: BalancedSubnetConfig) -> nn.Module:
-    """The model without the weights that the trained mask drops."""
-    *_, (_, mask) = _trained(model, data, config)
-    return mask.edited()
-
-
 def by_epoch(model: nn.Module, data: MitigationData, config: BalancedSubnetConfig) -> Iterator[tuple[int, Callable[[], nn.Module]]]:
     """After each epoch of one run, what gives the edit of a run that ends there."""
     for epoch, mask in _trained(model, data, config):
         if epoch:
             yield epoch, mask.edited
+
+
+@editor(
+    "balanced-subnet",
+    config=BalancedSubnetConfig,
+    properties=Properties(unit="weight", order="first", criterion="optimization", dual_objective=True),
+    by_epoch=by_epoch,
+)
+def balanced_subnet(model: nn.Module, data: MitigationData, config: BalancedSubnetConfig) -> nn.Module:
+    """The model without the weights that the trained mask drops."""
+    *_, (_, mask) = _trained(model, data, config)
+    return mask.edited()
 
 
 def _trained(model: nn.Module, data: MitigationData, config: BalancedSubnetConfig) -> Iterator[tuple[int, LearnedMask]]:

@@ -18,7 +18,8 @@ import torch
 from torch import nn
 
 from tinymem.mitigation import grids
-from tinymem.mitigation.ablation import AblationConfig, Grid, Scores
+from tinymem.mitigation.ablation import AblationConfig, Scores
+from tinymem.mitigation.config import Grid
 from tinymem.mitigation.method import MitigationData, Properties, scorer
 from tinymem.mitigation.methods.losses import Over, row_losses
 from tinymem.models.adapters import mlp_parameters

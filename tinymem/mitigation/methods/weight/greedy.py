@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from tinymem.data.rows import concatenate
 from tinymem.errors import UserError
 from tinymem.mitigation import grids
-from tinymem.mitigation.ablation import AblationConfig, Grid, Scope, Scores, group_counts
+from tinymem.mitigation.ablation import AblationConfig, Scope, Scores, group_counts
+from tinymem.mitigation.config import Grid
 from tinymem.mitigation.method import MitigationData, Properties, scorer
 from tinymem.mitigation.methods.losses import row_losses
 from tinymem.mitigation.methods.replay import Replayed
@@ -51,7 +52,18 @@ class GreedyConfig(AblationConfig):
             raise UserError(f"expected scope 'model', got '{self.scope}': Greedy removes one weight of the whole model a step")
 
 
-@scorer("greedy", config=GreedyConfig, properties=Properties(unit="weight", order="first", iterative=True, dual_objective=True))
+def steps(model: nn.Module, config: GreedyConfig) -> int:
+    """Steps at the configured ratio; the first steps of a run at a larger ratio are the same (sweeps rely on that).
+
+    Raises:
+        UserError: as `group_counts`.
+    """
+    return -(-_count(model, config) // config.per_step)
+
+
+@scorer(
+    "greedy", config=GreedyConfig, properties=Properties(unit="weight", order="first", iterative=True, dual_objective=True), steps=steps
+)
 def greedy(model: nn.Module, data: MitigationData, config: GreedyConfig) -> Scores:
     """Scores that fall in the order of removal, up to the configured ratio; 0 for weights that stay."""
     parameters = {name: p.detach() for name, p in mlp_parameters(model).items()}
@@ -68,15 +80,6 @@ def greedy(model: nn.Module, data: MitigationData, config: GreedyConfig) -> Scor
     sizes = [p.numel() for p in parameters.values()]
     parts = zip(parameters.items(), removal.scores.split(sizes), strict=True)
     return Scores("weight", {name: part.view_as(p) for (name, p), part in parts})
-
-
-def steps(model: nn.Module, config: GreedyConfig) -> int:
-    """Steps at the configured ratio; the first steps of a run at a larger ratio are the same (sweeps rely on that).
-
-    Raises:
-        UserError: as `group_counts`.
-    """
-    return -(-_count(model, config) // config.per_step)
 
 
 def _count(model: nn.Module, config: GreedyConfig) -> int:

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from tinymem.errors import UserError
 from tinymem.mitigation import grids
-from tinymem.mitigation.ablation import AblationConfig, Grid, Scope, Scores
+from tinymem.mitigation.ablation import AblationConfig, Scope, Scores
+from tinymem.mitigation.config import Grid
 from tinymem.mitigation.method import MitigationData, Properties, scorer
 from tinymem.mitigation.methods.losses import Over
 from tinymem.mitigation.methods.weight._row_gradients import row_gradients

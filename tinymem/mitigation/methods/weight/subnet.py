@@ -18,7 +18,7 @@ from typing import ClassVar
 from torch import nn
 
 from tinymem.mitigation import grids
-from tinymem.mitigation.ablation import Grid
+from tinymem.mitigation.config import Grid
 from tinymem.mitigation.method import MitigationData, Properties, editor
 from tinymem.mitigation.methods.weight import balanced_subnet
 from tinymem.mitigation.methods.weight._learned_mask import LearnedMaskConfig, Precision
@@ -39,15 +39,15 @@ class SubnetConfig(LearnedMaskConfig):
     published_grid: ClassVar[Grid] = grids.SUBNET_RUN
 
 
-@editor("subnet", config=SubnetConfig, properties=Properties(unit="weight", order="first", criterion="optimization"))
-def subnet(model: nn.Module, data: MitigationData, config: SubnetConfig) -> nn.Module:
-    """The model without the weights that the trained mask drops."""
-    return balanced_subnet.balanced_subnet(model, *_as_balanced(data, config))
-
-
 def by_epoch(model: nn.Module, data: MitigationData, config: SubnetConfig) -> Iterator[tuple[int, Callable[[], nn.Module]]]:
     """After each epoch of one run, what gives the edit of a run that ends there."""
     return balanced_subnet.by_epoch(model, *_as_balanced(data, config))
+
+
+@editor("subnet", config=SubnetConfig, properties=Properties(unit="weight", order="first", criterion="optimization"), by_epoch=by_epoch)
+def subnet(model: nn.Module, data: MitigationData, config: SubnetConfig) -> nn.Module:
+    """The model without the weights that the trained mask drops."""
+    return balanced_subnet.balanced_subnet(model, *_as_balanced(data, config))
 
 
 def _as_balanced(data: MitigationData, config: SubnetConfig) -> tuple[MitigationData, BalancedSubnetConfig]:

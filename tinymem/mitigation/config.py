@@ -1,0 +1,36 @@
+"""Options of methods: the base class of every method's config, and the grids that a config declares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, runtime_checkable
+
+from tinymem.mitigation.option_ranges import check_least
+
+Grid = dict[str, tuple[float, ...]]
+"""Values to try of each option: a sweep runs their product."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodConfig:
+    """Options of a method: derive from it with a frozen dataclass that has a field for each option.
+
+    Attributes:
+        grid: values of the paper's experiments, option by option; empty: the defaults alone.
+        published_grid: values of the published runs, where they differ from the paper's.
+    """
+
+    grid: ClassVar[Grid] = {}
+    published_grid: ClassVar[Grid] = {}
+
+    def __post_init__(self) -> None:
+        check_least(self)
+
+
+@runtime_checkable
+class HasEpochs(Protocol):
+    """A config with the option `epochs`."""
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the rows."""
