@@ -92,5 +92,5 @@ def plugin(tmp_path: Path) -> Iterator[Path]:
         "    edited = deepcopy(model)\n    with torch.no_grad():\n"
         "        for p in edited.parameters(): p.mul_(config.factor)\n    return edited\n"
     )
-    yield path
-    UNLEARNERS._objects.pop("halver", None)
+    with UNLEARNERS.temporary():
+        yield path

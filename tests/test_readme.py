@@ -75,10 +75,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
     (tmp_path / "recipes" / QUICKSTART.name).write_text(dump_recipe(load_recipe(QUICKSTART, TINY)))
     monkeypatch.chdir(tmp_path)
-    known = set(UNLEARNERS.names())
-    yield tmp_path
-    for name in set(UNLEARNERS.names()) - known:
-        del UNLEARNERS._objects[name]
+    with UNLEARNERS.temporary():
+        yield tmp_path
 
 
 def test_every_block_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

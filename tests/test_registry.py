@@ -77,10 +77,24 @@ def method(model, data, config):
 '''
 
 
+def test_temporary_registrations_are_undone(registry: Registry[str]) -> None:
+    registry.register("early", "one")
+    with pytest.raises(ZeroDivisionError), registry.temporary():
+        registry.register("late", "two")
+        assert registry.get("late") == "two"
+        assert registry.get("first-thing") == "one"  # imported here for the first time
+        raise ZeroDivisionError
+    assert registry.names() == ["early", "first-thing", "forgetful"]
+    assert registry.get("early") == registry.get("first-thing") == "one"
+    with registry.temporary():
+        registry.register("late", "three")  # the name is free again
+    assert "late" not in registry.names()
+
+
 @pytest.fixture
 def plugged() -> Iterator[None]:
-    yield
-    UNLEARNERS._objects.pop("mine", None)
+    with UNLEARNERS.temporary():
+        yield
 
 
 @pytest.mark.usefixtures("plugged")

@@ -11,7 +11,8 @@ import importlib.metadata
 import importlib.util
 import pkgutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -63,6 +64,19 @@ class Registry(Generic[T]):
         if name not in self._objects:
             raise UserError(f"expected the module of {self.kind} '{name}' to register it, but it did not; add the decorator")
         return self._objects[name]
+
+    @contextmanager
+    def temporary(self) -> Iterator[None]:
+        """A context at whose end the registrations made within it are undone.
+
+        Built-in objects and those of entry points stay: their modules are imported once, so they would not register again.
+        """
+        before = dict(self._objects)
+        try:
+            yield
+        finally:
+            found = {name: value for name, value in self._objects.items() if name in self._found()}
+            self._objects = {**found, **before}
 
     def _found(self) -> dict[str, Callable[[], object]]:
         if self._lazy is None:

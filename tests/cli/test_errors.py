@@ -123,8 +123,8 @@ def test_wrong_words(words: list[str], tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.fixture
 def forgotten() -> Iterator[None]:
     """What a test's plugin registers does not stay."""
-    yield
-    UNLEARNERS._objects.pop("mine", None)
+    with UNLEARNERS.temporary():
+        yield
 
 
 METHOD = """

@@ -37,8 +37,8 @@ def own(tmp_path: Path) -> Iterator[Path]:
     """A file with a metric."""
     path = tmp_path / "own.py"
     path.write_text(OWN.replace("BROKEN", "False"))
-    yield path
-    METRICS._objects.pop("prompt-length", None)
+    with METRICS.temporary():
+        yield path
 
 
 def test_list_and_show(own: Path) -> None:
@@ -67,7 +67,7 @@ def test_evaluate(checkpoint: Path, own: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--metrics", "memorized"], "unknown metric 'memorized'; did you mean 'memorized'?"),
+        (["--metrics", "memorised"], "unknown metric 'memorised'; did you mean 'memorized'?"),
         (["--ks", "five"], "expected --ks to be numbers"),
         (["--ks", "0"], "expected evaluation.ks to be different numbers from 1 to 23"),
         (["--ks", "24"], "got [24]"),

@@ -173,7 +173,11 @@ def test_edits_that_saw_other_rows_are_settings_of_their_own() -> None:
     shown = [make_row("act", after=a, id=str(i), forget=f, forget_fraction=p) for i, (a, f, p) in enumerate(FORGOTTEN)]
     (group,) = groups_of(results_of(shown))
     found = {setting.options: setting.memorized("after").mean for setting in group.of_method("noise", "act")}
-    assert found == {"forget all, shown 0.5": 10.0, "forget noise, shown 0.5": 20.0, "forget all, shown 0.25": 30.0}
+    assert found == {
+        "forget all, forget fraction 0.5": 10.0,
+        "forget noise, forget fraction 0.5": 20.0,
+        "forget all, forget fraction 0.25": 30.0,
+    }
     assert labels(shown) == [f"act (forget {f}; forget_fraction {p})" for _, f, p in FORGOTTEN]
 
 

@@ -31,19 +31,20 @@ class Nothing(MethodConfig):
 def spoiler() -> Iterator[str]:
     """A method that goes wrong in the way that it is asked for."""
 
-    @editor("spoiler", config=Nothing, properties=Properties(unit="model", order="zeroth"))
-    def spoil(model: nn.Module, data: Any, config: Nothing) -> nn.Module:
-        if config.how == "raise":
-            raise ZeroDivisionError("no luck")
-        if config.how == "complain":
-            raise UserError("expected luck, got none")
-        edited = GPT(model.config, seed=9).eval()
-        with torch.no_grad():
-            edited.transformer.wte.weight.mul_({"nan": torch.nan, "huge": 1e30}.get(config.how, 1.0))
-        return edited
+    with UNLEARNERS.temporary():
 
-    yield "spoiler"
-    del UNLEARNERS._objects["spoiler"]
+        @editor("spoiler", config=Nothing, properties=Properties(unit="model", order="zeroth"))
+        def spoil(model: nn.Module, data: Any, config: Nothing) -> nn.Module:
+            if config.how == "raise":
+                raise ZeroDivisionError("no luck")
+            if config.how == "complain":
+                raise UserError("expected luck, got none")
+            edited = GPT(model.config, seed=9).eval()
+            with torch.no_grad():
+                edited.transformer.wte.weight.mul_({"nan": torch.nan, "huge": 1e30}.get(config.how, 1.0))
+            return edited
+
+        yield "spoiler"
 
 
 def test_a_row_says_what_was_to_be_forgotten_and_of_which_weights(tiny_run: Run) -> None:
@@ -58,13 +59,13 @@ def test_rates_and_counts_by_hand(paper: Subject) -> None:
     assert any(row["memorized_after"] != row["memorized_before"] for row in outcome.rows)
     for row in outcome.rows:
         kind = row["artifact"]
-        seen, probe = paper.seen[kind], paper.evaluator.probes[kind]
-        assert (row["rows_scored"], row["rows_forget"], row["rows_holdout"]) == (len(probe), seen.forget.sum(), seen.holdout.sum())
+        split, probe = paper.splits[kind], paper.evaluator.probes[kind]
+        assert (row["rows_scored"], row["rows_forget"], row["rows_holdout"]) == (len(probe), split.forget.sum(), split.holdout.sum())
         for when, flags in (("before", paper.before.memorized[kind]), ("after", after.memorized[kind])):
             assert row[f"memorized_count_{when}"] == flags.sum()
             assert row[f"memorized_{when}"] == flags.sum() / len(flags)
-            assert row[f"forget_memorized_{when}"] == flags[seen.forget].sum() / seen.forget.sum()
-            assert row[f"holdout_memorized_{when}"] == flags[seen.holdout].sum() / seen.holdout.sum()
+            assert row[f"forget_memorized_{when}"] == flags[split.forget].sum() / split.forget.sum()
+            assert row[f"holdout_memorized_{when}"] == flags[split.holdout].sum() / split.holdout.sum()
             if kind == "noise":
                 clean = ~probe.prompt_changed
                 assert row[f"memorized_clean_prompt_{when}"] == flags[clean].sum() / clean.sum()

@@ -33,13 +33,12 @@ Row = dict[str, Any]
 
 @pytest.fixture(autouse=True)
 def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    load_plugin(FAKES)
     monkeypatch.setenv("FAKE_LOG", str(tmp_path / "log"))
     for name, value in environment().items():
         monkeypatch.setenv(name, value)
-    yield
-    for method in ("fake", "slow"):
-        UNLEARNERS._objects.pop(method)
+    with UNLEARNERS.temporary():
+        load_plugin(FAKES)
+        yield
 
 
 def recipe_of(run: Run, *methods: Row, **keys: Any) -> SweepRecipe:

@@ -36,10 +36,9 @@ COST = {"seconds", "seconds_measure", "peak_mb", "scores_shared", "finished"}
 
 @pytest.fixture
 def slow() -> Iterator[Any]:
-    load_plugin(ROOT / "tests" / "support" / "sweep_fakes.py")
-    yield UNLEARNERS.get("slow")
-    for method in ("fake", "slow"):
-        UNLEARNERS._objects.pop(method)
+    with UNLEARNERS.temporary():
+        load_plugin(ROOT / "tests" / "support" / "sweep_fakes.py")
+        yield UNLEARNERS.get("slow")
 
 
 def swept(run: Run, folder: Path, **keys: Any) -> list[Row]:
