@@ -13,7 +13,7 @@ from torch import nn
 from tinymem.errors import UserError
 from tinymem.mitigation.config import MethodConfig
 from tinymem.mitigation.edit_size import change
-from tinymem.mitigation.method import UNLEARNERS, Properties, editor, parse_config
+from tinymem.mitigation.method import UNLEARNERS, Properties, editor, parse_call
 from tinymem.mitigation.run import Subject, mitigate, row_id
 from tinymem.models.gpt2 import GPT
 from tinymem.runs.pipeline import Run
@@ -121,8 +121,7 @@ def test_row_ids_are_stable_and_distinct() -> None:
     identity = {"model_id": "m", "corpus_sha256": "c", "seed": 0, "protocol": "paper", "device_type": "cpu", "device": "cpu (2 threads)"}
 
     def id_of(name: str = "act", forget: Any = "all", options: dict[str, Any] | None = None, **changes: Any) -> str:
-        method = UNLEARNERS.get(name)
-        return row_id({**identity, **changes}, method, parse_config(method, options or {}), forget)
+        return row_id({**identity, **changes}, parse_call(name, options or {}), forget)
 
     assert id_of() == id_of(device="cpu (64 threads)", run="elsewhere") == id_of(options={"ratio": 0.05}) and len(id_of()) == 16
     others = [

@@ -11,7 +11,7 @@ import pytest
 from helpers import METHODS, QUICKSTART, TINY, Done, files_in, half_written, sets, tinymem
 
 from tinymem.errors import UserError
-from tinymem.runs.pipeline import Run, mitigation_stage
+from tinymem.runs.pipeline import Run, method_calls, mitigation_stage
 from tinymem.runtime.progress import Progress
 
 METHOD_NAMES = ["act", "durable", "balanced-subnet", "finetune-clean"]
@@ -84,7 +84,7 @@ def test_a_damaged_result_is_named_and_nothing_lost(run: Run, text: bytes) -> No
     damaged.write_bytes(text)
     before = files_in(run.path)
     with pytest.raises(UserError, match=f"{damaged.name}.*delete the file") as error:
-        mitigation_stage(run, device="cpu", progress=Progress())
+        mitigation_stage(run, method_calls(run.recipe), device="cpu", progress=Progress())
     assert "\n" not in str(error.value) and files_in(run.path) == before
 
 

@@ -48,7 +48,7 @@ def test_the_papers_sweep_has_the_papers_runs() -> None:
 def test_the_published_code_ran_167_a_checkpoint() -> None:
     """zero, act, ig 3 each; hc, slim 9 each; durable, durable-agg, sou, greedy 5 each; subnet 30; balanced-subnet 90."""
     recipe = load_sweep(PAPER / "unlearning-math-backdoor.yaml", ["grid=published"])
-    runs = Counter(choice.method.name for choice in expand(recipe))
+    runs = Counter(choice.call.name for choice in expand(recipe))
     three, five = dict.fromkeys(("zero", "act", "ig"), 3), dict.fromkeys(("durable", "durable-agg", "sou", "greedy"), 5)
     assert runs == {**three, "hard-concrete": 9, "slim": 9, **five, "subnet": 30, "balanced-subnet": 90} and runs.total() == 167
 

@@ -16,7 +16,7 @@ from helpers import ROOT
 
 from tinymem.errors import UserError
 from tinymem.mitigation.ablation import Refused
-from tinymem.mitigation.method import UNLEARNERS
+from tinymem.mitigation.method import UNLEARNERS, parse_call
 from tinymem.mitigation.run import Subject
 from tinymem.mitigation.sweep_scores import pass_key, shared_edits
 from tinymem.recipe.sweep import parse_sweep
@@ -103,7 +103,7 @@ def test_a_sweep_goes_on_from_the_state_that_mitigate_does(tiny_run: Run, tmp_pa
     recipe = parse_sweep({"checkpoints": str(run.checkpoint), "methods": {"finetune-clean": {"epochs": [1]}}})
     sweep = open_sweep(recipe, out=tmp_path / "s", runs=tmp_path, device_type="cpu")
     Worker(tmp_path / "s", "cpu").work(sweep.left()[0], lambda _event: None)
-    alone = mitigate_checkpoint(run.checkpoint, "finetune-clean", {"epochs": 1}, device="cpu")
+    alone = mitigate_checkpoint(run.checkpoint, parse_call("finetune-clean", {"epochs": 1}), device="cpu")
     assert {row["edit_norm"] for row in read_rows(tmp_path / "s")} == {row["edit_norm"] for row in alone}
     assert optimizer_state_of(run.checkpoint, {"epoch": 4}) and not optimizer_state_of(run.checkpoint, {"epoch": 6})
 
@@ -175,7 +175,7 @@ def test_every_epoch_of_a_run_is_charged_what_it_took_to_get_there(monkeypatch: 
 
 
 def test_what_may_share_a_pass() -> None:
-    def key(name: str, **options: Any) -> Row:
+    def key(name: str, **options: Any) -> str:
         method = UNLEARNERS.get(name)
         return pass_key(method, replace(method.config(), **options))
 

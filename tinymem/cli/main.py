@@ -23,6 +23,7 @@ from tinymem.cli.report import Format, compare, print_record, print_rows, report
 from tinymem.cli.sweep import sweep
 from tinymem.cli.train import train
 from tinymem.errors import Stopped, UserError, complain
+from tinymem.runtime.json import JsonObject
 from tinymem.runtime.signals import hold_lifeline
 
 app = typer.Typer(
@@ -82,11 +83,12 @@ def mitigate(
     output: Format = "table",
 ) -> None:
     """Run one method on a checkpoint. Its options follow: `--method act --ratio 0.05`; see `tinymem methods show act`."""
+    from tinymem.mitigation.method import parse_call
     from tinymem.runs.checkpoint import Measuring, mitigate_checkpoint
 
     load_plugins(plugin)
     rows = mitigate_checkpoint(
-        checkpoint, method, _method_options(context.args), out=out, forget=forget, retain=retain,
+        checkpoint, parse_call(method, _method_options(context.args)), out=out, forget=forget, retain=retain,
         prompt=prompt, match=match, seed=seed, device=device, measuring=Measuring(words(metrics), numbers(ks, "--ks"), robustness),
     )  # fmt: skip
     from tinymem.results.run_folder import RunRecord
@@ -141,11 +143,11 @@ def new_method(
         print(path)
 
 
-def _method_options(arguments: list[str]) -> dict[str, Any]:
+def _method_options(arguments: list[str]) -> JsonObject:
     """`--ratio 0.05 --scope=model` -> {"ratio": 0.05, "scope": "model"}."""
     import yaml
 
-    options: dict[str, Any] = {}
+    options: JsonObject = {}
     rest = list(arguments)
     while rest:
         word = rest.pop(0)

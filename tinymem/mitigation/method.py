@@ -13,7 +13,7 @@ go register as the second kind. A method is one file: a frozen config, one funct
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cached_property
@@ -28,6 +28,7 @@ from tinymem.mitigation.ablation import AblationConfig, Refused, Scores, ablate,
 from tinymem.mitigation.config import MethodConfig
 from tinymem.models.adapters import neuron_layers
 from tinymem.registry import Registry
+from tinymem.runtime.json import Json
 from tinymem.runtime.progress import Bar, SilentBar
 
 if TYPE_CHECKING:
@@ -192,7 +193,30 @@ def _check_config(name: str, config: object, base: type[MethodConfig], *, epochs
         raise UserError(f"expected an option epochs in {config.__name__}, since method '{name}' has by_epoch, found none; add it")
 
 
-def parse_config(method: Unlearner, options: dict[str, Any]) -> MethodConfig:
+@dataclass(frozen=True)
+class MethodCall:
+    """A method with its checked options: made once, where text enters, and carried from there."""
+
+    method: Unlearner
+    config: MethodConfig
+
+    @property
+    def name(self) -> str:
+        """The method's registered name."""
+        return self.method.name
+
+
+def parse_call(name: str, options: Mapping[str, Json]) -> MethodCall:
+    """Look up a method and check its options; those not given have their defaults.
+
+    Raises:
+        UserError: an unknown method; otherwise as `parse_config`.
+    """
+    method = UNLEARNERS.get(name)
+    return MethodCall(method, parse_config(method, options))
+
+
+def parse_config(method: Unlearner, options: Mapping[str, Json]) -> MethodConfig:
     """A method's config from recipe or command-line options.
 
     Raises:
@@ -210,7 +234,7 @@ def parse_config(method: Unlearner, options: dict[str, Any]) -> MethodConfig:
         if isinstance(options[option], bool) and takes_numbers_only(types[option]):
             raise UserError(f"expected a number as option '{option}' of {method.name}, got {options[option]}")
     try:
-        return method.adapter.validate_python(options)
+        return method.adapter.validate_python(dict(options))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise UserError(f"option '{first['loc'][-1]}' of {method.name}: {first['msg'].lower()}, got {first['input']!r}") from None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import platform
 import traceback
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -14,8 +15,9 @@ from tinymem.errors import UserError
 from tinymem.evaluation.evaluator import Measurement
 from tinymem.evaluation.probes import Flags
 from tinymem.mitigation.ablation import Refused
+from tinymem.mitigation.config import MethodConfig
 from tinymem.mitigation.edit_size import edit_size
-from tinymem.mitigation.method import UNLEARNERS, MitigationData, Unlearner, apply, parse_config
+from tinymem.mitigation.method import MethodCall, apply, parse_call
 from tinymem.mitigation.requests import before_and_after, extra_columns
 from tinymem.mitigation.robustness.measure import tested
 from tinymem.mitigation.subject import RowSplit, Subject, subject_of_corpus, subject_of_rows
@@ -23,6 +25,7 @@ from tinymem.models.checkpoint import not_finite
 from tinymem.recipe.recipe import CODE_EPOCH
 from tinymem.runtime.cost import Cost, measured
 from tinymem.runtime.files import content_id
+from tinymem.runtime.json import Json, JsonObject
 from tinymem.runtime.progress import Bar, SilentBar
 
 Row = dict[str, Any]
@@ -38,13 +41,13 @@ class Outcome:
     error: Exception | None = None
 
 
-def row_id(identity: Row, method: Unlearner, config: Any, forget: Any) -> str:
+def row_id(identity: Row, call: MethodCall, forget: Any) -> str:
     """Content id of one method's run on one model: what decides its result, and nothing else."""
     what = {k: identity[k] for k in ("model_id", "corpus_sha256", "seed", "protocol", "device_type")}
-    return content_id({**what, "method": method.name, "config": asdict(config), "forget": forget, "epoch": CODE_EPOCH}, 16)
+    return content_id({**what, "method": call.name, "config": asdict(call.config), "forget": forget, "epoch": CODE_EPOCH}, 16)
 
 
-def mitigate(subject: Subject, name: str, options: dict[str, Any], *, row: str = "", bar: Bar | None = None) -> Outcome:
+def mitigate(subject: Subject, name: str, options: Mapping[str, Json], *, row: str = "", bar: Bar | None = None) -> Outcome:
     """Run one registered method with its options; errors of the method become rows, not exceptions.
 
     Args:
@@ -57,22 +60,24 @@ def mitigate(subject: Subject, name: str, options: dict[str, Any], *, row: str =
     Raises:
         UserError: an unknown method or option.
     """
-    method = UNLEARNERS.get(name)
-    config = parse_config(method, options)
-    data = MitigationData(**{**vars(subject.data), "bar": bar or SilentBar()})
+    return run_call(subject, parse_call(name, options), row=row, bar=bar)
+
+
+def run_call(subject: Subject, call: MethodCall, *, row: str = "", bar: Bar | None = None) -> Outcome:
+    """Run a method whose options are checked already; otherwise as `mitigate`."""
+    data = replace(subject.data, bar=bar or SilentBar())
     try:
         with measured(subject.device) as cost:
-            edited = apply(method, subject.model, data, config)
+            edited = apply(call.method, subject.model, data, call.config)
     except Exception as error:
-        return outcome_of(subject, method, config, error, row=row)
-    return outcome_of(subject, method, config, edited, cost, row=row)
+        return outcome_of(subject, call, error, row=row)
+    return outcome_of(subject, call, edited, cost, row=row)
 
 
-def outcome_of(
-    subject: Subject, method: Unlearner, config: Any, edited: nn.Module | Exception, cost: Cost | None = None, *, row: str = ""
-) -> Outcome:
+def outcome_of(subject: Subject, call: MethodCall, edited: nn.Module | Exception, cost: Cost | None = None, *, row: str = "") -> Outcome:
     """Measure an edited model and make its rows; for an error instead of a model, the rows that say so."""
-    settings = {"method": method.name, "unit": method.properties.unit, "options": chosen(config), "config": asdict(config)}
+    config, unit = call.config, call.method.properties.unit
+    settings = {"method": call.name, "unit": unit, "options": chosen(config), "config": asdict(config)}
     shared = {"id": row, **subject.identity, **settings, "versions": versions()}
     if not isinstance(edited, Exception):
         edited = _check_finite(edited)
@@ -85,7 +90,7 @@ def outcome_of(
     return Outcome([{**shared, **r} for r in _rows(subject, after, cost or Cost(), edited)], edited)
 
 
-def chosen(config: Any) -> Row:
+def chosen(config: MethodConfig) -> JsonObject:
     """The options of a config that say something: its ratio, and whatever is not at its default."""
     return {f.name: getattr(config, f.name) for f in fields(config) if f.name == "ratio" or getattr(config, f.name) != f.default}
 

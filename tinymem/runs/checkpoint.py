@@ -13,9 +13,9 @@ from tinymem.data.rows import Rows
 from tinymem.data.rows_file import read_rows
 from tinymem.errors import UserError, described
 from tinymem.evaluation.evaluator import Evaluator
-from tinymem.mitigation.method import UNLEARNERS, parse_config
+from tinymem.mitigation.method import MethodCall
 from tinymem.mitigation.requests import MeasurementRequest
-from tinymem.mitigation.run import Row, Subject, mitigate, row_id, subject_of_corpus, subject_of_rows
+from tinymem.mitigation.run import Row, Subject, row_id, run_call, subject_of_corpus, subject_of_rows
 from tinymem.models.checkpoint import METADATA, WEIGHTS, Checkpoint, load_checkpoint, read_tokenizer_files, save_checkpoint, weights_id
 from tinymem.recipe.evaluation import DEFAULT, Robustness
 from tinymem.recipe.recipe import Recipe, parse_recipe
@@ -44,8 +44,7 @@ class Measuring:
 
 def mitigate_checkpoint(
     checkpoint: Path,
-    method: str,
-    options: dict[str, Any],
+    call: MethodCall,
     *,
     out: Path | None = None,
     forget: Path | None = None,
@@ -61,8 +60,6 @@ def mitigate_checkpoint(
     Raises:
         UserError: bad input; also what the method refused, or where it failed.
     """
-    unlearner = UNLEARNERS.get(method)
-    config = parse_config(unlearner, options)
     device = resolve_device(device)
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"expected a new folder for --out, {out} exists; name another or remove it")
@@ -73,13 +70,15 @@ def mitigate_checkpoint(
         subject = _subject_of_files(loaded, checkpoint, forget, retain, prompt, match, seed or 0, identity, measuring.request())
     else:
         subject = _subject_of_own_corpus(loaded, checkpoint, prompt, match, seed, identity, measuring)
-    row = row_id(subject.identity, unlearner, config, content_id([_digest(forget), _digest(retain), prompt, match]))
-    outcome = mitigate(subject, method, options, row=row)
+    row = row_id(subject.identity, call, content_id([_digest(forget), _digest(retain), prompt, match]))
+    outcome = run_call(subject, call, row=row)
     if outcome.model is None:
         assert outcome.error is not None
         if isinstance(outcome.error, UserError):
             raise outcome.error
-        raise UserError(f"{method} failed: {described(outcome.error)}; Outcome.error of tinymem.mitigate holds the rest") from outcome.error
+        raise UserError(
+            f"{call.name} failed: {described(outcome.error)}; Outcome.error of tinymem.mitigate holds the rest"
+        ) from outcome.error
     if out is not None:
         metadata = {**loaded.metadata, "edited_from": identity["model_id"], "mitigation": outcome.rows}
         save_checkpoint(outcome.model, out, metadata=metadata, tokenizer_files=read_tokenizer_files(checkpoint))

@@ -19,7 +19,7 @@ import fcntl
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,7 @@ from tinymem.runtime.progress import Progress
 
 if TYPE_CHECKING:
     from tinymem.data.corpus import Corpus
+    from tinymem.mitigation.method import MethodCall
     from tinymem.mitigation.run import Subject
     from tinymem.models.gpt2 import GPT
 
@@ -101,11 +102,11 @@ def run(recipe: Recipe, *, runs: Path | str = "runs", device: str = "auto", prog
     """
     if processes()[1] > 1:
         raise UserError("expected one process for `run`, got several of torchrun; let them `train` the recipe, then run it in one")
-    progress = progress or Progress()
+    progress, calls = progress or Progress(), method_calls(recipe)
     made = prepare(recipe, Path(runs))
     with _alone(made.path):
         train_stage(made, device=device, progress=progress)
-        fresh = mitigation_stage(made, device=device, progress=progress)
+        fresh = mitigation_stage(made, calls, device=device, progress=progress)
         if report and (fresh or not (made.path / "report.html").is_file()):
             from tinymem.report.page.document import write_html
             from tinymem.results.run_folder import load_run
@@ -119,6 +120,7 @@ def train_only(recipe: Recipe, *, runs: Path | str = "runs", device: str = "auto
     """The first half of `run`: corpus, training and checkpoint. Under `torchrun` all processes call this, and train one model together."""
     if processes()[0]:
         return _train_along(recipe, Path(runs), device)
+    method_calls(recipe)  # wrong options are found before anything is trained
     made = prepare(recipe, Path(runs))
     with _alone(made.path):
         train_stage(made, device=device, progress=progress or Progress())
@@ -141,9 +143,8 @@ def curve_of(runs: Path, recipe: Recipe) -> list[dict[str, Any]]:
 
 
 def prepare(recipe: Recipe, runs: Path) -> Run:
-    """The run's folder with its resolved recipe; methods are checked before anything is trained."""
+    """Write the resolved recipe to the run's folder."""
     made = Run(runs / recipe.run_id(), recipe)
-    _methods(recipe)
     write_text(made.path / "recipe.yaml", dump_recipe(recipe))
     return made
 
@@ -180,43 +181,37 @@ def _train_along(recipe: Recipe, runs: Path, device: str) -> Run:
     return made
 
 
-def mitigation_stage(made: Run, *, device: str, progress: Progress) -> bool:
-    """Run the recipe's methods that have no result yet; True if any ran. Rewrites results.jsonl."""
-    from tinymem.mitigation.method import UNLEARNERS, parse_config
-    from tinymem.mitigation.run import mitigate, row_id
+def mitigation_stage(made: Run, calls: Sequence[MethodCall], *, device: str, progress: Progress) -> bool:
+    """Run the methods that have no result yet; True if any ran. Rewrites results.jsonl."""
+    from tinymem.mitigation.run import row_id, run_call
 
     device = resolve_device(device)
     identity = identity_of(made, device)
-    planned = []
-    for name, options in _methods(made.recipe):
-        method = UNLEARNERS.get(name)
-        planned.append((row_id(identity, method, parse_config(method, options), made.recipe.mitigation.forget_selection), name, options))
+    planned = [(row_id(identity, call, made.recipe.mitigation.forget_selection), call) for call in calls]
     pending = [p for p in planned if not _finished(made.path / "results" / f"{p[0]}.json", made.recipe)]
     if pending:
         progress.say(f"{len(planned) - len(pending)} of {len(planned)} mitigations found, {len(pending)} to run")
         subject = subject_of_run(made, device, identity)
-        for row, name, options in pending:
-            with progress.stage(f"mitigate {name}") as bar:
-                outcome = mitigate(subject, name, options, row=row, bar=bar)
+        for row, call in pending:
+            with progress.stage(f"mitigate {call.name}") as bar:
+                outcome = run_call(subject, call, row=row, bar=bar)
             write_json(made.path / "results" / f"{row}.json", outcome.rows)
-    changed = _collect(made, [row for row, _, _ in planned])
+    changed = _collect(made, [row for row, _ in planned])
     return bool(pending) or changed
 
 
-def _methods(recipe: Recipe) -> list[tuple[str, dict[str, Any]]]:
-    """Names and options; `all` stands for every registered method with its defaults. Unknown names and options raise here."""
+def method_calls(recipe: Recipe) -> list[MethodCall]:
+    """Methods of a recipe with their checked options; `all` stands for every registered method with its defaults.
+
+    Raises:
+        UserError: an unknown method, option or metric.
+    """
     from tinymem.evaluation.metric import chosen_metrics
-    from tinymem.mitigation.method import UNLEARNERS, parse_config
+    from tinymem.mitigation.method import UNLEARNERS, parse_call
 
     chosen_metrics(recipe.evaluation.metrics)
-
-    methods = []
-    for method in recipe.mitigation.methods:
-        names = UNLEARNERS.names() if method.name == "all" else [method.name]
-        methods += [(name, dict(method.options)) for name in names]
-    for name, options in methods:
-        parse_config(UNLEARNERS.get(name), options)
-    return methods
+    methods = recipe.mitigation.methods
+    return [parse_call(name, m.options) for m in methods for name in (UNLEARNERS.names() if m.name == "all" else [m.name])]
 
 
 def _corpus_stage(made: Run, progress: Progress) -> Corpus:

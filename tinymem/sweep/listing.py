@@ -43,8 +43,8 @@ def count(sweep: Sweep) -> Counts:
     for picked in sweep.plan.picked:
         counts.models += 1
         counts.trained += picked.model.checkpoint is not None
-        counts.runs.update(choice.method.name for choice in picked.kept)
-        counts.dropped.update(choice.method.name for choice in picked.dropped)
+        counts.runs.update(choice.call.name for choice in picked.kept)
+        counts.dropped.update(choice.call.name for choice in picked.dropped)
         counts.groups.update(name for name, _ in _passes(sweep, picked.kept))
     return counts
 
@@ -72,7 +72,7 @@ def print_list(sweep: Sweep) -> Counts:
 
 def explain(counts: Counts, sweep: Sweep) -> str:
     """How the count of a sweep comes about."""
-    grid = Counter(choice.method.name for picked in sweep.plan.picked[:1] for choice in [*picked.kept, *picked.dropped])
+    grid = Counter(choice.call.name for picked in sweep.plan.picked[:1] for choice in [*picked.kept, *picked.dropped])
     beyond = [name for name in grid if name not in PAPER_METHODS]
     dropped = ", ".join(f"{n:,} of {name}" for name, n in counts.dropped.most_common()) or "none"
     left_out = f"{counts.dropped.total():,} left out ({dropped})"
@@ -158,8 +158,8 @@ def _passes(sweep: Sweep, choices: Sequence[Choice]) -> list[tuple[str, list[dic
     """Method and options of the runs of each scoring pass."""
     groups: dict[object, list[Choice]] = {}
     for choice in choices:
-        groups.setdefault((choice.method.name, choice.shared if sweep.recipe.share_scores else id(choice)), []).append(choice)
-    return [(group[0].method.name, [choice.values for choice in group]) for group in groups.values()]
+        groups.setdefault((choice.call.name, choice.shared if sweep.recipe.share_scores else id(choice)), []).append(choice)
+    return [(group[0].call.name, [choice.values for choice in group]) for group in groups.values()]
 
 
 def _add(cost: MethodCost, other: MethodCost, times: int) -> None:

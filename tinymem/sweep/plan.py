@@ -13,7 +13,7 @@ from itertools import product
 from typing import Any
 
 from tinymem.errors import UserError, did_you_mean
-from tinymem.mitigation.method import UNLEARNERS, Unlearner, parse_config
+from tinymem.mitigation.method import UNLEARNERS, MethodCall, Unlearner, parse_call
 from tinymem.mitigation.requests import MeasurementRequest
 from tinymem.mitigation.run import chosen, row_id
 from tinymem.mitigation.sweep_scores import pass_key
@@ -32,8 +32,7 @@ Row = dict[str, Any]
 class Choice:
     """A configuration of a method, parsed once for all models."""
 
-    method: Unlearner
-    config: Any
+    call: MethodCall
     values: Row
     options: Row
     shared: str
@@ -93,11 +92,10 @@ def expand(sweep: SweepRecipe) -> list[Choice]:
     found: dict[str, Choice] = {}
     for entry in sweep.methods:
         for name in UNLEARNERS.names() if entry.name == "all" else [entry.name]:
-            method = UNLEARNERS.get(name)
-            for options in grid_of(method, entry, sweep.grid):
-                config = parse_config(method, options)
-                values, shared = asdict(config), pass_key(method, config)
-                found.setdefault(f"{name} {canonical_json(values)}", Choice(method, config, values, chosen(config), shared))
+            for options in grid_of(UNLEARNERS.get(name), entry, sweep.grid):
+                call = parse_call(name, options)
+                values, shared = asdict(call.config), pass_key(call.method, call.config)
+                found.setdefault(f"{name} {canonical_json(values)}", Choice(call, values, chosen(call.config), shared))
     return list(found.values())
 
 
@@ -116,7 +114,7 @@ def _allowed(sweep: SweepRecipe, facts: Row, choices: list[Choice]) -> tuple[lis
     dropped: list[Choice] = []
     for choice in choices:
         excluded = any(
-            choice.method.name == e.method and _matches(e.when, facts) and _matches(e.options, choice.values) for e in sweep.exclude
+            choice.call.name == e.method and _matches(e.when, facts) and _matches(e.options, choice.values) for e in sweep.exclude
         )
         (dropped if excluded else kept).append(choice)
     return kept, dropped
@@ -152,11 +150,11 @@ def _groups(sweep: SweepRecipe, model: Model, seed: int, choices: list[Choice], 
     }
     groups: dict[str, WorkUnit] = {}
     for choice in choices:
-        run = PlannedRun(row_id(identity, choice.method, choice.config, forget), choice.values, choice.options)
-        key = f"{choice.method.name} {choice.shared if sweep.share_scores else run.id}"
+        run = PlannedRun(row_id(identity, choice.call, forget), choice.values, choice.options)
+        key = f"{choice.call.name} {choice.shared if sweep.share_scores else run.id}"
         if key not in groups:
             name = content_id([{k: identity[k] for k in ("model_id", "seed", "protocol", "device_type")}, forget, key], 16)
-            groups[key] = WorkUnit(name, place, seed, choice.method.name, [])
+            groups[key] = WorkUnit(name, place, seed, choice.call.name, [])
         groups[key].runs.append(run)
     return list(groups.values())
 
@@ -193,7 +191,7 @@ class _Only:
 
     def takes(self, facts: Row, choice: Choice) -> bool:
         """Whether a run is picked."""
-        values = {**facts, **choice.values, "method": choice.method.name}
+        values = {**facts, **choice.values, "method": choice.call.name}
         return all(any(fnmatchcase(str(values.get(c)), p) for p in patterns) for c, patterns in self.wanted.items())
 
 

@@ -22,7 +22,8 @@ import torch
 
 from tinymem.data.corpus import Corpus
 from tinymem.errors import UserError
-from tinymem.mitigation.method import UNLEARNERS, parse_config
+from tinymem.mitigation.config import MethodConfig
+from tinymem.mitigation.method import UNLEARNERS, MethodCall, parse_config
 from tinymem.mitigation.run import Outcome, Subject, outcome_of, subject_of_corpus
 from tinymem.mitigation.sweep_scores import Edit, shared_edits
 from tinymem.models.checkpoint import load_checkpoint, weights_id
@@ -85,7 +86,7 @@ class Worker:
                 self._write(group, run.id, rows, tell, error=error)
             return
 
-        def begin(configs: Sequence[Any], spent: float) -> None:
+        def begin(configs: Sequence[MethodConfig], spent: float) -> None:
             tell({"event": "begin", "runs": [names[id(config)] for config in configs], "spent": spent})
 
         torch.manual_seed(group.seed)
@@ -93,7 +94,7 @@ class Worker:
         for edit in shared_edits(subject.model, method, replace(subject.data), list(configs.values()), begin):
             run = options[names[id(edit.config)]]
             started = time.perf_counter()
-            outcome = _measured(subject, method, edit, run.id)
+            outcome = _measured(subject, MethodCall(method, edit.config), edit, run.id)
             rows = outcome.rows or bare_rows(group, run, *_ended(outcome))
             sizes = {"rows_retain": len(subject.data.retain), "row_tokens": subject.data.retain.ids.shape[1]}
             extra = {"scores_shared": edit.shared, "seconds_measure": time.perf_counter() - started, **sizes}
@@ -140,11 +141,11 @@ class Worker:
         return self._corpus[1]
 
 
-def _measured(subject: Subject, method: Any, edit: Edit, run: str) -> Outcome:
+def _measured(subject: Subject, call: MethodCall, edit: Edit, run: str) -> Outcome:
     try:
-        return outcome_of(subject, method, edit.config, edit.result, edit.cost, row=run)
+        return outcome_of(subject, call, edit.result, edit.cost, row=run)
     except Exception as error:  # the measurement failed, out of memory for instance
-        return outcome_of(subject, method, edit.config, error, row=run)
+        return outcome_of(subject, call, error, row=run)
 
 
 def _ended(outcome: Outcome) -> tuple[str, str]:
