@@ -21,6 +21,7 @@ _PUBLIC = {
     "load_checkpoint": "tinymem.models.checkpoint",
     "save_checkpoint": "tinymem.models.checkpoint",
     "Evaluator": "tinymem.evaluation.evaluator",
+    "MetricColumn": "tinymem.evaluation.metric",
     "metric": "tinymem.evaluation.metric",
     "train": "tinymem.training.loop",
     "AblationConfig": "tinymem.mitigation.ablation",

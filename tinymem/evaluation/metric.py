@@ -1,13 +1,13 @@
 """The registry of metrics: one file per metric, whose docstring is its description.
 
-    @metric("my-metric")
+    @metric("my-metric", column=MetricColumn("mine %", ("all", "share"), scale=100, digits=1))
     def my_metric(view, kind):
         \"\"\"Formula, unit, direction, range and source, each on a line of its own as in tinymem/evaluation/metrics/.\"\"\"
-        return view.by_group(kind, numbers)
+        return view.by_group(kind, flags)
 
 A metric is computed of each artifact (`per="artifact"`, called with the view and the artifact's kind) or once of the model
-(`per="model"`, called with the view). It returns what JSON can hold, or None where it has no meaning. `tinymem/evaluation/view.py` has
-what it can look at.
+(`per="model"`, called with the view). It returns what JSON can hold, or None where it has no meaning; every row stores all of it, and a
+`MetricColumn` says which number of it the report's table `metrics` shows. `tinymem/evaluation/view.py` has what it can look at.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -27,6 +27,25 @@ from tinymem.registry import Registry
 
 FIELDS = ("Formula", "Unit", "Direction", "Range", "Source")
 Function = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class MetricColumn:
+    """A column of the report's table `metrics`.
+
+    Attributes:
+        head: its title.
+        path: keys that lead to the number in what the metric returns, such as ("all", "share"); () where it returns a number.
+        scale: factor for display, such as 100 for a share in percent.
+        digits: digits after the point.
+        note: a sentence below the table.
+    """
+
+    head: str
+    path: tuple[str, ...] = ()
+    scale: float = 1
+    digits: int = 3
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -42,6 +61,8 @@ class Metric:
     """Rows that it wants on the sheet, and finds in `view.scores` under the same keys."""
     requires: tuple[str, str] | None
     """A module that must be installed, and the extra of TinyMem that brings it."""
+    columns: tuple[MetricColumn, ...] = ()
+    """Which of its numbers the report shows."""
 
     @property
     def origin(self) -> str:
@@ -70,6 +91,7 @@ def metric(
     default: bool = False,
     rows: Callable[[EvaluationInputs], dict[Key, TokenQuery]] | None = None,
     requires: tuple[str, str] | None = None,
+    column: MetricColumn | Sequence[MetricColumn] = (),
 ) -> Callable[[Function], Function]:
     """Register a function `(view, kind)` or, per model, `(view)`, that returns a number, a dictionary of what JSON can hold, or None.
 
@@ -79,13 +101,15 @@ def metric(
         default: whether it is measured unless a recipe says otherwise.
         rows: further rows to be asked in the one pass over all rows, found in `view.scores` under the same keys.
         requires: a module that must be installed, and the extra of TinyMem that brings it.
+        column: how the report shows it, one column or several; none by default.
 
     Raises:
         UserError: another metric has the name.
     """
+    columns = (column,) if isinstance(column, MetricColumn) else tuple(column)
 
     def register(function: Function) -> Function:
-        METRICS.register(name, Metric(name, function, per, default, rows, requires))
+        METRICS.register(name, Metric(name, function, per, default, rows, requires, columns))
         return function
 
     return register

@@ -19,6 +19,7 @@ from report_rows import CURVE, RECIPE, Row, bare_row, make_row, paper_like_rows,
 from rich.console import Console
 
 from tinymem.errors import UserError
+from tinymem.evaluation.metric import METRICS, Metric, MetricColumn
 from tinymem.report import means, selection
 from tinymem.report.energy import PERLMUTTER, POLARIS, load_machine, machine_of
 from tinymem.report.render import text as render_module
@@ -150,6 +151,12 @@ def test_other_metrics_and_what_comes_back_by_hand() -> None:
     rows.append(make_row("zero"))  # an old row, without any
     found = table(rows, "metrics")
     assert [column.title for column in found.columns] == ["artifact", "method", "options", "clean %", "membership AUC"]
+    assert found.notes[0] == (
+        "Clean: rows that now continue as their clean counterpart does. Extraction strength: 1 less the smallest share of a row from "
+        "which the rest follows. n, p: rows that n samples produce with probability p. Edit distance: 0 is the artifact word for word. "
+        "Membership: Min-k%++, 0.5 is chance. Of all scored rows; the rows behind each number also have "
+        "those of the forget and the holdout rows."
+    )
     assert texts(line(found, "noise", "trained model", "")) == ["10.0 ± 0.0", "0.900 ± 0.000"]
     assert texts(line(found, "noise", "act", "")) == ["25.0 ± 7.1", "–"]
     assert line(found, "noise", "act", "")[0].sources == tuple(source_id(row) for row in rows[:2])
@@ -160,6 +167,27 @@ def test_other_metrics_and_what_comes_back_by_hand() -> None:
     assert found_values == [pytest.approx([40.0, 40.0]), pytest.approx([0.0, 30.0])]
     assert [row[1].text for row in back.rows] == ["trained model", "act"]
     assert not tables_of(results_of([make_row("act")]), ["metrics", "returns"])
+
+
+def test_the_columns_of_a_metric_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They stand after the built-in ones, in every format; a metric that nobody registers is named below the table."""
+    known = {"clean-continuation": {"all": {"share": 0.1}}}
+    rows = [make_row("act", metrics_before=known, metrics_after={**known, "own": {"all": [], "best": {"share": 0.25}}, "other": 2})]
+    unknown = table(rows, "metrics")
+    assert [column.title for column in unknown.columns][3:] == ["clean %"]
+    assert "Not shown: other, own; give the file that registers such a metric as --plugin." in unknown.notes
+    columns = MetricColumn("own %", ("best", "share"), scale=100, digits=2, note="Own: mine."), MetricColumn("own list", ("all",))
+    for name, of in (("own", columns), ("other", (MetricColumn("other", digits=0),))):
+        monkeypatch.setitem(METRICS._objects, name, Metric(name, lambda view: None, "model", False, None, None, of))
+    found = table(rows, "metrics")
+    assert [column.title for column in found.columns][3:] == ["clean %", "other", "own %"]
+    assert texts(line(found, "noise", "act", "")) == ["10.0", "2", "25.00"] and len(found.notes) == 2
+    assert found.notes[0].endswith(
+        "Own: mine. Of all scored rows; the rows behind each number also have those of the forget and the holdout rows."
+    )
+    for format in ("markdown", "latex", "csv", "json"):
+        assert all(word in render([found], format) for word in ("own", "25.0", "other"))
+    assert "25.00" in to_html(found)
 
 
 def test_table_5_is_that_of_the_methods() -> None:

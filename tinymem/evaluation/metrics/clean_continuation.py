@@ -20,12 +20,16 @@ import torch
 from torch import Tensor
 
 from tinymem.data.rows import Rows
-from tinymem.evaluation.metric import metric
+from tinymem.evaluation.metric import MetricColumn, metric
 from tinymem.evaluation.probes import Flags
 from tinymem.evaluation.view import View
 
+COLUMN = MetricColumn(
+    "clean %", ("all", "share"), scale=100, digits=1, note="Clean: rows that now continue as their clean counterpart does."
+)
 
-@metric("clean-continuation", default=True)
+
+@metric("clean-continuation", default=True, column=COLUMN)
 def clean_continuation(view: View, kind: str) -> dict[str, Any] | None:
     """By group of the artifact's rows; None for rows without clean counterparts."""
     counterparts = view.evaluator.originals[kind].clean_counterparts

@@ -20,15 +20,21 @@ import torch
 from torch import Tensor, nn
 
 from tinymem.data.rows import Rows
-from tinymem.evaluation.metric import metric
+from tinymem.evaluation.metric import MetricColumn, metric
 from tinymem.evaluation.view import View
 from tinymem.models.adapters import logits_at
 
 TOP_K = 40
 ASKED = ((1, 0.5), (100, 0.5), (100, 0.9), (10_000, 0.5))  # n samples, probability p
 
+NOTE = "n, p: rows that n samples produce with probability p."
+COLUMNS = (
+    MetricColumn("n=1, p=0.5 %", ("n=1, p=0.5", "all", "share"), scale=100, digits=1, note=NOTE),
+    MetricColumn("n=100, p=0.5 %", ("n=100, p=0.5", "all", "share"), scale=100, digits=1),
+)
 
-@metric("discoverable", default=True)
+
+@metric("discoverable", default=True, column=COLUMNS)
 def discoverable(view: View, kind: str) -> dict[str, Any]:
     """By (n, p) and group."""
     rows, vocabulary = view.probe(kind).rows, view.evaluator.vocab_size

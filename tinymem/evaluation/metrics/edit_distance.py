@@ -14,11 +14,13 @@ from __future__ import annotations
 from typing import Any
 
 from tinymem.evaluation.decoding import continuations
-from tinymem.evaluation.metric import metric
+from tinymem.evaluation.metric import MetricColumn, metric
 from tinymem.evaluation.view import View
 
+COLUMN = MetricColumn("edit distance", ("all", "mean"), note="Edit distance: 0 is the artifact word for word.")
 
-@metric("edit-distance", requires=("rapidfuzz", "text"))
+
+@metric("edit-distance", requires=("rapidfuzz", "text"), column=COLUMN)
 def edit_distance(view: View, kind: str) -> dict[str, Any]:
     """Mean by group."""
     from rapidfuzz.distance import Levenshtein

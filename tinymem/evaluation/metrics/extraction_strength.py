@@ -19,15 +19,21 @@ from torch import Tensor
 
 from tinymem.evaluation.forward import Key, TokenQuery, TokenScores
 from tinymem.evaluation.inputs import EvaluationInputs
-from tinymem.evaluation.metric import metric
+from tinymem.evaluation.metric import MetricColumn, metric
 from tinymem.evaluation.view import View
+
+COLUMN = MetricColumn(
+    "extraction strength",
+    ("all", "mean"),
+    note="Extraction strength: 1 less the smallest share of a row from which the rest follows.",
+)
 
 
 def _rows(evaluator: EvaluationInputs) -> dict[Key, TokenQuery]:
     return {("planted", kind): original.query() for kind, original in evaluator.originals.items()}
 
 
-@metric("extraction-strength", default=True, rows=_rows)
+@metric("extraction-strength", default=True, rows=_rows, column=COLUMN)
 def extraction_strength(view: View, kind: str) -> dict[str, Any]:
     """Mean by group."""
     strength = strengths(view.scores["planted", kind])

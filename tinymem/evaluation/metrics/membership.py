@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from tinymem.data.corpus import Corpus
 from tinymem.data.samples import decoder
-from tinymem.evaluation.metric import metric
+from tinymem.evaluation.metric import MetricColumn, metric
 from tinymem.evaluation.nonmembers import Population, populations
 from tinymem.evaluation.roc import Scores, auc, true_positive_rate
 from tinymem.evaluation.view import View
@@ -33,8 +33,10 @@ LOWEST = 0.2
 PIECE = 1 << 24  # logits that are in float64 at a time
 ATTACKS = ("loss", "zlib", "min-k", "min-k++")
 
+COLUMN = MetricColumn("membership AUC", ("min-k++", "all", "auc"), note="Membership: Min-k%++, 0.5 is chance.")
 
-@metric("membership")
+
+@metric("membership", column=COLUMN)
 def membership(view: View, kind: str) -> dict[str, Any] | None:
     """By attack and group of members."""
     corpus = view.evaluator.corpus

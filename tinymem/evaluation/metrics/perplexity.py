@@ -9,12 +9,12 @@ Source: any textbook; `perplexity-of-batches` is what the published code reports
 
 from __future__ import annotations
 
-from tinymem.evaluation.metric import metric
+from tinymem.evaluation.metric import MetricColumn, metric
 from tinymem.evaluation.perplexity import perplexity as of_sum
 from tinymem.evaluation.view import View
 
 
-@metric("perplexity", per="model", default=True)
+@metric("perplexity", per="model", default=True, column=MetricColumn("perplexity", ("all",), digits=2))
 def perplexity(view: View) -> dict[str, float | None]:
     """Over all test sets, and of each."""
     sums = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tinymem.report.configuration import Configuration
 from tinymem.report.configurations import ModelGroup
@@ -12,24 +12,13 @@ from tinymem.report.tables.memorization import LABELS, mean_cell, seeds_note
 from tinymem.report.tables.table import Cell, Column, Table, anchor
 from tinymem.results.run_folder import Row
 
-Path = tuple[str, ...]
-# Head of a column, where its number is in a row's metrics, what it is multiplied with, and digits.
-METRICS: tuple[tuple[str, Path, float, int], ...] = (
-    ("clean %", ("clean-continuation", "all", "share"), 100, 1),
-    ("extraction strength", ("extraction-strength", "all", "mean"), 1, 3),
-    ("n=1, p=0.5 %", ("discoverable", "n=1, p=0.5", "all", "share"), 100, 1),
-    ("n=100, p=0.5 %", ("discoverable", "n=100, p=0.5", "all", "share"), 100, 1),
-    ("edit distance", ("edit-distance", "all", "mean"), 1, 3),
-    ("membership AUC", ("membership", "min-k++", "all", "auc"), 1, 3),
-    ("perplexity", ("perplexity", "all"), 1, 2),
-)
+if TYPE_CHECKING:
+    from tinymem.evaluation.metric import Metric
+
+ORDER = ("clean-continuation", "extraction-strength", "discoverable", "edit-distance", "membership", "perplexity")
+"""Metrics whose columns come first; those of the others follow by name."""
 TESTS = ("relearn-forget", "relearn-retain", "int8", "int4", "longer", "shorter", "perturbed")
-METRIC_NOTES = (
-    "Clean: rows that now continue as their clean counterpart does. Extraction strength: 1 less the smallest share of a row from "
-    "which the rest follows. n, p: rows that n samples produce with probability p. Edit distance: 0 is the artifact word for word. "
-    "Membership: Min-k%++, 0.5 is chance. Of all scored rows; the rows behind each number also have "
-    "those of the forget and the holdout rows.",
-)
+GROUPS_NOTE = "Of all scored rows; the rows behind each number also have those of the forget and the holdout rows."
 RETURN_NOTES = (
     "% of all scored rows memorized after the edit (untouched) and then: some steps of training on half of the forgotten rows "
     "(relearn-forget) or on unrelated ones (relearn-retain), rounding to int8 and int4, prompts longer, shorter and perturbed. The trained "
@@ -38,9 +27,23 @@ RETURN_NOTES = (
 
 
 def table_of_metrics(group: ModelGroup) -> Table:
-    """Other metrics after the edit, for the best run of each method."""
-    heads = [(head, _metric(path, factor), digits) for head, path, factor, digits in METRICS]
-    return _table(group, "metrics", "Other metrics", heads, METRIC_NOTES)
+    """Other metrics after the edit, for the best run of each method: the columns that each metric declares where it registers."""
+    stored = {name for _, _, setting, when in _lines(group) for row in setting.rows for name in row.get(f"metrics_{when}") or ()}
+    metrics = _registered() if stored else []
+    columns = [(metric.name, column) for metric in metrics for column in metric.columns]
+    heads = [(c.head, _metric((name, *c.path), c.scale), c.digits) for name, c in columns]
+    notes = [" ".join([*(c.note for _, c in columns if c.note), GROUPS_NOTE])]
+    if unknown := sorted(stored - {metric.name for metric in metrics}):
+        notes.append(f"Not shown: {', '.join(unknown)}; give the file that registers such a metric as --plugin.")
+    return _table(group, "metrics", "Other metrics", heads, tuple(notes))
+
+
+def _registered() -> list[Metric]:
+    """All registered metrics in the order of their columns; loads them, and so torch."""
+    from tinymem.evaluation.metric import METRICS
+
+    names = METRICS.names()
+    return [METRICS.get(name) for name in (*(n for n in ORDER if n in names), *(n for n in names if n not in ORDER))]
 
 
 def table_of_returns(group: ModelGroup) -> Table:
@@ -77,7 +80,7 @@ def _lines(group: ModelGroup) -> Iterator[tuple[str, str, Configuration, str]]:
             yield artifact, method, setting, "after"
 
 
-def _metric(path: Path, factor: float) -> Read:
+def _metric(path: tuple[str, ...], factor: float) -> Read:
     return lambda row, when: _times(_at(row.get(f"metrics_{when}"), path), factor)
 
 
@@ -89,7 +92,7 @@ def _return(test: str) -> Read:
     return lambda row, when: _times(_at(row.get("robustness"), (test, when, "all", "share")), 100)
 
 
-def _at(value: Any, path: Path) -> float | None:
+def _at(value: Any, path: tuple[str, ...]) -> float | None:
     for key in path:
         value = value.get(key) if isinstance(value, dict) else None
     return value if isinstance(value, int | float) else None
