@@ -139,7 +139,7 @@ def test_readers_beside_compaction(tmp_path: Path) -> None:
     """Another process writes and compacts all the time; whoever reads meanwhile sees every run that was there before."""
     written = filled(tmp_path, 40)
     program = (
-        "import random, sys\nfrom pathlib import Path\nfrom tinymem.sweep import store\nstore.SMALL_PARTS = 2\n"
+        "import random, sys\nfrom pathlib import Path\nfrom tinymem.results import store\nstore.SMALL_PARTS = 2\n"
         f"folder = Path({str(tmp_path)!r})\nrows = store.read_rows(folder)\n"
         "by_run = {row['id']: [r for r in rows if r['id'] == row['id']] for row in rows}\n"
         "for n in range(60):\n    store.compact(folder)\n"

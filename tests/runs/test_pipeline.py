@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
 from pathlib import Path
@@ -12,6 +11,7 @@ from helpers import METHODS, QUICKSTART, TINY, Done, files_in, half_written, set
 
 from tinymem.errors import UserError
 from tinymem.runs.pipeline import Run, method_calls, mitigation_stage
+from tinymem.runtime.locks import locked
 from tinymem.runtime.progress import Progress
 
 METHOD_NAMES = ["act", "durable", "balanced-subnet", "finetune-clean"]
@@ -91,8 +91,7 @@ def test_a_damaged_result_is_named_and_nothing_lost(run: Run, text: bytes) -> No
 def test_one_process_at_a_time(run: Run) -> None:
     half = run.path / ".checkpoint.1.ab.tmp"  # what the other one is writing
     half.mkdir()
-    with (run.path / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(run.path / ".lock", wait=False):
         assert "another process is at work" in run_again(run).last_line_error()
     assert half.is_dir()
     assert run_again(run).code == 0

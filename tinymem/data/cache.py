@@ -1,11 +1,10 @@
 """One corpus for all runs that want the same rows: made once, then hard-linked.
 
-`<runs>/.corpus-<id>` is the lock under which it is made, and names the run that has it.
+`<runs>/.corpus-<id>` names the run that has it. It is made under a lock of that id in `<runs>/.corpora.lock`.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections.abc import Callable
@@ -14,10 +13,12 @@ from pathlib import Path
 from tinymem.data.corpus import Corpus
 from tinymem.data.corpus_files import MANIFEST, load_corpus
 from tinymem.recipe.recipe import Recipe
-from tinymem.runtime.files import content_id, new_directory
+from tinymem.runtime.files import content_id, new_directory, write_text
+from tinymem.runtime.locks import locked
 
 Make = Callable[[], Corpus]
 Usable = Callable[[Path], bool]
+LOCK = ".corpora.lock"
 
 
 def shared_corpus(recipe: Recipe, directory: Path, make: Make, usable: Usable = lambda _: True) -> Corpus:
@@ -29,23 +30,19 @@ def shared_corpus(recipe: Recipe, directory: Path, make: Make, usable: Usable = 
         make: makes it there.
         usable: whether another run's corpus still stands for the recipe.
     """
-    runs = directory.parent.parent
-    lock = runs / f".corpus-{content_id(recipe.corpus_key(), 16)}"
-    with lock.open("a+", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    runs, key = directory.parent.parent, content_id(recipe.corpus_key(), 16)
+    owner = runs / f".corpus-{key}"
+    with locked(runs / LOCK, key, wait=True):
         try:
-            file.seek(0)
-            other = runs / (file.read() or ".none") / "corpus"
+            other = runs / (owner.read_text(encoding="utf-8") if owner.is_file() else ".none") / "corpus"
             if (other / MANIFEST).is_file() and other != directory and usable(other):
                 _link(other, directory)
                 return load_corpus(directory)
             corpus = make()
-            file.seek(0)
-            file.truncate()
-            file.write(directory.parent.name)
+            write_text(owner, directory.parent.name)
             return corpus
         except BaseException:
-            lock.unlink(missing_ok=True)
+            owner.unlink(missing_ok=True)
             raise
 
 

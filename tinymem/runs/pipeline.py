@@ -15,7 +15,6 @@ Each stage is skipped where its result is there already, and each result is writ
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
 import time
@@ -29,6 +28,7 @@ from tinymem.errors import UserError
 from tinymem.recipe.recipe import Recipe, dump_recipe, load_recipe
 from tinymem.runtime.device import processes, resolve_device
 from tinymem.runtime.files import remove_leftovers, write_json, write_text
+from tinymem.runtime.locks import locked
 from tinymem.runtime.progress import Progress
 
 if TYPE_CHECKING:
@@ -310,11 +310,9 @@ def _alone(path: Path) -> Iterator[None]:
 
     A run that fails before it has made anything, for a recipe that cannot work, leaves no folder.
     """
-    with (path / LOCK).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another process is at work in {path}; wait for it to end") from None
+    with locked(path / LOCK, wait=False) as alone:
+        if not alone:
+            raise UserError(f"another process is at work in {path}; wait for it to end")
         for folder in WRITTEN:  # only now: before, they may be of that process
             remove_leftovers(path / folder)
         try:
