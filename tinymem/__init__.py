@@ -18,6 +18,7 @@ _PUBLIC = {
     "Rows": "tinymem.data.rows",
     "GPT": "tinymem.models.gpt2",
     "GPTConfig": "tinymem.models.gpt2",
+    "model_family": "tinymem.models.families",
     "load_checkpoint": "tinymem.models.checkpoint",
     "save_checkpoint": "tinymem.models.checkpoint",
     "Evaluator": "tinymem.evaluation.evaluator",

@@ -13,39 +13,24 @@ import torch
 from torch import Tensor, nn
 
 from tinymem.data.rows import Rows
-from tinymem.errors import UserError
 from tinymem.mitigation.ablation import Refused, group_counts, select
 from tinymem.mitigation.edit_size import change
 from tinymem.mitigation.method import UNLEARNERS, MitigationData, Unlearner, apply
 from tinymem.models.adapters import logits, mlp_parameters, neuron_layers
-from tinymem.models.gpt2 import GPT, GPTConfig
+from tinymem.models.families import FAMILIES as REGISTERED
 
 FAMILIES = ("gpt", "gpt2", "gpt-neox", "llama")
+"""Families that tests of methods run on: one for each way to store a feed-forward block; any other registered name works too."""
 VOCABULARY, LENGTH = 17, 12
 # Small runs of any method; Greedy takes many weights a step here (tests of its own take one).
 QUICK: dict[str, Any] = {"ratio": 0.25, "epochs": 1, "per_step": 64}
 
 
 def tiny_model(family: str) -> nn.Module:
-    """A random model of 2 layers; families other than `gpt` need transformers."""
-    if family == "gpt":
-        return GPT(GPTConfig(vocab_size=VOCABULARY, n_positions=LENGTH, n_layer=2, n_embd=16, n_head=2), seed=1).eval()
-    import transformers as hf
-
-    common: dict[str, Any] = {"vocab_size": VOCABULARY, "bos_token_id": 0, "eos_token_id": 1}
-    sizes: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    """A random model of 2 layers of a registered family; those other than `gpt` need transformers."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
-        if family == "gpt2":
-            config: Any = hf.GPT2Config(n_positions=LENGTH, n_embd=16, n_layer=2, n_head=2, **common)
-        elif family == "gpt-neox":
-            config = hf.GPTNeoXConfig(max_position_embeddings=LENGTH, **sizes, **common)
-        elif family == "llama":
-            config = hf.LlamaConfig(max_position_embeddings=LENGTH, num_key_value_heads=2, **sizes, **common)
-        else:
-            raise UserError(f"expected a family of {', '.join(FAMILIES)}, got '{family}'")
-        model: nn.Module = hf.AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
-    return model.eval()
+        return REGISTERED.get(family).tiny(VOCABULARY, LENGTH).eval()
 
 
 def tiny_case(family: str) -> tuple[nn.Module, MitigationData]:

@@ -1,9 +1,4 @@
-"""One table that says where blocks, feed-forward layers and neurons are in each model family.
-
-A neuron is one coordinate of a feed-forward block's hidden vector after the non-linearity, that is one input of the block's
-out-projection; its value vector holds the weights it multiplies there (Chang et al., section 2). Hooking the *input of the
-out-projection* is one rule that also covers gated blocks (Llama).
-"""
+"""Blocks, feed-forward layers and neurons of a model of any registered family (tinymem/models/families.py)."""
 
 from __future__ import annotations
 
@@ -15,30 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tinymem.errors import UserError
+from tinymem.models.families import Family, family_of_class
 from tinymem.models.gpt2 import GPT
-
-
-@dataclass(frozen=True)
-class Family:
-    """Attribute paths of a model class."""
-
-    blocks: str
-    mlp: str
-    out_projection: str
-    transposed: bool = False
-    """Whether the out-projection's weight is [neurons, embedding] (transformers' Conv1D) instead of [embedding, neurons]."""
-
-
-FAMILIES = {
-    "GPT": Family("transformer.h", "mlp", "mlp.c_proj"),
-    "GPT2LMHeadModel": Family("transformer.h", "mlp", "mlp.c_proj", transposed=True),
-    "GPTNeoXForCausalLM": Family("gpt_neox.layers", "mlp", "mlp.dense_4h_to_h"),
-    "GPTNeoForCausalLM": Family("transformer.h", "mlp", "mlp.c_proj"),
-    "LlamaForCausalLM": Family("model.layers", "mlp", "mlp.down_proj"),
-    "MistralForCausalLM": Family("model.layers", "mlp", "mlp.down_proj"),
-    "Qwen2ForCausalLM": Family("model.layers", "mlp", "mlp.down_proj"),
-}
 
 
 @dataclass(frozen=True)
@@ -68,15 +41,12 @@ class NeuronLayer:
 
 
 def family_of(model: nn.Module) -> Family:
-    """The table's row for a model.
+    """The registered family of a model.
 
     Raises:
-        UserError: a model class that the table does not hold.
+        UserError: a model class of no family, or of several.
     """
-    name = type(model).__name__
-    if name not in FAMILIES:
-        raise UserError(f"expected one of the models {', '.join(FAMILIES)}, got {name}; add a row to tinymem.models.adapters.FAMILIES")
-    return FAMILIES[name]
+    return family_of_class(type(model).__name__)
 
 
 def neuron_layers(model: nn.Module) -> list[NeuronLayer]:

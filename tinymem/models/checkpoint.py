@@ -183,13 +183,14 @@ def _load_gpt(directory: Path, config: dict[str, Any]) -> GPT:
 
 
 def _load_foreign(directory: Path, config: dict[str, Any]) -> nn.Module:
-    from tinymem.models.adapters import FAMILIES, family_of
+    from tinymem.models.adapters import family_of
+    from tinymem.models.families import family_of_class
 
     names = config.get("architectures") or [config.get("model_type")]
-    if names[0] not in FAMILIES:
-        raise UserError(
-            f"expected a checkpoint of {', '.join(FAMILIES)}, got {names[0]} in {directory}; this architecture is not supported"
-        )
+    try:
+        family_of_class(str(names[0]))
+    except UserError as error:
+        raise UserError(f"{directory}: {error}") from None
     try:
         from transformers import AutoModelForCausalLM
     except ImportError:
