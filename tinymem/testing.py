@@ -1,22 +1,26 @@
 """What every registered method must hold, for our tests and for those of users' own methods.
 
-Each check runs a method on a tiny random model of one family and raises AssertionError with the reason. See `tinymem new-method`.
+Each check runs a method on a tiny random model of one family and raises AssertionError with the reason, or unittest.SkipTest where
+the method lacks the option that is checked; pytest shows it as skipped. See `tinymem new-method`.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import fields, replace
+from fractions import Fraction
 from typing import Any
+from unittest import SkipTest
 
 import torch
 from torch import Tensor, nn
 
 from tinymem.data.rows import Rows
-from tinymem.mitigation.ablation import Refused, group_counts, select
+from tinymem.mitigation.ablation import AblationConfig, Refused
 from tinymem.mitigation.edit_size import change
 from tinymem.mitigation.method import UNLEARNERS, MitigationData, Unlearner, apply
-from tinymem.models.adapters import logits, mlp_parameters, neuron_layers
+from tinymem.models.adapters import layer_of, logits, mlp_parameters, neuron_layers
 from tinymem.models.families import FAMILIES as REGISTERED
 
 FAMILIES = ("gpt", "gpt2", "gpt-neox", "llama")
@@ -74,23 +78,20 @@ def same_seed_same_edit(method: Unlearner, family: str) -> None:
 
 def zero_is_control(method: Unlearner, family: str) -> None:
     """Ratio 0 (or no epochs) changes nothing."""
+    off = {"ratio": 0.0} if "ratio" in _options(method) else {"epochs": 0}
+    _needs(method, *off)
     model, data = tiny_case(family)
-    names = {f.name for f in fields(method.config)}
-    if "ratio" not in names and "epochs" not in names:
-        return
-    off: dict[str, Any] = {"ratio": 0.0} if "ratio" in names else {"epochs": 0}
     assert change(model, apply(method, model, data, config_of(method, **off)))[0] == 0, f"{off} changed the model"
 
 
 def exact_count(method: Unlearner, family: str) -> None:
     """A method with a ratio changes exactly that share of its unit, in the feed-forward blocks only."""
+    _needs(method, "ratio")
     model, data = tiny_case(family)
     with torch.no_grad():  # no weight is zero already, so that each choice shows as a change
         for parameter in model.parameters():
             parameter[parameter == 0] = 1e-3
     config = config_of(method, **QUICK)
-    if "ratio" not in {f.name for f in fields(method.config)}:
-        return
     edited = apply(method, model, data, config)
     changed = _changed(model, edited)
     expected, per_unit = _expected(method, model, data, config)
@@ -102,8 +103,7 @@ def exact_count(method: Unlearner, family: str) -> None:
 
 def tiny_ratio_refused(method: Unlearner, family: str) -> None:
     """A positive ratio that rounds to nothing is refused, with the smallest that acts."""
-    if "ratio" not in {f.name for f in fields(method.config)}:
-        return
+    _needs(method, "ratio")
     model, data = tiny_case(family)
     try:
         apply(method, model, data, config_of(method, ratio=1e-9, epochs=1))
@@ -137,13 +137,29 @@ def _changed(model: nn.Module, edited: nn.Module) -> dict[str, Tensor]:
     return {name: p.detach() != edited.get_parameter(name).detach() for name, p in model.named_parameters()}
 
 
-def _expected(method: Unlearner, model: nn.Module, data: MitigationData, config: Any) -> tuple[int, int]:
-    """Units that the ratio asks for, and parameters that change with each."""
+def _options(method: Unlearner) -> set[str]:
+    return {f.name for f in fields(method.config)}
+
+
+def _needs(method: Unlearner, option: str) -> None:
+    if option not in _options(method):
+        raise SkipTest(f"{method.name} has no option '{option}'")
+
+
+def _expected(method: Unlearner, model: nn.Module, data: MitigationData, config: AblationConfig) -> tuple[int, int]:
+    """Units that the ratio demands, and parameters that change with each."""
     if method.properties.unit == "neuron":
         layers = neuron_layers(model)
-        counts = group_counts(model, {layer.weight_name: layer.neurons for layer in layers}, config)
-        return sum(count for _, count in counts), layers[0].values_FD().shape[1]
+        return _demanded(model, {layer.weight_name: layer.neurons for layer in layers}, config), layers[0].values_FD().shape[1]
     if method.kind == "score":
-        return select(model, method.function(model, data, config), config).count(), 1
-    sizes = {name: p.numel() for name, p in mlp_parameters(model, matrices_only=True).items()}
-    return sum(count for _, count in group_counts(model, sizes, config)), 1
+        return _demanded(model, {name: s.numel() for name, s in method.function(model, data, config).values.items()}, config), 1
+    return _demanded(model, {name: p.numel() for name, p in mlp_parameters(model, matrices_only=True).items()}, config), 1
+
+
+def _demanded(model: nn.Module, sizes: dict[str, int], config: AblationConfig) -> int:
+    """The ratio of each group that is ranked together, rounded down, in exact fractions: computed without `select`, which it checks."""
+    groups: Counter[object] = Counter()
+    for name, size in sizes.items():
+        groups[layer_of(model, name) if config.scope == "layer" else name if config.scope == "tensor" else "all"] += size
+    of = sum(p.numel() for p in model.parameters()) if config.of == "model" else groups.total()
+    return sum(int(Fraction(str(config.ratio)) * of * size / groups.total()) for size in groups.values())

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+from unittest import SkipTest
 
 import pytest
 import torch
+from torch import nn
 
 from tinymem.errors import UserError
-from tinymem.mitigation.ablation import Refused
-from tinymem.mitigation.method import UNLEARNERS, apply, parse_config
+from tinymem.mitigation import ablation
+from tinymem.mitigation.ablation import Refused, group_counts
+from tinymem.mitigation.config import MethodConfig
+from tinymem.mitigation.method import UNLEARNERS, Properties, apply, editor, parse_config
 from tinymem.testing import CHECKS, FAMILIES, check, config_of, tiny_case
 
 METHODS = UNLEARNERS.names()
@@ -21,6 +27,39 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("method", METHODS)
 def test_contract(method: str, name: str, family: str) -> None:
     check(name, method, family)
+
+
+@pytest.fixture
+def temporary() -> Iterator[None]:
+    with UNLEARNERS.temporary():
+        yield
+
+
+@pytest.mark.parametrize("more", [-1, 1])
+@pytest.mark.parametrize("name", ["random-neurons", "random-weights"])
+def test_an_edit_of_one_unit_more_or_less_is_found(name: str, more: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def off_by_one(*arguments: Any) -> list[tuple[list[str], int]]:
+        (names, count), *others = group_counts(*arguments)
+        return [(names, count + more), *others]
+
+    monkeypatch.setattr(ablation, "group_counts", off_by_one)
+    with pytest.raises(AssertionError, match="the number of edited parameters is not the ratio's"):
+        check("exact_count", name, "gpt")
+
+
+@pytest.mark.parametrize(("name", "option"), [("exact_count", "ratio"), ("tiny_ratio_refused", "ratio"), ("zero_is_control", "epochs")])
+@pytest.mark.usefixtures("temporary")
+def test_a_check_of_an_option_that_a_method_lacks_is_skipped(name: str, option: str) -> None:
+    @dataclass(frozen=True)
+    class Nothing(MethodConfig):
+        """No options."""
+
+    @editor("idle", config=Nothing, properties=Properties(unit="model", order="zeroth"))
+    def idle(model: nn.Module, data: Any, config: Nothing) -> nn.Module:
+        return model
+
+    with pytest.raises(SkipTest, match=f"idle has no option '{option}'"):
+        check(name, "idle", "gpt")
 
 
 def test_the_first_methods_are_there() -> None:
