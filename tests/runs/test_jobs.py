@@ -18,7 +18,9 @@ from helpers import QUICKSTART, SMALLER, python, sets
 from tinymem.errors import Stopped, UserError
 from tinymem.recipe.recipe import Recipe, load_matrix, parse_recipe
 from tinymem.runs import job_progress, jobs
-from tinymem.runs.jobs import Slot, slots, train_many
+from tinymem.runs.jobs import job_slots, train_many
+from tinymem.runtime import slots
+from tinymem.runtime.slots import Slot
 
 # Stands for `tinymem train`: notes its start and end, and fails, waits or finishes as its run's name says.
 STUB = """
@@ -141,13 +143,13 @@ def test_each_gpu_has_its_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert slots("cuda", 2) == slots("auto", 2) == [Slot("cuda", {"CUDA_VISIBLE_DEVICES": g}) for g in "0101"]
-    assert slots("cuda:1", 1) == [Slot("cuda", {"CUDA_VISIBLE_DEVICES": "1"})]
+    assert job_slots("cuda", 2) == job_slots("auto", 2) == [Slot(str(i), "cuda", {"CUDA_VISIBLE_DEVICES": g}) for i, g in enumerate("0101")]
+    assert job_slots("cuda:1", 1) == [Slot("0", "cuda", {"CUDA_VISIBLE_DEVICES": "1"})]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-7")
-    assert slots("cuda:1", 1) == [Slot("cuda", {"CUDA_VISIBLE_DEVICES": "GPU-7"})]
+    assert job_slots("cuda:1", 1) == [Slot("0", "cuda", {"CUDA_VISIBLE_DEVICES": "GPU-7"})]
     monkeypatch.delenv("OMP_NUM_THREADS")
-    monkeypatch.setattr(jobs, "available_cores", lambda: 12)
-    assert [slot.environment["OMP_NUM_THREADS"] for slot in slots("cpu", 4)] == ["3"] * 4
+    monkeypatch.setattr(slots, "available_cores", lambda: 12)
+    assert [slot.environment["OMP_NUM_THREADS"] for slot in job_slots("cpu", 4)] == ["3"] * 4
 
 
 MPS = """#!/bin/sh

@@ -23,7 +23,7 @@ from tinymem.registry import load_plugin
 from tinymem.results.store import FAILURES, read_rows
 from tinymem.runs.pipeline import Run
 from tinymem.runtime.signals import StopFlag
-from tinymem.sweep.places import local_slots
+from tinymem.sweep.places import local_workers
 from tinymem.sweep.run import Sweep, open_sweep, run_sweep
 from tinymem.sweep.supervisor import Supervisor
 
@@ -57,7 +57,7 @@ def engine(workers: int, tell: Callable[[Supervisor, Row], None] = lambda _super
             tally(event)
             tell(supervisor, event)
 
-        slots = local_slots(sweep.folder, "cpu", workers, 1, sweep.plugins)
+        slots = local_workers(sweep.folder, "cpu", workers, 1, sweep.plugins)
         supervisor = Supervisor(sweep.folder, slots, sweep.recipe.limits, compact_every=sweep.recipe.compact_every, tell=heard, stop=stop)
         try:
             supervisor.run(groups)

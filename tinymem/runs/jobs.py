@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from tinymem.errors import Stopped
@@ -20,8 +20,9 @@ from tinymem.recipe.recipe import Recipe
 from tinymem.runs.job_progress import JobProgress
 from tinymem.runs.mps import mps_server
 from tinymem.runs.pipeline import is_trained
-from tinymem.runtime.device import available_cores, gpus_of, python_path, resolve_device
+from tinymem.runtime.device import python_path, resolve_device
 from tinymem.runtime.signals import LIFELINE, StopFlag, stop_signals
+from tinymem.runtime.slots import Slot, device_slots, fair_threads, with_environment
 
 # -P: a file of the working directory must not stand in for a library. So the package's own place is named too (`_process`).
 COMMAND = (sys.executable, "-P", "-m", "tinymem", "train")
@@ -37,14 +38,6 @@ class Failure:
     code: int
     reason: str
     log: Path
-
-
-@dataclass(frozen=True)
-class Slot:
-    """A place for one process: the device it is told, and what its environment has beside."""
-
-    device: str
-    environment: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -68,32 +61,22 @@ def train_many(
     """
     pending = [recipe for recipe in recipes if not is_trained(runs, recipe)]
     progress = JobProgress(runs, pending, found=len(recipes) - len(pending))
-    places = slots(device, jobs)
-    shares = {"machine_share": 1 / len(places), "gpu_share": 1 / jobs} if len(places) > 1 else {}
+    slots = job_slots(device, jobs)
+    shares = {"machine_share": 1 / len(slots), "gpu_share": 1 / jobs} if len(slots) > 1 else {}
     command = [*COMMAND, str(recipe_file), *_sets(overrides), "--runs", str(runs)]
     server: AbstractContextManager[dict[str, str]] = mps_server() if mps else nullcontext({})
     with server as environment, stop_signals() as stop:
-        places = [Slot(place.device, {**place.environment, **environment}) for place in places]
-        supervisor = _Supervisor(command, runs, places, pending, progress, shares)
+        supervisor = _Supervisor(command, runs, with_environment(slots, environment), pending, progress, shares)
         supervisor.work(stop)
     if stop.name:
         raise Stopped(f"stopped by {stop.name}, and every run has a resume point; the same command goes on from here")
     return supervisor.failures
 
 
-def slots(device: str, jobs: int) -> list[Slot]:
-    """Places for `jobs` processes on each GPU (`auto` and `cuda`: all that are visible), or on the CPU."""
-    place = resolve_device(device)
-    if place == "cpu":
-        return [Slot("cpu", _threads(jobs))] * jobs
-    chosen = gpus_of(place)
-    threads = _threads(jobs * len(chosen))
-    return [Slot("cuda", {"CUDA_VISIBLE_DEVICES": gpu, **threads}) for _ in range(jobs) for gpu in chosen]
-
-
-def _threads(processes: int) -> dict[str, str]:
-    """A fair share of the cores, unless the user has said how many threads."""
-    return {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(max(1, available_cores() // processes))}
+def job_slots(device: str, jobs: int) -> list[Slot]:
+    """Slots for `jobs` processes on each GPU (`auto` and `cuda`: all that are visible), or on the CPU, with a fair share of the cores."""
+    slots = device_slots(resolve_device(device), jobs)
+    return with_environment(slots, fair_threads(len(slots)))
 
 
 def _sets(overrides: list[str]) -> list[str]:
@@ -104,11 +87,11 @@ class _Supervisor:
     """Keeps every slot busy until no run is left."""
 
     def __init__(
-        self, command: list[str], runs: Path, places: list[Slot], pending: list[Recipe], progress: JobProgress, shares: dict[str, float]
+        self, command: list[str], runs: Path, slots: list[Slot], pending: list[Recipe], progress: JobProgress, shares: dict[str, float]
     ) -> None:
-        self.command, self.runs, self.slots, self.progress, self.shares = command, runs, places, progress, shares
+        self.command, self.runs, self.slots, self.progress, self.shares = command, runs, slots, progress, shares
         self.waiting = sorted(pending, key=lambda recipe: progress.cost(recipe))  # the last is next
-        self.running: dict[int, _Running] = {}
+        self.running: dict[str, _Running] = {}
         self.failures: list[Failure] = []
 
     def work(self, stop: StopFlag) -> None:
@@ -129,9 +112,9 @@ class _Supervisor:
                 running.process.wait()
 
     def _start(self) -> None:
-        for place, slot in enumerate(self.slots):
-            if place not in self.running and self.waiting:
-                self.running[place] = self._process(self.waiting.pop(), slot)
+        for slot in self.slots:
+            if slot.name not in self.running and self.waiting:
+                self.running[slot.name] = self._process(self.waiting.pop(), slot)
 
     def _process(self, recipe: Recipe, slot: Slot) -> _Running:
         log = self.runs / LOGS / f"{recipe.name}.log"
@@ -154,10 +137,10 @@ class _Supervisor:
         return [f"training.energy.{name}={share:.4f}" for name, share in self.shares.items() if name not in said]
 
     def _collect(self) -> None:
-        for place, running in list(self.running.items()):
+        for name, running in list(self.running.items()):
             code = running.process.poll()
             if code is not None:
-                del self.running[place]
+                del self.running[name]
                 self._ended(running, code)
         self.progress.now_and_then([running.recipe for running in self.running.values()])
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from tinymem.recipe.sweep import Limits
-from tinymem.sweep.places import ONE_THREAD, with_memory
-from tinymem.sweep.slot import Slot
+from tinymem.runtime.slots import ONE_THREAD, Slot
+from tinymem.sweep.places import with_memory
 from tinymem.sweep.supervisor import Supervisor
 from tinymem.sweep.work import WorkUnit
+from tinymem.sweep.worker_process import WorkerProcess
 
 Row = dict[str, Any]
 _supervisors: dict[tuple[str, ...], Supervisor] = {}
@@ -31,8 +32,9 @@ def supervisor_here(folder: str, device: str, limits: Row, plugins: list[str]) -
     key = (folder, device, *plugins)
     if key not in _supervisors:
         environment = ONE_THREAD if device == "cpu" else {}
-        slot = Slot(Path(folder), os.getpid(), device, environment, tuple(Path(plugin) for plugin in plugins))
-        _supervisors[key] = Supervisor(Path(folder), [slot], Limits(**limits))
+        slot = Slot(str(os.getpid()), device, environment)
+        worker = WorkerProcess(Path(folder), slot, tuple(Path(plugin) for plugin in plugins))
+        _supervisors[key] = Supervisor(Path(folder), [worker], Limits(**limits))
         atexit.register(_supervisors[key].close)
     return _supervisors[key]
 

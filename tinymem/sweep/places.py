@@ -1,4 +1,4 @@
-"""Which parts of this machine worker processes get: a core each, or a GPU."""
+"""Worker processes of a sweep on this machine: a core each, or a GPU, and a share of the memory."""
 
 from __future__ import annotations
 
@@ -6,21 +6,20 @@ import os
 from pathlib import Path
 
 from tinymem.recipe.sweep import Limits
-from tinymem.runtime.device import available_cores, gpus_of
-from tinymem.sweep.slot import Slot
+from tinymem.runtime.device import available_cores
+from tinymem.runtime.slots import ONE_THREAD, device_slots, with_environment
+from tinymem.sweep.worker_process import WorkerProcess
 
 MEMORY_SHARE = 0.9
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
-def local_slots(folder: Path, device: str, workers: int | None, per_device: int, plugins: tuple[Path, ...] = ()) -> list[Slot]:
-    """A slot per core, or `per_device` for each GPU that is visible; `workers` says how many instead."""
+def local_workers(folder: Path, device: str, workers: int | None, per_device: int, plugins: tuple[Path, ...] = ()) -> list[WorkerProcess]:
+    """A worker per core, with one thread, or `per_device` for each GPU that is visible; `workers` says how many instead."""
     if device == "cpu":
-        places = [("cpu", ONE_THREAD)] * (workers or available_cores())
+        slots = with_environment(device_slots(device, workers or available_cores()), ONE_THREAD)
     else:
-        places = [("cuda", {"CUDA_VISIBLE_DEVICES": gpu}) for _ in range(per_device) for gpu in gpus_of(device)]
-        places = [places[i % len(places)] for i in range(workers or len(places))]
-    return [Slot(folder, number, place, environment, plugins) for number, (place, environment) in enumerate(places)]
+        slots = device_slots(device, per_device, count=workers)
+    return [WorkerProcess(folder, slot, plugins) for slot in slots]
 
 
 def with_memory(limits: Limits, workers: int) -> Limits:

@@ -21,11 +21,11 @@ from tinymem.runtime.progress import Bar, Progress
 from tinymem.runtime.signals import StopFlag, stop_signals
 from tinymem.sweep.estimate import Estimator, MethodCost
 from tinymem.sweep.models import Model, find_models
-from tinymem.sweep.places import local_slots, with_memory
+from tinymem.sweep.places import local_workers, with_memory
 from tinymem.sweep.plan import Plan, make_plan
-from tinymem.sweep.slot import remove_stale_logs
 from tinymem.sweep.supervisor import Supervisor
 from tinymem.sweep.work import PlannedRun, WorkUnit
+from tinymem.sweep.worker_process import remove_stale_logs
 
 Row = dict[str, Any]
 
@@ -162,7 +162,7 @@ def local_engine(device: str, workers: int | None = None, workers_per_device: in
     """Worker processes on this machine."""
 
     def engine(sweep: Sweep, groups: Sequence[WorkUnit], tally: Tally, stop: StopFlag) -> None:
-        slots = local_slots(sweep.folder, device, workers, workers_per_device, sweep.plugins)[: len(groups)]
+        slots = local_workers(sweep.folder, device, workers, workers_per_device, sweep.plugins)[: len(groups)]
         limits = with_memory(sweep.recipe.limits, len(slots))
         supervisor = Supervisor(sweep.folder, slots, limits, compact_every=sweep.recipe.compact_every, tell=tally, stop=stop)
         try:

@@ -20,8 +20,8 @@ from tinymem.recipe.sweep import Limits
 from tinymem.results.store import Index, compact, write_run
 from tinymem.runtime.signals import StopFlag
 from tinymem.sweep.claims import COMPACTION, Claims
-from tinymem.sweep.slot import Slot
 from tinymem.sweep.work import WorkUnit, bare_rows, stamped
+from tinymem.sweep.worker_process import WorkerProcess
 
 Row = dict[str, Any]
 TICK_SECONDS = 0.2
@@ -34,7 +34,7 @@ class Supervisor:
     def __init__(
         self,
         folder: Path,
-        slots: list[Slot],
+        slots: list[WorkerProcess],
         limits: Limits,
         *,
         compact_every: int | None = None,
@@ -91,7 +91,7 @@ class Supervisor:
             if slot.group is None and self.queue:
                 slot.give(self._next_for(slot))
 
-    def _next_for(self, slot: Slot) -> WorkUnit:
+    def _next_for(self, slot: WorkerProcess) -> WorkUnit:
         """A group of the model that the worker has loaded, else of one that the fewest others have."""
         mine = next((i for i, group in enumerate(self.queue) if group.model_key == slot.model_key), None)
         if mine is None:
@@ -109,7 +109,7 @@ class Supervisor:
         elif self.busy:
             time.sleep(TICK_SECONDS)
 
-    def _listen(self, slot: Slot) -> None:
+    def _listen(self, slot: WorkerProcess) -> None:
         for event in slot.events():
             kind = event["event"]
             if kind == "begin":
@@ -127,7 +127,7 @@ class Supervisor:
         self.finished += not event.get("found")
         self.tell(event)
 
-    def _judge(self, slot: Slot) -> None:
+    def _judge(self, slot: WorkerProcess) -> None:
         """Stop what has cost too much; replace what has died."""
         if slot.process is None:
             return
@@ -142,7 +142,7 @@ class Supervisor:
                     slot, "failed", f"stopped at {memory:.0f} MB of memory, over the sweep's limits.memory_mb = {limit.memory_mb:.0f}"
                 )
 
-    def _end(self, slot: Slot, status: str, message: str) -> None:
+    def _end(self, slot: WorkerProcess, status: str, message: str) -> None:
         self._listen(slot)  # it may have ended in time after all
         group, charged = slot.group, set(slot.charged)
         if group is None:
@@ -150,7 +150,7 @@ class Supervisor:
         slot.stop()
         self._condemn(group, charged, status, message)
 
-    def _died(self, slot: Slot) -> None:
+    def _died(self, slot: WorkerProcess) -> None:
         self._listen(slot)
         group, charged = slot.group, set(slot.charged)
         how = slot.stop()

@@ -1,4 +1,4 @@
-"""A place for one worker process: started when there is work, watched, killed, and started again."""
+"""A worker process in its slot: started when there is work, watched, killed, and started again."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tinymem.runtime.device import python_path
+from tinymem.runtime.slots import Slot
 from tinymem.sweep.work import WorkUnit
 
 Row = dict[str, Any]
@@ -26,13 +27,11 @@ LAST_WORDS = 400
 
 
 @dataclass
-class Slot:
-    """One place; `device` and `environment` say which part of the machine it has."""
+class WorkerProcess:
+    """The worker process of one slot, and the runs that it is working on."""
 
     folder: Path
-    number: int
-    device: str
-    environment: dict[str, str] = field(default_factory=dict)
+    slot: Slot
     plugins: tuple[Path, ...] = ()
     process: subprocess.Popen[bytes] | None = None
     connection: Connection | None = None
@@ -102,16 +101,16 @@ class Slot:
     @property
     def log(self) -> Path:
         """What the worker prints."""
-        return self.folder / LOGS / f"{socket.gethostname()}-{os.getpid()}-{self.number}.log"
+        return self.folder / LOGS / f"{socket.gethostname()}-{os.getpid()}-{self.slot.name}.log"
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        words = [str(self.folder), self.device, str(os.getpid()), str(theirs.fileno()), *map(str, self.plugins)]
+        words = [str(self.folder), self.slot.device, str(os.getpid()), str(theirs.fileno()), *map(str, self.plugins)]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "tinymem.sweep.child", *words],  # -P: no file of the working directory stands in for a library
-                env={**os.environ, **self.environment, "PYTHONPATH": python_path()},
+                env={**os.environ, **self.slot.environment, "PYTHONPATH": python_path()},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

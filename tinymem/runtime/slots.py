@@ -1,0 +1,49 @@
+"""Worker slots: which device each of several processes of one machine gets, and with how many threads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tinymem.runtime.device import available_cores, gpus_of
+
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A worker slot: its device and extra environment variables.
+
+    Attributes:
+        name: tells the slots of one supervisor apart.
+        device: `cpu` or `cuda`; which GPU `cuda` is, the environment says.
+        environment: variables of the worker process, in addition to those of its supervisor.
+    """
+
+    name: str
+    device: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def device_slots(device: str, per_device: int, *, count: int | None = None) -> list[Slot]:
+    """Slots on a device as `resolve_device` gives it, each pinned to its GPU.
+
+    Args:
+        device: `cpu`, `cuda` (every visible GPU) or `cuda:N`.
+        per_device: slots on the CPU, or on each GPU; neighbors are on different GPUs.
+        count: how many slots instead, on the GPUs in turn.
+    """
+    places = [("cpu", {})] if device == "cpu" else [("cuda", {"CUDA_VISIBLE_DEVICES": gpu}) for gpu in gpus_of(device)]
+    chosen = [places[i % len(places)] for i in range(count or per_device * len(places))]
+    return [Slot(str(number), name, environment) for number, (name, environment) in enumerate(chosen)]
+
+
+def with_environment(slots: list[Slot], environment: Mapping[str, str]) -> list[Slot]:
+    """The slots with further environment variables."""
+    return [Slot(slot.name, slot.device, {**slot.environment, **environment}) for slot in slots]
+
+
+def fair_threads(processes: int) -> dict[str, str]:
+    """Environment that gives each of several processes its share of the cores; empty where the user has set OMP_NUM_THREADS."""
+    return {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(max(1, available_cores() // processes))}
