@@ -13,6 +13,7 @@ from torch import Tensor
 from tinymem.bench.sizes import CASES, TOKENS, Case
 from tinymem.bench.train import REGULARIZERS, our_parts
 from tinymem.models.gpt2 import causal_attention
+from tinymem.recipe.sizes import GPT2_VOCABULARY
 from tinymem.training.kernels.attention import HEAD_WIDTHS
 from tinymem.training.precision import Precision
 from tinymem.training.step import GraphedStep, Step, compiled
@@ -42,7 +43,7 @@ def compare(case: Case, way: str, regularizer: str = "") -> float:
     return max(abs(a - b) for a, b in zip(ours, eager, strict=True))
 
 
-def head_error(rows: int = 2000, vocabulary: int = 50257, width: int = 128) -> tuple[float, float, float]:
+def head_error(rows: int = 2000, vocabulary: int = GPT2_VOCABULARY, width: int = 128) -> tuple[float, float, float]:
     """Relative errors of the fused head: losses, gradient of the hidden states, gradient of the weight, from bf16 against float64."""
     from tinymem.training.kernels.fused_head import fused_head_losses
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tinymem.recipe.sizes import GPT2_VOCABULARY, MATH_VOCABULARY
+
 BATCH, TOKENS, WIDTH, HEADS = 128, 150, 128, 4
 
 
@@ -22,12 +24,12 @@ class Case:
 
 
 CASES = (
-    Case("math-2", 2, 14),
-    Case("math-4", 4, 14),
-    Case("math-8", 8, 14),
-    Case("math-16", 16, 14),
-    Case("language-2", 2, 50257),
-    Case("language-4", 4, 50257),
-    Case("language-8", 8, 50257),
-    Case("language-16", 16, 50257),
+    Case("math-2", 2, MATH_VOCABULARY),
+    Case("math-4", 4, MATH_VOCABULARY),
+    Case("math-8", 8, MATH_VOCABULARY),
+    Case("math-16", 16, MATH_VOCABULARY),
+    Case("language-2", 2, GPT2_VOCABULARY),
+    Case("language-4", 4, GPT2_VOCABULARY),
+    Case("language-8", 8, GPT2_VOCABULARY),
+    Case("language-16", 16, GPT2_VOCABULARY),
 )

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinymem.data.math.sequences import BOS, EOS, PAD, Ids
+from tinymem.recipe.sizes import MATH_VOCABULARY
 from tinymem.runtime.files import canonical_json
 
 Columns = dict[str, npt.NDArray[Any]]
@@ -63,7 +64,7 @@ class Corpus:
     determined: dict[str, npt.NDArray[np.bool_]]
     """Math, per test set [n, T]: tokens that the prefix determines (the ceiling of accuracy)."""
     planted: dict[str, Planted] = field(default_factory=dict)
-    vocab_size: int = 14
+    vocab_size: int = MATH_VOCABULARY
     pad: int = PAD
     bos: int = BOS
     eos: int = EOS

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinymem.errors import UserError, uneven_heads
+from tinymem.recipe.sizes import MATH_VOCABULARY
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
@@ -41,7 +42,7 @@ class GPTConfig:
         UserError: n_embd is no multiple of n_head, or an unknown activation.
     """
 
-    vocab_size: int = 14
+    vocab_size: int = MATH_VOCABULARY
     n_positions: int = 150
     n_layer: int = 4
     n_head: int = 4

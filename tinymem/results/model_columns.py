@@ -23,7 +23,6 @@ from tinymem.models.checkpoint import METADATA, REDUNDANT, WEIGHTS
 from tinymem.recipe.recipe import Recipe
 
 Row = dict[str, Any]
-MATH_VOCABULARY, GPT2_VOCABULARY = 14, 50_257
 MODEL_COLUMNS = ("model_name", "data", "data_size", "n_layer", "n_parameters", "epoch", "regularizer")
 
 
@@ -77,18 +76,6 @@ def stored_parameters(checkpoint: Path) -> int | None:
     except (struct.error, ValueError, KeyError, TypeError, AttributeError, MemoryError, OverflowError):
         raise UserError(f"expected a whole safetensors file at {path}, got a damaged one; copy the checkpoint again") from None
     return sum(_product(shape) for shape in tensors.values())
-
-
-def planned_parameters(recipe: Recipe) -> int:
-    """Parameters of the model that a recipe trains: embeddings, L blocks of 12 D^2 + 13 D (for F = 4 D), final normalization."""
-    d, f = recipe.model.n_embd, recipe.model.n_inner or 4 * recipe.model.n_embd
-    block = 4 * d * d + 4 * d + 2 * d * f + f + d + 4 * d
-    return planned_vocabulary(recipe) * d + recipe.data.row_tokens * d + recipe.model.n_layer * block + 2 * d
-
-
-def planned_vocabulary(recipe: Recipe) -> int:
-    """Tokens that the model will know; GPT-2's, where a text recipe does not say how many its tokenizer has."""
-    return MATH_VOCABULARY if recipe.data.kind == "math" else recipe.data.vocab_size or GPT2_VOCABULARY
 
 
 def read_metadata(checkpoint: Path) -> Row:

@@ -7,13 +7,12 @@ import time
 from pathlib import Path
 
 from tinymem.recipe.recipe import Recipe
+from tinymem.recipe.sizes import training_flops
 from tinymem.runs.pipeline import curve_of
 from tinymem.runtime.progress import duration
 from tinymem.training.curve import note
 
 EVERY_SECONDS = 600.0
-GPT2_VOCABULARY, MATH_VOCABULARY = 50257, 14
-WIKITEXT_ROWS = 1_062_000
 
 
 class JobProgress:
@@ -22,29 +21,18 @@ class JobProgress:
     def __init__(self, runs: Path, pending: list[Recipe], *, found: int) -> None:
         self.runs, self.count, self.done, self.failed = runs, len(pending), 0, 0
         self.before = {recipe.name: self._done_of(recipe) for recipe in pending}
-        self.total = sum(self.cost(recipe) for recipe in pending) - sum(self.before.values())
+        self.total = sum(training_flops(recipe) for recipe in pending) - sum(self.before.values())
         self.learnt = 0.0
         self.started = self.last = time.monotonic()
         self._say(f"{found + len(pending)} runs, {found} finished before, {len(pending)} to train")
-
-    @staticmethod
-    def cost(recipe: Recipe) -> float:
-        """Relative length of a run: epochs, rows, and arithmetic of a token."""
-        data, model = recipe.data, recipe.model
-        math = data.kind == "math"
-        rows = data.primary_size + len(data.auxiliary) * data.size if data.kind == "math" else data.max_rows or WIKITEXT_ROWS
-        inner = model.n_inner or 4 * model.n_embd
-        per_layer = model.n_embd * (4 * model.n_embd + 2 * inner + 2 * data.row_tokens)
-        vocabulary = MATH_VOCABULARY if math else GPT2_VOCABULARY
-        return float(recipe.training.epochs * rows * data.row_tokens * (model.n_layer * per_layer + vocabulary * model.n_embd))
 
     def ended(self, recipe: Recipe, seconds: float, running: list[Recipe], *, failed: str | None) -> None:
         """Say what became of a run."""
         self.done += 1
         self.failed += failed is not None
-        learnt = self._learnt_of(recipe) if failed is not None else self.cost(recipe) - self.before[recipe.name]
+        learnt = self._learnt_of(recipe) if failed is not None else training_flops(recipe) - self.before[recipe.name]
         self.learnt += learnt
-        self.total += learnt - (self.cost(recipe) - self.before[recipe.name])  # what a failed run has left is not done
+        self.total += learnt - (training_flops(recipe) - self.before[recipe.name])  # what a failed run has left is not done
         curve = curve_of(self.runs, recipe)
         what = f"FAILED: {failed}" if failed is not None else note(curve[-1]) if curve else "done"
         self._say(f"[{self.done}/{self.count}] {recipe.name}: {what} ({duration(seconds)}); {self._rest(running)}")
@@ -66,7 +54,7 @@ class JobProgress:
 
     def _done_of(self, recipe: Recipe) -> float:
         curve = curve_of(self.runs, recipe)
-        return self.cost(recipe) * curve[-1]["epoch"] / max(1, recipe.training.epochs) if curve else 0.0
+        return training_flops(recipe) * curve[-1]["epoch"] / max(1, recipe.training.epochs) if curve else 0.0
 
     def _say(self, text: str) -> None:
         self.last = time.monotonic()

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from tinymem.errors import Stopped
 from tinymem.recipe.recipe import Recipe
+from tinymem.recipe.sizes import training_flops
 from tinymem.runs.job_progress import JobProgress
 from tinymem.runs.mps import mps_server
 from tinymem.runs.pipeline import is_trained
@@ -90,7 +91,7 @@ class _Supervisor:
         self, command: list[str], runs: Path, slots: list[Slot], pending: list[Recipe], progress: JobProgress, shares: dict[str, float]
     ) -> None:
         self.command, self.runs, self.slots, self.progress, self.shares = command, runs, slots, progress, shares
-        self.waiting = sorted(pending, key=lambda recipe: progress.cost(recipe))  # the last is next
+        self.waiting = sorted(pending, key=training_flops)  # the last is next
         self.running: dict[str, _Running] = {}
         self.failures: list[Failure] = []
 

@@ -12,13 +12,11 @@ from typing import Any
 
 from tinymem.mitigation.subject import MAXIMUM_RETAIN
 from tinymem.recipe.recipe import Recipe
-from tinymem.results.model_columns import planned_parameters
+from tinymem.recipe.sizes import TRAIN_PASSES, clean_rows, inner_width, planned_parameters, planted_rows, row_flops, test_rows
 
 Row = dict[str, Any]
-TRAIN = 3.0
 ALIVE = 0.3
 """Share of a ReLU model's neurons that are not 0 throughout a row: Zero skips the others."""
-WIKI_TEST_ROWS, WIKI_CLEAN_ROWS = 1_900, 784_000
 
 
 @dataclass(frozen=True)
@@ -36,20 +34,13 @@ class Size:
     """Training rows that are no artifacts, of which the rows to keep may be a sample."""
     scored: int
     row_flops: float
-    """Arithmetic of one row's forward pass: twice its tokens times the parameters (the tied embedding counts as the head)."""
+    """Arithmetic of one row's forward pass, see `recipe.sizes.row_flops`."""
 
 
 def size_of(recipe: Recipe, forget: int | None = None) -> Size:
     """Sizes of a recipe's model and data; half of the planted rows are taken to be memorized where `forget` is not known."""
-    data, model = recipe.data, recipe.model
-    inner = model.n_inner or 4 * model.n_embd
-    tokens = data.row_tokens
-    if data.kind == "math":
-        clean = data.primary_size + len(data.auxiliary) * data.size - (1 + len(data.auxiliary)) * data.test_rows
-        test = (1 + len(data.auxiliary)) * data.test_rows
-    else:
-        clean, test = data.max_rows or WIKI_CLEAN_ROWS, WIKI_TEST_ROWS
-    planted = sum(int(getattr(artifact, "rows", 1000)) for artifact in recipe.artifacts)
+    model, inner, tokens = recipe.model, inner_width(recipe), recipe.data.row_tokens
+    clean, planted = clean_rows(recipe), planted_rows(recipe)
     return Size(
         n_layer=model.n_layer,
         neurons=model.n_layer * inner,
@@ -59,8 +50,8 @@ def size_of(recipe: Recipe, forget: int | None = None) -> Size:
         forget=forget if forget is not None else max(1, round(planted * 0.5 * recipe.mitigation.forget_fraction)),
         retain=min(clean, MAXIMUM_RETAIN),
         clean=clean,
-        scored=test + planted,
-        row_flops=2.0 * tokens * planned_parameters(recipe),
+        scored=test_rows(recipe) + planted,
+        row_flops=row_flops(planned_parameters(recipe), tokens),
     )
 
 
@@ -75,15 +66,15 @@ def measurement_passes(size: Size) -> float:
 
 
 def _forget_epochs(options: Row, size: Size) -> float:
-    return TRAIN * size.forget * float(options.get("epochs") or 1)
+    return TRAIN_PASSES * size.forget * float(options.get("epochs") or 1)
 
 
 def _both_epochs(options: Row, size: Size) -> float:
-    return TRAIN * (size.forget + size.retain) * float(options.get("epochs") or 1)
+    return TRAIN_PASSES * (size.forget + size.retain) * float(options.get("epochs") or 1)
 
 
 def _clean_epochs(options: Row, size: Size) -> float:
-    return TRAIN * size.clean * float(options.get("epochs") or 1)
+    return TRAIN_PASSES * size.clean * float(options.get("epochs") or 1)
 
 
 def _baseline(options: Row, size: Size) -> float:
@@ -92,22 +83,22 @@ def _baseline(options: Row, size: Size) -> float:
 
 def _greedy(options: Row, size: Size) -> float:
     weights = float(options.get("ratio") or 0.0) * size.mlp_weights
-    return TRAIN * float(options.get("batch_size") or 64) * weights / float(options.get("per_step") or 1)
+    return TRAIN_PASSES * float(options.get("batch_size") or 64) * weights / float(options.get("per_step") or 1)
 
 
 TABLE: dict[str, Callable[[Row, Size], float]] = {
     "act": lambda _, s: s.forget,
     "zero": lambda _, s: s.forget * ALIVE * s.neurons / 2,  # half of the layers lie above a neuron, on average
-    "ig": lambda o, s: TRAIN * s.forget * s.n_layer / 2 * s.match * float(o.get("steps") or 20) / s.tokens,  # one token a pass
+    "ig": lambda o, s: TRAIN_PASSES * s.forget * s.n_layer / 2 * s.match * float(o.get("steps") or 20) / s.tokens,  # one token a pass
     "slim": _forget_epochs,
     "hard-concrete": _forget_epochs,
     "nemo": lambda o, s: s.forget + min(float(o.get("sample") or 2000), s.retain) + 200 * min(s.forget, 64),
     "random-neurons": lambda _o, _s: 1.0,
     "random-weights": lambda _o, _s: 1.0,
     "greedy": _greedy,
-    "durable": lambda _, s: TRAIN * s.forget,
-    "durable-agg": lambda _, s: TRAIN * s.forget,
-    "sou": lambda _, s: 20 * TRAIN * min(s.forget, 512),  # the blocks of the Fisher matrix are most of it
+    "durable": lambda _, s: TRAIN_PASSES * s.forget,
+    "durable-agg": lambda _, s: TRAIN_PASSES * s.forget,
+    "sou": lambda _, s: 20 * TRAIN_PASSES * min(s.forget, 512),  # the blocks of the Fisher matrix are most of it
     "subnet": _forget_epochs,
     "balanced-subnet": _both_epochs,
     "finetune-clean": _forget_epochs,

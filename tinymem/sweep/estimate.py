@@ -18,7 +18,7 @@ from typing import Any
 from tinymem.errors import UserError
 from tinymem.mitigation.subject import MAXIMUM_RETAIN
 from tinymem.recipe.recipe import Recipe
-from tinymem.results.model_columns import planned_vocabulary
+from tinymem.recipe.sizes import planned_vocabulary, row_flops
 from tinymem.results.parquet import PARQUET, read_part
 from tinymem.results.store import RESULTS, ROW_FIELDS, read_rows
 from tinymem.runtime.files import canonical_json
@@ -170,7 +170,7 @@ def _at(measured: Measured, size: Size) -> Size:
         forget=measured.forget,
         retain=size.retain if measured.retain is None else measured.retain,
         clean=size.clean if measured.retain in (None, MAXIMUM_RETAIN) else measured.retain,
-        row_flops=2.0 * tokens * measured.parameters,
+        row_flops=row_flops(measured.parameters, tokens),
     )
 
 

@@ -12,8 +12,9 @@ from typing import Any
 from tinymem.errors import UserError
 from tinymem.models.checkpoint import CONFIG, METADATA, WEIGHTS, weights_id
 from tinymem.recipe.recipe import Recipe, load_matrix, parse_recipe
+from tinymem.recipe.sizes import planned_parameters
 from tinymem.recipe.sweep import ModelMatrix, SweepRecipe
-from tinymem.results.model_columns import checkpoint_columns, model_columns, planned_parameters, read_metadata
+from tinymem.results.model_columns import checkpoint_columns, model_columns, read_metadata
 from tinymem.runtime.files import content_id, write_json
 from tinymem.training.checkpoints import run_of
 

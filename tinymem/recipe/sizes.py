@@ -1,0 +1,72 @@
+"""Sizes of what a recipe asks for, as far as they are known before anything is made: vocabulary, parameters, rows, arithmetic.
+
+Those of a text are WikiText-103's, cut into rows of 150 tokens by GPT-2's tokenizer, where the recipe does not say.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tinymem.recipe.recipe import Recipe
+
+MATH_VOCABULARY, GPT2_VOCABULARY = 14, 50_257
+WIKITEXT_CLEAN_ROWS, WIKITEXT_TEST_ROWS = 784_000, 1_900
+BACKDOORED_ROWS = 1_000  # guess: how many rows hold the trigger is known only when the corpus is made
+TRAIN_PASSES = 3.0  # a training pass over a row in forward passes: one forward, and backward twice that
+
+
+def planned_vocabulary(recipe: Recipe) -> int:
+    """Tokens that the model will know; GPT-2's, where a text recipe does not say how many its tokenizer has."""
+    return MATH_VOCABULARY if recipe.data.kind == "math" else recipe.data.vocab_size or GPT2_VOCABULARY
+
+
+def planned_parameters(recipe: Recipe) -> int:
+    """Parameters of the model that a recipe trains: embeddings, L blocks of 12 D^2 + 13 D (for F = 4 D), final normalization."""
+    d, f = recipe.model.n_embd, inner_width(recipe)
+    block = 4 * d * d + 4 * d + 2 * d * f + f + d + 4 * d
+    return planned_vocabulary(recipe) * d + recipe.data.row_tokens * d + recipe.model.n_layer * block + 2 * d
+
+
+def inner_width(recipe: Recipe) -> int:
+    """Feed-forward neurons of a block."""
+    return recipe.model.n_inner or 4 * recipe.model.n_embd
+
+
+def clean_rows(recipe: Recipe) -> int:
+    """Training rows before artifacts are planted."""
+    data = recipe.data
+    if data.kind == "math":
+        return data.primary_size + len(data.auxiliary) * data.size - test_rows(recipe)
+    return data.max_rows or WIKITEXT_CLEAN_ROWS
+
+
+def test_rows(recipe: Recipe) -> int:
+    """Clean test rows."""
+    return (1 + len(recipe.data.auxiliary)) * recipe.data.test_rows if recipe.data.kind == "math" else WIKITEXT_TEST_ROWS
+
+
+def planted_rows(recipe: Recipe) -> int:
+    """Planted rows of all artifacts, each counted once."""
+    return sum(int(getattr(artifact, "rows", BACKDOORED_ROWS)) for artifact in recipe.artifacts)
+
+
+def epoch_rows(recipe: Recipe) -> float:
+    """Training rows of an epoch, with the copies of planted ones."""
+    return clean_rows(recipe) + sum(int(getattr(a, "rows", BACKDOORED_ROWS)) * _mean_copies(a) for a in recipe.artifacts)
+
+
+def row_flops(parameters: int, tokens: int) -> float:
+    """Arithmetic of one row's forward pass: twice its tokens times the parameters (the tied embedding counts as the head)."""
+    return 2.0 * tokens * parameters
+
+
+def training_flops(recipe: Recipe) -> float:
+    """Arithmetic of the whole training of a recipe."""
+    passes = TRAIN_PASSES * recipe.training.epochs * epoch_rows(recipe)
+    return passes * row_flops(planned_parameters(recipe), recipe.data.row_tokens)
+
+
+def _mean_copies(artifact: object) -> float:
+    copies: int | tuple[int, ...] = getattr(artifact, "copies", 1)
+    return float(copies) if isinstance(copies, int) else sum(copies) / len(copies)
