@@ -88,7 +88,7 @@ def test_every_block_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
             exec(compile(block.text, f"README.md:{block.line}", "exec"), namespace)
         languages.add(block.language)
     assert {"bash", "python"} <= languages
-    assert {"run", "mitigate", "evaluate", "report", "methods", "new-method"} <= verbs, "a verb is not shown"
+    assert {"run", "mitigate", "evaluate", "report", "methods", "new"} <= verbs, "a verb is not shown"
     assert "->" in capsys.readouterr().out  # what the Python block prints
 
 
@@ -120,9 +120,9 @@ def test_the_harness(folder: Path) -> None:
     text = "a\n```bash\nmake x\ntinymem run\n```\n```python\nx = 1\n```\n```text\nno\n```\n"
     found = blocks(text)
     assert [(block.language, block.line) for block in found] == [("bash", 2), ("python", 6), ("text", 9)]
-    shell = "make x  # y\n# only said\ncat > f.txt <<'END'\ntinymem\nEND\ntinymem new-method \\\n  good\n\necho 1 > g.txt\n"
-    assert list(commands(shell)) == ["cat > f.txt <<'END'\ntinymem\nEND", "tinymem new-method   good", "echo 1 > g.txt"]
-    assert [run_command(command, folder) for command in commands(shell)] == [None, "new-method", None]
+    shell = "make x  # y\n# only said\ncat > f.txt <<'END'\ntinymem\nEND\ntinymem new method \\\n  good\n\necho 1 > g.txt\n"
+    assert list(commands(shell)) == ["cat > f.txt <<'END'\ntinymem\nEND", "tinymem new method   good", "echo 1 > g.txt"]
+    assert [run_command(command, folder) for command in commands(shell)] == [None, "new", None]
     assert (folder / "f.txt").read_text() == "tinymem\n" and (folder / "good.py").exists() and (folder / "g.txt").exists()
     with pytest.raises(AssertionError, match="found none"):
         run_command("tinymem run none.yaml  # no such recipe", folder)

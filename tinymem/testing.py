@@ -1,11 +1,12 @@
-"""What every registered method must hold, for our tests and for those of users' own methods.
+"""What every registered method and metric must hold, for our tests and for those of users' own.
 
-Each check runs a method on a tiny random model of one family and raises AssertionError with the reason, or unittest.SkipTest where
-the method lacks the option that is checked; pytest shows it as skipped. See `tinymem new-method`.
+Each check runs a method on a tiny random model of one family, or a metric on a tiny corpus, and raises AssertionError with the reason,
+or unittest.SkipTest where the method lacks the option that is checked; pytest shows it as skipped. See `tinymem new`.
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -16,12 +17,17 @@ from unittest import SkipTest
 import torch
 from torch import Tensor, nn
 
+from tinymem.data.build import make_corpus
 from tinymem.data.rows import Rows
+from tinymem.evaluation.evaluator import Evaluator, Measurement
+from tinymem.evaluation.metric import FIELDS, METRICS
 from tinymem.mitigation.ablation import AblationConfig, Refused
 from tinymem.mitigation.edit_size import change
 from tinymem.mitigation.method import UNLEARNERS, MitigationData, Unlearner, apply
 from tinymem.models.adapters import layer_of, logits, mlp_parameters, neuron_layers
 from tinymem.models.families import FAMILIES as REGISTERED
+from tinymem.models.gpt2 import GPT, GPTConfig
+from tinymem.recipe.recipe import parse_recipe
 
 FAMILIES = ("gpt", "gpt2", "gpt-neox", "llama")
 """Families that tests of methods run on: one for each way to store a feed-forward block; any other registered name works too."""
@@ -163,3 +169,24 @@ def _demanded(model: nn.Module, sizes: dict[str, int], config: AblationConfig) -
         groups[layer_of(model, name) if config.scope == "layer" else name if config.scope == "tensor" else "all"] += size
     of = sum(p.numel() for p in model.parameters()) if config.of == "model" else groups.total()
     return sum(int(Fraction(str(config.ratio)) * of * size / groups.total()) for size in groups.values())
+
+
+def tiny_measurement(metric: str) -> Measurement:
+    """What a random model makes of a tiny corpus of sums with noise and a backdoor, measured with one registered metric."""
+    data = {"primary_size": 260, "size": 120, "test_rows": 20, "numbers": 6, "row_tokens": 30}
+    artifacts = [{"kind": "noise", "rows": 16}, {"kind": "backdoor", "within": 14}]
+    recipe = parse_recipe({"data": data, "artifacts": artifacts, "evaluation": {"prompt": 12, "match": 12}})
+    corpus = make_corpus(recipe)
+    model = GPT(GPTConfig(vocab_size=corpus.vocab_size, n_positions=corpus.row_tokens, n_layer=2, n_embd=16, n_head=2), seed=1)
+    return Evaluator.of_corpus(corpus, recipe.evaluation, recipe.protocol, metrics=(metric,)).measure(model)
+
+
+def check_metric(name: str) -> None:
+    """A metric says what it is, gives what JSON can hold, gives the same again, and has its columns' numbers in it."""
+    metric = METRICS.get(name)
+    assert not (missing := [field for field in FIELDS if metric.field(field) == "–"]), f"the docstring does not say {', '.join(missing)}"
+    measured, again = (tiny_measurement(name).metrics() for _ in range(2))
+    assert json.dumps(measured, allow_nan=False) == json.dumps(again, allow_nan=False), "the same model gave two results"
+    values = [of_kind[name] for of_kind in measured.values() if of_kind[name] is not None]
+    for column in metric.columns if values else ():
+        assert any(column.number_in(value) is not None for value in values), f"no number at {column.path} of column '{column.head}'"

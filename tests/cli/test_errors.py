@@ -111,7 +111,8 @@ def test_wrong_options_of_mitigate(checkpoint: Path, words: list[str], message: 
         ["no-such-verb"],
         ["run", "a", "b"],
         ["report", "x", "--format", "pdf"],
-        ["new-method", "Not Good"],
+        ["new", "method", "Not Good"],
+        ["new", "methods", "mine"],
     ],
 )
 def test_wrong_words(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +184,7 @@ def test_plugins_that_cannot_be_read(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.parametrize("name", ["act", "class"])
 def test_names_that_are_taken(tmp_path: Path, name: str) -> None:
-    assert "a name that is not taken" in tinymem("new-method", name, "--dir", tmp_path).one_line_error()
+    assert "a name that is not taken" in tinymem("new", "method", name, "--dir", tmp_path).one_line_error()
     assert not list(tmp_path.iterdir())
 
 

@@ -1,4 +1,4 @@
-"""What only a process of its own shows: imports of each verb, Ctrl-C, and the files of new-method."""
+"""What only a process of its own shows: imports of each verb, Ctrl-C, and the files of `new`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
 from helpers import QUICKSTART, SMALLER, Done, half_written, python, sets, start_tinymem, tinymem
 
+from tinymem.cli.new import REGISTRIES
 from tinymem.runs.pipeline import Run
 
 HEAVY = {"torch", "pydantic", "lightning", "transformers", "datasets", "matplotlib", "pyarrow"}
@@ -62,7 +64,7 @@ def test_import_tinymem_is_light() -> None:
 
 def test_without_words_there_is_help() -> None:
     done = tinymem()
-    assert done.code == 0 and "new-method" in done.out
+    assert done.code == 0 and " new " in done.out
 
 
 def test_ctrl_c(tmp_path: Path) -> None:
@@ -80,10 +82,13 @@ def test_ctrl_c(tmp_path: Path) -> None:
     assert 0 < epochs[-1] < 300
 
 
-def test_new_method(tmp_path: Path) -> None:
-    done = tinymem("new-method", "my-method", "--dir", tmp_path)
+@pytest.mark.parametrize("kind", REGISTRIES)
+def test_new(tmp_path: Path, kind: str) -> None:
+    """Both files work as they are written: the test passes, and skips nothing."""
+    name, module = f"my-{kind}", f"my_{kind}"
+    done = tinymem("new", kind, name, "--dir", tmp_path)
     assert done.code == 0
-    assert done.out.split() == [str(tmp_path / "my_method.py"), str(tmp_path / "test_my_method.py")]
-    assert "found one" in tinymem("new-method", "my-method", "--dir", tmp_path).one_line_error()
-    tested = python("-m", "pytest", "-q", "-p", "no:cacheprovider", "test_my_method.py", cwd=tmp_path)
-    assert tested.code == 0 and "failed" not in tested.out and " passed" in tested.out, tested.out
+    assert done.out.split() == [str(tmp_path / f"{module}.py"), str(tmp_path / f"test_{module}.py")]
+    assert "found one" in tinymem("new", kind, name, "--dir", tmp_path).one_line_error()
+    tested = python("-m", "pytest", "-q", "-p", "no:cacheprovider", f"test_{module}.py", cwd=tmp_path)
+    assert tested.code == 0 and " passed" in tested.out and not {"failed", "skipped"} & set(tested.out.split()), tested.out

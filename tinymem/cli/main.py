@@ -19,6 +19,7 @@ from tinymem.cli.check import check
 from tinymem.cli.data import app as data_app
 from tinymem.cli.evaluate import Ks, Metrics, evaluate, load_plugins, metrics_app, numbers, words
 from tinymem.cli.landscape import landscape
+from tinymem.cli.new import new
 from tinymem.cli.report import Format, compare, print_record, print_rows, report
 from tinymem.cli.sweep import sweep
 from tinymem.cli.train import train
@@ -131,16 +132,7 @@ def methods_show(name: Annotated[str, typer.Argument(help="A method's name.")]) 
     print(describe(name))
 
 
-@app.command("new-method")
-def new_method(
-    name: Annotated[str, typer.Argument(help="Name to register, in lower case with dashes.")],
-    directory: Annotated[Path, typer.Option("--dir", help="Where to write the two files.")] = Path(),
-) -> None:
-    """Write a method file and its test, for you to fill in."""
-    from tinymem.mitigation.template import write_template
-
-    for path in write_template(name, directory):
-        print(path)
+app.command()(new)
 
 
 def _method_options(arguments: list[str]) -> JsonObject:

@@ -24,6 +24,7 @@ from tinymem.evaluation.forward import Key, TokenQuery
 from tinymem.evaluation.inputs import EvaluationInputs
 from tinymem.recipe.evaluation import ALL, DEFAULT
 from tinymem.registry import Registry
+from tinymem.runtime.json import Json
 
 FIELDS = ("Formula", "Unit", "Direction", "Range", "Source")
 Function = Callable[..., Any]
@@ -46,6 +47,12 @@ class MetricColumn:
     scale: float = 1
     digits: int = 3
     note: str = ""
+
+    def number_in(self, value: Json) -> float | None:
+        """The unscaled number in what the metric returned; None where there is none."""
+        for key in self.path:
+            value = value.get(key) if isinstance(value, dict) else None
+        return value if isinstance(value, int | float) else None
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from tinymem.errors import UserError
 from tinymem.evaluation.evaluator import Evaluator, Measurement
 from tinymem.evaluation.exposure import exposures
 from tinymem.evaluation.forward import TokenScores
-from tinymem.evaluation.metric import FIELDS, METRICS, chosen_metrics
+from tinymem.evaluation.metric import METRICS, chosen_metrics
 from tinymem.evaluation.metrics import membership, perplexity_of_batches
 from tinymem.evaluation.metrics.discoverable import extracted, sampled_log_probability
 from tinymem.evaluation.metrics.extraction_strength import strengths
@@ -352,13 +352,6 @@ def test_metrics_of_rows_without_a_corpus(paper: Subject) -> None:
     found = subject.metrics_before["rows"]
     assert found["membership"] is None and found["clean-continuation"] is None and found["exposure"] is None
     assert found["discoverable"]["n=1, p=0.5"]["all"]["rows"] == found["extraction-strength"]["forget"]["rows"] == 6
-
-
-@pytest.mark.parametrize("name", METRICS.names())
-def test_documentation(name: str) -> None:
-    metric = METRICS.get(name)
-    missing = [field for field in FIELDS if metric.field(field) == "–"]
-    assert not missing, f"the docstring of {name} lacks {missing}"
 
 
 def test_names() -> None:
