@@ -1,0 +1,32 @@
+"""`tinymem methods`: which methods there are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tinymem.cli.evaluate import load_plugins
+
+Plugin = Annotated[list[Path] | None, typer.Option(help="A Python file that registers methods of your own.")]
+
+methods_app = typer.Typer(help="What methods there are.", invoke_without_command=True, pretty_exceptions_enable=False)
+
+
+@methods_app.callback()
+def methods(context: typer.Context, plugin: Plugin = None) -> None:
+    """List the registered methods with their properties (the paper's Table 5)."""
+    load_plugins(plugin)
+    if context.invoked_subcommand is None:
+        from tinymem.mitigation.method_pages import print_catalogue
+
+        print_catalogue()
+
+
+@methods_app.command("show")
+def methods_show(name: Annotated[str, typer.Argument(help="A method's name.")]) -> None:
+    """Idea, formula, source, cost, options with defaults, and the paper's grid of one method."""
+    from tinymem.mitigation.method_pages import describe
+
+    print(describe(name))

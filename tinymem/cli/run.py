@@ -1,0 +1,43 @@
+"""`tinymem run`: everything that a recipe says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tinymem.cli.evaluate import load_plugins
+from tinymem.cli.report import print_rows
+from tinymem.errors import complain
+
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML recipe; see recipes/.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key, as in model.n_layer=4.")]
+Runs = Annotated[Path, typer.Option(help="Folder that holds all runs.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Plugin = Annotated[list[Path] | None, typer.Option(help="A Python file that registers methods of your own.")]
+
+
+def run(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    device: Device = "auto",
+    plugin: Plugin = None,
+) -> None:
+    """Generate data, train, mitigate and report. Run again, it goes on from where it is."""
+    from tinymem.recipe.recipe import load_recipe
+    from tinymem.runs.pipeline import run as run_recipe
+    from tinymem.runtime.progress import Progress
+
+    load_plugins(plugin)
+    made = run_recipe(load_recipe(recipe, overrides), runs=runs, device=device, progress=Progress(show=True))
+    print_rows(made.path, "table")
+    print(f"\n{made.path / 'report.html'}")
+    _fail_if_failed(made.rows)
+
+
+def _fail_if_failed(rows: list[dict[str, Any]]) -> None:
+    failed = sorted({row["method"] for row in rows if row["status"] == "failed"})
+    if failed:
+        raise typer.Exit(complain(f"failed: {', '.join(failed)}; the table says why; the same command tries them again", 1))
