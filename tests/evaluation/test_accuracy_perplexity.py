@@ -17,8 +17,8 @@ from tinymem.data.rows import Rows
 from tinymem.evaluation.accuracy import accuracy_ceiling, scored_tokens
 from tinymem.evaluation.evaluator import Evaluator
 from tinymem.evaluation.perplexity import perplexity
-from tinymem.evaluation.share import Share
 from tinymem.recipe.recipe import Evaluation, load_recipe
+from tinymem.results.share import Share
 
 CHARACTERS = "0123456789^$ _"
 

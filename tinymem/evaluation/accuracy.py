@@ -12,8 +12,8 @@ from torch import Tensor
 
 from tinymem.data.corpus import Corpus
 from tinymem.data.math.sequences import Ids, first_number_end
-from tinymem.evaluation.share import Share
 from tinymem.recipe.recipe import Protocol
+from tinymem.results.share import Share
 
 
 def scored_tokens(ids_NT: Ids, pad: int, protocol: Protocol, *, text: bool = False) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:

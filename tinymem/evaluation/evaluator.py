@@ -22,10 +22,10 @@ from tinymem.evaluation.metric import METRICS, chosen_metrics
 from tinymem.evaluation.originals import Original, originals_of_corpus
 from tinymem.evaluation.perplexity import perplexity
 from tinymem.evaluation.probes import Flags, Probe, forbidden_token, make_probes, probe_of_rows
-from tinymem.evaluation.share import Share
 from tinymem.evaluation.view import Groups, View
 from tinymem.recipe.evaluation import Evaluation
 from tinymem.recipe.recipe import Protocol
+from tinymem.results.share import Share
 
 MAXIMUM_LOGITS = 1 << 28  # 1 GB in fp32: a batch of rows over GPT-2's vocabulary is cut to that
 

@@ -13,7 +13,7 @@ from tinymem.data.corpus import Corpus
 from tinymem.evaluation.forward import TokenQuery
 from tinymem.evaluation.originals import Original
 from tinymem.evaluation.probes import Probe
-from tinymem.evaluation.share import Share
+from tinymem.results.share import Share
 
 Performance = Literal["accuracy", "perplexity"]
 

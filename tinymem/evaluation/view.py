@@ -22,7 +22,7 @@ from tinymem.evaluation.forward import ForwardPlan, Key, TokenOutputs, TokenScor
 from tinymem.evaluation.inputs import EvaluationInputs
 from tinymem.evaluation.metric import METRICS, Metric
 from tinymem.evaluation.probes import Flags, Probe, memorized_rows
-from tinymem.evaluation.share import Share
+from tinymem.results.share import Share
 
 Groups = Mapping[str, Mapping[str, Flags]]
 

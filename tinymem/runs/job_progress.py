@@ -10,7 +10,6 @@ from tinymem.recipe.recipe import Recipe
 from tinymem.recipe.sizes import training_flops
 from tinymem.runs.pipeline import curve_of
 from tinymem.runtime.progress import duration
-from tinymem.training.curve import note
 
 EVERY_SECONDS = 600.0
 
@@ -34,7 +33,7 @@ class JobProgress:
         self.learnt += learnt
         self.total += learnt - (training_flops(recipe) - self.before[recipe.name])  # what a failed run has left is not done
         curve = curve_of(self.runs, recipe)
-        what = f"FAILED: {failed}" if failed is not None else note(curve[-1]) if curve else "done"
+        what = f"FAILED: {failed}" if failed is not None else curve[-1].note if curve else "done"
         self._say(f"[{self.done}/{self.count}] {recipe.name}: {what} ({duration(seconds)}); {self._rest(running)}")
 
     def now_and_then(self, running: list[Recipe]) -> None:
@@ -54,7 +53,7 @@ class JobProgress:
 
     def _done_of(self, recipe: Recipe) -> float:
         curve = curve_of(self.runs, recipe)
-        return training_flops(recipe) * curve[-1]["epoch"] / max(1, recipe.training.epochs) if curve else 0.0
+        return training_flops(recipe) * curve[-1].epoch / max(1, recipe.training.epochs) if curve else 0.0
 
     def _say(self, text: str) -> None:
         self.last = time.monotonic()

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinymem.errors import UserError
 from tinymem.recipe.recipe import Recipe, dump_recipe, load_recipe
+from tinymem.results.curve import CurvePoint, read_curve
 from tinymem.runtime.device import processes, resolve_device
 from tinymem.runtime.files import remove_leftovers, write_json, write_text
 from tinymem.runtime.locks import locked
@@ -135,10 +136,8 @@ def is_trained(runs: Path, recipe: Recipe) -> bool:
     return checkpoints.has(recipe.training.epochs) and not checkpoints.missing()
 
 
-def curve_of(runs: Path, recipe: Recipe) -> list[dict[str, Any]]:
-    """What the run has measured so far, a point for each measured epoch; see `training.curve`."""
-    from tinymem.training.curve import read_curve
-
+def curve_of(runs: Path, recipe: Recipe) -> list[CurvePoint]:
+    """What the run has measured so far, a point for each measured epoch; see `results.curve`."""
     return read_curve(runs / recipe.run_id() / "training" / "metrics.jsonl")
 
 

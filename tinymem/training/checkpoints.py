@@ -54,7 +54,7 @@ class RunCheckpoints:
             "corpus_sha256": sha256,
             "epoch": snapshot.epoch,
             "step": snapshot.step,
-            "metrics": snapshot.metrics,
+            "metrics": snapshot.metrics.as_dict(),
             "training_seconds": snapshot.seconds,
             **snapshot.facts,
         }

@@ -24,9 +24,10 @@ from tinymem.evaluation.evaluator import Evaluator
 from tinymem.models.checkpoint import not_finite
 from tinymem.models.gpt2 import GPT
 from tinymem.recipe.recipe import Recipe
+from tinymem.results.curve import read_curve, write_curve
 from tinymem.runtime.progress import Progress, duration
 from tinymem.runtime.signals import StopFlag, stop_signals
-from tinymem.training.curve import note, point, read_curve, write_curve
+from tinymem.training.curve import point
 from tinymem.training.energy import Meter, estimate_here
 from tinymem.training.loss import LossModel, batch_loss
 from tinymem.training.optimizer import learning_rate, make_optimizer, optimizer_tensors
@@ -147,14 +148,14 @@ class _Run:
         with self.progress.stage(f"train {self.recipe.name}", self.recipe.training.epochs, done=self.epoch) as bar:
             while self.epoch < self.recipe.training.epochs:
                 self.one_epoch()
-                bar.advance(1, note(self.curve[-1]) if self.curve else "")
+                bar.advance(1, self.curve[-1].note if self.curve else "")
 
     def resume(self) -> None:
         """Continue from the newest whole resume point, or measure the untrained model."""
         state = load_state(self.directory / STATE)
         if state:
             self._take_over(state)
-        self.curve = [line for line in read_curve(self.directory / METRICS) if line["epoch"] <= self.epoch]
+        self.curve = [line for line in read_curve(self.directory / METRICS) if line.epoch <= self.epoch]
         self.fabric.barrier()  # nobody writes before all have read
         if not state:
             self.curve, started = [], time.perf_counter()
@@ -257,7 +258,7 @@ class _Run:
         self.curve.append(point(self.evaluator, measured, self.epoch, self.steps, train_loss, self.seconds, speed))
         if self.fabric.global_rank == 0:
             write_curve(self.directory / METRICS, self.curve)
-            self.fabric.log_dict(scalars(self.curve[-1]), step=self.steps)
+            self.fabric.log_dict(scalars(self.curve[-1].as_dict()), step=self.steps)
 
     def _keep(self, model: GPT, epoch: int, step: int, busy: float) -> None:
         if self.keeper is not None and self.fabric.global_rank == 0 and epoch < self.recipe.training.epochs:
@@ -277,7 +278,7 @@ class _Run:
 
     def snapshot(self, model: GPT, epoch: int, step: int, busy: float) -> Snapshot:
         """The model for use, with what is known of it."""
-        metrics = next((line for line in self.curve if line["epoch"] == epoch), None)
+        metrics = next((line for line in self.curve if line.epoch == epoch), None)
         if metrics is None:
             raise UserError(f"expected a line of epoch {epoch} in {self.directory / METRICS}, found none; train it anew: --set name=...")
         device, energy = self.fabric.device, self.recipe.training.energy
@@ -288,4 +289,4 @@ class _Run:
             "torch": torch.__version__,
             "energy": estimate_here(busy, energy, device, self.fabric.world_size),
         }
-        return Snapshot(self.regularizers.folded(model), epoch, step, metrics, metrics["seconds"], facts)
+        return Snapshot(self.regularizers.folded(model), epoch, step, metrics, metrics.seconds or 0.0, facts)

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tinymem.results.curve import CurvePoint
+
 if TYPE_CHECKING:
     from tinymem.models.gpt2 import GPT
 
@@ -25,7 +27,7 @@ class Snapshot:
     model: GPT
     epoch: int
     step: int
-    metrics: dict[str, Any]
+    metrics: CurvePoint
     seconds: float
     facts: dict[str, Any]
 
@@ -34,7 +36,7 @@ class Snapshot:
 class Trained(Snapshot):
     """A trained model with its whole curve, whose last line is of this model."""
 
-    curve: list[dict[str, Any]]
+    curve: list[CurvePoint]
 
 
 @dataclass(frozen=True)

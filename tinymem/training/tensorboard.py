@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tinymem.errors import UserError
+from tinymem.runtime.json import Json
 
 FOLDER = "tensorboard"
 
@@ -25,12 +26,12 @@ def make_logger(directory: Path, first_step: int) -> Any:
         raise UserError("training.tensorboard needs tensorboard, which is not installed; try: pip install 'tinymem[tensorboard]'") from None
 
 
-def scalars(point: dict[str, Any], prefix: str = "") -> dict[str, float]:
+def scalars(point: Json, prefix: str = "") -> dict[str, float]:
     """`{"memorized": {"noise": {"share": 0.5}}}` -> `{"memorized/noise/share": 0.5}`."""
     return dict(_scalars(point, prefix))
 
 
-def _scalars(value: Any, name: str) -> Iterator[tuple[str, float]]:
+def _scalars(value: Json, name: str) -> Iterator[tuple[str, float]]:
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from _scalars(inner, f"{name}/{key}" if name else str(key))

@@ -30,11 +30,11 @@ from tinymem.evaluation.metrics.extraction_strength import strengths
 from tinymem.evaluation.metrics.membership import attack_scores, lowest_mean
 from tinymem.evaluation.nonmembers import common_ending, populations
 from tinymem.evaluation.roc import auc, true_positive_rate
-from tinymem.evaluation.share import Share
 from tinymem.mitigation.requests import MeasurementRequest
 from tinymem.mitigation.run import Subject, mitigate, subject_of_rows
 from tinymem.models.gpt2 import GPT
 from tinymem.recipe.recipe import load_recipe
+from tinymem.results.share import Share
 from tinymem.runs.pipeline import Run
 
 KS = (5, 12, 18)

@@ -14,8 +14,8 @@ from __future__ import annotations
 from typing import Any
 
 from tinymem.evaluation.metric import metric
-from tinymem.evaluation.share import Share
 from tinymem.evaluation.view import View
+from tinymem.results.share import Share
 
 
 @metric("accuracy", per="model", default=True)

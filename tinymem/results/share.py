@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypedDict
+
+
+class ShareColumn(TypedDict):
+    """A share inside a nested column, with what it is computed from."""
+
+    share: float | None
+    count: int
+    rows: int
 
 
 @dataclass(frozen=True)
@@ -17,6 +26,6 @@ class Share:
         """In [0, 1]."""
         return self.count / self.rows if self.rows else None
 
-    def as_dict(self) -> dict[str, float | int | None]:
+    def as_dict(self) -> ShareColumn:
         """For JSON."""
         return {"share": self.share, "count": self.count, "rows": self.rows}

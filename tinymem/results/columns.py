@@ -1,0 +1,37 @@
+"""Columns of result rows by what they are for: one constant for each use."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from tinymem.results.row import RateColumns
+
+Rate = Literal["all", "forget", "holdout"]
+"""The three rates of memorization, never confused: of all scored rows, of the forget rows, of the holdout rows."""
+RATES: dict[Rate, RateColumns] = {
+    "all": RateColumns("memorized", "memorized_count", "rows_scored"),
+    "forget": RateColumns("forget_memorized", "forget_memorized_count", "rows_forget"),
+    "holdout": RateColumns("holdout_memorized", "holdout_memorized_count", "rows_holdout"),
+}
+PROMPT_RATES = {
+    "prompt clean in training": RateColumns("memorized_clean_prompt", "memorized_clean_prompt_count", "rows_clean_prompt"),
+    "prompt noised in training": RateColumns("memorized_noised_prompt", "memorized_noised_prompt_count", "rows_noised_prompt"),
+}
+REQUIRED = ("method", "artifact", "status")
+"""Every row has these."""
+MODEL_COLUMNS = ("model_name", "data", "data_size", "n_layer", "n_parameters", "epoch", "regularizer")
+"""What a model is: all follow from its recipe and its file."""
+FORGET_COLUMNS = ("forget", "forget_fraction")
+"""Which rows a method is given."""
+GROUP_COLUMNS = ("data", "data_size", "n_layer", "protocol")
+"""Models that one table compares have these alike."""
+EXPERIMENT_COLUMNS = ("method", "artifact", "seed", "epoch", "protocol", "device_type", *FORGET_COLUMNS)
+"""With the weights and the config, what makes two rows the same experiment."""
+LABEL_COLUMNS = ("protocol", "seed", *FORGET_COLUMNS)
+"""What joins the label of a method's rows wherever rows differ in it."""
+MATCH_COLUMNS = ("data", "data_size", "n_layer", "regularizer", "epoch", "seed", "protocol", "method", "options", "artifact")
+"""What rows of a check are matched by."""
+TIE_COLUMNS = (*FORGET_COLUMNS, "family", "model_id", "id")
+"""Where those leave two rows alike, in this order."""
+MOMENT_COLUMNS = ("memorized", "memorized_count", "memorized_by_copies", "performance", "perplexity")
+"""Stems of the columns that a trained model's row repeats."""

@@ -1,0 +1,85 @@
+"""The curve of a run: one line of JSON for each measured epoch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from tinymem.errors import UserError
+from tinymem.results.share import ShareColumn
+from tinymem.runtime.files import strict_json, write_text
+from tinymem.runtime.json import JsonObject
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """What was measured of a model after an epoch."""
+
+    epoch: int
+    step: int = 0
+    """Training steps done."""
+    train_loss: float | None = None
+    """Mean loss of the epoch, in nats a token; None of the untrained model."""
+    accuracy: float | None = None
+    accuracy_ceiling: float | None = None
+    """Share of the scored tokens that their prefix determines; None for text."""
+    accuracy_by_task: dict[str, float | None] = field(default_factory=dict)
+    perplexity: float | None = None
+    memorized: dict[str, ShareColumn] = field(default_factory=dict)
+    """By artifact."""
+    memorized_by_copies: dict[str, dict[str, ShareColumn]] = field(default_factory=dict)
+    """By artifact and by how often a row stands in an epoch, where that differs; not written where it is empty."""
+    seconds: float | None = None
+    """Spent in steps so far, over all starts of the run."""
+    tokens_per_second: float | None = None
+
+    def as_dict(self) -> JsonObject:
+        """One line of the file."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "memorized_by_copies" or self.memorized_by_copies}
+
+    @property
+    def note(self) -> str:
+        """Text that stands next to the progress bar: the newest measurement, and the epoch that it is of."""
+        perplexity = "too large" if self.perplexity is None else f"{self.perplexity:.1f}"
+        math = self.accuracy_ceiling is not None
+        parts = [f"accuracy {100 * (self.accuracy or 0.0):.1f} %" if math else f"perplexity {perplexity}"]
+        parts += [f"{m['count']} of {m['rows']} {kind} rows memorized" for kind, m in self.memorized.items()]
+        return f"at epoch {self.epoch}: {', '.join(parts)}"
+
+
+def read_curve(path: Path) -> list[CurvePoint]:
+    """The points written so far; none where there is no file.
+
+    Raises:
+        UserError: a line is damaged.
+    """
+    if not path.is_file():
+        return []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"expected a readable curve at {path}, got something else ({error}); run the recipe again") from None
+    return [_read_point(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def write_curve(path: Path, curve: list[CurvePoint]) -> None:
+    """Write all points atomically."""
+    write_text(path, "".join(json.dumps(point.as_dict()) + "\n" for point in curve))
+
+
+def _read_point(path: Path, number: int, line: str) -> CurvePoint:
+    try:
+        values = strict_json(line)
+    except ValueError as error:
+        raise _broken(path, number, f"{line[:40]!r} ({error})") from None
+    if not isinstance(values, dict):
+        raise _broken(path, number, f"{type(values).__name__} {line[:40]!r}")
+    if not isinstance(values.get("epoch"), int):
+        raise _broken(path, number, "one without epoch")
+    known = {f.name for f in fields(CurvePoint)}
+    return CurvePoint(**{name: value for name, value in values.items() if name in known and value is not None})
+
+
+def _broken(path: Path, number: int, got: str) -> UserError:
+    return UserError(f"expected a JSON object in line {number} of {path}, got {got}; delete the line and run its step again")
