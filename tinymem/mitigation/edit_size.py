@@ -7,13 +7,13 @@ weights in the block's out-projection) is zero now and was not before: that is w
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tinymem.errors import UserError
 from tinymem.models.adapters import family_of, layer_of, mlp_parameters, neuron_layers
+from tinymem.results.row import LayersColumn
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class EditSize:
 
     changed: int
     norm: float
-    by_layer: dict[str, Any] | None
+    by_layer: LayersColumn | None
 
 
 def edit_size(before: nn.Module, after: nn.Module) -> EditSize:
@@ -59,7 +59,7 @@ def _counts(old: Tensor, new: Tensor) -> Tensor:
     return torch.stack([changed.sum().double(), (changed & (new == 0)).sum().double(), difference.square().sum()])
 
 
-def _by_layer(before: nn.Module, after: nn.Module, counts: dict[str, list[float]]) -> dict[str, Any]:
+def _by_layer(before: nn.Module, after: nn.Module, counts: dict[str, list[float]]) -> LayersColumn:
     layers = neuron_layers(before)
     prefix = family_of(before).blocks + "."
     changed, weights, of_weights = ([0] * len(layers) for _ in range(3))

@@ -1,25 +1,24 @@
-"""What a result row says beside its flat columns: registered metrics before and after, and whether it comes back."""
+"""What is to be measured around a mitigation: metrics, further prompt lengths, tests of robustness."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from tinymem.evaluation.evaluator import Evaluator
 from tinymem.evaluation.metric import chosen_metrics
 from tinymem.evaluation.probes import Flags
-from tinymem.recipe.evaluation import DEFAULT, Robustness
+from tinymem.recipe.evaluation import DEFAULT, Robustness, Test
 from tinymem.recipe.recipe import Recipe
-
-Row = dict[str, Any]
+from tinymem.results.row import BeforeAfter, RequestColumn
+from tinymem.runtime.json import JsonObject
 
 
 @dataclass(frozen=True)
 class MeasurementRequest:
-    """What is asked of every row: names of metrics, further prompt lengths, tests of robustness."""
+    """Names of metrics, further prompt lengths and tests of robustness that every row is to hold."""
 
     metrics: tuple[str, ...] = (DEFAULT,)
     ks: tuple[int, ...] = ()
@@ -27,27 +26,23 @@ class MeasurementRequest:
 
     @staticmethod
     def of_recipe(recipe: Recipe) -> MeasurementRequest:
-        """What a recipe asks."""
+        """The request of a recipe."""
         return MeasurementRequest(recipe.evaluation.metrics, recipe.evaluation.ks, recipe.mitigation.robustness)
 
-    def as_dict(self) -> Row:
-        """For JSON, `default` and `all` resolved."""
+    def as_column(self) -> RequestColumn:
+        """The column of a row that says it, `default` and `all` resolved."""
         robustness = self.robustness.model_dump(mode="json") if self.robustness else None
         return {"metrics": [*chosen_metrics(self.metrics)], "ks": [*self.ks], "robustness": robustness}
 
-    @staticmethod
-    def from_dict(values: Row) -> MeasurementRequest:
-        """What `as_dict` wrote."""
-        robustness = Robustness(**values["robustness"]) if values["robustness"] else None
-        return MeasurementRequest(tuple(values["metrics"]), tuple(values["ks"]), robustness)
+    def answered_by(self, stored: RequestColumn | None) -> bool:
+        """Whether a row that was to measure `stored` holds all this; one that does not say so holds the default."""
+        return self == MeasurementRequest() if stored is None else covers(stored, self.as_column())
 
-    def answered_by(self, row: Row) -> bool:
-        """Whether a stored row holds all this; one that was stored without saying so holds the default."""
-        wanted, had = self.as_dict(), row.get("request")
-        if had is None:
-            return self == MeasurementRequest()
-        enough = {*wanted["metrics"]} <= {*had["metrics"]} and {*wanted["ks"]} <= {*had["ks"]}
-        return enough and wanted["robustness"] in (None, had["robustness"])
+
+def covers(stored: RequestColumn, wanted: RequestColumn) -> bool:
+    """Whether a row that was to measure `stored` holds all that is `wanted`."""
+    enough = {*wanted["metrics"]} <= {*stored["metrics"]} and {*wanted["ks"]} <= {*stored["ks"]}
+    return enough and wanted["robustness"] in (None, stored["robustness"])
 
 
 def groups_of(evaluator: Evaluator, chosen: Mapping[str, Mapping[str, Flags]]) -> dict[str, dict[str, Flags]]:
@@ -62,11 +57,6 @@ def groups_of(evaluator: Evaluator, chosen: Mapping[str, Mapping[str, Flags]]) -
     return found
 
 
-def extra_columns(request: MeasurementRequest, before: Row, after: Row | None) -> Row:
-    """The nested columns of one artifact's row."""
-    return {"request": request.as_dict(), "metrics_before": before, "metrics_after": after}
-
-
-def before_and_after(before: Mapping[Any, Row], after: Mapping[Any, Row]) -> dict[str, Row]:
+def before_and_after(before: Mapping[Test, JsonObject], after: Mapping[Test, JsonObject]) -> dict[str, BeforeAfter]:
     """Per test, the unedited model's numbers beside the edited one's."""
     return {test: {"before": before[test], "after": result} for test, result in after.items()}

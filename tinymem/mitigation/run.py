@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -18,32 +19,33 @@ from tinymem.mitigation.ablation import Refused
 from tinymem.mitigation.config import MethodConfig
 from tinymem.mitigation.edit_size import edit_size
 from tinymem.mitigation.method import MethodCall, apply, parse_call
-from tinymem.mitigation.requests import before_and_after, extra_columns
+from tinymem.mitigation.requests import before_and_after
 from tinymem.mitigation.robustness.measure import tested
 from tinymem.mitigation.subject import RowSplit, Subject, subject_of_corpus, subject_of_rows
 from tinymem.models.checkpoint import not_finite
 from tinymem.recipe.recipe import CODE_EPOCH
+from tinymem.results.columns import PROMPT_RATES, RATES
+from tinymem.results.row import Identity, MitigationRow, Moment, RateColumns, Status
 from tinymem.runtime.cost import Cost, measured
 from tinymem.runtime.files import content_id
 from tinymem.runtime.json import Json, JsonObject
 from tinymem.runtime.progress import Bar, SilentBar
 
-Row = dict[str, Any]
-__all__ = ["Outcome", "Row", "RowSplit", "Subject", "mitigate", "row_id", "subject_of_corpus", "subject_of_rows"]
+__all__ = ["Outcome", "RowSplit", "Subject", "mitigate", "row_id", "subject_of_corpus", "subject_of_rows"]
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What one method did: a row per artifact, and the edited model unless the method was refused or failed."""
 
-    rows: list[Row]
+    rows: list[MitigationRow]
     model: nn.Module | None
     error: Exception | None = None
 
 
-def row_id(identity: Row, call: MethodCall, forget: Any) -> str:
+def row_id(identity: Identity, call: MethodCall, forget: Json) -> str:
     """Content id of one method's run on one model: what decides its result, and nothing else."""
-    what = {k: identity[k] for k in ("model_id", "corpus_sha256", "seed", "protocol", "device_type")}
+    what = {k: getattr(identity, k) for k in ("model_id", "corpus_sha256", "seed", "protocol", "device_type")}
     return content_id({**what, "method": call.name, "config": asdict(call.config), "forget": forget, "epoch": CODE_EPOCH}, 16)
 
 
@@ -76,18 +78,15 @@ def run_call(subject: Subject, call: MethodCall, *, row: str = "", bar: Bar | No
 
 def outcome_of(subject: Subject, call: MethodCall, edited: nn.Module | Exception, cost: Cost | None = None, *, row: str = "") -> Outcome:
     """Measure an edited model and make its rows; for an error instead of a model, the rows that say so."""
-    config, unit = call.config, call.method.properties.unit
-    settings = {"method": call.name, "unit": unit, "options": chosen(config), "config": asdict(config)}
-    shared = {"id": row, **subject.identity, **settings, "versions": versions()}
+    blank = _Blank(subject, call, row)
     if not isinstance(edited, Exception):
         edited = _check_finite(edited)
     if isinstance(edited, Refused):
-        return _without_result(subject, shared, "refused", str(edited), edited)
+        return Outcome([blank.without_result(kind, "refused", str(edited)) for kind in subject.splits], None, edited)
     if isinstance(edited, Exception):
         text = str(edited) if isinstance(edited, UserError) else "".join(traceback.format_exception_only(edited)).strip()
-        return _without_result(subject, shared, "failed", text, edited)
-    after = subject.evaluator.measure(edited)
-    return Outcome([{**shared, **r} for r in _rows(subject, after, cost or Cost(), edited)], edited)
+        return Outcome([blank.without_result(kind, "failed", text) for kind in subject.splits], None, edited)
+    return Outcome(_rows(blank, subject.evaluator.measure(edited), cost or Cost(), edited), edited)
 
 
 def chosen(config: MethodConfig) -> JsonObject:
@@ -108,77 +107,86 @@ def _check_finite(edited: nn.Module) -> nn.Module | UserError:
     return edited
 
 
-def _rows(subject: Subject, after: Measurement, cost: Cost, edited: nn.Module) -> list[Row]:
+@dataclass(frozen=True)
+class _Blank:
+    """The rows of one run of a method, but for what came after it."""
+
+    subject: Subject
+    call: MethodCall
+    id: str
+
+    def row(self, kind: str) -> MitigationRow:
+        """The row of an artifact with everything that was known before the edit."""
+        subject, probe, split = self.subject, self.subject.evaluator.probes[kind], self.subject.splits[kind]
+        evaluator = subject.evaluator
+        noisy = bool(probe.prompt_changed.any())
+        return MitigationRow(
+            **vars(subject.identity),
+            **memorized_columns(subject, kind, subject.before, "before"),
+            id=self.id,
+            method=self.call.name,
+            unit=self.call.method.properties.unit,
+            options=chosen(self.call.config),
+            config=asdict(self.call.config),
+            versions=versions(),
+            status="ok",
+            artifact=kind,
+            rows_scored=len(probe),
+            rows_forget=int(split.forget.sum()),
+            rows_holdout=int(split.holdout.sum()),
+            rows_clean_prompt=int((~probe.prompt_changed).sum()) if noisy else None,
+            rows_noised_prompt=int(probe.prompt_changed.sum()) if noisy else None,
+            performance_metric=evaluator.performance_metric,
+            performance_before=subject.before.performance(evaluator.performance_metric),
+            performance_ceiling=evaluator.ceiling.share if evaluator.ceiling else None,
+            perplexity_before=subject.before.perplexity,
+            request=subject.request.as_column(),
+            metrics_before=subject.metrics_before[kind],
+        )
+
+    def without_result(self, kind: str, status: Status, message: str) -> MitigationRow:
+        """The row of an artifact where the method was refused or failed."""
+        return replace(self.row(kind), status=status, message=message)
+
+
+def _rows(blank: _Blank, after: Measurement, cost: Cost, edited: nn.Module) -> list[MitigationRow]:
+    subject = blank.subject
     size = edit_size(subject.model, edited)
-    extra = {
-        "status": "ok",
-        "message": None,
-        "performance_after": after.performance(subject.evaluator.performance_metric),
-        "perplexity_after": after.perplexity,
-        "seconds": cost.seconds,
-        "peak_mb": cost.peak_mb,
-        "edited_parameters": size.changed,
-        "edit_norm": size.norm,
-        "edited_by_layer": size.by_layer,
-    }
     metrics_after = after.metrics(subject.groups)
-    robust = tested(subject.trial, edited) if subject.trial else {}
+    robust = tested(subject.trial, edited) if subject.trial else None
     return [
-        {
-            **_before_columns(subject, kind),
-            **_memorized_columns(subject, kind, after, "after"),
-            **extra,
-            **extra_columns(subject.request, subject.metrics_before[kind], metrics_after[kind]),
-            **({"robustness": before_and_after(subject.robustness_before[kind], robust[kind])} if robust else {}),
-        }
+        replace(
+            blank.row(kind),
+            **memorized_columns(subject, kind, after, "after"),
+            performance_after=after.performance(subject.evaluator.performance_metric),
+            perplexity_after=after.perplexity,
+            seconds=cost.seconds,
+            peak_mb=cost.peak_mb,
+            edited_parameters=size.changed,
+            edit_norm=size.norm,
+            edited_by_layer=size.by_layer,
+            metrics_after=metrics_after[kind],
+            robustness=before_and_after(subject.robustness_before[kind], robust[kind]) if robust else None,
+        )
         for kind in subject.splits
     ]
 
 
-def _without_result(subject: Subject, shared: Row, status: str, message: str, error: Exception) -> Outcome:
-    empty = dict.fromkeys(
-        ("performance_after", "perplexity_after", "seconds", "peak_mb", "edited_parameters", "edit_norm", "edited_by_layer")
-    )
-    rows = []
-    for kind in subject.splits:
-        nothing = dict.fromkeys(_memorized_columns(subject, kind, subject.before, "after"))
-        extra = extra_columns(subject.request, subject.metrics_before[kind], None)
-        rows.append({**shared, **_before_columns(subject, kind), **nothing, **empty, "status": status, "message": message, **extra})
-    return Outcome(rows, None, error)
-
-
-def _before_columns(subject: Subject, kind: str) -> Row:
-    probe, split, evaluator = subject.evaluator.probes[kind], subject.splits[kind], subject.evaluator
-    noisy = bool(probe.prompt_changed.any())
-    return {
-        "artifact": kind,
-        "rows_scored": len(probe),
-        "rows_forget": int(split.forget.sum()),
-        "rows_holdout": int(split.holdout.sum()),
-        "rows_clean_prompt": int((~probe.prompt_changed).sum()) if noisy else None,
-        "rows_noised_prompt": int(probe.prompt_changed.sum()) if noisy else None,
-        **_memorized_columns(subject, kind, subject.before, "before"),
-        "performance_metric": evaluator.performance_metric,
-        "performance_before": subject.before.performance(evaluator.performance_metric),
-        "performance_ceiling": evaluator.ceiling.share if evaluator.ceiling else None,
-        "perplexity_before": subject.before.perplexity,
-    }
-
-
-def _memorized_columns(subject: Subject, kind: str, measurement: Measurement, when: str) -> Row:
+def memorized_columns(subject: Subject, kind: str, measurement: Measurement, moment: Moment) -> Any:
+    """The columns of a moment that say what of an artifact is memorized: share and count of every rate, by name."""
     probe, split = subject.evaluator.probes[kind], subject.splits[kind]
-
-    def share(among: Flags) -> float | None:
-        return measurement.memorized_share(kind, among).share
-
     noisy = bool(probe.prompt_changed.any())
-    classes = subject.evaluator.by_copies(measurement, kind)
-    return {
-        **({f"memorized_by_copies_{when}": {c: s.as_dict() for c, s in classes.items()}} if classes else {}),
-        f"memorized_{when}": measurement.memorized_share(kind).share,
-        f"memorized_count_{when}": measurement.memorized_share(kind).count,
-        f"forget_memorized_{when}": share(split.forget),
-        f"holdout_memorized_{when}": share(split.holdout),
-        f"memorized_clean_prompt_{when}": share(~probe.prompt_changed) if noisy else None,
-        f"memorized_noised_prompt_{when}": share(probe.prompt_changed) if noisy else None,
+    rates: dict[RateColumns, Flags | None] = {
+        RATES["all"]: np.ones(len(probe), dtype=bool),
+        RATES["forget"]: split.forget,
+        RATES["holdout"]: split.holdout,
+        PROMPT_RATES["prompt clean in training"]: ~probe.prompt_changed if noisy else None,
+        PROMPT_RATES["prompt noised in training"]: probe.prompt_changed if noisy else None,
     }
+    found: JsonObject = {}
+    for rate, among in rates.items():
+        share = None if among is None else measurement.memorized_share(kind, among)
+        found |= {f"{rate.share}_{moment}": share.share if share else None, f"{rate.count}_{moment}": share.count if share else None}
+    classes = subject.evaluator.by_copies(measurement, kind)
+    by_copies = {c: s.as_dict() for c, s in classes.items()} or None
+    return {**found, f"memorized_by_copies_{moment}": by_copies}

@@ -7,9 +7,8 @@ the edit generalizes; for backdoors it sees the memorized training rows, and the
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,10 +23,12 @@ from tinymem.evaluation.originals import content_lengths
 from tinymem.evaluation.probes import Flags, Probe
 from tinymem.mitigation.method import MitigationData
 from tinymem.mitigation.requests import MeasurementRequest, groups_of
-from tinymem.mitigation.robustness.measure import Found, Trial, tested
-from tinymem.recipe.recipe import Recipe
+from tinymem.mitigation.robustness.measure import Trial, tested
+from tinymem.recipe.evaluation import Test
+from tinymem.recipe.recipe import Mitigation, Protocol, Recipe
+from tinymem.results.row import Identity
+from tinymem.runtime.json import JsonObject
 
-Row = dict[str, Any]
 MAXIMUM_RETAIN = 100_000
 
 
@@ -48,8 +49,8 @@ class Subject:
     before: Measurement
     splits: dict[str, RowSplit]
     data: MitigationData
-    identity: Row
-    """Columns that every row of this subject shares: run, model_id, corpus_sha256, protocol, device, ..."""
+    identity: Identity
+    """Columns that every row of this subject shares."""
     request: MeasurementRequest = field(default_factory=MeasurementRequest)
     """What rows say beside the flat columns."""
 
@@ -64,7 +65,7 @@ class Subject:
         return groups_of(self.evaluator, {kind: {"forget": split.forget, "holdout": split.holdout} for kind, split in self.splits.items()})
 
     @cached_property
-    def metrics_before(self) -> dict[str, dict[str, Any]]:
+    def metrics_before(self) -> dict[str, JsonObject]:
         """The registered metrics of the unedited model, by artifact."""
         return self.before.metrics(self.groups)
 
@@ -76,13 +77,13 @@ class Subject:
         return Trial(self.evaluator, self.data, forget, self.groups, settings) if settings else None
 
     @cached_property
-    def robustness_before(self) -> dict[str, dict[Any, Found]]:
+    def robustness_before(self) -> dict[str, dict[Test, JsonObject]]:
         """The same tests of the unedited model, by artifact and test."""
         return tested(self.trial, self.model) if self.trial else {}
 
 
 def subject_of_corpus(
-    model: nn.Module, corpus: Corpus, recipe: Recipe, *, identity: Row | None = None, optimizer_state: dict[str, Tensor] | None = None
+    model: nn.Module, corpus: Corpus, recipe: Recipe, *, identity: Identity | None = None, optimizer_state: dict[str, Tensor] | None = None
 ) -> Subject:
     """Measure a model on the corpus that it was trained on, and part its rows into those that a method sees and those kept from it.
 
@@ -113,12 +114,18 @@ def subject_of_corpus(
         seed=recipe.seed,
         optimizer_state=optimizer_state or {},
     )
-    identity = {"seed": recipe.seed, "protocol": recipe.protocol, **recipe.mitigation.forget_selection, **(identity or {})}
+    identity = _completed(identity, recipe.seed, recipe.protocol, recipe.mitigation)
     return _checked(Subject(model, evaluator, before, splits, data, identity, MeasurementRequest.of_recipe(recipe)))
 
 
 def subject_of_rows(
-    model: nn.Module, forget: Rows, retain: Rows, *, seed: int = 0, identity: Row | None = None, request: MeasurementRequest | None = None
+    model: nn.Module,
+    forget: Rows,
+    retain: Rows,
+    *,
+    seed: int = 0,
+    identity: Identity | None = None,
+    request: MeasurementRequest | None = None,
 ) -> Subject:
     """Measure a model on any rows to forget, all shown to the method; half of the retain rows, by seed, only measure perplexity.
 
@@ -142,10 +149,23 @@ def subject_of_rows(
     evaluator = Evaluator.of_rows(forget.to(device), test.to(device), metrics=request.metrics)
     everything = np.ones(len(forget), dtype=bool)
     data = MitigationData(forget=forget.to(device), retain=kept.to(device), seed=seed)
-    identity = {"seed": seed, "protocol": "paper", **(identity or {})}
+    identity = _completed(identity, seed, "paper")
     return _checked(
         Subject(model, evaluator, evaluator.measure(model), {"rows": RowSplit(everything, ~everything)}, data, identity, request)
     )
+
+
+def _completed(identity: Identity | None, seed: int, protocol: Protocol, mitigation: Mitigation | None = None) -> Identity:
+    """The identity with seed, protocol and choice of forget rows, as far as it does not say them."""
+    given = identity or Identity()
+    own = Identity(
+        seed=seed,
+        protocol=protocol,
+        forget=mitigation.forget if mitigation else None,
+        forget_fraction=mitigation.forget_fraction if mitigation else None,
+    )
+    missing = {name: value for name, value in vars(own).items() if value is not None and getattr(given, name) is None}
+    return replace(given, **missing)
 
 
 def _checked(subject: Subject) -> Subject:

@@ -6,19 +6,20 @@ A folder is one of: a run (`recipe.yaml`), a sweep (`sweep.yaml`), anything with
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
 
 from tinymem.errors import UserError
-from tinymem.results.recipe_columns import facts_of, with_facts
-from tinymem.results.row import is_ok, source_id
-from tinymem.results.run_folder import FORGET, Row, RunRecord, check_folder, load_run
+from tinymem.recipe.recipe import Recipe
+from tinymem.results.columns import EXPERIMENT_COLUMNS, MOMENT_COLUMNS
+from tinymem.results.curve import CurvePoint
+from tinymem.results.model_columns import filled, recipe_columns
+from tinymem.results.row import Identity, MeasuredRow, PerformanceMetric, TrainingRow
+from tinymem.results.run_folder import RunRecord, check_folder, load_run
+from tinymem.results.share import ShareColumn
 from tinymem.results.store import read_rows, read_run
 from tinymem.runtime.files import canonical_json
-
-# With the model and the configuration, what makes two rows the same experiment.
-EXPERIMENT = ("method", "artifact", "seed", "epoch", "protocol", "device_type", *FORGET)
+from tinymem.runtime.json import Json
 
 
 @dataclass(frozen=True)
@@ -32,15 +33,15 @@ class Results:
         folders: what was read.
     """
 
-    rows: list[Row]
-    trained: list[Row] = field(default_factory=list)
+    rows: list[MeasuredRow]
+    trained: list[TrainingRow] = field(default_factory=list)
     records: list[RunRecord] = field(default_factory=list)
     folders: tuple[Path, ...] = ()
 
     @property
-    def by_source(self) -> dict[str, Row]:
+    def by_source(self) -> dict[str, MeasuredRow]:
         """Every row that a table can name as its source."""
-        return {source_id(row): row for row in [*self.trained, *self.rows]}
+        return {row.source: row for row in [*self.trained, *self.rows]}
 
 
 def load_results(folders: Iterable[Path]) -> Results:
@@ -57,42 +58,42 @@ def load_results(folders: Iterable[Path]) -> Results:
     return results_of(rows, records, given)
 
 
-def results_of(rows: Iterable[Row], records: Iterable[RunRecord] = (), folders: tuple[Path, ...] = ()) -> Results:
+def results_of(rows: Iterable[MeasuredRow], records: Iterable[RunRecord] = (), folders: tuple[Path, ...] = ()) -> Results:
     """Rows in memory as `Results`: repeated ones once, and each trained model's own rows beside them."""
     known = list(records)
     once = _once(_share_families(list(rows)))
     return Results(once, list(_trained(once, known)), known, folders)
 
 
-def _once(rows: Iterable[Row]) -> list[Row]:
+def _once(rows: Iterable[MeasuredRow]) -> list[MeasuredRow]:
     """Each experiment once, also where a run and a sweep made it on the same weights: the row that says most, else the later one."""
-    found: dict[tuple[Any, ...] | str, Row] = {}
+    found: dict[tuple[Json, ...] | str, MeasuredRow] = {}
     for row in rows:
         key = _experiment(row)
-        if key not in found or _said(row) >= _said(found[key]):
+        if key not in found or _completeness(row) >= _completeness(found[key]):
             found[key] = row
     return list(found.values())
 
 
-def _experiment(row: Row) -> tuple[Any, ...] | str:
-    if not row.get("weights") or "config" not in row:
-        return source_id(row)
-    return (row["weights"], canonical_json(row["config"]), *(row.get(name) for name in EXPERIMENT))
+def _experiment(row: MeasuredRow) -> tuple[Json, ...] | str:
+    if not row.weights or row.config is None:
+        return row.source
+    return (row.weights, canonical_json(row.config), *(row[name] for name in EXPERIMENT_COLUMNS))
 
 
-def _said(row: Row) -> tuple[bool, bool, int]:
-    return is_ok(row), bool(row.get("robustness")), len(row.get("metrics_after") or ())
+def _completeness(row: MeasuredRow) -> tuple[bool, bool, int]:
+    return row.is_ok, bool(row.robustness), len(row.metrics_after or ())
 
 
-def model_of(row: Row) -> Any:
-    """What tells models apart: the hash of the weights. A run's own `model_id` is its recipe's, a sweep's is that hash."""
-    return row.get("weights") or row.get("model_id") or row.get("run")
+def model_of(row: MeasuredRow) -> str | None:
+    """Id that tells models apart: the hash of the weights. A run's own `model_id` is its recipe's, a sweep's is that hash."""
+    return row.weights or row.model_id or row.run
 
 
-def _share_families(rows: list[Row]) -> list[Row]:
-    """Rows of a sweep learn the family of their model from the model's own run, where that was read too."""
-    known = {model_of(row): row["family"] for row in rows if row.get("family") and row.get("model_id")}
-    return [with_facts(row, {"family": known[model_of(row)]}) if model_of(row) in known else row for row in rows]
+def _share_families(rows: list[MeasuredRow]) -> list[MeasuredRow]:
+    """Rows of a sweep get the family of their model from the model's own run, where that was read too."""
+    known = {model_of(row): Identity(family=row.family) for row in rows if row.family and row.model_id}
+    return [filled(row, known[model_of(row)]) if model_of(row) in known else row for row in rows]
 
 
 def results_folders(path: Path) -> list[Path]:
@@ -112,70 +113,75 @@ def holds_results(path: Path) -> bool:
 
 
 def _record(folder: Path) -> RunRecord:
-    """A run, with the facts of its recipe in every row; one that is still training has no rows yet."""
+    """A run, with the columns of its recipe in every row; one that is still training has no rows yet."""
     record = load_run(folder, needs_results=False)
-    files = {source_id(row): row for row in _result_files(folder)}  # newer than results.jsonl while a run is at work
-    rows = list({**{source_id(row): row for row in record.rows}, **files}.values())
-    facts = {**facts_of(record.recipe), "training_seconds": training_seconds(record)}
-    return RunRecord(record.path, record.recipe, [with_facts(row, facts) for row in rows], record.curve)
+    files = {row.source: row for row in _result_files(folder)}  # newer than results.jsonl while a run is at work
+    rows = list({**{row.source: row for row in record.rows}, **files}.values())
+    assert record.recipe is not None
+    columns = recipe_columns(record.recipe, training_seconds=training_seconds(record))
+    return replace(record, rows=[filled(row, columns) for row in rows])
 
 
-def _read_rows(folder: Path) -> list[Row]:
+def _read_rows(folder: Path) -> list[MeasuredRow]:
     """A sweep's own reader knows its compacted rows too."""
     return read_rows(folder) if (folder / "sweep.yaml").is_file() else list(_result_files(folder))
 
 
-def _result_files(folder: Path) -> Iterator[Row]:
+def _result_files(folder: Path) -> Iterator[MeasuredRow]:
     for path in sorted((folder / "results").glob("*.json")):
         yield from read_run(path) or ()
 
 
 def training_seconds(record: RunRecord) -> float | None:
     """Wall-clock seconds that training took, without its measurements."""
-    return record.curve[-1].get("seconds") if record.curve else None
+    return record.curve[-1].seconds if record.curve else None
 
 
 # ---- trained models -----------------------------------------------------------------------------------------------------------------
 
-MEASURED = ("memorized", "memorized_count", "memorized_by_copies", "performance", "perplexity")
 
-
-def _trained(rows: list[Row], records: list[RunRecord]) -> Iterator[Row]:
-    seen: set[tuple[Any, ...]] = set()
+def _trained(rows: list[MeasuredRow], records: list[RunRecord]) -> Iterator[TrainingRow]:
+    done: set[tuple[Json, ...]] = set()
     for row in rows:
-        key = (model_of(row), *(row.get(k) for k in ("epoch", "artifact", "protocol")))
-        if key not in seen:
-            seen.add(key)
+        key = (model_of(row), row.epoch, row.artifact, row.protocol)
+        if key not in done:
+            done.add(key)
             yield _before(row)
-    tried = {row.get("run") for row in rows}
+    tried = {row.run for row in rows}
     for record in records:
-        if not record.rows and record.name not in tried:
-            yield from _of_curve(record)
+        if not record.rows and record.name not in tried and record.recipe is not None:
+            yield from _of_curve(record.name, record.recipe, record.curve)
 
 
-def _before(row: Row) -> Row:
+def _before(row: MeasuredRow) -> TrainingRow:
     """The row as if nothing had been done to the model. It keeps its id: that row is where the numbers stand."""
-    after = {f"{name}_after": row.get(f"{name}_before") for name in MEASURED if f"{name}_before" in row}
-    return {**row, **after, "method": "none", "options": {}, "status": "ok", "message": None, "seconds": None}
+    values = {f.name: getattr(row, f.name) for f in fields(MeasuredRow)}
+    values |= {f"{name}_after": values[f"{name}_before"] for name in MOMENT_COLUMNS}
+    return TrainingRow(**{**values, "method": "none", "options": {}, "status": "ok", "message": None, "seconds": None})
 
 
-def _of_curve(record: RunRecord) -> Iterator[Row]:
+def _of_curve(name: str, recipe: Recipe, curve: list[CurvePoint]) -> Iterator[TrainingRow]:
     """Rows of a run that no method was tried on yet, from the last line of its training curve."""
-    last = record.curve[-1] if record.curve else {}
-    facts = {**facts_of(record.recipe), "epoch": last.get("epoch"), "training_seconds": last.get("seconds")}
-    metric = "perplexity" if last.get("accuracy_ceiling") is None else "accuracy"
-    for artifact, share in (last.get("memorized") or {}).items():
-        before = {
-            "memorized_before": share.get("share"),
-            "memorized_count_before": share.get("count"),
-            "performance_before": last.get(metric),
-            "perplexity_before": last.get("perplexity"),
-            **_by_copies(last, artifact),
-        }
-        rest = {"rows_scored": share.get("rows"), "performance_metric": metric, "performance_ceiling": last.get("accuracy_ceiling")}
-        yield _before({"id": record.name, "run": record.name, "artifact": artifact, **facts, **before, **rest})
+    for point in curve[-1:]:
+        yield from (_of_point(name, recipe, point, artifact, share) for artifact, share in point.memorized.items())
 
 
-def _by_copies(line: Row, artifact: str) -> Row:
-    classes = (line.get("memorized_by_copies") or {}).get(artifact)
-    return {"memorized_by_copies_before": classes} if classes else {}
+def _of_point(name: str, recipe: Recipe, last: CurvePoint, artifact: str, share: ShareColumn) -> TrainingRow:
+    metric: PerformanceMetric = "perplexity" if last.accuracy_ceiling is None else "accuracy"
+    columns = replace(recipe_columns(recipe, epoch=last.epoch, training_seconds=last.seconds), run=name)
+    row = MeasuredRow(
+        **vars(columns),
+        id=name,
+        method="none",
+        artifact=artifact,
+        status="ok",
+        memorized_before=share["share"],
+        memorized_count_before=share["count"],
+        memorized_by_copies_before=last.memorized_by_copies.get(artifact),
+        performance_before=last.perplexity if metric == "perplexity" else last.accuracy,
+        perplexity_before=last.perplexity,
+        rows_scored=share["rows"],
+        performance_metric=metric,
+        performance_ceiling=last.accuracy_ceiling,
+    )
+    return _before(row)

@@ -8,14 +8,26 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from tinymem.errors import UserError
 from tinymem.runtime.files import canonical_json, write_bytes
+from tinymem.runtime.json import JsonObject
 
-Row = dict[str, Any]
 PARQUET = "parquet"
 KEPT = ("run_id", "row")  # every part has these; a flat column without values is left out
+
+
+class PartRow(TypedDict, total=False):
+    """Columns of a part that its readers ask for; one without values in a part is left out of it."""
+
+    run_id: str
+    row: str
+    status: str
+    finished: str | None
+    request: str | None
+
+
 PART = re.compile(r"part-(\d{6})\.parquet")
 
 
@@ -39,7 +51,7 @@ def write_part(folder: Path, runs: dict[str, list[str]]) -> None:
     write_bytes(folder / PARQUET / f"part-{number:06d}.parquet", sink.getvalue().to_pybytes())
 
 
-def _flat(row: Row) -> Row:
+def _flat(row: JsonObject) -> JsonObject:
     """The row's numbers and words; dictionaries as JSON."""
     flat = {name: canonical_json(value) if isinstance(value, dict | list) else value for name, value in row.items()}
     return {name: value for name, value in flat.items() if value is not None and name not in ("row", "run_id")}
@@ -72,7 +84,7 @@ def row_count(path: Path) -> int:
     return int(pq.read_metadata(path).num_rows)
 
 
-def read_part(path: Path, columns: list[str]) -> list[Row] | None:
+def read_part(path: Path, columns: list[str]) -> list[PartRow] | None:
     """Some columns of a part, row by row; None if the part is not there (any more).
 
     Raises:
@@ -84,7 +96,7 @@ def read_part(path: Path, columns: list[str]) -> list[Row] | None:
     try:
         with pq.ParquetFile(path) as file:
             there = [column for column in columns if column in file.schema_arrow.names]
-            rows: list[Row] = file.read(columns=there).to_pylist()
+            rows: list[PartRow] = file.read(columns=there).to_pylist()
     except FileNotFoundError:
         return None
     except (pa.ArrowException, OSError) as error:

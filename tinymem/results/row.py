@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
-from typing import ClassVar, Literal, Self, TypedDict
+from typing import ClassVar, Literal, TypedDict
 
 from tinymem.results.share import Share, ShareColumn
 from tinymem.runtime.json import Json, JsonObject
@@ -171,12 +171,6 @@ class ResultRow(Identity):
     def __getitem__(self, column: str) -> Json:
         value: Json = getattr(self, column)
         return value
-
-    @classmethod
-    def of(cls, identity: Identity, **columns: Json) -> Self:
-        """A row of a model with further columns, which are checked when the row is read, not here."""
-        shared = {f.name: getattr(identity, f.name) for f in fields(Identity)}
-        return cls(**{**shared, **columns})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from tinymem.errors import UserError, did_you_mean
-from tinymem.results.store import ROW_FIELDS
+from tinymem.recipe.recipe import Recipe, load_recipe
+from tinymem.results.curve import CurvePoint, read_curve
+from tinymem.results.read import read_measured
+from tinymem.results.row import MeasuredRow
 from tinymem.runtime.files import strict_json
-
-Row = dict[str, Any]
-
-CURVE_FIELDS = ("epoch",)
-# Which artifacts a method was to forget, and the share of their memorized rows that it was shown.
-FORGET = ("forget", "forget_fraction")
 
 
 @dataclass(frozen=True)
@@ -24,9 +18,10 @@ class RunRecord:
     """What a report is made from."""
 
     path: Path
-    recipe: dict[str, Any]
-    rows: list[Row]
-    curve: list[Row]
+    recipe: Recipe | None
+    """None for rows without a run."""
+    rows: list[MeasuredRow]
+    curve: list[CurvePoint]
 
     @property
     def name(self) -> str:
@@ -45,13 +40,12 @@ def load_run(run: Path, *, needs_results: bool = True) -> RunRecord:
         UserError: the folder or a needed file is missing, or a line in it is broken.
     """
     check_folder(run)
-    recipe = _read_recipe(run / "recipe.yaml")
+    recipe = load_recipe(run / "recipe.yaml")
     results, metrics = run / "results.jsonl", run / "training" / "metrics.jsonl"
     if not results.exists() and needs_results:
         raise UserError(f"expected results at {results}, found none; run the recipe's mitigations first, then report again")
-    curve = _read_lines(metrics, CURVE_FIELDS) if metrics.exists() else []
-    rows = _read_lines(results, ROW_FIELDS) if results.exists() else []
-    return RunRecord(run, recipe, rows, curve)
+    rows = _read_rows(results) if results.exists() else []
+    return RunRecord(run, recipe, rows, read_curve(metrics))
 
 
 def check_folder(run: Path) -> None:
@@ -65,37 +59,18 @@ def check_folder(run: Path) -> None:
     raise UserError(f"expected a run's folder at {run}, found none; {hint}")
 
 
-def _read_recipe(path: Path) -> dict[str, Any]:
-    text = _read_text(path, "is this the folder of a run?")
-    try:
-        recipe = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"expected YAML in {path}, got something else ({reason}); repair it or run the recipe again") from None
-    if not isinstance(recipe, dict):
-        raise UserError(f"expected a mapping of keys in {path}, got {type(recipe).__name__}; repair it or run the recipe again")
-    return recipe
-
-
-def _read_lines(path: Path, fields: tuple[str, ...]) -> list[Row]:
+def _read_rows(path: Path) -> list[MeasuredRow]:
     lines = _read_text(path, "run the recipe again").splitlines()
-    return [_read_line(path, number, line, fields) for number, line in enumerate(lines, 1) if line.strip()]
+    return [_read_line(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
 
 
-def _read_line(path: Path, number: int, line: str, fields: tuple[str, ...]) -> Row:
+def _read_line(path: Path, number: int, line: str) -> MeasuredRow:
+    again = "delete the line and run its step again"
     try:
-        row = strict_json(line)
+        values = strict_json(line)
     except ValueError as error:
-        raise _broken(path, number, f"{line[:40]!r} ({error})") from None
-    if not isinstance(row, dict):
-        raise _broken(path, number, f"{type(row).__name__} {line[:40]!r}")
-    if missing := [field for field in fields if row.get(field) is None]:
-        raise _broken(path, number, f"one without {', '.join(missing)}")
-    return row
-
-
-def _broken(path: Path, number: int, got: str) -> UserError:
-    return UserError(f"expected a JSON object in line {number} of {path}, got {got}; delete the line and run its step again")
+        raise UserError(f"expected a JSON object in line {number} of {path}, got {line[:40]!r} ({error}); {again}") from None
+    return read_measured(values, f"line {number} of {path}", again)
 
 
 def _read_text(path: Path, hint: str) -> str:

@@ -18,23 +18,21 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tinymem.errors import UserError
-from tinymem.results.parquet import PARQUET, parts_of, read_part, row_count, texts_of, write_part
-from tinymem.runtime.files import canonical_json, strict_json, write_text
+from tinymem.results.parquet import PARQUET, PartRow, parts_of, read_part, row_count, texts_of, write_part
+from tinymem.results.read import read_measured
+from tinymem.results.row import MeasuredRow, RequestColumn
+from tinymem.runtime.files import strict_json, write_text
 
-Row = dict[str, Any]
 RECIPE, RESULTS, STAGED, FAILURES = "sweep.yaml", "results", "compacting", "failures.jsonl"
 SMALL_ROWS, SMALL_PARTS = 1000, 32
 """So many parts of fewer rows become one: many short sweeps do not leave many files, and large parts are never rewritten."""
 OLD_SECONDS = 3600.0
 FAILED = ("failed", "timeout")
-ROW_FIELDS = ("method", "artifact", "status")
-"""Every row has them; any other field may be absent."""
 AGAIN = "delete the file, and the command that made it makes it again"
 FAILURE_COLUMNS = (
     *("id", "run", "model_name", "epoch", "seed", "method", "options"),
@@ -49,12 +47,12 @@ class Known:
     Attributes:
         status: ok, refused, failed or timeout.
         finished: when its rows were written, which tells one attempt from another.
-        request: what was to be measured, as JSON.
+        request: what was to be measured.
     """
 
     status: str
     finished: str | None
-    request: str | None = None
+    request: RequestColumn | None = None
 
     @property
     def failed(self) -> bool:
@@ -62,7 +60,7 @@ class Known:
         return self.status in FAILED
 
 
-def read_rows(folder: Path | str) -> list[Row]:
+def read_rows(folder: Path | str) -> list[MeasuredRow]:
     """All rows of a sweep's folder, or of a run's folder, without duplicates, in the order of their ids.
 
     Raises:
@@ -80,26 +78,26 @@ def run_file(folder: Path, run: str) -> Path:
     return folder / RESULTS / f"{run}.json"
 
 
-def write_run(folder: Path, run: str, rows: list[Row]) -> None:
+def write_run(folder: Path, run: str, rows: list[MeasuredRow]) -> None:
     """Write a run's rows, in one piece."""
-    write_text(run_file(folder, run), json.dumps(rows, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(run_file(folder, run), json.dumps([row.as_dict() for row in rows], ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_run(path: Path) -> list[Row] | None:
+def read_run(path: Path) -> list[MeasuredRow] | None:
     """A run's rows from its JSON file; None if it is not there (any more).
 
     Raises:
         UserError: the file is damaged.
     """
     try:
-        rows = strict_json(path.read_bytes())
+        values = strict_json(path.read_bytes())
     except FileNotFoundError:
         return None
     except (ValueError, OSError) as error:
         raise UserError(f"expected JSON in {path}, got something else ({error}); {AGAIN}") from None
-    if not isinstance(rows, list) or not all(isinstance(row, dict) and set(row) >= {*ROW_FIELDS} for row in rows):
-        raise UserError(f"expected a list of rows with {', '.join(ROW_FIELDS)} in {path}, got other JSON; {AGAIN}")
-    return rows
+    if not isinstance(values, list):
+        raise UserError(f"expected a list of result rows in {path}, got {type(values).__name__}; {AGAIN}")
+    return [read_measured(value, str(path), AGAIN) for value in values]
 
 
 class Index:
@@ -142,7 +140,7 @@ def compact(folder: Path) -> int:
     files = sorted(staged.glob("*.json"))
     if files:
         runs = {path.stem: read_run(path) or [] for path in files}
-        write_part(folder, {run: [json.dumps(row, ensure_ascii=False) for row in rows] for run, rows in runs.items()})
+        write_part(folder, {run: [json.dumps(row.as_dict(), ensure_ascii=False) for row in rows] for run, rows in runs.items()})
     for path in files:
         path.unlink()
     small = [path for path in parts_of(folder) if row_count(path) < SMALL_ROWS]
@@ -167,24 +165,24 @@ def write_failures(folder: Path) -> int:
     """Rewrite the failure table; returns the number of failed runs."""
     failed = {run for run, known in Index(folder).all().items() if known.failed}
     found = dict(_all_rows(folder, failed)) if failed else {}
-    lines = [json.dumps({column: rows[0].get(column) for column in FAILURE_COLUMNS}) + "\n" for _, rows in sorted(found.items())]
+    lines = [json.dumps({column: rows[0][column] for column in FAILURE_COLUMNS}) + "\n" for _, rows in sorted(found.items())]
     if lines or (folder / FAILURES).exists():
         write_text(folder / FAILURES, "".join(lines))
     return len(lines)
 
 
-def _all_rows(folder: Path, wanted: set[str] | None = None) -> Iterator[tuple[str, list[Row]]]:
+def _all_rows(folder: Path, wanted: set[str] | None = None) -> Iterator[tuple[str, list[MeasuredRow]]]:
     """Runs with their rows. Loose files are read first: one that goes meanwhile is in a part by then."""
     loose = _loose(folder, wanted)
     for run, texts in _compacted_texts(folder, wanted).items():
         if run not in loose:
-            yield run, [json.loads(text) for text in texts]
+            yield run, [read_measured(json.loads(text), str(folder / PARQUET)) for text in texts]
     yield from loose.items()
 
 
-def _loose(folder: Path, wanted: set[str] | None = None) -> dict[str, list[Row]]:
+def _loose(folder: Path, wanted: set[str] | None = None) -> dict[str, list[MeasuredRow]]:
     """Rows that are not in Parquet yet; those in results/ are newer than those in compacting/."""
-    found: dict[str, list[Row]] = {}
+    found: dict[str, list[MeasuredRow]] = {}
     for place in (RESULTS, STAGED):
         for path in sorted((folder / place).glob("*.json")):
             if path.stem not in found and (wanted is None or path.stem in wanted) and (rows := read_run(path)):
@@ -205,14 +203,12 @@ def _compacted_texts(folder: Path, wanted: set[str] | None = None) -> dict[str, 
             return found
 
 
-def _known(rows: list[Row]) -> Known:
-    request = rows[0].get("request")  # JSON already in Parquet's flat columns
-    return Known(worst_status(rows), rows[0].get("finished"), canonical_json(request) if isinstance(request, dict) else request)
+def _known(rows: list[MeasuredRow]) -> Known:
+    return Known(worst_status([row.status for row in rows]), rows[0].finished, rows[0].request)
 
 
-def worst_status(rows: Iterable[Row]) -> str:
+def worst_status(statuses: Sequence[str]) -> str:
     """One word for a run: failed or timeout if any row says so."""
-    statuses = [row["status"] for row in rows]
     return next((status for status in statuses if status in FAILED), statuses[0])
 
 
@@ -220,10 +216,15 @@ def _statuses(path: Path) -> dict[str, Known] | None:
     rows = read_part(path, ["run_id", "status", "finished", "request"])
     if rows is None:
         return None
-    by_run: dict[str, list[Row]] = {}
+    by_run: dict[str, list[PartRow]] = {}
     for row in rows:
         by_run.setdefault(row["run_id"], []).append(row)
-    return {run: _known(rows) for run, rows in by_run.items()}
+    return {run: _known_part(rows) for run, rows in by_run.items()}
+
+
+def _known_part(rows: list[PartRow]) -> Known:
+    request = rows[0].get("request")  # JSON in Parquet's flat columns
+    return Known(worst_status([row["status"] for row in rows]), rows[0].get("finished"), json.loads(request) if request else None)
 
 
 def _remove_leftovers(directory: Path) -> None:

@@ -29,8 +29,7 @@ from tinymem.mitigation.method import MitigationData
 from tinymem.mitigation.robustness.quantization import quantized
 from tinymem.mitigation.robustness.relearning import relearned
 from tinymem.recipe.evaluation import Robustness, Test
-
-Found = dict[str, Any]
+from tinymem.runtime.json import JsonObject
 
 
 @dataclass(frozen=True)
@@ -51,9 +50,9 @@ class Trial:
     settings: Robustness
 
 
-def tested(trial: Trial, model: nn.Module) -> dict[str, dict[Test, Found]]:
+def tested(trial: Trial, model: nn.Module) -> dict[str, dict[Test, JsonObject]]:
     """Every asked test of a model, by artifact."""
-    found: dict[str, dict[Test, Found]] = {kind: {} for kind in trial.evaluator.probes}
+    found: dict[str, dict[Test, JsonObject]] = {kind: {} for kind in trial.evaluator.probes}
     measured = trial.evaluator.measure(model)
     for test in trial.settings.tests:
         for kind, result in _TESTS[test](trial, measured).items():
@@ -61,7 +60,7 @@ def tested(trial: Trial, model: nn.Module) -> dict[str, dict[Test, Found]]:
     return found
 
 
-def _relearn_forget(trial: Trial, measured: Measurement) -> dict[str, Found]:
+def _relearn_forget(trial: Trial, measured: Measurement) -> dict[str, JsonObject]:
     parts = {kind: _half(flags, trial.data.seed + place) for place, (kind, flags) in enumerate(trial.forget.items())}
     chosen = np.concatenate([parts[kind][flags] for kind, flags in trial.forget.items()])
     rows = trial.data.forget.ids[torch.from_numpy(np.flatnonzero(chosen)).to(trial.data.forget.ids.device)]
@@ -83,16 +82,16 @@ def _half(flags: Flags, seed: int) -> Flags:
     return half
 
 
-def _relearn_retain(trial: Trial, measured: Measurement) -> dict[str, Found]:
+def _relearn_retain(trial: Trial, measured: Measurement) -> dict[str, JsonObject]:
     copy = relearned(measured.view.model, trial.data.retain.ids, trial.settings, trial.data.seed)
     return _shares(trial, trial.evaluator.measure(copy))
 
 
-def _quantized(bits: int, trial: Trial, measured: Measurement) -> dict[str, Found]:
+def _quantized(bits: int, trial: Trial, measured: Measurement) -> dict[str, JsonObject]:
     return _shares(trial, trial.evaluator.measure(quantized(measured.view.model, bits)))
 
 
-def _prompted(change: Change, trial: Trial, measured: Measurement) -> dict[str, Found]:
+def _prompted(change: Change, trial: Trial, measured: Measurement) -> dict[str, JsonObject]:
     settings, found = trial.settings, {}
     for kind, probe in trial.evaluator.probes.items():
         rows, kept = changed_prompts(
@@ -103,17 +102,17 @@ def _prompted(change: Change, trial: Trial, measured: Measurement) -> dict[str, 
     return found
 
 
-def _shares(trial: Trial, measured: Measurement) -> dict[str, Found]:
+def _shares(trial: Trial, measured: Measurement) -> dict[str, JsonObject]:
     performance = measured.performance(trial.evaluator.performance_metric)
     probes = trial.evaluator.probes.items()
     return {kind: {**_by_group(trial, measured, kind, measured.memorized[kind], p.index), "performance": performance} for kind, p in probes}
 
 
-def _by_group(trial: Trial, measured: Measurement, kind: str, flags: Flags, index: np.ndarray[Any, np.dtype[np.int64]]) -> Found:
+def _by_group(trial: Trial, measured: Measurement, kind: str, flags: Flags, index: np.ndarray[Any, np.dtype[np.int64]]) -> JsonObject:
     return measured.view.grouped(trial.groups).by_group(kind, flags, index)
 
 
-_TESTS: dict[Test, Callable[[Trial, Measurement], dict[str, Found]]] = {
+_TESTS: dict[Test, Callable[[Trial, Measurement], dict[str, JsonObject]]] = {
     "relearn-forget": _relearn_forget,
     "relearn-retain": _relearn_retain,
     "int8": partial(_quantized, 8),
