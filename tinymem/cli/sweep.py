@@ -107,7 +107,7 @@ def _estimate(planned: Any, place: str, project: Path | None) -> None:
     devices: set[str] = set()
     for one in planned:
         rows = measured_rows(project) if project else measured_rows(one.folder) if one.folder.is_dir() else []
-        devices |= {str(row["device"]) for row in rows if row.get("device")}
+        devices |= {row.device for row in rows if row.device}
         paper |= one.recipe.explain == "paper"
         found.append(costs(one, Estimator(rows, place), left_only=project is None))
     print_costs(merged(found), " and ".join(sorted(devices)) or describe_device(place), paper=paper)

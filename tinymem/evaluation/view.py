@@ -23,6 +23,7 @@ from tinymem.evaluation.inputs import EvaluationInputs
 from tinymem.evaluation.metric import METRICS, Metric
 from tinymem.evaluation.probes import Flags, Probe, memorized_rows
 from tinymem.results.share import Share
+from tinymem.runtime.json import JsonObject
 
 Groups = Mapping[str, Mapping[str, Flags]]
 
@@ -77,7 +78,7 @@ class View:
         evaluator = self.evaluator
         return np.asarray(memorized_rows(self.model, rows, batch_size=evaluator.batch_size, forbid=evaluator.forbid))
 
-    def by_group(self, kind: str, values: npt.ArrayLike, index: npt.NDArray[np.int64] | None = None) -> dict[str, Any]:
+    def by_group(self, kind: str, values: npt.ArrayLike, index: npt.NDArray[np.int64] | None = None) -> JsonObject:
         """Shares of flags, or means of numbers, by group.
 
         Args:
@@ -132,8 +133,8 @@ class _Scores:
         return key in self.plan.parts
 
 
-def _summary(values: npt.NDArray[Any]) -> dict[str, float | int | None]:
+def _summary(values: npt.NDArray[Any]) -> JsonObject:
     if values.dtype == np.bool_:
-        return Share(int(values.sum()), len(values)).as_dict()
+        return Share(int(values.sum()), len(values)).as_json()
     known = values[~np.isnan(values)].astype(np.float64)
     return {"mean": float(known.mean()) if len(known) else None, "rows": len(known)}

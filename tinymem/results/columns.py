@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
-from tinymem.results.row import RateColumns
+from tinymem.results.row import Identity, RateColumns
+from tinymem.runtime.json import JsonObject
 
 Rate = Literal["all", "forget", "holdout"]
 """The three rates of memorization, never confused: of all scored rows, of the forget rows, of the holdout rows."""
@@ -35,3 +37,8 @@ TIE_COLUMNS = (*FORGET_COLUMNS, "family", "model_id", "id")
 """Where those leave two rows alike, in this order."""
 MOMENT_COLUMNS = ("memorized", "memorized_count", "memorized_by_copies", "performance", "perplexity")
 """Stems of the columns that a trained model's row repeats."""
+
+
+def pick(columns: Identity, names: Sequence[str]) -> JsonObject:
+    """Some columns of a row or of what identifies a model, by name."""
+    return {name: getattr(columns, name) for name in names}

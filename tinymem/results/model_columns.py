@@ -1,18 +1,10 @@
-"""The columns that say what a model is: from its recipe, its file and `tinymem.json`; `results.row.Identity` explains each.
-
-Of a checkpoint on disk, only `tinymem.json` and the header of the weights are read.
-"""
+"""The columns that a recipe decides: what a model is, for rows of runs and sweeps and for reports; `results.row.Identity` explains each."""
 
 from __future__ import annotations
 
-import json
-import struct
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import Any
 
-from tinymem.errors import UserError
-from tinymem.models.checkpoint import METADATA, REDUNDANT, WEIGHTS
 from tinymem.recipe.data import MathData
 from tinymem.recipe.recipe import Recipe
 from tinymem.results.row import Identity, MeasuredRow
@@ -65,44 +57,6 @@ def family_of(recipe: Recipe) -> str:
     )
 
 
-def checkpoint_columns(checkpoint: Path, metadata: Any, recipe: Recipe | None) -> Identity:
-    """The model columns of a checkpoint folder with its `tinymem.json`."""
-    return model_columns(
-        recipe, n_parameters=stored_parameters(checkpoint), epoch=epoch_of(metadata, recipe), name=checkpoint.resolve().name
-    )
-
-
-def epoch_of(metadata: Any, recipe: Recipe | None) -> int | None:
-    """Epochs trained: as `tinymem.json` says, else as its last measurement does, else as the recipe asks."""
-    said = metadata.get("epoch", (metadata.get("metrics") or {}).get("epoch"))
-    return int(said) if said is not None else recipe.training.epochs if recipe else None
-
-
-def stored_parameters(checkpoint: Path) -> int | None:
-    """Parameters in a checkpoint's safetensors file, or None if it has none (several files, or another format).
-
-    Raises:
-        UserError: the file is damaged.
-    """
-    path = checkpoint / WEIGHTS
-    if not path.is_file():
-        return None
-    try:
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(length))
-        tensors = {name: entry["shape"] for name, entry in header.items() if name != "__metadata__" and not name.endswith(REDUNDANT)}
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError, MemoryError, OverflowError):
-        raise UserError(f"expected a whole safetensors file at {path}, got a damaged one; copy the checkpoint again") from None
-    return sum(_product(shape) for shape in tensors.values())
-
-
-    """A checkpoint's `tinymem.json`; empty for a folder without one."""
-    from tinymem.runtime.files import read_object
-
-    return read_object(checkpoint / METADATA) if (checkpoint / METADATA).is_file() else {}
-
-
 def _regularizer(section: Any) -> str:
     """`spectral-norm(strength=0.1)`: options at their defaults are left out."""
     given = {k: v for k, v in section.model_dump(mode="json").items() if k != "kind" and v != _default(section, k)}
@@ -112,10 +66,3 @@ def _regularizer(section: Any) -> str:
 def _default(section: Any, key: str) -> Any:
     default = type(section).model_fields[key].default
     return list(default) if isinstance(default, tuple) else default
-
-
-def _product(shape: list[int]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from tinymem.errors import UserError
+from tinymem.results.row import Status
 from tinymem.runtime.files import canonical_json, write_bytes
 from tinymem.runtime.json import JsonObject
 
@@ -23,7 +24,7 @@ class PartRow(TypedDict, total=False):
 
     run_id: str
     row: str
-    status: str
+    status: Status
     finished: str | None
     request: str | None
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tinymem.errors import UserError, did_you_mean
-from tinymem.recipe.recipe import Recipe, load_recipe
 from tinymem.results.curve import CurvePoint, read_curve
 from tinymem.results.read import read_measured
 from tinymem.results.row import MeasuredRow
 from tinymem.runtime.files import strict_json
+
+if TYPE_CHECKING:
+    from tinymem.recipe.recipe import Recipe
+
+RECIPE, RESULTS = "recipe.yaml", "results.jsonl"
 
 
 @dataclass(frozen=True)
@@ -18,10 +24,20 @@ class RunRecord:
     """What a report is made from."""
 
     path: Path
-    recipe: Recipe | None
-    """None for rows without a run."""
     rows: list[MeasuredRow]
     curve: list[CurvePoint]
+
+    @cached_property
+    def recipe(self) -> Recipe | None:
+        """The run's recipe, read when it is first needed; None for rows without a run.
+
+        Raises:
+            UserError: a damaged recipe.
+        """
+        from tinymem.recipe.recipe import load_recipe
+
+        path = self.path / RECIPE
+        return load_recipe(path) if path.is_file() else None
 
     @property
     def name(self) -> str:
@@ -40,12 +56,11 @@ def load_run(run: Path, *, needs_results: bool = True) -> RunRecord:
         UserError: the folder or a needed file is missing, or a line in it is broken.
     """
     check_folder(run)
-    recipe = load_recipe(run / "recipe.yaml")
-    results, metrics = run / "results.jsonl", run / "training" / "metrics.jsonl"
+    results, metrics = run / RESULTS, run / "training" / "metrics.jsonl"
     if not results.exists() and needs_results:
         raise UserError(f"expected results at {results}, found none; run the recipe's mitigations first, then report again")
-    rows = _read_rows(results) if results.exists() else []
-    return RunRecord(run, recipe, rows, read_curve(metrics))
+    rows = read_rows_file(results) if results.exists() else []
+    return RunRecord(run, rows, read_curve(metrics))
 
 
 def check_folder(run: Path) -> None:
@@ -59,7 +74,12 @@ def check_folder(run: Path) -> None:
     raise UserError(f"expected a run's folder at {run}, found none; {hint}")
 
 
-def _read_rows(path: Path) -> list[MeasuredRow]:
+def read_rows_file(path: Path) -> list[MeasuredRow]:
+    """The rows of a `results.jsonl`.
+
+    Raises:
+        UserError: a line is damaged.
+    """
     lines = _read_text(path, "run the recipe again").splitlines()
     return [_read_line(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from tinymem.errors import UserError
 from tinymem.results.parquet import PARQUET, PartRow, parts_of, read_part, row_count, texts_of, write_part
 from tinymem.results.read import read_measured
-from tinymem.results.row import MeasuredRow, RequestColumn
+from tinymem.results.row import MeasuredRow, RequestColumn, Status
 from tinymem.runtime.files import strict_json, write_text
 
 RECIPE, RESULTS, STAGED, FAILURES = "sweep.yaml", "results", "compacting", "failures.jsonl"
@@ -50,7 +50,7 @@ class Known:
         request: what was to be measured.
     """
 
-    status: str
+    status: Status
     finished: str | None
     request: RequestColumn | None = None
 
@@ -78,7 +78,7 @@ def run_file(folder: Path, run: str) -> Path:
     return folder / RESULTS / f"{run}.json"
 
 
-def write_run(folder: Path, run: str, rows: list[MeasuredRow]) -> None:
+def write_run(folder: Path, run: str, rows: Sequence[MeasuredRow]) -> None:
     """Write a run's rows, in one piece."""
     write_text(run_file(folder, run), json.dumps([row.as_dict() for row in rows], ensure_ascii=False, allow_nan=False) + "\n")
 
@@ -207,7 +207,7 @@ def _known(rows: list[MeasuredRow]) -> Known:
     return Known(worst_status([row.status for row in rows]), rows[0].finished, rows[0].request)
 
 
-def worst_status(statuses: Sequence[str]) -> str:
+def worst_status(statuses: Sequence[Status]) -> Status:
     """One word for a run: failed or timeout if any row says so."""
     return next((status for status in statuses if status in FAILED), statuses[0])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,13 @@ from tinymem.errors import UserError, described
 from tinymem.evaluation.evaluator import Evaluator
 from tinymem.mitigation.method import MethodCall
 from tinymem.mitigation.requests import MeasurementRequest
-from tinymem.mitigation.run import Row, Subject, row_id, run_call, subject_of_corpus, subject_of_rows
+from tinymem.mitigation.run import Subject, row_id, run_call, subject_of_corpus, subject_of_rows
 from tinymem.models.checkpoint import METADATA, WEIGHTS, Checkpoint, load_checkpoint, read_tokenizer_files, save_checkpoint, weights_id
 from tinymem.recipe.evaluation import DEFAULT, Robustness
 from tinymem.recipe.recipe import Recipe, parse_recipe
-from tinymem.results.model_columns import checkpoint_columns
+from tinymem.results.checkpoint_columns import checkpoint_columns
+from tinymem.results.read import as_json
+from tinymem.results.row import Identity, MitigationRow
 from tinymem.runtime.device import describe_device, resolve_device
 from tinymem.runtime.files import content_id, file_sha256
 from tinymem.training.checkpoints import corpus_of, optimizer_state_of
@@ -54,7 +56,7 @@ def mitigate_checkpoint(
     seed: int | None = None,
     device: str = "auto",
     measuring: Measuring | None = None,
-) -> list[Row]:
+) -> list[MitigationRow]:
     """Run one method on a checkpoint and write the edited checkpoint to `out`.
 
     Raises:
@@ -80,22 +82,22 @@ def mitigate_checkpoint(
             f"{call.name} failed: {described(outcome.error)}; Outcome.error of tinymem.mitigate holds the rest"
         ) from outcome.error
     if out is not None:
-        metadata = {**loaded.metadata, "edited_from": identity["model_id"], "mitigation": outcome.rows}
+        metadata = {**loaded.metadata, "edited_from": identity.model_id, "mitigation": as_json(outcome.rows)}
         save_checkpoint(outcome.model, out, metadata=metadata, tokenizer_files=read_tokenizer_files(checkpoint))
     return outcome.rows
 
 
-def _identity(loaded: Checkpoint, checkpoint: Path, device: str) -> Row:
+def _identity(loaded: Checkpoint, checkpoint: Path, device: str) -> Identity:
     """Columns that all result rows of a checkpoint share."""
     recipe = parse_recipe(loaded.metadata["recipe"]) if "recipe" in loaded.metadata else None
-    return {
-        "run": str(checkpoint),
-        **checkpoint_columns(checkpoint, loaded.metadata, recipe),
-        "model_id": weights_id(checkpoint) if (checkpoint / WEIGHTS).is_file() else checkpoint.name,
-        "corpus_sha256": loaded.metadata.get("corpus_sha256"),
-        "device_type": device,
-        "device": describe_device(device),
-    }
+    return replace(
+        checkpoint_columns(checkpoint, loaded.metadata, recipe),
+        run=str(checkpoint),
+        model_id=weights_id(checkpoint) if (checkpoint / WEIGHTS).is_file() else checkpoint.name,
+        corpus_sha256=loaded.metadata.get("corpus_sha256"),
+        device_type=device,
+        device=describe_device(device),
+    )
 
 
 def evaluate_checkpoint(
@@ -165,7 +167,7 @@ def _with_window(recipe: Recipe, prompt: int | None, match: int | None, measurin
 
 
 def _subject_of_own_corpus(
-    loaded: Checkpoint, checkpoint: Path, prompt: int | None, match: int | None, seed: int | None, identity: Row, measuring: Measuring
+    loaded: Checkpoint, checkpoint: Path, prompt: int | None, match: int | None, seed: int | None, identity: Identity, measuring: Measuring
 ) -> Subject:
     recipe, corpus = own_corpus(loaded, checkpoint)
     recipe = _with_window(recipe, prompt, match, measuring)
@@ -183,7 +185,7 @@ def _subject_of_files(
     prompt: int | None,
     match: int | None,
     seed: int,
-    identity: Row,
+    identity: Identity,
     request: MeasurementRequest,
 ) -> Subject:
     if forget is None or retain is None:

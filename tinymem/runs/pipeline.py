@@ -20,13 +20,16 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinymem.errors import UserError
 from tinymem.recipe.recipe import Recipe, dump_recipe, load_recipe
 from tinymem.results.curve import CurvePoint, read_curve
+from tinymem.results.read import as_json
+from tinymem.results.row import Identity, MeasuredRow
+from tinymem.results.run_folder import RESULTS, read_rows_file
 from tinymem.runtime.device import processes, resolve_device
 from tinymem.runtime.files import remove_leftovers, write_json, write_text
 from tinymem.runtime.locks import locked
@@ -38,7 +41,6 @@ if TYPE_CHECKING:
     from tinymem.mitigation.run import Subject
     from tinymem.models.gpt2 import GPT
 
-Row = dict[str, Any]
 LOCK = ".lock"
 WRITTEN = ("", "training", "checkpoints", "results")  # folders of a run that a killed process may have left something half-written in
 
@@ -51,10 +53,10 @@ class Run:
     recipe: Recipe
 
     @property
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[MeasuredRow]:
         """Result rows, one per method run and artifact, in the order of the recipe's methods as far as it names them."""
-        path = self.path / "results.jsonl"
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+        path = self.path / RESULTS
+        return read_rows_file(path) if path.is_file() else []
 
     @property
     def checkpoint(self) -> Path:
@@ -194,7 +196,7 @@ def mitigation_stage(made: Run, calls: Sequence[MethodCall], *, device: str, pro
         for row, call in pending:
             with progress.stage(f"mitigate {call.name}") as bar:
                 outcome = run_call(subject, call, row=row, bar=bar)
-            write_json(made.path / "results" / f"{row}.json", outcome.rows)
+            write_json(made.path / "results" / f"{row}.json", as_json(outcome.rows))
     changed = _collect(made, [row for row, _ in planned])
     return bool(pending) or changed
 
@@ -243,36 +245,36 @@ def _text_changed(recipe: Recipe, directory: Path) -> bool:
     return text_changed(recipe, directory)
 
 
-def identity_of(made: Run, device: str) -> Row:
+def identity_of(made: Run, device: str) -> Identity:
     """Columns that all result rows of a trained run share; `device` as `resolve_device` gives it."""
     from tinymem.models.checkpoint import METADATA, weights_id
-    from tinymem.results.model_columns import checkpoint_columns
+    from tinymem.results.checkpoint_columns import checkpoint_columns
     from tinymem.runtime.device import describe_device
     from tinymem.runtime.files import content_id, read_object
 
     metadata = read_object(made.checkpoint / METADATA, "checkpoint")
     if "corpus_sha256" not in metadata:
         raise UserError(f"expected corpus_sha256 in {made.checkpoint / METADATA}, found none; remove {made.checkpoint} and run again")
-    return {
-        "run": made.path.name,
-        **checkpoint_columns(made.checkpoint, metadata, made.recipe),
-        "model_id": content_id(made.recipe.model_key()),
-        "weights": weights_id(made.checkpoint),
-        "corpus_sha256": metadata["corpus_sha256"],
-        "seed": made.recipe.seed,
-        "protocol": made.recipe.protocol,
-        "device_type": device,
-        "device": describe_device(device),
-    }
+    return replace(
+        checkpoint_columns(made.checkpoint, metadata, made.recipe),
+        run=made.path.name,
+        model_id=content_id(made.recipe.model_key()),
+        weights=weights_id(made.checkpoint),
+        corpus_sha256=metadata["corpus_sha256"],
+        seed=made.recipe.seed,
+        protocol=made.recipe.protocol,
+        device_type=device,
+        device=describe_device(device),
+    )
 
 
-def subject_of_run(made: Run, device: str, identity: Row) -> Subject:
+def subject_of_run(made: Run, device: str, identity: Identity) -> Subject:
     """What a trained run's mitigations start from: its model on the device, measured, with its corpus and optimizer state.
 
     `identity` holds columns for the result rows, as `identity_of` gives them.
     """
     from tinymem.mitigation.run import subject_of_corpus
-    from tinymem.results.model_columns import read_metadata
+    from tinymem.results.checkpoint_columns import read_metadata
     from tinymem.training.checkpoints import optimizer_state_of
 
     optimizer = optimizer_state_of(made.checkpoint, read_metadata(made.checkpoint))
@@ -285,7 +287,9 @@ def _finished(path: Path, recipe: Recipe) -> bool:
     from tinymem.results.store import read_run
 
     rows = read_run(path)
-    return rows is not None and all(row["status"] != "failed" and MeasurementRequest.of_recipe(recipe).answered_by(row) for row in rows)
+    return rows is not None and all(
+        row.status != "failed" and MeasurementRequest.of_recipe(recipe).answered_by(row.request) for row in rows
+    )
 
 
 def _collect(made: Run, first: list[str]) -> bool:
@@ -295,8 +299,8 @@ def _collect(made: Run, first: list[str]) -> bool:
     files = {path.stem: path for path in sorted((made.path / "results").glob("*.json"))}
     order = [row for row in dict.fromkeys(first) if row in files] + [row for row in files if row not in first]
     rows = [row for name in order for row in read_run(files[name]) or ()]
-    text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
-    path = made.path / "results.jsonl"
+    text = "".join(json.dumps(row.as_dict(), allow_nan=False) + "\n" for row in rows)
+    path = made.path / RESULTS
     if path.is_file() and path.read_text(encoding="utf-8") == text:
         return False
     write_text(path, text)

@@ -16,7 +16,6 @@ import threading
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 PR_SET_PDEATHSIG = 1
 
@@ -28,7 +27,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the supervisor, which ends us
     os.set_inheritable(int(descriptor), False)
     connection = Connection(int(descriptor))
-    groups: queue.Queue[dict[str, Any]] = queue.Queue()
+    groups: queue.Queue[bytes] = queue.Queue()
     threading.Thread(target=_listen, args=(connection, groups), daemon=True).start()
 
     import torch
@@ -43,7 +42,7 @@ def main() -> None:
         load_plugin(Path(plugin))
     worker = Worker(Path(folder), device)
     while True:
-        worker.work(WorkUnit.of(groups.get()), lambda event: connection.send_bytes(json.dumps(event).encode()))
+        worker.work(WorkUnit.of_json(groups.get()), lambda event: connection.send_bytes(json.dumps(event).encode()))
 
 
 def die_with(parent: int) -> None:
@@ -54,10 +53,10 @@ def die_with(parent: int) -> None:
         os._exit(1)
 
 
-def _listen(connection: Connection, groups: queue.Queue[dict[str, Any]]) -> None:
+def _listen(connection: Connection, groups: queue.Queue[bytes]) -> None:
     try:
         while True:
-            groups.put(json.loads(connection.recv_bytes()))
+            groups.put(connection.recv_bytes())
     except (EOFError, OSError):
         os._exit(0)
 

@@ -25,9 +25,8 @@ from tinymem.runtime.signals import StopFlag
 from tinymem.sweep.node import do_groups
 from tinymem.sweep.run import Engine, Sweep, Tally
 from tinymem.sweep.supervisor import Supervisor
-from tinymem.sweep.work import WorkUnit
+from tinymem.sweep.work import Event, WorkUnit
 
-Row = dict[str, Any]
 TASK_GROUPS = 16
 """Groups of one model that go to a worker together, so that it seldom loads another."""
 POLL_SECONDS = 1.0
@@ -49,9 +48,9 @@ def parsl_engine(config_file: Path, device: str) -> Engine:
         compactor = Supervisor(sweep.folder, [], sweep.recipe.limits)
         with parsl.load(config):
             app = parsl.python_app(do_groups)
-            limits = sweep.recipe.limits.model_dump()
+            limits = sweep.recipe.limits.model_dump_json()
             common = (str(sweep.folder.resolve()), "cpu" if device == "cpu" else "cuda", limits, [str(p) for p in sweep.plugins])
-            waiting = {app(*common, [group.as_dict() for group in task]): task for task in tasks_of(groups)}
+            waiting = {app(*common, [group.to_json() for group in task]): task for task in tasks_of(groups)}
             while waiting and not stop.name:
                 done, _ = wait(waiting, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
                 for future in done:
@@ -94,7 +93,7 @@ def load_config(path: Path) -> Any:
     return config
 
 
-def _collect(sweep: Sweep, task: list[WorkUnit], future: Future[list[Row]], tally: Tally) -> None:
+def _collect(sweep: Sweep, task: list[WorkUnit], future: Future[list[Event]], tally: Tally) -> None:
     """Count a task's runs. One that Parsl has given up leaves failed rows for what it has not done."""
     error = future.exception()
     if error is None:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from tinymem.mitigation.subject import MAXIMUM_RETAIN
 from tinymem.recipe.recipe import Recipe
 from tinymem.recipe.sizes import TRAIN_PASSES, clean_rows, inner_width, planned_parameters, planted_rows, row_flops, test_rows
+from tinymem.runtime.json import JsonObject
 
-Row = dict[str, Any]
 ALIVE = 0.3
 """Share of a ReLU model's neurons that are not 0 throughout a row: Zero skips the others."""
 
@@ -55,7 +54,7 @@ def size_of(recipe: Recipe, forget: int | None = None) -> Size:
     )
 
 
-def passes(method: str, options: Row, size: Size) -> float:
+def passes(method: str, options: JsonObject, size: Size) -> float:
     """Forward passes over one row that a run takes; of a method that is not in the table, those of an epoch on the forget rows."""
     return max(1.0, TABLE.get(method, _forget_epochs)(options, size))
 
@@ -65,34 +64,40 @@ def measurement_passes(size: Size) -> float:
     return float(size.scored)
 
 
-def _forget_epochs(options: Row, size: Size) -> float:
-    return TRAIN_PASSES * size.forget * float(options.get("epochs") or 1)
+def _number(options: JsonObject, name: str, default: float) -> float:
+    """A numeric option; the default where it is missing or 0."""
+    value = options.get(name)
+    return float(value) if isinstance(value, int | float) and value else default
 
 
-def _both_epochs(options: Row, size: Size) -> float:
-    return TRAIN_PASSES * (size.forget + size.retain) * float(options.get("epochs") or 1)
+def _forget_epochs(options: JsonObject, size: Size) -> float:
+    return TRAIN_PASSES * size.forget * _number(options, "epochs", 1)
 
 
-def _clean_epochs(options: Row, size: Size) -> float:
-    return TRAIN_PASSES * size.clean * float(options.get("epochs") or 1)
+def _both_epochs(options: JsonObject, size: Size) -> float:
+    return TRAIN_PASSES * (size.forget + size.retain) * _number(options, "epochs", 1)
 
 
-def _baseline(options: Row, size: Size) -> float:
+def _clean_epochs(options: JsonObject, size: Size) -> float:
+    return TRAIN * size.clean * _number(options, "epochs", 1)
+
+
+def _baseline(options: JsonObject, size: Size) -> float:
     return 2 * _forget_epochs(options, size)  # a retain row beside each forget row
 
 
-def _greedy(options: Row, size: Size) -> float:
-    weights = float(options.get("ratio") or 0.0) * size.mlp_weights
-    return TRAIN_PASSES * float(options.get("batch_size") or 64) * weights / float(options.get("per_step") or 1)
+def _greedy(options: JsonObject, size: Size) -> float:
+    weights = _number(options, "ratio", 0.0) * size.mlp_weights
+    return TRAIN_PASSES * _number(options, "batch_size", 64) * weights / _number(options, "per_step", 1)
 
 
-TABLE: dict[str, Callable[[Row, Size], float]] = {
+TABLE: dict[str, Callable[[JsonObject, Size], float]] = {
     "act": lambda _, s: s.forget,
     "zero": lambda _, s: s.forget * ALIVE * s.neurons / 2,  # half of the layers lie above a neuron, on average
-    "ig": lambda o, s: TRAIN_PASSES * s.forget * s.n_layer / 2 * s.match * float(o.get("steps") or 20) / s.tokens,  # one token a pass
+    "ig": lambda o, s: TRAIN_PASSES * s.forget * s.n_layer / 2 * s.match * _number(o, "steps", 20) / s.tokens,  # one token a pass
     "slim": _forget_epochs,
     "hard-concrete": _forget_epochs,
-    "nemo": lambda o, s: s.forget + min(float(o.get("sample") or 2000), s.retain) + 200 * min(s.forget, 64),
+    "nemo": lambda o, s: s.forget + min(_number(o, "sample", 2000), s.retain) + 200 * min(s.forget, 64),
     "random-neurons": lambda _o, _s: 1.0,
     "random-weights": lambda _o, _s: 1.0,
     "greedy": _greedy,

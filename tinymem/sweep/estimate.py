@@ -20,12 +20,16 @@ from tinymem.mitigation.subject import MAXIMUM_RETAIN
 from tinymem.recipe.recipe import Recipe
 from tinymem.recipe.sizes import planned_vocabulary, row_flops
 from tinymem.results.parquet import PARQUET, read_part
-from tinymem.results.store import RESULTS, ROW_FIELDS, read_rows
+from tinymem.results.read import read_measured
+from tinymem.results.row import MeasuredRow
+from tinymem.results.store import RESULTS, read_rows
 from tinymem.runtime.files import canonical_json
+from tinymem.runtime.json import JsonObject
 from tinymem.sweep.costs import Size, measurement_passes, passes, size_of
 
-Row = dict[str, Any]
 PROBE_ROWS = 32
+Facts = tuple[str | None, int | None, int]
+"""Kind of data, its size and the number of blocks: what a measured run must have alike to stand for another."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,8 @@ class Measured:
     """Seconds of a run that has been done."""
 
     options: str
-    values: Row
-    facts: tuple[Any, ...]
+    values: JsonObject
+    facts: Facts
     n_layer: int
     tokens: int | None
     parameters: int
@@ -64,17 +68,17 @@ class MethodCost:
 class Estimator:
     """Seconds of runs on one device."""
 
-    def __init__(self, rows: Iterable[Row] = (), device: str = "cpu", *, probe: bool = True) -> None:
+    def __init__(self, rows: Iterable[MeasuredRow] = (), device: str = "cpu", *, probe: bool = True) -> None:
         self.device, self.probe = device, probe
         self.measured: dict[str, list[Measured]] = {}
-        self._speeds: dict[tuple[Any, ...], float] = {}
+        self._speeds: dict[tuple[str, int, float], float] = {}
         seen = set()
         for row in rows:
-            if row.get("status") == "ok" and row.get("seconds") is not None and row.get("n_layer") and row["id"] not in seen:
-                seen.add(row["id"])
-                self.measured.setdefault(row["method"], []).append(_measured(row))
+            if row.is_ok and row.id not in seen and (measured := _measured(row)):
+                seen.add(row.id)
+                self.measured.setdefault(row.method, []).append(measured)
 
-    def run(self, method: str, options: Row, recipe: Recipe) -> tuple[float, float, str]:
+    def run(self, method: str, options: JsonObject, recipe: Recipe) -> tuple[float, float, str]:
         """Seconds of the edit alone, seconds of its measurement, and where they come from: exact, scaled or guessed."""
         known, facts, size = self.measured.get(method, []), _facts(recipe), size_of(recipe)
         same = [m for m in known if m.facts == facts and m.options == canonical_json(options)]
@@ -87,7 +91,7 @@ class Estimator:
             return seconds, self._measurement(recipe, size) if measure is None else measure, "scaled"
         return passes(method, options, size) * self._speed(recipe, size), self._measurement(recipe, size), "guessed"
 
-    def group(self, cost: MethodCost, method: str, runs: Sequence[Row], recipe: Recipe, *, shared: bool) -> float:
+    def group(self, cost: MethodCost, method: str, runs: Sequence[JsonObject], recipe: Recipe, *, shared: bool) -> float:
         """Add the runs of a scoring pass to a method's cost; returns their seconds."""
         each = [self.run(method, options, recipe) for options in runs]
         together = max(seconds for seconds, _, _ in each) if shared else sum(seconds for seconds, _, _ in each)
@@ -111,7 +115,7 @@ class Estimator:
         return self._speeds[key]
 
 
-def measured_rows(place: Path) -> list[Row]:
+def measured_rows(place: Path) -> list[MeasuredRow]:
     """Rows of a sweep's or run's folder, or of a JSON, JSON-lines or Parquet file; none from a folder without any.
 
     Raises:
@@ -122,15 +126,15 @@ def measured_rows(place: Path) -> list[Row]:
     if not place.is_file():
         raise UserError(f"expected a sweep, a run or a file of rows at {place}, found none; check the path")
     try:
-        rows = _rows_of(place)
+        rows = _values_of(place)
     except ValueError as error:
         raise UserError(f"expected rows in {place}, got something else ({error}); name a sweep or a run") from None
-    if not isinstance(rows, list) or not all(isinstance(row, dict) and {*ROW_FIELDS, "id"} <= set(row) for row in rows):
+    if not isinstance(rows, list):
         raise UserError(f"expected result rows in {place}, got other JSON; name a sweep or a run")
-    return rows
+    return [read_measured(row, str(place), "name a sweep or a run") for row in rows]
 
 
-def _rows_of(file: Path) -> Any:
+def _values_of(file: Path) -> Any:
     if file.suffix == ".jsonl":
         return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
     if file.suffix == ".parquet":
@@ -138,22 +142,24 @@ def _rows_of(file: Path) -> Any:
     return json.loads(file.read_text(encoding="utf-8"))
 
 
-def _measured(row: Row) -> Measured:
+def _measured(row: MeasuredRow) -> Measured | None:
+    if row.seconds is None or not row.n_layer or row.config is None or row.n_parameters is None:
+        return None
     return Measured(
-        options=canonical_json(row["config"]),
-        values=row["config"],
-        facts=(row["data"], row["data_size"], row["n_layer"]),
-        n_layer=row["n_layer"],
-        tokens=row.get("row_tokens"),
-        parameters=row["n_parameters"],
-        forget=row.get("rows_forget") or 1,
-        retain=row.get("rows_retain"),
-        seconds=row["seconds"],
-        measure=row.get("seconds_measure"),
+        options=canonical_json(row.config),
+        values=row.config,
+        facts=(row.data, row.data_size, row.n_layer),
+        n_layer=row.n_layer,
+        tokens=row.row_tokens,
+        parameters=row.n_parameters,
+        forget=row.rows_forget or 1,
+        retain=row.rows_retain,
+        seconds=row.seconds,
+        measure=row.seconds_measure,
     )
 
 
-def _facts(recipe: Recipe) -> tuple[Any, ...]:
+def _facts(recipe: Recipe) -> Facts:
     data: Any = recipe.data
     return ("wiki", None, recipe.model.n_layer) if data.kind == "wiki" else (data.family, data.size, recipe.model.n_layer)
 
@@ -174,19 +180,19 @@ def _at(measured: Measured, size: Size) -> Size:
     )
 
 
-def _factors(measured: Measured, method: str, options: Row, size: Size) -> tuple[float, float]:
+def _factors(measured: Measured, method: str, options: JsonObject, size: Size) -> tuple[float, float]:
     """How many times the passes, and the arithmetic of each, that were measured."""
     there = _at(measured, size)
     here = replace(size, forget=measured.forget)  # how many rows are memorized is not known before
     return passes(method, options, here) / passes(method, measured.values, there), size.row_flops / there.row_flops
 
 
-def _scaled(best: Measured, method: str, options: Row, size: Size) -> tuple[float, float | None]:
+def _scaled(best: Measured, method: str, options: JsonObject, size: Size) -> tuple[float, float | None]:
     times, arithmetic = _factors(best, method, options, size)
     return best.seconds * times * arithmetic, None if best.measure is None else best.measure * arithmetic
 
 
-def _distance(measured: Measured, options: Row, size: Size, facts: tuple[Any, ...], method: str) -> tuple[bool, float]:
+def _distance(measured: Measured, options: JsonObject, size: Size, facts: Facts, method: str) -> tuple[bool, float]:
     """Text and math models are far apart; then what needs the least scaling."""
     return (measured.facts[0] == "wiki") != (facts[0] == "wiki"), abs(math.log(math.prod(_factors(measured, method, options, size))))
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tinymem.runtime.files import canonical_json
+from tinymem.runtime.json import JsonObject
 from tinymem.sweep.estimate import Estimator, MethodCost
 from tinymem.sweep.plan import Choice, Picked
 from tinymem.sweep.run import Sweep
@@ -154,7 +155,7 @@ def hours(seconds: float) -> str:
     return f"{seconds / 3600:,.2f}" if seconds >= 36 or seconds == 0 else f"{seconds / 3600:.4f}"
 
 
-def _passes(sweep: Sweep, choices: Sequence[Choice]) -> list[tuple[str, list[dict[str, object]]]]:
+def _passes(sweep: Sweep, choices: Sequence[Choice]) -> list[tuple[str, list[JsonObject]]]:
     """Method and options of the runs of each scoring pass."""
     groups: dict[object, list[Choice]] = {}
     for choice in choices:

@@ -7,18 +7,18 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tinymem.errors import UserError
 from tinymem.models.checkpoint import CONFIG, METADATA, WEIGHTS, weights_id
 from tinymem.recipe.recipe import Recipe, load_matrix, parse_recipe
 from tinymem.recipe.sizes import planned_parameters
 from tinymem.recipe.sweep import ModelMatrix, SweepRecipe
-from tinymem.results.model_columns import checkpoint_columns, model_columns, read_metadata
+from tinymem.results.model_columns import model_columns
+from tinymem.results.checkpoint_columns import checkpoint_columns, read_metadata
+from tinymem.results.row import Identity
 from tinymem.runtime.files import content_id, write_json
 from tinymem.training.checkpoints import run_of
 
-Row = dict[str, Any]
 HASHES = ".weights.json"
 
 
@@ -27,7 +27,7 @@ class Model:
     """A model to edit. Without a checkpoint it can only be counted."""
 
     recipe: Recipe
-    facts: Row
+    columns: Identity
     checkpoint: Path | None = None
     run: str = ""
     model_id: str = ""
@@ -36,7 +36,7 @@ class Model:
     @property
     def name(self) -> str:
         """For people: the run and epoch."""
-        return f"{self.run or self.facts['model_name']} seed {self.recipe.seed} epoch {self.facts['epoch']}"
+        return f"{self.run or self.columns.model_name} seed {self.recipe.seed} epoch {self.columns.epoch}"
 
 
 def find_models(sweep: SweepRecipe, runs: Path, folder: Path) -> list[Model]:
@@ -50,7 +50,7 @@ def find_models(sweep: SweepRecipe, runs: Path, folder: Path) -> list[Model]:
     Raises:
         UserError: a pattern that matches nothing, a checkpoint without its recipe, or an unreadable file.
     """
-    found = [Model(recipe, {}, path) for pattern in sweep.checkpoints for path, recipe in _matches(pattern)]
+    found = [Model(recipe, Identity(), path) for pattern in sweep.checkpoints for path, recipe in _matches(pattern)]
     found += [model for matrix in sweep.models for model in _of_matrix(matrix, runs)]
     return _identified(found, folder)
 
@@ -98,14 +98,14 @@ def _of_matrix(matrix: ModelMatrix, runs: Path) -> Iterator[Model]:
 def _at_epoch(run: Path, epoch: int) -> Path | None:
     for checkpoint in (run / "checkpoints" / f"epoch-{epoch:06d}", run / "checkpoint"):
         if (checkpoint / CONFIG).is_file():
-            facts = checkpoint_columns(checkpoint, metadata := read_metadata(checkpoint), parse_recipe(metadata["recipe"]))
-            if facts["epoch"] == epoch:
+            columns = checkpoint_columns(checkpoint, metadata := read_metadata(checkpoint), parse_recipe(metadata["recipe"]))
+            if columns.epoch == epoch:
                 return checkpoint
     return None
 
 
 def _identified(models: list[Model], folder: Path) -> list[Model]:
-    """Each distinct model once; those on disk with their hashes and facts."""
+    """Each distinct model once; those on disk with their hashes and columns."""
     hashes = _Hashes(folder)
     with ThreadPoolExecutor(8) as pool:  # hashing leaves the interpreter's lock alone
         ids = list(pool.map(hashes.of, [model.checkpoint for model in models]))
@@ -113,16 +113,16 @@ def _identified(models: list[Model], folder: Path) -> list[Model]:
     unique: dict[object, Model] = {}
     for model, model_id in zip(models, ids, strict=True):
         known = _on_disk(model, model_id) if model.checkpoint and model_id else model
-        unique.setdefault(model_id or (known.facts["epoch"], content_id(model.recipe.model_key())), known)
+        unique.setdefault(model_id or (known.columns.epoch, content_id(model.recipe.model_key())), known)
     return list(unique.values())
 
 
 def _on_disk(model: Model, model_id: str) -> Model:
     assert model.checkpoint is not None
     metadata = read_metadata(model.checkpoint)
-    facts = checkpoint_columns(model.checkpoint, metadata, model.recipe)
+    columns = checkpoint_columns(model.checkpoint, metadata, model.recipe)
     run = run_of(model.checkpoint).name
-    return Model(model.recipe, facts, model.checkpoint, run, model_id, str(metadata.get("corpus_sha256")))
+    return Model(model.recipe, columns, model.checkpoint, run, model_id, str(metadata.get("corpus_sha256")))
 
 
 class _Hashes:
@@ -131,10 +131,10 @@ class _Hashes:
     def __init__(self, folder: Path) -> None:
         self.path = folder / HASHES
         try:
-            self.known: dict[str, list[Any]] = json.loads(self.path.read_text())
+            self.known: dict[str, list[int | str]] = json.loads(self.path.read_text())
         except (OSError, ValueError):
             self.known = {}
-        self.found: dict[str, list[Any]] = {}
+        self.found: dict[str, list[int | str]] = {}
 
     def of(self, checkpoint: Path | None) -> str | None:
         """The first 16 digits, or None where there is no checkpoint."""
@@ -144,7 +144,7 @@ class _Hashes:
         if not path.is_file():
             raise UserError(f"expected weights at {path}, found none; copy the checkpoint again")
         stat, key = path.stat(), str(path.resolve())
-        stamp = [stat.st_size, stat.st_mtime_ns]
+        stamp: list[int | str] = [stat.st_size, stat.st_mtime_ns]
         known = self.known.get(key)
         self.found[key] = known if known and known[:2] == stamp else [*stamp, weights_id(checkpoint)]
         return str(self.found[key][2])

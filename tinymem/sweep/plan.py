@@ -7,7 +7,7 @@ by the hash of its weights: the same run in another sweep, or under another name
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
 from itertools import product
 from typing import Any
@@ -20,12 +20,11 @@ from tinymem.mitigation.sweep_scores import pass_key
 from tinymem.recipe.matrix import parse_shard
 from tinymem.recipe.recipe import Method, Recipe, parse_recipe
 from tinymem.recipe.sweep import GridName, SweepRecipe
-from tinymem.results.model_columns import MODEL_COLUMNS
+from tinymem.results.columns import MODEL_COLUMNS, pick
 from tinymem.runtime.files import canonical_json, content_id
+from tinymem.runtime.json import JsonObject
 from tinymem.sweep.models import Model
-from tinymem.sweep.work import PlannedRun, WorkUnit
-
-Row = dict[str, Any]
+from tinymem.sweep.work import Measuring, ModelTask, PlannedRun, WorkUnit
 
 
 @dataclass(frozen=True)
@@ -33,8 +32,8 @@ class Choice:
     """A configuration of a method, parsed once for all models."""
 
     call: MethodCall
-    values: Row
-    options: Row
+    values: JsonObject
+    options: JsonObject
     shared: str
 
 
@@ -76,8 +75,9 @@ def make_plan(sweep: SweepRecipe, models: Sequence[Model], device_type: str, *, 
     plan, picks = Plan(), _Only(only, choices)
     for model in models:
         for seed in sweep.seeds or (model.recipe.seed,):
-            kept, dropped = _allowed(sweep, {**model.facts, "seed": seed}, choices)
-            kept = [c for c in kept if picks.takes({**model.facts, "seed": seed, "run": model.run}, c)]
+            columns = {**pick(model.columns, MODEL_COLUMNS), "seed": seed}
+            kept, dropped = _allowed(sweep, columns, choices)
+            kept = [c for c in kept if picks.takes({**columns, "run": model.run}, c)]
             plan.picked.append(Picked(model, seed, kept, dropped))
             if model.checkpoint is not None:
                 plan.groups += _groups(sweep, model, seed, kept, device_type)
@@ -99,7 +99,7 @@ def expand(sweep: SweepRecipe) -> list[Choice]:
     return list(found.values())
 
 
-def grid_of(method: Unlearner, entry: Method, name: GridName) -> Iterator[Row]:
+def grid_of(method: Unlearner, entry: Method, name: GridName) -> Iterator[JsonObject]:
     """Options of each point of a method's grid: its own, with axes replaced by the entry's lists and fixed by its values."""
     declared = {} if name == "none" else method.config.grid
     if name == "published":
@@ -109,71 +109,76 @@ def grid_of(method: Unlearner, entry: Method, name: GridName) -> Iterator[Row]:
         yield dict(zip(axes, values, strict=True))
 
 
-def _allowed(sweep: SweepRecipe, facts: Row, choices: list[Choice]) -> tuple[list[Choice], list[Choice]]:
+def _allowed(sweep: SweepRecipe, columns: JsonObject, choices: list[Choice]) -> tuple[list[Choice], list[Choice]]:
     kept: list[Choice] = []
     dropped: list[Choice] = []
     for choice in choices:
         excluded = any(
-            choice.call.name == e.method and _matches(e.when, facts) and _matches(e.options, choice.values) for e in sweep.exclude
+            choice.call.name == e.method and _matches(e.when, columns) and _matches(e.options, choice.values) for e in sweep.exclude
         )
         (dropped if excluded else kept).append(choice)
     return kept, dropped
 
 
-def _matches(wanted: Row, values: Row) -> bool:
+def _matches(wanted: JsonObject, values: JsonObject) -> bool:
     return all(values.get(k) in (v if isinstance(v, list | tuple) else (v,)) for k, v in wanted.items())
 
 
 def _groups(sweep: SweepRecipe, model: Model, seed: int, choices: list[Choice], device_type: str) -> list[WorkUnit]:
-    forget = {
-        "forget": sweep.forget or model.recipe.mitigation.forget,
-        "forget_fraction": sweep.forget_fraction or model.recipe.mitigation.forget_fraction,
-    }
-    request = MeasurementRequest.of_recipe(with_measuring(model.recipe, _measuring(sweep)))
-    identity = {
-        "run": model.run,
-        **model.facts,
-        "model_id": model.model_id,
-        "weights": model.model_id,  # a run's rows have the recipe's id as model_id, and this beside it
-        "corpus_sha256": model.corpus_sha256,
-        "seed": seed,
-        "protocol": model.recipe.protocol,
-        "device_type": device_type,
-    }
-    place = {
-        "checkpoint": str(model.checkpoint),
-        **forget,
-        "measuring": _measuring(sweep),
-        "request": request.as_dict(),
-        "identity": identity,
-        "artifacts": [a.kind for a in model.recipe.artifacts],
-    }
+    task = _model_task(sweep, model, seed, device_type)
+    identity = task.identity
+    forget: JsonObject = {"forget": task.forget, "forget_fraction": task.forget_fraction}
+    same = [{k: getattr(identity, k) for k in ("model_id", "seed", "protocol", "device_type")}, forget]
     groups: dict[str, WorkUnit] = {}
     for choice in choices:
         run = PlannedRun(row_id(identity, choice.call, forget), choice.values, choice.options)
         key = f"{choice.call.name} {choice.shared if sweep.share_scores else run.id}"
         if key not in groups:
-            name = content_id([{k: identity[k] for k in ("model_id", "seed", "protocol", "device_type")}, forget, key], 16)
-            groups[key] = WorkUnit(name, place, seed, choice.call.name, [])
+            groups[key] = WorkUnit(content_id([*same, key], 16), task, seed, choice.call.name, [])
         groups[key].runs.append(run)
     return list(groups.values())
 
 
-def with_measuring(recipe: Recipe, measuring: Row) -> Recipe:
+def _model_task(sweep: SweepRecipe, model: Model, seed: int, device_type: str) -> ModelTask:
+    measuring = _measuring(sweep)
+    identity = replace(
+        model.columns,
+        run=model.run,
+        model_id=model.model_id,
+        weights=model.model_id,  # a run's rows have the recipe's id as model_id, and the hash of the weights here
+        corpus_sha256=model.corpus_sha256,
+        seed=seed,
+        protocol=model.recipe.protocol,
+        device_type=device_type,
+    )
+    return ModelTask(
+        checkpoint=str(model.checkpoint),
+        forget=sweep.forget or model.recipe.mitigation.forget,
+        forget_fraction=sweep.forget_fraction or model.recipe.mitigation.forget_fraction,
+        measuring=measuring,
+        request=MeasurementRequest.of_recipe(with_measuring(model.recipe, measuring)).as_column(),
+        identity=identity,
+        artifacts=[a.kind for a in model.recipe.artifacts],
+    )
+
+
+def with_measuring(recipe: Recipe, measuring: Measuring) -> Recipe:
     """A model's recipe with what a sweep asks to be measured: metrics, ks, robustness; None for what the recipe says.
 
     Raises:
         UserError: prompt lengths that do not fit the recipe's window.
     """
     values = recipe.model_dump(mode="json")
-    values["evaluation"] |= {key: measuring[key] for key in ("metrics", "ks") if measuring[key] is not None}
+    wanted = {"metrics": measuring["metrics"], "ks": measuring["ks"]}
+    values["evaluation"] |= {key: value for key, value in wanted.items() if value is not None}
     if measuring["robustness"] is not None:
         values["mitigation"]["robustness"] = measuring["robustness"]
     return parse_recipe(values)
 
 
-def _measuring(sweep: SweepRecipe) -> Row:
-    return sweep.model_dump(mode="json", include={"metrics", "ks", "robustness"})
+def _measuring(sweep: SweepRecipe) -> Measuring:
+    values = sweep.model_dump(mode="json", include={"metrics", "ks", "robustness"})
+    return {"metrics": values["metrics"], "ks": values["ks"], "robustness": values["robustness"]}
 
 
 class _Only:
@@ -189,9 +194,9 @@ class _Only:
                 raise UserError(f"unknown column '{column}' of --only; {did_you_mean(column, known)}")
             self.wanted.setdefault(column, []).append(value)
 
-    def takes(self, facts: Row, choice: Choice) -> bool:
+    def takes(self, columns: JsonObject, choice: Choice) -> bool:
         """Whether a run is picked."""
-        values = {**facts, **choice.values, "method": choice.call.name}
+        values = {**columns, **choice.values, "method": choice.call.name}
         return all(any(fnmatchcase(str(values.get(c)), p) for p in patterns) for c, patterns in self.wanted.items())
 
 

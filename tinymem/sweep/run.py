@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from tinymem.errors import Stopped, UserError
-from tinymem.mitigation.requests import MeasurementRequest
+from tinymem.mitigation.requests import MeasurementRequest, covers
 from tinymem.recipe.sweep import SweepRecipe
+from tinymem.results.row import RequestColumn
 from tinymem.results.store import RECIPE, Index, Known, write_failures
-from tinymem.runtime.files import canonical_json, write_text
+from tinymem.runtime.files import write_text
 from tinymem.runtime.progress import Bar, Progress
 from tinymem.runtime.signals import StopFlag, stop_signals
 from tinymem.sweep.estimate import Estimator, MethodCost
@@ -24,10 +22,8 @@ from tinymem.sweep.models import Model, find_models
 from tinymem.sweep.places import local_workers, with_memory
 from tinymem.sweep.plan import Plan, make_plan
 from tinymem.sweep.supervisor import Supervisor
-from tinymem.sweep.work import PlannedRun, WorkUnit
+from tinymem.sweep.work import Event, PlannedRun, WorkUnit
 from tinymem.sweep.worker_process import remove_stale_logs
-
-Row = dict[str, Any]
 
 
 @dataclass
@@ -58,16 +54,13 @@ class Sweep:
         known = self.known.get(run.id)
         if known is None:
             return run
-        again = (
-            retry_failed if known.failed else known.status == "ok" and not _answered(canonical_json(group.model["request"]), known.request)
-        )
+        again = retry_failed if known.failed else known.status == "ok" and not _answered(group.model.request, known.request)
         return replace(run, replaces=known.finished) if again else None
 
 
-@cache
-def _answered(request: str, had: str | None) -> bool:
-    """Whether rows that were asked one thing answer another; both as JSON."""
-    return MeasurementRequest.from_dict(json.loads(request)).answered_by({"request": json.loads(had) if had else None})
+def _answered(wanted: RequestColumn, stored: RequestColumn | None) -> bool:
+    """Whether rows that were to measure `stored` hold what is wanted; rows that do not say so hold the default."""
+    return covers(MeasurementRequest().as_column() if stored is None else stored, wanted)
 
 
 @dataclass
@@ -79,7 +72,7 @@ class Tally:
     total: int
     statuses: Counter[str] = field(default_factory=Counter)
 
-    def __call__(self, event: Row) -> None:
+    def __call__(self, event: Event) -> None:
         """One run has its rows."""
         self.statuses[event["status"]] += 1
         failed = self.statuses["failed"] + self.statuses["timeout"]

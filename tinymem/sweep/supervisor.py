@@ -14,16 +14,15 @@ from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
 
 from tinymem.recipe.sweep import Limits
+from tinymem.results.row import Status
 from tinymem.results.store import Index, compact, write_run
 from tinymem.runtime.signals import StopFlag
 from tinymem.sweep.claims import COMPACTION, Claims
-from tinymem.sweep.work import WorkUnit, bare_rows, stamped
+from tinymem.sweep.work import Event, WorkUnit, bare_rows, stamped
 from tinymem.sweep.worker_process import WorkerProcess
 
-Row = dict[str, Any]
 TICK_SECONDS = 0.2
 BUSY_SECONDS = 1.0
 
@@ -38,7 +37,7 @@ class Supervisor:
         limits: Limits,
         *,
         compact_every: int | None = None,
-        tell: Callable[[Row], None] = lambda _event: None,
+        tell: Callable[[Event], None] = lambda _event: None,
         stop: StopFlag | None = None,
     ) -> None:
         self.folder, self.slots, self.limits, self.compact_every, self.tell = folder, slots, limits, compact_every, tell
@@ -123,7 +122,7 @@ class Supervisor:
             elif kind == "done":
                 slot.group = None
 
-    def _count(self, event: Row) -> None:
+    def _count(self, event: Event) -> None:
         self.finished += not event.get("found")
         self.tell(event)
 
@@ -142,7 +141,7 @@ class Supervisor:
                     slot, "failed", f"stopped at {memory:.0f} MB of memory, over the sweep's limits.memory_mb = {limit.memory_mb:.0f}"
                 )
 
-    def _end(self, slot: WorkerProcess, status: str, message: str) -> None:
+    def _end(self, slot: WorkerProcess, status: Status, message: str) -> None:
         self._listen(slot)  # it may have ended in time after all
         group, charged = slot.group, set(slot.charged)
         if group is None:
@@ -161,7 +160,7 @@ class Supervisor:
         else:
             self.queue.append(replace(group, attempt=group.attempt + 1))
 
-    def _condemn(self, group: WorkUnit, charged: set[str], status: str, message: str) -> None:
+    def _condemn(self, group: WorkUnit, charged: set[str], status: Status, message: str) -> None:
         """Write rows for runs that were stopped, and go on with the others of the group."""
         if not self.claims.take(group.name):  # another sweep took it over the moment our worker died; it has limits of its own
             self.busy.append(group)

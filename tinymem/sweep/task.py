@@ -28,15 +28,15 @@ from tinymem.mitigation.run import Outcome, Subject, outcome_of, subject_of_corp
 from tinymem.mitigation.sweep_scores import Edit, shared_edits
 from tinymem.models.checkpoint import load_checkpoint, weights_id
 from tinymem.recipe.recipe import Recipe, parse_recipe
+from tinymem.results.row import MitigationRow, Status
 from tinymem.results.store import Index, worst_status, write_run
 from tinymem.runtime.device import describe_device
 from tinymem.sweep.claims import Claims
 from tinymem.sweep.plan import with_measuring
-from tinymem.sweep.work import PlannedRun, WorkUnit, bare_rows, stamped
+from tinymem.sweep.work import Event, PlannedRun, WorkUnit, bare_rows, stamped
 from tinymem.training.checkpoints import corpus_of, optimizer_state_of
 
-Row = dict[str, Any]
-Tell = Callable[[Row], None]
+Tell = Callable[[Event], None]
 MAXIMUM_TRACEBACK = 8000
 
 
@@ -48,7 +48,7 @@ class Worker:
         self.claims, self.index = Claims(folder), Index(folder)
         self._model_key: object = None
         self._subject: Subject | None = None
-        self._corpus: tuple[str, Corpus] | None = None
+        self._corpus: tuple[str | None, Corpus] | None = None
 
     def work(self, group: WorkUnit, tell: Tell) -> None:
         """Do what is left of a group."""
@@ -96,44 +96,43 @@ class Worker:
             started = time.perf_counter()
             outcome = _measured(subject, MethodCall(method, edit.config), edit, run.id)
             rows = outcome.rows or bare_rows(group, run, *_ended(outcome))
-            sizes = {"rows_retain": len(subject.data.retain), "row_tokens": subject.data.retain.ids.shape[1]}
-            extra = {"scores_shared": edit.shared, "seconds_measure": time.perf_counter() - started, **sizes}
-            self._write(group, run.id, [{**row, **extra} for row in rows], tell, error=outcome.error)
+            rows = [_with_costs(row, subject, edit, time.perf_counter() - started) for row in rows]
+            self._write(group, run.id, rows, tell, error=outcome.error)
             if outcome.error is not None:
                 _let_go(outcome.error, self.device)
 
-    def _write(self, group: WorkUnit, run: str, rows: list[Row], tell: Tell, *, error: Exception | None) -> None:
-        status = worst_status(rows)
+    def _write(self, group: WorkUnit, run: str, rows: list[MitigationRow], tell: Tell, *, error: Exception | None) -> None:
+        status = worst_status([row.status for row in rows])
         text = "".join(traceback.format_exception(error))[-MAXIMUM_TRACEBACK:] if error is not None and status == "failed" else None
         write_run(self.folder, run, stamped(rows, group, text))
-        seconds = (rows[0].get("seconds") or 0.0) + (rows[0].get("seconds_measure") or 0.0)
+        seconds = (rows[0].seconds or 0.0) + (rows[0].seconds_measure or 0.0)
         tell({"event": "run", "id": run, "status": status, "seconds": seconds})
 
     def _loaded(self, group: WorkUnit) -> Subject:
         """The group's model with its data and base measurement; as long as groups of one place follow each other, loaded once."""
-        place = (group.model_key, *(str(group.model[key]) for key in ("forget", "forget_fraction", "measuring")))
+        place = (group.model_key, group.model.forget, group.model.forget_fraction, str(group.model.measuring))
         if self._subject is None or self._model_key != place:
             self._subject, self._model_key = None, None  # room for the next one
             self._subject, self._model_key = self._load(group), place
         return self._subject
 
     def _load(self, group: WorkUnit) -> Subject:
-        checkpoint = Path(group.model["checkpoint"])
-        expected = group.model["identity"]["model_id"]
+        checkpoint = Path(group.model.checkpoint)
+        expected = group.model.identity.model_id
         if weights_id(checkpoint) != expected:
             raise UserError(
                 f"expected the weights that the sweep was planned with in {checkpoint} ({expected}), got others; start it again"
             )
         loaded = load_checkpoint(checkpoint, device=self.device)
-        recipe = with_measuring(parse_recipe(loaded.metadata["recipe"]), group.model["measuring"])
-        corpus = self._corpus_of(checkpoint, recipe, group.model["identity"]["corpus_sha256"])
-        mitigation = recipe.mitigation.model_copy(update={k: group.model[k] for k in ("forget", "forget_fraction")})
+        recipe = with_measuring(parse_recipe(loaded.metadata["recipe"]), group.model.measuring)
+        corpus = self._corpus_of(checkpoint, recipe, group.model.identity.corpus_sha256)
+        mitigation = recipe.mitigation.model_copy(update={"forget": group.model.forget, "forget_fraction": group.model.forget_fraction})
         recipe = recipe.model_copy(update={"seed": group.seed, "mitigation": mitigation})
         optimizer = optimizer_state_of(checkpoint, loaded.metadata)
-        identity = {**group.model["identity"], "seed": group.seed, "device": describe_device(self.device)}
+        identity = replace(group.model.identity, seed=group.seed, device=describe_device(self.device))
         return subject_of_corpus(loaded.model, corpus, recipe, identity=identity, optimizer_state=optimizer)
 
-    def _corpus_of(self, checkpoint: Path, recipe: Recipe, sha256: str) -> Corpus:
+    def _corpus_of(self, checkpoint: Path, recipe: Recipe, sha256: str | None) -> Corpus:
         """Kept in memory, since a run's checkpoints share it."""
         if self._corpus is None or self._corpus[0] != sha256:
             self._corpus = None  # room for the next one
@@ -148,7 +147,13 @@ def _measured(subject: Subject, call: MethodCall, edit: Edit, run: str) -> Outco
         return outcome_of(subject, call, error, row=run)
 
 
-def _ended(outcome: Outcome) -> tuple[str, str]:
+def _with_costs(row: MitigationRow, subject: Subject, edit: Edit, seconds: float) -> MitigationRow:
+    """The row with what a sweep's estimates go by."""
+    retain = subject.data.retain
+    return replace(row, scores_shared=edit.shared, seconds_measure=seconds, rows_retain=len(retain), row_tokens=retain.ids.shape[1])
+
+
+def _ended(outcome: Outcome) -> tuple[Status, str]:
     if outcome.error is None:
         return "refused", "the corpus has no artifacts to forget"
     return ("refused" if type(outcome.error).__name__ == "Refused" else "failed"), _said(outcome.error)

@@ -2,12 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import socket
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Literal, TypedDict
 
-Row = dict[str, Any]
+from tinymem.results.row import Identity, MitigationRow, RequestColumn, Status
+from tinymem.runtime.json import JsonObject
+
+
+class Measuring(TypedDict):
+    """What a sweep measures instead of what a model's recipe says; None where the recipe decides."""
+
+    metrics: list[str] | None
+    ks: list[int] | None
+    robustness: JsonObject | None
+
+
+class Event(TypedDict, total=False):
+    """Message of a worker to its supervisor; see `task`."""
+
+    event: Literal["begin", "run", "busy", "done"]
+    id: str
+    runs: list[str]
+    spent: float
+    status: Status
+    message: str
+    seconds: float
+    found: bool
 
 
 @dataclass(slots=True)
@@ -18,13 +41,35 @@ class PlannedRun:
         id: content id.
         config: all options of the method.
         options: those that say something (`evaluator.chosen`).
-        replaces: `finished` of the rows that it shall replace: a failed attempt, or one that did not measure all that is asked.
+        replaces: `finished` of the rows that it shall replace: a failed attempt, or one that did not measure all that was requested.
     """
 
     id: str
-    config: Row
-    options: Row
+    config: JsonObject
+    options: JsonObject
     replaces: str | None = None
+
+
+@dataclass(slots=True)
+class ModelTask:
+    """A model of a sweep, and the part of the work that is the same for all methods.
+
+    Attributes:
+        checkpoint: its folder.
+        forget, forget_fraction: which rows the methods are given.
+        measuring: what the sweep measures.
+        request: what every row is to hold, which follows from the recipe and `measuring`.
+        identity: columns of its rows.
+        artifacts: kinds in its corpus.
+    """
+
+    checkpoint: str
+    forget: str
+    forget_fraction: float
+    measuring: Measuring
+    request: RequestColumn
+    identity: Identity
+    artifacts: list[str]
 
 
 @dataclass(slots=True)
@@ -33,41 +78,53 @@ class WorkUnit:
 
     Attributes:
         name: content id of the pass, the same for any part of the group.
-        model: checkpoint, identity (columns of its rows), artifacts, which rows to forget, and what to measure.
+        model: with which rows to forget and what to measure.
         seed: of the mitigation.
         attempt: counts from 1 how often it was given to a worker that died.
     """
 
     name: str
-    model: Row
+    model: ModelTask
     seed: int
     method: str
     runs: list[PlannedRun]
     attempt: int = 1
 
-    def as_dict(self) -> Row:
-        """For a worker elsewhere."""
-        return asdict(self)
+    def to_json(self) -> str:
+        """Text for a worker elsewhere."""
+        return json.dumps(asdict(self))
 
     @staticmethod
-    def of(values: Row) -> WorkUnit:
-        """The group that `as_dict` wrote."""
-        return WorkUnit(**{**values, "runs": [PlannedRun(**run) for run in values["runs"]]})
+    def of_json(text: str | bytes) -> WorkUnit:
+        """The unit that `to_json` wrote."""
+        values = json.loads(text)
+        model = {**values["model"], "identity": Identity(**values["model"]["identity"])}
+        return WorkUnit(**{**values, "model": ModelTask(**model), "runs": [PlannedRun(**run) for run in values["runs"]]})
 
     @property
     def model_key(self) -> tuple[str, int]:
         """What a worker must have loaded."""
-        return str(self.model["checkpoint"]), self.seed
+        return self.model.checkpoint, self.seed
 
 
-def bare_rows(group: WorkUnit, run: PlannedRun, status: str, message: str) -> list[Row]:
+def bare_rows(group: WorkUnit, run: PlannedRun, status: Status, message: str) -> list[MitigationRow]:
     """Rows of a run that nothing was measured of: one for each artifact of the model's recipe."""
-    identity = {"id": run.id, **group.model["identity"], "seed": group.seed, "method": group.method}
-    shared = {**identity, "options": run.options, "config": run.config, "status": status, "message": message}
-    return [{**shared, "artifact": artifact} for artifact in group.model["artifacts"] or ["none"]]
+    return [
+        MitigationRow(
+            **vars(replace(group.model.identity, seed=group.seed)),
+            id=run.id,
+            method=group.method,
+            options=run.options,
+            config=run.config,
+            status=status,
+            message=message,
+            artifact=artifact,
+        )
+        for artifact in group.model.artifacts or ["none"]
+    ]
 
 
-def stamped(rows: list[Row], group: WorkUnit, traceback: str | None = None) -> list[Row]:
+def stamped(rows: list[MitigationRow], group: WorkUnit, traceback: str | None = None) -> list[MitigationRow]:
     """Rows with when, where and at which attempt they were made, and the traceback of a failure."""
-    stamp: Row = {"finished": datetime.now(UTC).isoformat(), "host": socket.gethostname(), "attempts": group.attempt}
-    return [{**row, **stamp, **({"traceback": traceback} if traceback else {})} for row in rows]
+    finished, host = datetime.now(UTC).isoformat(), socket.gethostname()
+    return [replace(row, finished=finished, host=host, attempts=group.attempt, traceback=traceback) for row in rows]

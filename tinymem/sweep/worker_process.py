@@ -13,13 +13,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 from tinymem.runtime.device import python_path
 from tinymem.runtime.slots import Slot
-from tinymem.sweep.work import WorkUnit
+from tinymem.sweep.work import Event, WorkUnit
 
-Row = dict[str, Any]
 LOGS = "logs"
 START_SECONDS = 600.0
 """A worker may take so long to import torch and load a model, beyond the limit of a run."""
@@ -50,7 +48,7 @@ class WorkerProcess:
         self.group, self.model_key = group, group.model_key
         self.charge([run.id for run in group.runs], -START_SECONDS)
         with suppress(OSError):  # it has died meanwhile: the supervisor will see
-            self.connection.send_bytes(json.dumps(group.as_dict()).encode())
+            self.connection.send_bytes(group.to_json().encode())
 
     def charge(self, runs: list[str], spent: float) -> None:
         """From now on time counts for these runs, which have cost `spent` seconds before."""
@@ -61,9 +59,9 @@ class WorkerProcess:
         """What the runs under way have cost so far."""
         return self.spent + time.monotonic() - self.since
 
-    def events(self) -> list[Row]:
+    def events(self) -> list[Event]:
         """What the worker has told since the last call."""
-        found: list[Row] = []
+        found: list[Event] = []
         try:
             while self.connection is not None and self.connection.poll():
                 found.append(json.loads(self.connection.recv_bytes()))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ from tinymem.evaluation.evaluator import Evaluator
 from tinymem.models.checkpoint import not_finite
 from tinymem.models.gpt2 import GPT
 from tinymem.recipe.recipe import Recipe
-from tinymem.results.curve import read_curve, write_curve
+from tinymem.results.curve import CurvePoint, read_curve, write_curve
 from tinymem.runtime.progress import Progress, duration
 from tinymem.runtime.signals import StopFlag, stop_signals
 from tinymem.training.curve import point
@@ -96,7 +96,7 @@ class _Run:
     steps: int = 0
     seconds: float = 0.0
     busy: float = 0.0
-    curve: list[dict[str, Any]] = field(default_factory=list)
+    curve: list[CurvePoint] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         config, device = self.recipe.training, self.fabric.device

@@ -69,7 +69,7 @@ def _relearn_forget(trial: Trial, measured: Measurement) -> dict[str, JsonObject
     found = _shares(trial, after)
     for kind, part in parts.items():
         rest = trial.forget[kind] & ~part
-        found[kind] |= {"relearned": after.memorized_share(kind, part).as_dict(), "rest": after.memorized_share(kind, rest).as_dict()}
+        found[kind] |= {"relearned": after.memorized_share(kind, part).as_json(), "rest": after.memorized_share(kind, rest).as_json()}
     return found
 
 
