@@ -16,6 +16,7 @@ from tinymem.data.tokenizers import tokenizer_files
 from tinymem.mitigation.run import mitigate, subject_of_rows
 from tinymem.models.adapters import logits, mlp_parameters
 from tinymem.models.checkpoint import load_checkpoint, save_checkpoint
+from tinymem.results.row import Identity
 from tinymem.runs.pipeline import Run
 from tinymem.testing import tiny_case, tiny_model
 
@@ -109,7 +110,7 @@ def test_foreign_families_load_and_are_mitigated(tmp_path: Path, family: str) ->
     ours = load_checkpoint(save_foreign(theirs, tmp_path / family)).model
     with torch.no_grad():
         assert torch.allclose(logits(theirs, data.forget.ids), logits(ours, data.forget.ids), atol=1e-5, rtol=0)
-    identity = {"model_id": family, "corpus_sha256": None, "device_type": "cpu"}
+    identity = Identity(model_id=family, device_type="cpu")
     subject = subject_of_rows(ours, data.forget, data.retain, seed=0, identity=identity)
     outcome = mitigate(subject, "durable", {"ratio": 0.1})
     assert outcome.rows[0]["status"] == "ok" and outcome.model is not None

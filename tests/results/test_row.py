@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -16,6 +16,8 @@ from tinymem.mitigation.edit_size import change
 from tinymem.mitigation.method import UNLEARNERS, Properties, editor, parse_call
 from tinymem.mitigation.run import Subject, mitigate, row_id
 from tinymem.models.gpt2 import GPT
+from tinymem.results.read import as_json
+from tinymem.results.row import Identity
 from tinymem.runs.pipeline import Run
 from tinymem.runtime.files import canonical_json, file_sha256
 
@@ -106,7 +108,7 @@ def test_failed(paper: Subject, spoiler: str, how: str, message: str) -> None:
 @pytest.mark.parametrize("how", ["nan", "huge"])
 def test_an_edit_that_breaks_the_model_still_gives_json(paper: Subject, spoiler: str, how: str) -> None:
     outcome = mitigate(paper, spoiler, {"how": how})
-    canonical_json(outcome.rows)  # refuses NaN and infinity
+    canonical_json(as_json(outcome.rows))  # refuses NaN and infinity
     assert how != "nan" or ({row["status"] for row in outcome.rows} == {"failed"} and "NaN" in outcome.rows[0]["message"])
 
 
@@ -118,10 +120,10 @@ def test_unknown_method_and_option(paper: Subject) -> None:
 
 
 def test_row_ids_are_stable_and_distinct() -> None:
-    identity = {"model_id": "m", "corpus_sha256": "c", "seed": 0, "protocol": "paper", "device_type": "cpu", "device": "cpu (2 threads)"}
+    identity = Identity(model_id="m", corpus_sha256="c", seed=0, protocol="paper", device_type="cpu", device="cpu (2 threads)")
 
     def id_of(name: str = "act", forget: Any = "all", options: dict[str, Any] | None = None, **changes: Any) -> str:
-        return row_id({**identity, **changes}, parse_call(name, options or {}), forget)
+        return row_id(replace(identity, **changes), parse_call(name, options or {}), forget)
 
     assert id_of() == id_of(device="cpu (64 threads)", run="elsewhere") == id_of(options={"ratio": 0.05}) and len(id_of()) == 16
     others = [

@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,34 +17,27 @@ from helpers import environment
 from tinymem.errors import UserError
 from tinymem.results import store
 from tinymem.results.parquet import parts_of
+from tinymem.results.row import MeasuredRow, MitigationRow, Status
 from tinymem.results.store import Index, compact, read_rows, write_failures, write_run
 from tinymem.sweep.claims import Claims
 
-Row = dict[str, Any]
 
-
-def rows_of(run: str, status: str = "ok", finished: str = "t", **more: Any) -> list[Row]:
+def rows_of(run: str, status: Status = "ok", finished: str = "t", **more: Any) -> list[MeasuredRow]:
     """Two rows with what JSON can hold: nested, null, absent in one of them, whole numbers and others in one column."""
-    shared = {
-        "id": run,
-        "status": status,
-        "finished": finished,
-        "method": "act",
-        "message": None,
-        "config": {"ratio": 0.1, "betas": [1, 2.5]},
-    }
-    first = {**shared, "artifact": "noise", "value": 1, "by_copies": {"1": {"share": 0.5}}, **more}
-    return [first, {**shared, "artifact": "backdoor", "value": 0.25, "text": "é\n", **more}]
+    row = MitigationRow(id=run, status=status, finished=finished, method="act", artifact="noise", config={"ratio": 0.1, "betas": [1, 2.5]})
+    copies = {"1": {"share": 0.5, "count": 1, "rows": 2}}
+    first = replace(row, memorized_after=1, memorized_by_copies_before=copies, **more)
+    return [first, replace(row, artifact="backdoor", memorized_after=0.25, message="é\n", **more)]
 
 
-def filled(folder: Path, runs: int, start: int = 0) -> dict[str, list[Row]]:
+def filled(folder: Path, runs: int, start: int = 0) -> dict[str, list[MeasuredRow]]:
     written = {f"{n:04d}": rows_of(f"{n:04d}") for n in range(start, start + runs)}
     for run, rows in written.items():
         write_run(folder, run, rows)
     return written
 
 
-def flat(written: dict[str, list[Row]]) -> list[Row]:
+def flat(written: dict[str, list[MeasuredRow]]) -> list[MeasuredRow]:
     return [row for run in sorted(written) for row in written[run]]
 
 
@@ -57,7 +51,7 @@ def test_compaction_keeps_every_row_exactly(tmp_path: Path) -> None:
     compact(tmp_path)
     assert read_rows(tmp_path) == flat(written) and len(parts_of(tmp_path)) == 2
     table = pq.read_table(parts_of(tmp_path)[0])  # flat columns for other tools
-    assert table["value"].to_pylist() == [1.0, 0.25] * 5 and table["artifact"].to_pylist()[:2] == ["noise", "backdoor"]
+    assert table["memorized_after"].to_pylist() == [1.0, 0.25] * 5 and table["artifact"].to_pylist()[:2] == ["noise", "backdoor"]
     assert table["config"].to_pylist()[0] == '{"betas":[1,2.5],"ratio":0.1}'
 
 
@@ -126,7 +120,7 @@ def test_a_run_that_is_done_again_during_compaction_is_kept(tmp_path: Path, monk
 
 def test_many_small_parts_become_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "SMALL_PARTS", 3)
-    written: dict[str, list[Row]] = {}
+    written: dict[str, list[MeasuredRow]] = {}
     index = Index(tmp_path)
     for n in range(9):
         written |= filled(tmp_path, 2, start=n)  # each overlaps with the one before

@@ -21,6 +21,7 @@ import torch
 
 from tinymem.models.checkpoint import math_config
 from tinymem.models.gpt2 import GPT
+from tinymem.results.row import Identity
 from tinymem.training import loop
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,7 +58,7 @@ METHODS = (
     "{balanced-subnet: {ratio: 0.1, epochs: 4, sampler: balanced}}, finetune-clean]"
 )
 
-IDENTITY = {"model_id": "m", "corpus_sha256": "c", "device_type": "cpu"}
+IDENTITY = Identity(model_id="m", corpus_sha256="c", device_type="cpu")
 
 
 def sets(overrides: list[str]) -> list[str]:

@@ -13,6 +13,7 @@ from tinymem.errors import UserError
 from tinymem.mitigation.method import UNLEARNERS
 from tinymem.recipe.recipe import load_recipe
 from tinymem.recipe.sweep import parse_sweep
+from tinymem.results.row import MitigationRow
 from tinymem.results.store import compact, write_run
 from tinymem.runs.pipeline import Run
 from tinymem.sweep import estimate
@@ -26,12 +27,12 @@ PAPER = ROOT / "recipes" / "paper"
 FOUR, SIXTEEN = (load_recipe(PAPER / "math-noise.yaml", [f"model.n_layer={n}"]) for n in (4, 16))
 
 
-def row(method: str, seconds: float, measure: float = 0.5, **config: Any) -> Row:
+def row(method: str, seconds: float, measure: float = 0.5, **config: Any) -> MitigationRow:
     """A measured run on the 4-layer math model."""
     full = {**vars(UNLEARNERS.get(method).config()), **config}
     facts = {"data": "additive", "data_size": 3000, "n_layer": 4, "n_parameters": 814_336, "rows_forget": 100, "rows_retain": 26_000}
     sizes = {"row_tokens": 150, "seconds": seconds, "seconds_measure": measure}
-    return {"id": f"{method} {config}", "status": "ok", "method": method, "artifact": "noise", "config": full, **facts, **sizes}
+    return MitigationRow(id=f"{method} {config}", status="ok", method=method, artifact="noise", config=full, **facts, **sizes)
 
 
 def config(method: str, **options: Any) -> Row:
@@ -100,8 +101,8 @@ def test_rows_to_estimate_from(tmp_path: Path) -> None:
     assert measured_rows(tmp_path) == rows
     compact(tmp_path)
     assert measured_rows(tmp_path) == rows == measured_rows(next((tmp_path / "parquet").iterdir()))
-    (tmp_path / "rows.json").write_text(f"[{estimate.canonical_json(rows[0])}]")
-    (tmp_path / "rows.jsonl").write_text(estimate.canonical_json(rows[0]) + "\n\n")
+    (tmp_path / "rows.json").write_text(f"[{estimate.canonical_json(rows[0].as_dict())}]")
+    (tmp_path / "rows.jsonl").write_text(estimate.canonical_json(rows[0].as_dict()) + "\n\n")
     assert measured_rows(tmp_path / "rows.json") == rows == measured_rows(tmp_path / "rows.jsonl")
     (tmp_path / "empty").mkdir()
     assert measured_rows(tmp_path / "empty") == []

@@ -119,7 +119,7 @@ def test_what_goes_wrong_goes_wrong_alone(tiny_run: Run, tmp_path: Path, monkeyp
     assert "limits.memory_mb" in rows[5]["message"] and "died 2 times" in rows[6]["message"] and "signal 9" in rows[6]["message"]
     assert executions(tmp_path) == {"0": 1, "1": 1, "2": 1, "3": 1, "4": 1, "5": 1, "6": 2}
     facts = {column: rows[0][column] for column in ("model_name", "data", "n_layer", "epoch", "seed", "protocol")}
-    assert all({**rows[n], **facts} == rows[n] for n in rows)
+    assert all({**rows[n], **facts} == rows[n].as_dict() for n in rows)
     table = [json.loads(line) for line in (tmp_path / "sweep" / FAILURES).read_text().splitlines()]
     assert len(table) == 4 and "go_wrong" in next(row for row in table if row["message"].startswith("Arithmetic"))["traceback"]
 

@@ -21,6 +21,7 @@ from tinymem.mitigation.run import Subject
 from tinymem.mitigation.sweep_scores import pass_key, shared_edits
 from tinymem.recipe.sweep import parse_sweep
 from tinymem.registry import load_plugin
+from tinymem.results.row import MeasuredRow
 from tinymem.results.store import compact, read_rows
 from tinymem.runs.checkpoint import mitigate_checkpoint
 from tinymem.runs.pipeline import Run
@@ -41,7 +42,7 @@ def slow() -> Iterator[Any]:
         yield UNLEARNERS.get("slow")
 
 
-def swept(run: Run, folder: Path, **keys: Any) -> list[Row]:
+def swept(run: Run, folder: Path, **keys: Any) -> list[MeasuredRow]:
     """Rows of a sweep, done in this process."""
     methods = [
         {"act": {"ratio": [0.0, 0.0001, 0.05, 0.1]}},
@@ -65,8 +66,8 @@ def swept(run: Run, folder: Path, **keys: Any) -> list[Row]:
 def test_shared_rows_are_those_of_separate_runs(tiny_run: Run, tmp_path: Path) -> None:
     shared, alone = swept(tiny_run, tmp_path / "one"), swept(tiny_run, tmp_path / "other", share_scores=False)
     assert len(shared) == 2 * (4 + 4 + 6 + 4 + 4 + 2 + 2 + 5)
-    assert [{k: v for k, v in row.items() if k not in COST} for row in shared] == [
-        {k: v for k, v in row.items() if k not in COST} for row in alone
+    assert [{k: v for k, v in row.as_dict().items() if k not in COST} for row in shared] == [
+        {k: v for k, v in row.as_dict().items() if k not in COST} for row in alone
     ]
     assert not any(row["scores_shared"] for row in alone)
     status = {(row["method"], row["config"].get("ratio"), row["config"].get("of")): row["status"] for row in shared}

@@ -9,7 +9,7 @@ give the same values as JSON, for columns that are chosen at run time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, KeysView
 from dataclasses import dataclass, field, fields
 from typing import ClassVar, Literal, TypedDict
 
@@ -164,8 +164,11 @@ class ResultRow(Identity):
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return {"kind": self.kind, **{name: value for name, value in values.items() if value is not None or name not in OPTIONAL}}
 
-    def keys(self) -> Iterator[str]:
+    def keys(self) -> KeysView[str]:
         """Names of the columns that `as_dict` writes."""
+        return self.as_dict().keys()
+
+    def __iter__(self) -> Iterator[str]:
         return iter(self.as_dict())
 
     def __getitem__(self, column: str) -> Json:

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
 from itertools import product
-from typing import Any
 
 from tinymem.errors import UserError, did_you_mean
 from tinymem.mitigation.method import UNLEARNERS, MethodCall, Unlearner, parse_call

@@ -348,7 +348,7 @@ def test_metrics_without_meaning_are_none(measured: list[Measurement]) -> None:
 
 def test_metrics_of_rows_without_a_corpus(paper: Subject) -> None:
     forget, retain = paper.data.forget.take(torch.arange(6)), paper.data.retain.take(torch.arange(8))
-    subject = subject_of_rows(paper.model, forget, retain, identity=IDENTITY, asked=MeasurementRequest(metrics=("all",)))
+    subject = subject_of_rows(paper.model, forget, retain, identity=IDENTITY, request=MeasurementRequest(metrics=("all",)))
     found = subject.metrics_before["rows"]
     assert found["membership"] is None and found["clean-continuation"] is None and found["exposure"] is None
     assert found["discoverable"]["n=1, p=0.5"]["all"]["rows"] == found["extraction-strength"]["forget"]["rows"] == 6

@@ -219,7 +219,7 @@ def test_not_unless_asked(paper: Subject) -> None:
 
 def test_rows_of_a_user(paper: Subject) -> None:
     forget, retain = paper.data.forget.take(torch.arange(6)), paper.data.retain.take(torch.arange(8))
-    subject = subject_of_rows(paper.model, forget, retain, identity=IDENTITY, asked=MeasurementRequest(robustness=Robustness(steps=2)))
+    subject = subject_of_rows(paper.model, forget, retain, identity=IDENTITY, request=MeasurementRequest(robustness=Robustness(steps=2)))
     row = mitigate(subject, "durable", {"ratio": 0.01}).rows[0]
     assert set(row["robustness"]) == set(TESTS) and row["robustness"]["relearn-forget"]["after"]["rest"]["rows"] == 3
 
