@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tinymem.errors import UserError
+
+if TYPE_CHECKING:
+    from tinymem.report.check import Comparison
+    from tinymem.runtime.json import Json
 
 
 def check(
@@ -41,7 +45,7 @@ def check(
         raise typer.Exit(1)
 
 
-def _print(comparison: Any) -> None:
+def _print(comparison: Comparison) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -53,11 +57,11 @@ def _print(comparison: Any) -> None:
         for name in ("method", "artifact", "column", "stored", "found", "tolerance"):
             table.add_column(name, justify="right" if name in ("stored", "found", "tolerance") else "left", overflow="fold")
         for d in comparison.differences:
-            table.add_row(d.label, d.row["artifact"], d.column, _said(d.stored), _said(d.found), str(d.tolerance))
+            table.add_row(d.label, d.row.artifact, d.column, _said(d.stored), _said(d.found), str(d.tolerance))
         console.print(table)
     extra = f"; {comparison.extra} rows of the run are not stored" if comparison.extra else ""
     console.print(f"{comparison.rows} rows, {comparison.values} values compared, {len(comparison.differences)} outside tolerance{extra}")
 
 
-def _said(value: Any) -> str:
+def _said(value: Json) -> str:
     return f"{value:.6g}" if isinstance(value, float) else "–" if value is None else str(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -12,6 +12,7 @@ from tinymem.errors import UserError
 
 if TYPE_CHECKING:
     from tinymem.report.tables.table import Table
+    from tinymem.results.run_folder import RunRecord
 
 Format = Annotated[Literal["table", "json", "csv", "markdown", "html"], typer.Option("--format", help="What to print; html writes a page.")]
 TablesFormat = Annotated[
@@ -123,7 +124,7 @@ def print_rows(path: Path, output: str, out: Path | None = None) -> None:
         print_record(record, output, out)
 
 
-def print_record(record: Any, output: str, out: Path | None = None) -> None:
+def print_record(record: RunRecord, output: str, out: Path | None = None) -> None:
     """Rows in memory, as a table or as text."""
     from tinymem.report.render import run_terminal
     from tinymem.report.render import run_text as tables

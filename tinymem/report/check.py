@@ -9,41 +9,41 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tinymem.errors import UserError
 from tinymem.report.tolerance import Rules, Tolerance, parse_tolerance, tolerance_of
-from tinymem.results.run_folder import FORGET, Row
-from tinymem.results.store import ROW_FIELDS
+from tinymem.results.columns import MATCH_COLUMNS, TIE_COLUMNS
+from tinymem.results.read import read_measured
+from tinymem.results.row import MeasuredRow
 from tinymem.runtime.files import canonical_json, read_json, write_json
+from tinymem.runtime.json import Json, JsonObject
 
 FORMAT = 1
-KEY = ("data", "data_size", "n_layer", "regularizer", "epoch", "seed", "protocol", "method", "options", "artifact")
-# Where those leave two rows alike: what was to be forgotten, a hash of further parts of the recipe, the recipe's id, then the row's own.
-FURTHER = (*FORGET, "family", "model_id", "id")
+AGAIN = "`tinymem check RUN --write FILE` writes them"
 COMPARED = (
     "status", "rows_*", "memorized_*", "forget_memorized_*", "holdout_memorized_*", "performance_*", "perplexity_*", "unit",
     "edited_parameters", "edit_norm", "edited_by_layer", "metrics_before", "metrics_after", "robustness",
 )  # fmt: skip
 COUNTS = ("count", "rows", "tokens", "members", "non-members")  # of nested columns: the shares beside them say it
 ABSENT = "absent"
+STORED = ("kind", *MATCH_COLUMNS, *TIE_COLUMNS)
 
 
 @dataclass(frozen=True)
 class Difference:
     """One value that is not as stored."""
 
-    row: Row
+    row: MeasuredRow
     column: str
-    stored: Any
-    found: Any
+    stored: Json
+    found: Json
     tolerance: Tolerance
 
     @property
     def label(self) -> str:
         """Method with its options, as people write it."""
-        options = ", ".join(f"{k}={v}" for k, v in (self.row.get("options") or {}).items())
-        return f"{self.row['method']}({options})" if options else str(self.row["method"])
+        options = ", ".join(f"{k}={v}" for k, v in self.row.options.items())
+        return f"{self.row.method}({options})" if options else self.row.method
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Comparison:
     """Rows of the run that nothing is stored for."""
 
 
-def compare(stored: list[Row], found: list[Row], rules: Rules = ()) -> Comparison:
+def compare(stored: list[MeasuredRow], found: list[MeasuredRow], rules: Rules = ()) -> Comparison:
     """Every stored value beside the run's.
 
     Raises:
@@ -81,23 +81,23 @@ def compare(stored: list[Row], found: list[Row], rules: Rules = ()) -> Compariso
     return Comparison(len(stored), values, differences, sum(_value(row, key) not in known for row in found))
 
 
-def columns(row: Row) -> dict[str, Any]:
+def columns(row: MeasuredRow) -> JsonObject:
     """The compared values of a row, nested ones under a.b.c."""
-    found: dict[str, Any] = {}
-    for name, value in row.items():
+    found: JsonObject = {}
+    for name, value in row.as_dict().items():
         if _compared(name):
             found |= dict(_flat(name, value))
     return found
 
 
-def write_golden(path: Path, rows: Iterable[Row]) -> int:
+def write_golden(path: Path, rows: Iterable[MeasuredRow]) -> int:
     """Store the compared columns of some rows, and what they are matched by; returns their number."""
-    kept = [{name: v for name, v in row.items() if name in (*KEY, *FURTHER) or _compared(name)} for row in rows]
+    kept = [{name: v for name, v in row.as_dict().items() if name in STORED or _compared(name)} for row in rows]
     write_json(path, {"format": FORMAT, "tolerances": {}, "rows": kept})
     return len(kept)
 
 
-def read_golden(path: Path) -> tuple[list[Row], Rules]:
+def read_golden(path: Path) -> tuple[list[MeasuredRow], Rules]:
     """Stored rows, and the tolerances that stand in the file.
 
     Raises:
@@ -105,23 +105,20 @@ def read_golden(path: Path) -> tuple[list[Row], Rules]:
     """
     content = read_json(path, "file of stored rows")
     if not isinstance(content, dict) or content.get("format") != FORMAT or not isinstance(content.get("rows"), list):
-        raise UserError(f"expected stored rows of format {FORMAT} in {path}; `tinymem check RUN --write FILE` writes them")
-    missing = [row for row in content["rows"] if not isinstance(row, dict) or {*ROW_FIELDS} - set(row)]
-    if missing:
-        raise UserError(f"expected rows with method, artifact and status in {path}, got {str(missing[0])[:60]}")
+        raise UserError(f"expected stored rows of format {FORMAT} in {path}; {AGAIN}")
     if not isinstance(content.get("tolerances") or {}, dict):
         raise UserError(f"expected tolerances as {{column: amount}} in {path}, got {str(content['tolerances'])[:60]}")
     rules = tuple((pattern, parse_tolerance(str(amount), str(path))) for pattern, amount in (content.get("tolerances") or {}).items())
-    return content["rows"], rules
+    return [read_measured(row, str(path), AGAIN) for row in content["rows"]], rules
 
 
 def _compared(name: str) -> bool:
-    if name.startswith(("memorized_count_", "memorized_by_copies_")):  # the shares say it
+    if "memorized_count_" in name or "_prompt_count_" in name or name.startswith("memorized_by_copies_"):  # the shares say it
         return False
     return any(name == pattern or (pattern.endswith("*") and name.startswith(pattern[:-1])) for pattern in COMPARED)
 
 
-def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+def _flat(name: str, value: Json) -> Iterator[tuple[str, Json]]:
     if isinstance(value, dict):
         for key, inner in value.items():
             if key not in COUNTS:
@@ -133,14 +130,14 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield name, value
 
 
-def _key(stored: list[Row], found: list[Row]) -> tuple[str, ...]:
+def _key(stored: list[MeasuredRow], found: list[MeasuredRow]) -> tuple[str, ...]:
     """As many columns as tell all rows apart."""
-    for more in range(len(FURTHER) + 1):
-        key = (*KEY, *FURTHER[:more])
+    for more in range(len(TIE_COLUMNS) + 1):
+        key = (*MATCH_COLUMNS, *TIE_COLUMNS[:more])
         if all(len({_value(row, key) for row in rows}) == len(rows) for rows in (stored, found)):
             return key
     raise UserError("expected rows that differ in method, options, artifact or model, got the same one twice; check one folder at a time")
 
 
-def _value(row: Row, key: tuple[str, ...]) -> str:
-    return canonical_json([row.get(name) for name in key])
+def _value(row: MeasuredRow, key: tuple[str, ...]) -> str:
+    return canonical_json([row[name] for name in key])

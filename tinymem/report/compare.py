@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from tinymem.report.cells import DASH
 from tinymem.report.configuration import Configuration
 from tinymem.report.configurations import ModelGroup, groups_of, in_order
 from tinymem.report.means import digits_for, signed
-from tinymem.report.published import Published, PublishedRow, footnotes, published
+from tinymem.report.published import Fact, Published, PublishedRow, footnotes, published
 from tinymem.report.tables.memorization import LABELS, NOTHING, memorized_cell, performance_cell, seconds_of
 from tinymem.report.tables.table import Cell, Column, Table, anchor
 from tinymem.results.collect import Results
@@ -49,19 +48,19 @@ def _differences(group: ModelGroup, artifact: str, other: Published) -> list[str
     ]
 
 
-def _facts(group: ModelGroup, artifact: str) -> dict[str, Any]:
-    rows = group.baseline[artifact].rows
-    facts = dict(zip(("data", "data_size", "n_layer"), group.facts[:3], strict=True))
-    return {**facts, "artifact": artifact, "model_name": rows[0].get("model_name") if rows else None}
+def _facts(group: ModelGroup, artifact: str) -> dict[str, Fact | None]:
+    rows, of = group.baseline[artifact].rows, group.columns
+    model_name = rows[0].model_name if rows else None
+    return {"data": of.data, "data_size": of.data_size, "n_layer": of.n_layer, "artifact": artifact, "model_name": model_name}
 
 
-def _agree(name: str, ours: Any, theirs: Any) -> bool:
+def _agree(name: str, ours: Fact | None, theirs: Fact) -> bool:
     if name == "model_name":  # pythia-2.8b-deduped-step143000 is a pythia-2.8b
         return str(ours).lower().startswith(str(theirs))
-    return bool(ours == theirs)
+    return ours == theirs
 
 
-def _plain(value: Any) -> str:
+def _plain(value: Fact | None) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value or "none")
 
 
@@ -70,7 +69,7 @@ def _why_not(group: ModelGroup, artifact: str) -> str:
     same = [p for p in published() if p.fact("artifact") == artifact]
     if not same:
         return f"{group.name}, {artifact}: not compared; the paper has no such artifact"
-    text = group.facts[0] == "wiki"
+    text = group.columns.data == "wiki"
     nearest = min((_differences(group, artifact, p) for p in sorted(same, key=lambda p: text != (p.fact("data") == "wiki"))), key=len)
     return f"{group.name}, {artifact}: not compared; the nearest published model has {', '.join(nearest)}"
 
@@ -146,8 +145,8 @@ def _notes(group: ModelGroup, artifact: str, other: Published) -> Iterator[str]:
             "Ours under protocol `paper`: the definitions done right, and half of the memorized noise rows kept from each method. "
             "Protocol `reference` measures what the published code measured."
         )
-    seeds = sorted({row.get("seed") for row in group.baseline[artifact].rows}, key=str)
-    devices = dict.fromkeys(str(s.rows[0].get("device")) for s in group.settings.get(artifact, []) if s.rows)
+    seeds = sorted({row.seed for row in group.baseline[artifact].rows}, key=str)
+    devices = dict.fromkeys(str(s.rows[0].device) for s in group.settings.get(artifact, []) if s.rows)
     yield f"Ours: best runs by A.3.5; seeds {', '.join(map(str, seeds))}; seconds on {', '.join(devices) or DASH}. Theirs: seeds 0, 1, 3."
     if extra := sorted(set(group.methods()) - set(other.rows)):
         yield f"Not in this table of the paper: {', '.join(extra)}."

@@ -6,17 +6,16 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import NamedTuple
 
 from tinymem.report.cells import settings
 from tinymem.report.configuration import Configuration
 from tinymem.report.selection import PERPLEXITY_LIMIT, Protocol, select, select_training
 from tinymem.results.collect import Results
-from tinymem.results.row import is_ok
-from tinymem.results.run_folder import Row
+from tinymem.results.columns import CONFIGURATION_COLUMNS
+from tinymem.results.row import MeasuredRow
 from tinymem.runtime.files import canonical_json
 
-FACTS = ("data", "data_size", "n_layer", "protocol")
 EXTRA = "finetune-extra"
 # The order of the paper's tables; other methods follow by name.
 ORDER = (
@@ -24,8 +23,15 @@ ORDER = (
     EXTRA, "hard-concrete", "slim", "act", "ig", "zero", "greedy", "sou", "durable", "durable-agg", "subnet", "balanced-subnet",
 )  # fmt: skip
 ARTIFACTS = ("noise", "backdoor")
-# Columns of a setting beside its method and options, with the word that tells two settings apart.
-SEPARATE = {"device_type": "on", "forget": "forget", "forget_fraction": "forget fraction"}
+
+
+class GroupColumns(NamedTuple):
+    """Columns that the models of one table have alike."""
+
+    data: str | None
+    data_size: int | None
+    n_layer: int | None
+    protocol: str | None
 
 
 @dataclass(frozen=True)
@@ -33,8 +39,8 @@ class ModelGroup:
     """Models that differ in seed, artifact, regularizer and epoch only.
 
     Attributes:
-        facts: data, data_size, n_layer and protocol.
-        label: readable name of the recipe behind it, for groups of equal facts; else empty.
+        columns: what the models have alike.
+        label: readable name of the recipe behind it, for groups of equal columns; else empty.
         settings: per artifact, every configuration of every method on the unregularized models at their last epoch.
         failed: per artifact, the rows of those that have no result.
         baseline: per artifact, the unregularized models before any method.
@@ -42,10 +48,10 @@ class ModelGroup:
         epochs: per artifact, the last epoch.
     """
 
-    facts: tuple[Any, ...]
+    columns: GroupColumns
     label: str
     settings: dict[str, list[Configuration]] = field(default_factory=dict)
-    failed: dict[str, list[Row]] = field(default_factory=dict)
+    failed: dict[str, list[MeasuredRow]] = field(default_factory=dict)
     baseline: dict[str, Configuration] = field(default_factory=dict)
     regularized: dict[str, list[Configuration]] = field(default_factory=dict)
     epochs: dict[str, int | None] = field(default_factory=dict)
@@ -53,20 +59,20 @@ class ModelGroup:
     @property
     def protocol(self) -> Protocol:
         """How losses count."""
-        return "reference" if self.facts[3] == "reference" else "paper"
+        return "reference" if self.columns.protocol == "reference" else "paper"
 
     @property
     def name(self) -> str:
         """`additive math, 3000 rows a task, 2 layers`."""
-        data, size, layers, protocol = self.facts
-        kind = {"wiki": "language", "additive": "additive math", "multiplicative": "multiplicative math"}.get(data, str(data or "own rows"))
+        data, size, layers, protocol = self.columns
+        kind = {"wiki": "language", "additive": "additive math", "multiplicative": "multiplicative math"}.get(str(data), data or "own rows")
         parts = [kind, f"{size:,} sequences a task" if size else "", f"{layers} layers" if layers else "", self.label]
         return ", ".join(part for part in parts if part) + (", protocol reference" if protocol == "reference" else "")
 
     @property
     def key(self) -> str:
         """The same, for file names."""
-        return "-".join(str(part) for part in (*self.facts, self.label) if part)
+        return "-".join(str(part) for part in (*self.columns, self.label) if part)
 
     @property
     def artifacts(self) -> list[str]:
@@ -75,7 +81,7 @@ class ModelGroup:
 
     def methods(self) -> list[str]:
         """All methods with a row on any artifact, in the paper's order."""
-        names = {s.method for found in self.settings.values() for s in found} | {r["method"] for rows in self.failed.values() for r in rows}
+        names = {s.method for found in self.settings.values() for s in found} | {r.method for rows in self.failed.values() for r in rows}
         return in_order(names)
 
     def of_method(self, artifact: str, method: str) -> list[Configuration]:
@@ -92,13 +98,13 @@ class ModelGroup:
     @property
     def perplexity_limit(self) -> float | None:
         """The paper's for models made elsewhere."""
-        return PERPLEXITY_LIMIT if self.facts[0] is None else None
+        return PERPLEXITY_LIMIT if self.columns.data is None else None
 
     def best(self, artifact: str, method: str) -> Configuration | None:
         """The configuration that the paper's criteria choose; None without a result."""
         found = self.of_method(artifact, method)
-        limits = {"seconds_limit": self.seconds_limit(artifact), "perplexity_limit": self.perplexity_limit}
-        place = select([s.candidate() for s in found], self.protocol, **limits)
+        candidates, seconds_limit = [s.candidate() for s in found], self.seconds_limit(artifact)
+        place = select(candidates, self.protocol, seconds_limit=seconds_limit, perplexity_limit=self.perplexity_limit)
         return None if place is None else found[place]
 
     def best_training(self, artifact: str, regularizer: str) -> Configuration | None:
@@ -119,73 +125,73 @@ def groups_of(results: Results, *, every_epoch: bool = False) -> list[ModelGroup
 
 
 def _groups(results: Results, every_epoch: bool) -> Iterator[ModelGroup]:
-    by_facts: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+    by_columns: dict[GroupColumns, list[MeasuredRow]] = defaultdict(list)
     for row in [*results.trained, *results.rows]:
-        by_facts[tuple(row.get(fact) for fact in FACTS)].append(row)
-    for facts, rows in by_facts.items():
+        by_columns[GroupColumns(row.data, row.data_size, row.n_layer, row.protocol)].append(row)
+    for columns, rows in by_columns.items():
         for label, family in _families(rows):
-            epochs = sorted({row.get("epoch") for row in family}, key=lambda e: -1 if e is None else e) if every_epoch else [None]
+            epochs = sorted({row.epoch for row in family}, key=lambda e: -1 if e is None else e) if every_epoch else [None]
             for epoch in epochs:
-                yield _group(facts, label, [row for row in family if epoch is None or row.get("epoch") in (None, epoch)])
+                yield _group(columns, label, [row for row in family if epoch is None or row.epoch in (None, epoch)])
 
 
-def _families(rows: list[Row]) -> list[tuple[str, list[Row]]]:
-    """Rows of equal facts by the family of their models; joined where no artifact is in two, as those of a noise and a backdoor model."""
-    found: dict[str, list[Row]] = defaultdict(list)
-    by_name = not all(row.get("family") for row in rows)  # rows of a sweep know the name only
+def _families(rows: list[MeasuredRow]) -> list[tuple[str, list[MeasuredRow]]]:
+    """Rows of equal columns by the family of their models; joined where no artifact is in two, as those of a noise and a backdoor model."""
+    found: dict[str, list[MeasuredRow]] = defaultdict(list)
+    by_name = not all(row.family for row in rows)  # rows of a sweep know the name only
     for row in rows:
-        found[str(row.get("model_name") or "").partition("+")[0] if by_name else str(row["family"])].append(row)
-    artifacts = [{row["artifact"] for row in family if not row.get("regularizer")} for family in found.values()]
+        found[(row.model_name or "").partition("+")[0] if by_name else str(row.family)].append(row)
+    artifacts = [{row.artifact for row in family if not row.regularizer} for family in found.values()]
     if sum(map(len, artifacts)) == len(set().union(*artifacts)):
         return [("", rows)]
     return [(name if by_name else f"{_name_of(family)} {name[:6]}", family) for name, family in found.items()]
 
 
-def _name_of(rows: list[Row]) -> str:
+def _name_of(rows: list[MeasuredRow]) -> str:
     """`quickstart-ab12cd34` -> `quickstart`."""
-    return str(rows[0].get("run") or "run").rpartition("-")[0]
+    return (rows[0].run or "run").rpartition("-")[0]
 
 
-def _group(facts: tuple[Any, ...], label: str, rows: list[Row]) -> ModelGroup:
-    group = ModelGroup(facts, label)
-    by_artifact: dict[str, list[Row]] = defaultdict(list)
+def _group(columns: GroupColumns, label: str, rows: list[MeasuredRow]) -> ModelGroup:
+    group = ModelGroup(columns, label)
+    by_artifact: dict[str, list[MeasuredRow]] = defaultdict(list)
     for row in rows:
-        by_artifact[row["artifact"]].append(row)
+        by_artifact[row.artifact].append(row)
     for artifact, found in by_artifact.items():
-        plain, last = _last_epoch([row for row in found if not row.get("regularizer")])
-        regularized = _last_epoch([row for row in found if row.get("regularizer") and row["method"] == "none"])[0]
+        plain, last = _last_epoch([row for row in found if not row.regularizer])
+        regularized = _last_epoch([row for row in found if row.regularizer and row.method == "none"])[0]
         group.epochs[artifact] = last
-        group.baseline[artifact] = Configuration("none", "", tuple(row for row in plain if row["method"] == "none"))
-        tried = [row for row in plain if row["method"] != "none"]
-        group.settings[artifact] = _settings([row for row in tried if is_ok(row)])
-        group.failed[artifact] = [row for row in tried if not is_ok(row)]
+        group.baseline[artifact] = Configuration("none", "", tuple(row for row in plain if row.method == "none"))
+        tried = [row for row in plain if row.method != "none"]
+        group.settings[artifact] = _settings([row for row in tried if row.is_ok])
+        group.failed[artifact] = [row for row in tried if not row.is_ok]
         group.regularized[artifact] = _trainings(regularized)
     return group
 
 
-def _last_epoch(rows: list[Row]) -> tuple[list[Row], int | None]:
-    epochs = [row["epoch"] for row in rows if row.get("epoch") is not None]
-    last = max(epochs, default=None)
-    return [row for row in rows if row.get("epoch") in (None, last)], last
+def _last_epoch(rows: list[MeasuredRow]) -> tuple[list[MeasuredRow], int | None]:
+    last = max((row.epoch for row in rows if row.epoch is not None), default=None)
+    return [row for row in rows if row.epoch in (None, last)], last
 
 
-def _settings(rows: list[Row]) -> list[Configuration]:
+def _settings(rows: list[MeasuredRow]) -> list[Configuration]:
     """Timings of different kinds of devices, and edits with other forget rows, are never averaged: those are settings of their own."""
-    found: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+    found: dict[tuple[str, str], list[MeasuredRow]] = defaultdict(list)
     for row in rows:
-        apart = (row.get(column) for column in SEPARATE)
-        found[row["method"], canonical_json(row.get("config") or row.get("options") or {}), *apart].append(row)
-    several = [column for column in SEPARATE if len({row.get(column) for row in rows}) > 1]
-    return [Configuration(key[0], _options(same[0], several), tuple(same)) for key, same in found.items()]
+        options = canonical_json([row.config or row.options, *(row[column] for column in CONFIGURATION_COLUMNS)])
+        found[row.method, options].append(row)
+    several = [column for column in CONFIGURATION_COLUMNS if len({str(row[column]) for row in rows}) > 1]
+    return [Configuration(method, _options(same[0], several), tuple(same)) for (method, _), same in found.items()]
 
 
-def _options(row: Row, several: list[str]) -> str:
-    return ", ".join(part for part in (settings(row), *(f"{SEPARATE[c]} {row[c]}" for c in several if row.get(c))) if part)
+def _options(row: MeasuredRow, several: list[str]) -> str:
+    separate = (f"{CONFIGURATION_COLUMNS[column]} {row[column]}" for column in several if row[column])
+    return ", ".join(part for part in (settings(row), *separate) if part)
 
 
-def _trainings(rows: list[Row]) -> list[Configuration]:
+def _trainings(rows: list[MeasuredRow]) -> list[Configuration]:
     """`spectral-norm(strength=0.1)` -> the regularizer, and its options."""
-    found: dict[str, list[Row]] = defaultdict(list)
+    found: dict[str, list[MeasuredRow]] = defaultdict(list)
     for row in rows:
-        found[row["regularizer"]].append(row)
+        found[row.regularizer or ""].append(row)
     return [Configuration(re.sub(r"\(.*?\)", "", said), said, tuple(same)) for said, same in found.items()]

@@ -6,9 +6,51 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Any, Literal
+from typing import Literal, NotRequired, TypedDict
 
 import yaml
+
+from tinymem.results.columns import PUBLISHED_COLUMNS
+
+Fact = str | int
+"""Value of a column that a published model is known by."""
+Line = tuple[float, float | None, float | None, *tuple[str, ...]]
+"""A row of the file: percent memorized, performance, seconds, names of footnotes."""
+
+
+class Model(TypedDict):
+    """What the entries of the file have in common."""
+
+    data: NotRequired[str]
+    data_size: NotRequired[int]
+    n_layer: NotRequired[int]
+    model_name: NotRequired[str]
+    artifact: NotRequired[str]
+    metric: Literal["accuracy", "perplexity"]
+    notes: list[str]
+
+
+class TableModel(Model):
+    """A model of a table, with the notes of all its unlearners, and a line for each method."""
+
+    table: str
+    epoch: NotRequired[int]
+    unlearning: NotRequired[list[str]]
+    rows: dict[str, Line]
+
+
+class CurveModel(Model):
+    """A model's training curve: epoch, percent memorized, performance and seeds of each point."""
+
+    points: list[tuple[int, float, float | None, int]]
+
+
+class File(TypedDict):
+    """`published.yaml`."""
+
+    footnotes: dict[str, str]
+    models: list[TableModel]
+    curves: list[CurveModel]
 
 
 @dataclass(frozen=True)
@@ -42,18 +84,17 @@ class Published:
     """
 
     origin: str
-    facts: tuple[tuple[str, Any], ...]
+    facts: tuple[tuple[str, Fact], ...]
     epoch: int | None
     metric: Literal["accuracy", "perplexity"]
     rows: dict[str, PublishedRow]
     notes: tuple[str, ...] = ()
 
-    def fact(self, name: str) -> Any:
+    def fact(self, name: str) -> Fact | None:
         """One of the facts, None if it does not say."""
         return dict(self.facts).get(name)
 
 
-FACTS = ("data", "data_size", "n_layer", "model_name", "artifact")
 TRAINED_OR_TUNED = ("none", "spectral-norm", "loss-truncation", "example-tied-dropout", "finetune-both", "finetune-clean", "finetune-extra")
 
 
@@ -71,13 +112,13 @@ def footnotes() -> dict[str, str]:
 
 
 @cache
-def _values() -> dict[str, Any]:
+def _values() -> File:
     text = resources.files("tinymem.report").joinpath("published.yaml").read_text(encoding="utf-8")
-    values: dict[str, Any] = yaml.safe_load(text)
+    values: File = yaml.safe_load(text)
     return values
 
 
-def _of_table(model: dict[str, Any]) -> Published:
+def _of_table(model: TableModel) -> Published:
     unlearning = model.get("unlearning", [])
     rows = {}
     for method, (memorized, performance, seconds, *notes) in model["rows"].items():
@@ -86,12 +127,12 @@ def _of_table(model: dict[str, Any]) -> Published:
     return Published(f"Table {model['table']}", _facts(model), model.get("epoch"), model["metric"], rows, tuple(model["notes"]))
 
 
-def _of_curve(curve: dict[str, Any]) -> Iterator[Published]:
+def _of_curve(curve: CurveModel) -> Iterator[Published]:
     for epoch, memorized, performance, seeds in curve["points"]:
         origin = f"training curve, {'mean of ' if seeds > 1 else ''}{seeds} seed{'s' if seeds > 1 else ''}"
         rows = {"none": PublishedRow(memorized, performance, None)}
         yield Published(origin, _facts(curve), epoch, curve["metric"], rows, tuple(curve["notes"]))
 
 
-def _facts(model: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
-    return tuple((name, model[name]) for name in FACTS if name in model)
+def _facts(model: Model) -> tuple[tuple[str, Fact], ...]:
+    return tuple((name, value) for name in PUBLISHED_COLUMNS if isinstance(value := model.get(name), str | int))

@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import TypeGuard
 
 from tinymem.errors import UserError
+from tinymem.runtime.json import Json
 
 Rules = tuple[tuple[str, "Tolerance"], ...]
 
@@ -23,10 +24,10 @@ class Tolerance:
     def __str__(self) -> str:
         return f"{100 * self.amount:g}%" if self.relative else f"{self.amount:g}"
 
-    def allows(self, stored: Any, found: Any) -> bool:
+    def allows(self, stored: Json, found: Json) -> bool:
         """Whether a found value is near enough; what is no number must be equal."""
         if not (_is_number(stored) and _is_number(found)):
-            return bool(stored == found)
+            return stored == found
         return abs(found - stored) <= self.amount * (abs(stored) if self.relative else 1) + 1e-12
 
 
@@ -82,5 +83,5 @@ def tolerance_of(column: str, rules: Rules) -> Tolerance:
     return next(tolerance for pattern, tolerance in reversed((*DEFAULTS, *rules)) if fnmatchcase(column, pattern))
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Json) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)

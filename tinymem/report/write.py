@@ -40,5 +40,5 @@ def write_all(results: Results, tables: Sequence[Table], folder: Path) -> list[P
     for table in tables:
         write_text(folder / f"{table.key}.csv", to_wide_csv(table))
         written.append(folder / f"{table.key}.csv")
-    write_json(folder / "rows.json", {source: known[source] for source in used})
+    write_json(folder / "rows.json", {source: known[source].as_dict() for source in used})
     return [*written, folder / "rows.json", *write_figures(figures_of(results)[0], folder / "figures")]

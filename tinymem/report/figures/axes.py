@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Unpack
 
-from tinymem.report.figures.figure import Line
+from tinymem.report.figures.figure import Line, Value
 from tinymem.report.figures.of_run import MARKERS, look
-from tinymem.report.figures.svg import INK, PALETTE
+from tinymem.report.figures.svg import INK, PALETTE, Dash, Style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 MEMORIZED_CHANGE = "change in memorized rows (%)\n−100 is best"
-DASHES: tuple[Any, ...] = ("-", "--", ":", "-.")
+DASHES: tuple[Dash, ...] = ("-", "--", ":", "-.")
 WIDE_RANGE = 150.0  # percent; changes beyond are drawn on a scale that is logarithmic outside ±10
 LINEAR = 10.0
 
@@ -52,33 +53,33 @@ def panels(
     return figure, found[:count], width
 
 
-def method_look(names: Sequence[str], name: str, marker: str = "o") -> dict[str, Any]:
+def method_look(names: Sequence[str], name: str, marker: str = "o") -> Style:
     """Color and fill of a method's points; `names` are all methods of the report."""
     return look(names.index(name), marker)
 
 
-def method_handles(names: Sequence[str], lines: Iterable[Line]) -> list[Any]:
+def method_handles(names: Sequence[str], lines: Iterable[Line]) -> list[Line2D]:
     """Legend entries of the methods that the lines hold."""
     shown = {line["method"] for line in lines}
     return [handle(name, **method_look(names, name)) for name in names if name in shown]
 
 
-def line_look(index: int) -> dict[str, Any]:
+def line_look(index: int) -> Style:
     """Color, dash and marker of a line: together they tell 28 lines apart, without color at least 6."""
     dash = DASHES[index // len(PALETTE) % len(DASHES)]
     return {"color": PALETTE[index % len(PALETTE)], "linestyle": dash, "marker": MARKERS[index % len(MARKERS)], "markersize": 4}
 
 
-def legend_below(figure: Figure, handles: Iterable[Any], width: float) -> None:
+def legend_below(figure: Figure, handles: Iterable[Line2D], width: float) -> None:
     """A legend under all panels, as wide as fits; the figure grows by its height, so that the panels keep theirs."""
     found = list(handles)
-    columns = max(1, min(len(found), int(width / (0.5 + 0.078 * max(len(h.get_label()) for h in found)))))
+    columns = max(1, min(len(found), int(width / (0.5 + 0.078 * max(len(str(h.get_label())) for h in found)))))
     height = figure.get_figheight() + 0.2 * -(-len(found) // columns) + 0.1
     figure.set_size_inches(width, height)
     figure.legend(handles=found, loc="outside lower center", ncols=columns, fontsize=9, handletextpad=0.4)
 
 
-def handle(label: str, **style: Any) -> Any:
+def handle(label: str, **style: Unpack[Style]) -> Line2D:
     """An entry of a legend."""
     from matplotlib.lines import Line2D
 
@@ -91,9 +92,9 @@ def ideal(axes: Axes, x: float, y: float) -> None:
     axes.axhline(y, color=INK, linewidth=0.7, alpha=0.5, zorder=0)
 
 
-def widen(axes: Axes, axis: str, values: Iterable[float | None]) -> None:
+def widen(axes: Axes, axis: str, values: Iterable[float]) -> None:
     """A scale that is logarithmic outside ±10 where changes reach far, as the paper draws them."""
-    known = [abs(value) for value in values if value is not None]
+    known = [abs(value) for value in values if not math.isnan(value)]
     if known and max(known) > WIDE_RANGE:
         logarithmic(axes, axis, LINEAR)
 
@@ -121,14 +122,11 @@ def rising(values: Iterable[Any]) -> list[Any]:
     return sorted(set(values), key=lambda value: [_rank(v) for v in (value if isinstance(value, tuple) else (value,))])
 
 
-def _rank(value: Any) -> tuple[bool, float, str]:
-    number = float(value) if isinstance(value, int | float) or str(value).isdigit() else 0.0
-    return value is not None, number, str(value)
+def _rank(value: Value) -> tuple[bool, float, str]:
+    digits = value if isinstance(value, str) and value.isdigit() else 0.0
+    return value is not None, float(value if isinstance(value, int | float) else digits), str(value)
 
 
-def where(lines: Iterable[Line], **wanted: Any) -> list[Line]:
+def where(lines: Iterable[Line], **wanted: Value) -> list[Line]:
     """The lines with these values."""
     return [line for line in lines if all(line.get(key) == value for key, value in wanted.items())]
-
-
-Draw = Callable[[list[Line]], "Figure"]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from tinymem.report.configurations import in_order
 from tinymem.report.figures.axes import MEMORIZED_CHANGE, distinct, grid, performance_change_label, where, widen
-from tinymem.report.figures.figure import FigureData, Line, Skipped
+from tinymem.report.figures.figure import FigureData, Line, Skipped, number
 from tinymem.report.figures.points import Inputs, Point, in_paper_order
 from tinymem.report.figures.svg import INK, PALETTE
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 UNITS = {"neuron": PALETTE[0], "weight": PALETTE[1], "model": PALETTE[6]}
+STATISTICS = {"whislo": "low", "q1": "q1", "med": "median", "q3": "q3", "whishi": "high"}
 LEAST = 3  # a box of fewer values says nothing
 BOX = " Box: quartiles and median; whiskers: lowest and highest; n: models, each averaged over its seeds."
 
@@ -47,7 +48,7 @@ def figure_3(inputs: Inputs) -> list[FigureData | Skipped]:
     return [FigureData("figure-03", title, caption + BOX, lines, draw_boxes)]
 
 
-def _lines(points: Sequence[Point], name: Any, kind: str) -> Iterable[Line]:
+def _lines(points: Sequence[Point], name: Callable[[Point], str], kind: str) -> Iterable[Line]:
     """A box per quantity and name."""
     quantities: list[tuple[str, list[Point]]] = [("memorized", list(points))]
     quantities += [(m, [p for p in points if p.metric == m]) for m in ("accuracy", "perplexity") if any(p.metric == m for p in points)]
@@ -95,9 +96,9 @@ def _quantities(lines: list[Line], kind: str) -> list[str]:
 
 def _draw(axes: Axes, lines: list[Line], quantity: str, title: str) -> None:
     for place, line in enumerate(lines):
-        stats = {"whislo": line["low"], "q1": line["q1"], "med": line["median"], "q3": line["q3"], "whishi": line["high"], "fliers": []}
-        color = UNITS.get(line["unit"], PALETTE[6])
-        style: dict[str, Any] = {"color": color, "linewidth": 1.3}
+        stats = {key: number(line, name) for key, name in STATISTICS.items()}
+        color = UNITS.get(str(line["unit"]), PALETTE[6])
+        style = {"color": color, "linewidth": 1.3}
         axes.bxp(
             [stats], positions=[place], widths=0.6, orientation="horizontal", showfliers=False, patch_artist=True, manage_ticks=False,
             boxprops={"facecolor": color, "alpha": 0.45, "edgecolor": color}, medianprops={"color": INK, "linewidth": 1.6},
@@ -105,7 +106,7 @@ def _draw(axes: Axes, lines: list[Line], quantity: str, title: str) -> None:
         )  # fmt: skip
     axes.set_yticks(range(len(lines)), [f"{line['name']} (n={line['n']})" for line in lines])
     axes.set_ylim(len(lines) - 0.4, -0.6)
-    widen(axes, "x", [line[end] for line in lines for end in ("low", "high")])
+    widen(axes, "x", [number(line, end) for line in lines for end in ("low", "high")])
     axes.axvline(-100 if quantity == "memorized" else 0, color=INK, linewidth=0.9, linestyle=":")
     axes.set_xlabel(MEMORIZED_CHANGE if quantity == "memorized" else performance_change_label(quantity))
     axes.set_title(title, loc="left", fontsize=10)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tinymem.report.configurations import in_order
 from tinymem.report.figures.axes import distinct, grid, where
-from tinymem.report.figures.figure import FigureData, Line, Skipped
-from tinymem.report.figures.points import Inputs
+from tinymem.report.figures.figure import FigureData, Line, Skipped, number, numbers
+from tinymem.report.figures.points import Inputs, zeroed_of
 from tinymem.report.means import mean_of
-from tinymem.results.row import is_ok, source_id
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,19 +29,18 @@ def edited_by_layer(inputs: Inputs) -> list[FigureData | Skipped]:
         "Percent of a block's feed-forward neurons (neuron-level methods) or weights (weight-level) that the best run of a method zeroed, "
         "mean over models and artifacts; layer 1 is next to the embedding."
     )
-    depths = sorted({line["layers"] for line in lines})
+    depths = sorted({_layers(line) for line in lines})
     return [FigureData(f"layers-{d:02d}", f"{title}, {d} layers", caption, where(lines, layers=d), draw_by_layer) for d in depths]
 
 
 def layer_lines(inputs: Inputs) -> Iterable[Line]:
     """Mean percentage of every block, method and depth."""
-    rows = {source_id(row): row for row in inputs.rows if is_ok(row) and row.get("edited_by_layer")}
+    edited = {row.source: row.edited_by_layer for row in inputs.rows if row.is_ok and row.edited_by_layer}
     found: dict[tuple[int, str, str], list[tuple[str, list[float]]]] = defaultdict(list)
     for p in inputs.best:
         for source in p.sources:
-            if p.unit in UNITS and source in rows:
-                counts, what = rows[source]["edited_by_layer"], f"{p.unit}s"
-                shares = [100 * n / of if of else 0.0 for n, of in zip(counts[what], counts[f"of_{what}"], strict=True)]
+            if p.unit in UNITS and source in edited:
+                shares = [100 * n / of if of else 0.0 for n, of in zip(*zeroed_of(edited[source], p.unit), strict=True)]
                 if any(shares):
                     found[len(shares), str(p.unit), p.method].append((source, shares))
     for layers, unit, method in sorted(found, key=lambda k: (k[0], k[1])):
@@ -60,11 +58,16 @@ def layer_lines(inputs: Inputs) -> Iterable[Line]:
             }
 
 
+def _layers(line: Line) -> int:
+    """How many blocks the model has."""
+    return int(number(line, "layers"))
+
+
 def draw_by_layer(lines: list[Line]) -> Figure:
     """A table of colors for each unit: methods down, layers across, the percentage in each cell."""
     units = [unit for unit in UNITS if where(lines, unit=unit)]
     heights = [0.85 + 0.3 * len(distinct(where(lines, unit=unit), "method")) for unit in units]
-    width = max(5.0, 2.0 + 0.62 * lines[0]["layers"])
+    width = max(5.0, 2.0 + 0.62 * _layers(lines[0]))
     figure, all_axes = grid(len(units), 1, (width, sum(heights)), height_ratios=heights)
     for unit, [axes] in zip(units, all_axes, strict=True):
         _draw(axes, where(lines, unit=unit))
@@ -77,14 +80,15 @@ def _draw(axes: Axes, lines: list[Line]) -> None:
     from matplotlib import colormaps
     from matplotlib.patches import Rectangle
 
-    names, layers = in_order(distinct(lines, "method")), lines[0]["layers"]
-    largest = max(line["zeroed"] for line in lines)
+    names, layers = in_order(distinct(lines, "method")), _layers(lines[0])
+    largest = max(numbers(lines, "zeroed"))
     for line in lines:
-        depth = (line["zeroed"] / largest) ** 0.5 if largest else 0.0  # the root keeps small shares apart from none
-        x, y = line["layer"] - 0.5, names.index(line["method"]) - 0.5
+        zeroed = number(line, "zeroed")
+        depth = (zeroed / largest) ** 0.5 if largest else 0.0  # the root keeps small shares apart from none
+        x, y = number(line, "layer") - 0.5, names.index(str(line["method"])) - 0.5
         axes.add_patch(Rectangle((x, y), 1, 1, facecolor=colormaps["cividis"](depth), edgecolor="#8A8A8A", linewidth=0.5))
-        text: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8, "color": "#ffffff" if depth < 0.55 else "#000000"}
-        axes.text(line["layer"], y + 0.5, f"{line['zeroed']:.2g}", **text)
+        color = "#ffffff" if depth < 0.55 else "#000000"
+        axes.text(x + 0.5, y + 0.5, f"{zeroed:.2g}", ha="center", va="center", fontsize=8, color=color)
     axes.set_xlim(0.5, layers + 0.5)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xticks(range(1, layers + 1))

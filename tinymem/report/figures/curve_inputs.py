@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
-from tinymem.results.recipe_columns import facts_of
-from tinymem.results.run_folder import Row, RunRecord
+from tinymem.results.curve import CurvePoint
+from tinymem.results.row import Identity
+from tinymem.results.run_folder import RunRecord
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Curve:
 
     Attributes:
         name: the run's.
-        lines: the curve's lines (tinymem/training/curve.py), by epoch.
+        points: what was measured, by epoch.
     """
 
     name: str
@@ -25,7 +25,7 @@ class Curve:
     n_layer: int | None
     regularizer: str | None
     seed: int | None
-    lines: list[Row]
+    points: list[CurvePoint]
 
 
 def curves_of(records: Iterable[RunRecord]) -> list[Curve]:
@@ -34,19 +34,21 @@ def curves_of(records: Iterable[RunRecord]) -> list[Curve]:
 
 
 def _curve(record: RunRecord) -> Curve:
-    facts = facts_of(record.recipe)
-    known: dict[str, Any] = {key: facts[key] for key in ("data", "data_size", "n_layer", "regularizer", "seed")}
-    return Curve(record.name, **known, lines=record.curve)
+    from tinymem.results.model_columns import recipe_columns
+
+    of = recipe_columns(record.recipe) if record.recipe else Identity()
+    return Curve(record.name, of.data, of.data_size, of.n_layer, of.regularizer, of.seed, record.curve)
 
 
-def memorized_of(line: Row, artifact: str) -> dict[str, float]:
+def memorized_of(point: CurvePoint, artifact: str) -> dict[str, float]:
     """Percent memorized per duplication class (`all` rows where there is one class only)."""
-    classes = (line.get("memorized_by_copies") or {}).get(artifact) or {"all": (line.get("memorized") or {}).get(artifact) or {}}
-    return {copies: 100 * share["share"] for copies, share in classes.items() if share.get("share") is not None}
+    whole = {"all": point.memorized[artifact]} if artifact in point.memorized else {}
+    classes = point.memorized_by_copies.get(artifact) or whole
+    return {copies: 100 * share["share"] for copies, share in classes.items() if share["share"] is not None}
 
 
-def performance_of(line: Row) -> tuple[str, float | None]:
+def performance_of(point: CurvePoint) -> tuple[str, float | None]:
     """Metric and value: accuracy in percent for math, perplexity for text."""
-    if line.get("accuracy_ceiling") is None:
-        return "perplexity", line.get("perplexity")
-    return "accuracy", None if line.get("accuracy") is None else 100 * line["accuracy"]
+    if point.accuracy_ceiling is None:
+        return "perplexity", point.perplexity
+    return "accuracy", None if point.accuracy is None else 100 * point.accuracy

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 from tinymem.report.figures.axes import distinct, grid, handle, legend_below, line_look, performance_label, rising, where
 from tinymem.report.figures.curve_inputs import Curve, memorized_of, performance_of
-from tinymem.report.figures.figure import FigureData, Line, Skipped
+from tinymem.report.figures.figure import FigureData, Line, Skipped, Value, number
 from tinymem.report.figures.points import PAPER_KINDS, Inputs, in_paper_order, kind_of
 from tinymem.report.means import mean_of
 
@@ -40,53 +41,45 @@ def figure_7(inputs: Inputs) -> list[FigureData | Skipped]:
     return list(_figures(compared, "figure-07", "Figure 7", "training with regularizers", "regularizer", 1))
 
 
-def _size(curve: Curve) -> tuple[Any, ...]:
+def _size(curve: Curve) -> tuple[str | None, int | None, int | None]:
     return curve.data, curve.data_size, curve.n_layer
 
 
 def _figures(curves: Sequence[Curve], key: str, number: str, what: str, by: str, least: int) -> Iterable[FigureData | Skipped]:
     lines = list(curve_lines(curves))
-    for kind in in_paper_order([*PAPER_KINDS, *(line["kind"] for line in lines)]):
+    for kind in in_paper_order([*PAPER_KINDS, *distinct(lines, "kind")]):
         letter = LETTERS[PAPER_KINDS.index(kind)] if kind in PAPER_KINDS else "-" + kind.replace(" + ", "-")
         title = f"{number}{letter if len(letter) == 1 else ''}: {kind}, {what}"
         those = where(lines, kind=kind)
-        runs = {run for line in those for run in line["runs"]}
-        if len(runs) < least:
+        if len({run for line in those for run in distinct([line], "runs")}) < least:
             need = "at least two trained models" if least > 1 else "a model trained with a regularizer"
             yield Skipped(key + letter, title, f"needs training curves of {need} of {kind}")
             continue
         caption = f"{kind.capitalize()}: share of the artifact's scored rows memorized (lower is better), and performance on clean rows, "
-        yield FigureData(key + letter, title, caption + "by epoch, averaged over seeds.", those, _drawing(by))
+        yield FigureData(key + letter, title, caption + "by epoch, averaged over seeds.", those, partial(draw_curves, by=by))
 
 
 def curve_lines(curves: Iterable[Curve]) -> Iterable[Line]:
     """A line per epoch, artifact and duplication class of models alike but for their seed; only epochs that all seeds measured."""
-    alike: dict[tuple[Any, ...], list[Curve]] = defaultdict(list)
+    alike: dict[tuple[str, str | None, int | None, int | None, str | None], list[Curve]] = defaultdict(list)
     for curve in curves:
-        for artifact in dict.fromkeys(artifact for line in curve.lines for artifact in line.get("memorized") or {}):
-            alike[(artifact, *(getattr(curve, key) for key in KEYS))].append(curve)
-    for (artifact, *facts), same in alike.items():
-        measured = [{line["epoch"]: line for line in curve.lines} for curve in same]
+        for artifact in dict.fromkeys(artifact for point in curve.points for artifact in point.memorized):
+            alike[artifact, curve.data, curve.data_size, curve.n_layer, curve.regularizer].append(curve)
+    for (artifact, *columns), same in alike.items():
+        measured = [{point.epoch: point for point in curve.points} for curve in same]
         for epoch in sorted(set.intersection(*(set(m) for m in measured))):
-            lines = [m[epoch] for m in measured]
-            metric = performance_of(lines[0])[0]
-            performance = mean_of(performance_of(line)[1] for line in lines)
-            known = dict(zip(KEYS, facts, strict=True))
-            shares = [memorized_of(line, artifact) for line in lines]
+            points = [m[epoch] for m in measured]
+            metric = performance_of(points[0])[0]
+            performance = mean_of(performance_of(point)[1] for point in points)
+            known = dict(zip(KEYS, columns, strict=True))
+            shares = [memorized_of(point, artifact) for point in points]
             for copies in dict.fromkeys(c for share in shares for c in share):
                 memorized = mean_of(share.get(copies) for share in shares)
                 yield {
-                    "kind": kind_of(known["data"], artifact), **known, "copies": copies, "epoch": epoch, "seeds": len(same),
+                    "kind": kind_of(same[0].data, artifact), **known, "copies": copies, "epoch": epoch, "seeds": len(same),
                     "memorized": memorized.mean if memorized else None, "metric": metric,
                     "performance": performance.mean if performance else None, "runs": tuple(curve.name for curve in same),
                 }  # fmt: skip
-
-
-def _drawing(by: str) -> Any:
-    def draw(lines: list[Line]) -> Figure:
-        return draw_curves(lines, by)
-
-    return draw
 
 
 def draw_curves(lines: list[Line], by: str) -> Figure:
@@ -104,7 +97,7 @@ def draw_curves(lines: list[Line], by: str) -> Figure:
             words = [str(family)] if len(families) > 1 else []
             words += [_words(key, value) for key, value in zip(kept, column, strict=True)]
             pair[0].set_title("\n".join(words), fontsize=10)
-        metric = where(lines, data=family)[0]["metric"]
+        metric = str(where(lines, data=family)[0]["metric"])
         all_axes[2 * i][0].set_ylabel("memorized (%)\nlower is better")
         all_axes[2 * i + 1][0].set_ylabel(performance_label(metric))
     for axes in all_axes[-1]:
@@ -114,26 +107,26 @@ def draw_curves(lines: list[Line], by: str) -> Figure:
     return figure
 
 
-def _draw(pair: tuple[Axes, Axes], lines: list[Line], by: str, names: list[Any]) -> None:
+def _draw(pair: tuple[Axes, Axes], lines: list[Line], by: str, names: list[Value]) -> None:
     for k, name in enumerate(names):
         for rest in _rest(lines, by, name):
             for axes, quantity in zip(pair, ("memorized", "performance"), strict=True):
-                known = [(line["epoch"], line[quantity]) for line in rest if line[quantity] is not None]
+                known = [(number(line, "epoch"), number(line, quantity)) for line in rest if line[quantity] is not None]
                 axes.plot([e for e, _ in known], [v for _, v in known], **line_look(k))
     pair[0].set_ylim(-4, 104)
 
 
-def _rest(lines: list[Line], by: str, name: Any) -> list[list[Line]]:
+def _rest(lines: list[Line], by: str, name: Value) -> list[list[Line]]:
     """The lines of one name, apart by whatever is neither a panel nor the name."""
-    found: dict[tuple[Any, ...], list[Line]] = defaultdict(list)
+    found: dict[tuple[Value, ...], list[Line]] = defaultdict(list)
     for line in where(lines, **{by: name}):
         found[tuple(line[key] for key in (*KEYS, "copies"))].append(line)
     return list(found.values())
 
 
-def _words(key: str, value: Any) -> str:
+def _words(key: str, value: Value) -> str:
     if key == "regularizer":
-        return value or "no regularizer"
+        return str(value or "no regularizer")
     if value is None:
         return f"no {key.replace('_', ' ')}"
     return {"n_layer": f"{value} layers", "data_size": f"{value:,} rows a task" if isinstance(value, int) else str(value)}.get(

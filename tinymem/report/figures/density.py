@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tinymem.report.configurations import in_order
 from tinymem.report.figures.axes import MEMORIZED_CHANGE, distinct, panels, performance_change_label, where
-from tinymem.report.figures.figure import FigureData, Line, Skipped
+from tinymem.report.figures.figure import FigureData, Line, Skipped, numbers
 from tinymem.report.figures.points import Inputs, Point
 from tinymem.report.figures.svg import INK, PALETTE
 
@@ -34,7 +34,7 @@ def figure_21(inputs: Inputs) -> list[FigureData | Skipped]:
     for metric, key, what in (("perplexity", "figure-21", "language models"), ("accuracy", "figure-21-math", "math models")):
         title = f"Figure 21: all runs, {what}"
         lines = cells(inputs.points, metric)
-        if sum(line["runs"] for line in lines) < LEAST:
+        if sum(numbers(lines, "runs")) < LEAST:
             found.append(Skipped(key, title, f"needs at least {LEAST} runs on {what} that end below {MEMORIZED_LIMIT:g} % memorized"))
             continue
         limit = f" and a perplexity below {PERPLEXITY_LIMIT:g}" if metric == "perplexity" else ""
@@ -48,7 +48,7 @@ def figure_21(inputs: Inputs) -> list[FigureData | Skipped]:
 
 def cells(points: Sequence[Point], metric: str) -> list[Line]:
     """Runs per method and cell, with the middle of the cell."""
-    counted: dict[tuple[Any, ...], list[Point]] = defaultdict(list)
+    counted: dict[tuple[str, float, float], list[Point]] = defaultdict(list)
     for p in points:
         if p.metric != metric or p.memorized_change is None or p.performance_change is None or p.performance is None:
             continue
@@ -76,17 +76,17 @@ def middle(change: float, quantity: str) -> float:
 
 def draw_cells(lines: list[Line]) -> Figure:
     """A panel per method."""
-    names, metric = in_order(distinct(lines, "method")), lines[0]["metric"]
+    names, metric = in_order(distinct(lines, "method")), str(lines[0]["metric"])
     figure, all_axes, _ = panels(len(names), COLUMNS, (2.2, 1.9), (0.6, 0.9), sharex=True, sharey=True)
     for axes, name in zip(all_axes, names, strict=True):
         those = where(lines, method=name)
-        total = sum(line["runs"] for line in those)
-        sizes = [8 + 260 * line["runs"] / total for line in those]
-        x, y = [line["memorized_change"] for line in those], [line["performance_change"] for line in those]
+        runs = numbers(those, "runs")
+        sizes = [8 + 260 * count / sum(runs) for count in runs]
+        x, y = numbers(those, "memorized_change"), numbers(those, "performance_change")
         axes.scatter(x, y, s=sizes, color=PALETTE[0], alpha=0.7, linewidths=0)
         axes.plot([-100], [0], marker="*", markersize=12, color="none", markeredgecolor=INK, markeredgewidth=0.9, zorder=1)
         axes.axhline(0, color=INK, linewidth=0.7, alpha=0.5, zorder=0)
-        axes.set_title(f"{name} ({total:,} runs)", fontsize=9)
+        axes.set_title(f"{name} ({sum(runs):,.0f} runs)", fontsize=9)
         axes.set_xlim(-108, 5)
         axes.set_ylim(RANGES[metric][0] - 3, RANGES[metric][1] + 3)
     figure.supxlabel(MEMORIZED_CHANGE.replace("\n", "; "), fontsize=10)

@@ -10,15 +10,19 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tinymem.report.tables.table import Number
+from tinymem.runtime.json import Json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Line = dict[str, Any]
-"""Numbers of one mark by column; `sources` holds the `source_id` of every result row behind it."""
+Value = Number | tuple[str, ...]
+Line = Mapping[str, Value]
+"""Numbers of one mark by column; `sources` holds the `source` of every result row behind it."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class FigureData:
     @property
     def sources(self) -> list[str]:
         """All rows behind the figure, in order of appearance."""
-        return list(dict.fromkeys(source for line in self.lines for source in line.get("sources", ())))
+        return list(dict.fromkeys(source for line in self.lines for source in sources_of(line)))
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,23 @@ class Skipped:
     reason: str
 
 
+def sources_of(line: Line) -> tuple[str, ...]:
+    """The rows behind a mark."""
+    found = line.get("sources")
+    return found if isinstance(found, tuple) else ()
+
+
+def number(line: Line, column: str) -> float:
+    """The number in a column; NaN where there is none, which is not drawn."""
+    value = line.get(column)
+    return float(value) if isinstance(value, int | float) else math.nan
+
+
+def numbers(lines: Iterable[Line], column: str) -> list[float]:
+    """The numbers of a column."""
+    return [number(line, column) for line in lines]
+
+
 def to_csv(lines: Iterable[Line]) -> str:
     """A line per mark; the rows behind it are the last column, separated by spaces."""
     found = list(lines)
@@ -62,7 +83,7 @@ def to_csv(lines: Iterable[Line]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([*columns, "sources"])
     for line in found:
-        writer.writerow([*(_cell(line.get(column)) for column in columns), " ".join(line.get("sources", ()))])
+        writer.writerow([*(_cell(line.get(column)) for column in columns), " ".join(sources_of(line))])
     return out.getvalue()
 
 
@@ -73,11 +94,11 @@ def to_json(data: FigureData) -> str:
     return json.dumps(about, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _cell(value: Any) -> Any:
+def _cell(value: Value | None) -> Value:
     return "" if value is None else value
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: Value) -> Json:
     """Infinity and NaN, which JSON has not, as text."""
     if isinstance(value, tuple):
         return list(value)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tinymem.report.figures.axes import distinct, grid, where
-from tinymem.report.figures.figure import FigureData, Line, Skipped
+from tinymem.report.figures.figure import FigureData, Line, Skipped, number
 from tinymem.report.tables.table import anchor
 from tinymem.results.run_folder import RunRecord
 
@@ -40,7 +40,7 @@ def stored_landscapes(records: Sequence[RunRecord]) -> list[FigureData | Skipped
     found: list[FigureData | Skipped] = []
     for record in records:
         try:
-            lines = json.loads((record.path / FOLDER / f"{KEY}.json").read_text(encoding="utf-8"))["lines"]
+            lines: list[Line] = json.loads((record.path / FOLDER / f"{KEY}.json").read_text(encoding="utf-8"))["lines"]
             found.append(figure_4(lines, record.name if len(records) > 1 else ""))
         except (OSError, ValueError, KeyError, IndexError, TypeError):  # not measured, or not by us
             continue
@@ -50,15 +50,14 @@ def stored_landscapes(records: Sequence[RunRecord]) -> list[FigureData | Skipped
 def draw_landscape(lines: list[Line]) -> Figure:
     """A panel per model: contours of the loss."""
     models = distinct(lines, "model")
-    known = [line["loss"] for line in lines if isinstance(line["loss"], int | float)]
-    levels = contour_levels(known)
+    levels = contour_levels([loss for line in lines if not math.isnan(loss := number(line, "loss"))])
     figure, [panels] = grid(1, len(models), (3.1 * len(models) + 1.2, 3.9), sharex=True, sharey=True)
     figure.set_layout_engine("compressed")
     filled: Any = None
     for axes, model in zip(panels, models, strict=True):
         those = where(lines, model=model)
         a, b = distinct(those, "a"), distinct(those, "b")
-        losses = [[_number(line["loss"]) for line in where(those, b=y)] for y in b]
+        losses = [[number(line, "loss") for line in where(those, b=y)] for y in b]
         filled = axes.contourf(a, b, losses, levels=levels, cmap="cividis", extend="both")
         axes.contour(a, b, losses, levels=levels, colors="#ffffff", linewidths=0.4, alpha=0.6)
         center = losses[len(b) // 2][len(a) // 2]
@@ -84,7 +83,3 @@ def contour_levels(losses: list[float]) -> list[float]:
     if high <= low:
         high = low + 1e-6
     return [low + (high - low) * (i / LEVELS) ** 2 for i in range(LEVELS + 1)]
-
-
-def _number(loss: Any) -> float:
-    return float(loss) if isinstance(loss, int | float) else math.nan

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tinymem.report.figures.axes import (
     MEMORIZED_CHANGE,
@@ -19,7 +19,7 @@ from tinymem.report.figures.axes import (
     where,
     widen,
 )
-from tinymem.report.figures.figure import FigureData, Line, Skipped
+from tinymem.report.figures.figure import FigureData, Line, Skipped, numbers
 from tinymem.report.figures.points import PAPER_KINDS, Inputs, Point, in_paper_order
 from tinymem.report.figures.svg import INK
 from tinymem.report.means import mean_of
@@ -51,18 +51,19 @@ def figures_8_to_11(inputs: Inputs) -> list[FigureData | Skipped]:
 
 def epoch_lines(points: Sequence[Point]) -> list[Line]:
     """Means over the models of each number of layers, epoch and method."""
-    alike: dict[tuple[Any, ...], list[Point]] = defaultdict(list)
+    alike: dict[tuple[int | None, str, int | None, str], list[Point]] = defaultdict(list)
     for p in points:
         alike[p.n_layer, p.method, p.epoch, p.metric].append(p)
-    lines = []
-    for (layers, method, epoch, metric), same in alike.items():
+    lines: list[Line] = []
+    ordered = sorted(alike.items(), key=lambda item: (item[0][0] or 0, item[0][1], item[0][2] or 0))
+    for (layers, method, epoch, metric), same in ordered:
         memorized, performance = mean_of(p.memorized_change for p in same), mean_of(p.performance_change for p in same)
         assert memorized is not None and performance is not None  # only points with both are asked for
         lines.append({
             "n_layer": layers, "method": method, "epoch": epoch, "metric": metric, "memorized_change": memorized.mean,
             "performance_change": performance.mean, "models": len(same), "sources": tuple(s for p in same for s in p.sources),
         })  # fmt: skip
-    return sorted(lines, key=lambda line: (line["n_layer"] or 0, line["method"], line["epoch"]))
+    return lines
 
 
 def draw_over_training(lines: list[Line], names: list[str]) -> Figure:
@@ -74,12 +75,12 @@ def draw_over_training(lines: list[Line], names: list[str]) -> Figure:
         for axes, quantity in ((top[j], "memorized_change"), (bottom[j], "performance_change")):
             for k, name in enumerate(names):
                 those = where(lines, n_layer=layer, method=name)
-                axes.plot([line["epoch"] for line in those], [line[quantity] for line in those], **line_look(k))
-            widen(axes, "y", [line[quantity] for line in lines])
+                axes.plot(numbers(those, "epoch"), numbers(those, quantity), **line_look(k))
+            widen(axes, "y", numbers(lines, quantity))
         top[j].set_title("" if layer is None else f"{layer} layers", fontsize=10)
         bottom[j].axhline(0, color=INK, linewidth=0.7, alpha=0.5)
         bottom[j].set_xlabel("epoch of the edited model")
     top[0].set_ylabel(MEMORIZED_CHANGE)
-    bottom[0].set_ylabel(performance_change_label(lines[0]["metric"]))
+    bottom[0].set_ylabel(performance_change_label(str(lines[0]["metric"])))
     legend_below(figure, [handle(n, **line_look(k)) for k, n in enumerate(names) if n in shown], width)
     return figure

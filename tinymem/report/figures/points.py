@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 from tinymem.report.configuration import Configuration
 from tinymem.report.configurations import ModelGroup, groups_of, in_order
@@ -16,11 +15,12 @@ from tinymem.report.figures.curve_inputs import Curve, curves_of
 from tinymem.report.means import mean_of
 from tinymem.report.selection import pareto, percent_change
 from tinymem.results.collect import Results
-from tinymem.results.row import is_ok
-from tinymem.results.run_folder import Row
+from tinymem.results.row import LayersColumn, MeasuredRow
 
 # The four kinds of models of the paper, in the order of its figures; others follow.
 PAPER_KINDS = ("math + noise", "math + backdoor", "language + noise", "language + backdoor")
+Model = tuple[str | None, int | None, int | None, int | None]
+"""Data, its size, number of layers and epoch: models that differ in seed only have these alike."""
 FAMILIES = {"additive": "math", "multiplicative": "math", "wiki": "language"}
 
 
@@ -66,8 +66,8 @@ class Point:
     sources: tuple[str, ...]
 
     @property
-    def model(self) -> tuple[Any, ...]:
-        """Models that differ in seed only."""
+    def model(self) -> Model:
+        """The model that was edited, whatever its seed."""
         return self.data, self.data_size, self.n_layer, self.epoch
 
 
@@ -77,7 +77,7 @@ class Inputs:
 
     points: list[Point] = field(default_factory=list)
     curves: list[Curve] = field(default_factory=list)
-    rows: list[Row] = field(default_factory=list)
+    rows: list[MeasuredRow] = field(default_factory=list)
 
     @property
     def methods(self) -> list[str]:
@@ -107,10 +107,10 @@ def in_paper_order(kinds: Iterable[str]) -> list[str]:
 
 def _points(results: Results) -> Iterable[Point]:
     """Groups compare models at one epoch: one pass for each."""
-    several = len({row.get("protocol") for row in results.rows}) > 1
-    by_epoch: dict[Any, list[Row]] = {}
+    several = len({row.protocol for row in results.rows}) > 1
+    by_epoch: dict[int | None, list[MeasuredRow]] = {}
     for row in results.rows:
-        by_epoch.setdefault(row.get("epoch"), []).append(row)
+        by_epoch.setdefault(row.epoch, []).append(row)
     for rows in by_epoch.values():
         for group in groups_of(Results(rows)):
             for artifact in group.settings:
@@ -132,10 +132,14 @@ def _point(setting: Configuration, artifact: str, several: bool, best: bool, fro
     memorized, performance = setting.memorized("after"), setting.performance("after")
     changes = _changes(setting)
     return Point(
-        kind=kind_of(row.get("data"), artifact),
+        kind=kind_of(row.data, artifact),
         artifact=artifact,
-        **{key: row.get(key) for key in ("data", "data_size", "n_layer", "epoch", "unit")},
-        method=f"{setting.method} ({row.get('protocol')})" if several else setting.method,
+        data=row.data,
+        data_size=row.data_size,
+        n_layer=row.n_layer,
+        epoch=row.epoch,
+        unit=row.unit,
+        method=f"{setting.method} ({row.protocol})" if several else setting.method,
         options=setting.options,
         metric=setting.metric,
         seeds=setting.seeds,
@@ -143,8 +147,8 @@ def _point(setting: Configuration, artifact: str, several: bool, best: bool, fro
         memorized_change=changes[0],
         performance=performance.mean if performance else None,
         performance_change=changes[1],
-        neurons_zeroed=_zeroed(setting, "neurons"),
-        weights_zeroed=_zeroed(setting, "weights"),
+        neurons_zeroed=_zeroed(setting, "neuron"),
+        weights_zeroed=_zeroed(setting, "weight"),
         best=best,
         front=front,
         sources=setting.sources,
@@ -169,8 +173,13 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _zeroed(setting: Configuration, what: str) -> float | None:
+def zeroed_of(counts: LayersColumn, unit: str | None) -> tuple[list[int], list[int]]:
+    """Neurons or weights that an edit zeroed, and how many there are, by block."""
+    return (counts["neurons"], counts["of_neurons"]) if unit == "neuron" else (counts["weights"], counts["of_weights"])
+
+
+def _zeroed(setting: Configuration, unit: str) -> float | None:
     """Mean over seeds of the percentage of feed-forward neurons or weights that the edit zeroed."""
-    counts = [row.get("edited_by_layer") for row in setting.rows if is_ok(row)]
-    found = mean_of(100 * sum(c[what]) / sum(c[f"of_{what}"]) for c in counts if c and sum(c[f"of_{what}"]))
+    counts = [zeroed_of(row.edited_by_layer, unit) for row in setting.rows if row.is_ok and row.edited_by_layer]
+    found = mean_of(100 * sum(zeroed) / sum(there) for zeroed, there in counts if sum(there))
     return found.mean if found else None

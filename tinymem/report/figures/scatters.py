@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tinymem.report.figures.axes import (
     DASHES,
@@ -23,9 +23,9 @@ from tinymem.report.figures.axes import (
     where,
     widen,
 )
-from tinymem.report.figures.figure import FigureData, Line, Skipped
-from tinymem.report.figures.points import PAPER_KINDS, Inputs, Point, in_paper_order
-from tinymem.report.figures.svg import INK
+from tinymem.report.figures.figure import FigureData, Line, Skipped, numbers
+from tinymem.report.figures.points import PAPER_KINDS, Inputs, Model, Point, in_paper_order
+from tinymem.report.figures.svg import INK, Style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -88,23 +88,23 @@ def pareto_fronts(inputs: Inputs) -> list[FigureData | Skipped]:
     return [FigureData("pareto", title, caption, lines, partial(draw_fronts, names=inputs.methods))]
 
 
-def rising_models(points: Sequence[Point]) -> list[tuple[Any, ...]]:
+def rising_models(points: Sequence[Point]) -> list[Model]:
     """Models at their last epoch, small ones first."""
-    last: dict[tuple[Any, ...], int] = {}
+    last: dict[tuple[str | None, int | None, int | None], int] = {}
     for p in points:
         last[p.model[:3]] = max(last.get(p.model[:3], 0), p.epoch or 0)
     models = {p.model for p in points if (p.epoch or 0) == last[p.model[:3]]}
     return sorted(models, key=lambda m: (str(m[0]), *(value or 0 for value in m[1:])))
 
 
-def model_name(model: tuple[Any, ...]) -> str:
+def model_name(model: Model) -> str:
     """`additive, 3,000 rows, 4 layers, epoch 500`."""
     data, size, layers, epoch = model
     parts = [data, f"{size:,} rows" if size else None, f"{layers} layers" if layers else None, f"epoch {epoch}" if epoch else None]
     return ", ".join(part for part in parts if part) or "model"
 
 
-def _front_line(p: Point, model: tuple[Any, ...]) -> Line:
+def _front_line(p: Point, model: Model) -> Line:
     return {
         "kind": p.kind, "model": model_name(model), "method": p.method, "options": p.options, "memorized": p.memorized,
         "metric": p.metric, "performance": p.performance, "seeds": p.seeds, "sources": p.sources,
@@ -140,10 +140,10 @@ def draw_by_kind(lines: list[Line], names: list[str]) -> Figure:
         those = where(lines, kind=kind)
         _points(axes, those, names, "memorized_change", "performance_change")
         ideal(axes, -100, 0)
-        widen(axes, "y", [line["performance_change"] for line in those])
+        widen(axes, "y", numbers(those, "performance_change"))
         axes.set_title(kind, loc="left", fontsize=10)
         axes.set_xlabel(MEMORIZED_CHANGE)
-        axes.set_ylabel(performance_change_label(those[0]["metric"]))
+        axes.set_ylabel(performance_change_label(str(those[0]["metric"])))
         axes.margins(0.08, 0.12)
     legend_below(figure, method_handles(names, lines), width)
     return figure
@@ -158,12 +158,12 @@ def draw_strata(lines: list[Line], names: list[str]) -> Figure:
         for epoch, axes in zip(epochs, row, strict=True):
             _points(axes, where(lines, n_layer=layer, epoch=epoch), names, "performance_change", "memorized_change")
             axes.axvline(0, color="#8A8A8A", linewidth=0.8)
-            widen(axes, "x", [line["performance_change"] for line in lines])
+            widen(axes, "x", numbers(lines, "performance_change"))
             if row is all_axes[0]:
                 axes.set_title("" if epoch is None else f"epoch {epoch}", fontsize=10)
         row[0].set_ylabel("" if layer is None else f"{layer} layers", fontsize=10)
     for axes in all_axes[-1]:
-        axes.set_xlabel(performance_change_label(lines[0]["metric"]))
+        axes.set_xlabel(performance_change_label(str(lines[0]["metric"])))
     figure.supylabel(MEMORIZED_CHANGE.replace("\n", "; "), fontsize=10)
     legend_below(figure, method_handles(names, lines), width)
     return figure
@@ -178,18 +178,18 @@ def draw_fronts(lines: list[Line], names: list[str]) -> Figure:
         those = where(lines, kind=kind)
         for model in distinct(those, "model"):
             front = where(those, model=model)
-            axes.plot([line["memorized"] for line in front], [line["performance"] for line in front], **_dash(models.index(model)))
+            axes.plot(numbers(front, "memorized"), numbers(front, "performance"), **_dash(models.index(model)))
         _points(axes, those, names, "memorized", "performance")
         axes.set_title(kind, loc="left", fontsize=10)
         axes.set_xlabel("memorized rows afterwards (%)\nlower is better")
-        axes.set_ylabel(performance_label(those[0]["metric"]))
+        axes.set_ylabel(performance_label(str(those[0]["metric"])))
         axes.margins(0.08, 0.12)
     handles = [handle(m, **_dash(i)) for i, m in enumerate(models)] if len(models) > 1 else []
     legend_below(figure, handles + method_handles(names, lines), width)
     return figure
 
 
-def _dash(index: int) -> dict[str, Any]:
+def _dash(index: int) -> Style:
     """Models by dash and shade; colors are the methods'."""
     return {"color": INK, "alpha": 0.75 - 0.2 * (index // len(DASHES) % 3), "linestyle": DASHES[index % len(DASHES)], "linewidth": 1.1}
 
@@ -199,5 +199,5 @@ def _points(axes: Axes, lines: list[Line], names: list[str], x: str, y: str) -> 
     for name in names:
         those = where(lines, method=name)
         if those:
-            drawn = axes.plot([line[x] for line in those], [line[y] for line in those], **method_look(names, name))
+            drawn = axes.plot(numbers(those, x), numbers(those, y), **method_look(names, name))
             drawn[0].set_rasterized(len(lines) > MANY)

@@ -7,13 +7,31 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 
 from tinymem.errors import UserError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+Dash = Literal["-", "--", ":", "-.", "none"]
+Fill = Literal["full", "none", "left", "bottom"]
+
+
+class Style(TypedDict, total=False):
+    """matplotlib's arguments for the look of a line and its markers."""
+
+    color: str
+    alpha: float
+    linestyle: Dash
+    linewidth: float
+    marker: str
+    markersize: float
+    fillstyle: Fill
+    markeredgewidth: float
+    markerfacecoloralt: str
+
 
 # Okabe and Ito's colors, told apart with any kind of color vision; grey for their black, no yellow: it is faint on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A8A8A")
@@ -23,7 +41,7 @@ INK = "#010203"
 LIGHT = ("#1c2126", "#ffffff")
 DARK = ("#e4e7ea", "#14171a")
 
-STYLE: dict[str, Any] = {
+STYLE: dict[str, str | float] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "tinymem",
     "font.family": "sans-serif",

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tinymem.report.configurations import in_order
 from tinymem.report.figures.axes import distinct, grid, handle, legend_below, logarithmic, rising, where
-from tinymem.report.figures.figure import FigureData, Line, Skipped
+from tinymem.report.figures.figure import FigureData, Line, Skipped, Value, numbers
 from tinymem.report.figures.of_run import MARKERS
 from tinymem.report.figures.points import Inputs, Point, in_paper_order
-from tinymem.report.figures.svg import PALETTE
+from tinymem.report.figures.svg import PALETTE, Style
 from tinymem.report.means import mean_of
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ def figures_16_to_19(inputs: Inputs) -> list[FigureData | Skipped]:
     16 and 17 by number of layers, 18 and 19 by data and artifact; means over training times, data sizes and seeds. The paper draws the
     ratio that was asked for; what an edit zeroes may be less, where weights were zero before.
     """
-    sizes: Callable[[Point], Any] = lambda p: p.n_layer  # noqa: E731
-    kinds: Callable[[Point], Any] = lambda p: p.kind  # noqa: E731
+    sizes: Callable[[Point], Value] = lambda p: p.n_layer  # noqa: E731
+    kinds: Callable[[Point], Value] = lambda p: p.kind  # noqa: E731
     return [
         _figure(inputs, "16", "neurons by model size", "neuron", sizes, 2, "numbers of layers"),
         _figure(inputs, "17", "weights by model size", "weight", sizes, 2, "numbers of layers"),
@@ -38,7 +38,7 @@ def figures_16_to_19(inputs: Inputs) -> list[FigureData | Skipped]:
     ]
 
 
-def _figure(inputs: Inputs, number: str, what: str, unit: str, by: Callable[[Point], Any], least: int, of: str) -> FigureData | Skipped:
+def _figure(inputs: Inputs, number: str, what: str, unit: str, by: Callable[[Point], Value], least: int, of: str) -> FigureData | Skipped:
     title = f"Figure {number}: zeroed {what}"
     lines = zeroed_lines([p for p in inputs.best if p.unit == unit], unit, by)
     if len({line["group"] for line in lines}) < least:
@@ -50,14 +50,14 @@ def _figure(inputs: Inputs, number: str, what: str, unit: str, by: Callable[[Poi
     return FigureData(f"figure-{number}", title, caption, lines, draw_zeroed)
 
 
-def zeroed_lines(points: list[Point], unit: str, by: Callable[[Point], Any]) -> list[Line]:
+def zeroed_lines(points: list[Point], unit: str, by: Callable[[Point], Value]) -> list[Line]:
     """Means over the models of each group and method."""
-    alike: dict[tuple[Any, str], list[tuple[Point, float]]] = defaultdict(list)
+    alike: dict[tuple[Value, str], list[tuple[Point, float]]] = defaultdict(list)
     for p in points:
         share = p.neurons_zeroed if unit == "neuron" else p.weights_zeroed
         if share is not None:
             alike[by(p), p.method].append((p, share))
-    lines = []
+    lines: list[Line] = []
     for (group, method), same in alike.items():
         mean = mean_of(share for _, share in same)
         sources = tuple(s for p, _ in same for s in p.sources)
@@ -75,16 +75,16 @@ def draw_zeroed(lines: list[Line]) -> Figure:
     for k, group in enumerate(groups):
         those = where(lines, group=group)
         lower = 0.6 * (k + 0.5) / len(groups) - 0.3  # below each other, or equal shares would hide each other
-        axes.plot([line["zeroed"] for line in those], [names.index(line["method"]) + lower for line in those], linestyle="none", **_look(k))
+        axes.plot(numbers(those, "zeroed"), [names.index(str(line["method"])) + lower for line in those], **_look(k))
     logarithmic(axes, "x", SMALLEST)
-    axes.set_xlim(0, max(line["zeroed"] for line in lines) * 2 + SMALLEST)
+    axes.set_xlim(0, max(numbers(lines, "zeroed")) * 2 + SMALLEST)
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlabel(NEURONS if lines[0]["unit"] == "neuron" else WEIGHTS)
     words = [f"{group} layers" if isinstance(group, int) else str(group) for group in groups]
-    legend_below(figure, [handle(w, linestyle="none", **_look(k)) for k, w in enumerate(words)], 5.6)
+    legend_below(figure, [handle(w, **_look(k)) for k, w in enumerate(words)], 5.6)
     return figure
 
 
-def _look(k: int) -> dict[str, Any]:
-    return {"marker": MARKERS[k % len(MARKERS)], "color": PALETTE[k % len(PALETTE)], "markersize": 7, "alpha": 0.85}
+def _look(k: int) -> Style:
+    return {"marker": MARKERS[k % len(MARKERS)], "color": PALETTE[k % len(PALETTE)], "markersize": 7, "alpha": 0.85, "linestyle": "none"}

@@ -20,7 +20,7 @@ from tinymem.report.render.html import to_html as to_html_table
 from tinymem.report.render.run_html import result_table
 from tinymem.report.tables.table import Table
 from tinymem.results.collect import Results, results_of
-from tinymem.results.recipe_columns import facts_of, with_facts
+from tinymem.results.row import MeasuredRow
 from tinymem.results.run_folder import RunRecord
 from tinymem.runtime.files import write_text
 
@@ -33,13 +33,19 @@ def write_html(record: RunRecord, out: Path) -> None:
     Raises:
         UserError: matplotlib is not installed, or the file cannot be written.
     """
-    facts = facts_of(record.recipe)
-    results = results_of([with_facts(row, facts) for row in record.rows], [record], (record.path,))
+    results = results_of(_with_recipe(record), [record], (record.path,))
     figures, _ = figures_of(results)
     folder = f"{out.stem}-data"
     text = to_html(record, figures, folder)
     write_long_data(figures, out.parent / folder)
     write_text(out, text)
+
+
+def _with_recipe(record: RunRecord) -> list[MeasuredRow]:
+    """The rows of a run, with the columns that its recipe decides."""
+    from tinymem.results.model_columns import filled, recipe_columns
+
+    return [filled(row, recipe_columns(record.recipe)) if record.recipe else row for row in record.rows]
 
 
 def to_html(record: RunRecord, figures: Sequence[FigureData] = (), folder: str = "report-data") -> str:

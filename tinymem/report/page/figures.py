@@ -6,10 +6,9 @@ import base64
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from tinymem.report.cells import DASH, escape
-from tinymem.report.figures.figure import FigureData, Line, Skipped, to_csv
+from tinymem.report.figures.figure import FigureData, Line, Skipped, Value, sources_of, to_csv
 from tinymem.report.figures.files import to_inline_svg
 from tinymem.runtime.files import write_text
 
@@ -79,7 +78,7 @@ def numbers(key: str, lines: Sequence[Line], links: Mapping[str, str], folder: s
 
 def _cells(line: Line, columns: list[str], links: Mapping[str, str]) -> str:
     """Measured numbers and counts lead to the row behind them; where there are several, small links lead to the next ones."""
-    targets = [links[source] for source in line.get("sources", ()) if source in links]
+    targets = [links[source] for source in sources_of(line) if source in links]
     cells = []
     for column in columns:
         value = line.get(column)
@@ -96,9 +95,9 @@ def _cells(line: Line, columns: list[str], links: Mapping[str, str]) -> str:
     return "".join(cells)
 
 
-def _text(value: Any) -> str:
+def _text(value: Value) -> str:
     if value is None:
         return DASH
     if isinstance(value, float):
         return f"{value:,.4g}"
-    return ", ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from tinymem.report.cells import escape
 from tinymem.report.page.rows import PageRows
 from tinymem.report.render.run_html import notes_of, rows_table
 from tinymem.results.collect import Results, model_of
-from tinymem.results.row import is_ok, source_id
-from tinymem.results.run_folder import Row
+from tinymem.results.row import MeasuredRow
+from tinymem.runtime.json import Json
 
 NAMED = 12  # folders or methods listed by name
 MESSAGES = 50  # different failures listed
 LISTED_ROWS = 250  # lines of the table of rows
-FACTS = (
+MODEL_FORMS = (
     ("data", "{}"),
     ("data_size", "{:,} rows a task"),
     ("n_layer", "{} layers"),
@@ -35,11 +34,11 @@ def title(results: Results) -> str:
 def summary(results: Results) -> str:
     """How much there is of what."""
     rows = results.rows
-    status = Counter(str(row["status"]) for row in rows)
-    facts = {
+    status = Counter(row.status for row in rows)
+    entries = {
         "Folders": _listed([folder.resolve().name for folder in results.folders]),
         "Rows": f"{len(rows):,} ({', '.join(f'{count:,} {name}' for name, count in status.most_common())})" if rows else "none",
-        "Models": f"{len({_model(row) for row in rows}):,}",
+        "Models": f"{len({(model_of(row), row.epoch, row.seed) for row in rows}):,}",
         "Data": _listed(_values(rows, "data")),
         "Layers": _listed(_values(rows, "n_layer")),
         "Epochs": _listed(_values(rows, "epoch")),
@@ -49,7 +48,7 @@ def summary(results: Results) -> str:
         "Device": _listed(_values(rows, "device")),
         "Training curves": f"{sum(bool(record.curve) for record in results.records)}" if results.records else "",
     }
-    lines = "\n".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in facts.items() if value)
+    lines = "\n".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in entries.items() if value)
     return f'<dl class="facts">\n{lines}\n</dl>'
 
 
@@ -57,9 +56,9 @@ def failures(results: Results, links: Mapping[str, str]) -> str:
     """Rows without a result, by method and message, the most frequent first; empty where all have one."""
     found: dict[tuple[str, str, str], list[str]] = {}
     for row in results.rows:
-        if not is_ok(row):
-            key = str(row["method"]), str(row["status"]), str(row.get("message") or "no reason was recorded")
-            found.setdefault(key, []).append(source_id(row))
+        if not row.is_ok:
+            key = row.method, row.status, row.message or "no reason was recorded"
+            found.setdefault(key, []).append(row.source)
     if not found:
         return ""
     ordered = sorted(found.items(), key=lambda item: -len(item[1]))
@@ -79,7 +78,7 @@ def _failure(method: str, status: str, message: str, sources: list[str], links: 
 
 def rows_table_of(rows: PageRows) -> str:
     """The table of the page's rows, those with a result, each with its model."""
-    listed = [row for row in rows.embedded.values() if is_ok(row) and row["method"] != "none"][:LISTED_ROWS]
+    listed = [row for row in rows.embedded.values() if row.is_ok and row.method != "none"][:LISTED_ROWS]
     total = len(rows.embedded) + sum(map(len, rows.beside.values()))
     note = f"<p>{len(listed):,} of {total:,} rows, first those behind the tables and figures. The others are under Sources.</p>"
     if not listed:
@@ -87,7 +86,7 @@ def rows_table_of(rows: PageRows) -> str:
     return (note if len(listed) < total else "") + rows_table(listed, notes_of(listed), [model_name(row) for row in listed])
 
 
-def sources(rows: PageRows, block: Callable[[str, Row], str]) -> str:
+def sources(rows: PageRows, block: Callable[[str, MeasuredRow], str]) -> str:
     """The JSON of the page's rows, and links to the files with the others."""
     beside = "".join(f'<li><a href="{name}">{name}</a>: {len(kept):,} rows</li>' for name, kept in rows.beside.items())
     listed = f"<p>Rows that are not on this page are in files beside it:</p>\n<ul>{beside}</ul>" if beside else ""
@@ -95,20 +94,17 @@ def sources(rows: PageRows, block: Callable[[str, Row], str]) -> str:
     return f"<p>Each number above is computed from these stored values; shares are in [0, 1].</p>\n{listed}\n{blocks}"
 
 
-def model_name(row: Row) -> str:
+def model_name(row: MeasuredRow) -> str:
     """`additive, 3,000 rows a task, 4 layers, epoch 500, seed 0`."""
-    return ", ".join(form.format(row[key]) for key, form in FACTS if row.get(key) is not None) or str(row.get("run") or "model")
+    return ", ".join(form.format(row[key]) for key, form in MODEL_FORMS if row[key] is not None) or row.run or "model"
 
 
-def _model(row: Row) -> Any:
-    return model_of(row), row.get("epoch"), row.get("seed")
+def _values(rows: Iterable[MeasuredRow], column: str) -> list[Json]:
+    """The values of a column, numbers in order before words."""
+    found = {str(row[column]): row[column] for row in rows if row[column] is not None}.values()
+    return sorted(found, key=lambda value: (isinstance(value, str), value if isinstance(value, int | float) else 0, str(value)))
 
 
-def _values(rows: Iterable[Row], key: str) -> list[Any]:
-    found = {row[key] for row in rows if row.get(key) is not None}
-    return sorted(found, key=lambda value: (isinstance(value, str), value))
-
-
-def _listed(values: list[Any]) -> str:
+def _listed(values: Sequence[Json]) -> str:
     shown = ", ".join(f"{value:,}" if isinstance(value, int) else str(value) for value in values[:NAMED])
     return shown + (f" and {len(values) - NAMED:,} more" if len(values) > NAMED else "")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tinymem.report.cells import escape, settings
 from tinymem.report.tables.table import anchor
-from tinymem.results.run_folder import Row
+from tinymem.results.row import MeasuredRow
 from tinymem.runtime.files import write_text
 
 BUDGET = 800_000  # bytes of JSON on the page itself
@@ -34,8 +34,8 @@ class PageRows:
         beside: name of the file, relative to the page, and rows by source, of those that are not.
     """
 
-    embedded: dict[str, Row]
-    beside: dict[str, dict[str, Row]] = field(default_factory=dict)
+    embedded: dict[str, MeasuredRow]
+    beside: dict[str, dict[str, MeasuredRow]] = field(default_factory=dict)
 
     @property
     def links(self) -> dict[str, str]:
@@ -50,7 +50,7 @@ class PageRows:
         return [folder / name for name in self.beside]
 
 
-def page_rows(known: dict[str, Row], first: Iterable[str], folder: str, budget: int = BUDGET) -> PageRows:
+def page_rows(known: dict[str, MeasuredRow], first: Iterable[str], folder: str, budget: int = BUDGET) -> PageRows:
     """Share rows between the page and files in `folder` beside it.
 
     Args:
@@ -60,10 +60,10 @@ def page_rows(known: dict[str, Row], first: Iterable[str], folder: str, budget: 
         budget: bytes of JSON on the page.
     """
     order = dict.fromkeys([*(source for source in first if source in known), *known])
-    embedded: dict[str, Row] = {}
+    embedded: dict[str, MeasuredRow] = {}
     used = 0
     for source in order:
-        used += len(json.dumps(known[source], indent=1, ensure_ascii=False).encode())
+        used += len(json.dumps(known[source].as_dict(), indent=1, ensure_ascii=False).encode())
         if used > budget:
             break
         embedded[source] = known[source]
@@ -73,13 +73,11 @@ def page_rows(known: dict[str, Row], first: Iterable[str], folder: str, budget: 
     return PageRows(embedded, beside)
 
 
-def json_block(source: str, row: Row) -> str:
+def json_block(source: str, row: MeasuredRow) -> str:
     """A row's JSON, folded, under the anchor that its numbers link to."""
-    about = " ".join(part for part in (str(row.get("model_name") or ""), str(row["method"]), settings(row)) if part)
-    body = escape_text(json.dumps(row, indent=1, ensure_ascii=False))
-    return (
-        f'<details><summary>{escape(about)} on {escape(row["artifact"])}</summary>\n<pre id="json-{anchor(source)}">{body}</pre></details>'
-    )
+    about = " ".join(part for part in (row.model_name, row.method, settings(row)) if part)
+    body = escape_text(json.dumps(row.as_dict(), indent=1, ensure_ascii=False))
+    return f'<details><summary>{escape(about)} on {escape(row.artifact)}</summary>\n<pre id="json-{anchor(source)}">{body}</pre></details>'
 
 
 def escape_text(text: str) -> str:

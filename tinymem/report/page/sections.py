@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
-import yaml
-
-from tinymem.report.cells import anchors, escape, is_share, labels
+from tinymem.report.cells import anchors, escape, labels
 from tinymem.report.figures.of_run import change_numbers, curve_numbers
 from tinymem.report.page.figures import figure_element, numbers
 from tinymem.report.page.rows import escape_text
-from tinymem.results.row import source_id
-from tinymem.results.run_folder import Row, RunRecord
+from tinymem.results.row import MeasuredRow
+from tinymem.results.run_folder import RunRecord
+from tinymem.runtime.json import JsonObject
 
 READING = {
     "memorized": "Share of all scored rows that the model continues exactly ({prompt} tokens given, next {match} compared).",
@@ -47,13 +45,14 @@ def figures(record: RunRecord, curve: str | None, scatter: str | None, others: s
 
 def reading(record: RunRecord) -> str:
     """One sentence per column."""
-    return reading_of(record.rows, record.recipe.get("evaluation") or {})
+    tests = record.recipe.evaluation if record.recipe else None
+    return reading_of(record.rows, {"prompt": tests.prompt, "match": tests.match} if tests else {})
 
 
-def reading_of(rows: list[Row], window: dict[str, Any]) -> str:
+def reading_of(rows: list[MeasuredRow], window: JsonObject) -> str:
     """One sentence per column, with the window of the test where all rows share one."""
     windows = {"prompt": window.get("prompt", "the first"), "match": window.get("match", "")}
-    shares = {is_share(row) for row in rows} or {True}
+    shares = {row.is_share for row in rows} or {True}
     skipped = {*(() if False in shares else ("perplexity",)), *(() if True in shares else ("accuracy", "ceiling"))}
     lines = [(key, text.format(**windows)) for key, text in READING.items() if key not in skipped]
     listed = "\n".join(f"<dt>{escape(key)}</dt><dd>{escape(text)}</dd>" for key, text in lines)
@@ -62,16 +61,25 @@ def reading_of(rows: list[Row], window: dict[str, Any]) -> str:
 
 def links(record: RunRecord) -> dict[str, str]:
     """Where each row's JSON is on the page, by the row's source."""
-    return {source_id(row): f"#json-{anchor}" for row, anchor in zip(record.rows, anchors(record.rows), strict=True)}
+    return {row.source: f"#json-{anchor}" for row, anchor in zip(record.rows, anchors(record.rows), strict=True)}
 
 
 def sources(record: RunRecord) -> str:
     """The resolved recipe and the full JSON of every row, each under the anchor that its table row links to."""
-    text = yaml.safe_dump(record.recipe, sort_keys=False, allow_unicode=True)
-    blocks = [f"<details><summary>Resolved recipe (recipe.yaml)</summary>\n<pre>{escape(text)}</pre>\n</details>"]
+    blocks = _recipe_block(record)
     for row, label, anchor in zip(record.rows, labels(record.rows), anchors(record.rows), strict=True):
-        body = escape_text(json.dumps(row, indent=2, ensure_ascii=False))
+        body = escape_text(json.dumps(row.as_dict(), indent=2, ensure_ascii=False))
         back = f'<a href="#row-{anchor}">to the table row</a>'
-        title = escape(f"{label} on {row['artifact']}")
+        title = escape(f"{label} on {row.artifact}")
         blocks.append(f'<details><summary>{title}</summary>\n{back}\n<pre id="json-{anchor}">{body}</pre>\n</details>')
     return "<p>Each number above is computed from these stored values; shares are in [0, 1].</p>\n" + "\n".join(blocks)
+
+
+def _recipe_block(record: RunRecord) -> list[str]:
+    """The resolved recipe, folded; nothing for rows without one."""
+    from tinymem.recipe.recipe import dump_recipe
+
+    if record.recipe is None:
+        return []
+    text = escape(dump_recipe(record.recipe))
+    return [f"<details><summary>Resolved recipe (recipe.yaml)</summary>\n<pre>{text}</pre>\n</details>"]

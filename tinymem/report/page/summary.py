@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING
 
-from tinymem.report.cells import PARTS, anchors, counts, escape, is_share, number, percent, percent_of, performance
-from tinymem.results.run_folder import Row, RunRecord
+from tinymem.report.cells import anchors, before_after, escape, number, percent, percent_of, performance
+from tinymem.results.columns import PROMPT_RATES
+from tinymem.results.curve import CurvePoint
+from tinymem.results.row import MeasuredRow
+from tinymem.results.run_folder import RunRecord
+from tinymem.results.share import Share
+from tinymem.runtime.json import Json, JsonObject
+
+if TYPE_CHECKING:
+    from tinymem.recipe.recipe import Recipe
 
 # Keys of recipes and versions in words; any other key is shown as it is, without underscores.
 WORDS = {
@@ -27,48 +35,53 @@ WORDS = {
 
 def summary(record: RunRecord) -> str:
     """What was trained on what, with which seed, protocol, versions and device."""
-    recipe = record.recipe
-    facts = {
-        "Model": _pairs(recipe.get("model")),
-        "Training": _pairs(recipe.get("training"), ("epochs", "batch_size", "learning_rate", "weight_decay", "schedule")),
-        f"Corpus: {(recipe.get('data') or {}).get('kind', '?')}": _pairs(recipe.get("data")),
-        **{f"Artifact: {artifact.get('kind', '?')}": _pairs(artifact) for artifact in recipe.get("artifacts") or []},
-        "Seed": recipe.get("seed"),
-        "Protocol": recipe.get("protocol"),
+    entries = {
+        **(_of_recipe(record.recipe) if record.recipe else {}),
         "Model id": _distinct(record.rows, "model_id"),
         "Corpus SHA-256": _distinct(record.rows, "corpus_sha256"),
-        "Versions": ", ".join(dict.fromkeys(_pairs(row.get("versions")) for row in record.rows)),
+        "Versions": ", ".join(dict.fromkeys(_pairs({**(row.versions or {})}) for row in record.rows)),
         "Device": _distinct(record.rows, "device"),
     }
-    lines = "\n".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in facts.items() if value not in (None, ""))
-    methods = len({row["method"] for row in record.rows})
+    lines = "\n".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in entries.items() if value)
+    methods = len({row.method for row in record.rows})
     tried = f"{methods} method{'' if methods == 1 else 's'}"
     about = f"One small language model, trained on rows with planted artifacts, and {tried} to make it forget them."
     return f'<p>{about}</p>\n<dl class="facts">\n{lines}\n</dl>'
 
 
-def _pairs(values: Any, keys: Iterable[str] | None = None) -> str:
+def _of_recipe(recipe: Recipe) -> dict[str, str]:
+    training = ("epochs", "batch_size", "learning_rate", "weight_decay", "schedule")
+    return {
+        "Model": _pairs(recipe.model.model_dump(mode="json")),
+        "Training": _pairs(recipe.training.model_dump(mode="json"), training),
+        f"Corpus: {recipe.data.kind}": _pairs(recipe.data.model_dump(mode="json")),
+        **{f"Artifact: {artifact.kind}": _pairs(artifact.model_dump(mode="json")) for artifact in recipe.artifacts},
+        "Seed": str(recipe.seed),
+        "Protocol": recipe.protocol,
+    }
+
+
+def _pairs(values: JsonObject, keys: Iterable[str] | None = None) -> str:
     """`layers 4 · width 128`: the set values of a section, in order; its kind is told elsewhere."""
-    values = values if isinstance(values, dict) else {}
     shown = {key: values[key] for key in (keys or values) if key != "kind" and values.get(key) is not None}
     return " · ".join(f"{WORDS.get(key, key.replace('_', ' '))} {_plain(value)}" for key, value in shown.items())
 
 
-def _plain(value: Any) -> str:
-    if isinstance(value, list | tuple):
+def _plain(value: Json) -> str:
+    if isinstance(value, list):
         return ", ".join(_plain(item) for item in value)
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
-def _distinct(rows: list[Row], key: str) -> str:
-    return ", ".join(dict.fromkeys(str(row[key]) for row in rows if row.get(key) is not None))
+def _distinct(rows: list[MeasuredRow], column: str) -> str:
+    return ", ".join(dict.fromkeys(str(row[column]) for row in rows if row[column] is not None))
 
 
 def headline(record: RunRecord) -> str:
     """A card per artifact, and one for accuracy, of the trained model before any method."""
-    first: dict[str, tuple[Row, str]] = {}
+    first: dict[str, tuple[MeasuredRow, str]] = {}
     for row, anchor in zip(record.rows, anchors(record.rows), strict=True):
-        first.setdefault(row["artifact"], (row, f"#json-{anchor}"))
+        first.setdefault(row.artifact, (row, f"#json-{anchor}"))
     cards = [_artifact_card(kind, *found) for kind, found in first.items()] or _cards_of_curve(record.curve)
     if record.rows:
         cards.append(_performance_card(*next(iter(first.values()))))
@@ -76,24 +89,24 @@ def headline(record: RunRecord) -> str:
     return f'{note}\n<div class="cards">\n{chr(10).join(cards)}\n</div>' if cards else "<p>Nothing has been measured yet.</p>"
 
 
-def _artifact_card(kind: str, row: Row, link: str) -> str:
-    count, _, rows = counts(row, "all")
-    parts = [(title, percent_of(row[share], row.get(base))) for title, (share, base) in PARTS.items() if row.get(share) is not None]
-    return _card(f"{kind}: memorized", percent_of(row.get("memorized_before"), rows, count), parts, link)
+def _artifact_card(kind: str, row: MeasuredRow, link: str) -> str:
+    before, _ = before_after(row, "all")
+    found = [(title, row.share(rate, "before")) for title, rate in PROMPT_RATES.items()]
+    parts = [(title, percent_of(share)) for title, share in found if share and share.rows]
+    return _card(f"{kind}: memorized", percent_of(before), parts, link)
 
 
-def _cards_of_curve(curve: list[Row]) -> list[str]:
-    last = (curve[-1].get("memorized") or {}) if curve else {}
-    shares = {kind: percent_of(value.get("share"), value.get("rows"), value.get("count")) for kind, value in last.items()}
-    return [_card(f"{kind}: memorized", share, []) for kind, share in shares.items()]
+def _cards_of_curve(curve: list[CurvePoint]) -> list[str]:
+    last = curve[-1].memorized if curve else {}
+    return [_card(f"{kind}: memorized", percent_of(Share(value["count"], value["rows"])), []) for kind, value in last.items()]
 
 
-def _performance_card(row: Row, link: str) -> str:
-    metric = row.get("performance_metric") or "accuracy"
-    parts = [("ceiling", percent(row.get("performance_ceiling")))] if is_share(row) else []
-    if is_share(row) and row.get("perplexity_before") is not None:
-        parts.append(("perplexity", number(row["perplexity_before"], 2)))
-    return _card(f"{metric} on clean rows", performance(row, row.get("performance_before")), parts, link)
+def _performance_card(row: MeasuredRow, link: str) -> str:
+    metric = row.performance_metric or "accuracy"
+    parts = [("ceiling", percent(row.performance_ceiling))] if row.is_share else []
+    if row.is_share and row.perplexity_before is not None:
+        parts.append(("perplexity", number(row.perplexity_before, 2)))
+    return _card(f"{metric} on clean rows", performance(row, row.performance_before), parts, link)
 
 
 def _card(title: str, value: str, parts: list[tuple[str, str]], link: str = "") -> str:

@@ -2,43 +2,39 @@
 
 from __future__ import annotations
 
-from tinymem.report.cells import ARROW, DASH, RATES, counts, percent, percent_of, performance
-from tinymem.results.row import is_ok
-from tinymem.results.run_folder import Row
+from tinymem.report.cells import ARROW, DASH, before_after, percent_of, percent_only, performance
+from tinymem.results.columns import Rate
+from tinymem.results.row import MeasuredRow
 
 
-def change_with_counts(row: Row, rate: str) -> str:
+def change_with_counts(row: MeasuredRow, rate: Rate) -> str:
     """`86.4 % (38/44) → 2.3 % (1/44)`; the status stands where there is no value after."""
-    before, after, _ = RATES[rate]
-    count_before, count_after, rows = counts(row, rate)
-    first, last = percent_of(row.get(before), rows, count_before), percent_of(row.get(after), rows, count_after)
-    return join_change(first, last, row)
+    before, after = before_after(row, rate)
+    return join_change(percent_of(before), percent_of(after), row)
 
 
-def performance_change(row: Row) -> str:
+def performance_change(row: MeasuredRow) -> str:
     """`96.2 % → 95.1 %`, or plain numbers for perplexity."""
-    first, last = (performance(row, row.get(f"performance_{when}")) for when in ("before", "after"))
-    return join_change(first, last, row)
+    return join_change(performance(row, row.performance_before), performance(row, row.performance_after), row)
 
 
-def join_change(first: str, last: str, row: Row) -> str:
+def join_change(first: str, last: str, row: MeasuredRow) -> str:
     """Before and after with an arrow between them: one dash if nothing was scored, the status if the method has no result."""
-    if not is_ok(row):
-        return f"{first} {ARROW} {row['status']}"
+    if not row.is_ok:
+        return f"{first} {ARROW} {row.status}"
     return DASH if first == last == DASH else f"{first} {ARROW} {last}"
 
 
-def short_change(row: Row, rate: str, *, with_counts: bool = False, fold: bool = False) -> str:
+def short_change(row: MeasuredRow, rate: Rate, *, with_counts: bool = False, fold: bool = False) -> str:
     """`86.4 → 2.3 (38 → 1)`: for tables whose column says that the numbers are percentages of the caption's rows."""
-    before, after, _ = RATES[rate]
-    change = join_change(percent(row.get(before)), percent(row.get(after)), row).replace(" %", "")
-    first, last, _ = counts(row, rate)
-    if not with_counts or first is None:
+    before, after = before_after(row, rate)
+    change = join_change(percent_only(before), percent_only(after), row).replace(" %", "")
+    if not with_counts or before is None:
         return change
-    numbers = f"{first} {ARROW} {last}" if last is not None else str(first)
+    numbers = f"{before.count} {ARROW} {after.count}" if after else str(before.count)
     return f"{change}{chr(10) if fold else ' '}({numbers})"
 
 
-def no_result(row: Row, label: str) -> str:
+def no_result(row: MeasuredRow, label: str) -> str:
     """Why a method has no result."""
-    return f"{label} on {row['artifact']}: {row['status']}: {row.get('message') or 'no reason was recorded'}"
+    return f"{label} on {row.artifact}: {row.status}: {row.message or 'no reason was recorded'}"

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from tinymem.report.cells import (
-    APART,
     ARROW,
     DASH,
-    RATES,
     anchors,
-    counts,
+    before_after,
     escape,
     fraction,
-    is_share,
     labels,
     metrics,
     number,
     percent,
+    percent_only,
     settings,
 )
 from tinymem.report.render.before_after import join_change, performance_change
-from tinymem.results.row import is_ok
-from tinymem.results.run_folder import Row, RunRecord
+from tinymem.results.columns import LABEL_COLUMNS, RATES, Rate
+from tinymem.results.row import MeasuredRow
+from tinymem.results.run_folder import RunRecord
 
 MODEL = ("model", "that was edited")
 COLUMNS = (
@@ -43,7 +42,7 @@ def result_table(record: RunRecord) -> str:
     return rows_table(record.rows, _once(record.rows, notes_of(record.rows)))
 
 
-def rows_table(rows: list[Row], notes: list[str], models: list[str] | None = None) -> str:
+def rows_table(rows: list[MeasuredRow], notes: list[str], models: list[str] | None = None) -> str:
     """A line per row, with a note under the method and, where there are several, the model."""
     columns = [*COLUMNS[:2], *([MODEL] if models else []), *COLUMNS[2:]]
     metric = " / ".join(metrics(rows))
@@ -54,7 +53,7 @@ def rows_table(rows: list[Row], notes: list[str], models: list[str] | None = Non
     return f'{region}\n<table class="sortable">\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>\n</div>'
 
 
-def notes_of(rows: list[Row]) -> list[str]:
+def notes_of(rows: list[MeasuredRow]) -> list[str]:
     """The settings of each row, and what else sets it apart from others of its method."""
     return [_note(row, label) for row, label in zip(rows, labels(rows), strict=True)]
 
@@ -64,17 +63,17 @@ def _head(title: str, note: str, kind: str = "") -> str:
     return f'<th scope="col"{looks}>{escape(title)}{small}</th>'
 
 
-def _once(rows: list[Row], notes: list[str]) -> list[str]:
+def _once(rows: list[MeasuredRow], notes: list[str]) -> list[str]:
     """The notes, without those that repeat the line above: one method on the next artifact."""
-    keys = [(row["method"], note) for row, note in zip(rows, notes, strict=True)]
+    keys = [(row.method, note) for row, note in zip(rows, notes, strict=True)]
     return ["" if i and key == keys[i - 1] else key[1] for i, key in enumerate(keys)]
 
 
-def _line(row: Row, note: str, model: str, anchor: str) -> str:
-    name = f'<a href="#json-{anchor}">{escape(row["method"])}</a>'
-    head = f'<th scope="row">{name}{f"<small>{escape(note)}</small>" if note else ""}</th><td>{escape(row["artifact"])}</td>{model}'
-    cells = "".join(map(_cell, _values(row), _order(row), [anchor] * len(COLUMNS))) if is_ok(row) else _without_result(row)
-    idle = "" if is_ok(row) else ' class="idle"'
+def _line(row: MeasuredRow, note: str, model: str, anchor: str) -> str:
+    name = f'<a href="#json-{anchor}">{escape(row.method)}</a>'
+    head = f'<th scope="row">{name}{f"<small>{escape(note)}</small>" if note else ""}</th><td>{escape(row.artifact)}</td>{model}'
+    cells = "".join(map(_cell, _values(row), _order(row), [anchor] * len(COLUMNS))) if row.is_ok else _without_result(row)
+    idle = "" if row.is_ok else ' class="idle"'
     return f'<tr id="row-{anchor}"{idle}>{head}{cells}</tr>'
 
 
@@ -86,41 +85,39 @@ def _cell(cell: str, order: float | None, anchor: str) -> str:
     return f"<td{value}>{text}{small}{rest}</td>"
 
 
-def _order(row: Row) -> list[float | None]:
-    after = [row.get(last) for _, last, _ in RATES.values()]
-    return [*after, row.get("performance_after"), *(row.get(key) for key in ("seconds", "peak_mb", "edited_parameters"))]
+def _order(row: MeasuredRow) -> list[float | None]:
+    after = [row.memorized_after, row.forget_memorized_after, row.holdout_memorized_after]
+    return [*after, row.performance_after, row.seconds, row.peak_mb, row.edited_parameters]
 
 
-def _note(row: Row, label: str) -> str:
+def _note(row: MeasuredRow, label: str) -> str:
     """The settings, and what else the label needed to set the row apart."""
-    others = [f"{key} {row.get(key)}" for key in APART]
+    others = [f"{name} {row[name]}" for name in LABEL_COLUMNS]
     return "; ".join(part for part in (settings(row), *(other for other in others if other in label)) if part)
 
 
-def _values(row: Row) -> list[str]:
-    cost = [number(row.get("seconds")), number(row.get("peak_mb"), 0), number(row.get("edited_parameters"), 0)]
+def _values(row: MeasuredRow) -> list[str]:
+    cost = [number(row.seconds), number(row.peak_mb, 0), number(row.edited_parameters, 0)]
     return [*(_rate(row, rate) for rate in RATES), _performance(row), *cost]
 
 
-def _performance(row: Row) -> str:
-    ceiling = row.get("performance_ceiling")
-    note = f"of {percent(ceiling)}" if is_share(row) and ceiling is not None else ""
-    kind = "" if is_share(row) else "perplexity"
+def _performance(row: MeasuredRow) -> str:
+    ceiling = row.performance_ceiling
+    note = f"of {percent(ceiling)}" if row.is_share and ceiling is not None else ""
+    kind = "" if row.is_share else "perplexity"
     return f"{escape(performance_change(row))}<small>{note or kind}</small>"
 
 
-def _rate(row: Row, rate: str) -> str:
-    before, after, _ = RATES[rate]
-    first, last, rows = counts(row, rate)
-    change = join_change(percent(row.get(before)), percent(row.get(after)), row)
+def _rate(row: MeasuredRow, rate: Rate) -> str:
+    before, after = before_after(row, rate)
+    change = join_change(percent_only(before), percent_only(after), row)
     if change == DASH:
         return DASH
-    return f"{escape(change)}<small>{fraction(first, rows)} {ARROW} {fraction(last, rows)}</small>"
+    return f"{escape(change)}<small>{fraction(before)} {ARROW} {fraction(after)}</small>"
 
 
-def _without_result(row: Row) -> str:
-    before, _, _ = RATES["all"]
-    first, _, rows = counts(row, "all")
-    memorized = f"<td>{percent(row.get(before))}<small>{fraction(first, rows)}, before</small></td>"
-    reason = f"{row['status']}: {row.get('message') or 'no reason was recorded'}"
+def _without_result(row: MeasuredRow) -> str:
+    before, _ = before_after(row, "all")
+    memorized = f"<td>{percent_only(before)}<small>{fraction(before)}, before</small></td>"
+    reason = f"{row.status}: {row.message or 'no reason was recorded'}"
     return f'{memorized}<td class="message" colspan="{len(COLUMNS) - 3}">{escape(reason)}</td>'

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from tinymem.report.cells import ARROW, DASH, labels, metrics, number
 from tinymem.report.render.before_after import no_result, performance_change, short_change
 from tinymem.report.render.run_text import bases, ceilings
-from tinymem.results.row import is_ok
-from tinymem.results.run_folder import Row, RunRecord
+from tinymem.results.row import MeasuredRow
+from tinymem.results.run_folder import RunRecord
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -60,7 +60,7 @@ def footer(record: RunRecord, console: Console) -> list[str]:
     if found := ceilings(record):
         lines.append(f"accuracy ceiling {', '.join(found)} (share of the scored tokens that the tokens before them determine)")
     for row, label in zip(record.rows, labels(record.rows), strict=True):
-        if not is_ok(row):
+        if not row.is_ok:
             lines.append(no_result(row, label))
     return [to_ascii(line) for line in lines] if needs_ascii(console) else lines
 
@@ -77,8 +77,8 @@ def _table(record: RunRecord, layout: Layout, encode: Callable[[str], str]) -> T
     for title in ("memorized", "forget", "holdout", " / ".join(metrics(record.rows)), *cost):
         table.add_column(title, justify="right", no_wrap=True)
     for row, label in zip(record.rows, labels(record.rows), strict=True):
-        cells = [label, row["artifact"], *_values(row, layout)]
-        table.add_row(*(_text(encode(cell)) for cell in cells), style=None if is_ok(row) else "dim")
+        cells = [label, row.artifact, *_values(row, layout)]
+        table.add_row(*(_text(encode(cell)) for cell in cells), style=None if row.is_ok else "dim")
     return table
 
 
@@ -88,13 +88,13 @@ def _text(cell: str) -> Text:
     return Text(cell)  # not a string: rich reads markup such as [red] in strings
 
 
-def _values(row: Row, layout: Layout) -> list[str]:
+def _values(row: MeasuredRow, layout: Layout) -> list[str]:
     memorized = short_change(row, "all", with_counts=True, fold=layout.fold)
-    others = [short_change(row, rate) for rate in ("forget", "holdout")]
+    others = [short_change(row, "forget"), short_change(row, "holdout")]
     score = performance_change(row).replace(" %", "")
-    if not is_ok(row):  # the status stands once
+    if not row.is_ok:  # the status stands once
         others, score = [DASH, DASH], score.split(f" {ARROW} ")[0]
-    cost = [number(row.get("seconds")), number(row.get("peak_mb"), 0)] if layout.cost else []
+    cost = [number(row.seconds), number(row.peak_mb, 0)] if layout.cost else []
     return [memorized, *others, score, *cost]
 
 

@@ -7,11 +7,11 @@ import io
 import json
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from tinymem.errors import UserError, did_you_mean
 from tinymem.report.render.run_text import escape_markdown, markdown_line
 from tinymem.report.tables.table import Cell, Number, Table
+from tinymem.runtime.json import Json, JsonObject
 
 
 def render(tables: Sequence[Table], format: str) -> str:
@@ -137,8 +137,8 @@ def to_csv(tables: Sequence[Table]) -> str:
     return _csv([LONG, *(line for table in tables for line in _long(table))])
 
 
-def _long(table: Table) -> list[tuple[Any, ...]]:
-    lines = []
+def _long(table: Table) -> list[tuple[Number, ...]]:
+    lines: list[tuple[Number, ...]] = []
     for i, row in enumerate(table.rows, 1):
         for column, cell in zip(table.columns, row, strict=True):
             stored = (_or_empty(finite(cell.value)), _or_empty(cell.spread), _or_empty(cell.n))
@@ -153,7 +153,7 @@ def to_wide_csv(table: Table) -> str:
     return _csv([[column.name for column in table.columns], *rows])
 
 
-def _csv(lines: Sequence[Sequence[Any]]) -> str:
+def _csv(lines: Sequence[Sequence[Number]]) -> str:
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows(lines)
     return out.getvalue()
@@ -164,16 +164,16 @@ def to_json(tables: Sequence[Table]) -> str:
     return json.dumps({"tables": [_plain(table) for table in tables]}, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _plain(table: Table) -> dict[str, Any]:
-    columns = [{"title": column.title, "group": column.group} for column in table.columns]
-    rows = [[_plain_cell(cell) for cell in row] for row in table.rows]
-    about = {"name": table.name, "key": table.key, "title": table.title}
+def _plain(table: Table) -> JsonObject:
+    columns: list[Json] = [{"title": column.title, "group": column.group} for column in table.columns]
+    rows: list[Json] = [[_plain_cell(cell) for cell in row] for row in table.rows]
+    about: JsonObject = {"name": table.name, "key": table.key, "title": table.title}
     return {**about, "columns": columns, "rows": rows, "notes": list(table.notes), "footnotes": list(table.footnotes)}
 
 
-def _plain_cell(cell: Cell) -> dict[str, Any]:
+def _plain_cell(cell: Cell) -> JsonObject:
     """Without the fields that say nothing."""
-    found = {**vars(cell), "value": finite(cell.value), "sources": list(cell.sources), "marks": list(cell.marks)}
+    found: JsonObject = {**vars(cell), "value": finite(cell.value), "sources": list(cell.sources), "marks": list(cell.marks)}
     return {key: value for key, value in found.items() if key == "text" or not (value is None or value is False or value in ("", []))}
 
 
@@ -182,7 +182,7 @@ def finite(value: Number) -> Number:
     return value if not isinstance(value, float) or math.isfinite(value) else str(value)
 
 
-def _or_empty(value: Any) -> Any:
+def _or_empty(value: Number) -> Number:
     return "" if value is None else value
 
 

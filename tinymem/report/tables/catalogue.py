@@ -61,5 +61,5 @@ def tables_of(results: Results, names: Collection[str] | None = None, *, machine
 
 def _number(group: ModelGroup) -> str:
     """Which of the paper's tables has the form for such models."""
-    data = group.facts[0]
+    data = group.columns.data
     return "2" if data == "wiki" else "1" if data in ("additive", "multiplicative") else "3"

@@ -7,7 +7,7 @@ one device. So the paper's numbers stand here twice: as printed, and as measured
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 
 from tinymem.report.cells import DASH
@@ -15,8 +15,7 @@ from tinymem.report.configurations import in_order
 from tinymem.report.energy import PERLMUTTER, POLARIS, machine_of
 from tinymem.report.tables.table import Cell, Column, Table
 from tinymem.results.collect import Results, model_of
-from tinymem.results.row import source_id
-from tinymem.results.run_folder import Row
+from tinymem.results.row import MeasuredRow
 from tinymem.runtime.power import Machine
 
 TRIPLED = 3
@@ -70,22 +69,26 @@ PUBLISHED_LARGE = Spent(102_698, 61_619, 138_642, 36_316, (PERLMUTTER,))
 
 def spent_by_phase(results: Results, machine: Machine | None = None) -> dict[str, Spent]:
     """Our seconds by phase; a run counts once, though it has a row for each artifact, and so does a model."""
-    models = {model_of(row): row for row in results.trained if row.get("training_seconds") is not None}
-    runs = {row.get("id") or source_id(row): row for row in results.rows if row.get("seconds") is not None}
-    small = [row for row in runs.values() if row.get("data") in SMALL]
-    large = [row for row in runs.values() if row.get("data") not in SMALL]
-    found = {"training": _sum(models.values(), "training_seconds", machine)}
-    return {**found, "mitigation": _sum(small, "seconds", machine), "large": _sum(large, "seconds", machine)}
+    models = {model_of(row): row for row in results.trained if row.training_seconds is not None}
+    runs = {row.id or row.source: row for row in results.rows if row.seconds is not None}
+    small = [row for row in runs.values() if row.data in SMALL]
+    large = [row for row in runs.values() if row.data not in SMALL]
+    found = {"training": _sum(models.values(), lambda row: row.training_seconds, machine)}
+    return {**found, "mitigation": _sum(small, _seconds, machine), "large": _sum(large, _seconds, machine)}
 
 
-def _sum(rows: Iterable[Row], field: str, machine: Machine | None) -> Spent:
+def _seconds(row: MeasuredRow) -> float | None:
+    return row.seconds
+
+
+def _sum(rows: Iterable[MeasuredRow], seconds: Callable[[MeasuredRow], float | None], machine: Machine | None) -> Spent:
     hours: dict[Machine, float] = defaultdict(float)
     rows = list(rows)
     for row in rows:
-        hours[machine or machine_of(str(row.get("device") or "cpu"))] += row[field] / 3600
+        hours[machine or machine_of(row.device or "cpu")] += (seconds(row) or 0.0) / 3600
     energy = sum(m.kilowatt_hours(h) for m, h in hours.items())
     carbon = sum(m.kilograms(h) for m, h in hours.items())
-    return Spent(len(rows), sum(hours.values()), energy, carbon, tuple(hours), tuple(source_id(row) for row in rows))
+    return Spent(len(rows), sum(hours.values()), energy, carbon, tuple(hours), tuple(row.source for row in rows))
 
 
 def cost_tables(results: Results, machine: Machine | None = None) -> list[Table]:
@@ -174,8 +177,8 @@ def projection_table(results: Results) -> list[Table]:
     """The paper's whole grid, had each run taken the mean of our seconds for its method."""
     seconds: dict[str, dict[str, float]] = defaultdict(dict)
     for row in results.rows:
-        if row["method"] in GRID and row.get("seconds") is not None and row.get("data") in SMALL:
-            seconds[row["method"]][source_id({**row, "artifact": ""})] = row["seconds"]
+        if row.method in GRID and row.seconds is not None and row.data in SMALL:
+            seconds[row.method][replace(row, artifact="").source] = row.seconds
     if not seconds:
         return []
     rows, total = [], 0.0

@@ -11,6 +11,7 @@ from tinymem.report.configurations import ModelGroup, in_order
 from tinymem.report.means import Mean, digits_for, mean_of, plus_minus, signed
 from tinymem.report.selection import Candidate, in_time, lost, pareto, percent_change, score
 from tinymem.report.tables.table import Cell, Column, Table, anchor
+from tinymem.results.row import Moment
 
 NOTHING = Cell(DASH)
 LABELS = {"none": "trained model"}
@@ -49,13 +50,13 @@ def mean_cell(mean: Mean | None, digits: int, sources: tuple[str, ...], *, small
     return Cell(plus_minus(mean, digits), small, mean.mean, mean.spread, mean.n, sources, best=best)
 
 
-def memorized_cell(setting: Configuration, when: str, *, best: bool = False) -> Cell:
+def memorized_cell(setting: Configuration, when: Moment, *, best: bool = False) -> Cell:
     """Percent memorized, with the counts summed over the seeds."""
     counts = setting.counts(when)
-    return mean_cell(setting.memorized(when), 2, setting.sources, small=fraction(*counts) if counts else "", best=best)
+    return mean_cell(setting.memorized(when), 2, setting.sources, small=fraction(counts) if counts else "", best=best)
 
 
-def performance_cell(setting: Configuration, when: str, *, best: bool = False) -> Cell:
+def performance_cell(setting: Configuration, when: Moment, *, best: bool = False) -> Cell:
     """Accuracy in percent, or perplexity."""
     return mean_cell(setting.performance(when), 2, setting.sources, best=best)
 
@@ -76,10 +77,10 @@ def seconds_of(group: ModelGroup, artifact: str, setting: Configuration | None) 
 
 def _overhead(group: ModelGroup, artifact: str, setting: Configuration) -> Cell:
     """As in the paper: seconds of training beyond those without a regularizer."""
-    plain = mean_of(row.get("training_seconds") for row in group.baseline[artifact].rows)
+    plain = mean_of(row.training_seconds for row in group.baseline[artifact].rows)
     if plain is None:
         return NOTHING
-    added = [None if (own := row.get("training_seconds")) is None else own - plain.mean for row in setting.rows]
+    added = [None if (own := row.training_seconds) is None else own - plain.mean for row in setting.rows]
     return seconds_cell(mean_of(added), setting.sources)
 
 
@@ -103,7 +104,7 @@ def _notes(group: ModelGroup) -> Iterator[str]:
     yield "Each method's best run by the criteria of the paper's A.3.5; the best of all in bold. Counts are rows memorized of rows scored."
     yield from seeds_note(group)
     for artifact in group.artifacts:
-        if any(row.get("memorized_by_copies_before") for row in group.baseline[artifact].rows) and artifact == "noise":
+        if any(row.memorized_by_copies_before for row in group.baseline[artifact].rows) and artifact == "noise":
             yield "noise: of the rows repeated most often, as in the paper."
         if group.seconds_limit(artifact) is None and group.settings.get(artifact):
             yield f"{artifact}: no limit of time, as fine-tuning on extra data (finetune-extra) was not run."
@@ -114,7 +115,7 @@ def _notes(group: ModelGroup) -> Iterator[str]:
 def seeds_note(group: ModelGroup) -> Iterator[str]:
     """How many seeds and which epoch stand behind each artifact."""
     for artifact in group.artifacts:
-        seeds = sorted({row.get("seed") for row in group.baseline[artifact].rows}, key=str)
+        seeds = sorted({row.seed for row in group.baseline[artifact].rows}, key=str)
         if seeds:
             listed = ", ".join(map(str, seeds))
             several = f"{len(seeds)} seeds ({listed}), mean ± sample standard deviation" if len(seeds) > 1 else f"seed {listed}"
@@ -125,13 +126,13 @@ def seeds_note(group: ModelGroup) -> Iterator[str]:
 def _without_result(group: ModelGroup) -> Iterator[tuple[str, str, str]]:
     for artifact in group.artifacts:
         for method in group.methods():
-            failed = [row for row in group.failed[artifact] if row["method"] == method]
+            failed = [row for row in group.failed[artifact] if row.method == method]
             if group.best(artifact, method):
                 continue
             if group.of_method(artifact, method):
                 yield artifact, method, f"perplexity of {group.perplexity_limit:g} and more" if group.perplexity_limit else "overflow"
             elif failed:
-                yield artifact, method, f"{failed[0]['status']}: {failed[0].get('message') or 'no reason was recorded'}"
+                yield artifact, method, f"{failed[0].status}: {failed[0].message or 'no reason was recorded'}"
 
 
 # ---- best runs and fronts -----------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ def properties_table(results: Results) -> list[Table]:
     from tinymem.mitigation.method_pages import COLUMNS, properties_row
 
     registered = set(UNLEARNERS.names())
-    names = [name for name in in_order(row["method"] for row in results.rows) if name in registered]
+    names = [name for name in in_order(row.method for row in results.rows) if name in registered]
     rows = tuple((Cell(name), *map(Cell, properties_row(UNLEARNERS.get(name).properties))) for name in names)
     columns = tuple(Column(head, numeric=False) for head in COLUMNS)
     return [Table("5", "table-5", "Table 5. Properties of the methods; the paper's as it has them", columns, rows)] if rows else []

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tinymem.report.configuration import Configuration
 from tinymem.report.configurations import ModelGroup
 from tinymem.report.means import mean_of
 from tinymem.report.tables.memorization import LABELS, mean_cell, seeds_note
 from tinymem.report.tables.table import Cell, Column, Table, anchor
-from tinymem.results.run_folder import Row
+from tinymem.results.row import MeasuredRow, Moment
+from tinymem.runtime.json import Json, JsonObject
 
 if TYPE_CHECKING:
     from tinymem.evaluation.metric import Metric
@@ -28,7 +29,7 @@ RETURN_NOTES = (
 
 def table_of_metrics(group: ModelGroup) -> Table:
     """Other metrics after the edit, for the best run of each method: the columns that each metric declares where it registers."""
-    stored = {name for _, _, setting, when in _lines(group) for row in setting.rows for name in row.get(f"metrics_{when}") or ()}
+    stored = {name for _, _, setting, when in _lines(group) for row in setting.rows for name in _metrics(row, when) or ()}
     metrics = _registered() if stored else []
     columns = [(metric.name, column) for metric in metrics for column in metric.columns]
     heads = [(c.head, _metric((name, *c.path), c.scale), c.digits) for name, c in columns]
@@ -53,7 +54,7 @@ def table_of_returns(group: ModelGroup) -> Table:
     return _table(group, "returns", "Whether it comes back", heads, RETURN_NOTES)
 
 
-Read = Callable[[Row, str], float | None]
+Read = Callable[[MeasuredRow, Moment], float | None]
 
 
 def _table(group: ModelGroup, name: str, title: str, heads: list[tuple[str, Read, int]], notes: tuple[str, ...]) -> Table:
@@ -70,7 +71,7 @@ def _table(group: ModelGroup, name: str, title: str, heads: list[tuple[str, Read
     return Table(name, anchor(f"{name}-{group.key}"), title, columns, tuple(rows), (*notes, *seeds_note(group)))
 
 
-def _lines(group: ModelGroup) -> Iterator[tuple[str, str, Configuration, str]]:
+def _lines(group: ModelGroup) -> Iterator[tuple[str, str, Configuration, Moment]]:
     """Artifact, method, its best run, and which of a row's numbers count."""
     for artifact in group.artifacts:
         found = [(method, setting) for method in group.methods() if (setting := group.best(artifact, method))]
@@ -81,18 +82,22 @@ def _lines(group: ModelGroup) -> Iterator[tuple[str, str, Configuration, str]]:
 
 
 def _metric(path: tuple[str, ...], factor: float) -> Read:
-    return lambda row, when: _times(_at(row.get(f"metrics_{when}"), path), factor)
+    return lambda row, when: _times(_at(_metrics(row, when), path), factor)
 
 
-def _untouched(row: Row, when: str) -> float | None:
-    return _times(row.get(f"memorized_{when}"), 100) if row.get("robustness") else None
+def _metrics(row: MeasuredRow, when: Moment) -> JsonObject | None:
+    return row.metrics_before if when == "before" else row.metrics_after
+
+
+def _untouched(row: MeasuredRow, when: Moment) -> float | None:
+    return _times(row.memorized_before if when == "before" else row.memorized_after, 100) if row.robustness else None
 
 
 def _return(test: str) -> Read:
-    return lambda row, when: _times(_at(row.get("robustness"), (test, when, "all", "share")), 100)
+    return lambda row, when: _times(_at(row["robustness"], (test, when, "all", "share")), 100)
 
 
-def _at(value: Any, path: tuple[str, ...]) -> float | None:
+def _at(value: Json, path: tuple[str, ...]) -> float | None:
     for key in path:
         value = value.get(key) if isinstance(value, dict) else None
     return value if isinstance(value, int | float) else None
