@@ -14,8 +14,8 @@ from tinymem.errors import UserError
 from tinymem.recipe.recipe import Recipe, load_matrix, load_recipe, parse_recipe
 from tinymem.recipe.sizes import planned_parameters
 from tinymem.recipe.sweep import load_sweep, parse_sweep
-from tinymem.results.model_columns import model_columns
 from tinymem.results.checkpoint_columns import epoch_of, read_metadata, stored_parameters
+from tinymem.results.model_columns import model_columns
 from tinymem.runs.pipeline import Run
 from tinymem.runtime.files import write_json
 from tinymem.sweep.plan import expand

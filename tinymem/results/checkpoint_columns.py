@@ -48,5 +48,6 @@ def stored_parameters(checkpoint: Path) -> int | None:
     return sum(math.prod(shape) for shape in tensors.values())
 
 
+def read_metadata(checkpoint: Path) -> Any:
     """A checkpoint's `tinymem.json`; empty for a folder without one."""
     return read_object(checkpoint / METADATA) if (checkpoint / METADATA).is_file() else {}

@@ -15,7 +15,7 @@ from tinymem.results.columns import EXPERIMENT_COLUMNS, MOMENT_COLUMNS
 from tinymem.results.curve import CurvePoint
 from tinymem.results.model_columns import filled, recipe_columns
 from tinymem.results.row import Identity, MeasuredRow, PerformanceMetric, TrainingRow
-from tinymem.results.run_folder import RunRecord, check_folder, load_run
+from tinymem.results.run_folder import RECIPE, RunRecord, check_folder, load_run
 from tinymem.results.share import ShareColumn
 from tinymem.results.store import read_rows, read_run
 from tinymem.runtime.files import canonical_json
@@ -117,9 +117,10 @@ def _record(folder: Path) -> RunRecord:
     record = load_run(folder, needs_results=False)
     files = {row.source: row for row in _result_files(folder)}  # newer than results.jsonl while a run is at work
     rows = list({**{row.source: row for row in record.rows}, **files}.values())
-    assert record.recipe is not None
+    if record.recipe is None:
+        raise UserError(f"expected a recipe at {folder / RECIPE}, found none; check the folder")
     columns = recipe_columns(record.recipe, training_seconds=training_seconds(record))
-    return replace(record, rows=[filled(row, columns) for row in rows])
+    return replace(record, rows=[filled(row, columns) for row in rows], known=record.recipe)
 
 
 def _read_rows(folder: Path) -> list[MeasuredRow]:

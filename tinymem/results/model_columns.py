@@ -11,7 +11,6 @@ from tinymem.results.row import Identity, MeasuredRow
 from tinymem.runtime.files import content_id
 
 
-
 def model_columns(recipe: Recipe | None, *, n_parameters: int | None, epoch: int | None, name: str | None = None) -> Identity:
     """The model columns of what a recipe trains for `epoch` epochs; of a model without a recipe, its name and size."""
     if recipe is None:

@@ -26,14 +26,18 @@ class RunRecord:
     path: Path
     rows: list[MeasuredRow]
     curve: list[CurvePoint]
+    known: Recipe | None = None
+    """The recipe, where it was read already."""
 
     @cached_property
     def recipe(self) -> Recipe | None:
-        """The run's recipe, read when it is first needed; None for rows without a run.
+        """The run's recipe, read when it is first needed, since reading it takes longer than the rows; None for rows without a run.
 
         Raises:
             UserError: a damaged recipe.
         """
+        if self.known:
+            return self.known
         from tinymem.recipe.recipe import load_recipe
 
         path = self.path / RECIPE

@@ -79,7 +79,7 @@ def _both_epochs(options: JsonObject, size: Size) -> float:
 
 
 def _clean_epochs(options: JsonObject, size: Size) -> float:
-    return TRAIN * size.clean * _number(options, "epochs", 1)
+    return TRAIN_PASSES * size.clean * _number(options, "epochs", 1)
 
 
 def _baseline(options: JsonObject, size: Size) -> float:

@@ -13,8 +13,8 @@ from tinymem.models.checkpoint import CONFIG, METADATA, WEIGHTS, weights_id
 from tinymem.recipe.recipe import Recipe, load_matrix, parse_recipe
 from tinymem.recipe.sizes import planned_parameters
 from tinymem.recipe.sweep import ModelMatrix, SweepRecipe
-from tinymem.results.model_columns import model_columns
 from tinymem.results.checkpoint_columns import checkpoint_columns, read_metadata
+from tinymem.results.model_columns import model_columns
 from tinymem.results.row import Identity
 from tinymem.runtime.files import content_id, write_json
 from tinymem.training.checkpoints import run_of

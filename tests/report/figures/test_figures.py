@@ -135,7 +135,7 @@ def test_pareto_fronts_hold_what_nothing_beats() -> None:
 
 def test_curves_are_means_over_seeds_at_common_epochs() -> None:
     lines, shorter = curve(10), curve(20)[:3]
-    records = [RunRecord(Path(f"r{i}"), recipe(seed=i), [], found) for i, found in enumerate((lines, shorter))]
+    records = [RunRecord(Path(f"r{i}"), [], found, recipe(seed=i)) for i, found in enumerate((lines, shorter))]
     made = [line for line in curve_lines(inputs(records=records).curves) if line["kind"] == "math + noise"]
     assert [line["epoch"] for line in made] == [10, 20, 30]
     for line in made:
@@ -145,7 +145,7 @@ def test_curves_are_means_over_seeds_at_common_epochs() -> None:
 
 
 def test_figure_6_has_depths_and_duplication_classes() -> None:
-    records = [RunRecord(Path(f"r{n}"), recipe("wiki", n_layer=n), [], curve(n, text=True, copies=(1, 10))) for n in (2, 4)]
+    records = [RunRecord(Path(f"r{n}"), [], curve(n, text=True, copies=(1, 10)), recipe("wiki", n_layer=n)) for n in (2, 4)]
     made = {figure.key: figure for figure in figure_6(inputs(records=records))}
     lines = made["figure-06c"].lines  # type: ignore[union-attr]
     assert {(line["n_layer"], line["copies"]) for line in lines} == {(2, "1"), (2, "10"), (4, "1"), (4, "10")}
@@ -154,8 +154,8 @@ def test_figure_6_has_depths_and_duplication_classes() -> None:
 
 
 def test_figure_7_compares_regularizers_with_the_same_model() -> None:
-    records = [RunRecord(Path(f"r{r}{n}"), recipe(n_layer=n, regularizer=r), [], curve()) for r in (None, "loss-truncation") for n in (4,)]
-    records.append(RunRecord(Path("other"), recipe(n_layer=16), [], curve()))
+    records = [RunRecord(Path(f"r{r}{n}"), [], curve(), recipe(n_layer=n, regularizer=r)) for r in (None, "loss-truncation") for n in (4,)]
+    records.append(RunRecord(Path("other"), [], curve(), recipe(n_layer=16)))
     made = {figure.key: figure for figure in figure_7(inputs(records=records))}
     lines = made["figure-07a"].lines  # type: ignore[union-attr]
     assert {(line["n_layer"], line["regularizer"]) for line in lines} == {(4, None), (4, "loss-truncation")}
@@ -222,7 +222,7 @@ def test_figure_21_counts_runs_within_the_papers_limits() -> None:
 
 
 def test_a_stored_landscape_is_drawn_and_a_broken_one_is_not(tmp_path: Path) -> None:
-    record = RunRecord(tmp_path, recipe(), [], [])
+    record = RunRecord(tmp_path, [], [], recipe())
     assert isinstance(stored_landscapes([record])[0], Skipped)
     (tmp_path / "landscape").mkdir()
     lines = [
@@ -250,7 +250,7 @@ def test_numbers_as_csv_and_json() -> None:
 
 def test_every_figure_draws_in_every_format(tmp_path: Path) -> None:
     rows = list(sweep_rows(("additive", "wiki"), (2, 4), (500, 1500), (0,), (3000,)))
-    records = [RunRecord(Path(f"r{n}{r}"), recipe(n_layer=n, regularizer=r), [], curve()) for n in (2, 4) for r in (None, "x")]
+    records = [RunRecord(Path(f"r{n}{r}"), [], curve(), recipe(n_layer=n, regularizer=r)) for n in (2, 4) for r in (None, "x")]
     made, _ = figures_of(results_of(rows, records))
     one_each = {figure.draw.__qualname__ if hasattr(figure.draw, "__qualname__") else str(figure.draw): figure for figure in made}
     assert len(one_each) >= 8
