@@ -45,7 +45,7 @@ def mitigate(
     )  # fmt: skip
     from tinymem.results.run_folder import RunRecord
 
-    print_record(RunRecord(checkpoint, recipe={}, rows=rows, curve=[]), output)
+    print_record(RunRecord(checkpoint, rows=list(rows), curve=[]), output)
     if out:
         print(f"edited checkpoint: {out}", file=sys.stderr)
 

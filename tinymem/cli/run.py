@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from tinymem.cli.evaluate import load_plugins
 from tinymem.cli.report import print_rows
 from tinymem.errors import complain
+from tinymem.results.row import MeasuredRow
 
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML recipe; see recipes/.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key, as in model.n_layer=4.")]
@@ -37,7 +38,7 @@ def run(
     _fail_if_failed(made.rows)
 
 
-def _fail_if_failed(rows: list[dict[str, Any]]) -> None:
-    failed = sorted({row["method"] for row in rows if row["status"] == "failed"})
+def _fail_if_failed(rows: list[MeasuredRow]) -> None:
+    failed = sorted({row.method for row in rows if row.status == "failed"})
     if failed:
         raise typer.Exit(complain(f"failed: {', '.join(failed)}; the table says why; the same command tries them again", 1))
