@@ -35,6 +35,8 @@ _PUBLIC = {
     "mitigate": "tinymem.mitigation.run",
     "subject_of_corpus": "tinymem.mitigation.run",
     "subject_of_rows": "tinymem.mitigation.run",
+    "report_figure": "tinymem.report.figures.registry",
+    "report_table": "tinymem.report.tables.registry",
     "UserError": "tinymem.errors",
     "load_plugin": "tinymem.registry",
     "run": "tinymem.runs.pipeline",

@@ -11,7 +11,7 @@ import importlib.metadata
 import importlib.util
 import pkgutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -25,9 +25,17 @@ T = TypeVar("T")
 class Registry(Generic[T]):
     """Maps names to objects of one kind; `get` imports the module that defines the object if need be."""
 
-    def __init__(self, kind: str, *, packages: tuple[str, ...] = (), entry_points: str | None = None) -> None:
+    def __init__(self, kind: str, *, packages: tuple[str, ...] = (), eager: tuple[str, ...] = (), entry_points: str | None = None) -> None:
+        """An empty registry.
+
+        Args:
+            kind: a word for messages.
+            packages: each module of these registers one object, under its own name with dashes, and is imported when that is used.
+            eager: modules of these register any number of objects under any names; all are imported when the registry is first used.
+            entry_points: group of entry points, by name.
+        """
         self.kind = kind
-        self._packages = packages
+        self._packages, self._eager = packages, list(eager)
         self._entry_points = entry_points
         self._objects: dict[str, T] = {}
         self._lazy: dict[str, Callable[[], object]] | None = None
@@ -48,7 +56,13 @@ class Registry(Generic[T]):
 
     def names(self) -> list[str]:
         """All registered names, sorted, without importing what is not imported yet."""
+        self._import_eager()
         return sorted({*self._objects, *self._found()})
+
+    def in_order(self, first: Sequence[str]) -> list[T]:
+        """All objects: those of `first` in its order, as far as they are registered, then the others by name."""
+        names = self.names()
+        return [self.get(name) for name in (*(n for n in first if n in names), *(n for n in names if n not in first))]
 
     def get(self, name: str) -> T:
         """The object of that name.
@@ -56,6 +70,7 @@ class Registry(Generic[T]):
         Raises:
             UserError: no such name; the message suggests the closest.
         """
+        self._import_eager()
         if name not in self._objects:
             load = self._found().get(name)
             if load is None:
@@ -71,6 +86,7 @@ class Registry(Generic[T]):
 
         Built-in objects and those of entry points stay: their modules are imported once, so they would not register again.
         """
+        self._import_eager()
         before = dict(self._objects)
         try:
             yield
@@ -78,19 +94,28 @@ class Registry(Generic[T]):
             found = {name: value for name, value in self._objects.items() if name in self._found()}
             self._objects = {**found, **before}
 
+    def _import_eager(self) -> None:
+        while self._eager:
+            for name in _modules(self._eager.pop()):
+                importlib.import_module(name)
+
     def _found(self) -> dict[str, Callable[[], object]]:
         if self._lazy is None:
             self._lazy = {}
             for package in self._packages:
-                spec = importlib.util.find_spec(package)
-                for module in pkgutil.iter_modules(spec.submodule_search_locations if spec else None):
-                    if not module.name.startswith("_"):
-                        path = f"{package}.{module.name}"
-                        self._lazy[module.name.replace("_", "-")] = partial(importlib.import_module, path)
+                for path in _modules(package):
+                    self._lazy[path.rpartition(".")[2].replace("_", "-")] = partial(importlib.import_module, path)
             if self._entry_points:
                 for entry in importlib.metadata.entry_points(group=self._entry_points):
                     self._lazy.setdefault(entry.name, entry.load)
         return self._lazy
+
+
+def _modules(package: str) -> list[str]:
+    """Full names of a package's public modules, without importing any."""
+    spec = importlib.util.find_spec(package)
+    found = pkgutil.iter_modules(spec.submodule_search_locations if spec else None)
+    return [f"{package}.{module.name}" for module in found if not module.name.startswith("_")]
 
 
 def load_plugin(path: Path) -> None:

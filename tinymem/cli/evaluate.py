@@ -11,7 +11,7 @@ from tinymem.errors import UserError
 
 metrics_app = typer.Typer(help="What metrics there are.", invoke_without_command=True, pretty_exceptions_enable=False)
 
-Plugin = Annotated[list[Path] | None, typer.Option(help="A Python file that registers metrics of your own.")]
+Plugin = Annotated[list[Path] | None, typer.Option(help="A Python file that registers methods, metrics, tables, ... of your own.")]
 Metrics = Annotated[str | None, typer.Option(help="Names with commas between, default or all; `tinymem metrics` lists them.")]
 Ks = Annotated[str | None, typer.Option(help="Further prompt lengths of (n, k) memorization, as in 10,20,30.")]
 

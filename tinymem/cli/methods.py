@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tinymem.cli.evaluate import load_plugins
-
-Plugin = Annotated[list[Path] | None, typer.Option(help="A Python file that registers methods of your own.")]
+from tinymem.cli.evaluate import Plugin, load_plugins
 
 methods_app = typer.Typer(help="What methods there are.", invoke_without_command=True, pretty_exceptions_enable=False)
 

@@ -8,13 +8,12 @@ from typing import Annotated
 
 import typer
 
-from tinymem.cli.evaluate import Ks, Metrics, load_plugins, numbers, words
+from tinymem.cli.evaluate import Ks, Metrics, Plugin, load_plugins, numbers, words
 from tinymem.cli.report import Format, print_record
 from tinymem.errors import UserError
 from tinymem.runtime.json import JsonObject
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Plugin = Annotated[list[Path] | None, typer.Option(help="A Python file that registers methods of your own.")]
 
 
 def mitigate(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from tinymem.cli.evaluate import Plugin, load_plugins
 from tinymem.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,19 +20,23 @@ TablesFormat = Annotated[
     Literal["table", "json", "csv", "markdown", "latex", "html", "png", "svg"],
     typer.Option("--format", help="What to print; html writes a page, png and svg write the figures with their numbers."),
 ]
+Tables = Annotated[
+    str,
+    typer.Option(help="Names with commas between: 1, 2, 3, best, pareto, metrics, returns, 5, 6, 7, 8, 9, projection, a plugin's; or all."),
+]
 Folders = Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of runs or sweeps, or folders of such folders.")]
 
 
 def report(
     folders: Folders,
     output: TablesFormat = "table",
-    tables: Annotated[
-        str, typer.Option(help="Names with commas between: 1, 2, 3, best, pareto, metrics, returns, 5, 6, 7, 8, 9, projection; or all.")
-    ] = "",
+    tables: Tables = "",
     out: Annotated[Path | None, typer.Option(help="Write this file instead of printing; a folder (no suffix) gets every format.")] = None,
     machine: Annotated[Path | None, typer.Option(help="YAML with the machine's power, for the tables of cost.")] = None,
+    plugin: Plugin = None,
 ) -> None:
     """Show results. One run: its rows. Several runs or a sweep, or with --tables: the paper's tables of them."""
+    load_plugins(plugin)
     if output in ("png", "svg"):
         _write_figures(folders, output, out)
         return

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tinymem.cli.evaluate import load_plugins
+from tinymem.cli.evaluate import Plugin, load_plugins
 from tinymem.cli.report import print_rows
 from tinymem.errors import complain
 from tinymem.results.row import MeasuredRow
@@ -16,7 +16,6 @@ RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML recip
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key, as in model.n_layer=4.")]
 Runs = Annotated[Path, typer.Option(help="Folder that holds all runs.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Plugin = Annotated[list[Path] | None, typer.Option(help="A Python file that registers methods of your own.")]
 
 
 def run(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from tinymem.cli.evaluate import Plugin
 from tinymem.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ Only = Annotated[
 ]
 Shard = Annotated[str | None, typer.Option(metavar="I/N", help="Every N-th of the models, from the I-th: 3/16.")]
 Project = Annotated[Path | None, typer.Option(metavar="DIR|FILE", help="Hours of all runs, from rows that were measured there.")]
-Plugin = Annotated[list[Path] | None, typer.Option(help="A Python file that registers methods of your own.")]
 
 
 def sweep(

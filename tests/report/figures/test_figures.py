@@ -223,18 +223,18 @@ def test_figure_21_counts_runs_within_the_papers_limits() -> None:
 
 def test_a_stored_landscape_is_drawn_and_a_broken_one_is_not(tmp_path: Path) -> None:
     record = RunRecord(tmp_path, [], [], recipe())
-    assert isinstance(stored_landscapes([record])[0], Skipped)
+    assert isinstance(stored_landscapes(Inputs(records=[record]))[0], Skipped)
     (tmp_path / "landscape").mkdir()
     lines = [
         {"model": "m", "rows": "test", "a": a, "b": b, "loss": None if a == b == 1 else a + 2 * b} for b in (-1, 0, 1) for a in (-1, 0, 1)
     ]
     path = tmp_path / "landscape" / "figure-04.json"
     path.write_text(json.dumps({"lines": lines}))
-    [figure] = stored_landscapes([record])
+    [figure] = stored_landscapes(Inputs(records=[record]))
     assert isinstance(figure, FigureData) and figure.lines == lines
     assert {file.suffix for file in write_figures([figure], tmp_path / "out")} == {".png", ".svg", ".csv", ".json"}
     path.write_text('{"lines": 3}')
-    assert isinstance(stored_landscapes([record])[0], Skipped)
+    assert isinstance(stored_landscapes(Inputs(records=[record]))[0], Skipped)
 
 
 def test_numbers_as_csv_and_json() -> None:

@@ -19,7 +19,7 @@ from report_rows import CURVE, RECIPE, Row, bare_row, make_row, paper_like_rows,
 from rich.console import Console
 
 from tinymem.errors import UserError
-from tinymem.evaluation.metric import METRICS, Metric, MetricColumn
+from tinymem.evaluation.metric import METRICS, MetricColumn, metric
 from tinymem.report import means, selection
 from tinymem.report.energy import PERLMUTTER, POLARIS, load_machine, machine_of
 from tinymem.report.render import text as render_module
@@ -28,7 +28,7 @@ from tinymem.report.render.terminal import print_tables
 from tinymem.report.render.text import latex_text, render, to_wide_csv
 from tinymem.report.tables import cost as tables_cost
 from tinymem.report.tables import table as table_module
-from tinymem.report.tables.catalogue import NAMES, tables_of
+from tinymem.report.tables.catalogue import ORDER, tables_of
 from tinymem.report.tables.cost import GRID, PUBLISHED, PUBLISHED_LARGE, RUNS, amount, spent_by_phase
 from tinymem.report.tables.table import Cell, Column, Table, anchor
 from tinymem.results.collect import results_of
@@ -169,7 +169,7 @@ def test_other_metrics_and_what_comes_back_by_hand() -> None:
     assert not tables_of(results_of([make_row("act")]), ["metrics", "returns"])
 
 
-def test_the_columns_of_a_metric_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_columns_of_a_metric_of_ones_own() -> None:
     """They stand after the built-in ones, in every format; a metric that nobody registers is named below the table."""
     known = {"clean-continuation": {"all": {"share": 0.1}}}
     rows = [make_row("act", metrics_before=known, metrics_after={**known, "own": {"all": [], "best": {"share": 0.25}}, "other": 2})]
@@ -177,9 +177,10 @@ def test_the_columns_of_a_metric_of_ones_own(monkeypatch: pytest.MonkeyPatch) ->
     assert [column.title for column in unknown.columns][3:] == ["clean %"]
     assert "Not shown: other, own; give the file that registers such a metric as --plugin." in unknown.notes
     columns = MetricColumn("own %", ("best", "share"), scale=100, digits=2, note="Own: mine."), MetricColumn("own list", ("all",))
-    for name, of in (("own", columns), ("other", (MetricColumn("other", digits=0),))):
-        monkeypatch.setitem(METRICS._objects, name, Metric(name, lambda view: None, "model", False, None, None, of))
-    found = table(rows, "metrics")
+    with METRICS.temporary():
+        metric("own", column=columns)(lambda view, kind: None)
+        metric("other", column=MetricColumn("other", digits=0))(lambda view, kind: None)
+        found = table(rows, "metrics")
     assert [column.title for column in found.columns][3:] == ["clean %", "other", "own %"]
     assert texts(line(found, "noise", "act", "")) == ["10.0", "2", "25.00"] and len(found.notes) == 2
     assert found.notes[0].endswith(
@@ -372,7 +373,7 @@ def test_several_runs_give_the_papers_tables(tmp_path: Path) -> None:
     done = tinymem("report", one, two, "--tables", "1,best")
     assert done.code == 0 and "Table 1. Multiplicative math" in done.out and "Best run" in done.out and "Table 7" not in done.out
     found = json.loads(tinymem("report", one, two, "--format", "json").out)["tables"]
-    assert [t["name"] for t in found] == [name for name in NAMES if name not in ("2", "3", "metrics", "returns")]
+    assert [t["name"] for t in found] == [name for name in ORDER if name not in ("2", "3", "metrics", "returns")]
     assert tinymem("report", tmp_path, "--tables", "1", "--format", "latex").out.startswith("% needs")
     assert tinymem("report", one, two, "--tables", "1", "--format", "csv", "--out", tmp_path / "t.csv").out == ""
     assert (tmp_path / "t.csv").read_text().startswith("table,line,")

@@ -9,6 +9,7 @@ from tinymem.report.configurations import in_order
 from tinymem.report.figures.axes import MEMORIZED_CHANGE, distinct, grid, performance_change_label, where, widen
 from tinymem.report.figures.figure import FigureData, Line, Skipped, number
 from tinymem.report.figures.points import Inputs, Point, in_paper_order
+from tinymem.report.figures.registry import report_figure
 from tinymem.report.figures.svg import INK, PALETTE
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ LEAST = 3  # a box of fewer values says nothing
 BOX = " Box: quartiles and median; whiskers: lowest and highest; n: models, each averaged over its seeds."
 
 
+@report_figure("2")
 def figure_2(inputs: Inputs) -> list[FigureData | Skipped]:
     """Neuron-level against weight-level methods: change in memorization and in performance of their best runs.
 
@@ -35,6 +37,7 @@ def figure_2(inputs: Inputs) -> list[FigureData | Skipped]:
     return [FigureData("figure-02", title, caption + BOX, lines, draw_boxes)]
 
 
+@report_figure("3")
 def figure_3(inputs: Inputs) -> list[FigureData | Skipped]:
     """All methods over all model sizes, training times and data sizes, for each kind of model and artifact."""
     title = "Figure 3: methods over all models"

@@ -10,6 +10,7 @@ from tinymem.report.configurations import in_order
 from tinymem.report.figures.axes import distinct, grid, where
 from tinymem.report.figures.figure import FigureData, Line, Skipped, number, numbers
 from tinymem.report.figures.points import Inputs, zeroed_of
+from tinymem.report.figures.registry import report_figure
 from tinymem.report.means import mean_of
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 UNITS = ("neuron", "weight")
 
 
+@report_figure("layers")
 def edited_by_layer(inputs: Inputs) -> list[FigureData | Skipped]:
     """Share of each block's feed-forward neurons or weights that the best run of each method zeroed; a figure per depth of model."""
     title = "Ablated neurons and weights by layer"

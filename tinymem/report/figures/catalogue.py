@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from tinymem.report.figures.boxes import figure_2, figure_3
-from tinymem.report.figures.by_layer import edited_by_layer
-from tinymem.report.figures.curves import figure_6, figure_7
-from tinymem.report.figures.density import figure_21
 from tinymem.report.figures.figure import FigureData, Skipped
-from tinymem.report.figures.landscape import stored_landscapes
-from tinymem.report.figures.over_training import figures_8_to_11
-from tinymem.report.figures.points import Inputs, inputs_of
-from tinymem.report.figures.scatters import figure_5, figures_12_to_15, pareto_fronts
-from tinymem.report.figures.zeroed import figures_16_to_19
+from tinymem.report.figures.points import inputs_of
+from tinymem.report.figures.registry import FIGURES
 from tinymem.results.collect import Results
 
-FIGURES: tuple[Callable[[Inputs], list[FigureData | Skipped]], ...] = (
-    figure_6,
-    figure_7,
-    figure_2,
-    figure_3,
-    figure_5,
-    pareto_fronts,
-    figures_8_to_11,
-    figures_12_to_15,
-    edited_by_layer,
-    figures_16_to_19,
-    figure_21,
-)
+ORDER = ("6", "7", "2", "3", "5", "pareto", "8-11", "12-15", "layers", "16-19", "21", "4")
+"""The order of a report; figures that are not named here follow by name."""
 
 
 def figures_of(results: Results) -> tuple[list[FigureData], list[Skipped]]:
-    """What the rows and curves allow, and what they do not."""
+    """The figures that the rows and curves allow, and those that they do not."""
     inputs = inputs_of(results)
-    made = [figure for make in FIGURES for figure in make(inputs)]
-    made += stored_landscapes(results.records)
+    made = [figure for registered in FIGURES.in_order(ORDER) for figure in registered.function(inputs)]
     return [f for f in made if isinstance(f, FigureData)], [f for f in made if isinstance(f, Skipped)]

@@ -11,6 +11,7 @@ from tinymem.report.figures.axes import distinct, grid, handle, legend_below, li
 from tinymem.report.figures.curve_inputs import Curve, memorized_of, performance_of
 from tinymem.report.figures.figure import FigureData, Line, Skipped, Value, number
 from tinymem.report.figures.points import PAPER_KINDS, Inputs, in_paper_order, kind_of
+from tinymem.report.figures.registry import report_figure
 from tinymem.report.means import mean_of
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ KEYS = ("data", "data_size", "n_layer", "regularizer")
 LETTERS = "abcd"
 
 
+@report_figure("6")
 def figure_6(inputs: Inputs) -> list[FigureData | Skipped]:
     """What is memorized while models train, and how well they do: a line per number of layers.
 
@@ -31,6 +33,7 @@ def figure_6(inputs: Inputs) -> list[FigureData | Skipped]:
     return list(_figures(plain, "figure-06", "Figure 6", "models of different depth", "n_layer", 2))
 
 
+@report_figure("7")
 def figure_7(inputs: Inputs) -> list[FigureData | Skipped]:
     """The same for models trained with regularizers, a line each, beside the model of the same size trained without.
 

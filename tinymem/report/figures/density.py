@@ -11,6 +11,7 @@ from tinymem.report.configurations import in_order
 from tinymem.report.figures.axes import MEMORIZED_CHANGE, distinct, panels, performance_change_label, where
 from tinymem.report.figures.figure import FigureData, Line, Skipped, numbers
 from tinymem.report.figures.points import Inputs, Point
+from tinymem.report.figures.registry import report_figure
 from tinymem.report.figures.svg import INK, PALETTE
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ COLUMNS = 4
 LEAST = 20  # runs; fewer are told apart in the scatter
 
 
+@report_figure("21")
 def figure_21(inputs: Inputs) -> list[FigureData | Skipped]:
     """How many of a method's runs end in each cell of change in memorization and change in performance: is it good only at its best?
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tinymem.report.figures.axes import distinct, grid, where
 from tinymem.report.figures.figure import FigureData, Line, Skipped, number
+from tinymem.report.figures.points import Inputs
+from tinymem.report.figures.registry import report_figure
 from tinymem.report.tables.table import anchor
-from tinymem.results.run_folder import RunRecord
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,13 +35,14 @@ def figure_4(lines: list[Line], run: str = "") -> FigureData:
     return FigureData(key, title, caption, lines, draw_landscape)
 
 
-def stored_landscapes(records: Sequence[RunRecord]) -> list[FigureData | Skipped]:
+@report_figure("4")
+def stored_landscapes(inputs: Inputs) -> list[FigureData | Skipped]:
     """The figures that `tinymem landscape` left in the folders of runs."""
     found: list[FigureData | Skipped] = []
-    for record in records:
+    for record in inputs.records:
         try:
             lines: list[Line] = json.loads((record.path / FOLDER / f"{KEY}.json").read_text(encoding="utf-8"))["lines"]
-            found.append(figure_4(lines, record.name if len(records) > 1 else ""))
+            found.append(figure_4(lines, record.name if len(inputs.records) > 1 else ""))
         except (OSError, ValueError, KeyError, IndexError, TypeError):  # not measured, or not by us
             continue
     return found or [Skipped(KEY, TITLE, "needs a measurement: tinymem landscape RUN/checkpoint EDITED... --out RUN/landscape")]

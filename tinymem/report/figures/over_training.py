@@ -21,6 +21,7 @@ from tinymem.report.figures.axes import (
 )
 from tinymem.report.figures.figure import FigureData, Line, Skipped, numbers
 from tinymem.report.figures.points import PAPER_KINDS, Inputs, Point, in_paper_order
+from tinymem.report.figures.registry import report_figure
 from tinymem.report.figures.svg import INK
 from tinymem.report.means import mean_of
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+@report_figure("8-11")
 def figures_8_to_11(inputs: Inputs) -> list[FigureData | Skipped]:
     """Change in memorization (top) and in performance (below) of the best runs against the epoch of the model, a line per method.
 

@@ -16,6 +16,7 @@ from tinymem.report.means import mean_of
 from tinymem.report.selection import pareto, percent_change
 from tinymem.results.collect import Results
 from tinymem.results.row import LayersColumn, MeasuredRow
+from tinymem.results.run_folder import RunRecord
 
 # The four kinds of models of the paper, in the order of its figures; others follow.
 PAPER_KINDS = ("math + noise", "math + backdoor", "language + noise", "language + backdoor")
@@ -78,6 +79,7 @@ class Inputs:
     points: list[Point] = field(default_factory=list)
     curves: list[Curve] = field(default_factory=list)
     rows: list[MeasuredRow] = field(default_factory=list)
+    records: list[RunRecord] = field(default_factory=list)
 
     @property
     def methods(self) -> list[str]:
@@ -92,7 +94,7 @@ class Inputs:
 
 def inputs_of(results: Results) -> Inputs:
     """Points and curves of any number of folders."""
-    return Inputs(list(_points(results)), curves_of(results.records), results.rows)
+    return Inputs(list(_points(results)), curves_of(results.records), results.rows, results.records)
 
 
 def kind_of(data: str | None, artifact: str) -> str:

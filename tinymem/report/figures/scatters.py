@@ -25,6 +25,7 @@ from tinymem.report.figures.axes import (
 )
 from tinymem.report.figures.figure import FigureData, Line, Skipped, numbers
 from tinymem.report.figures.points import PAPER_KINDS, Inputs, Model, Point, in_paper_order
+from tinymem.report.figures.registry import report_figure
 from tinymem.report.figures.svg import INK, Style
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ MANY = 1500  # points above which an SVG holds them as a picture
 FRONTS = 6  # of one kind in a panel
 
 
+@report_figure("5")
 def figure_5(inputs: Inputs) -> list[FigureData | Skipped]:
     """Change in memorization against change in performance, a point per method and model, averaged over seeds.
 
@@ -47,6 +49,7 @@ def figure_5(inputs: Inputs) -> list[FigureData | Skipped]:
     return [FigureData("figure-05", title, caption, _lines(inputs.best), partial(draw_by_kind, names=inputs.methods))]
 
 
+@report_figure("12-15")
 def figures_12_to_15(inputs: Inputs) -> list[FigureData | Skipped]:
     """Figure 5 for one kind of model each, in a panel for every number of layers (rows) and training time (columns).
 
@@ -68,6 +71,7 @@ def figures_12_to_15(inputs: Inputs) -> list[FigureData | Skipped]:
     return found
 
 
+@report_figure("pareto")
 def pareto_fronts(inputs: Inputs) -> list[FigureData | Skipped]:
     """Configurations that no other one beats in both what is still memorized and performance, for each model at its last epoch."""
     title = "Pareto fronts"

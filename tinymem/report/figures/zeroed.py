@@ -11,6 +11,7 @@ from tinymem.report.figures.axes import distinct, grid, handle, legend_below, lo
 from tinymem.report.figures.figure import FigureData, Line, Skipped, Value, numbers
 from tinymem.report.figures.of_run import MARKERS
 from tinymem.report.figures.points import Inputs, Point, in_paper_order
+from tinymem.report.figures.registry import report_figure
 from tinymem.report.figures.svg import PALETTE, Style
 from tinymem.report.means import mean_of
 
@@ -22,6 +23,7 @@ WEIGHTS = "feed-forward weights zeroed (%)"
 SMALLEST = 0.001  # percent; below this the axis is linear, so that 0 has a place
 
 
+@report_figure("16-19")
 def figures_16_to_19(inputs: Inputs) -> list[FigureData | Skipped]:
     """Share of neurons (16, 18) or weights (17, 19) that the best run of each method zeroes, counted in the edited model.
 

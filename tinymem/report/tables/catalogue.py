@@ -15,30 +15,20 @@ page for a file with `write_page(results, tables, out)`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
 from tinymem.errors import UserError, did_you_mean
-from tinymem.report.configurations import ModelGroup, groups_of
-from tinymem.report.tables.cost import cost_tables
-from tinymem.report.tables.memorization import table_of_best, table_of_fronts, table_of_methods
-from tinymem.report.tables.methods import properties_table
-from tinymem.report.tables.metrics import table_of_metrics, table_of_returns
+from tinymem.report.tables.registry import TABLES, TableInputs
 from tinymem.report.tables.table import Table
 from tinymem.results.collect import Results
 from tinymem.runtime.power import Machine
 
-COST = ("6", "7", "8", "9", "projection")
-NAMES = ("1", "2", "3", "best", "pareto", "metrics", "returns", "5", *COST)
-PER_GROUP: dict[str, Callable[[ModelGroup], Table]] = {
-    "best": table_of_best,
-    "pareto": table_of_fronts,
-    "metrics": table_of_metrics,
-    "returns": table_of_returns,
-}
+ORDER = ("1", "2", "3", "best", "pareto", "metrics", "returns", "5", "6", "7", "8", "9", "projection")
+"""The order of a report; tables that are not named here follow by name."""
 
 
 def tables_of(results: Results, names: Collection[str] | None = None, *, machine: Machine | None = None) -> list[Table]:
-    """The tables that the rows allow, in the order of `NAMES`.
+    """The tables that the rows allow, in the order of `ORDER`.
 
     Args:
         results: rows with their models.
@@ -48,18 +38,11 @@ def tables_of(results: Results, names: Collection[str] | None = None, *, machine
     Raises:
         UserError: an unknown name.
     """
-    wanted = set(NAMES if names is None else names)
-    if unknown := sorted(wanted - set(NAMES)):
-        raise UserError(f"expected tables of {', '.join(NAMES)}, got '{unknown[0]}'; {did_you_mean(unknown[0], NAMES)}")
-    groups = groups_of(results) if wanted & {"1", "2", "3", *PER_GROUP} else []
-    found = [table_of_methods(group, number) for number in ("1", "2", "3") for group in groups if _number(group) == number]
-    found += [make(group) for name, make in PER_GROUP.items() if name in wanted for group in groups]
-    found += properties_table(results) if "5" in wanted else []
-    found += cost_tables(results, machine) if wanted & set(COST) else []
-    return [table for table in found if table.name in wanted and table.rows]
-
-
-def _number(group: ModelGroup) -> str:
-    """Which of the paper's tables has the form for such models."""
-    data = group.columns.data
-    return "2" if data == "wiki" else "1" if data in ("additive", "multiplicative") else "3"
+    known = TABLES.names()
+    wanted = set(known if names is None else names)
+    if unknown := sorted(wanted - set(known)):
+        shown = [*ORDER, *(name for name in known if name not in ORDER)]
+        raise UserError(f"expected tables of {', '.join(shown)}, got '{unknown[0]}'; {did_you_mean(unknown[0], shown)}")
+    inputs = TableInputs(results, machine)
+    makers = dict.fromkeys(registered for registered in TABLES.in_order(ORDER) if wanted & set(registered.names))
+    return [table for maker in makers for table in maker.tables(inputs) if table.name in wanted and table.rows]

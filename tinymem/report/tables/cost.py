@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields, replace
 from tinymem.report.cells import DASH
 from tinymem.report.configurations import in_order
 from tinymem.report.energy import PERLMUTTER, POLARIS, machine_of
+from tinymem.report.tables.registry import TableInputs, report_table
 from tinymem.report.tables.table import Cell, Column, Table
 from tinymem.results.collect import Results, model_of
 from tinymem.results.row import MeasuredRow
@@ -91,15 +92,16 @@ def _sum(rows: Iterable[MeasuredRow], seconds: Callable[[MeasuredRow], float | N
     return Spent(len(rows), sum(hours.values()), energy, carbon, tuple(hours), tuple(row.source for row in rows))
 
 
-def cost_tables(results: Results, machine: Machine | None = None) -> list[Table]:
+@report_table("6", "7", "8", "9", "projection")
+def cost_tables(inputs: TableInputs) -> list[Table]:
     """Tables 6 to 9, and a projection of the paper's grid from our seconds."""
-    phases = spent_by_phase(results, machine)
+    phases = spent_by_phase(inputs.results, inputs.machine)
     if not any(spent.runs for spent in phases.values()):
         return []
     found = [system_table(phases), phase_table(phases), run_table(phases)]
     if phases["mitigation"].runs:
         found.append(saved_table(phases))
-    return [*found, *projection_table(results)]
+    return [*found, *projection_table(inputs.results)]
 
 
 def system_table(phases: dict[str, Spent]) -> Table:

@@ -10,11 +10,36 @@ from tinymem.report.configuration import Configuration
 from tinymem.report.configurations import ModelGroup, in_order
 from tinymem.report.means import Mean, digits_for, mean_of, plus_minus, signed
 from tinymem.report.selection import Candidate, in_time, lost, pareto, percent_change, score
+from tinymem.report.tables.registry import TableInputs, report_table
 from tinymem.report.tables.table import Cell, Column, Table, anchor
 from tinymem.results.row import Moment
 
 NOTHING = Cell(DASH)
 LABELS = {"none": "trained model"}
+
+
+@report_table("1", "2", "3")
+def tables_of_methods(inputs: TableInputs) -> list[Table]:
+    """The paper's Tables 1 and 2 with our rows, and Table 3 for models on other rows."""
+    return [table_of_methods(group, number) for number in ("1", "2", "3") for group in inputs.groups if _number(group) == number]
+
+
+@report_table("best")
+def tables_of_best(inputs: TableInputs) -> list[Table]:
+    """The chosen configurations of each group of models."""
+    return [table_of_best(group) for group in inputs.groups]
+
+
+@report_table("pareto")
+def tables_of_fronts(inputs: TableInputs) -> list[Table]:
+    """The Pareto fronts of each group of models."""
+    return [table_of_fronts(group) for group in inputs.groups]
+
+
+def _number(group: ModelGroup) -> str:
+    """The paper's table that has the form for such models."""
+    data = group.columns.data
+    return "2" if data == "wiki" else "1" if data in ("additive", "multiplicative") else "3"
 
 
 def table_of_methods(group: ModelGroup, number: str) -> Table:

@@ -9,6 +9,7 @@ from tinymem.report.configuration import Configuration
 from tinymem.report.configurations import ModelGroup
 from tinymem.report.means import mean_of
 from tinymem.report.tables.memorization import LABELS, mean_cell, seeds_note
+from tinymem.report.tables.registry import TableInputs, report_table
 from tinymem.report.tables.table import Cell, Column, Table, anchor
 from tinymem.results.row import MeasuredRow, Moment
 from tinymem.runtime.json import Json, JsonObject
@@ -27,6 +28,18 @@ RETURN_NOTES = (
 )
 
 
+@report_table("metrics")
+def tables_of_metrics(inputs: TableInputs) -> list[Table]:
+    """Other metrics, of each group of models."""
+    return [table_of_metrics(group) for group in inputs.groups]
+
+
+@report_table("returns")
+def tables_of_returns(inputs: TableInputs) -> list[Table]:
+    """Whether memorized rows come back, of each group of models."""
+    return [table_of_returns(group) for group in inputs.groups]
+
+
 def table_of_metrics(group: ModelGroup) -> Table:
     """Other metrics after the edit, for the best run of each method: the columns that each metric declares where it registers."""
     stored = {name for _, _, setting, when in _lines(group) for row in setting.rows for name in _metrics(row, when) or ()}
@@ -43,8 +56,7 @@ def _registered() -> list[Metric]:
     """All registered metrics in the order of their columns; loads them, and so torch."""
     from tinymem.evaluation.metric import METRICS
 
-    names = METRICS.names()
-    return [METRICS.get(name) for name in (*(n for n in ORDER if n in names), *(n for n in names if n not in ORDER))]
+    return METRICS.in_order(ORDER)
 
 
 def table_of_returns(group: ModelGroup) -> Table:
