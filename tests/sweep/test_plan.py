@@ -15,6 +15,7 @@ from tinymem.recipe.recipe import Recipe, load_matrix, load_recipe, parse_recipe
 from tinymem.recipe.sizes import planned_parameters
 from tinymem.recipe.sweep import load_sweep, parse_sweep
 from tinymem.results.checkpoint_columns import epoch_of, read_metadata, stored_parameters
+from tinymem.results.columns import MODEL_COLUMNS, pick
 from tinymem.results.model_columns import model_columns
 from tinymem.runs.pipeline import Run
 from tinymem.runtime.files import write_json
@@ -126,12 +127,12 @@ def test_kept_checkpoints_of_a_run(tiny_run: Run, tmp_path: Path) -> None:
     write_json(kept / "tinymem.json", {**read_metadata(kept), "epoch": 2})
     for pattern in (str(tmp_path / "runs" / "*"), f"{run.path}/checkpoints/epoch-*"):
         sweep = open_sweep(parse_sweep({"checkpoints": pattern, "methods": "act"}), out=tmp_path / "s", runs=tmp_path, device_type="cpu")
-        assert sorted(model.facts["epoch"] for model in sweep.models) == [2, 6]
+        assert sorted(model.columns.epoch for model in sweep.models) == [2, 6]
     (tmp_path / "train.yaml").write_text((run.path / "recipe.yaml").read_text())
     models = [{"recipe": str(tmp_path / "train.yaml"), "epochs": [2, 4, 6]}]
     recipe = parse_sweep({"models": models, "methods": {"act": {"ratio": 0.05}}})
     sweep = open_sweep(recipe, out=tmp_path / "s", runs=tmp_path / "runs", device_type="cpu")
-    assert [(model.facts["epoch"], model.checkpoint is not None) for model in sweep.models] == [(2, True), (4, False), (6, True)]
+    assert [(model.columns.epoch, model.checkpoint is not None) for model in sweep.models] == [(2, True), (4, False), (6, True)]
     assert sweep.plan.counted == 3 and sweep.plan.runs == 2
 
 
@@ -145,18 +146,18 @@ def test_parameters_are_those_of_table_4(tiny_run: Run) -> None:
     assert planned_parameters(tiny_run.recipe) == stored_parameters(tiny_run.checkpoint) == count
 
 
-def test_facts() -> None:
-    def facts(file: str, *overrides: str) -> tuple[Any, ...]:
-        return tuple(model_columns(load_recipe(PAPER / file, list(overrides)), n_parameters=1, epoch=2).values())
+def test_model_columns() -> None:
+    def columns(file: str, *overrides: str) -> tuple[Any, ...]:
+        return tuple(pick(model_columns(load_recipe(PAPER / file, list(overrides)), n_parameters=1, epoch=2), MODEL_COLUMNS).values())
 
-    assert facts("math-noise.yaml", "data.size=10000") == ("additive-10000-noise-4L", "additive", 10000, 4, 1, 2, None)
-    assert facts("language-backdoor.yaml", "model.n_layer=16") == ("wiki-backdoor-16L", "wiki", None, 16, 1, 2, None)
-    regularized = facts("math-noise.yaml", "training.regularizers=[{kind: spectral-norm, strength: 0.1}, {kind: goldfish}]")
+    assert columns("math-noise.yaml", "data.size=10000") == ("additive-10000-noise-4L", "additive", 10000, 4, 1, 2, None)
+    assert columns("language-backdoor.yaml", "model.n_layer=16") == ("wiki-backdoor-16L", "wiki", None, 16, 1, 2, None)
+    regularized = columns("math-noise.yaml", "training.regularizers=[{kind: spectral-norm, strength: 0.1}, {kind: goldfish}]")
     assert regularized[-1] == "spectral-norm(strength=0.1) + goldfish" and regularized[0].endswith(
         "4L+spectral-norm(strength=0.1) + goldfish"
     )
     foreign = model_columns(None, n_parameters=7, epoch=None, name="theirs")
-    assert foreign["model_name"] == "theirs" and foreign["n_parameters"] == 7 and foreign["data"] is None
+    assert foreign.model_name == "theirs" and foreign.n_parameters == 7 and foreign.data is None
     recipe = parse_recipe({"training": {"epochs": 9}})
     assert [epoch_of(m, recipe) for m in ({"epoch": 3, "metrics": {"epoch": 5}}, {"metrics": {"epoch": 5}}, {})] == [3, 5, 9]
 
