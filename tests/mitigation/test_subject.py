@@ -154,6 +154,6 @@ def test_reference_sees_all_memorized_rows(tiny_run: Run) -> None:
     subject = subject_of_corpus(tiny_run.model(), tiny_run.corpus(), recipe, identity=IDENTITY)
     for kind, seen in subject.splits.items():
         assert (seen.forget == subject.before.memorized[kind]).all() and not seen.holdout.any()
-    assert subject.splits["backdoor"].forget.any() and subject.identity["protocol"] == "reference"
+    assert subject.splits["backdoor"].forget.any() and subject.identity.protocol == "reference"
     row = mitigate(subject, "act", {"ratio": 0.1}).rows[1]
     assert row["rows_holdout"] == 0 and row["holdout_memorized_before"] is None and row["forget_memorized_before"] == 1
