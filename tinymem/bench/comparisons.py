@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -108,8 +107,8 @@ def _ig(case: Case, data: MitigationData, rows: int) -> Part:
 
 def _gates(case: Case, data: MitigationData, rows: int, *, hard: bool) -> Part:
     part, _ = _some(data, 32)
-    options: dict[str, Any] = {"epochs": STEPS, "stop": 0.0}  # the plain loop stops for nothing
-    config = hard_concrete.HardConcreteConfig(**options) if hard else slim.SlimConfig(**options)
+    kind = hard_concrete.HardConcreteConfig if hard else slim.SlimConfig
+    config = kind(epochs=STEPS, stop=0.0)  # the plain loop stops for nothing
     rule: Rule = hard_concrete._rule(config) if isinstance(config, hard_concrete.HardConcreteConfig) else slim.RULE
 
     def ours() -> Tensor:

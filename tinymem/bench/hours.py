@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from tinymem.errors import UserError
 from tinymem.recipe.recipe import Recipe, load_matrix
@@ -42,6 +42,14 @@ class Line:
         return self.runs * self.steps_per_epoch * self.epochs * self.milliseconds / 3.6e6
 
 
+class BenchLine(TypedDict):
+    """The keys that are read of a JSON line of `tinymem bench train`."""
+
+    way: str
+    case: str
+    milliseconds: float
+
+
 @dataclass(frozen=True)
 class Times:
     """Measured milliseconds a step.
@@ -55,7 +63,7 @@ class Times:
     overhead: dict[str, float]
 
     @staticmethod
-    def of(lines: Iterable[dict[str, Any]], way: str = "ours") -> Times:
+    def of(lines: Iterable[BenchLine], way: str = "ours") -> Times:
         """From the JSON lines of `bench train`, those of one way and its regularizers."""
         plain: dict[tuple[str, int, str], float] = {}
         with_regularizer: dict[tuple[str, int, str], float] = {}

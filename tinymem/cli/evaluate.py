@@ -68,7 +68,7 @@ def evaluate(
 
     load_plugins(plugin)
     measuring = Measuring(words(metrics), numbers(ks, "--ks"))
-    found = evaluate_checkpoint(checkpoint, prompt=prompt, match=match, protocol=protocol, device=device, measuring=measuring)
+    found = evaluate_checkpoint(checkpoint, prompt=prompt, match=match, protocol=protocol, device=device, measuring=measuring).as_dict()
     print(json.dumps(found, indent=2, allow_nan=False))
 
 

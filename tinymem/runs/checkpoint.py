@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -22,8 +21,10 @@ from tinymem.recipe.recipe import Recipe, parse_recipe
 from tinymem.results.checkpoint_columns import checkpoint_columns
 from tinymem.results.read import as_json
 from tinymem.results.row import Identity, MitigationRow
+from tinymem.results.share import ShareColumn
 from tinymem.runtime.device import describe_device, resolve_device
 from tinymem.runtime.files import content_id, file_sha256
+from tinymem.runtime.json import JsonObject
 from tinymem.training.checkpoints import corpus_of, optimizer_state_of
 
 DEFAULT_WINDOW = 50
@@ -100,6 +101,31 @@ def _identity(loaded: Checkpoint, checkpoint: Path, device: str) -> Identity:
     )
 
 
+@dataclass(frozen=True)
+class CheckpointMeasurement:
+    """What a checkpoint memorized of its own corpus and how well it does, as `tinymem evaluate` prints it."""
+
+    checkpoint: str
+    protocol: str
+    prompt: int
+    match: int
+    memorized: dict[str, ShareColumn]
+    """By artifact."""
+    accuracy: float | None
+    accuracy_ceiling: float | None
+    accuracy_by_task: dict[str, float | None]
+    perplexity: float | None
+    exposure: list[JsonObject] | None
+    """Of every canary; None for a corpus without canaries, and not printed then."""
+    metrics: dict[str, JsonObject]
+    """The registered metrics by artifact and name."""
+    device: str
+
+    def as_dict(self) -> JsonObject:
+        """The measurement as JSON."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "exposure" or self.exposure is not None}
+
+
 def evaluate_checkpoint(
     checkpoint: Path,
     *,
@@ -108,7 +134,7 @@ def evaluate_checkpoint(
     protocol: str | None = None,
     device: str = "auto",
     measuring: Measuring | None = None,
-) -> dict[str, Any]:
+) -> CheckpointMeasurement:
     """Measure a checkpoint on its own corpus."""
     device = resolve_device(device)
     loaded = load_checkpoint(checkpoint, device=device)
@@ -118,29 +144,29 @@ def evaluate_checkpoint(
         recipe = parse_recipe({**recipe.model_dump(mode="json"), "protocol": protocol})
     evaluator = Evaluator.of_corpus(corpus, recipe.evaluation, recipe.protocol, device=device, metrics=recipe.evaluation.metrics)
     measured = evaluator.measure(loaded.model)
-    return {
-        "checkpoint": str(checkpoint),
-        "protocol": recipe.protocol,
-        "prompt": recipe.evaluation.prompt,
-        "match": recipe.evaluation.match,
-        "memorized": {kind: measured.memorized_share(kind).as_dict() for kind in measured.memorized},
-        "accuracy": measured.accuracy.share,
-        "accuracy_ceiling": evaluator.ceiling.share if evaluator.ceiling else None,
-        "accuracy_by_task": {task: share.share for task, share in measured.accuracy_by_task.items()},
-        "perplexity": measured.perplexity,
-        **_canaries(loaded, corpus, recipe),
-        "metrics": measured.metrics(),
-        "device": describe_device(device),
-    }
+    return CheckpointMeasurement(
+        checkpoint=str(checkpoint),
+        protocol=recipe.protocol,
+        prompt=recipe.evaluation.prompt,
+        match=recipe.evaluation.match,
+        memorized={kind: measured.memorized_share(kind).as_dict() for kind in measured.memorized},
+        accuracy=measured.accuracy.share,
+        accuracy_ceiling=evaluator.ceiling.share if evaluator.ceiling else None,
+        accuracy_by_task={task: share.share for task, share in measured.accuracy_by_task.items()},
+        perplexity=measured.perplexity,
+        exposure=_exposure_of_canaries(loaded, corpus, recipe),
+        metrics=measured.metrics(),
+        device=describe_device(device),
+    )
 
 
-def _canaries(loaded: Checkpoint, corpus: Corpus, recipe: Recipe) -> dict[str, Any]:
-    """Exposure of the corpus's canaries, if it has any."""
+def _exposure_of_canaries(loaded: Checkpoint, corpus: Corpus, recipe: Recipe) -> list[JsonObject] | None:
+    """The exposure of each of the corpus's canaries, if it has any."""
     if "canary" not in corpus.planted:
-        return {}
+        return None
     from tinymem.evaluation.exposure import exposures
 
-    return {"exposure": [e.as_dict() for e in exposures(loaded.model, corpus, seed=recipe.seed)]}
+    return [e.as_dict() for e in exposures(loaded.model, corpus, seed=recipe.seed)]
 
 
 def own_corpus(loaded: Checkpoint, checkpoint: Path) -> tuple[Recipe, Corpus]:
