@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tinymem.errors import UserError
-from tinymem.recipe.recipe import Recipe
 from tinymem.results.columns import EXPERIMENT_COLUMNS, MOMENT_COLUMNS
 from tinymem.results.curve import CurvePoint
 from tinymem.results.model_columns import filled, recipe_columns
@@ -20,6 +20,9 @@ from tinymem.results.share import ShareColumn
 from tinymem.results.store import read_rows, read_run
 from tinymem.runtime.files import canonical_json
 from tinymem.runtime.json import Json
+
+if TYPE_CHECKING:
+    from tinymem.recipe.recipe import Recipe
 
 
 @dataclass(frozen=True)

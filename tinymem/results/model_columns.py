@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tinymem.recipe.data import MathData
-from tinymem.recipe.recipe import Recipe
 from tinymem.results.row import Identity, MeasuredRow
 from tinymem.runtime.files import content_id
+
+if TYPE_CHECKING:
+    from tinymem.recipe.recipe import Recipe
 
 
 def model_columns(recipe: Recipe | None, *, n_parameters: int | None, epoch: int | None, name: str | None = None) -> Identity:
@@ -16,7 +17,7 @@ def model_columns(recipe: Recipe | None, *, n_parameters: int | None, epoch: int
     if recipe is None:
         return Identity(model_name=name, n_parameters=n_parameters)
     data = recipe.data
-    kind, size = (data.family, data.size) if isinstance(data, MathData) else ("wiki", None)
+    kind, size = (data.family, data.size) if data.kind == "math" else ("wiki", None)
     regularizer = " + ".join(map(_regularizer, recipe.training.regularizers)) or None
     parts = [kind, *([str(size)] if size else []), *(a.kind for a in recipe.artifacts), f"{recipe.model.n_layer}L"]
     return Identity(

@@ -20,6 +20,7 @@ from tinymem.report.render.html import to_html as to_html_table
 from tinymem.report.render.run_html import result_table
 from tinymem.report.tables.table import Table
 from tinymem.results.collect import Results, results_of
+from tinymem.results.model_columns import filled, recipe_columns
 from tinymem.results.row import MeasuredRow
 from tinymem.results.run_folder import RunRecord
 from tinymem.runtime.files import write_text
@@ -43,9 +44,10 @@ def write_html(record: RunRecord, out: Path) -> None:
 
 def _with_recipe(record: RunRecord) -> list[MeasuredRow]:
     """The rows of a run, with the columns that its recipe decides."""
-    from tinymem.results.model_columns import filled, recipe_columns
-
-    return [filled(row, recipe_columns(record.recipe)) if record.recipe else row for row in record.rows]
+    if record.recipe is None:
+        return record.rows
+    columns = recipe_columns(record.recipe)
+    return [filled(row, columns) for row in record.rows]
 
 
 def to_html(record: RunRecord, figures: Sequence[FigureData] = (), folder: str = "report-data") -> str:
