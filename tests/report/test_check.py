@@ -11,8 +11,10 @@ import pytest
 from helpers import tinymem
 
 from tinymem.errors import UserError
-from tinymem.report.check import columns, compare
+from tinymem.report.check import StoredRow, columns, compare
 from tinymem.report.tolerance import Tolerance, parse_rules, parse_tolerance, tolerance_of
+from tinymem.results.read import read_measured
+from tinymem.results.row import MeasuredRow
 from tinymem.runs.pipeline import Run
 
 
@@ -87,23 +89,30 @@ def test_missing_and_extra_rows(tiny_run: Run, golden: Path) -> None:
     assert done.code == 1 and "act(ratio=0.5)" in done.out and "absent" in done.out and "1 rows of the run are not stored" in done.out
 
 
+def row(**values: Any) -> MeasuredRow:
+    return read_measured({"method": "a", "artifact": "noise", "status": "ok", **values}, "row")
+
+
+def stored(**values: Any) -> StoredRow:
+    return StoredRow(row(**values), {"method": "a", "artifact": "noise", "status": "ok", **values})
+
+
 def test_values_that_are_none_or_absent() -> None:
-    row = {"method": "a", "artifact": "noise", "status": "ok", "memorized_after": 0.5}
-    for other in ({**row, "memorized_after": None}, {k: v for k, v in row.items() if k != "memorized_after"}, {**row, "status": "failed"}):
-        assert len(compare([row], [other]).differences) == 1
-        assert len(compare([other], [row]).differences) == (0 if "memorized_after" not in other else 1)
-    assert compare([row], [row]).differences == []
+    half = {"memorized_after": 0.5}
+    for other in ({"memorized_after": None}, {}, {**half, "status": "failed"}):
+        assert len(compare([stored(**half)], [row(**other)]).differences) == 1
+        assert len(compare([stored(**other)], [row(**half)]).differences) == len(other and half)
+    assert compare([stored(**half)], [row(**half)]).differences == []
+    assert [d.found for d in compare([stored(robustness={"int8": 1})], [row()]).differences] == ["absent"]
 
 
 def test_models_are_told_apart() -> None:
-    rows = [
-        {"method": "a", "artifact": "noise", "status": "ok", "memorized_after": share, "seed": seed} for seed, share in ((0, 0.5), (1, 0.9))
-    ]
-    assert compare(rows, rows[::-1]).differences == []
-    alike = [{**row, "seed": 0, "model_id": str(n)} for n, row in enumerate(rows)]
-    assert compare(alike, alike[::-1]).differences == []
+    values = [{"memorized_after": share, "seed": seed} for seed, share in ((0, 0.5), (1, 0.9))]
+    alike = [{**v, "seed": 0, "model_id": str(n)} for n, v in enumerate(values)]
+    for those in (values, alike):
+        assert compare([stored(**v) for v in those], [row(**v) for v in those[::-1]]).differences == []
     with pytest.raises(UserError, match="got the same one twice"):
-        compare([rows[0], rows[0]], rows)
+        compare([stored(**values[0])] * 2, [row(**v) for v in values])
 
 
 def test_rules() -> None:
@@ -135,7 +144,7 @@ def test_broken_files(tiny_run: Run, tmp_path: Path) -> None:
     for text, message in (
         ("{", "expected JSON"),
         ("[]", "format 1"),
-        ('{"format": 1, "rows": [{"method": "a"}]}', "expected rows with method"),
+        ('{"format": 1, "rows": [{"method": "a"}]}', "expected a row with artifact, status"),
         ('{"format": 1, "rows": [], "tolerances": [1]}', "expected tolerances as"),
     ):
         (tmp_path / "bad.json").write_text(text)

@@ -30,6 +30,14 @@ STORED = ("kind", *MATCH_COLUMNS, *TIE_COLUMNS)
 
 
 @dataclass(frozen=True)
+class StoredRow:
+    """A stored row, with the columns that the file holds: others are not compared."""
+
+    row: MeasuredRow
+    values: JsonObject
+
+
+@dataclass(frozen=True)
 class Difference:
     """One value that is not as stored."""
 
@@ -57,34 +65,34 @@ class Comparison:
     """Rows of the run that nothing is stored for."""
 
 
-def compare(stored: list[MeasuredRow], found: list[MeasuredRow], rules: Rules = ()) -> Comparison:
+def compare(stored: list[StoredRow], found: list[MeasuredRow], rules: Rules = ()) -> Comparison:
     """Every stored value beside the run's.
 
     Raises:
         UserError: rows that cannot be told apart.
     """
-    key = _key(stored, found)
+    key = _key([s.row for s in stored], found)
     by_key = {_value(row, key): row for row in found}
     differences, values = [], 0
-    for row in stored:
-        other = by_key.get(_value(row, key))
+    for s in stored:
+        other = by_key.get(_value(s.row, key))
         if other is None:
-            differences.append(Difference(row, "row", "stored", ABSENT, Tolerance(0)))
+            differences.append(Difference(s.row, "row", "stored", ABSENT, Tolerance(0)))
             continue
-        there = columns(other)
-        for column, value in columns(row).items():
+        there = columns(other.as_dict())
+        for column, value in columns(s.values).items():
             values += 1
             tolerance = tolerance_of(column, rules)
             if column not in there or not tolerance.allows(value, there[column]):
-                differences.append(Difference(row, column, value, there.get(column, ABSENT), tolerance))
-    known = {_value(row, key) for row in stored}
+                differences.append(Difference(s.row, column, value, there.get(column, ABSENT), tolerance))
+    known = {_value(s.row, key) for s in stored}
     return Comparison(len(stored), values, differences, sum(_value(row, key) not in known for row in found))
 
 
-def columns(row: MeasuredRow) -> JsonObject:
+def columns(values: JsonObject) -> JsonObject:
     """The compared values of a row, nested ones under a.b.c."""
     found: JsonObject = {}
-    for name, value in row.as_dict().items():
+    for name, value in values.items():
         if _compared(name):
             found |= dict(_flat(name, value))
     return found
@@ -97,7 +105,7 @@ def write_golden(path: Path, rows: Iterable[MeasuredRow]) -> int:
     return len(kept)
 
 
-def read_golden(path: Path) -> tuple[list[MeasuredRow], Rules]:
+def read_golden(path: Path) -> tuple[list[StoredRow], Rules]:
     """Stored rows, and the tolerances that stand in the file.
 
     Raises:
@@ -109,7 +117,7 @@ def read_golden(path: Path) -> tuple[list[MeasuredRow], Rules]:
     if not isinstance(content.get("tolerances") or {}, dict):
         raise UserError(f"expected tolerances as {{column: amount}} in {path}, got {str(content['tolerances'])[:60]}")
     rules = tuple((pattern, parse_tolerance(str(amount), str(path))) for pattern, amount in (content.get("tolerances") or {}).items())
-    return [read_measured(row, str(path), AGAIN) for row in content["rows"]], rules
+    return [StoredRow(read_measured(values, str(path), AGAIN), values) for values in content["rows"]], rules
 
 
 def _compared(name: str) -> bool:
