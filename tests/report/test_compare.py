@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers import tinymem
-from report_rows import Row, make_row, paper_like_rows, write_results
+from report_rows import Values, make_row, paper_like_rows, write_results
 
 from tinymem.mitigation.method import UNLEARNERS
 from tinymem.report.compare import compare_with_published
@@ -17,6 +18,7 @@ from tinymem.report.configurations import ORDER
 from tinymem.report.published import Published, footnotes, published
 from tinymem.report.tables.table import Cell, Table
 from tinymem.results.collect import results_of
+from tinymem.results.row import MeasuredRow
 from tinymem.runs.pipeline import Run
 
 # Spot checks, typed in from the paper's tables by hand: table, artifact or model, method, the three numbers.
@@ -38,7 +40,7 @@ PRINTED: list[tuple[str, str, str, tuple[float, float, float | None]]] = [
 ]
 
 
-def compared(rows: list[Row]) -> tuple[list[Table], list[str]]:
+def compared(rows: list[MeasuredRow]) -> tuple[list[Table], list[str]]:
     return compare_with_published(results_of(rows))
 
 
@@ -112,7 +114,7 @@ def test_footnotes_stand_below_the_table_that_needs_them() -> None:
     marks = {mark for row in noise.rows for mark in row[0].marks}
     assert marks == set(range(1, len(noise.footnotes) + 1))
     assert any("padding" in note for note in noise.notes) and any("Protocol `reference`" in note for note in noise.notes)
-    [reference, _], _ = compared([{**row, "protocol": "reference"} for row in paper_like_rows()])
+    [reference, _], _ = compared([replace(row, protocol="reference") for row in paper_like_rows()])
     assert not any("Protocol `reference`" in note for note in reference.notes)
 
 
@@ -127,7 +129,7 @@ def test_other_epochs_are_stated_and_the_training_curve_is_nearer() -> None:
 
 
 def test_infinite_perplexity_has_no_difference() -> None:
-    text: Row = {"data": "wiki", "data_size": None, "performance_metric": "perplexity", "performance_before": 57.0, "epoch": 100}
+    text: Values = {"data": "wiki", "data_size": None, "performance_metric": "perplexity", "performance_before": 57.0, "epoch": 100}
     tied = make_row("act", regularizer="example-tied-dropout", model_id="t", id="t", **text)
     [table], _ = compared([make_row("act", performance=58.0, **text), tied])
     found = cells(table, "example-tied-dropout")
@@ -152,7 +154,7 @@ def test_other_models_are_not_compared(changes: dict[str, Any], said: str) -> No
 
 
 def test_pythia_by_its_name() -> None:
-    own: Row = {
+    own: Values = {
         "family": None,
         "data": None,
         "data_size": None,

@@ -11,6 +11,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,17 @@ from page_checker import Checker
 from rich.console import Console
 
 from tinymem.errors import UserError
+from tinymem.recipe.recipe import parse_recipe
 from tinymem.report.cells import labels
 from tinymem.report.figures.of_run import change_scatter, changes
 from tinymem.report.page.document import write_html
 from tinymem.report.render.run_terminal import print_table
 from tinymem.report.render.run_text import to_csv, to_json, to_markdown
+from tinymem.results.curve import CurvePoint, write_curve
+from tinymem.results.read import read_measured
+from tinymem.results.row import MeasuredRow
 from tinymem.results.run_folder import RunRecord, load_run
+from tinymem.results.share import ShareColumn
 
 RECIPE: dict[str, Any] = {
     "name": "quickstart",
@@ -44,17 +50,25 @@ RECIPE: dict[str, Any] = {
     },
     "artifacts": [
         {"kind": "noise", "rows": 100, "copies": 10, "probability": 0.1},
-        {"kind": "backdoor", "rows": 200, "copies": 1, "trigger": "100", "within": 50},
+        {"kind": "backdoor", "copies": 1, "trigger": "100", "within": 50},
     ],
     "model": {"n_layer": 4, "n_embd": 128, "n_head": 4},
     "training": {"epochs": 60, "batch_size": 128, "learning_rate": 0.001},
     "evaluation": {"prompt": 50, "match": 50},
     "mitigation": {"methods": [{"name": "act", "options": {"ratio": 0.01}}]},
 }
+BY_PROMPT = {
+    "rows_clean_prompt": 27,
+    "memorized_clean_prompt_before": 1.0,
+    "memorized_clean_prompt_count_before": 27,
+    "rows_noised_prompt": 17,
+    "memorized_noised_prompt_before": 11 / 17,
+    "memorized_noised_prompt_count_before": 11,
+}
 ROWS = {"noise": (44, 38, 19), "backdoor": (120, 120, 60)}  # scored, memorized before, seen
 
 
-def fake_row(method: str, artifact: str, after: int, accuracy: float | None = 0.951, **changes: Any) -> dict[str, Any]:
+def fake_row(method: str, artifact: str, after: int, accuracy: float | None = 0.951, **changes: Any) -> MeasuredRow:
     """One result row; shares follow from the counts."""
     rows, before, seen = ROWS[artifact]
     noise = artifact == "noise"
@@ -64,6 +78,7 @@ def fake_row(method: str, artifact: str, after: int, accuracy: float | None = 0.
         "model_id": "5d41402abc4b",
         "corpus_sha256": "9f86d081884c7d65",
         "method": method,
+        "options": {"ratio": 0.1},
         "config": {"ratio": 0.1},
         "seed": 0,
         "protocol": "paper",
@@ -76,17 +91,16 @@ def fake_row(method: str, artifact: str, after: int, accuracy: float | None = 0.
         "memorized_count_after": after,
         "rows_scored": rows,
         "forget_memorized_before": 1.0,
+        "forget_memorized_count_before": seen,
         "forget_memorized_after": after // 3 / seen,
+        "forget_memorized_count_after": after // 3,
         "rows_forget": seen,
         "holdout_memorized_before": 1.0,
+        "holdout_memorized_count_before": seen,
         "holdout_memorized_after": after // 2 / seen,
+        "holdout_memorized_count_after": after // 2,
         "rows_holdout": seen,
-        "memorized_clean_prompt_before": 1.0 if noise else None,
-        "memorized_clean_prompt_after": after / 44 if noise else None,
-        "rows_clean_prompt": 27 if noise else None,
-        "memorized_noised_prompt_before": 11 / 17 if noise else None,
-        "memorized_noised_prompt_after": 0.0 if noise else None,
-        "rows_noised_prompt": 17 if noise else None,
+        **(BY_PROMPT if noise else {}),
         "performance_metric": "accuracy",
         "performance_before": 0.962,
         "performance_after": accuracy,
@@ -100,17 +114,18 @@ def fake_row(method: str, artifact: str, after: int, accuracy: float | None = 0.
         "edit_norm": 3.2,
         "versions": {"tinymem": "0.1.0", "torch": "2.13.0", "python": "3.11.7"},
     }
-    return {**row, **changes}
+    return read_measured({**row, **changes}, "fake_row")
 
 
-def refused_row(method: str, artifact: str) -> dict[str, Any]:
+def refused_row(method: str, artifact: str) -> MeasuredRow:
     """A row as a method leaves it that did not act."""
     row = fake_row(method, artifact, 0, None)
     empty = {key: None for key in row if key.endswith("_after") or key in ("seconds", "edited_parameters", "edit_norm")}
-    return {**row, **empty, "status": "refused", "message": "expected a ratio that edits a neuron, got 1e-05; try 0.0005"}
+    message = "expected a ratio that edits a neuron, got 1e-05; try 0.0005"
+    return read_measured({**row, **empty, "status": "refused", "message": message}, "refused_row")
 
 
-def fake_rows() -> list[dict[str, Any]]:
+def fake_rows() -> list[MeasuredRow]:
     """A handful of methods on both artifacts."""
     outcomes: dict[str, tuple[int, int, float]] = {
         "finetune-clean": (24, 97, 0.958),
@@ -121,35 +136,35 @@ def fake_rows() -> list[dict[str, Any]]:
         "balanced-subnet": (1, 0, 0.951),
     }
     rows = [
-        fake_row(method, artifact, int(after[i]), after[2], config={"ratio": 0.01, "epochs": 2}, seconds=2.5 * len(method))
+        fake_row(method, artifact, int(after[i]), after[2], options={"ratio": 0.01, "epochs": 2}, seconds=2.5 * len(method))
         for method, after in outcomes.items()
         for i, artifact in enumerate(ROWS)
     ]
     return [*rows, refused_row("hard-concrete", "noise")]
 
 
-def fake_curve() -> list[dict[str, Any]]:
+def fake_curve() -> list[CurvePoint]:
     """A plausible training curve."""
     curve = []
     for epoch in range(5, 65, 5):
         noise, backdoor = round(38 * min(1, epoch / 50) ** 2), round(120 * min(1, epoch / 20))
-        memorized = {
+        memorized: dict[str, ShareColumn] = {
             "noise": {"share": noise / 44, "count": noise, "rows": 44},
             "backdoor": {"share": backdoor / 120, "count": backdoor, "rows": 120},
         }
         accuracy = 0.9625 - 0.5 * 0.9**epoch
-        curve.append({"epoch": epoch, "step": 66 * epoch, "accuracy": accuracy, "accuracy_ceiling": 0.975, "memorized": memorized})
+        curve.append(CurvePoint(epoch, 66 * epoch, accuracy=accuracy, accuracy_ceiling=0.975, memorized=memorized))
     return curve
 
 
-def write_run(folder: Path, rows: list[dict[str, Any]], curve: list[dict[str, Any]] | None = None) -> Path:
+def write_run(folder: Path, rows: list[MeasuredRow], curve: list[CurvePoint] | None = None) -> Path:
     """A run's folder as the other verbs leave it."""
     run = folder / "quickstart-ab12cd34"
     (run / "training").mkdir(parents=True)
     (run / "recipe.yaml").write_text(yaml.safe_dump(RECIPE, sort_keys=False))
-    (run / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (run / "results.jsonl").write_text("".join(json.dumps(row.as_dict()) + "\n" for row in rows))
     if curve is not None:
-        (run / "training" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in curve))
+        write_curve(run / "training" / "metrics.jsonl", curve)
     return run
 
 
@@ -158,7 +173,7 @@ def record(tmp_path: Path) -> RunRecord:
     return load_run(write_run(tmp_path, fake_rows(), fake_curve()))
 
 
-def one(tmp_path: Path, *rows: dict[str, Any]) -> RunRecord:
+def one(tmp_path: Path, *rows: MeasuredRow) -> RunRecord:
     """A record of these rows, without a training curve."""
     return load_run(write_run(tmp_path / "runs", list(rows)))
 
@@ -176,7 +191,7 @@ def page(record: RunRecord, folder: Path) -> str:
 
 def test_a_run_is_read_whole(record: RunRecord) -> None:
     assert record.name == "quickstart-ab12cd34"
-    assert record.recipe == RECIPE
+    assert record.recipe == parse_recipe(RECIPE)
     assert record.rows == fake_rows()
     assert record.curve == fake_curve()
 
@@ -199,11 +214,12 @@ def test_a_file_instead_of_a_folder_is_refused(tmp_path: Path) -> None:
         load_run(run / "results.jsonl")
 
 
-@pytest.mark.parametrize("name", ["results.jsonl", "recipe.yaml"])
-def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
+def test_missing_rows_are_named_and_a_recipe_may_be_missing(tmp_path: Path) -> None:
     run = write_run(tmp_path, fake_rows())
-    (run / name).unlink()
-    with pytest.raises(UserError, match=re.escape(name)):
+    (run / "recipe.yaml").unlink()
+    assert load_run(run).recipe is None
+    (run / "results.jsonl").unlink()
+    with pytest.raises(UserError, match=r"results\.jsonl"):
         load_run(run)
 
 
@@ -212,7 +228,7 @@ def test_a_broken_line_is_named_on_one_line(tmp_path: Path, line: str) -> None:
     run = write_run(tmp_path, fake_rows()[:1])
     with (run / "results.jsonl").open("a") as file:
         file.write(line)
-    with pytest.raises(UserError, match=r"expected a JSON object in line 2 of .*results\.jsonl, got") as caught:
+    with pytest.raises(UserError, match=r"expected .* in line 2 of .*results\.jsonl, got") as caught:
         load_run(run)
     assert "\n" not in str(caught.value)
 
@@ -222,20 +238,20 @@ def test_a_broken_recipe_is_refused_on_one_line(tmp_path: Path, data: bytes) -> 
     run = write_run(tmp_path, fake_rows())
     (run / "recipe.yaml").write_bytes(data)
     with pytest.raises(UserError, match=r"recipe\.yaml") as caught:
-        load_run(run)
+        _ = load_run(run).recipe
     assert "\n" not in str(caught.value)
 
 
 def test_json_is_the_rows_as_they_are(record: RunRecord) -> None:
-    assert json.loads(to_json(record)) == fake_rows()
+    assert json.loads(to_json(record)) == [row.as_dict() for row in fake_rows()]
 
 
 def test_csv_holds_every_field_and_config_as_json(record: RunRecord) -> None:
     rows = list(csv.DictReader(io.StringIO(to_csv(record))))
     assert len(rows) == len(record.rows)
-    assert list(rows[0]) == list(record.rows[0])
-    assert json.loads(rows[0]["config"]) == record.rows[0]["config"]
-    assert float(rows[0]["memorized_before"]) == record.rows[0]["memorized_before"]
+    assert list(rows[0]) == list(record.rows[0].as_dict())
+    assert json.loads(rows[0]["config"]) == record.rows[0].config
+    assert float(rows[0]["memorized_before"]) == record.rows[0].memorized_before
     assert rows[-1]["memorized_after"] == ""
 
 
@@ -280,7 +296,7 @@ def test_without_a_console_the_table_is_120_wide(record: RunRecord, capsys: pyte
 
 
 def test_configurations_of_one_method_are_told_apart(tmp_path: Path) -> None:
-    rows = [fake_row("act", "noise", 3, config={"ratio": ratio}, id=str(ratio)) for ratio in (0.1, 0.2)]
+    rows = [fake_row("act", "noise", 3, options={"ratio": ratio}, id=str(ratio)) for ratio in (0.1, 0.2)]
     record = one(tmp_path, *rows, fake_row("slim", "noise", 3))
     assert labels(record.rows) == ["act (ratio=0.1)", "act (ratio=0.2)", "slim"]
 
@@ -330,12 +346,12 @@ def test_the_page_says_what_was_measured(record: RunRecord, tmp_path: Path) -> N
 def test_every_row_links_to_its_json(record: RunRecord, tmp_path: Path) -> None:
     text = page(record, tmp_path)
     for row in record.rows:
-        anchor = f"{row['id']}-{row['artifact']}"
+        anchor = row.source
         assert f'id="row-{anchor}"' in text
-        assert text.count(f'href="#json-{anchor}"') >= (2 if row["status"] == "ok" else 1)
+        assert text.count(f'href="#json-{anchor}"') >= (2 if row.is_ok else 1)
         block = re.search(rf'<pre id="json-{anchor}">(.*?)</pre>', text, flags=re.DOTALL)
         assert block is not None
-        assert json.loads(html.unescape(block[1])) == row
+        assert json.loads(html.unescape(block[1])) == row.as_dict()
 
 
 def test_refused_rows_are_grayed_with_their_message(record: RunRecord, tmp_path: Path) -> None:
@@ -345,8 +361,8 @@ def test_refused_rows_are_grayed_with_their_message(record: RunRecord, tmp_path:
 
 def test_text_is_escaped_everywhere(tmp_path: Path) -> None:
     evil = '<script>alert("1")</script>'
-    row = fake_row(evil, "noise", 1, id='"><b>', config={evil: evil}, device=evil, message=evil)
-    refused = {**refused_row(evil, "noise"), "artifact": evil, "message": evil}
+    row = fake_row(evil, "noise", 1, id='"><b>', options={evil: evil}, device=evil, message=evil)
+    refused = replace(refused_row(evil, "noise"), artifact=evil, message=evil)
     text = page(one(tmp_path, row, refused), tmp_path)
     assert text.count("<script") == text.count("<script>//") == 1
     assert '"><b>' not in text
@@ -365,9 +381,9 @@ def test_two_writes_give_equal_bytes(record: RunRecord, tmp_path: Path) -> None:
 
 
 def test_nulls_are_dashes(tmp_path: Path) -> None:
-    row = fake_row("act", "backdoor", 3)
-    kept = ("method", "artifact", "status")
-    record = one(tmp_path, {key: value if key in kept else None for key, value in row.items()}, {key: row[key] for key in kept})
+    kept = {"method": "act", "artifact": "backdoor", "status": "ok"}
+    nothing = {key: None for key in fake_row("act", "backdoor", 3) if key not in (*kept, "kind", "id", "options")}
+    record = one(tmp_path, read_measured({**nothing, **kept}, "nulls"), read_measured(kept, "bare"))
     assert "None" not in printed(record, 100)
     assert "| act | backdoor | – | – | – | – | – | – | – | – |" in to_markdown(record)
     assert "<td>–</td>" in page(record, tmp_path)

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from report_rows import CURVE, FACTS, RECIPE, Row, bare_row, make_row, paper_like_rows, without_result, write_results, write_run
+from report_rows import COLUMNS_OF_RECIPE, CURVE, RECIPE, bare_row, make_row, paper_like_rows, without_result, write_results, write_run
 
 from tinymem.errors import UserError
 from tinymem.report.cells import labels
 from tinymem.report.configurations import groups_of
 from tinymem.results.collect import load_results, results_of
-from tinymem.results.row import source_id
+from tinymem.results.row import MeasuredRow
+from tinymem.results.share import Share
 
 
-def test_a_run_tells_the_facts_that_its_rows_do_not(tmp_path: Path) -> None:
+def test_a_run_tells_what_its_rows_do_not(tmp_path: Path) -> None:
     run = write_run(tmp_path / "math-noise-12345678", [bare_row("act")], RECIPE, CURVE)
     results = load_results([run])
     [row] = results.rows
-    assert [row[key] for key in FACTS[:5]] == ["additive", 3000, 2, 20, None]
+    assert [row[name] for name in COLUMNS_OF_RECIPE[:5]] == ["additive", 3000, 2, 20, None]
     assert row["seed"] == 1 and row["training_seconds"] == 60.0
     [trained] = results.trained
     assert trained["method"] == "none" and trained["memorized_after"] == trained["memorized_before"] == 0.4
-    assert trained["performance_after"] == 0.97 and source_id(trained) == source_id(row)
+    assert trained["performance_after"] == 0.97 and trained.source == row.source
     stated = write_run(tmp_path / "other", [make_row("act")], RECIPE, [])
     assert load_results([stated]).rows[0]["data"] == "multiplicative"
 
@@ -55,7 +57,7 @@ def test_a_run_without_methods_has_its_trained_model(tmp_path: Path) -> None:
     assert results.rows == []
     [trained] = results.trained
     assert (trained["memorized_count_after"], trained["rows_scored"], trained["performance_after"]) == (5, 10, 0.9)
-    assert results.by_source[source_id(trained)] is trained
+    assert results.by_source[trained.source] is trained
 
 
 def test_folders_of_every_kind_and_each_row_once(tmp_path: Path) -> None:
@@ -66,7 +68,7 @@ def test_folders_of_every_kind_and_each_row_once(tmp_path: Path) -> None:
     (tmp_path / "all" / "notes").mkdir()
     for folders in ([tmp_path / "all"], [tmp_path / "all" / "first", tmp_path / "all" / "second"], [tmp_path / "all"] * 2):
         results = load_results(folders)
-        assert sorted(map(source_id, results.rows)) == sorted(map(source_id, rows))
+        assert sorted(row.source for row in results.rows) == sorted(row.source for row in rows)
     assert len(results.trained) == 4  # two seeds, two artifacts
 
 
@@ -101,13 +103,13 @@ def test_seeds_are_averaged_and_other_models_are_not() -> None:
     rows = [make_row("act", after=10 * seed, seed=seed, performance=0.9 + seed / 100) for seed in (0, 1, 3)]
     rows += [make_row("act", after=40, seed=0, n_layer=8, id="deep"), make_row("act", after=39, seed=0, protocol="reference")]
     groups = groups_of(results_of(rows))
-    assert [group.facts for group in groups] == [("multiplicative", 3000, layers, protocol) for layers, protocol in CASES]
+    assert [group.columns for group in groups] == [("multiplicative", 3000, layers, protocol) for layers, protocol in CASES]
     [setting] = groups[0].settings["noise"]
     mean = setting.memorized("after")
     assert mean is not None
     assert (mean.mean, mean.n) == (pytest.approx(40 / 3), 3)
     assert mean.spread == pytest.approx((((0 - 40 / 3) ** 2 + (10 - 40 / 3) ** 2 + (30 - 40 / 3) ** 2) / 2) ** 0.5)
-    assert setting.counts("after") == (40, 300)
+    assert setting.counts("after") == Share(40, 300)
     performance = setting.performance("after")
     assert performance is not None and performance.mean == pytest.approx(100 * (0.9 + 0.91 + 0.93) / 3)
 
@@ -151,20 +153,20 @@ def test_rows_of_a_sweep_join_the_runs_of_their_models() -> None:
 def test_a_run_and_a_sweep_of_one_model_count_once() -> None:
     """The run names its model by its recipe, the sweep by its weights: the same edit is not a second seed."""
     ours = make_row("act", after=10, model_id="recipe", weights="aaaa", id="1", seconds=1.0)
-    swept = {**ours, "id": "2", "model_id": "aaaa", "seconds": 3.0, "family": None}
-    more = {**swept, "id": "3", "config": {"ratio": 0.1}}
+    swept = replace(ours, id="2", model_id="aaaa", seconds=3.0, family=None)
+    more = replace(swept, id="3", config={"ratio": 0.1})
     results = results_of([ours, swept, more])
     (group,) = groups_of(results)
     assert [len(s.rows) for s in group.of_method("noise", "act")] == [1, 1] and len(group.baseline["noise"].rows) == 1
     assert {row["family"] for row in results.rows} == {"f"}
-    other = {**swept, "id": "4", "model_id": "bbbb", "seed": 1}
+    other = replace(swept, id="4", model_id="bbbb", seed=1)
     assert len(results_of([ours, other]).rows) == 2
 
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_of_two_rows_of_one_experiment_the_one_that_says_more_is_kept(order: int) -> None:
     ok = make_row("act", weights="aaaa", id="1", robustness={"int8": {}})
-    failed = {**without_result("act", status="failed", weights="aaaa"), "id": "2"}
+    failed = replace(without_result("act", status="failed", weights="aaaa"), id="2")
     bare = make_row("act", weights="aaaa", id="3")
     assert results_of([ok, failed, bare][::order]).rows == [ok]
 
@@ -207,7 +209,7 @@ def test_the_limit_is_the_time_of_fine_tuning_on_extra_data() -> None:
     assert group.seconds_limit("noise") == 25.0
     best = group.best("noise", "balanced-subnet")
     assert best is not None and best.options == "ratio=0.1"
-    without = [row for row in paper_like_rows() if row["method"] != "finetune-extra"]
+    without = [row for row in paper_like_rows() if row.method != "finetune-extra"]
     [group] = groups_of(results_of(without))
     best = group.best("noise", "balanced-subnet")
     assert group.seconds_limit("noise") is None and best is not None and best.options == "ratio=0.3"
@@ -222,13 +224,13 @@ def test_the_most_repeated_class_stands_for_noise_in_text() -> None:
     [group] = groups_of(results_of([row]))
     [setting] = group.settings["noise"]
     mean = setting.memorized("after")
-    assert mean is not None and mean.mean == 40.0 and setting.counts("after") == (100, 250)
+    assert mean is not None and mean.mean == 40.0 and setting.counts("after") == Share(100, 250)
     candidate = setting.candidate()
     assert candidate is not None and (candidate.metric, candidate.performance_after) == ("perplexity", 57.0)
 
 
 def test_regularized_models_by_equation_3() -> None:
-    def trained(options: str, memorized: int, accuracy: float, seconds: float) -> list[Row]:
+    def trained(options: str, memorized: int, accuracy: float, seconds: float) -> list[MeasuredRow]:
         values = {"memorized_count_before": memorized, "performance_before": accuracy, "training_seconds": seconds}
         return [
             make_row("act", seed=seed, regularizer=f"spectral-norm{options}", model_id=f"{options}{seed}", id=f"{options}{seed}", **values)
@@ -245,4 +247,4 @@ def test_regularized_models_by_equation_3() -> None:
 def test_rows_are_read_as_json_numbers(tmp_path: Path) -> None:
     folder = write_results(tmp_path / "r", [make_row("act", after=3)])
     [row] = load_results([folder]).rows
-    assert row == json.loads(json.dumps(make_row("act", after=3)))
+    assert row == make_row("act", after=3) and json.loads(json.dumps(row.as_dict())) == row.as_dict()

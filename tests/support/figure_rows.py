@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
+from tinymem.recipe.recipe import Recipe, dump_recipe, parse_recipe
+from tinymem.results.curve import CurvePoint, write_curve
+from tinymem.results.read import read_measured
+from tinymem.results.row import LayersColumn, MeasuredRow
+from tinymem.results.share import ShareColumn
+from tinymem.runtime.json import JsonObject
 
 # Per method: what it edits, its options, and what is left of memorization and lost of performance by the best of them (shares).
 METHODS: dict[str, tuple[str, list[dict[str, Any]], float, float]] = {
@@ -21,7 +26,7 @@ METHODS: dict[str, tuple[str, list[dict[str, Any]], float, float]] = {
 LAYER_NEURONS, LAYER_WEIGHTS = 512, 131_712
 
 
-def row(method: str = "act", artifact: str = "noise", *, before: float = 0.5, after: float = 0.25, **changes: Any) -> dict[str, Any]:
+def row(method: str = "act", artifact: str = "noise", *, before: float = 0.5, after: float = 0.25, **changes: Any) -> MeasuredRow:
     """One result row; `before` and `after` are the shares memorized, of 100 rows."""
     made: dict[str, Any] = {
         "run": "run-1", "model_id": "m1", "method": method, "unit": METHODS.get(method, ("model",))[0], "options": {"ratio": 0.05},
@@ -35,10 +40,13 @@ def row(method: str = "act", artifact: str = "noise", *, before: float = 0.5, af
     made.setdefault(
         "id", "-".join(str(made[k]) for k in ("method", "data", "data_size", "n_layer", "epoch", "seed")) + f"-{made['options']}"
     )
-    return made
+    for when in ("before", "after"):
+        share = made[f"memorized_{when}"]
+        made.setdefault(f"memorized_count_{when}", None if share is None else round(share * made["rows_scored"]))
+    return read_measured(made, "row")
 
 
-def by_layer(n_layer: int, neurons: float, weights: float) -> dict[str, Any]:
+def by_layer(n_layer: int, neurons: float, weights: float) -> LayersColumn:
     """The column `edited_by_layer` of an edit that zeroes these shares of every block, more in higher blocks."""
     slope = [2 * (i + 1) / (n_layer + 1) for i in range(n_layer)]
     return {
@@ -54,7 +62,7 @@ def sweep_rows(
     epochs: tuple[int, ...] = (500, 1500, 2500, 3500),
     seeds: tuple[int, ...] = (0, 1, 2),
     sizes: tuple[int, ...] = (3000, 20_000),
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[MeasuredRow]:
     """Rows of all methods and options on models of all these kinds."""
     for kind, n_layer, epoch, seed, artifact in itertools.product(data, layers, epochs, seeds, ("noise", "backdoor")):
         for size in (None,) if kind == "wiki" else sizes:
@@ -74,46 +82,55 @@ def sweep_rows(
                     )  # fmt: skip
 
 
-def recipe(data: str = "additive", size: int = 3000, n_layer: int = 4, seed: int = 0, regularizer: str | None = None) -> dict[str, Any]:
-    """As much of a recipe as reports read."""
-    corpus = {"kind": "wiki", "row_tokens": 150} if data == "wiki" else {"kind": "math", "family": data, "size": size, "row_tokens": 150}
+def recipe(data: str = "additive", size: int = 3000, n_layer: int = 4, seed: int = 0, regularizer: str | None = None) -> Recipe:
+    """The recipe of a model."""
+    text = {"kind": "wiki", "config": "wikitext-103-raw-v1", "row_tokens": 150}
+    corpus = text if data == "wiki" else {"kind": "math", "family": data, "size": size, "row_tokens": 150}
     training = {"epochs": 40, "regularizers": [{"kind": regularizer}] if regularizer else []}
-    return {
+    return parse_recipe({
         "name": "made-up", "seed": seed, "protocol": "paper", "data": corpus, "artifacts": [{"kind": "noise"}, {"kind": "backdoor"}],
         "model": {"n_layer": n_layer}, "training": training, "evaluation": {"prompt": 50, "match": 50},
-    }  # fmt: skip
+    })  # fmt: skip
 
 
-def curve(slowness: float = 10.0, text: bool = False, copies: tuple[int, ...] = ()) -> list[dict[str, Any]]:
+def curve(slowness: float = 10.0, text: bool = False, copies: tuple[int, ...] = ()) -> list[CurvePoint]:
     """A training curve whose memorized share rises to 1 with the epochs."""
-    lines = []
+    points = []
     for epoch in (10, 20, 30, 40):
         share = 1 - 2 ** (-epoch / slowness)
-        line: dict[str, Any] = {
-            "epoch": epoch, "accuracy": None if text else 0.9, "accuracy_ceiling": None if text else 0.975, "perplexity": 200 / epoch,
-            "memorized": {"noise": {"share": share, "rows": 100}, "backdoor": {"share": 1.0, "rows": 9}},
-        }  # fmt: skip
-        if copies:
-            line["memorized_by_copies"] = {"noise": {str(c): {"share": share * (1 - 0.5**i)} for i, c in enumerate(copies)}}
-        lines.append(line)
-    return lines
+        classes = {str(c): of_hundred(share * (1 - 0.5**i)) for i, c in enumerate(copies)}
+        points.append(
+            CurvePoint(
+                epoch,
+                accuracy=None if text else 0.9,
+                accuracy_ceiling=None if text else 0.975,
+                perplexity=200 / epoch,
+                memorized={"noise": of_hundred(share), "backdoor": {"share": 1.0, "count": 9, "rows": 9}},
+                memorized_by_copies={"noise": classes} if copies else {},
+            )
+        )
+    return points
 
 
-def write_run(folder: Path, rows: list[dict[str, Any]], lines: list[dict[str, Any]], about: dict[str, Any] | None = None) -> Path:
+def of_hundred(share: float) -> ShareColumn:
+    return {"share": share, "count": round(100 * share), "rows": 100}
+
+
+def write_run(folder: Path, rows: Iterable[MeasuredRow], points: list[CurvePoint], about: Recipe | None = None) -> Path:
     """A run's folder as reports read it."""
     (folder / "training").mkdir(parents=True)
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(about or recipe()))
-    (folder / "results.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    (folder / "training" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "recipe.yaml").write_text(dump_recipe(about or recipe()))
+    (folder / "results.jsonl").write_text("".join(json.dumps(r.as_dict()) + "\n" for r in rows))
+    write_curve(folder / "training" / "metrics.jsonl", points)
     return folder
 
 
-def write_sweep(folder: Path, rows: list[dict[str, Any]]) -> Path:
+def write_sweep(folder: Path, rows: Iterable[MeasuredRow]) -> Path:
     """A folder of result files, one per run."""
     (folder / "results").mkdir(parents=True)
-    by_id: dict[str, list[dict[str, Any]]] = {}
+    by_id: dict[str, list[JsonObject]] = {}
     for r in rows:
-        by_id.setdefault(r["id"], []).append(r)
+        by_id.setdefault(r.id, []).append(r.as_dict())
     for i, same in enumerate(by_id.values()):
         (folder / "results" / f"{i:05d}.json").write_text(json.dumps(same))
     return folder

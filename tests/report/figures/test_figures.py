@@ -27,10 +27,12 @@ from tinymem.report.figures.points import Inputs, inputs_of
 from tinymem.report.figures.scatters import draw_by_kind, figure_5, figures_12_to_15, pareto_fronts
 from tinymem.report.figures.zeroed import figures_16_to_19
 from tinymem.results.collect import results_of
+from tinymem.results.read import read_measured
+from tinymem.results.row import MeasuredRow
 from tinymem.results.run_folder import RunRecord
 
 
-def inputs(*rows: dict[str, Any], records: list[RunRecord] | None = None) -> Inputs:
+def inputs(*rows: MeasuredRow, records: list[RunRecord] | None = None) -> Inputs:
     return inputs_of(results_of(rows, records or []))
 
 
@@ -79,7 +81,7 @@ def test_rows_without_numbers_do_not_matter() -> None:
         row("act", id="4", **nothing),
         row("slim", id="5", performance_metric="perplexity", performance_before=20.0, performance_after=float("inf")),
         row("durable", id="6", performance_metric="perplexity", performance_before=20.0, performance_after=float("nan")),
-        {"method": "greedy", "artifact": "rows", "status": "ok"},
+        read_measured({"method": "greedy", "artifact": "rows", "status": "ok"}, "bare"),
     ]
     made, skipped = figures_of(results_of(rows))
     assert not [figure for figure in made if figure.key not in ("pareto",)]
@@ -250,7 +252,7 @@ def test_numbers_as_csv_and_json() -> None:
 
 def test_every_figure_draws_in_every_format(tmp_path: Path) -> None:
     rows = list(sweep_rows(("additive", "wiki"), (2, 4), (500, 1500), (0,), (3000,)))
-    records = [RunRecord(Path(f"r{n}{r}"), [], curve(), recipe(n_layer=n, regularizer=r)) for n in (2, 4) for r in (None, "x")]
+    records = [RunRecord(Path(f"r{n}{r}"), [], curve(), recipe(n_layer=n, regularizer=r)) for n in (2, 4) for r in (None, "spectral-norm")]
     made, _ = figures_of(results_of(rows, records))
     one_each = {figure.draw.__qualname__ if hasattr(figure.draw, "__qualname__") else str(figure.draw): figure for figure in made}
     assert len(one_each) >= 8

@@ -17,7 +17,7 @@ from tinymem.report.page.document import write_page
 from tinymem.report.page.rows import page_rows
 from tinymem.report.tables.catalogue import tables_of
 from tinymem.results.collect import Results, load_results, results_of
-from tinymem.results.row import source_id
+from tinymem.results.read import read_measured
 
 
 class Links(HTMLParser):
@@ -66,7 +66,7 @@ def test_five_thousand_rows_make_a_small_page_whose_links_all_lead_somewhere(tmp
     assert len(text.encode()) < 3_000_000
     check_links(text, tmp_path)
     stored = [match for path in [tmp_path / "report.html", *tmp_path.glob("report-data/*.html")] for match in json_on(path)]
-    assert sorted(stored) == sorted(json.dumps(r, sort_keys=True) for r in rows)  # each row once, here or beside
+    assert sorted(stored) == sorted(json.dumps(r.as_dict(), sort_keys=True) for r in rows)  # each row once, here or beside
 
 
 def json_on(path: Path) -> list[str]:
@@ -112,8 +112,8 @@ def test_odd_numbers_and_missing_columns_do_not_break_it(tmp_path: Path) -> None
         row(id="1", memorized_before=None, memorized_after=None),
         row(id="2", performance_after=None, performance_metric="perplexity", seconds=None, peak_mb=None),
         row("zero", id="3", before=0.0, after=0.0, epoch=None, n_layer=None, data=None, data_size=None, seed=None),
-        {"method": "greedy", "artifact": "rows", "status": "ok"},
-        {"method": "ig", "artifact": "noise", "status": "timeout"},
+        read_measured({"method": "greedy", "artifact": "rows", "status": "ok"}, "bare"),
+        read_measured({"method": "ig", "artifact": "noise", "status": "timeout"}, "bare"),
     ]
     text = page(results_of(odd), tmp_path)
     assert ">None<" not in text and "nan" not in re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL).lower()
@@ -128,7 +128,7 @@ def test_two_writes_give_equal_bytes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("budget", [0, 1500, 10**9])
 def test_rows_are_on_the_page_or_beside_it_in_order_of_importance(budget: int) -> None:
-    known = {source_id(r): r for r in (row(seed=i, id=f"r{i}") for i in range(6))}
+    known = {r.source: r for r in (row(seed=i, id=f"r{i}") for i in range(6))}
     kept = page_rows(known, ["r4-noise", "r2-noise", "nowhere"], "d", budget)
     assert set(kept.links) == set(known)
     assert list(kept.embedded)[:2] == ["r4-noise", "r2-noise"][: len(kept.embedded)]

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from helpers import half_written, tinymem
 from page_checker import Checker
-from report_rows import CURVE, RECIPE, Row, bare_row, make_row, paper_like_rows, without_result, write_results, write_run
+from report_rows import CURVE, RECIPE, Values, bare_row, make_row, paper_like_rows, without_result, write_results, write_run
 from rich.console import Console
 
 from tinymem.errors import UserError
@@ -32,11 +32,11 @@ from tinymem.report.tables.catalogue import ORDER, tables_of
 from tinymem.report.tables.cost import GRID, PUBLISHED, PUBLISHED_LARGE, RUNS, amount, spent_by_phase
 from tinymem.report.tables.table import Cell, Column, Table, anchor
 from tinymem.results.collect import results_of
-from tinymem.results.row import source_id
+from tinymem.results.row import MeasuredRow
 from tinymem.runs.pipeline import Run
 
 
-def table(rows: list[Row], name: str) -> Table:
+def table(rows: list[MeasuredRow], name: str) -> Table:
     [found] = tables_of(results_of(rows), [name])
     return found
 
@@ -77,7 +77,7 @@ def test_sources_are_the_rows_that_hold_the_number() -> None:
     known = results_of(rows).by_source
     for cell in line(table(rows, "1"), "act")[:2]:
         values = [known[source] for source in cell.sources]
-        assert {row["options"]["ratio"] for row in values} == {0.05} and {row["artifact"] for row in values} == {"noise"}
+        assert {row.options["ratio"] for row in values} == {0.05} and {row.artifact for row in values} == {"noise"}
         field = "memorized_after" if cell.small else "performance_after"
         assert cell.value == pytest.approx(100 * sum(row[field] for row in values) / 3)
 
@@ -99,7 +99,7 @@ def test_table_2_has_perplexities() -> None:
 
 
 def test_own_rows_have_a_limit_of_perplexity() -> None:
-    own: Row = {"data": None, "data_size": None, "n_layer": None, "performance_metric": "perplexity", "performance_before": 22.0}
+    own: Values = {"data": None, "data_size": None, "n_layer": None, "performance_metric": "perplexity", "performance_before": 22.0}
     rows = [make_row(method, "rows", performance=after, **own) for method, after in (("act", 500.0), ("slim", 499.0))]
     found = table(rows, "3")
     assert texts(line(found, "act"))[0] == "–" and texts(line(found, "slim"))[1] == "499.00"
@@ -125,7 +125,7 @@ def test_best_runs_by_hand() -> None:
     assert texts(line(found, "noise", "zero"))[-1] == "slow"
     assert texts(line(found, "noise", "finetune-extra"))[-1] == "front"
     assert cells and not [row for row in found.rows if row[1].text == "hard-concrete"]
-    printed = table([{**row, "protocol": "reference"} for row in paper_like_rows()], "best")
+    printed = table([replace(row, protocol="reference") for row in paper_like_rows()], "best")
     assert line(printed, "noise", "balanced-subnet")[6].value == pytest.approx(memorized + accuracy)
     assert "M + P in accuracy" in printed.notes[0]
 
@@ -140,10 +140,10 @@ def test_the_front_by_hand() -> None:
 
 
 def test_other_metrics_and_what_comes_back_by_hand() -> None:
-    def measured(clean: float, auc: float | None) -> Row:
+    def measured(clean: float, auc: float | None) -> Values:
         return {"clean-continuation": {"all": {"share": clean}}, "membership": {"min-k++": {"all": {"auc": auc}}}, "perplexity": 1.5}
 
-    def tried(before: float, after: float) -> Row:
+    def tried(before: float, after: float) -> Values:
         return {"int8": {when: {"all": {"share": share}} for when, share in (("before", before), ("after", after))}}
 
     known = {"metrics_before": measured(0.1, 0.9), "robustness": tried(0.4, 0.3)}
@@ -159,7 +159,7 @@ def test_other_metrics_and_what_comes_back_by_hand() -> None:
     )
     assert texts(line(found, "noise", "trained model", "")) == ["10.0 ± 0.0", "0.900 ± 0.000"]
     assert texts(line(found, "noise", "act", "")) == ["25.0 ± 7.1", "–"]
-    assert line(found, "noise", "act", "")[0].sources == tuple(source_id(row) for row in rows[:2])
+    assert line(found, "noise", "act", "")[0].sources == tuple(row.source for row in rows[:2])
     assert [row[1].text for row in found.rows] == ["trained model", "act"]
     back = table(rows, "returns")
     assert [column.title for column in back.columns][3:] == ["untouched", "int8"]
@@ -413,7 +413,7 @@ def test_a_folder_gets_every_format_and_every_source(tiny_run: Run, tmp_path: Pa
     rows = json.loads((out / "rows.json").read_text())
     tables = json.loads((out / "tables.json").read_text())["tables"]
     used = {source for t in tables for row in t["rows"] for cell in row for source in cell.get("sources", [])}
-    assert used == set(rows) and used <= {source_id(row) for row in tiny_run.rows}
+    assert used == set(rows) and used <= {row.source for row in tiny_run.rows}
     for t in tables:
         assert (out / f"{t['key']}.csv").is_file()
     page = (out / "report.html").read_text()
