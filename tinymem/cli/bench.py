@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from tinymem.cli.options import Device, PrintJson, Way, Ways
+
 bench_app = typer.Typer(help="Timings of methods and of training.", no_args_is_help=True)
 
 
@@ -19,7 +21,7 @@ def _bench() -> None:
 def unlearn(
     scale: Annotated[float, typer.Option(min=0.001, help="Times the rows (200 to forget, 27,000 to keep) and Greedy's steps.")] = 1.0,
     methods: Annotated[str, typer.Option(help="Names with commas between, or all. Default: those with a plain loop.")] = "",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Device = "auto",
     rows: Annotated[int, typer.Option(min=4, help="Forget rows that the slow plain loops run on.")] = 4,
     plain: Annotated[bool, typer.Option("--plain/--no-plain", help="Whether to run the plain loops.")] = True,
 ) -> None:
@@ -31,14 +33,17 @@ def unlearn(
 
 @bench_app.command()
 def train(
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Device = "auto",
     case: Annotated[list[str] | None, typer.Option(help="math-2, -4, -8, -16, language-2, -4, -8 or -16; may be repeated.")] = None,
-    way: Annotated[list[str] | None, typer.Option(help="reference, compiled, graph, ours, ours+goldfish, ...; may be repeated.")] = None,
+    way: Ways = None,
     steps: Annotated[int, typer.Option(min=1, help="Timed steps of each.")] = 50,
     rows: Annotated[int, typer.Option(min=1, help="Rows of a batch.")] = 128,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON lines, as `bench hours` reads them.")] = False,
+    json: PrintJson = False,
 ) -> None:
-    """Milliseconds, tokens and floating-point operations of a training step, beside transformers GPT-2."""
+    """Milliseconds, tokens and floating-point operations of a training step, beside transformers GPT-2.
+
+    --case and --way may be repeated; `bench hours` reads what --json prints.
+    """
     from dataclasses import asdict
     from json import dumps
 
@@ -59,9 +64,9 @@ def train(
 def hours(
     recipes: Annotated[list[Path], typer.Argument(metavar="RECIPE...", help="Recipes, each with all runs of its matrix.")],
     times: Annotated[Path, typer.Option(help="Output of `tinymem bench train --json`, from the GPU that is to train.")],
-    way: Annotated[str, typer.Option(help="Which of its lines count: ours or graph.")] = "ours",
+    way: Way = "ours",
 ) -> None:
-    """GPU-hours that the runs of recipes will take, from measured milliseconds a step."""
+    """GPU-hours that the runs of recipes will take, from measured milliseconds a step: those of --way ours or graph."""
     from tinymem.bench.hours import project, read_times, table
 
     print(table(project(recipes, read_times(times, way))))

@@ -7,23 +7,25 @@ from typing import Annotated, Any
 
 import typer
 
+from tinymem.cli.options import NeededOut, Overrides, PrintJson, RecipeFile, Workers
 from tinymem.errors import UserError
 
 app = typer.Typer(help="Make, inspect and verify corpora.", no_args_is_help=True, pretty_exceptions_enable=False)
 
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A corpus, such as runs/<run>/corpus.")]
-RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML recipe; see recipes/.")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key, as in data.size=3000.")]
 
 
 @app.command()
 def make(
     recipe: RecipeFile,
-    out: Annotated[Path, typer.Option(help="Folder for the corpus; it appears whole or not at all.")],
+    out: NeededOut,
     overrides: Overrides = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes that tokenize text. Default: one per core.")] = None,
+    workers: Workers = None,
 ) -> None:
-    """Make a recipe's corpus. A killed run goes on where it was, since finished blocks of text are kept in the cache."""
+    """Make a recipe's corpus. A killed run goes on where it was, since finished blocks of text are kept in the cache.
+
+    --out is the folder of the corpus; it appears whole or not at all. --workers tokenize text.
+    """
     from tinymem.data.build import make_corpus
     from tinymem.recipe.recipe import load_recipe
     from tinymem.runtime.progress import Progress
@@ -39,7 +41,7 @@ def make(
 @app.command()
 def inspect(
     directory: Directory,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: PrintJson = False,
     rows: Annotated[int, typer.Option(min=0, help="Show so many rows of each artifact, what was planted highlighted.")] = 0,
 ) -> None:
     """Counts of a corpus, and sample rows with the planted positions highlighted."""

@@ -2,39 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tinymem.errors import UserError
+from tinymem.cli.options import Checkpoint, Device, Ks, Match, Metrics, Plugins, Prompt, load_plugins, numbers, words
 
 metrics_app = typer.Typer(help="What metrics there are.", invoke_without_command=True, pretty_exceptions_enable=False)
 
-Plugin = Annotated[list[Path] | None, typer.Option(help="A Python file that registers methods, metrics, tables, ... of your own.")]
-Metrics = Annotated[str | None, typer.Option(help="Names with commas between, default or all; `tinymem metrics` lists them.")]
-Ks = Annotated[str | None, typer.Option(help="Further prompt lengths of (n, k) memorization, as in 10,20,30.")]
-
-
-def words(text: str | None) -> tuple[str, ...] | None:
-    """`loss, zlib` -> ("loss", "zlib")."""
-    return None if text is None else tuple(word.strip() for word in text.split(",") if word.strip())
-
-
-def numbers(text: str | None, option: str) -> tuple[int, ...] | None:
-    """`10,20` -> (10, 20).
-
-    Raises:
-        UserError: something else than numbers.
-    """
-    found = words(text)
-    if found is not None and not all(word.isdecimal() for word in found):
-        raise UserError(f"expected {option} to be numbers with commas between, as in 10,20, got '{text}'")
-    return None if found is None else tuple(map(int, found))
-
 
 @metrics_app.callback()
-def metrics(context: typer.Context, plugin: Plugin = None) -> None:
+def metrics(context: typer.Context, plugin: Plugins = None) -> None:
     """List the registered metrics: formula, unit, direction and range."""
     load_plugins(plugin)
     if context.invoked_subcommand is None:
@@ -52,14 +30,14 @@ def metrics_show(name: Annotated[str, typer.Argument(help="A metric's name.")]) 
 
 
 def evaluate(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A checkpoint folder with its tinymem.json.")],
-    prompt: Annotated[int | None, typer.Option(min=1, help="Tokens given in the test of memorization.")] = None,
-    match: Annotated[int | None, typer.Option(min=1, help="Tokens that must follow.")] = None,
+    checkpoint: Checkpoint,
+    prompt: Prompt = None,
+    match: Match = None,
     protocol: Annotated[str | None, typer.Option(help="paper or reference. Default: the recipe's.")] = None,
     metrics: Metrics = None,
     ks: Ks = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    plugin: Plugin = None,
+    device: Device = "auto",
+    plugin: Plugins = None,
 ) -> None:
     """Measure a checkpoint on its own corpus; prints JSON."""
     import json
@@ -70,11 +48,3 @@ def evaluate(
     measuring = Measuring(words(metrics), numbers(ks, "--ks"))
     found = evaluate_checkpoint(checkpoint, prompt=prompt, match=match, protocol=protocol, device=device, measuring=measuring).as_dict()
     print(json.dumps(found, indent=2, allow_nan=False))
-
-
-def load_plugins(paths: list[Path] | None) -> None:
-    """Run users' files, so that they register what they have."""
-    from tinymem.registry import load_plugin
-
-    for path in paths or []:
-        load_plugin(path)

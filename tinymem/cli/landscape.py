@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from tinymem.cli.options import Device, NeededOut, Seed
 from tinymem.errors import UserError
 
 Checkpoints = Annotated[list[Path], typer.Argument(metavar="CHECKPOINT...", help="A checkpoint, and edits of it to draw beside it.")]
@@ -14,20 +15,23 @@ Checkpoints = Annotated[list[Path], typer.Argument(metavar="CHECKPOINT...", help
 
 def landscape(
     checkpoints: Checkpoints,
-    out: Annotated[Path, typer.Option(help="Folder for figure-04 as PNG, SVG, CSV and JSON; a run's page shows RUN/landscape.")],
+    out: NeededOut,
     rows: Annotated[str, typer.Option(help="Rows that the loss is of: test (clean test rows), or an artifact such as noise.")] = "test",
     samples: Annotated[int, typer.Option(min=1, help="At most so many rows.")] = 256,
     steps: Annotated[int, typer.Option(help="Points per direction, odd; time grows with its square.")] = 21,
     span: Annotated[float, typer.Option(help="Largest step; at 1 a filter's change is as long as the filter.")] = 1.0,
-    seed: Annotated[int, typer.Option(min=0, help="Of the directions and of the choice of rows.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    seed: Seed = None,
+    device: Device = "auto",
 ) -> None:
-    """Draw the loss around a checkpoint on a random filter-normalized plane (the paper's Figure 4)."""
+    """Draw the loss around a checkpoint on a random filter-normalized plane (the paper's Figure 4).
+
+    --out is a folder for figure-04 as PNG, SVG, CSV and JSON; a run's page shows RUN/landscape.
+    """
     from tinymem.runs.landscape import write_landscape
     from tinymem.runtime.progress import Progress
 
     if out.exists() and not out.is_dir():
         raise UserError(f"expected a folder for --out, got the file {out}; name another")
-    options = {"rows": rows, "samples": samples, "steps": steps, "span": span, "seed": seed, "device": device}
+    options = {"rows": rows, "samples": samples, "steps": steps, "span": span, "seed": seed or 0, "device": device}
     for path in write_landscape(checkpoints, out, progress=Progress(show=True), **options):  # type: ignore[arg-type]
         print(path)

@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
-from tinymem.cli.evaluate import Plugin, load_plugins
+from tinymem.cli.options import Plugins, load_plugins
 
 methods_app = typer.Typer(help="What methods there are.", invoke_without_command=True, pretty_exceptions_enable=False)
 
 
 @methods_app.callback()
-def methods(context: typer.Context, plugin: Plugin = None) -> None:
+def methods(context: typer.Context, plugin: Plugins = None) -> None:
     """List the registered methods with their properties (the paper's Table 5)."""
     load_plugins(plugin)
     if context.invoked_subcommand is None:

@@ -8,32 +8,33 @@ from typing import Annotated
 
 import typer
 
-from tinymem.cli.evaluate import Ks, Metrics, Plugin, load_plugins, numbers, words
-from tinymem.cli.report import Format, print_record
+from tinymem.cli.options import Checkpoint, Device, Ks, Match, Metrics, Out, Plugins, Prompt, RowsFormat, Seed, load_plugins, numbers, words
+from tinymem.cli.report import print_record
 from tinymem.errors import UserError
 from tinymem.runtime.json import JsonObject
-
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 
 
 def mitigate(
     context: typer.Context,
-    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A checkpoint folder, such as runs/<run>/checkpoint.")],
+    checkpoint: Checkpoint,
     method: Annotated[str, typer.Option(help="A registered method; `tinymem methods` lists them.")],
-    out: Annotated[Path | None, typer.Option(help="Where to write the edited checkpoint.")] = None,
+    out: Out = None,
     forget: Annotated[Path | None, typer.Option(help="Rows to forget: .jsonl, .parquet or .npy. Default: the checkpoint's corpus.")] = None,
     retain: Annotated[Path | None, typer.Option(help="Rows to keep, in the same formats; needed with --forget.")] = None,
-    prompt: Annotated[int | None, typer.Option(min=1, help="Tokens given in the test of memorization.")] = None,
-    match: Annotated[int | None, typer.Option(min=1, help="Tokens that must follow.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, max=2**32 - 1, help="Seed of the mitigation. Default: the recipe's, or 0.")] = None,
+    prompt: Prompt = None,
+    match: Match = None,
+    seed: Seed = None,
     metrics: Metrics = None,
     ks: Ks = None,
     robustness: Annotated[bool, typer.Option("--robustness", help="Test whether it comes back: relearning, rounding, prompts.")] = False,
     device: Device = "auto",
-    plugin: Plugin = None,
-    output: Format = "table",
+    plugin: Plugins = None,
+    output: RowsFormat = "table",
 ) -> None:
-    """Run one method on a checkpoint. Its options follow: `--method act --ratio 0.05`; see `tinymem methods show act`."""
+    """Run one method on a checkpoint. Its options follow: `--method act --ratio 0.05`; see `tinymem methods show act`.
+
+    --out is a folder for the edited checkpoint.
+    """
     from tinymem.mitigation.method import parse_call
     from tinymem.runs.checkpoint import Measuring, mitigate_checkpoint
 

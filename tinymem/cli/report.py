@@ -8,18 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tinymem.cli.evaluate import Plugin, load_plugins
+from tinymem.cli.options import Out, Plugins, ReportFormat, TablesFormat, load_plugins
 from tinymem.errors import UserError
 
 if TYPE_CHECKING:
     from tinymem.report.tables.table import Table
     from tinymem.results.run_folder import RunRecord
 
-Format = Annotated[Literal["table", "json", "csv", "markdown", "html"], typer.Option("--format", help="What to print; html writes a page.")]
-TablesFormat = Annotated[
-    Literal["table", "json", "csv", "markdown", "latex", "html", "png", "svg"],
-    typer.Option("--format", help="What to print; html writes a page, png and svg write the figures with their numbers."),
-]
 Tables = Annotated[
     str,
     typer.Option(help="Names with commas between: 1, 2, 3, best, pareto, metrics, returns, 5, 6, 7, 8, 9, projection, a plugin's; or all."),
@@ -29,13 +24,16 @@ Folders = Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders o
 
 def report(
     folders: Folders,
-    output: TablesFormat = "table",
+    output: ReportFormat = "table",
     tables: Tables = "",
-    out: Annotated[Path | None, typer.Option(help="Write this file instead of printing; a folder (no suffix) gets every format.")] = None,
+    out: Out = None,
     machine: Annotated[Path | None, typer.Option(help="YAML with the machine's power, for the tables of cost.")] = None,
-    plugin: Plugin = None,
+    plugin: Plugins = None,
 ) -> None:
-    """Show results. One run: its rows. Several runs or a sweep, or with --tables: the paper's tables of them."""
+    """Show results. One run: its rows. Several runs or a sweep, or with --tables: the paper's tables of them.
+
+    --out is a file to write instead of printing; a folder (a name without suffix) gets every format.
+    """
     load_plugins(plugin)
     if output in ("png", "svg"):
         _write_figures(folders, output, out)
@@ -88,10 +86,13 @@ def _write_figures(folders: list[Path], format: str, out: Path | None) -> None:
 def compare(
     folders: Folders,
     other: Annotated[Literal["published"], typer.Option("--with", help="What to compare with: the paper's tables.")] = "published",
-    output: Annotated[Literal["table", "json", "csv", "markdown", "latex"], typer.Option("--format", help="What to print.")] = "table",
-    out: Annotated[Path | None, typer.Option(help="Write to this file instead of printing.")] = None,
+    output: TablesFormat = "table",
+    out: Out = None,
 ) -> None:
-    """Our rows beside the paper's, with the difference, and what is known of the published numbers."""
+    """Our rows beside the paper's, with the difference, and what is known of the published numbers.
+
+    --out is a file to write instead of printing.
+    """
     from tinymem.report.compare import compare_with_published
     from tinymem.results.collect import load_results
 

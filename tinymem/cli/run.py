@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
-from tinymem.cli.evaluate import Plugin, load_plugins
+from tinymem.cli.options import Device, Overrides, Plugins, RecipeFile, Runs, load_plugins
 from tinymem.cli.report import print_rows
 from tinymem.errors import complain
 from tinymem.results.row import MeasuredRow
-
-RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML recipe; see recipes/.")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key, as in model.n_layer=4.")]
-Runs = Annotated[Path, typer.Option(help="Folder that holds all runs.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 
 
 def run(
@@ -23,7 +17,7 @@ def run(
     overrides: Overrides = None,
     runs: Runs = Path("runs"),
     device: Device = "auto",
-    plugin: Plugin = None,
+    plugin: Plugins = None,
 ) -> None:
     """Generate data, train, mitigate and report. Run again, it goes on from where it is."""
     from tinymem.recipe.recipe import load_recipe

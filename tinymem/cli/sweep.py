@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from tinymem.cli.evaluate import Plugin
+from tinymem.cli.options import Device, ListOnly, Only, Out, Overrides, Plugins, Runs, Shard, Workers, load_plugins
 from tinymem.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,11 +17,6 @@ if TYPE_CHECKING:
     from tinymem.sweep.run import Engine, Sweep
 
 Recipes = Annotated[list[Path], typer.Argument(metavar="RECIPE...", help="YAML recipes of sweeps; see recipes/sweep-quickstart.yaml.")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key, as in limits.seconds=60.")]
-Only = Annotated[
-    list[str] | None, typer.Option(metavar="METHOD|COLUMN=GLOB", help="Only these methods, or models and options: n_layer=4. Repeatable.")
-]
-Shard = Annotated[str | None, typer.Option(metavar="I/N", help="Every N-th of the models, from the I-th: 3/16.")]
 Project = Annotated[Path | None, typer.Option(metavar="DIR|FILE", help="Hours of all runs, from rows that were measured there.")]
 
 
@@ -30,25 +25,26 @@ def sweep(
     overrides: Overrides = None,
     only: Only = None,
     shard: Shard = None,
-    list_runs: Annotated[bool, typer.Option("--list", help="Count the runs, and run none.")] = False,
+    list_runs: ListOnly = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Estimate the time of what is left, and run nothing.")] = False,
     project: Project = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed and stopped runs again.")] = False,
-    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes. Default: one per core or GPU.")] = None,
+    workers: Workers = None,
     workers_per_device: Annotated[int, typer.Option(min=1, help="Worker processes on each GPU.")] = 1,
     engine: Annotated[Literal["local", "parsl"], typer.Option(help="parsl: on a cluster, as --config says.")] = "local",
     config: Annotated[Path | None, typer.Option(help="A Python file with a Parsl `config`; see recipes/cluster/.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the sweep. Default: sweeps/<name>.")] = None,
-    runs: Annotated[Path, typer.Option(help="Folder that holds all runs.")] = Path("runs"),
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    plugin: Plugin = None,
+    out: Out = None,
+    runs: Runs = Path("runs"),
+    device: Device = "auto",
+    plugin: Plugins = None,
 ) -> None:
-    """Run checkpoints x methods x grids x seeds. Kill it, start it again, start it twice: no run is lost or done again."""
-    from tinymem.recipe.sweep import load_sweep
-    from tinymem.registry import load_plugin
+    """Run checkpoints x methods x grids x seeds. Kill it, start it again, start it twice: no run is lost or done again.
 
-    for path in plugin or []:
-        load_plugin(path)
+    --out is the folder of the sweep, sweeps/<name> by default; --only names methods, or columns of models and options: n_layer=4.
+    """
+    from tinymem.recipe.sweep import load_sweep
+
+    load_plugins(plugin)
     loaded = [load_sweep(recipe, overrides) for recipe in recipes]
     if out is not None and len(loaded) > 1:
         raise UserError(f"expected one recipe with --out, got {len(loaded)}; each has a folder of its own")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tinymem.cli.options import Device, ListOnly, Only, Overrides, RecipeFile, Runs, Shard
 from tinymem.errors import UserError
 from tinymem.runtime.device import processes
 
@@ -15,11 +16,6 @@ if TYPE_CHECKING:
     from tinymem.recipe.recipe import Recipe
     from tinymem.runs.jobs import Failure
 
-RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML recipe; see recipes/.")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key; of a matrix, fix an axis.")]
-Only = Annotated[list[str] | None, typer.Option(metavar="NAME", help="Train the runs of this name or glob alone; may be repeated.")]
-Shard = Annotated[str | None, typer.Option(metavar="I/N", help="Train every N-th of the runs, from the I-th: 3/16.")]
-List = Annotated[bool, typer.Option("--list", help="Name the runs and train none.")]
 Jobs = Annotated[int | None, typer.Option(min=1, help="Processes at a time: on each GPU, or on the CPU. Default: 1.")]
 Mps = Annotated[bool, typer.Option("--mps", help="Let the processes of a GPU run side by side, through NVIDIA's MPS.")]
 
@@ -29,11 +25,11 @@ def train(
     overrides: Overrides = None,
     only: Only = None,
     shard: Shard = None,
-    list_runs: List = False,
+    list_runs: ListOnly = False,
     jobs: Jobs = None,
     mps: Mps = False,
-    runs: Annotated[Path, typer.Option(help="Folder that holds all runs.")] = Path("runs"),
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; several runs use every GPU that is visible.")] = "auto",
+    runs: Runs = Path("runs"),
+    device: Device = "auto",
 ) -> None:
     """Generate data and train only; prints each checkpoint's folder. A recipe with a matrix trains all of its runs.
 

@@ -1,0 +1,77 @@
+"""Arguments and options of more than one verb, each with one help text, and the reading of those that hold several values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from tinymem.errors import UserError
+
+OUT_HELP = "Where to write; the description says what, and whether to a file or a folder."
+FORMAT_HELP = "What to print: a table, or text; html writes a page, png and svg the figures with their numbers."
+WAY_HELP = "A way of training: reference, compiled, graph, ours, ours+goldfish, ..."
+
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML recipe; see recipes/.")]
+Checkpoint = Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A checkpoint folder, such as runs/<run>/checkpoint.")]
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key, as in model.n_layer=4; of a matrix, fix an axis. Repeatable."),
+]
+Plugins = Annotated[
+    list[Path] | None,
+    typer.Option("--plugin", metavar="FILE", help="A Python file that registers methods, metrics, tables, ... of your own. Repeatable."),
+]
+Runs = Annotated[Path, typer.Option("--runs", help="Folder that holds all runs.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N; many runs use every visible GPU with auto and cuda.")]
+Only = Annotated[
+    list[str] | None,
+    typer.Option("--only", metavar="PATTERN", help="Only runs of this name (train), or METHOD or COLUMN=GLOB (sweep). Repeatable."),
+]
+Shard = Annotated[str | None, typer.Option("--shard", metavar="I/N", help="The I-th of N parts of the work, as in 3/16.")]
+ListOnly = Annotated[bool, typer.Option("--list", help="Say what would be run, and run nothing.")]
+Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Processes at a time. Default: one per core or GPU.")]
+
+Prompt = Annotated[int | None, typer.Option("--prompt", min=1, help="Tokens given in the test of memorization.")]
+Match = Annotated[int | None, typer.Option("--match", min=1, help="Tokens that must follow.")]
+Metrics = Annotated[str | None, typer.Option("--metrics", help="Names with commas between, default or all; `tinymem metrics` lists them.")]
+Ks = Annotated[str | None, typer.Option("--ks", help="Further prompt lengths of (n, k) memorization, as in 10,20,30.")]
+Seed = Annotated[int | None, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of what is drawn. Default: the recipe's, or 0.")]
+
+Out = Annotated[Path | None, typer.Option("--out", help=OUT_HELP)]
+NeededOut = Annotated[Path, typer.Option("--out", help=OUT_HELP)]
+Way = Annotated[str, typer.Option("--way", help=WAY_HELP)]
+Ways = Annotated[list[str] | None, typer.Option("--way", help=WAY_HELP)]
+PrintJson = Annotated[bool, typer.Option("--json", help="Print JSON; of several results a line each.")]
+RowsFormat = Annotated[Literal["table", "json", "csv", "markdown", "html"], typer.Option("--format", help=FORMAT_HELP)]
+TablesFormat = Annotated[Literal["table", "json", "csv", "markdown", "latex"], typer.Option("--format", help=FORMAT_HELP)]
+ReportFormat = Annotated[
+    Literal["table", "json", "csv", "markdown", "latex", "html", "png", "svg"], typer.Option("--format", help=FORMAT_HELP)
+]
+
+
+def words(text: str | None) -> tuple[str, ...] | None:
+    """`loss, zlib` -> ("loss", "zlib")."""
+    return None if text is None else tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def numbers(text: str | None, option: str) -> tuple[int, ...] | None:
+    """`10,20` -> (10, 20).
+
+    Raises:
+        UserError: something else than numbers.
+    """
+    found = words(text)
+    if found is not None and not all(word.isdecimal() for word in found):
+        raise UserError(f"expected {option} to be numbers with commas between, as in 10,20, got '{text}'")
+    return None if found is None else tuple(map(int, found))
+
+
+def load_plugins(paths: list[Path] | None) -> None:
+    """Run users' files, so that they register what they have."""
+    from tinymem.registry import load_plugin
+
+    for path in paths or []:
+        load_plugin(path)
