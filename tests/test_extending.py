@@ -1,0 +1,110 @@
+"""docs/extending.md: every example is a whole file that works as a plugin, with a visible effect."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import ROOT, Done, tinymem
+from report_rows import write_results
+
+from tinymem.evaluation.metric import METRICS
+from tinymem.mitigation.method import UNLEARNERS
+from tinymem.models.families import FAMILIES
+from tinymem.registry import load_plugin
+from tinymem.report.figures.registry import FIGURES
+from tinymem.report.tables.registry import TABLES
+from tinymem.runs.pipeline import Run
+from tinymem.testing import CHECKS, check, check_metric, tiny_case
+
+PAGE = ROOT / "docs" / "extending.md"
+SECTIONS = {
+    title: re.findall(r"^```python\n(.*?)^```$", body, re.MULTILINE | re.DOTALL)
+    for title, body in re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+}
+EXAMPLES = {"A method", "A metric", "A report table", "A figure", "A model family"}
+
+
+@pytest.fixture
+def example(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """The file of a section; what it registers does not stay."""
+    [text] = SECTIONS[request.param]
+    path = tmp_path / "example.py"
+    path.write_text(text)
+    with ExitStack() as stack:
+        for registry in (UNLEARNERS, METRICS, TABLES, FIGURES, FAMILIES):
+            stack.enter_context(registry.temporary())
+        yield path
+
+
+def example_of(title: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("example", [title], indirect=True)
+
+
+def fine(*words: object) -> Done:
+    done = tinymem(*words)
+    assert done.code == 0, done.err
+    return done
+
+
+def test_each_kind_has_one_example_of_some_lines() -> None:
+    assert set(SECTIONS) == EXAMPLES and all(len(blocks) == 1 for blocks in SECTIONS.values())
+    assert all(10 <= len(text.splitlines()) <= 40 for [text] in SECTIONS.values())
+
+
+@example_of("A method")
+def test_a_method(example: Path, tiny_run: Run) -> None:
+    assert "contrast" in fine("methods", "--plugin", example).out
+    words = ("--plugin", example, "--method", "contrast", "--ratio", 0.1, "--weight", 2, "--format", "json")
+    rows = json.loads(fine("mitigate", tiny_run.checkpoint, *words).out)
+    assert all(row["status"] == "ok" and row["config"]["weight"] == 2 and row["edited_parameters"] > 0 for row in rows)
+    for name in CHECKS:
+        check(name, "contrast", "gpt")
+
+
+@example_of("A metric")
+def test_a_metric(example: Path, tiny_run: Run, tmp_path: Path) -> None:
+    words = ("--plugin", example, "--method", "act", "--metrics", "default,first-token", "--format", "json")
+    rows = json.loads(fine("mitigate", tiny_run.checkpoint, *words).out)
+    for row in rows:
+        found = row["metrics_before"]["first-token"]["all"]
+        assert row["memorized_before"] <= found["share"] <= 1 and found["rows"] == row["rows_scored"]
+    folder = write_results(tmp_path / "rows", rows)
+    assert "first token %" in fine("report", folder, "--tables", "metrics", "--plugin", example, "--format", "markdown").out
+    check_metric("first-token")
+
+
+@example_of("A report table")
+def test_a_table(example: Path, tiny_run: Run) -> None:
+    text = fine("report", tiny_run.path, "--plugin", example, "--tables", "statuses", "--format", "markdown").out
+    methods = {row.method for row in tiny_run.rows}
+    assert all(re.search(rf"^\| {method} +\| 2 \| 0 \| 0 \|$", text, re.MULTILINE) for method in methods), text
+
+
+@example_of("A figure")
+def test_a_figure(example: Path, tiny_run: Run, tmp_path: Path) -> None:
+    fine("report", tiny_run.path, "--plugin", example, "--format", "png", "--out", tmp_path / "figures")
+    assert (tmp_path / "figures" / "seconds.png").stat().st_size > 1000
+    lines = json.loads((tmp_path / "figures" / "seconds.json").read_text())["lines"]
+    assert [line["seconds"] for line in lines] == [row.seconds for row in tiny_run.rows]
+
+
+@example_of("A model family")
+def test_a_family(example: Path, tmp_path: Path) -> None:
+    load_plugin(example)
+    model, data = tiny_case("phi")
+    model.save_pretrained(tmp_path / "phi")
+    for name, rows in (("forget", data.forget), ("retain", data.retain)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(ids) + "\n" for ids in rows.ids.tolist()))
+    files = ("--forget", tmp_path / "forget.jsonl", "--retain", tmp_path / "retain.jsonl", "--prompt", 5, "--match", 5)
+    words = ("--method", "durable", "--ratio", 0.1, *files, "--out", tmp_path / "edited", "--plugin", example)
+    fine("mitigate", tmp_path / "phi", *words)
+    edited = type(model).from_pretrained(tmp_path / "edited")
+    assert not torch.equal(edited.model.layers[0].mlp.fc1.weight, model.model.layers[0].mlp.fc1.weight)
+    for name in CHECKS:
+        check(name, "act", "phi")
