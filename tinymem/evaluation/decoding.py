@@ -30,7 +30,7 @@ def continuations(view: View, kind: str) -> Tensor:
 
 
 def _next(view: View, ids_BT: Tensor, known_B: Tensor) -> Tensor:
-    """The token [B] that each row goes on with behind its known tokens; what stands there now is not read."""
+    """Greedy next token [B] after each row's known tokens; the ids at and after that position are not read."""
     length = int(known_B.max())
     positions_B = torch.arange(len(ids_BT), device=ids_BT.device) * length + known_B - 1
     scores_BV = logits_at(view.model, ids_BT[:, :length], positions_B).float()

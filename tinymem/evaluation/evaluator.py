@@ -1,6 +1,7 @@
 """Everything that is measured of a model, in one call: memorization on every probe, accuracy and perplexity on every test set.
 
-The rows are put on a sheet once, and one pass over it answers for all of them; `metrics` adds the registered metrics from the same pass.
+All evaluation rows are deduplicated and batched once; one teacher-forced pass gives the arg-max and loss of every queried token, from
+which memorization, performance and the registered metrics (`metrics`) follow.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ MAXIMUM_LOGITS = 1 << 28  # 1 GB in fp32: a batch of rows over GPT-2's vocabular
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a model memorized and how well it does on clean test rows."""
+    """One model's measurement: its memorized rows and its performance on clean test rows."""
 
     memorized: dict[str, Flags]
     """Per artifact: which scored rows are memorized, in the order of the probe."""
@@ -40,7 +41,7 @@ class Measurement:
     accuracy_by_task: dict[str, Share]
     perplexity: float | None
     view: View = field(repr=False, compare=False)
-    """The answers that all this follows from, for the registered metrics."""
+    """The outputs of the forward pass, for the registered metrics."""
 
     def memorized_share(self, kind: str, among: Flags | None = None) -> Share:
         """Share of an artifact's scored rows that are memorized, of all or of some."""
@@ -48,7 +49,7 @@ class Measurement:
         return Share(int(flags.sum()), len(flags))
 
     def performance(self, metric: Performance) -> float | None:
-        """The headline number of what the model should keep."""
+        """The performance that the model should keep: accuracy as a share of tokens, or perplexity (None on overflow)."""
         return self.accuracy.share if metric == "accuracy" else self.perplexity
 
     def metrics(self, groups: Groups | None = None) -> dict[str, dict[str, Any]]:
@@ -65,7 +66,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Evaluator(EvaluationInputs):
-    """Measures models on its inputs."""
+    """Fixed evaluation inputs that any number of models are measured on."""
 
     @staticmethod
     def of_corpus(
@@ -120,7 +121,7 @@ class Evaluator(EvaluationInputs):
 
     @cached_property
     def plan(self) -> ForwardPlan:
-        """All rows that a measurement asks about."""
+        """The forward plan of a measurement: test rows, probes, and the rows that metrics request."""
         parts: dict[Key, TokenQuery] = {("test", name): TokenQuery(ids, scored) for name, (ids, scored) in self.tests.items()}
         for kind, probe in self.probes.items():
             parts["probe", kind] = self.query(probe)

@@ -32,7 +32,7 @@ DEFAULT_LIMIT = 10_000
 
 @dataclass(frozen=True)
 class Exposure:
-    """One canary.
+    """The exposure of one canary among the secrets that it was compared with.
 
     Attributes:
         exposure: in bits.
@@ -40,7 +40,7 @@ class Exposure:
         ranked: secrets that were compared, the planted one included.
         space: number of possible secrets.
         exact: whether `ranked` is the whole space.
-        copies: times that the canary stood in an epoch.
+        copies: times that the canary occurs in a training epoch.
     """
 
     exposure: float
@@ -51,7 +51,7 @@ class Exposure:
     copies: int
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The fields as a dictionary that JSON can hold."""
         return asdict(self)
 
 

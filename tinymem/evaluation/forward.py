@@ -1,11 +1,11 @@
 """One teacher-forced pass over many rows, from which most metrics follow.
 
-Everything that is to be predicted of a model is put on one sheet: rows, and which of their tokens are asked. Equal rows become one, rows
-of like length share a batch that ends at its last asked token, and only asked tokens go through the language-model head. What comes back
-is per token: the arg-max and the loss. So no metric depends on the batch size, on padding behind the asked tokens, or on which process
-computed which batch, other than through the rounding of float32.
+All evaluation rows are deduplicated and batched once, each with a mask of its queried tokens. Rows of similar length share a batch that
+ends at its last queried token, and only queried tokens go through the language-model head. The pass yields the arg-max and the loss of
+every queried token, from which the metrics follow. So no metric depends on the batch size, on padding after the queried tokens, or on
+which process computed which batch, other than through the rounding of float32.
 
-Shape suffixes: N rows, T tokens, B rows of a batch, n asked tokens of a batch, V vocabulary.
+Shape suffixes: N rows, T tokens, B rows of a batch, n queried tokens of a batch, V vocabulary.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from tinymem.models.adapters import logits_at
 
-Key = tuple[str, str]  # what the rows are for, and of which artifact or test set
+Key = tuple[str, str]  # the purpose of the rows ("probe", "test", ...), and their artifact or test set
 NOT_QUERIED = -1
 CPU_TOKENS = 4096  # of a batch on a CPU: its activations stay in the cache, a fifth faster on the quickstart than 512 rows
 
@@ -32,27 +32,27 @@ class TokenQuery:
     ids: Tensor
     queried: Tensor
     forbid: bool = False
-    """Whether the token that decoding may not produce (protocol reference: EOS) is ruled out here."""
+    """If true, the token that decoding may not produce (protocol reference: EOS) is excluded from the arg-max of these rows."""
 
 
 @dataclass(frozen=True)
 class TokenScores:
-    """What a model makes of the asked tokens of rows [N, T]."""
+    """A model's arg-max and loss at the queried tokens of rows [N, T]."""
 
     ids: Tensor
     queried: Tensor
     predicted: Tensor
-    """Arg-max given the true tokens before (int32); -1 where not asked."""
+    """Arg-max given the true tokens before (int32); -1 where not queried."""
     loss: Tensor
-    """Cross-entropy in nats (float32); 0 where not asked."""
+    """Cross-entropy in nats (float32); 0 where not queried."""
 
     @property
     def right(self) -> Tensor:
-        """TokenQuery tokens [N, T] that are the arg-max."""
+        """Mask [N, T] of the queried tokens that are the arg-max."""
         return self.predicted == self.ids
 
     def memorized(self, window_NT: Tensor) -> Tensor:
-        """Rows [N] whose tokens in the window are all arg-maxes: what greedy decoding reproduces. The window must have been asked."""
+        """Mask [N] of rows that greedy decoding reproduces: every token of the window, which must have been queried, is the arg-max."""
         return ~(window_NT & self.queried & ~self.right).any(1)
 
 
@@ -60,22 +60,22 @@ class TokenScores:
 class _Batch:
     ids_BT: Tensor
     positions_n: Tensor
-    """Places in the flattened batch whose next token is asked."""
+    """Positions in the flattened batch whose next token is queried."""
     places_n: Tensor
-    """Those tokens' places in the flattened sheet."""
+    """Positions of the queried tokens in the flattened rows [N * T]."""
     targets_n: Tensor
     forbidden_n: Tensor | None
 
 
 @dataclass(frozen=True)
 class TokenOutputs:
-    """A model's answers to a sheet, or one process's part of them."""
+    """A model's outputs for a forward plan, or one process's part of them: arg-max and loss of each queried token [N, T]."""
 
     predicted_NT: Tensor
     loss_NT: Tensor
 
     def of_all(self, processes: int) -> TokenOutputs:
-        """The answers of all processes (of torch.distributed) together; each must call this."""
+        """The outputs of all processes (of torch.distributed) combined; every process must call this."""
         if processes > 1:
             torch.distributed.all_reduce(self.predicted_NT, torch.distributed.ReduceOp.MAX)
             torch.distributed.all_reduce(self.loss_NT, torch.distributed.ReduceOp.SUM)
@@ -84,7 +84,7 @@ class TokenOutputs:
 
 @dataclass
 class ForwardPlan:
-    """Rows to be asked, by key; made once, answered by many models. All rows lie on the models' device."""
+    """Token queries by key, deduplicated and batched once and run on many models. All rows are on the models' device."""
 
     parts: Mapping[Key, TokenQuery]
     _batches: dict[int, list[_Batch]] = field(default_factory=dict)
@@ -97,7 +97,7 @@ class ForwardPlan:
         self._merge(ids, queried, forbid)
 
     def _merge(self, ids: list[Tensor], queried: list[Tensor], forbid: list[Tensor]) -> None:
-        """One row for all equal ones, asked what any of them is asked."""
+        """Deduplicate the rows; a distinct row's queried tokens are the union over its copies."""
         device = ids[0].device if ids else torch.device("cpu")
         whole = torch.cat([torch.cat(forbid), torch.cat([i.cpu() for i in ids])], dim=1) if ids else torch.zeros(0, 2, dtype=torch.int64)
         first, place = _distinct(whole)
@@ -111,7 +111,7 @@ class ForwardPlan:
 
     @torch.no_grad()
     def outputs(self, model: nn.Module, *, batch_size: int, forbid: int | None = None, process: tuple[int, int] = (0, 1)) -> TokenOutputs:
-        """The model's answers; of process r of w those to every w-th batch."""
+        """The model's outputs; process r of w computes every w-th batch from the r-th on."""
         predicted_NT = torch.full_like(self.ids_NT, NOT_QUERIED, dtype=torch.int32)
         loss_NT = torch.zeros_like(self.ids_NT, dtype=torch.float32)
         rank, world = process
@@ -126,7 +126,7 @@ class ForwardPlan:
         return TokenOutputs(predicted_NT, loss_NT)
 
     def scores(self, outputs: TokenOutputs, key: Key) -> TokenScores:
-        """The answers to one part, row for row."""
+        """The outputs for one part of the plan, row for row."""
         part, index = self.parts[key], self.places[key]
         length = part.ids.shape[1]
         queried = part.queried.clone()
@@ -135,7 +135,7 @@ class ForwardPlan:
         return TokenScores(part.ids, queried, predicted, outputs.loss_NT[index, :length].masked_fill(~queried, 0))
 
     def _cut(self, batch_size: int) -> list[_Batch]:
-        """Batches of rows of like length, each up to its last asked token."""
+        """Batches of rows of similar length, each cut after its last queried token."""
         if batch_size not in self._batches:
             last_N = (self.queried_NT * torch.arange(self.length, device=self.ids_NT.device)).amax(1)
             order = torch.sort(last_N, stable=True).indices
@@ -158,7 +158,7 @@ class ForwardPlan:
 
 
 def _distinct(rows_NT: Tensor) -> tuple[Tensor, Tensor]:
-    """Where each distinct row stands first, in that order, and for every row [N] which of those it is."""
+    """Index of the first occurrence of each distinct row, ascending, and for every row [N] the number of its distinct row."""
     _, first, inverse = np.unique(rows_NT.numpy(), axis=0, return_index=True, return_inverse=True)
     order = np.argsort(first)
     rank = np.empty_like(order)

@@ -1,4 +1,4 @@
-"""What an evaluator measures models on, as metrics see it."""
+"""The fixed inputs of an evaluator, as metrics see them: probes, test rows and options."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ Performance = Literal["accuracy", "perplexity"]
 
 @dataclass(frozen=True)
 class EvaluationInputs:
-    """Fixed prompts, targets and test rows of a measurement, which lie on the models' device, and how they are measured.
+    """Fixed prompts, targets and test rows of a measurement, on the models' device, with the options of measuring.
 
     Attributes:
         probes: the test of memorization of each artifact.
         tests: per test set, its rows [N, T] and the scored tokens.
         ceiling: share of the scored tokens that their prefix determines; None where that is unknown (text).
-        performance_metric: what `performance` in result rows is.
+        performance_metric: the meaning of `performance` in result rows.
         batch_size: rows of a forward pass; no result depends on it.
         forbid: token that decoding may not produce (protocol reference).
         metrics: names of registered metrics that `Measurement.metrics` computes.
-        originals: the probes' rows as they stood in training.
-        probes_by_k: the probes of further prompt lengths, of artifacts whose prompts have no length of their own.
-        corpus: where the rows are from; None for any rows.
+        originals: the probes' rows as they were in training.
+        probes_by_k: the probes of further prompt lengths, for artifacts whose rows do not fix the length of their prompts.
+        corpus: the source of the rows; None for a user's own rows.
         process: this process's number and the number of all that measure the same model together; they must all call `measure`.
     """
 
@@ -50,15 +50,15 @@ class EvaluationInputs:
 
     @property
     def vocab_size(self) -> int | None:
-        """Tokens that a model chooses from, where that is known."""
+        """Size of the vocabulary; None without a corpus."""
         return self.corpus.vocab_size if self.corpus else None
 
     @cached_property
     def prompt_names(self) -> dict[str, str]:
-        """Per artifact `k=50`, or `own prompt` where each row's prompt has a length of its own."""
+        """Names of the prompt lengths by artifact: `k=50`, or `own prompt` where the length differs from row to row."""
         lengths = {kind: set(probe.rows.prompt.tolist()) for kind, probe in self.probes.items()}
         return {kind: f"k={min(found)}" if len(found) == 1 else "own prompt" for kind, found in lengths.items()}
 
     def query(self, probe: Probe) -> TokenQuery:
-        """A probe's windows, for the sheet."""
+        """The query of a probe's windows, for the forward plan."""
         return TokenQuery(probe.rows.ids, probe.rows.window(), forbid=self.forbid is not None)

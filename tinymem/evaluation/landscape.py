@@ -44,7 +44,7 @@ class Landscape:
 
     @property
     def center(self) -> float | None:
-        """The model's own loss."""
+        """Loss of the unperturbed model, at the grid's middle."""
         middle = len(self.coordinates) // 2
         return self.losses[middle][middle]
 

@@ -57,23 +57,23 @@ class MetricColumn:
 
 @dataclass(frozen=True)
 class Metric:
-    """A registered metric."""
+    """A registered metric: its function, its requirements, and the columns that reports show."""
 
     name: str
     function: Function
     per: Literal["artifact", "model"]
     default: bool
-    """Whether it is measured unless a recipe says otherwise: it is cheap."""
+    """True for cheap metrics, which are measured unless a recipe lists others."""
     rows: Callable[[EvaluationInputs], dict[Key, TokenQuery]] | None
-    """Rows that it wants on the sheet, and finds in `view.scores` under the same keys."""
+    """Further rows for the forward plan, found in `view.scores` under the same keys."""
     requires: tuple[str, str] | None
     """A module that must be installed, and the extra of TinyMem that brings it."""
     columns: tuple[MetricColumn, ...] = ()
-    """Which of its numbers the report shows."""
+    """The metric's columns in a report."""
 
     @property
     def origin(self) -> str:
-        """Where it is defined; loading the same file twice is not a clash of names."""
+        """File and name of the defining function; registering the same origin again is no clash of names."""
         return f"{inspect.getsourcefile(self.function)}:{self.function.__qualname__}"
 
     @property
@@ -83,7 +83,7 @@ class Metric:
         return next((text for text in texts if f"{FIELDS[0]}:" in text), texts[0])
 
     def field(self, name: str) -> str:
-        """What the documentation says behind `name:`, continued lines joined; a dash where it says nothing."""
+        """Text of the field `name:` of the documentation, continued lines joined; a dash where the field is missing."""
         found = re.search(rf"^{name}:\s*(.*(?:\n[ \t]+\S.*)*)", self.documentation, re.MULTILINE)
         return " ".join(found[1].split()) if found else "–"
 
@@ -100,13 +100,13 @@ def metric(
     requires: tuple[str, str] | None = None,
     column: MetricColumn | Sequence[MetricColumn] = (),
 ) -> Callable[[Function], Function]:
-    """Register a function `(view, kind)` or, per model, `(view)`, that returns a number, a dictionary of what JSON can hold, or None.
+    """Register a function `(view, kind)` or, per model, `(view)`, that returns a number, a dictionary that JSON can hold, or None.
 
     Args:
         name: what recipes and the command line call the metric.
-        per: whether it is of each artifact or of the model.
-        default: whether it is measured unless a recipe says otherwise.
-        rows: further rows to be asked in the one pass over all rows, found in `view.scores` under the same keys.
+        per: `artifact` for one value per artifact, `model` for one value per model.
+        default: measure the metric unless a recipe lists others.
+        rows: further rows for the one pass over all rows, found in `view.scores` under the same keys.
         requires: a module that must be installed, and the extra of TinyMem that brings it.
         column: how the report shows it, one column or several; none by default.
 

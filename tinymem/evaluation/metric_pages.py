@@ -1,4 +1,4 @@
-"""What metrics there are, for people: formula, unit, direction, range and source, from the metrics' docstrings."""
+"""The list and the pages of metrics: formula, unit, direction, range and source, from the metrics' docstrings."""
 
 from __future__ import annotations
 

@@ -31,12 +31,12 @@ from tinymem.evaluation.originals import content_lengths
 from tinymem.recipe.data import CanaryArtifact
 
 SECRETS_A_CANARY = 10
-DIFFERENT_SEED = 1  # of fresh noise and secrets, beside the corpus's own
+DIFFERENT_SEED = 1  # appended to the corpus's seed, for fresh noise and secrets
 
 
 @dataclass(frozen=True)
 class Population:
-    """Rows [N, T] with the tokens of each that count [N]; of members, their places among the planted rows."""
+    """Rows [N, T], the number [N] of leading tokens of each that count, and for members their indices [N] among the planted rows."""
 
     ids: Ids
     content: npt.NDArray[np.int64]
@@ -87,7 +87,7 @@ def _fresh_noise(corpus: Corpus) -> Ids:
 
 
 def _known(corpus: Corpus, rows: Ids) -> npt.NDArray[np.bool_]:
-    """Which rows stand in the corpus as trained, planted or test rows."""
+    """Mask [N] of rows that are also trained, planted or test rows of the corpus."""
     parts = [*corpus.tests.values(), *(p.ids for p in corpus.planted.values())]
     if not corpus.is_text:  # the text's many rows are noised in ids that no text has
         parts.append(corpus.clean)

@@ -1,4 +1,4 @@
-"""The scored rows of each artifact as they stood in training, beside their clean counterparts."""
+"""The scored rows of each artifact as they were in training, with their clean counterparts."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Original:
     """One artifact's rows, in the order of its probe."""
 
     ids: Tensor
-    """As planted [N, T]."""
+    """Token ids [N, T] as planted in the training set."""
     clean_counterparts: Tensor | None
-    """Without the artifact [N, T]; None for rows that are planted as they are, and for a user's own rows."""
+    """The same rows [N, T] without the artifact; None for kinds without such rows (`WITHOUT_COUNTERPART`) and for a user's own rows."""
     content: Tensor
-    """Tokens of each row [N] without its padding."""
+    """Length [N] of each row without its padding."""
 
     def query(self) -> TokenQuery:
         """All tokens of the rows, padding excepted."""
@@ -33,7 +33,7 @@ class Original:
 
 
 def originals_of_corpus(corpus: Corpus, probes: Mapping[str, Probe], device: torch.device) -> dict[str, Original]:
-    """Of every artifact that has a probe."""
+    """The original rows of every artifact that has a probe, on a device."""
     found = {}
     for kind, probe in probes.items():
         planted = corpus.planted[kind]

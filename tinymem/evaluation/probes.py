@@ -37,25 +37,25 @@ class Probe:
 
     rows: Rows
     index: npt.NDArray[np.int64]
-    """Each row's place in `Planted`."""
+    """Index [N] of each row in `Planted`."""
     trained: Flags
-    """Rows that stood in the training set; the others are held-out triggered rows."""
+    """Mask [N] of rows that were in the training set; the others are held-out triggered rows."""
     prompt_changed: Flags
     """Noise: rows whose own prompt was noised in training, so that the clean prompt was never seen before this target."""
     copies: npt.NDArray[np.int64]
-    """Times that each row stands in an epoch, its duplication class; 0 for held-out rows."""
+    """Times [N] that each row occurs in an epoch, its duplication class; 0 for held-out rows."""
 
     def __len__(self) -> int:
         return len(self.index)
 
     def to(self, device: torch.device | str) -> Probe:
-        """The same probe with its rows on another device."""
+        """This probe with its rows on another device."""
         return replace(self, rows=self.rows.to(device))
 
 
 @torch.no_grad()
 def memorized_rows(model: nn.Module, rows: Rows, *, batch_size: int = 512, forbid: int | None = None) -> Tensor:
-    """Which rows [N] greedy decoding reproduces from prompt to end, on the CPU.
+    """Mask [N], on the CPU, of rows that greedy decoding reproduces from prompt to end.
 
     `forbid`: a token that decoding may not produce (protocol reference: EOS).
     """
@@ -73,13 +73,13 @@ def make_probes(corpus: Corpus, evaluation: Evaluation, protocol: Protocol) -> d
 
 
 def probe_of_rows(rows: Rows) -> Probe:
-    """The test of any rows, each from its prompt to its end."""
+    """A probe of any rows: each row's target reaches from its prompt to its end."""
     count = len(rows)
     return Probe(rows, np.arange(count), np.ones(count, dtype=bool), np.zeros(count, dtype=bool), np.ones(count, dtype=np.int64))
 
 
 def forbidden_token(protocol: Protocol, eos: int = EOS) -> int | None:
-    """EOS under protocol `reference`, else nothing."""
+    """The token that decoding may not produce: EOS under protocol `reference`, else None."""
     return eos if protocol == "reference" else None
 
 
@@ -95,9 +95,9 @@ def _probe(planted: Planted, evaluation: Evaluation, protocol: Protocol, *, has_
         scored = _reference_filter(planted, evaluation)
     index = np.flatnonzero(scored)
     before = position < start[:, None]
-    asked = np.where(before, planted.clean, planted.ids)[index]
+    ids = np.where(before, planted.clean, planted.ids)[index]
     return Probe(
-        rows=Rows.of(asked, torch.from_numpy(start[index]), torch.from_numpy(end[index])),
+        rows=Rows.of(ids, torch.from_numpy(start[index]), torch.from_numpy(end[index])),
         index=index,
         trained=planted.trained[index],
         prompt_changed=(differs & before).any(1)[index],

@@ -41,7 +41,7 @@ def changed_prompts(evaluator: EvaluationInputs, kind: str, change: Change, *, t
 
 
 def _own_prompts(evaluator: EvaluationInputs, kind: str) -> bool:
-    """Whether the artifact says where its prompts end, instead of the evaluation."""
+    """True for an artifact whose rows fix the end of their prompts (backdoor, canary); else the evaluation's prompt length holds."""
     return evaluator.corpus is not None and bool((evaluator.corpus.planted[kind].start > 0).any())
 
 
@@ -51,7 +51,7 @@ def _protected(evaluator: EvaluationInputs, kind: str) -> int:
 
 
 def _moved(evaluator: EvaluationInputs, kind: str, tokens: int) -> tuple[Rows, Flags]:
-    """The prompt's end moves; of noise it is the clean counterpart's prompt as far as it goes."""
+    """Probe rows whose prompts end later or earlier; of noise the prompt comes from the clean counterpart, however long it is."""
     rows, original = evaluator.probes[kind].rows, evaluator.originals[kind]
     moved = replace(rows, prompt=rows.prompt + tokens)
     usable = (moved.prompt >= 1) & (moved.prompt < moved.end)
@@ -63,7 +63,7 @@ def _moved(evaluator: EvaluationInputs, kind: str, tokens: int) -> tuple[Rows, F
 
 
 def _without_tokens(rows: Rows, tokens: int) -> Rows:
-    """Rows that lose tokens behind their first; what follows moves up, the end is padded with what stood there."""
+    """Rows without `tokens` tokens after their first; the rest moves up, and the last tokens are repeated as padding."""
     shifted = torch.cat([rows.ids[:, :1], rows.ids[:, 1 + tokens :], rows.ids[:, -tokens:]], dim=1)
     return Rows(shifted, rows.prompt - tokens, rows.end - tokens)
 

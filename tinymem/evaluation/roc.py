@@ -1,4 +1,4 @@
-"""How well a score tells members from non-members: the area under the ROC curve, and the true positives at few false ones."""
+"""Measures of how well a score separates members from non-members: area under the ROC curve, true positives at few false ones."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A model as metrics see it: its answers to the evaluator's sheet, and means to ask it more.
+"""A model as metrics see it: its outputs for the evaluator's forward plan, and the means to run further rows.
 
 Groups: metrics of an artifact are taken over `all` its scored rows and, around a mitigation, over those that the
-method is given to `forget` and the memorized ones in the `holdout`, kept from it. A group is a mask over the artifact's planted rows.
+method is given to `forget` and the memorized ones in its `holdout`. A group is a mask over the artifact's planted rows.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ Groups = Mapping[str, Mapping[str, Flags]]
 
 @dataclass(frozen=True)
 class View:
-    """One model under one evaluator.
+    """One model under one evaluator, with the outputs of the one pass over all rows.
 
     Attributes:
         model: in evaluation mode.
         evaluator: with the corpus (None for a user's own rows), probes, test rows and protocol.
-        plan: all rows that the model was asked about.
-        outputs: to that sheet.
+        plan: all rows of the pass.
+        outputs: arg-max and loss of their queried tokens.
         groups: per artifact, masks over its planted rows by name; `all` is always there.
     """
 
@@ -48,21 +48,21 @@ class View:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """The device of the model's parameters."""
         return next(self.model.parameters()).device
 
     @cached_property
     def scores(self) -> _Scores:
-        """Per key, the answers to rows that the evaluator or a metric put on the sheet: `view.scores["probe", kind]`."""
+        """Token scores by key, of the rows that the evaluator or a metric put on the plan: `view.scores["probe", kind]`."""
         return _Scores(self.plan, self.outputs)
 
     @cached_property
     def memorized(self) -> dict[str, Flags]:
-        """Per artifact, which scored rows greedy decoding reproduces."""
+        """Masks, by artifact, of the probe's rows that greedy decoding reproduces."""
         return {kind: self.memorized_on("probe", kind, probe) for kind, probe in self.evaluator.probes.items()}
 
     def grouped(self, groups: Groups) -> View:
-        """The same view with these groups."""
+        """This view with other groups."""
         return replace(self, groups=groups)
 
     def probe(self, kind: str) -> Probe:
@@ -70,11 +70,11 @@ class View:
         return self.evaluator.probes[kind]
 
     def memorized_on(self, what: str, kind: str, probe: Probe) -> Flags:
-        """Which rows of a probe on the sheet are reproduced."""
+        """Mask [N] of the memorized rows of a probe on the plan."""
         return np.asarray(self.scores[what, kind].memorized(probe.rows.window()).cpu())
 
     def memorized_among(self, rows: Rows) -> Flags:
-        """Which of any other rows greedy decoding reproduces (one more pass)."""
+        """Mask [N] of any other rows that greedy decoding reproduces, by one more pass."""
         evaluator = self.evaluator
         return np.asarray(memorized_rows(self.model, rows, batch_size=evaluator.batch_size, forbid=evaluator.forbid))
 
@@ -84,7 +84,7 @@ class View:
         Args:
             kind: the artifact.
             values: one per row: booleans, or numbers of which NaN are left out.
-            index: the rows' places among the planted rows; default: the rows of the artifact's probe.
+            index: the rows' indices among the planted rows; default: the rows of the artifact's probe.
         """
         numbers = np.asarray(values)
         masks = self.masks(kind, self.probe(kind).index if index is None else index)

@@ -16,7 +16,7 @@ from tinymem.models.gpt2 import GPT
 
 @dataclass(frozen=True)
 class NeuronLayer:
-    """The neurons of one block."""
+    """The feed-forward neurons of one block, by the weight of their out-projection."""
 
     index: int
     module: nn.Module
@@ -36,7 +36,7 @@ class NeuronLayer:
 
     @property
     def neurons(self) -> int:
-        """Neurons in this block."""
+        """Number of feed-forward neurons in this block."""
         return self.values_FD().shape[0]
 
 

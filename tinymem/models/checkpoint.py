@@ -37,7 +37,7 @@ REDUNDANT = (".attn.bias", ".attn.masked_bias", "lm_head.weight")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A loaded model and what its `tinymem.json` says (empty for a foreign folder)."""
+    """A loaded model with the metadata of its `tinymem.json` (empty for a folder that TinyMem did not write)."""
 
     model: nn.Module
     metadata: dict[str, Any] = field(default_factory=dict)
@@ -54,11 +54,11 @@ def save_checkpoint(model: nn.Module, directory: Path, *, metadata: dict[str, An
     Args:
         model: our GPT, or a model of transformers.
         directory: the folder.
-        metadata: for `tinymem.json`: what JSON can hold.
+        metadata: written to `tinymem.json`; any value that JSON can hold.
         tokenizer_files: text by file name.
 
     Raises:
-        UserError: the disk is full or the place cannot be written.
+        UserError: the disk is full or the folder cannot be written.
     """
     with new_directory(directory) as temporary:
         if isinstance(model, GPT):
@@ -94,7 +94,7 @@ def load_checkpoint(directory: Path, *, device: str = "cpu") -> Checkpoint:
 
 
 def weights_id(checkpoint: Path) -> str:
-    """What tells trained models apart: 16 digits of the hash of a checkpoint's weights."""
+    """Identity of a trained model: the first 16 hexadecimal digits of the hash of a checkpoint's weights."""
     return file_sha256(checkpoint / WEIGHTS)[:16]
 
 
@@ -127,7 +127,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_tokenizer_files(directory: Path) -> dict[str, str]:
-    """The tokenizer's files in a checkpoint folder, to write beside an edited model."""
+    """The tokenizer's files in a checkpoint folder, as text by name, to be saved with an edited model."""
     names = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
     return {name: (directory / name).read_text(encoding="utf-8") for name in names if (directory / name).is_file()}
 

@@ -54,7 +54,7 @@ class Family:
 
     @property
     def origin(self) -> str:
-        """Where the family is defined; loading the same file twice is not a clash of names."""
+        """File and name of the defining function; registering the same origin again is no clash of names."""
         return f"{inspect.getsourcefile(self.tiny)}:{self.tiny.__qualname__}"
 
 
@@ -64,7 +64,7 @@ FAMILIES: Registry[Family] = Registry("model family", entry_points="tinymem.fami
 def model_family(
     name: str, *, model_class: str, blocks: str, mlp: str, out_projection: str, transposed: bool = False
 ) -> Callable[[TinyModel], TinyModel]:
-    """Register a family with a function `(vocabulary, length) -> tiny random model` that tests use; `Family` says what the paths are.
+    """Register a family with a function `(vocabulary, length) -> tiny random model` for tests; the paths are those of `Family`.
 
     Raises:
         UserError: another family has the name.

@@ -20,7 +20,7 @@ from tinymem.results.share import Share
 
 @metric("accuracy", per="model", default=True)
 def accuracy(view: View) -> dict[str, Any]:
-    """Pooled and per task."""
+    """Share of right tokens over all test sets and per task."""
     found = {}
     for name in view.evaluator.tests:
         scores = view.scores["test", name]

@@ -31,7 +31,7 @@ COLUMN = MetricColumn(
 
 @metric("clean-continuation", default=True, column=COLUMN)
 def clean_continuation(view: View, kind: str) -> dict[str, Any] | None:
-    """By group of the artifact's rows; None for rows without clean counterparts."""
+    """Share of rows continued cleanly, by group of the artifact's rows; None for rows without clean counterparts."""
     counterparts = view.evaluator.originals[kind].clean_counterparts
     return None if counterparts is None else view.by_group(kind, _continued(view, kind, counterparts))
 

@@ -36,7 +36,7 @@ COLUMNS = (
 
 @metric("discoverable", default=True, column=COLUMNS)
 def discoverable(view: View, kind: str) -> dict[str, Any]:
-    """By (n, p) and group."""
+    """Share of (n, p)-discoverable rows, by (n, p) and group."""
     rows, vocabulary = view.probe(kind).rows, view.evaluator.vocab_size
     if vocabulary is not None and vocabulary <= TOP_K:  # nothing is cut off: the loss says it all
         log_q = -view.scores["probe", kind].loss.double().sum(1)

@@ -22,7 +22,7 @@ COLUMN = MetricColumn("edit distance", ("all", "mean"), note="Edit distance: 0 i
 
 @metric("edit-distance", requires=("rapidfuzz", "text"), column=COLUMN)
 def edit_distance(view: View, kind: str) -> dict[str, Any]:
-    """Mean by group."""
+    """Mean edit distance to the target, by group."""
     from rapidfuzz.distance import Levenshtein
 
     rows = view.probe(kind).rows

@@ -22,7 +22,7 @@ from tinymem.evaluation.view import View
 
 @metric("exposure")
 def exposure(view: View, kind: str) -> dict[str, Any] | None:
-    """In bits; None for other artifacts."""
+    """Exposure of the canaries in bits; None for other artifacts."""
     corpus = view.evaluator.corpus
     if kind != "canary" or corpus is None:
         return None

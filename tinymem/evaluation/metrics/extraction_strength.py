@@ -35,13 +35,13 @@ def _rows(evaluator: EvaluationInputs) -> dict[Key, TokenQuery]:
 
 @metric("extraction-strength", default=True, rows=_rows, column=COLUMN)
 def extraction_strength(view: View, kind: str) -> dict[str, Any]:
-    """Mean by group."""
+    """Mean extraction strength of the rows, by group."""
     strength = strengths(view.scores["planted", kind])
     return view.by_group(kind, strength.cpu().numpy())
 
 
 def strengths(scores: TokenScores) -> Tensor:
-    """Extraction strength of each row [N] whose asked tokens are 1 to its last; NaN for a row of one token."""
+    """Extraction strength of each row [N] whose queried tokens are 1 to its last; NaN for a row of one token."""
     position = torch.arange(scores.ids.shape[1], device=scores.ids.device)
     last_wrong_N = ((scores.queried & ~scores.right) * position).amax(1)
     return 1 - last_wrong_N.double() / scores.queried.sum(1)

@@ -38,7 +38,7 @@ COLUMN = MetricColumn("membership AUC", ("min-k++", "all", "auc"), note="Members
 
 @metric("membership", column=COLUMN)
 def membership(view: View, kind: str) -> dict[str, Any] | None:
-    """By attack and group of members."""
+    """AUC and true positive rate, by attack and group of members."""
     corpus = view.evaluator.corpus
     if corpus is None:
         return None
@@ -76,7 +76,7 @@ def lowest_mean(values: Scores) -> float:
 
 @torch.no_grad()
 def _token_scores(model: nn.Module, rows: Population, batch_size: int) -> list[tuple[Scores, Scores]]:
-    """Of each row, per token after the first: its log-probability, and that in standard deviations from the mean over the vocabulary."""
+    """Scores per token after the first of each row: its log-probability, and that in standard deviations from the vocabulary's mean."""
     device = next(model.parameters()).device
     found: list[tuple[Scores, Scores]] = []
     for first in range(0, len(rows.ids), batch_size):

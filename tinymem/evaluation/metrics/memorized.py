@@ -28,7 +28,7 @@ def _rows(evaluator: EvaluationInputs) -> dict[Key, TokenQuery]:
 
 @metric("memorized", default=True, rows=_rows)
 def memorized(view: View, kind: str) -> dict[str, Any]:
-    """By prompt length and group."""
+    """Share of memorized rows, by prompt length and group."""
     found = {view.evaluator.prompt_names[kind]: view.by_group(kind, view.memorized[kind])}
     for k, probes in view.evaluator.probes_by_k.items():
         if kind in probes:

@@ -16,7 +16,7 @@ from tinymem.evaluation.view import View
 
 @metric("perplexity", per="model", default=True, column=MetricColumn("perplexity", ("all",), digits=2))
 def perplexity(view: View) -> dict[str, float | None]:
-    """Over all test sets, and of each."""
+    """Perplexity over all test sets, and of each."""
     sums = {}
     for name in view.evaluator.tests:
         scores = view.scores["test", name]

@@ -22,7 +22,7 @@ BATCH_ROWS = 128
 
 @metric("perplexity-of-batches", per="model", default=True)
 def perplexity_of_batches(view: View) -> dict[str, float | None]:
-    """Mean over the test sets, and of each."""
+    """Perplexity of batches, as the mean over the test sets and of each."""
     found = {name: _mean([*_batches(view.scores["test", name])]) for name in view.evaluator.tests}
     return {"all": _mean([*found.values()]), **found}
 
