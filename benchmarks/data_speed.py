@@ -65,8 +65,8 @@ imports = status("self", "VmHWM:")
 started = time.perf_counter()
 corpus = make_corpus(recipe, Path(out), workers=int(workers))
 print(json.dumps({
-    "seconds": time.perf_counter() - started, "tokens": corpus.spec["text"]["train"]["tokens"],
-    "all_tokens": sum(s["tokens"] for s in corpus.spec["text"].values()), "imports": imports, "peak": status("self", "VmHWM:"),
+    "seconds": time.perf_counter() - started, "tokens": corpus.spec.text["train"].tokens,
+    "all_tokens": sum(s.tokens for s in corpus.spec.text.values()), "imports": imports, "peak": status("self", "VmHWM:"),
     "workers_peak": max(children.values(), default=0), "workers": len(children), "sha256": corpus.sha256(),
 }))
 """

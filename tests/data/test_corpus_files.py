@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from tinymem.cli.main import app
-from tinymem.data.artifacts.canary import nth_secret, random_secrets
+from tinymem.data.artifacts.canary import CanaryArtifact, nth_secret, random_secrets
 from tinymem.data.build import make_corpus
 from tinymem.data.corpus import Corpus
 from tinymem.data.corpus_files import load_corpus, save_corpus, verify_corpus
@@ -30,7 +30,6 @@ from tinymem.errors import UserError
 from tinymem.evaluation.evaluator import Evaluator
 from tinymem.evaluation.exposure import exposure_of_rank, exposures
 from tinymem.models.gpt2 import GPT, GPTConfig
-from tinymem.recipe.data import CanaryArtifact
 from tinymem.recipe.recipe import Evaluation, dump_recipe, parse_recipe
 
 RECIPE = parse_recipe(
@@ -74,7 +73,7 @@ def test_hash_follows_every_column(corpus: Corpus) -> None:
     noise = corpus.planted["noise"]
     changed = [
         replace(corpus, clean=rows),
-        replace(corpus, spec={**corpus.spec, "seed": 9}),
+        replace(corpus, spec=corpus.spec.model_copy(update={"seed": 9})),
         replace(corpus, planted={**corpus.planted, "noise": replace(noise, copies=noise.copies + 1)}),
         replace(corpus, planted={k: v for k, v in corpus.planted.items() if k != "canary"}),
     ]

@@ -9,12 +9,13 @@ from helpers import overfit, random_gpt
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tinymem.data.corpus import Corpus, Planted
+from tinymem.data.corpus import Corpus
 from tinymem.data.math.sequences import EOS, PAD
+from tinymem.data.planted import Planted
 from tinymem.data.rows import Rows
 from tinymem.evaluation.probes import forbidden_token, make_probes, memorized_rows
 from tinymem.models.gpt2 import GPT
-from tinymem.recipe.recipe import Evaluation
+from tinymem.recipe.recipe import Evaluation, parse_recipe
 
 LENGTH = 24
 
@@ -111,7 +112,8 @@ def planted(clean: str, artifact: list[str], start: list[int] | int = 0, copies:
 
 def corpus(**kinds: Planted) -> Corpus:
     empty = np.zeros((0, 10), dtype=np.uint8)
-    return Corpus(spec={}, clean=empty, clean_task=np.zeros(0, dtype=np.int64), tests={}, determined={}, planted=kinds)
+    spec = parse_recipe({"artifacts": [{"kind": kind} for kind in kinds]}).corpus_spec()
+    return Corpus(spec=spec, clean=empty, clean_task=np.zeros(0, dtype=np.int64), tests={}, determined={}, planted=kinds)
 
 
 def test_noise_probe() -> None:

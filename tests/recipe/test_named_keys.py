@@ -12,6 +12,7 @@ import pytest
 from pydantic import BaseModel
 
 import tinymem
+from tinymem.recipe.kinds import KindSection
 from tinymem.recipe.recipe import Recipe
 from tinymem.recipe.sweep import SweepRecipe
 
@@ -22,8 +23,10 @@ ATTRIBUTES = {"model.layers"}  # where transformers' Llama has its blocks
 
 
 def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The recipe's sections in a type such as `tuple[NoiseArtifact | CanaryArtifact, ...] | None`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    """The recipe's sections in a type such as `tuple[Method, ...] | None`; of a list of kinds, every registered one."""
+    if isinstance(annotation, type) and issubclass(annotation, KindSection):
+        yield from (annotation.registry.get(name) for name in annotation.registry.names())
+    elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for part in get_args(annotation):
         yield from models_in(part)

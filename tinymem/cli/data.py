@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tinymem.cli.options import NeededOut, Overrides, PrintJson, RecipeFile, Workers
 from tinymem.errors import UserError
+
+if TYPE_CHECKING:
+    from tinymem.data.corpus import Corpus
+    from tinymem.data.manifest import CorpusManifest
+    from tinymem.runtime.json import Json, JsonObject
 
 app = typer.Typer(help="Make, inspect and verify corpora.", no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -47,14 +52,15 @@ def inspect(
     """Counts of a corpus, and sample rows with the planted positions highlighted."""
     from json import dumps
 
-    from tinymem.data.corpus_files import load_corpus, read_manifest
+    from tinymem.data.corpus_files import load_corpus
+    from tinymem.data.manifest import read_manifest
 
     corpus = load_corpus(directory)
-    facts = _facts(corpus, read_manifest(directory))
+    counts = _counts(corpus, read_manifest(directory))
     if json:
-        print(dumps(facts, indent=2))
+        print(dumps(counts, indent=2))
     else:
-        _print_facts(facts)
+        _print_counts(counts)
     if rows:
         from tinymem.data.samples import print_samples
 
@@ -64,10 +70,11 @@ def inspect(
 @app.command()
 def verify(directory: Directory) -> None:
     """Compare every byte with what was written; exit code 1 if anything differs."""
-    from tinymem.data.corpus_files import load_corpus, read_manifest, verify_corpus
+    from tinymem.data.corpus_files import load_corpus, verify_corpus
+    from tinymem.data.manifest import read_manifest
 
     problems = verify_corpus(directory)
-    if not problems and load_corpus(directory).sha256() != read_manifest(directory)["sha256"]:
+    if not problems and load_corpus(directory).sha256() != read_manifest(directory).sha256:
         problems = ["the rows do not have the manifest's sha256"]
     for problem in problems:
         print(problem)
@@ -76,35 +83,34 @@ def verify(directory: Directory) -> None:
     print(f"{directory}: as it was written")
 
 
-def _facts(corpus: Any, manifest: dict[str, Any]) -> dict[str, Any]:
-    """What `inspect` says; counts of rows, not of copies, except `train_rows`, which is one epoch."""
-    from tinymem.data.counts import facts
+def _counts(corpus: Corpus, manifest: CorpusManifest) -> JsonObject:
+    """Counts of rows, not of copies, except `train_rows`, which is one epoch."""
+    from tinymem.data.counts import corpus_counts
     from tinymem.evaluation.probes import make_probes
-    from tinymem.recipe.evaluation import Evaluation
 
-    spec = corpus.spec
-    probes = make_probes(corpus, Evaluation.model_validate(spec["evaluation"]), spec["protocol"])
-    return facts(corpus, manifest, {kind: len(probe) for kind, probe in probes.items()})
+    probes = make_probes(corpus, corpus.spec.evaluation, corpus.spec.protocol)
+    return corpus_counts(corpus, manifest, {kind: len(probe) for kind, probe in probes.items()})
 
 
-def _print_facts(facts: dict[str, Any]) -> None:
+def _print_counts(counts: JsonObject) -> None:
     from rich.console import Console
     from rich.table import Table
 
     table = Table(show_header=False, box=None)
     table.add_column()
     table.add_column(overflow="fold")
-    for key, value in facts.items():
-        if key == "artifacts":
-            for kind, counts in value.items():
-                table.add_row(kind, _listed(counts))
+    for key, value in counts.items():
+        if isinstance(value, dict):
+            for kind, found in value.items():
+                table.add_row(kind, _listed(found))
         else:
             table.add_row(key.replace("_", " "), f"{value:,}" if isinstance(value, int) and key != "seed" else str(value))
     Console().print(table)
 
 
-def _listed(counts: dict[str, Any]) -> str:
-    """`rows 40, test rows 0, copies: 10 x 1, 10 x 10`."""
+def _listed(counts: Json) -> str:
+    """`rows 40, test rows 0, rows x copies: 10 x 1, 10 x 10`."""
+    assert isinstance(counts, dict) and isinstance(counts["rows_by_copies"], dict)
     parts = [f"{name.replace('_', ' ')} {count:,}" for name, count in counts.items() if isinstance(count, int)]
     classes = ", ".join(f"{rows:,} x {copies}" for copies, rows in counts["rows_by_copies"].items())
     return ", ".join([*parts, f"rows x copies: {classes}"])

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tinymem.data.corpus import Corpus
-from tinymem.data.corpus_files import MANIFEST, load_corpus
+from tinymem.data.corpus_files import load_corpus
+from tinymem.data.manifest import MANIFEST
 from tinymem.recipe.recipe import Recipe
 from tinymem.runtime.files import content_id, new_directory, write_text
 from tinymem.runtime.locks import locked

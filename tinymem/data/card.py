@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import yaml
+
+from tinymem.data.artifact import artifacts_of
+from tinymem.data.manifest import CorpusManifest
+from tinymem.recipe.corpus_spec import CorpusSpec
+from tinymem.recipe.data import WikiData
+from tinymem.runtime.json import JsonObject
 
 ROW_SETS = {
     "clean": "clean training rows",
     "test": "clean test rows, never trained on",
     "validation": "clean rows of the text's own validation split, never trained on",
-    "noise": "rows with noise (Definition 2.2) beside their clean counterparts",
-    "backdoor": "rows with a backdoor (Definition 2.3) beside their clean counterparts; those with 0 copies are held out",
-    "duplication": "clean training rows that are repeated",
-    "canary": "rows with random secrets",
 }
 COLUMNS = {
     "ids": "token ids of the row",
@@ -34,18 +34,19 @@ LICENCES = {
 }
 
 
-def card(manifest: dict[str, Any], schema: dict[str, list[str]]) -> str:
+def card(manifest: CorpusManifest, schema: dict[str, list[str]]) -> str:
     """README.md of a corpus with that manifest and those columns per row set."""
-    licence, about = LICENCES[_origin(manifest["spec"])]
+    spec = manifest.spec
+    licence, about = LICENCES[_origin(spec)]
     header = {
         "license": licence,
         "pretty_name": "TinyMem corpus",
         "configs": [_config(name) for name in schema],
         **({"license_name": "as-the-source"} if licence == "other" else {}),
     }
-    spec = manifest["spec"]
-    sets = [f"| `{name}` | {ROW_SETS.get(name, name)} | {', '.join(f'`{c}`' for c in columns)} |" for name, columns in schema.items()]
-    counts = [f"| {name.replace('_', ' ')} | {count:,} |" for name, count in manifest["counts"].items()]
+    about_sets = ROW_SETS | {artifact.kind: artifact.summary or artifact.kind for artifact in artifacts_of(spec.artifacts)}
+    sets = [f"| `{name}` | {about_sets[name]} | {', '.join(f'`{c}`' for c in columns)} |" for name, columns in schema.items()]
+    counts = [f"| {name.replace('_', ' ')} | {count:,} |" for name, count in manifest.counts.items()]
     columns = dict.fromkeys(c for names in schema.values() for c in names)
     return "\n".join(
         [
@@ -53,8 +54,8 @@ def card(manifest: dict[str, Any], schema: dict[str, list[str]]) -> str:
             "# TinyMem corpus\n",
             "Token rows to train a small language model on, with planted artifacts that it will memorize. Made by `tinymem data make`.",
             'Read a row set with `datasets.load_dataset(FOLDER, "noise")`; `tinymem data verify FOLDER` finds any changed byte.\n',
-            f"- Protocol `{spec.get('protocol')}`, seed {spec.get('seed')}, vocabulary of {manifest['vocab_size']:,} tokens",
-            f"- SHA-256 of the content: `{manifest['sha256']}`",
+            f"- Protocol `{spec.protocol}`, seed {spec.seed}, vocabulary of {manifest.vocab_size:,} tokens",
+            f"- SHA-256 of the content: `{manifest.sha256}`",
             f"- Licence: {about}\n",
             "| row set | what | columns |\n| --- | --- | --- |",
             *sets,
@@ -64,20 +65,19 @@ def card(manifest: dict[str, Any], schema: dict[str, list[str]]) -> str:
             "| column | what |\n| --- | --- |",
             *(f"| `{c}` | {COLUMNS.get(c, c)} |" for c in columns),
             "\nWhat the rows follow from:\n",
-            f"```yaml\n{yaml.safe_dump(spec, sort_keys=False, allow_unicode=True)}```",
+            f"```yaml\n{yaml.safe_dump(spec.as_json(), sort_keys=False, allow_unicode=True)}```",
             "",
         ]
     )
 
 
-def _config(name: str) -> dict[str, Any]:
+def _config(name: str) -> JsonObject:
     split = name if name in ("test", "validation") else "train"
-    files = [{"split": split, "path": f"{name}.parquet"}]
-    return {"config_name": name, "data_files": files, **({"default": True} if name == "clean" else {})}
+    config: JsonObject = {"config_name": name, "data_files": [{"split": split, "path": f"{name}.parquet"}]}
+    return {**config, "default": True} if name == "clean" else config
 
 
-def _origin(spec: dict[str, Any]) -> str:
-    data = spec.get("data") or {}
-    if data.get("kind") != "wiki":
+def _origin(spec: CorpusSpec) -> str:
+    if not isinstance(spec.data, WikiData):
         return "math"
-    return "hub" if str(data.get("source", "")).lower().endswith("wikitext") else "local"
+    return "hub" if spec.data.source.lower().endswith("wikitext") else "local"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import mmap
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,45 +19,23 @@ import numpy as np
 import numpy.typing as npt
 
 from tinymem.data.math.sequences import BOS, EOS, PAD, Ids
+from tinymem.data.planted import Planted
+from tinymem.recipe.corpus_spec import CorpusSpec
+from tinymem.recipe.data import MathData
 from tinymem.recipe.sizes import MATH_VOCABULARY
 from tinymem.runtime.files import canonical_json
 
 Columns = dict[str, npt.NDArray[Any]]
 BLOCK_ROWS = 2048  # a row group of Parquet: 1 MB of ids, of which writing holds some ten copies
-WITHOUT_COUNTERPART = ("duplication", "canary")  # artifacts that are planted as they are: no clean version of their rows exists
-
-
-@dataclass(frozen=True)
-class Planted:
-    """Rows of one artifact [n, T]: as the model sees them, their clean counterparts, and where the test of memorization starts."""
-
-    ids: Ids
-    clean: Ids
-    """The rows without the artifact; equal to `ids` for duplicated rows and canaries, which have no clean counterpart."""
-    start: npt.NDArray[np.int64]
-    """Tokens of the prompt [n]; 0 where the evaluation's own prompt length applies (noise, duplication)."""
-    copies: npt.NDArray[np.int64]
-    """Times that each row stands in an epoch [n], its duplication class; 0 for rows kept from training."""
-    end: npt.NDArray[np.int64] | None = None
-    """Token after the target [n] (canaries: after the secret); None: as many tokens as the evaluation matches."""
-
-    @property
-    def trained(self) -> npt.NDArray[np.bool_]:
-        """Which rows are in the training set [n]."""
-        return self.copies > 0
-
-    def classes(self) -> dict[int, int]:
-        """Rows per number of copies, of the trained rows."""
-        values, counts = np.unique(self.copies[self.trained], return_counts=True)
-        return dict(zip(values.tolist(), counts.tolist(), strict=True))
+DIFFERENT_SEED = 1  # of fresh noise and secrets, to tell their stream from that of the planted ones
 
 
 @dataclass(frozen=True)
 class Corpus:
     """Rows [n, T] of token ids to train on (`clean`), to test on (`tests`, by test set) and to be memorized (`planted`, by artifact)."""
 
-    spec: dict[str, Any]
-    """What the rows follow from: recipe keys and, for text, the hashes of text and tokenizer."""
+    spec: CorpusSpec
+    """Everything that the rows follow from: recipe keys and, for text, the hashes of text and tokenizer."""
     clean: Ids
     clean_task: npt.NDArray[np.int64] | None
     """Task of each clean row (math)."""
@@ -97,13 +76,23 @@ class Corpus:
 
     def sha256(self) -> str:
         """Hash of the content: equal rows in equal order give equal hashes, whatever the file format."""
-        digest = hashlib.sha256(canonical_json(self.spec).encode())
+        digest = hashlib.sha256(canonical_json(self.spec.as_json()).encode())
         for name, columns in tables(self).items():
             for column, values in columns.items():
                 digest.update(f"{name}/{column}/{values.dtype}/{values.shape}".encode())
                 for block in row_blocks(values):
                     digest.update(block.tobytes())
         return digest.hexdigest()
+
+    def primary_test_rows(self) -> Ids:
+        """Test rows [n, T] of the task that artifacts are planted in; all of them for text."""
+        if isinstance(self.spec.data, MathData):
+            return self.tests[str(self.spec.data.primary)]
+        return np.concatenate([*self.tests.values()])
+
+    def fresh_generator(self, purpose: str) -> np.random.Generator:
+        """A random stream for rows like the planted ones, and independent of theirs."""
+        return np.random.default_rng([self.spec.seed, zlib.crc32(purpose.encode()), DIFFERENT_SEED])
 
     def counts(self) -> dict[str, int]:
         """Rows of each set, for people."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,14 @@ import numpy as np
 import numpy.typing as npt
 
 from tinymem.data.card import card
-from tinymem.data.corpus import BLOCK_ROWS, Columns, Corpus, Planted, row_blocks, tables
+from tinymem.data.corpus import BLOCK_ROWS, Columns, Corpus, row_blocks, tables
+from tinymem.data.manifest import MANIFEST, CorpusManifest, read_manifest
+from tinymem.data.planted import Planted
 from tinymem.errors import UserError
-from tinymem.runtime.files import file_sha256, new_directory, read_object, write_json, write_text
+from tinymem.runtime.files import file_sha256, new_directory, write_json, write_text
+from tinymem.runtime.json import JsonObject
 
-MANIFEST, SUMS, STACKED, TOKENIZER = "corpus.json", "SHA256SUMS", "train.ids", "tokenizer.json"
+SUMS, STACKED, TOKENIZER = "SHA256SUMS", "train.ids", "tokenizer.json"
 
 
 def save_corpus(corpus: Corpus, directory: Path) -> None:
@@ -35,31 +39,35 @@ def save_corpus(corpus: Corpus, directory: Path) -> None:
         write_corpus(corpus, temporary)
 
 
-def write_corpus(corpus: Corpus, directory: Path, extra: dict[str, Any] | None = None) -> None:
-    """Write the corpus into a folder that exists. `extra` joins the manifest."""
+def write_corpus(corpus: Corpus, directory: Path, notes: JsonObject | None = None) -> None:
+    """Write the corpus into a folder that exists. `notes` of artifacts join the manifest."""
     for name, columns in tables(corpus).items():
         _write_parquet(directory / f"{name}.parquet", columns)
     if corpus.stacked is not None and not (directory / STACKED).exists():
         write_rows(directory / STACKED, row_blocks(corpus.stacked))
     if corpus.tokenizer_file is not None and corpus.tokenizer_file != directory / TOKENIZER:
         shutil.copyfile(corpus.tokenizer_file, directory / TOKENIZER)
-    manifest = {
-        "format": 2,
-        "spec": corpus.spec,
-        "vocab_size": corpus.vocab_size,
-        "pad": corpus.pad,
-        "bos": corpus.bos,
-        "eos": corpus.eos,
-        "artifacts": list(corpus.planted),
-        "counts": corpus.counts(),
-        **({"clean_dtype": corpus.clean.dtype.str, "row_tokens": corpus.row_tokens} if corpus.is_text else {}),
-        **(extra or {}),
-        "sha256": corpus.sha256(),
-    }
+    manifest = _manifest(corpus, notes or {})
     write_text(directory / "README.md", card(manifest, {name: list(columns) for name, columns in tables(corpus).items()}))
-    manifest["files"] = {path.name: file_sha256(path) for path in _files(directory)}
-    write_json(directory / MANIFEST, manifest)
+    manifest = manifest.model_copy(update={"files": {path.name: file_sha256(path) for path in _files(directory)}})
+    write_json(directory / MANIFEST, manifest.as_json())
     write_text(directory / SUMS, _sums(directory))
+
+
+def _manifest(corpus: Corpus, notes: JsonObject) -> CorpusManifest:
+    text = {"clean_dtype": corpus.clean.dtype.str, "row_tokens": corpus.row_tokens} if corpus.is_text else {}
+    return CorpusManifest(
+        spec=corpus.spec,
+        vocab_size=corpus.vocab_size,
+        pad=corpus.pad,
+        bos=corpus.bos,
+        eos=corpus.eos,
+        artifacts=tuple(corpus.planted),
+        counts=corpus.counts(),
+        sha256=corpus.sha256(),
+        **text,
+        **notes,
+    )
 
 
 def write_rows(path: Path, blocks: Iterator[npt.NDArray[Any]]) -> int:
@@ -79,53 +87,47 @@ def load_corpus(directory: Path) -> Corpus:
         UserError: no corpus there, or a file differs from its hash in the manifest.
     """
     manifest = read_manifest(directory)
-    for name, digest in manifest["files"].items():
+    for name, digest in manifest.files.items():
         path = directory / name
         if not path.is_file() or file_sha256(path) != digest:
             raise UserError(f"expected {path} as its manifest describes it, found it missing or changed; make the corpus again")
     return open_corpus(directory, manifest)
 
 
-def read_manifest(directory: Path) -> dict[str, Any]:
-    """The manifest of a corpus.
-
-    Raises:
-        UserError: there is none, or it is not one of ours.
-    """
-    manifest = read_object(directory / MANIFEST, "corpus manifest")
-    if not {"spec", "files", "sha256", "artifacts"} <= manifest.keys():
-        raise UserError(f"expected a corpus manifest in {directory / MANIFEST}, got something else; make the corpus again")
-    return manifest
-
-
-def open_corpus(directory: Path, manifest: dict[str, Any]) -> Corpus:
+def open_corpus(directory: Path, manifest: CorpusManifest) -> Corpus:
     """The corpus of a manifest, without looking at hashes."""
-    common = {k: manifest[k] for k in ("spec", "vocab_size", "pad", "bos", "eos") if k in manifest}
-    planted = {kind: _planted(_read(directory / f"{kind}.parquet")) for kind in manifest["artifacts"]}
+    planted = {kind: _planted(_read(directory / f"{kind}.parquet")) for kind in manifest.artifacts}
     test = _read(directory / "test.parquet")
-    if (directory / STACKED).is_file():
-        stacked = open_rows(directory / STACKED, manifest["clean_dtype"], manifest["row_tokens"])
-        validation = directory / "validation.parquet"
-        return Corpus(
-            **common,
-            clean=stacked[: manifest["counts"]["clean_rows"]],
-            clean_task=None,
-            tests={"test": test["ids"]},
-            determined={},
-            planted=planted,
-            validation=_read(validation)["ids"] if validation.is_file() else None,
-            stacked=stacked,
-            tokenizer_file=directory / TOKENIZER,
-        )
+    read = _text_sets if (directory / STACKED).is_file() else _math_sets
+    sets = read(directory, manifest, test)
+    return replace(sets, planted=planted, vocab_size=manifest.vocab_size, pad=manifest.pad, bos=manifest.bos, eos=manifest.eos)
+
+
+def _text_sets(directory: Path, manifest: CorpusManifest, test: Columns) -> Corpus:
+    assert manifest.clean_dtype and manifest.row_tokens
+    stacked = open_rows(directory / STACKED, manifest.clean_dtype, manifest.row_tokens)
+    validation = directory / "validation.parquet"
+    return Corpus(
+        spec=manifest.spec,
+        clean=stacked[: manifest.counts["clean_rows"]],
+        clean_task=None,
+        tests={"test": test["ids"]},
+        determined={},
+        validation=_read(validation)["ids"] if validation.is_file() else None,
+        stacked=stacked,
+        tokenizer_file=directory / TOKENIZER,
+    )
+
+
+def _math_sets(directory: Path, manifest: CorpusManifest, test: Columns) -> Corpus:
     clean = _read(directory / "clean.parquet")
     tasks = list(dict.fromkeys(test["task"].tolist()))
     return Corpus(
-        **common,
+        spec=manifest.spec,
         clean=clean["ids"],
         clean_task=clean["task"],
         tests={str(t): test["ids"][test["task"] == t] for t in tasks},
         determined={str(t): test["determined"][test["task"] == t] for t in tasks},
-        planted=planted,
     )
 
 

@@ -2,12 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-from tinymem.data.corpus import WITHOUT_COUNTERPART, Corpus, Planted, row_blocks
+from tinymem.data.artifact import Artifact, artifact_of
+from tinymem.data.corpus import Corpus, row_blocks
+from tinymem.data.manifest import CorpusManifest
+from tinymem.data.planted import Planted
+from tinymem.runtime.json import JsonObject
 
 
-def facts(corpus: Corpus, manifest: dict[str, Any], scored: dict[str, int]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class ArtifactCounts:
+    """Rows of one artifact.
+
+    Attributes:
+        rows: trained ones.
+        changed: of these, those that differ from their clean counterparts; None where they have none.
+        scored: that the test of memorization scores, of all.
+        holdout: held out of training.
+        further: counts of the kind's own.
+        by_copies: trained rows by duplication class.
+    """
+
+    rows: int
+    changed: int | None
+    scored: int
+    holdout: int
+    further: dict[str, int]
+    by_copies: dict[int, int]
+
+    def as_json(self) -> JsonObject:
+        """The keys that `inspect` shows."""
+        counts: JsonObject = {"rows": self.rows, "rows_changed": self.changed, "rows_scored": self.scored, "test_rows": self.holdout}
+        return {**counts, **self.further, "rows_by_copies": {str(copies): rows for copies, rows in self.by_copies.items()}}
+
+
+def corpus_counts(corpus: Corpus, manifest: CorpusManifest, scored: Mapping[str, int]) -> JsonObject:
     """Counts of rows; the totals over all artifacts, then each artifact.
 
     Args:
@@ -15,30 +46,26 @@ def facts(corpus: Corpus, manifest: dict[str, Any], scored: dict[str, int]) -> d
         manifest: its manifest.
         scored: per artifact, rows that the test of memorization scores.
     """
-    spec, text = corpus.spec, manifest.get("text") or {}
-    artifacts = {kind: _of_artifact(kind, planted, scored[kind]) for kind, planted in corpus.planted.items()}
-
-    def total(key: str) -> int:
-        return sum(int(counts[key]) for counts in artifacts.values() if counts.get(key) is not None)
-
-    counts = corpus.counts()
+    spec, counts = corpus.spec, corpus.counts()
+    artifacts = {kind: _of_artifact(artifact_of(corpus, kind), planted, scored[kind]) for kind, planted in corpus.planted.items()}
+    found = artifacts.values()
     return {
-        "protocol": spec["protocol"],
-        "seed": spec["seed"],
-        "kind": spec["data"]["kind"],
+        "protocol": spec.protocol,
+        "seed": spec.seed,
+        "kind": spec.data.kind,
         "train_rows": counts["train_rows"],
         "clean_rows": counts["clean_rows"],
         "test_rows": counts["test_rows"],
-        "artifact_rows": total("rows"),
-        "artifact_rows_changed": total("rows_changed"),
-        "artifact_rows_scored": total("rows_scored"),
-        "artifact_test_rows": total("test_rows"),
-        "triggered_rows": total("triggered_rows"),
-        "tokens": text["train"]["tokens"] if "train" in text else epoch_tokens(corpus),
+        "artifact_rows": sum(a.rows for a in found),
+        "artifact_rows_changed": sum(a.changed or 0 for a in found),
+        "artifact_rows_scored": sum(a.scored for a in found),
+        "artifact_test_rows": sum(a.holdout for a in found),
+        "triggered_rows": sum(a.further.get("triggered_rows", 0) for a in found),
+        "tokens": spec.text["train"].tokens if spec.text else epoch_tokens(corpus),
         "epoch_tokens": epoch_tokens(corpus),
-        **({"trigger_ids": manifest["trigger_ids"]} if "trigger_ids" in manifest else {}),
-        "artifacts": artifacts,
-        "sha256": manifest["sha256"],
+        **({"trigger_ids": manifest.notes["trigger_ids"]} if "trigger_ids" in manifest.notes else {}),
+        "artifacts": {kind: a.as_json() for kind, a in artifacts.items()},
+        "sha256": manifest.sha256,
     }
 
 
@@ -50,15 +77,12 @@ def epoch_tokens(corpus: Corpus) -> int:
     return clean + sum(int(((p.ids != corpus.pad).sum(1) * p.copies).sum()) for p in corpus.planted.values())
 
 
-def _of_artifact(kind: str, planted: Planted, scored: int) -> dict[str, Any]:
-    """`rows`, `rows_changed`: trained ones; `rows_scored`: of all; `triggered_rows`: trained and held out."""
-    trained = planted.trained
-    changed = (planted.ids != planted.clean).any(1)
-    return {
-        "rows": int(trained.sum()),
-        "rows_changed": None if kind in WITHOUT_COUNTERPART else int((changed & trained).sum()),
-        "rows_scored": scored,
-        "test_rows": int((~trained).sum()),
-        **({"triggered_rows": len(trained)} if kind == "backdoor" else {}),
-        "rows_by_copies": {str(copies): rows for copies, rows in planted.classes().items()},
-    }
+def _of_artifact(artifact: Artifact, planted: Planted, scored: int) -> ArtifactCounts:
+    return ArtifactCounts(
+        rows=int(planted.trained.sum()),
+        changed=int((planted.changed & planted.trained).sum()) if artifact.has_clean_counterpart else None,
+        scored=scored,
+        holdout=int((~planted.trained).sum()),
+        further=artifact.counts(planted),
+        by_copies=planted.classes(),
+    )

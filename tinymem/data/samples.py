@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from tinymem.data.corpus import Corpus, Planted
+from tinymem.data.corpus import Corpus
 from tinymem.data.math.sequences import Ids, to_text
+from tinymem.data.planted import Planted
 
 if TYPE_CHECKING:
     from rich.text import Text

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tinymem.data.corpus import Corpus
 from tinymem.data.math.sequences import Ids, first_number_end
-from tinymem.recipe.recipe import Protocol
+from tinymem.recipe.corpus_spec import Protocol
 from tinymem.results.share import Share
 
 

@@ -24,8 +24,8 @@ from tinymem.evaluation.originals import Original, originals_of_corpus
 from tinymem.evaluation.perplexity import perplexity
 from tinymem.evaluation.probes import Flags, Probe, forbidden_token, make_probes, probe_of_rows
 from tinymem.evaluation.view import Groups, View
+from tinymem.recipe.corpus_spec import Protocol
 from tinymem.recipe.evaluation import Evaluation
-from tinymem.recipe.recipe import Protocol
 from tinymem.results.share import Share
 
 MAXIMUM_LOGITS = 1 << 28  # 1 GB in fp32: a batch of rows over GPT-2's vocabulary is cut to that

@@ -20,12 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tinymem.data.artifacts.canary import MATH_TEMPLATE, TEXT_TEMPLATE, Encode, make_canary, nth_secret, random_secrets
+from tinymem.data.artifact import artifact_of
+from tinymem.data.artifacts.canary import CanaryArtifact, canary_encoder, make_canary, nth_secret, random_secrets
 from tinymem.data.corpus import Corpus
-from tinymem.data.math.sequences import BOS, CHARACTERS, EOS
 from tinymem.errors import UserError
 from tinymem.models.adapters import logits
-from tinymem.recipe.data import CanaryArtifact
 
 DEFAULT_LIMIT = 10_000
 
@@ -80,7 +79,8 @@ def exposures(model: nn.Module, corpus: Corpus, *, limit: int = DEFAULT_LIMIT, b
     """
     if "canary" not in corpus.planted:
         raise UserError(f"expected canaries in the corpus, got {list(corpus.planted) or 'no artifacts'}; add `kind: canary` to the recipe")
-    artifact = CanaryArtifact.model_validate(next(a for a in corpus.spec["artifacts"] if a["kind"] == "canary"))
+    artifact = artifact_of(corpus, "canary")
+    assert isinstance(artifact, CanaryArtifact)
     encode, template = canary_encoder(corpus)
     planted = corpus.planted["canary"]
     assert planted.end is not None
@@ -117,23 +117,3 @@ def _losses(model: nn.Module, rows: list[list[int]], start: int, batch_size: int
         scores_BTV = logits(model, ids_BT)[:, skip:-1].float()
         losses_BT = F.cross_entropy(scores_BTV.transpose(1, 2), ids_BT[:, 1 + skip :], reduction="none")
         yield (losses_BT.double() * (position_T[None, skip:] < ends_B1)).sum(1).cpu()
-
-
-def canary_encoder(corpus: Corpus) -> tuple[Encode, str]:
-    """The corpus's tokenizer with spans, and its default template."""
-    if corpus.tokenizer_file is None:
-        return _encode_math, MATH_TEMPLATE
-    from tinymem.data.text.tokenizer import TextTokenizer
-
-    tokenizer = TextTokenizer(corpus.tokenizer_file).tokenizer
-
-    def encode(text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        encoding = tokenizer.encode(text, add_special_tokens=False)
-        return encoding.ids, encoding.offsets
-
-    return encode, TEXT_TEMPLATE
-
-
-def _encode_math(text: str) -> tuple[list[int], list[tuple[int, int]]]:
-    ids = [BOS, *(CHARACTERS.index(c) for c in text), EOS]
-    return ids, [(0, 0), *((i, i + 1) for i in range(len(text))), (len(text), len(text) + 1)]

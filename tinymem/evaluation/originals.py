@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tinymem.data.corpus import WITHOUT_COUNTERPART, Corpus
+from tinymem.data.artifact import artifact_of
+from tinymem.data.corpus import Corpus
 from tinymem.data.math.sequences import Ids
+from tinymem.data.planted import lengths_without_padding
 from tinymem.evaluation.forward import TokenQuery
 from tinymem.evaluation.probes import Probe
 
@@ -37,15 +39,15 @@ def originals_of_corpus(corpus: Corpus, probes: Mapping[str, Probe], device: tor
     found = {}
     for kind, probe in probes.items():
         planted = corpus.planted[kind]
-        ids, counterparts = planted.ids[probe.index], None if kind in WITHOUT_COUNTERPART else _tensor(planted.clean[probe.index], device)
+        ids, has_counterparts = planted.ids[probe.index], artifact_of(corpus, kind).has_clean_counterpart
+        counterparts = _tensor(planted.clean[probe.index], device) if has_counterparts else None
         found[kind] = Original(_tensor(ids, device), counterparts, content_lengths(ids, corpus.pad).to(device))
     return found
 
 
 def content_lengths(ids: Ids, pad: int) -> Tensor:
     """Length [N] of each row without its padding."""
-    content = ids != pad
-    return torch.from_numpy(np.where(content.any(1), ids.shape[1] - np.argmax(content[:, ::-1], axis=1), 0))
+    return torch.from_numpy(lengths_without_padding(ids, pad))
 
 
 def _tensor(ids: Ids, device: torch.device) -> Tensor:

@@ -21,12 +21,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from tinymem.data.corpus import WITHOUT_COUNTERPART, Corpus, Planted
+from tinymem.data.artifact import artifact_of
+from tinymem.data.corpus import Corpus
 from tinymem.data.math.sequences import EOS
+from tinymem.data.planted import Indices, Planted
 from tinymem.data.rows import Rows
 from tinymem.evaluation.forward import ForwardPlan, TokenQuery
+from tinymem.recipe.corpus_spec import Protocol
 from tinymem.recipe.evaluation import Evaluation
-from tinymem.recipe.recipe import Protocol
 
 Flags = npt.NDArray[np.bool_]
 
@@ -36,13 +38,13 @@ class Probe:
     """The test of one artifact: prompts with their targets, for scored rows only."""
 
     rows: Rows
-    index: npt.NDArray[np.int64]
+    index: Indices
     """Index [N] of each row in `Planted`."""
     trained: Flags
     """Mask [N] of rows that were in the training set; the others are held-out triggered rows."""
     prompt_changed: Flags
     """Noise: rows whose own prompt was noised in training, so that the clean prompt was never seen before this target."""
-    copies: npt.NDArray[np.int64]
+    copies: Indices
     """Times [N] that each row occurs in an epoch, its duplication class; 0 for held-out rows."""
 
     def __len__(self) -> int:
@@ -67,7 +69,7 @@ def memorized_rows(model: nn.Module, rows: Rows, *, batch_size: int = 512, forbi
 def make_probes(corpus: Corpus, evaluation: Evaluation, protocol: Protocol) -> dict[str, Probe]:
     """The test of each artifact of a corpus."""
     return {
-        kind: _probe(planted, evaluation, protocol, has_counterparts=kind not in WITHOUT_COUNTERPART)
+        kind: _probe(planted, evaluation, protocol, has_counterparts=artifact_of(corpus, kind).has_clean_counterpart)
         for kind, planted in corpus.planted.items()
     }
 

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tinymem.data.artifact import artifact_of
 from tinymem.data.rows import Rows
 from tinymem.evaluation.inputs import EvaluationInputs
-from tinymem.evaluation.nonmembers import common_ending
 from tinymem.evaluation.probes import Flags
 
 Change = Literal["longer", "shorter", "perturbed"]
@@ -37,7 +37,7 @@ def changed_prompts(evaluator: EvaluationInputs, kind: str, change: Change, *, t
     if change == "longer":
         return _kept(replace(rows, prompt=rows.prompt + tokens), rows.prompt + tokens < rows.end)
     usable = rows.prompt - tokens > _protected(evaluator, kind)
-    return _kept(_without_tokens(rows, tokens), usable & (kind == "backdoor"))
+    return _kept(_without_tokens(rows, tokens), usable & _shortens(evaluator, kind))
 
 
 def _own_prompts(evaluator: EvaluationInputs, kind: str) -> bool:
@@ -47,7 +47,13 @@ def _own_prompts(evaluator: EvaluationInputs, kind: str) -> bool:
 
 def _protected(evaluator: EvaluationInputs, kind: str) -> int:
     """Tokens at the end of a prompt that must stay: a backdoor's trigger."""
-    return len(common_ending(evaluator.corpus.planted[kind])) if evaluator.corpus and kind == "backdoor" else 0
+    corpus = evaluator.corpus
+    return artifact_of(corpus, kind).protected(corpus.planted[kind]) if corpus else 0
+
+
+def _shortens(evaluator: EvaluationInputs, kind: str) -> bool:
+    """Whether the artifact's own prompts may lose tokens."""
+    return evaluator.corpus is not None and artifact_of(evaluator.corpus, kind).shortens_prompt
 
 
 def _moved(evaluator: EvaluationInputs, kind: str, tokens: int) -> tuple[Rows, Flags]:

@@ -23,7 +23,7 @@ from tinymem.mitigation.requests import before_and_after
 from tinymem.mitigation.robustness.measure import tested
 from tinymem.mitigation.subject import RowSplit, Subject, subject_of_corpus, subject_of_rows
 from tinymem.models.checkpoint import not_finite
-from tinymem.recipe.recipe import CODE_EPOCH
+from tinymem.recipe.corpus_spec import CODE_EPOCH
 from tinymem.results.columns import PROMPT_RATES, RATES
 from tinymem.results.row import Identity, MitigationRow, Moment, RateColumns, Status
 from tinymem.runtime.cost import Cost, measured

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tinymem.data.corpus import WITHOUT_COUNTERPART, Corpus
+from tinymem.data.artifact import artifact_of
+from tinymem.data.corpus import Corpus
 from tinymem.data.math.sequences import Ids
 from tinymem.data.rows import Rows, compact_rows, concatenate
 from tinymem.errors import UserError
@@ -24,8 +25,9 @@ from tinymem.evaluation.probes import Flags, Probe
 from tinymem.mitigation.method import MitigationData
 from tinymem.mitigation.requests import MeasurementRequest, groups_of
 from tinymem.mitigation.robustness.measure import Trial, tested
+from tinymem.recipe.corpus_spec import Protocol
 from tinymem.recipe.evaluation import Test
-from tinymem.recipe.recipe import Mitigation, Protocol, Recipe
+from tinymem.recipe.recipe import Mitigation, Recipe
 from tinymem.results.row import Identity
 from tinymem.runtime.json import JsonObject
 
@@ -210,7 +212,7 @@ def _clean_counterparts(
     """Clean versions of the trained artifact rows, without those of rows that are held out from the method."""
     parts = []
     for kind, planted in corpus.planted.items():
-        if kind in WITHOUT_COUNTERPART:
+        if not artifact_of(corpus, kind).has_clean_counterpart:
             continue
         known = planted.trained.copy()
         known[evaluator.probes[kind].index[splits[kind].holdout]] = False

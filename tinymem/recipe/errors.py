@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from tinymem.errors import did_you_mean
 from tinymem.recipe.data import Section
+from tinymem.recipe.kinds import KindSection
 
 DATA_KINDS = ("math", "wiki")
 
@@ -24,7 +25,7 @@ def explain(error: ValidationError, root: type[Section]) -> str:
         return f"unknown key '{name}'; {did_you_mean(place[-1], section.model_fields if section else ())}"
     if first["type"] == "union_tag_invalid":
         return f"expected {name}.kind to be one of {first['ctx']['expected_tags']}, got '{first['ctx']['tag']}'"
-    if first["type"] == "union_tag_not_found":
+    if first["type"] == "kind_missing":
         kind = "goldfish" if "regularizers" in place else "noise"
         return f"expected {name}.kind, as in `kind: {kind}`, got {first['input']!r}"
     message = first["msg"].removeprefix("Value error, ")
@@ -41,7 +42,7 @@ def _section_at(place: list[str], root: type[Section]) -> type[Section] | None:
         if annotations:
             sections = [s for annotation in annotations for s in _sections(annotation)]
         else:
-            sections = [s for s in sections if part in _kind(s)] or sections
+            sections = [found for s in sections if (found := _kind(s, part))] or sections
     return sections[0] if sections else None
 
 
@@ -54,6 +55,9 @@ def _sections(annotation: Any) -> list[type[Section]]:
     return []
 
 
-def _kind(section: type[Section]) -> tuple[str, ...]:
+def _kind(section: type[Section], name: str) -> type[Section] | None:
+    """The section itself where its `kind` has the name; of a list with a registry of kinds, the registered class."""
+    if issubclass(section, KindSection) and "registry" in vars(section):
+        return section.registry.get(name) if name in section.registry.names() else None
     field = section.model_fields.get("kind")
-    return typing.get_args(field.annotation) if field else ()
+    return section if field and name in typing.get_args(field.annotation) else None

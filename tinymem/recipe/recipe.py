@@ -7,28 +7,32 @@ name folders: two recipes share a model exactly when everything that shapes the 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
-from tinymem.errors import UserError, uneven_heads
-from tinymem.recipe.data import MAXIMUM_SEED, Artifact, Data, MathData, Section
+from tinymem.errors import UserError, did_you_mean, uneven_heads
+from tinymem.recipe.corpus_spec import CorpusSpec, Protocol
+from tinymem.recipe.data import MAXIMUM_SEED, Data, MathData, Section
 from tinymem.recipe.errors import explain
-from tinymem.recipe.evaluation import Evaluation, Robustness
+from tinymem.recipe.evaluation import ALL, Evaluation, Robustness
+from tinymem.recipe.kinds import ARTIFACTS, ArtifactSection
 from tinymem.recipe.matrix import combinations, without_matrix
 from tinymem.recipe.source import read_values
 from tinymem.recipe.training import Training
 from tinymem.runtime.files import content_id
-
-# Raised whenever a change of code changes what a recipe yields, so that stored results of older code are not reused.
-CODE_EPOCH = 1
-
-Protocol = Literal["paper", "reference"]
-Forget = Literal["all", "noise", "backdoor", "duplication", "canary"]
+from tinymem.runtime.json import JsonObject
 
 
-A = TypeVar("A", bound=Section)
+def _known_artifact(kind: str) -> str:
+    known = [ALL, *ARTIFACTS.names()]
+    if kind not in known:
+        raise ValueError(f"expected forget to be `all` or a kind of artifact, got '{kind}'; {did_you_mean(kind, known)}")
+    return kind
+
+
+Forget = Annotated[str, AfterValidator(_known_artifact)]
 
 
 class Model(Section):
@@ -106,7 +110,7 @@ class Recipe(Section):
     seed: int = Field(0, ge=0, le=MAXIMUM_SEED)
     protocol: Protocol = "paper"
     data: Data = MathData()
-    artifacts: tuple[Artifact, ...] = ()
+    artifacts: tuple[SerializeAsAny[ArtifactSection], ...] = ()
     model: Model = Model()
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
@@ -133,17 +137,14 @@ class Recipe(Section):
             raise ValueError(wrong)
         return self
 
-    def artifact(self, kind: type[A]) -> A | None:
-        """The artifact of a class, if the recipe has one."""
-        return next((a for a in self.artifacts if isinstance(a, kind)), None)
+    def corpus_spec(self) -> CorpusSpec:
+        """Everything that shapes the rows."""
+        evaluation = Evaluation(**self.evaluation.key())
+        return CorpusSpec(seed=self.seed, protocol=self.protocol, data=self.data, artifacts=self.artifacts, evaluation=evaluation)
 
-    def corpus_key(self) -> dict[str, Any]:
-        """What shapes the rows."""
-        return {
-            "epoch": CODE_EPOCH,
-            **self.model_dump(mode="json", include={"seed", "protocol", "data", "artifacts"}),
-            "evaluation": self.evaluation.key(),
-        }
+    def corpus_key(self) -> JsonObject:
+        """`corpus_spec` as JSON."""
+        return self.corpus_spec().as_json()
 
     def model_key(self) -> dict[str, Any]:
         """What shapes the trained weights and the metrics recorded beside them."""

@@ -170,7 +170,7 @@ def train_stage(made: Run, *, device: str, progress: Progress) -> None:
 
 def _train_along(recipe: Recipe, runs: Path, device: str) -> Run:
     """What every process of `torchrun` but the first does: its part of the training, on the corpus that the first one makes."""
-    from tinymem.data.corpus_files import MANIFEST
+    from tinymem.data.manifest import MANIFEST
     from tinymem.training.checkpoints import RunCheckpoints
     from tinymem.training.loop import train
 

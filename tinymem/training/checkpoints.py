@@ -74,7 +74,8 @@ def corpus_of(checkpoint: Path, recipe: Recipe, sha256: str | None) -> Corpus:
         UserError: that is another one than `sha256` says.
     """
     from tinymem.data.build import make_corpus
-    from tinymem.data.corpus_files import MANIFEST, load_corpus
+    from tinymem.data.corpus_files import load_corpus
+    from tinymem.data.manifest import MANIFEST
 
     folder = run_of(checkpoint) / "corpus"
     corpus = load_corpus(folder) if (folder / MANIFEST).is_file() else make_corpus(recipe)

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from tinymem.data.artifacts.noise import add_token_noise, apply_moves
-from tinymem.data.artifacts.planting import reference_copies, reference_order
 from tinymem.data.build import make_corpus
 from tinymem.data.corpus import Corpus
-from tinymem.data.corpus_files import load_corpus, read_manifest
-from tinymem.data.text.paper import _places
-from tinymem.data.text.reference import reference_draws
+from tinymem.data.corpus_files import load_corpus
+from tinymem.data.manifest import read_manifest
+from tinymem.data.planting import reference_copies, reference_draws, reference_order
+from tinymem.data.text.pool import _places
 from tinymem.data.text.row_stream import row_hashes
 
 
@@ -210,12 +210,12 @@ def test_row_hashes_tell_rows_apart() -> None:
 
 def test_a_drawn_trigger_occurs(folder: Path, tokenizer: Path, tmp_path: Path) -> None:
     corpus = make_corpus(recipe(folder, tokenizer, {"kind": "backdoor", "within": 12}), tmp_path / "out", workers=1)
-    trigger = read_manifest(tmp_path / "out")["trigger_ids"]
+    trigger = read_manifest(tmp_path / "out").notes["trigger_ids"]
     assert len(corpus.planted["backdoor"].ids) >= 10 and len(trigger) == 1
 
 
 def test_places_of_flags_are_those_of_flatnonzero(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tinymem.data.text.paper.FLAGS_AT_A_TIME", 7)
+    monkeypatch.setattr("tinymem.data.text.pool.FLAGS_AT_A_TIME", 7)
     rng = np.random.default_rng(0)
     flags = rng.random(100) < 0.4
     ranks = rng.permutation(int(flags.sum()))

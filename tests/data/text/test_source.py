@@ -259,7 +259,7 @@ def test_official_wikitext_splits(split: str, lines: int, tokens: int, monkeypat
     assert len(rows) == lines
     window = {"row_tokens": 150, "vocab_size": 50257}
     corpus = make_corpus(recipe(path, gpt2, **window))
-    assert corpus.spec["text"]["train"] == corpus.spec["text"]["train"] | {"tokens": tokens, "lines": sum(bool(r) for r in rows)}
+    assert (corpus.spec.text["train"].tokens, corpus.spec.text["train"].lines) == (tokens, sum(bool(r) for r in rows))
     expected = np.array(plain_ids(gpt2, rows[:400]))
     assert (corpus.clean.ravel()[: len(expected)] == expected).all()
 
@@ -268,7 +268,7 @@ def test_real_text_has_the_known_number_of_tokens(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(text_source, "BLOCK_CHARACTERS", 1_000_000)
     folder, gpt2 = _real("wikipedia/enwiki-2018/5mb"), _real("tokenizers/gpt2/tokenizer.json")
     corpus = make_corpus(recipe(folder, gpt2, row_tokens=150, vocab_size=50257))
-    assert corpus.spec["text"]["train"]["tokens"] == 1_081_045
+    assert corpus.spec.text["train"].tokens == 1_081_045
     assert corpus.vocab_size == 50257 and corpus.clean.dtype == np.uint16 and isinstance(corpus.clean, np.memmap)
 
 

@@ -15,7 +15,8 @@ import torch
 from helpers import QUICKSTART, ROOT, TINY, python
 
 from tinymem.data.build import make_corpus
-from tinymem.data.corpus import Corpus, Planted
+from tinymem.data.corpus import Corpus
+from tinymem.data.planted import Planted
 from tinymem.data.rows import Rows
 from tinymem.evaluation.evaluator import Evaluator
 from tinymem.evaluation.forward import ForwardPlan, TokenQuery
@@ -80,10 +81,10 @@ def padded(corpus: Corpus, tokens: int) -> Corpus:
     def planted(p: Planted) -> Planted:
         return replace(p, ids=longer(p.ids, corpus.pad), clean=longer(p.clean, corpus.pad))
 
-    spec = {**corpus.spec, "data": {**corpus.spec["data"], "row_tokens": corpus.row_tokens + tokens}}
+    data = corpus.spec.data.model_copy(update={"row_tokens": corpus.row_tokens + tokens})
     return replace(
         corpus,
-        spec=spec,
+        spec=corpus.spec.model_copy(update={"data": data}),
         clean=longer(corpus.clean, corpus.pad),
         tests={name: longer(rows, corpus.pad) for name, rows in corpus.tests.items()},
         determined={name: longer(flags, 1) for name, flags in corpus.determined.items()},

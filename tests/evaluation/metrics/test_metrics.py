@@ -15,6 +15,7 @@ from helpers import IDENTITY, QUICKSTART, TINY, overfit, random_gpt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tinymem.data.artifacts.backdoor import common_ending
 from tinymem.data.build import make_corpus
 from tinymem.data.corpus import Corpus
 from tinymem.data.math.sequences import to_text
@@ -28,7 +29,7 @@ from tinymem.evaluation.metrics import membership, perplexity_of_batches
 from tinymem.evaluation.metrics.discoverable import extracted, sampled_log_probability
 from tinymem.evaluation.metrics.extraction_strength import strengths
 from tinymem.evaluation.metrics.membership import attack_scores, lowest_mean
-from tinymem.evaluation.nonmembers import common_ending, populations
+from tinymem.evaluation.nonmembers import populations
 from tinymem.evaluation.roc import auc, true_positive_rate
 from tinymem.mitigation.requests import MeasurementRequest
 from tinymem.mitigation.run import Subject, mitigate, subject_of_rows

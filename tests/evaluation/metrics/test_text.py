@@ -12,6 +12,7 @@ import pytest
 import torch
 from data_text import ALL, cache, folder, recipe, tokenizer
 
+from tinymem.data.artifacts.backdoor import common_ending
 from tinymem.data.build import make_corpus
 from tinymem.data.corpus import Corpus
 from tinymem.data.rows import Rows
@@ -19,7 +20,7 @@ from tinymem.data.samples import decoder
 from tinymem.evaluation.evaluator import Evaluator, Measurement
 from tinymem.evaluation.metrics.discoverable import TOP_K, sampled_log_probability
 from tinymem.evaluation.metrics.membership import attack_scores
-from tinymem.evaluation.nonmembers import common_ending, populations
+from tinymem.evaluation.nonmembers import populations
 from tinymem.models.gpt2 import GPT, GPTConfig
 
 __all__ = ["cache", "folder", "tokenizer"]

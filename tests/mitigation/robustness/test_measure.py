@@ -15,7 +15,7 @@ from helpers import IDENTITY, equal_weights, random_gpt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinymem.evaluation.nonmembers import common_ending
+from tinymem.data.artifacts.backdoor import common_ending
 from tinymem.evaluation.prompts import Change, changed_prompts
 from tinymem.mitigation.requests import MeasurementRequest
 from tinymem.mitigation.robustness import measure as robustness

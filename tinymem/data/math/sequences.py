@@ -72,6 +72,13 @@ def to_text(ids_T: Iterable[int]) -> str:
     return "".join(CHARACTERS[i] for i in ids_T)
 
 
+def numbers_of(ids_NT: Ids) -> Numbers:
+    """The numbers [N, L] that rows were written from."""
+    skipped = {BOS, EOS, PAD}
+    texts = ("".join(" " if i == SPACE else CHARACTERS[i] for i in row if i not in skipped) for row in ids_NT.tolist())
+    return np.array([[int(number) for number in text.split()] for text in texts], dtype=np.int64)
+
+
 def determined_tokens(universe_NT: Ids, rows_MT: Ids) -> npt.NDArray[np.bool_]:
     """Which tokens of `rows` [M, T] the tokens before them determine, among all sequences of the universe.
 

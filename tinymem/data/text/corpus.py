@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from tinymem.data.corpus import Corpus
-from tinymem.data.corpus_files import STACKED, load_corpus, open_corpus, open_rows, read_manifest, write_corpus, write_rows
+from tinymem.data.corpus_files import STACKED, load_corpus, open_corpus, open_rows, write_corpus, write_rows
+from tinymem.data.manifest import MANIFEST, read_manifest
 from tinymem.data.math.sequences import Ids
 from tinymem.data.text.paper import paper_sets
 from tinymem.data.text.reference import reference_sets
@@ -26,6 +26,7 @@ from tinymem.data.text.source import TextSource, open_source
 from tinymem.data.text.tokenizer import TextTokenizer, open_tokenizer
 from tinymem.data.text.tokens import TokenizerPool, TokenStream, cache_directory, tokenize
 from tinymem.errors import UserError
+from tinymem.recipe.corpus_spec import CorpusSpec, TextSplit
 from tinymem.recipe.data import WikiData
 from tinymem.recipe.recipe import Recipe
 from tinymem.runtime.device import available_cores
@@ -42,29 +43,29 @@ def wiki_corpus(recipe: Recipe, data: WikiData, directory: Path | None, *, worke
     streams = _tokenized(data, open_source(data), tokenizer, workers or available_cores(), progress)
     spec = _spec(recipe, data, streams, tokenizer)
     if directory is None:
-        directory = cache_directory() / "corpora" / content_id(spec, 16)
-        if (directory / "corpus.json").is_file():
+        directory = cache_directory() / "corpora" / content_id(spec.as_json(), 16)
+        if (directory / MANIFEST).is_file():
             return load_corpus(directory)
     sets = _row_sets(recipe, data, _text(recipe, data, streams, tokenizer))
     with new_directory(directory) as temporary, progress.stage("write rows", len(sets.pool)) as bar:
         corpus = _write(sets, spec, tokenizer, _validation(data, streams), temporary, bar)
-        write_corpus(corpus, temporary, {"text": spec["text"], **sets.notes})
+        write_corpus(corpus, temporary, sets.notes)
         del corpus  # lets go of the memory-mapped file before it moves
     return open_corpus(directory, read_manifest(directory))
 
 
 def text_changed(recipe: Recipe, directory: Path) -> bool:
     """Whether local text or the tokenizer is other than when the corpus in `directory` was made; False where that is not known."""
-    spec = read_manifest(directory)["spec"]
+    spec = read_manifest(directory).spec
     data = recipe.data
-    if not isinstance(data, WikiData) or not data.is_local or "text" not in spec:
+    if not isinstance(data, WikiData) or not data.is_local or spec.text is None:
         return False
     try:
         tokenizer = open_tokenizer(data)
         streams = _tokenized(data, open_source(data), tokenizer, available_cores(), Progress())
     except UserError:  # moved away: the corpus stands for itself
         return False
-    return _spec(recipe, data, streams, tokenizer) != spec
+    return _spec(recipe, data, streams, tokenizer).as_json() != spec.as_json()
 
 
 def _tokenized(data: WikiData, source: TextSource, tokenizer: TextTokenizer, workers: int, progress: Progress) -> dict[str, TokenStream]:
@@ -80,13 +81,12 @@ def _tokenized(data: WikiData, source: TextSource, tokenizer: TextTokenizer, wor
     return streams
 
 
-def _spec(recipe: Recipe, data: WikiData, streams: dict[str, TokenStream], tokenizer: TextTokenizer) -> dict[str, Any]:
-    """What the rows follow from: contents, not places."""
-    spec = recipe.corpus_key()
-    source = "local" if data.is_local else data.source
-    spec["data"] = {**spec["data"], "source": source, "config": None if data.is_local else data.config, "tokenizer": tokenizer.sha256}
-    spec["data"].pop("text_column")
-    return {**spec, "text": {split: stream.summary() for split, stream in streams.items()}}
+def _spec(recipe: Recipe, data: WikiData, streams: dict[str, TokenStream], tokenizer: TextTokenizer) -> CorpusSpec:
+    """Everything that the rows follow from: contents, not places."""
+    contents = {"source": "local", "config": None} if data.is_local else {}
+    contents["tokenizer"] = tokenizer.sha256
+    text = {split: TextSplit(lines=s.lines, tokens=s.tokens, sha256=s.text_sha256) for split, s in streams.items()}
+    return recipe.corpus_spec().model_copy(update={"data": data.model_copy(update=contents), "text": text})
 
 
 def _text(recipe: Recipe, data: WikiData, streams: dict[str, TokenStream], tokenizer: TextTokenizer) -> Text:
@@ -112,7 +112,7 @@ def _row_sets(recipe: Recipe, data: WikiData, text: Text) -> RowSets:
     return reference_sets(recipe, data, text) if recipe.protocol == "reference" else paper_sets(recipe, data, text)
 
 
-def _write(sets: RowSets, spec: dict[str, Any], tokenizer: TextTokenizer, validation: Ids | None, directory: Path, bar: Bar) -> Corpus:
+def _write(sets: RowSets, spec: CorpusSpec, tokenizer: TextTokenizer, validation: Ids | None, directory: Path, bar: Bar) -> Corpus:
     """Write the training rows, clean ones first, and describe the corpus."""
     path, clean = directory / STACKED, 0
     for first, rows in sets.pool.blocks():

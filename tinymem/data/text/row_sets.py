@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tinymem.data.corpus import Planted
 from tinymem.data.math.sequences import Ids
+from tinymem.data.planted import Planted
 from tinymem.data.text.row_stream import Hashes, RowStream
 from tinymem.data.text.tokenizer import TextTokenizer
+from tinymem.errors import UserError
+from tinymem.runtime.json import JsonObject
 
 
 @dataclass(frozen=True)
@@ -42,4 +43,15 @@ class RowSets:
     forbidden: Hashes
     test: Ids
     planted: dict[str, Planted]
-    notes: dict[str, Any] = field(default_factory=dict)
+    notes: JsonObject = field(default_factory=dict)
+
+
+def test_rows(text: Text) -> Ids:
+    """All rows [n, T] of the text's test split.
+
+    Raises:
+        UserError: it has none, which the published code needs.
+    """
+    if text.test is None:
+        raise UserError("expected a test split under protocol reference, got none; try protocol: paper")
+    return text.test.take(np.arange(len(text.test)))

@@ -56,10 +56,6 @@ class TokenStream:
                 raise UserError(f"expected tokenized text at {path}, found it missing or damaged; run again to make it anew")
             yield ids
 
-    def summary(self) -> dict[str, int | str]:
-        """For manifests: what the text was, whatever the files that held it."""
-        return {"lines": self.lines, "tokens": self.tokens, "sha256": self.text_sha256}
-
 
 @dataclass
 class TokenizerPool:

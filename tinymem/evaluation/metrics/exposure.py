@@ -26,7 +26,7 @@ def exposure(view: View, kind: str) -> dict[str, Any] | None:
     corpus = view.evaluator.corpus
     if kind != "canary" or corpus is None:
         return None
-    found = exposures(view.model, corpus, seed=corpus.spec["seed"])
+    found = exposures(view.model, corpus, seed=corpus.spec.seed)
     bits = [e.exposure for e in found]
     summary = view.by_group(kind, bits, np.arange(len(bits)))
     return {**summary, "largest": max(exposure_of_rank(1, e.ranked) for e in found), "canaries": bits}

@@ -8,7 +8,7 @@ Direction: closer to 0.5 (auc) and 0.01 (tpr) is better after a mitigation; far 
 Range: 0 to 1
 Source: Yeom et al. 2018 (loss); Carlini et al. 2021 (zlib); Shi et al. 2024 (Min-k%); Zhang et al. 2025 (Min-k%++); Carlini et al. 2022
 
-Members are the trained artifact rows; which non-members are sound to compare with is said in tinymem/evaluation/nonmembers.py. Whole rows
+Members are the trained artifact rows; the non-members to compare with are those of the artifact's kind (`Artifact.non_members`). Whole rows
 without padding, canaries up to the end of the secret. `forget` and `holdout` are groups of members; the non-members stay the same.
 """
 
@@ -22,9 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from tinymem.data.corpus import Corpus
+from tinymem.data.planted import Population
 from tinymem.data.samples import decoder
 from tinymem.evaluation.metric import MetricColumn, metric
-from tinymem.evaluation.nonmembers import Population, populations
+from tinymem.evaluation.nonmembers import populations
 from tinymem.evaluation.roc import Scores, auc, true_positive_rate
 from tinymem.evaluation.view import View
 from tinymem.models.adapters import logits_at

@@ -1,0 +1,92 @@
+"""Planted rows: those of one artifact, with their clean counterparts, where the test of memorization starts, and how often each stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from tinymem.data.math.sequences import Ids
+from tinymem.errors import UserError
+from tinymem.runtime.json import JsonObject
+
+Indices = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Planted:
+    """Rows of one artifact [n, T]: as the model sees them, their clean counterparts, and where the test of memorization starts."""
+
+    ids: Ids
+    clean: Ids
+    """The rows without the artifact; equal to `ids` for duplicated rows and canaries, which have no clean counterpart."""
+    start: Indices
+    """Tokens of the prompt [n]; 0 where the evaluation's own prompt length applies (noise, duplication)."""
+    copies: Indices
+    """Times that each row stands in an epoch [n], its duplication class; 0 for rows held out of training."""
+    end: Indices | None = None
+    """Token after the target [n] (canaries: after the secret); None: as many tokens as the evaluation matches."""
+
+    @property
+    def trained(self) -> Flags:
+        """Which rows are in the training set [n]."""
+        return self.copies > 0
+
+    @property
+    def changed(self) -> Flags:
+        """Which rows differ from their clean counterparts [n]."""
+        return np.asarray((self.ids != self.clean).any(1))
+
+    def classes(self) -> dict[int, int]:
+        """Rows per number of copies, of the trained rows."""
+        values, counts = np.unique(self.copies[self.trained], return_counts=True)
+        return dict(zip(values.tolist(), counts.tolist(), strict=True))
+
+    def check(self, kind: str, row_tokens: int) -> None:
+        """Refuse arrays that do not fit each other.
+
+        Raises:
+            UserError: another number of rows or tokens.
+        """
+        vectors = {"start": self.start, "copies": self.copies, **({} if self.end is None else {"end": self.end})}
+        shapes = {"ids": self.ids.shape, "clean": self.clean.shape, **{name: (*v.shape, row_tokens) for name, v in vectors.items()}}
+        wrong = {name: list(shape) for name, shape in shapes.items() if shape != (len(self.ids), row_tokens)}
+        if wrong:
+            raise UserError(f"expected the artifact '{kind}' to plant rows of {row_tokens} tokens each with start and copies, got {wrong}")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """All rows of a corpus that carry an artifact of themselves, such as a trigger: they are planted, and in no clean set.
+
+    Attributes:
+        planted: what becomes of them.
+        holds: which of any rows [n, T] carry it; other artifacts must not make such rows.
+        notes: for the manifest.
+    """
+
+    planted: Planted
+    holds: Callable[[Ids], Flags]
+    notes: JsonObject = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Population:
+    """Rows [n, T] for membership inference, with the tokens of each that count [n]."""
+
+    ids: Ids
+    content: Indices
+
+
+def lengths_without_padding(ids: Ids, pad: int) -> Indices:
+    """Tokens of each row [n] without its padding."""
+    content = ids != pad
+    return np.where(content.any(1), ids.shape[1] - np.argmax(content[:, ::-1], axis=1), 0)
+
+
+def repeated(rows: Ids, copies: Indices) -> Planted:
+    """Rows that are planted as they are, with no clean counterpart."""
+    return Planted(rows, rows, np.zeros(len(rows), dtype=np.int64), copies)

@@ -1,0 +1,46 @@
+"""Everything that the rows of a corpus follow from; its JSON is part of the corpus's hash."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import SerializeAsAny
+
+from tinymem.recipe.data import Data, Section
+from tinymem.recipe.evaluation import Evaluation
+from tinymem.recipe.kinds import ArtifactSection
+from tinymem.runtime.json import JsonObject
+
+# Raised whenever a change of code changes what a recipe yields, so that stored results of older code are not reused.
+CODE_EPOCH = 1
+
+Protocol = Literal["paper", "reference"]
+
+
+class TextSplit(Section):
+    """The tokenized text of one split, whatever the files that held it."""
+
+    lines: int
+    tokens: int
+    sha256: str
+
+
+class CorpusSpec(Section):
+    """Recipe keys and, for text, the hashes of text and tokenizer in place of the files."""
+
+    epoch: int = CODE_EPOCH
+    seed: int
+    protocol: Protocol
+    data: Data
+    artifacts: tuple[SerializeAsAny[ArtifactSection], ...] = ()
+    evaluation: Evaluation
+    text: dict[str, TextSplit] | None = None
+
+    def as_json(self) -> JsonObject:
+        """The manifest's form; equal specifications have equal JSON."""
+        values: JsonObject = self.model_dump(mode="json", exclude={"evaluation", "text"})
+        values["evaluation"] = self.evaluation.key()
+        if self.text is None:
+            return values
+        data: JsonObject = self.data.model_dump(mode="json", exclude={"text_column"})
+        return {**values, "data": data, "text": {split: summary.model_dump() for split, summary in self.text.items()}}

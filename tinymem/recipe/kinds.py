@@ -1,0 +1,87 @@
+"""Sections of which a recipe lists several kinds, artifacts and regularizers: `kind` names the class that holds the options.
+
+A class registers itself in its own file (`@artifact`, `@regularizer`), so that a plugin's kinds are checked like the built-in ones.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, ClassVar, Self, TypeVar
+
+from pydantic import ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from tinymem.errors import UserError
+from tinymem.recipe.data import Section
+from tinymem.registry import Registry
+
+
+class KindSection(Section):
+    """The options of one kind of a list; a subclass gives `kind` its name: `kind: Literal["my-kind"] = "my-kind"`."""
+
+    registry: ClassVar[Registry[Any]]
+    """The kinds that there are; set by the class that a recipe's list is of."""
+    origin: ClassVar[str] = ""
+    """Where the kind is defined; reading the same file twice is no clash of names."""
+
+    kind: str
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _of_its_kind(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Check the values against the registered class that their `kind` names."""
+        if "registry" not in vars(cls) or not isinstance(values, dict):
+            return handler(values)
+        if not isinstance(values.get("kind"), str):
+            raise PydanticCustomError("kind_missing", "expected a kind")
+        found: type[Self] = cls.registry.get(values["kind"])
+        try:
+            return found.model_validate(values)
+        except ValidationError as error:
+            raise _inside(values["kind"], error) from None
+
+
+def _inside(kind: str, error: ValidationError) -> ValidationError:
+    """The same errors, with the kind in their places: `artifacts.0.noise.rows`."""
+    lines = [
+        InitErrorDetails(type=line["type"], loc=(kind, *line["loc"]), input=line["input"], ctx=line.get("ctx", {}))
+        for line in error.errors(include_url=False)
+    ]
+    return ValidationError.from_exception_data(error.title, lines)
+
+
+K = TypeVar("K", bound=KindSection)
+
+
+def register_kind(section: type[K], key: str) -> type[K]:
+    """Add a class to the registry of its list.
+
+    Raises:
+        UserError: it does not say its kind, or another class has the name.
+    """
+    name = section.model_fields["kind"].default
+    if not isinstance(name, str):
+        raise UserError(f'expected `kind: Literal["name"] = "name"` in {key} {section.__name__}, found none; add it')
+    section.origin = origin_of(section)
+    section.registry.register(name, section)
+    return section
+
+
+def origin_of(section: type[Any]) -> str:
+    """File and name of a class."""
+    return f"{inspect.getsourcefile(section)}:{section.__qualname__}"
+
+
+class ArtifactSection(KindSection):
+    """One entry of a recipe's `artifacts`; `tinymem.data.artifact` has what its kinds do."""
+
+
+class RegularizerSection(KindSection):
+    """One entry of a recipe's `training.regularizers`; `tinymem.training.regularizer` has what its kinds do."""
+
+
+ARTIFACTS: Registry[type[ArtifactSection]] = Registry("artifact", packages=("tinymem.data.artifacts",), entry_points="tinymem.artifacts")
+REGULARIZERS: Registry[type[RegularizerSection]] = Registry(
+    "regularizer", packages=("tinymem.training.regularizers",), entry_points="tinymem.regularizers"
+)
+ArtifactSection.registry, RegularizerSection.registry = ARTIFACTS, REGULARIZERS
