@@ -41,7 +41,7 @@ class AblationConfig(MethodConfig):
         super().__post_init__()
 
     def eligible(self, layers: list[NeuronLayer]) -> list[NeuronLayer]:
-        """The layers, of all from bottom to top, whose neurons may be zeroed."""
+        """The layers whose neurons may be zeroed, from bottom to top."""
         return layers
 
 
@@ -59,7 +59,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Mask:
-    """What to zero: a boolean tensor per parameter, shaped as in `Scores`."""
+    """The neurons or weights to zero: a boolean tensor per parameter, shaped as in `Scores`."""
 
     unit: Literal["neuron", "weight"]
     values: dict[str, Tensor]
@@ -70,11 +70,11 @@ class Mask:
 
 
 def select(model: nn.Module, scores: Scores, config: AblationConfig) -> Mask:
-    """The highest scores of each group, exactly as many as the ratio says; ties go to the earlier neuron or weight.
+    """Choose the highest scores of each group, exactly as many as the ratio says; ties go to the earlier neuron or weight.
 
     Raises:
         Refused: a positive ratio that rounds to nothing in every group.
-        UserError: `of: model` asks for more than is eligible; scores that are none, or not the model's.
+        UserError: `of: model` requires more than are eligible; the scores are missing, NaN, or of other tensors than the model's.
     """
     check_scores(model, scores)
     masks = {name: torch.zeros_like(s, dtype=torch.bool) for name, s in scores.values.items()}
@@ -108,7 +108,7 @@ def check_scores(model: nn.Module, scores: Scores) -> None:
 
 
 def group_counts(model: nn.Module, sizes: dict[str, int], config: AblationConfig) -> list[tuple[list[str], int]]:
-    """For each group of tensors that are ranked together, how many entries to choose.
+    """Groups of tensors that are ranked together, each with the number of entries to choose.
 
     `sizes` maps a tensor's name to its eligible entries. Raises as `select`.
     """
@@ -133,7 +133,7 @@ def group_counts(model: nn.Module, sizes: dict[str, int], config: AblationConfig
 
 
 def _rounded_up(ratio: float) -> float:
-    """Three digits, and no less than `ratio`: what is rounded down is refused again."""
+    """The ratio to three digits, rounded up: a ratio rounded down would be refused again."""
     up = Context(prec=3, rounding=ROUND_CEILING)
     return float(up.create_decimal_from_float(ratio * (1 - 1e-9)))  # 1 / 50 is a little more than 0.02, and must not become 0.0201
 

@@ -33,4 +33,4 @@ class HasEpochs(Protocol):
 
     @property
     def epochs(self) -> int:
-        """Passes over the rows."""
+        """Number of passes over the rows to forget."""

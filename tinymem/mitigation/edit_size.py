@@ -1,7 +1,7 @@
-"""How much an edit changed, and in which blocks: one pass over the parameters of a model before and after.
+"""The size of an edit, in all and per block: one pass over the parameters of a model before and after.
 
 A parameter is *changed* if its value differs, and *zeroed* if it differs and is zero now. A neuron is zeroed if its whole value vector (its
-weights in the block's out-projection) is zero now and was not before: that is what an ablation leaves, whichever method made it.
+weights in the block's out-projection) is zero now and was not before: that is the effect of an ablation, whichever method made it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tinymem.results.row import LayersColumn
 
 @dataclass(frozen=True)
 class EditSize:
-    """What `edit_size` counts.
+    """Counts and norm of the change between two models of one architecture.
 
     Attributes:
         changed: parameters whose value differs.

@@ -1,4 +1,4 @@
-"""The frame that unlearning methods fill in: what a method gets, how it registers, and how it is applied.
+"""Methods of mitigation: the data that a method gets, its registration, its options, and its application to a model.
 
 Most methods only differ in how they score neurons or weights; selection and ablation are shared (`ablation`). Methods that edit as they
 go register as the second kind. A method is one file: a frozen config, one function, and its registration.
@@ -36,20 +36,20 @@ if TYPE_CHECKING:
 
 Unit = Literal["neuron", "weight", "model"]
 State = Scores | Callable[[], nn.Module]
-"""Of a method that passes through its epochs, after each: a scorer's scores there, or the function that makes an editor's edit."""
+"""State of a method after an epoch: a scorer's scores, or the function that makes an editor's edit."""
 A = TypeVar("A", bound=AblationConfig)
 C = TypeVar("C", bound=MethodConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Properties:
-    """A method's column of the paper's Table 5; of the paper's methods, what it says there.
+    """A method's properties, the columns of the paper's Table 5 (for the paper's methods, its values).
 
     Attributes:
         unit: what it changes: neurons or weights that are chosen, or the whole model.
         order: the highest derivative of the loss that it uses.
-        iterative: whether it chooses parts a few at a time, weighing each choice anew.
-        layer_wise: whether parts compete within each layer, not within the whole model. The option `scope` decides; its default is another
+        iterative: if true, it chooses parts a few at a time, weighing each choice anew.
+        layer_wise: if true, parts compete within each layer, not within the whole model. The option `scope` decides; its default differs
             for SOU (whole model, as Algorithm 2) and the neuron methods (layer, as their papers).
         criterion: how parts are chosen: by a threshold on scores, or by optimization.
         dual_objective: whether it weighs the rows to keep against those to forget.
@@ -65,27 +65,27 @@ class Properties:
 
 @dataclass(frozen=True)
 class MitigationData:
-    """What a method may look at, on the model's device: rows to forget, rows to keep (never an artifact's), a seed, a progress bar."""
+    """The data given to a method, on the model's device: rows to forget, rows to retain (never an artifact's), a seed, a progress bar."""
 
     forget: Rows
     retain: Rows
     clean_counterparts: Rows | None = None
     """Clean versions of the artifact rows that the method may know (fine-tuning on clean data)."""
     clean: Tensor | None = None
-    """All clean training rows [N, T] as `compact_rows` keeps them, where `retain` is a sample of them; None: `retain` is all."""
+    """All clean training rows [N, T] as `compact_rows` stores them, where `retain` is a sample of them; None: `retain` is all."""
     seed: int = 0
     optimizer_state: dict[str, Tensor] = field(default_factory=dict)
     """AdamW's state at the end of training, for methods that go on with it; empty where there is none."""
     bar: Bar = field(default_factory=SilentBar)
 
     def generator(self) -> torch.Generator:
-        """A fresh CPU generator: the same seed draws the same on every device."""
+        """A fresh CPU generator with the seed, so that every device gets the same draws."""
         return torch.Generator().manual_seed(self.seed)
 
 
 @dataclass(frozen=True)
 class Unlearner:
-    """A registered method; `scorer` and `editor` say what each part is for."""
+    """A registered method; see `scorer` and `editor` for its parts."""
 
     name: str
     kind: Literal["score", "edit"]
@@ -98,7 +98,7 @@ class Unlearner:
 
     @property
     def origin(self) -> str:
-        """Where the method is defined; loading the same file twice is not a clash of names."""
+        """File and name of the defining function; registering the same origin again is no clash of names."""
         return f"{inspect.getsourcefile(self.function)}:{self.function.__qualname__}"
 
     @property
@@ -108,7 +108,7 @@ class Unlearner:
 
     @cached_property
     def adapter(self) -> TypeAdapter[MethodConfig]:
-        """Checks and converts options; made once, since making it takes longer than many a method."""
+        """Validator of the options, made once, since making it takes longer than many a method."""
         from pydantic import TypeAdapter
 
         return TypeAdapter(self.config)
@@ -202,7 +202,7 @@ class MethodCall:
 
     @property
     def name(self) -> str:
-        """The method's registered name."""
+        """Name under which the method is registered."""
         return self.method.name
 
 
@@ -261,11 +261,11 @@ def apply(method: Unlearner, model: nn.Module, data: MitigationData, config: Met
 
 
 def is_control(config: MethodConfig) -> bool:
-    """Whether a config leaves every model as it is: ratio 0."""
+    """True for the control, a config that leaves every model unchanged: ratio 0."""
     return isinstance(config, AblationConfig) and config.ratio == 0
 
 
 def refuse_if_nothing(model: nn.Module, method: Unlearner, config: AblationConfig) -> None:
-    """Find out before the scoring pass, which may be long, that the ratio rounds to nothing."""
+    """Raise Refused before the scoring pass, which may be long, if the ratio is known to round to nothing."""
     if method.properties.unit == "neuron":
         group_counts(model, {layer.weight_name: layer.neurons for layer in config.eligible(neuron_layers(model))}, config)

@@ -1,4 +1,4 @@
-"""What methods there are, for people: the paper's Table 5 and a page per method."""
+"""The catalog of methods as text: the paper's Table 5, and a page per method."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def describe(name: str) -> str:
 
 
 def _choices(config: type[MethodConfig], option: str) -> str:
-    """`float`, or the words that an option may be."""
+    """The type of an option, `float` for instance, or its permitted words."""
     hint = get_type_hints(config)[option]
     return " | ".join(map(str, get_args(hint))) if get_origin(hint) is Literal else getattr(hint, "__name__", str(hint))
 

@@ -1,4 +1,4 @@
-"""Least values of numeric options, checked when a config is made: what is below would end in a traceback, or do nothing of what it says."""
+"""Least values of numeric options, checked when a config is made: smaller ones would end in a traceback, or have no effect."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHARED: dict[str, float] = {
 
 
 def check_least(config: Any, **least: float) -> None:
-    """Each option of `SHARED` and `least` that the config has is at least so large; None is a default that the method chooses.
+    """Raise UserError if an option of the config is below its bound in `SHARED` or `least`; None is a default that the method chooses.
 
     Raises:
         UserError: one is less, or not a number.
@@ -33,7 +33,7 @@ def check_least(config: Any, **least: float) -> None:
 
 
 def check_above(config: Any, **bounds: float) -> None:
-    """Each option is above its bound.
+    """Raise UserError if an option is not above its bound.
 
     Raises:
         UserError: one is not.

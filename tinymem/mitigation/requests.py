@@ -1,4 +1,4 @@
-"""What is to be measured around a mitigation: metrics, further prompt lengths, tests of robustness."""
+"""Measurement requests: the metrics, further prompt lengths and tests of robustness to be measured around a mitigation."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ class MeasurementRequest:
 
     @staticmethod
     def of_recipe(recipe: Recipe) -> MeasurementRequest:
-        """The request of a recipe."""
+        """The request in a recipe's sections evaluation and mitigation."""
         return MeasurementRequest(recipe.evaluation.metrics, recipe.evaluation.ks, recipe.mitigation.robustness)
 
     def as_column(self) -> RequestColumn:
-        """The column of a row that says it, `default` and `all` resolved."""
+        """The request as stored in a result row, `default` and `all` resolved."""
         robustness = self.robustness.model_dump(mode="json") if self.robustness else None
         return {"metrics": [*chosen_metrics(self.metrics)], "ks": [*self.ks], "robustness": robustness}
 
     def answered_by(self, stored: RequestColumn | None) -> bool:
-        """Whether a row that was to measure `stored` holds all this; one that does not say so holds the default."""
+        """Whether a row whose request was `stored` holds everything in this one; a row without a request holds the default."""
         return self == MeasurementRequest() if stored is None else covers(stored, self.as_column())
 
 
 def covers(stored: RequestColumn, wanted: RequestColumn) -> bool:
-    """Whether a row that was to measure `stored` holds all that is `wanted`."""
+    """Whether a row whose request was `stored` holds everything that is `wanted`."""
     enough = {*wanted["metrics"]} <= {*stored["metrics"]} and {*wanted["ks"]} <= {*stored["ks"]}
     return enough and wanted["robustness"] in (None, stored["robustness"])
 
@@ -58,5 +58,5 @@ def groups_of(evaluator: Evaluator, chosen: Mapping[str, Mapping[str, Flags]]) -
 
 
 def before_and_after(before: Mapping[Test, JsonObject], after: Mapping[Test, JsonObject]) -> dict[str, BeforeAfter]:
-    """Per test, the unedited model's numbers beside the edited one's."""
+    """Numbers of the unedited and of the edited model, by test."""
     return {test: {"before": before[test], "after": result} for test, result in after.items()}

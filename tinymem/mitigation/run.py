@@ -36,7 +36,7 @@ __all__ = ["Outcome", "RowSplit", "Subject", "mitigate", "row_id", "subject_of_c
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one method did: a row per artifact, and the edited model unless the method was refused or failed."""
+    """The outcome of one method on one model: a row per artifact, and the edited model unless the method was refused or failed."""
 
     rows: list[MitigationRow]
     model: nn.Module | None
@@ -44,7 +44,7 @@ class Outcome:
 
 
 def row_id(identity: Identity, call: MethodCall, forget: Json) -> str:
-    """Content id of one method's run on one model: what decides its result, and nothing else."""
+    """Content id of one method's run on one model: a hash of all that decides its result, and of nothing else."""
     what = {k: getattr(identity, k) for k in ("model_id", "corpus_sha256", "seed", "protocol", "device_type")}
     return content_id({**what, "method": call.name, "config": asdict(call.config), "forget": forget, "epoch": CODE_EPOCH}, 16)
 
@@ -90,7 +90,7 @@ def outcome_of(subject: Subject, call: MethodCall, edited: nn.Module | Exception
 
 
 def chosen(config: MethodConfig) -> JsonObject:
-    """The options of a config that say something: its ratio, and whatever is not at its default."""
+    """The options that characterize a config: its ratio, and all that differ from their defaults."""
     return {f.name: getattr(config, f.name) for f in fields(config) if f.name == "ratio" or getattr(config, f.name) != f.default}
 
 
@@ -109,7 +109,7 @@ def _check_finite(edited: nn.Module) -> nn.Module | UserError:
 
 @dataclass(frozen=True)
 class _Blank:
-    """The rows of one run of a method, but for what came after it."""
+    """The rows of one run of a method, without the columns that are measured after the edit."""
 
     subject: Subject
     call: MethodCall
@@ -173,7 +173,7 @@ def _rows(blank: _Blank, after: Measurement, cost: Cost, edited: nn.Module) -> l
 
 
 def memorized_columns(subject: Subject, kind: str, measurement: Measurement, moment: Moment) -> Any:
-    """The columns of a moment that say what of an artifact is memorized: share and count of every rate, by name."""
+    """The columns of an artifact's memorization before or after the edit: share and count of every rate, by name."""
     probe, split = subject.evaluator.probes[kind], subject.splits[kind]
     noisy = bool(probe.prompt_changed.any())
     rates: dict[RateColumns, Flags | None] = {

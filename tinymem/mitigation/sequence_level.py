@@ -27,7 +27,7 @@ from tinymem.models.adapters import neuron_layers
 
 
 def scores_by_row(method: Unlearner, model: nn.Module, data: MitigationData, config: NeuronConfig) -> Tensor:
-    """Scores [S, L, F] of each row of `data.forget` apart, for one edit per row.
+    """Scores [S, L, F] of each row of `data.forget` by itself, for one edit per row.
 
     Raises:
         UserError: the method has no scores of single rows.
@@ -38,7 +38,7 @@ def scores_by_row(method: Unlearner, model: nn.Module, data: MitigationData, con
 
 
 def select_by_row(model: nn.Module, scores_SLF: Tensor, config: NeuronConfig) -> Tensor:
-    """Which neurons [S, L, F] each row's own edit zeroes: exactly as many as `select` takes, ties to the earlier.
+    """Mask [S, L, F] of the neurons that each row's own edit zeroes: exactly as many as `select` takes, ties to the earlier.
 
     Raises:
         Refused: a positive ratio that rounds to nothing.

@@ -1,8 +1,9 @@
-"""What a method is run on: a model with its first measurement, the rows that the method sees, and those kept from it.
+"""The subject of a mitigation: a model with its first measurement, its forget rows and its holdout rows.
 
-The forget set is the memorized rows. Protocol `paper` shows a method half of them, chosen by seed, and keeps the other half to see whether
-the edit generalizes; for backdoors it sees the memorized training rows, and the memorized held-out triggered rows are kept. Protocol
-`reference` shows it all memorized rows, as the published runs did. The retain set never holds artifacts or their clean counterparts.
+The forget rows are memorized rows. Protocol `paper` gives a method half of the memorized rows, chosen by seed; the other half is the
+holdout, which tells whether the edit generalizes. For backdoors the forget rows are the memorized training rows, and the holdout is the
+memorized held-out triggered rows. Protocol `reference` gives it all memorized rows, as the published runs did. The retain rows never
+include artifacts or their clean counterparts.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ MAXIMUM_RETAIN = 100_000
 
 @dataclass(frozen=True)
 class RowSplit:
-    """Of one artifact's scored rows: those the method sees, and memorized ones kept from it."""
+    """Masks over one artifact's scored rows: the forget rows, given to the method, and the holdout rows, memorized and withheld."""
 
     forget: Flags
     holdout: Flags
@@ -54,16 +55,16 @@ class Subject:
     identity: Identity
     """Columns that every row of this subject shares."""
     request: MeasurementRequest = field(default_factory=MeasurementRequest)
-    """What rows say beside the flat columns."""
+    """The metrics and tests that result rows hold in addition to the flat columns."""
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """The device of the model's parameters."""
         return next(self.model.parameters()).device
 
     @cached_property
     def groups(self) -> dict[str, dict[str, Flags]]:
-        """Per artifact, the planted rows that the method sees and the memorized ones that it does not."""
+        """Masks over the planted rows, by artifact: `forget` and `holdout`."""
         return groups_of(self.evaluator, {kind: {"forget": split.forget, "holdout": split.holdout} for kind, split in self.splits.items()})
 
     @cached_property
@@ -73,21 +74,21 @@ class Subject:
 
     @cached_property
     def trial(self) -> Trial | None:
-        """How to test whether what a method removed comes back; None unless asked."""
+        """The inputs of the tests of robustness; None unless they are requested."""
         forget = {kind: split.forget for kind, split in self.splits.items()}
         settings = self.request.robustness
         return Trial(self.evaluator, self.data, forget, self.groups, settings) if settings else None
 
     @cached_property
     def robustness_before(self) -> dict[str, dict[Test, JsonObject]]:
-        """The same tests of the unedited model, by artifact and test."""
+        """Results of the tests of robustness on the unedited model, by artifact and test."""
         return tested(self.trial, self.model) if self.trial else {}
 
 
 def subject_of_corpus(
     model: nn.Module, corpus: Corpus, recipe: Recipe, *, identity: Identity | None = None, optimizer_state: dict[str, Tensor] | None = None
 ) -> Subject:
-    """Measure a model on the corpus that it was trained on, and part its rows into those that a method sees and those kept from it.
+    """Measure a model on the corpus that it was trained on, and split the memorized rows into forget and holdout rows.
 
     Args:
         model: on any device; rows go there.
@@ -158,7 +159,7 @@ def subject_of_rows(
 
 
 def _completed(identity: Identity | None, seed: int, protocol: Protocol, mitigation: Mitigation | None = None) -> Identity:
-    """The identity with seed, protocol and choice of forget rows, as far as it does not say them."""
+    """The identity, completed by the seed, protocol and choice of forget rows where it lacks them."""
     given = identity or Identity()
     own = Identity(
         seed=seed,
@@ -192,14 +193,14 @@ def _split(probe: Probe, memorized: Flags, recipe: Recipe, wanted: bool) -> RowS
 
 
 def _forget_rows(corpus: Corpus, probe: Probe, forget: Flags, kind: str) -> Rows:
-    """The chosen planted rows as they stood in training."""
+    """The chosen planted rows as they were in training."""
     ids = corpus.planted[kind].ids[probe.index[forget]]
     prompt = probe.rows.prompt.cpu()[torch.from_numpy(np.flatnonzero(forget))]
     return Rows.of(ids, prompt, content_lengths(ids, corpus.pad))
 
 
 def _retain(corpus: Corpus, seed: int) -> Ids:
-    """The clean training rows, or so many of them, by seed, as the published runs keep of a text."""
+    """The clean training rows; of a text the number that the published runs retain, chosen by seed."""
     if len(corpus.clean) <= MAXIMUM_RETAIN:
         return corpus.clean
     chosen = np.random.default_rng([seed, 2]).choice(len(corpus.clean), MAXIMUM_RETAIN, replace=False)

@@ -57,10 +57,10 @@ def pass_key(method: Unlearner, config: MethodConfig) -> str:
 def shared_edits(
     model: nn.Module, method: Unlearner, data: MitigationData, configs: Sequence[MethodConfig], begin: Begin = lambda _configs, _spent: None
 ) -> Iterator[Edit]:
-    """The edit of every configuration; those of one `pass_key` come from one pass.
+    """Yield the edit of every configuration; those of one `pass_key` come from one pass.
 
-    `begin` is told, before each piece of work, which configurations it is for and how many seconds they have cost before: those would
-    take as long if they were run alone.
+    `begin` is called before each piece of work with its configurations and the seconds that they have cost so far, which they would also
+    cost alone.
     """
     passes: dict[str, list[MethodConfig]] = {}
     for config in configs:
@@ -84,7 +84,7 @@ def _pass(model: nn.Module, method: Unlearner, data: MitigationData, configs: li
 
 
 def _by_epoch(model: nn.Module, method: Unlearner, data: MitigationData, left: list[MethodConfig], begin: Begin) -> Iterator[Edit]:
-    """One run to the most epochs, with a stop at each number of epochs that is asked for: scores there, or what makes the edit."""
+    """Yield the edits of one run to the highest number of epochs, each made from its state at the configuration's own number."""
     assert method.by_epoch is not None
     device, spent, reached = _device(model), Cost(), 0
     states = method.by_epoch(model, data, left[-1])
@@ -128,7 +128,7 @@ def _by_ratio(model: nn.Module, method: Unlearner, data: MitigationData, left: l
 
 
 class _Stopwatch:
-    """A bar that notes when chosen numbers of steps were reached, on the device."""
+    """A progress bar that records when chosen numbers of steps were reached, on the device."""
 
     def __init__(self, bar: Bar, marks: set[int], device: torch.device) -> None:
         self.bar, self.marks, self.device = bar, marks, device
@@ -171,7 +171,7 @@ def _made(make: Callable[[], nn.Module], model: nn.Module, config: MethodConfig,
 
 
 def _is_trivial(model: nn.Module, method: Unlearner, data: MitigationData, config: MethodConfig) -> bool:
-    """Needs no scores: the control, nothing to forget, or a ratio that is known to round to nothing before scoring."""
+    """Whether an edit needs no scores: the control, nothing to forget, or a ratio known to round to nothing."""
     if is_control(config) or not len(data.forget):
         return True
     if method.kind == "edit" or not isinstance(config, AblationConfig):

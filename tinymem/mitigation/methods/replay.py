@@ -1,4 +1,4 @@
-"""Steps that a GPU replays as one graph instead of launching some hundred small kernels each.
+"""CUDA graphs of training steps: a GPU replays a step as one graph instead of launching some hundred small kernels.
 
 On small models a training step is bound by the time to launch its kernels. The first steps run as they are; then one step is recorded and
 replayed with new row indices. A step must change its state in place, and take all that varies from its index tensor.

@@ -1,4 +1,4 @@
-"""A model that runs with other weights in place of its own."""
+"""A module that runs a model under replaced weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.func import functional_call
 
 
 class Substituted(nn.Module):
-    """A model whose logits can be asked for with some weights replaced; gradients reach the replacements."""
+    """A model with some weights replaced; maps ids [B, T] to logits [B, T, V], and gradients reach the replacements."""
 
     def __init__(self, model: nn.Module, weights: dict[str, Tensor]) -> None:
         super().__init__()
@@ -23,5 +23,5 @@ class Substituted(nn.Module):
 
 
 def constants(model: nn.Module, but: Container[str], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-    """All parameters except `but`, as constants: put beside what is learned, autograd keeps and computes nothing for them."""
+    """All parameters except `but`, detached, so that autograd stores and computes nothing for them."""
     return {name: p.detach().to(dtype or p.dtype) for name, p in model.named_parameters() if name not in but}

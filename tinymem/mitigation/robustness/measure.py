@@ -1,13 +1,13 @@
-"""Does it come back? The edited model is trained on a little, rounded, and prompted otherwise, and measured again.
+"""Tests of robustness: the edited model is trained a little more, rounded, and prompted differently, and measured again.
 
-relearn-forget   a few steps on half of the rows that the method saw (by seed): `relearned` is the share memorized of those, `rest` that of
-                 the other half, which only the edit can have kept away, and `holdout` that of the memorized rows kept from the method
+relearn-forget   a few steps on half of the forget rows (by seed): `relearned` is the share memorized of those, `rest` that of the other
+                 half, on which it was not trained again, and `holdout` that of the holdout rows
 relearn-retain   the same number of steps on unrelated rows: clean ones that were never planted
 int8, int4       every matrix rounded (tinymem/mitigation/robustness/quantization.py)
 longer, shorter, perturbed   other prompts for the same rows (tinymem/evaluation/prompts.py)
 
-Each gives shares with counts of `all` scored rows, those `forget` by the method and the memorized ones `holdout` by it, and the model's
-performance. The unedited model goes through the same, so every number has its counterpart. All on copies; the same seed, the same numbers.
+Each gives shares with counts over `all` scored rows, the `forget` rows and the `holdout` rows, and the model's performance. The unedited
+model goes through the same tests, so every number has its counterpart. All run on copies; equal seeds give equal numbers.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from tinymem.runtime.json import JsonObject
 
 @dataclass(frozen=True)
 class Trial:
-    """What the tests need beside a model.
+    """The inputs of the tests of robustness, other than the model.
 
     Attributes:
         evaluator: measures every copy.
-        data: the rows that the method saw and those to keep.
+        data: the forget and the retain rows.
         forget: per artifact, the probe's rows among `data.forget`, which lists them one artifact after the other.
         groups: `forget` and `holdout`, as the metrics have them.
     """
@@ -51,7 +51,7 @@ class Trial:
 
 
 def tested(trial: Trial, model: nn.Module) -> dict[str, dict[Test, JsonObject]]:
-    """Every asked test of a model, by artifact."""
+    """Results of the requested tests of a model, by artifact and test."""
     found: dict[str, dict[Test, JsonObject]] = {kind: {} for kind in trial.evaluator.probes}
     measured = trial.evaluator.measure(model)
     for test in trial.settings.tests:

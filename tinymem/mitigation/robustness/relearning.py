@@ -1,4 +1,4 @@
-"""A few steps of training on a copy of an edited model: does what was removed come back?"""
+"""Relearning: a few steps of training on a copy of an edited model, to test whether the removed content returns."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def relearned(model: nn.Module, ids_NT: Tensor, settings: Robustness, seed: int)
 
 
 def _batches(rows: int, settings: Robustness, generator: torch.Generator) -> Iterator[Tensor]:
-    """`steps` batches: one permutation of the rows after the other."""
+    """Yield `steps` batches, from one permutation of the rows after the other."""
     waiting = torch.zeros(0, dtype=torch.int64)
     for _ in range(settings.steps):
         while len(waiting) < min(settings.batch_size, rows):

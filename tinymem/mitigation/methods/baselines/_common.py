@@ -38,7 +38,7 @@ class BaselineConfig(MethodConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class RetainConfig(BaselineConfig):
-    """Options of baselines that also hold on to the rows to keep: minimize forget_weight * forget term + retain_weight * retain term."""
+    """Options of baselines with a retain term: minimize forget_weight * forget term + retain_weight * retain term."""
 
     forget_weight: float = 1.0
     retain_weight: float = 1.0
@@ -46,12 +46,12 @@ class RetainConfig(BaselineConfig):
 
 @dataclass(frozen=True)
 class Batch:
-    """What a step sees."""
+    """Rows of one step: forget rows with their indices, and retain rows."""
 
     forget: Rows
     retain: Rows
     index: Tensor
-    """Which forget rows these are."""
+    """Indices [B] of the batch's forget rows among all of them."""
 
 
 Objective = Callable[[nn.Module, Batch], Tensor]
@@ -78,10 +78,10 @@ def descend(
 
 def _batches(data: MitigationData, config: BaselineConfig) -> Iterator[Batch]:
     generator, device = data.generator(), data.forget.ids.device
-    kept = _forever(len(data.retain), generator)
+    retained = _forever(len(data.retain), generator)
     for _ in range(config.epochs):
         for index in torch.randperm(len(data.forget), generator=generator).split(config.batch_size):
-            retain = torch.tensor([next(kept) for _ in index] if len(data.retain) else [], dtype=torch.long)
+            retain = torch.tensor([next(retained) for _ in index] if len(data.retain) else [], dtype=torch.long)
             yield Batch(data.forget.take(index.to(device)), data.retain.take(retain.to(device)), index.to(device))
 
 
@@ -97,7 +97,7 @@ def summed(model: nn.Module, rows: Rows, over: Over) -> tuple[Tensor, Tensor]:
 
 
 def retain_loss(model: nn.Module, batch: Batch) -> Tensor:
-    """Mean next-token loss of the rows to keep.
+    """Mean next-token loss of the retain rows.
 
     Raises:
         UserError: there are none.

@@ -20,7 +20,7 @@ from tinymem.mitigation.methods.losses import row_losses
 
 @dataclass(frozen=True, kw_only=True)
 class GradientAscentConfig(BaselineConfig):
-    """Options of gradient ascent."""
+    """Options of gradient ascent on the forget rows."""
 
     epochs: int = 4
 

@@ -23,7 +23,7 @@ from tinymem.mitigation.option_ranges import check_above
 
 @dataclass(frozen=True, kw_only=True)
 class NPOConfig(RetainConfig):
-    """Options of NPO."""
+    """Options of NPO (negative preference optimization)."""
 
     epochs: int = 4
     beta: float = 0.1

@@ -27,7 +27,7 @@ from tinymem.models.adapters import family_of, layer_of, logits, mlp_parameters
 
 @dataclass(frozen=True, kw_only=True)
 class RMUConfig(RetainConfig):
-    """Options of RMU."""
+    """Options of RMU (representation misdirection)."""
 
     epochs: int = 10
     learning_rate: float = 1e-3

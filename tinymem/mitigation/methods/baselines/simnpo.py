@@ -23,7 +23,7 @@ from tinymem.mitigation.option_ranges import check_above
 
 @dataclass(frozen=True, kw_only=True)
 class SimNPOConfig(RetainConfig):
-    """Options of SimNPO."""
+    """Options of SimNPO (NPO without a reference model)."""
 
     epochs: int = 10
     beta: float = 4.5

@@ -20,7 +20,7 @@ from tinymem.mitigation.methods.losses import row_losses
 
 @dataclass(frozen=True, kw_only=True)
 class TaskVectorConfig(BaselineConfig):
-    """Options of the task vector."""
+    """Options of subtracting a task vector."""
 
     strength: float = 3.0
 

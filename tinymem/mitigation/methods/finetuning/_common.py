@@ -1,4 +1,4 @@
-"""Fine-tuning as the paper does it: training goes on, on chosen rows, with AdamW's state kept where there is one (section 3.2)."""
+"""Fine-tuning as in the paper: training continues on chosen rows, with AdamW's state from training where it is stored (section 3.2)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class FinetuningConfig(MethodConfig):
 
 
 def all_clean(data: MitigationData) -> Tensor:
-    """Every training row but the artifact rows [N, T], compact or not: of a long text more than the rows to keep, which are a sample."""
+    """All training rows but the artifact rows [N, T], compact or not; of a long text these exceed the retain rows, which are a sample."""
     return data.retain.ids if data.clean is None else data.clean
 
 

@@ -22,7 +22,7 @@ from tinymem.mitigation.methods.finetuning._common import FinetuningConfig, all_
 
 @dataclass(frozen=True, kw_only=True)
 class BothConfig(FinetuningConfig):
-    """Options of fine-tuning on both."""
+    """Options of fine-tuning on the clean and the other training rows."""
 
 
 @editor("finetune-both", config=BothConfig, properties=Properties(unit="model", order="first", criterion="optimization"))

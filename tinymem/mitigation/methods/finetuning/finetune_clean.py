@@ -21,7 +21,7 @@ from tinymem.mitigation.methods.finetuning._common import FinetuningConfig, fine
 
 @dataclass(frozen=True, kw_only=True)
 class CleanConfig(FinetuningConfig):
-    """Options of clean fine-tuning."""
+    """Options of fine-tuning on the clean counterparts."""
 
 
 @editor("finetune-clean", config=CleanConfig, properties=Properties(unit="model", order="first", criterion="optimization"))

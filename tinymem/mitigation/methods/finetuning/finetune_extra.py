@@ -19,7 +19,7 @@ from tinymem.mitigation.methods.finetuning._common import FinetuningConfig, all_
 
 @dataclass(frozen=True, kw_only=True)
 class ExtraConfig(FinetuningConfig):
-    """Options of extra fine-tuning."""
+    """Options of fine-tuning on all rows but the artifacts'."""
 
 
 @editor("finetune-extra", config=ExtraConfig, properties=Properties(unit="model", order="first", criterion="optimization"))

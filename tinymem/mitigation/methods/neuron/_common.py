@@ -1,4 +1,4 @@
-"""What the neuron methods share: their options, the positions that predict a suffix, activations, and gates on them.
+"""Shared parts of the neuron methods: options, the positions that predict a suffix, activations, and gates on them.
 
 Shape suffixes: S rows scored apart, B rows of a batch, T tokens, L layers, F neurons of a layer, D embedding.
 """
@@ -30,23 +30,23 @@ class NeuronConfig(AblationConfig):
     skip_bottom: bool = False
 
     def eligible(self, layers: list[NeuronLayer]) -> list[NeuronLayer]:
-        """All layers, or all but the bottom one."""
+        """All layers, or all but the bottom one (`skip_bottom`)."""
         return layers[1:] if self.skip_bottom else layers
 
 
 def row_generators(rows: Rows, seed: int) -> list[torch.Generator]:
-    """A stream of random numbers per row, which depends on the seed and the row's tokens before its end, not on the rows beside it."""
+    """A random generator per row, seeded by `seed` and the row's tokens before its end, hence independent of the other rows."""
     texts = [ids[:end].numpy().tobytes() for ids, end in zip(rows.ids.cpu(), rows.end.tolist(), strict=True)]
     return [torch.Generator().manual_seed(seed + zlib.crc32(text)) for text in texts]
 
 
 def as_scores(model: nn.Module, scores_LF: Tensor, config: NeuronConfig) -> Scores:
-    """Scores by name; without the bottom layer where the config leaves it out."""
+    """Neuron scores by the name of the layer's weight; without the bottom layer where the config leaves it out."""
     return Scores("neuron", {layer.weight_name: scores_LF[layer.index] for layer in config.eligible(neuron_layers(model))})
 
 
 def width(layers: list[NeuronLayer]) -> int:
-    """Neurons of a layer.
+    """Number of neurons of a layer.
 
     Raises:
         UserError: the layers differ.
@@ -78,7 +78,7 @@ def span(rows: Rows) -> tuple[int, int]:
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """Inside the context no parameter asks for a gradient, so none is computed or kept for."""
+    """Inside the context no parameter requires a gradient."""
     trainable = [p for p in model.parameters() if p.requires_grad]
     for parameter in trainable:
         parameter.requires_grad_(False)

@@ -20,7 +20,7 @@ from tinymem.models.gpt2 import GPT, Block
 
 
 def mean_gradients(model: GPT, rows: Rows, alpha_M: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """For each layer the activations and the mean gradients [B, T, F] of the target token's probability over the points `alpha`."""
+    """Activations and mean gradients [B, T, F] per layer, of the target token's probability over the points `alpha`."""
     clean, (low, high) = trace(model, rows.ids), span(rows)
     targets_BP = rows.ids[:, low + 1 : high + 1]
     found = []

@@ -48,7 +48,7 @@ class GatesConfig(NeuronConfig):
 
 @dataclass(frozen=True)
 class Rule:
-    """How parameters become gates, and what the penalty is."""
+    """The definition of a learned gate: its start value, its function of the parameters, and its penalty."""
 
     start: float
     gate: Callable[[Tensor, Tensor], Tensor]
@@ -60,7 +60,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Learned:
-    """Parameters after an epoch, and how much the loss asked to raise each: the sum of -d loss / d parameter over the steps so far."""
+    """Parameters after an epoch, and the accumulated negative loss gradient of each, summed over the steps so far."""
 
     epoch: int
     parameters_GLF: Tensor
@@ -74,18 +74,18 @@ def learn(model: nn.Module, data: MitigationData, config: GatesConfig, rule: Rul
     shape = (len(rows) if by_row else 1, len(layers), width(layers))
     parameters = torch.full(shape, rule.start, device=rows.ids.device, requires_grad=True)
     optimizer = torch.optim.Adam([parameters], lr=config.learning_rate, capturable=parameters.is_cuda)
-    wish, running = torch.zeros_like(parameters), torch.ones(shape[0], 1, 1, dtype=torch.bool, device=rows.ids.device)
+    neg_grad_sum, running = torch.zeros_like(parameters), torch.ones(shape[0], 1, 1, dtype=torch.bool, device=rows.ids.device)
     noise = torch.empty_like(parameters, requires_grad=False)
     draws = _draws(rows, data, shape, by_row) if rule.noisy else None
 
     def step(index: Tensor) -> None:
-        wants, penalty_G = _gradients(model, rows.take(index), parameters, noise, config, rule, sum_rows=by_row)
+        neg_grad, penalty_G = _gradients(model, rows.take(index), parameters, noise, config, rule, sum_rows=by_row)
         running.logical_and_((penalty_G >= config.stop)[:, None, None])
         before = parameters.detach().clone()
         optimizer.step()
         with torch.no_grad():
             parameters.copy_(torch.where(running, parameters, before))
-            wish.add_(wants * running)
+            neg_grad_sum.add_(neg_grad * running)
 
     order, size = data.generator(), max(1, len(rows)) if by_row else config.batch_size
     replayed = Replayed(step, model, steps=config.epochs * (len(rows) // size))
@@ -97,7 +97,7 @@ def learn(model: nn.Module, data: MitigationData, config: GatesConfig, rule: Rul
                 noise.copy_(next(draws))
             replayed(index)
         data.bar.advance(1)
-        yield Learned(epoch, parameters.detach().clone(), wish.clone())
+        yield Learned(epoch, parameters.detach().clone(), neg_grad_sum.clone())
 
 
 def _gradients(
@@ -118,14 +118,14 @@ def _gradients(
 
 
 def _draws(rows: Rows, data: MitigationData, shape: tuple[int, int, int], by_row: bool) -> Iterator[Tensor]:
-    """Uniform noise [G, L, F] for each step; a row's stream depends on the seed and its tokens, not on the rows beside it."""
+    """Uniform noise [G, L, F] for each step; a row's stream depends on the seed and its tokens, not on the other rows."""
     streams = row_generators(rows, data.seed) if by_row else [data.generator()]
     while True:
         yield torch.stack([torch.rand(shape[1:], generator=stream) for stream in streams]).to(rows.ids.device)
 
 
 def ranks(parameters_GLF: Tensor, neg_grad_sum_GLF: Tensor) -> Tensor:
-    """Scores [G, L, F]: the place of each neuron by its parameter, ties (to 1e-6) by how much the loss asked to raise it.
+    """Scores [G, L, F]: the rank of each neuron by its parameter, ties (to 1e-6) by its accumulated negative loss gradient.
 
     Where the penalty outweighs the loss all parameters fall in step, and a plain sort would choose among ties at will.
     """

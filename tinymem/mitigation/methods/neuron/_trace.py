@@ -21,14 +21,14 @@ from tinymem.models.gpt2 import GPT, Block
 
 @dataclass(frozen=True)
 class Trace:
-    """What one forward pass computed, by layer."""
+    """Intermediate values of one forward pass, by layer."""
 
     neurons: list[Tensor]
-    """Activations [B, T, F]."""
+    """Activations [B, T, F] of each block's neurons."""
     outputs: list[Tensor]
-    """Block outputs [B, T, D]."""
+    """Residual states [B, T, D] after each block."""
     keys: list[Tensor]
-    """[B, H, T, K]."""
+    """Attention keys [B, H, T, K] of each block; `values` have the same shape."""
     values: list[Tensor]
 
 
@@ -41,7 +41,7 @@ def split_heads(block: Block, qkv_BTE: Tensor) -> Tensor:
 
 @torch.no_grad()
 def trace(model: GPT, ids_BT: Tensor) -> Trace:
-    """Run the model on rows and keep what later passes start from."""
+    """Run the model on rows and record the states from which later passes start."""
     found = Trace([], [], [], [])
 
     def keep_qkv(block: Block, qkv_BTE: Tensor) -> None:

@@ -44,7 +44,7 @@ def by_row(model: nn.Module, data: MitigationData, config: ActConfig) -> Tensor:
 @scorer("act", config=ActConfig, properties=Properties(unit="neuron", order="zeroth"), by_row=by_row)
 @torch.no_grad()
 def act(model: nn.Module, data: MitigationData, config: ActConfig) -> Scores:
-    """Scores [neurons] per layer."""
+    """Mean absolute activations [neurons] per layer."""
     layers = neuron_layers(model)
     sums = [torch.zeros(layer.neurons, dtype=torch.float64, device=layer.weight.device) for layer in layers]
     positions = 0

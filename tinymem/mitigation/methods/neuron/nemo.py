@@ -75,7 +75,7 @@ def by_row(model: nn.Module, data: MitigationData, config: NemoConfig) -> Tensor
 
 @scorer("nemo", config=NemoConfig, properties=Properties(unit="neuron", order="zeroth", iterative=True, dual_objective=True), by_row=by_row)
 def nemo(model: nn.Module, data: MitigationData, config: NemoConfig) -> Scores:
-    """Z [neurons] per layer; refined neurons on top."""
+    """z-scores [neurons] per layer, the refined neurons ranked first."""
     z_LF = by_row(model, data, config).mean(0)
     if config.refine:
         z_LF = z_LF + refined(model, data, config, z_LF) * (z_LF.max() + 1)
@@ -84,7 +84,7 @@ def nemo(model: nn.Module, data: MitigationData, config: NemoConfig) -> Scores:
 
 @torch.no_grad()
 def refined(model: nn.Module, data: MitigationData, config: NemoConfig, z_LF: Tensor) -> Tensor:
-    """Which neurons [L, F] removal needs."""
+    """Mask [L, F] of the neurons that remain blocked after refinement: enough of them to stop the exact continuations."""
     tests = _Tests(model, data, config)
     z_LF = z_LF.clone()
     if config.skip_bottom:
@@ -99,7 +99,7 @@ def refined(model: nn.Module, data: MitigationData, config: NemoConfig, z_LF: Te
 
 
 class _Tests:
-    """Whether the forget rows are still continued exactly when some neurons are blocked."""
+    """Tests of whether the forget rows are still continued exactly while some neurons are blocked, with the number of tests left."""
 
     def __init__(self, model: nn.Module, data: MitigationData, config: NemoConfig) -> None:
         self.model, self.tolerated, self.left = model, config.tolerated, config.tests
@@ -114,7 +114,7 @@ class _Tests:
         return float(right_BT.all(1).float().mean())
 
     def passes(self, blocked_LF: Tensor) -> bool:
-        """Whether few enough are; counts as a test."""
+        """True if at most the tolerated share of rows is continued exactly; counts as a test."""
         self.left -= 1
         return self.share(blocked_LF) <= self.tolerated
 
@@ -131,7 +131,7 @@ def _initial(z_LF: Tensor, tests: _Tests, config: NemoConfig) -> tuple[Tensor, b
 
 
 def _unblock(blocked_LF: Tensor, layer: int, members: Tensor, tests: _Tests) -> None:
-    """Give back as many of `members` as removal allows: all at once, or else half by half."""
+    """Unblock as many of `members` as removal allows: all at once, or else half by half."""
     if not len(members) or tests.left <= 0:
         return
     trial_LF = blocked_LF.clone()

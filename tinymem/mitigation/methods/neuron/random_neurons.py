@@ -38,6 +38,6 @@ def by_row(model: nn.Module, data: MitigationData, config: RandomNeuronsConfig) 
 
 @scorer("random-neurons", config=RandomNeuronsConfig, properties=Properties(unit="neuron", order="zeroth"), by_row=by_row)
 def random_neurons(model: nn.Module, data: MitigationData, config: RandomNeuronsConfig) -> Scores:
-    """Uniform scores."""
+    """Uniform random scores [neurons] per layer."""
     layers = neuron_layers(model)
     return as_scores(model, torch.rand(len(layers), width(layers), generator=data.generator()).to(data.forget.ids.device), config)

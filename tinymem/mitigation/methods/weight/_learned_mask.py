@@ -119,7 +119,7 @@ class LearnedMask:
         return edited
 
     def split(self, flat_P: Tensor) -> dict[str, Tensor]:
-        """A flat tensor as one per matrix."""
+        """The parts of a flat tensor [P], one per matrix and of its shape."""
         parts = flat_P.split([shape.numel() for shape in self.shapes.values()])
         return {name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
 

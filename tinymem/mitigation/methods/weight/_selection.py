@@ -1,6 +1,6 @@
-"""Exactly the K most extreme of each row of a matrix, equal values to the earlier: what a learned mask drops, chosen anew at each step.
+"""The K most extreme entries of each row of a matrix, ties to the earlier: the weights that a learned mask drops at each step.
 
-A full sort finds an order that nobody asks for. Only the K-th value is looked for here: by quickselect on a CPU, by counting digits on a
+A full sort would find an order that nothing needs. Only the K-th value is looked for: by quickselect on a CPU, by counting digits on a
 GPU (`_selection_kernel`, all rows at once), by `torch.kthvalue` where neither can run.
 
 Shape suffixes: G groups, each ranked apart, N entries of a group.
@@ -27,7 +27,7 @@ def without_extreme(weights_GN: Tensor, scores_GN: Tensor, count: int, *, lowest
 
 
 def extreme(scores_GN: Tensor, count: int, *, lowest: bool) -> Tensor:
-    """Which `count` entries [G, N] of each row have the highest (or lowest) |score|."""
+    """Mask [G, N] of the `count` entries of each row with the highest (or lowest) |score|."""
     values_GN, N = scores_GN.detach().abs(), scores_GN.shape[1]
     if lowest:
         values_GN = -values_GN
@@ -47,5 +47,5 @@ def _kth_highest(values_GN: Tensor, count: int) -> Tensor:
 
 
 def use_kernel(scores_GN: Tensor) -> bool:
-    """Whether the kernel serves: fp32 scores on a GPU, groups that are not huge, triton there."""
+    """True where the kernel can run: fp32 scores on a GPU, groups below `KERNEL_LIMIT`, triton installed."""
     return scores_GN.is_cuda and scores_GN.dtype == torch.float32 and scores_GN.shape[1] <= KERNEL_LIMIT and triton_there()

@@ -59,7 +59,7 @@ class BalancedSubnetConfig(LearnedMaskConfig):
 
 
 def by_epoch(model: nn.Module, data: MitigationData, config: BalancedSubnetConfig) -> Iterator[tuple[int, Callable[[], nn.Module]]]:
-    """After each epoch of one run, what gives the edit of a run that ends there."""
+    """Yield after each epoch of one run the function that makes the edit of a run that ends there."""
     for epoch, mask in _trained(model, data, config):
         if epoch:
             yield epoch, mask.edited
@@ -102,7 +102,7 @@ def _trained(model: nn.Module, data: MitigationData, config: BalancedSubnetConfi
 
 
 def balanced_objective(losses_B: Tensor, forget_B: Tensor, config: BalancedSubnetConfig) -> Tensor:
-    """What a step lowers; a class that the batch lacks adds nothing."""
+    """The scalar objective that a step lowers; a class (forget or retain) that the batch lacks adds nothing."""
     w = config.loss_weight
     if config.average == "row":
         return (torch.where(forget_B, -(1 - w), w) * losses_B).mean()

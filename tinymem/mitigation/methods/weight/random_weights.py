@@ -30,6 +30,6 @@ class RandomWeightsConfig(AblationConfig):
 
 @scorer("random-weights", config=RandomWeightsConfig, properties=Properties(unit="weight", order="zeroth"))
 def random_weights(model: nn.Module, data: MitigationData, config: RandomWeightsConfig) -> Scores:
-    """Uniform scores."""
+    """Uniform random scores of the feed-forward parameters."""
     generator = data.generator()
     return Scores("weight", {n: torch.rand(p.shape, generator=generator).to(p.device) for n, p in mlp_parameters(model).items()})

@@ -40,7 +40,7 @@ class SubnetConfig(LearnedMaskConfig):
 
 
 def by_epoch(model: nn.Module, data: MitigationData, config: SubnetConfig) -> Iterator[tuple[int, Callable[[], nn.Module]]]:
-    """After each epoch of one run, what gives the edit of a run that ends there."""
+    """Yield after each epoch of one run the function that makes the edit of a run that ends there."""
     return balanced_subnet.by_epoch(model, *_as_balanced(data, config))
 
 
@@ -51,6 +51,6 @@ def subnet(model: nn.Module, data: MitigationData, config: SubnetConfig) -> nn.M
 
 
 def _as_balanced(data: MitigationData, config: SubnetConfig) -> tuple[MitigationData, BalancedSubnetConfig]:
-    """The same as a case of BalancedSubnet: no rows to keep, and no weight on them."""
+    """Data and options that make BalancedSubnet compute Subnet: no retain rows, and no weight on them."""
     forget_only = replace(data, retain=data.forget.take(data.forget.prompt[:0]))
     return forget_only, BalancedSubnetConfig(**asdict(config), loss_weight=0.0, sampler="shuffled", average="class")
