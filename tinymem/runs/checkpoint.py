@@ -32,14 +32,14 @@ DEFAULT_WINDOW = 50
 
 @dataclass(frozen=True)
 class Measuring:
-    """What the command line asks to be measured; None for what the recipe says."""
+    """Measurements chosen on the command line; None leaves the recipe's."""
 
     metrics: tuple[str, ...] | None = None
     ks: tuple[int, ...] | None = None
     robustness: bool = False
 
     def request(self) -> MeasurementRequest:
-        """The same of rows without a recipe, which have one prompt length."""
+        """The measurement request for rows without a recipe, which have one prompt length."""
         if self.ks:
             raise UserError("expected --ks for a checkpoint's own corpus, got rows from files; give --prompt instead")
         return MeasurementRequest(self.metrics or (DEFAULT,), (), Robustness() if self.robustness else None)
@@ -61,7 +61,7 @@ def mitigate_checkpoint(
     """Run one method on a checkpoint and write the edited checkpoint to `out`.
 
     Raises:
-        UserError: bad input; also what the method refused, or where it failed.
+        UserError: bad input; also if the method refused or failed.
     """
     device = resolve_device(device)
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -103,26 +103,26 @@ def _identity(loaded: Checkpoint, checkpoint: Path, device: str) -> Identity:
 
 @dataclass(frozen=True)
 class CheckpointMeasurement:
-    """What a checkpoint memorized of its own corpus and how well it does, as `tinymem evaluate` prints it."""
+    """Memorization and performance of a checkpoint on its own corpus, as `tinymem evaluate` prints them."""
 
     checkpoint: str
     protocol: str
     prompt: int
     match: int
     memorized: dict[str, ShareColumn]
-    """By artifact."""
+    """Share, count and scored rows, by artifact."""
     accuracy: float | None
     accuracy_ceiling: float | None
     accuracy_by_task: dict[str, float | None]
     perplexity: float | None
     exposure: list[JsonObject] | None
-    """Of every canary; None for a corpus without canaries, and not printed then."""
+    """Exposure of every canary; None, and not printed, for a corpus without canaries."""
     metrics: dict[str, JsonObject]
     """The registered metrics by artifact and name."""
     device: str
 
     def as_dict(self) -> JsonObject:
-        """The measurement as JSON."""
+        """The measurement as a dictionary that JSON can hold."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "exposure" or self.exposure is not None}
 
 
@@ -170,7 +170,7 @@ def _exposure_of_canaries(loaded: Checkpoint, corpus: Corpus, recipe: Recipe) ->
 
 
 def own_corpus(loaded: Checkpoint, checkpoint: Path) -> tuple[Recipe, Corpus]:
-    """The recipe and corpus of a checkpoint: the corpus beside it, or generated anew from the recipe.
+    """The recipe and corpus of a checkpoint: the corpus in its run's folder, or generated anew from the recipe.
 
     Raises:
         UserError: a checkpoint without its recipe, or another corpus than it was trained on.
@@ -182,7 +182,7 @@ def own_corpus(loaded: Checkpoint, checkpoint: Path) -> tuple[Recipe, Corpus]:
 
 
 def _with_window(recipe: Recipe, prompt: int | None, match: int | None, measuring: Measuring | None = None) -> Recipe:
-    """The recipe with another window and other metrics, as far as the command line names them."""
+    """The recipe with the window and the metrics of the command line, where given."""
     measuring = measuring or Measuring()
     wanted = {"prompt": prompt, "match": match, "metrics": measuring.metrics, "ks": measuring.ks}
     values = recipe.model_dump(mode="json")

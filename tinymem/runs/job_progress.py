@@ -1,4 +1,4 @@
-"""How far many runs have come: a line for each that ends, with the time that all the others will take."""
+"""Progress of many runs: a line for each that ends, with an estimate of the time that the others will take."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EVERY_SECONDS = 600.0
 
 
 class JobProgress:
-    """Counts runs and estimates the time left from the work done since the start, running ones by their measured epochs."""
+    """Counter of runs, with an estimate of the time left from the work done since the start (of running ones by their measured epochs)."""
 
     def __init__(self, runs: Path, pending: list[Recipe], *, found: int) -> None:
         self.runs, self.count, self.done, self.failed = runs, len(pending), 0, 0
@@ -26,7 +26,7 @@ class JobProgress:
         self._say(f"{found + len(pending)} runs, {found} finished before, {len(pending)} to train")
 
     def ended(self, recipe: Recipe, seconds: float, running: list[Recipe], *, failed: str | None) -> None:
-        """Say what became of a run."""
+        """Print the outcome of a run."""
         self.done += 1
         self.failed += failed is not None
         learnt = self._learnt_of(recipe) if failed is not None else training_flops(recipe) - self.before[recipe.name]
@@ -37,7 +37,7 @@ class JobProgress:
         self._say(f"[{self.done}/{self.count}] {recipe.name}: {what} ({duration(seconds)}); {self._rest(running)}")
 
     def now_and_then(self, running: list[Recipe]) -> None:
-        """A line every ten minutes, where no run ends for long."""
+        """Print a line every ten minutes while no run ends."""
         if time.monotonic() - self.last >= EVERY_SECONDS:
             self._say(f"[{self.done}/{self.count}] {self._rest(running)}")
 
@@ -48,7 +48,7 @@ class JobProgress:
         return f"{len(running)} running, {failed}{'time left not known yet' if left is None else f'{duration(left)} left'}"
 
     def _learnt_of(self, recipe: Recipe) -> float:
-        """What a run has done since the start."""
+        """Training operations (FLOP) that a run has done since the start."""
         return self._done_of(recipe) - self.before[recipe.name]
 
     def _done_of(self, recipe: Recipe) -> float:

@@ -1,4 +1,4 @@
-"""Many training runs: each a process of its own, so many at a time on each device.
+"""Many training runs: each a separate process, a fixed number at a time on each device.
 
 A run is `python -m tinymem train RECIPE --only NAME`, pinned to its GPU by CUDA_VISIBLE_DEVICES. Whatever becomes of it, the others go
 on; finished ones are found, and one that was cut off continues from its resume point. Long runs start first, so that the last to end are
@@ -33,7 +33,7 @@ LOGS = "logs"
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that ended without a checkpoint: exit code (negative: killed by that signal), its last words, and where all of them are."""
+    """A run that ended without a checkpoint: exit code (negative: killed by that signal), the end of its log, and the log's path."""
 
     name: str
     code: int
@@ -54,11 +54,11 @@ class _Running:
 def train_many(
     recipe_file: Path, overrides: list[str], recipes: list[Recipe], *, runs: Path, device: str, jobs: int, mps: bool = False
 ) -> list[Failure]:
-    """Train the runs that are not finished, `jobs` at a time on each device; returns those that failed.
+    """Train the runs that are not finished, `jobs` at a time on each device; returns the failed ones.
 
     Raises:
         UserError: no such device, or no MPS.
-        Stopped: a signal asked to stop, and all processes have stopped, with resume points.
+        Stopped: a signal came, and all processes have stopped, with resume points.
     """
     pending = [recipe for recipe in recipes if not is_trained(runs, recipe)]
     progress = JobProgress(runs, pending, found=len(recipes) - len(pending))
@@ -85,7 +85,7 @@ def _sets(overrides: list[str]) -> list[str]:
 
 
 class _Supervisor:
-    """Keeps every slot busy until no run is left."""
+    """Supervisor that fills every slot until no run is left."""
 
     def __init__(
         self, command: list[str], runs: Path, slots: list[Slot], pending: list[Recipe], progress: JobProgress, shares: dict[str, float]
@@ -96,7 +96,7 @@ class _Supervisor:
         self.failures: list[Failure] = []
 
     def work(self, stop: StopFlag) -> None:
-        """Run everything, or stop everything when told to."""
+        """Run all pending runs; a stop signal ends them, with resume points."""
         stopping = False
         try:
             while self.running or (self.waiting and not stop.name):
@@ -133,9 +133,9 @@ class _Supervisor:
         return _Running(recipe, process, log, before, time.monotonic())
 
     def _energy(self, recipe: Recipe) -> list[str]:
-        """The run's shares of machine and GPU, unless its recipe says what they are."""
-        said = recipe.training.energy.model_fields_set
-        return [f"training.energy.{name}={share:.4f}" for name, share in self.shares.items() if name not in said]
+        """Overrides of the run's shares of machine and GPU, except those that its recipe sets."""
+        given = recipe.training.energy.model_fields_set
+        return [f"training.energy.{name}={share:.4f}" for name, share in self.shares.items() if name not in given]
 
     def _collect(self) -> None:
         for name, running in list(self.running.items()):
@@ -164,4 +164,4 @@ class _Supervisor:
 def _last_line(running: _Running) -> str:
     written = running.log.read_bytes()[running.before :].decode(errors="replace")
     lines = [line.strip() for line in written.splitlines() if line.strip()]
-    return lines[-1].removeprefix("tinymem: ") if lines else "said nothing"
+    return lines[-1].removeprefix("tinymem: ") if lines else "given nothing"

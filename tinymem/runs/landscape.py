@@ -33,9 +33,9 @@ def write_landscape(
     """Measure the loss around checkpoints and write `figure-04` as PNG, SVG, CSV and JSON. Returns the paths.
 
     Args:
-        checkpoints: folders; several are drawn beside each other on one scale, as a model before and after edits.
+        checkpoints: folders; several are drawn side by side on one scale, as a model before and after edits.
         out: folder for the files.
-        rows: what the loss is of: `test` (clean test rows) or an artifact of the corpus (its scored rows, the suffix tokens).
+        rows: the rows of the loss: `test` (clean test rows) or an artifact of the corpus (its scored rows, the suffix tokens).
         samples: at most so many rows, by seed.
         steps: points per direction, odd.
         span: largest step, as a share of each filter's length.
@@ -62,7 +62,7 @@ def write_landscape(
 
 
 def names_of(checkpoints: Sequence[Path]) -> list[str]:
-    """The folders' names, `<run>/checkpoint` by the run's, as short as tells them apart."""
+    """Distinct names of checkpoint folders: that of the run for `<run>/checkpoint`; whole paths if names repeat."""
     paths = [path.resolve() for path in checkpoints]
     names = [path.parent.name if path.name == "checkpoint" else path.name for path in paths]
     return names if len(set(names)) == len(names) else [str(path) for path in checkpoints]

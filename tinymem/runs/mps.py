@@ -1,4 +1,4 @@
-"""NVIDIA's Multi-Process Service: with it, kernels of several processes run on a GPU side by side; without, the GPU takes turns."""
+"""NVIDIA's Multi-Process Service, with which kernels of several processes run on a GPU side by side instead of in turns."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CONTROL = "nvidia-cuda-mps-control"
 
 @contextmanager
 def mps_server() -> Iterator[dict[str, str]]:
-    """A server of our own; yields what the environment of its clients must have.
+    """Run a private MPS server; yields the environment variables that its clients need.
 
     Raises:
         UserError: there is no MPS on this machine, or it does not start.

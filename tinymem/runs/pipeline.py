@@ -47,7 +47,7 @@ WRITTEN = ("", "training", "checkpoints", "results")  # folders of a run that a 
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder."""
+    """A run's folder: recipe, corpus, checkpoint and results."""
 
     path: Path
     recipe: Recipe
@@ -60,25 +60,25 @@ class Run:
 
     @property
     def checkpoint(self) -> Path:
-        """Folder of the trained model."""
+        """Checkpoint folder of the trained model."""
         return self.path / "checkpoint"
 
     def model(self, device: str = "cpu") -> GPT:
-        """The trained model."""
+        """Load the trained model on a device."""
         from tinymem.models.checkpoint import load_checkpoint
 
         model: Any = load_checkpoint(self.checkpoint, device=device).model
         return model
 
     def corpus(self) -> Corpus:
-        """The corpus that the model was trained on."""
+        """Load the corpus that the model was trained on."""
         from tinymem.data.corpus_files import load_corpus
 
         return load_corpus(self.path / "corpus")
 
 
 def open_run(path: Path | str) -> Run:
-    """A run that exists.
+    """Open the folder of an existing run.
 
     Raises:
         UserError: no run there.
@@ -90,7 +90,7 @@ def open_run(path: Path | str) -> Run:
 
 
 def run(recipe: Recipe, *, runs: Path | str = "runs", device: str = "auto", progress: Progress | None = None, report: bool = True) -> Run:
-    """Do what is still missing of a recipe's corpus, training, mitigations and report.
+    """Complete a recipe's run: corpus, training, mitigations and report, each skipped where its result exists.
 
     Args:
         recipe: what to do.
@@ -131,7 +131,7 @@ def train_only(recipe: Recipe, *, runs: Path | str = "runs", device: str = "auto
 
 
 def is_trained(runs: Path, recipe: Recipe) -> bool:
-    """Whether a recipe's run has its checkpoints already."""
+    """Whether the run of a recipe has all its checkpoints."""
     from tinymem.training.checkpoints import RunCheckpoints
 
     checkpoints = RunCheckpoints(runs / recipe.run_id(), recipe)
@@ -139,7 +139,7 @@ def is_trained(runs: Path, recipe: Recipe) -> bool:
 
 
 def curve_of(runs: Path, recipe: Recipe) -> list[CurvePoint]:
-    """What the run has measured so far, a point for each measured epoch; see `results.curve`."""
+    """The training curve of a run so far, a point for each measured epoch; see `results.curve`."""
     return read_curve(runs / recipe.run_id() / "training" / "metrics.jsonl")
 
 
@@ -151,7 +151,7 @@ def prepare(recipe: Recipe, runs: Path) -> Run:
 
 
 def train_stage(made: Run, *, device: str, progress: Progress) -> None:
-    """Corpus and checkpoint, unless they are there."""
+    """Make the corpus and train the checkpoint, unless they exist."""
     _check_text(made)
     from tinymem.training.checkpoints import RunCheckpoints
 
@@ -169,7 +169,7 @@ def train_stage(made: Run, *, device: str, progress: Progress) -> None:
 
 
 def _train_along(recipe: Recipe, runs: Path, device: str) -> Run:
-    """What every process of `torchrun` but the first does: its part of the training, on the corpus that the first one makes."""
+    """Train along in a process of `torchrun` other than the first, on the corpus that the first one makes."""
     from tinymem.data.manifest import MANIFEST
     from tinymem.training.checkpoints import RunCheckpoints
     from tinymem.training.loop import train
@@ -202,7 +202,7 @@ def mitigation_stage(made: Run, calls: Sequence[MethodCall], *, device: str, pro
 
 
 def method_calls(recipe: Recipe) -> list[MethodCall]:
-    """Methods of a recipe with their checked options; `all` stands for every registered method with its defaults.
+    """Methods of a recipe with their checked options; `all` means every registered method with its defaults.
 
     Raises:
         UserError: an unknown method, option or metric.
@@ -232,7 +232,7 @@ def _corpus_stage(made: Run, progress: Progress) -> Corpus:
 
 
 def _check_text(made: Run) -> None:
-    """A run stands for one text: refuse to go on when the user's files have changed since."""
+    """Raise UserError if the user's text or tokenizer files have changed since the run's corpus was made."""
     if (made.path / "corpus" / "corpus.json").is_file() and _text_changed(made.recipe, made.path / "corpus"):
         raise UserError(f"the text or tokenizer of {made.path} has changed since its corpus was made; give the recipe another name")
 
@@ -269,7 +269,7 @@ def identity_of(made: Run, device: str) -> Identity:
 
 
 def subject_of_run(made: Run, device: str, identity: Identity) -> Subject:
-    """What a trained run's mitigations start from: its model on the device, measured, with its corpus and optimizer state.
+    """The subject of a trained run's mitigations: its model on the device, measured, with its corpus and optimizer state.
 
     `identity` holds columns for the result rows, as `identity_of` gives them.
     """
@@ -282,7 +282,7 @@ def subject_of_run(made: Run, device: str, identity: Identity) -> Subject:
 
 
 def _finished(path: Path, recipe: Recipe) -> bool:
-    """A result is there, holds all that the recipe asks to be measured, and is not a failure (those run again)."""
+    """Whether a result exists, holds all measurements that the recipe requests, and is not a failure (those run again)."""
     from tinymem.mitigation.requests import MeasurementRequest
     from tinymem.results.store import read_run
 
@@ -309,7 +309,7 @@ def _collect(made: Run, first: list[str]) -> bool:
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Keep two processes from working in one run's folder; the lock dies with its process.
+    """Hold the lock of a run's folder, so that no two processes work in it; the lock ends with its process.
 
     A run that fails before it has made anything, for a recipe that cannot work, leaves no folder.
     """

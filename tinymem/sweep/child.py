@@ -1,4 +1,4 @@
-"""A worker process: takes groups from its supervisor, one at a time, and tells it what comes of them.
+"""A worker process: receives work units (groups of runs) from its supervisor, one at a time, and reports their events.
 
 `python -m tinymem.sweep.child FOLDER DEVICE PARENT DESCRIPTOR PLUGIN...`; the descriptor is a socket to the supervisor, JSON both ways.
 It ends when the supervisor does: the kernel kills it (Linux), and a thread sees the socket close (elsewhere).

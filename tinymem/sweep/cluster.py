@@ -1,13 +1,13 @@
-"""A sweep on a cluster through Parsl: Slurm, PBS, Kubernetes and what else it has providers for.
+"""A sweep on a cluster through Parsl: Slurm, PBS, Kubernetes and every other system that Parsl has a provider for.
 
-The worker function is that of one machine. A Parsl task is some groups of one model; on its node, the Parsl worker that has the task keeps
-a supervisor with one worker process, which does the groups. So model and data stay loaded from task to task, limits hold, and a run that
-hangs is stopped alone. The file given with --config is Python with a `parsl.Config` named `config`; recipes/cluster/ has examples. It pins
-GPUs to workers (`available_accelerators`), says how often lost tasks are tried again (`retries`), and how soon a lost node is noticed
+The worker function is that of one machine. A Parsl task is a few groups of one model; on its node, the Parsl worker runs them through a
+supervisor with one worker process, which lives on between tasks. So model and data stay loaded, limits hold, and a run that hangs is
+stopped alone. The file given with --config is Python with a `parsl.Config` named `config`; recipes/cluster/ has examples. It pins GPUs to
+workers (`available_accelerators`) and sets how often lost tasks are tried again (`retries`) and how soon a lost node is noticed
 (`heartbeat_period`, `heartbeat_threshold`).
 
 The sweep's folder, the runs and the plugins must lie on a file system that all nodes share. Results are written by the workers; only ids
-and statuses come back.
+and statuses are returned.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a run costs, in forward passes over one row: a rough table, for estimates before anything is measured, and for scaling what is.
+"""Cost of a run in forward passes over one row: a rough table, to estimate before anything is measured, and to scale measured runs.
 
 A training pass counts as three (forward, and backward twice that). Where a cost depends on the model beyond its arithmetic, as with Zero's
 pass per neuron, the table says so; where it depends on the data (ReLU neurons that are dead), it is a guess from the 4-layer math models.
@@ -20,7 +20,7 @@ ALIVE = 0.3
 
 @dataclass(frozen=True)
 class Size:
-    """What a cost depends on."""
+    """Sizes of model and data that the cost of a run depends on."""
 
     n_layer: int
     neurons: int
@@ -30,10 +30,10 @@ class Size:
     forget: int
     retain: int
     clean: int
-    """Training rows that are no artifacts, of which the rows to keep may be a sample."""
+    """Training rows without an artifact, of which the retain rows may be a sample."""
     scored: int
     row_flops: float
-    """Arithmetic of one row's forward pass, see `recipe.sizes.row_flops`."""
+    """Floating-point operations of one row's forward pass, see `recipe.sizes.row_flops`."""
 
 
 def size_of(recipe: Recipe, forget: int | None = None) -> Size:

@@ -1,4 +1,4 @@
-"""Hours that a sweep will take: from rows that were measured, and where there are none from a table of costs and a probe of speed.
+"""Estimates of a sweep's hours: from measured rows, and where there are none from a table of costs and a probe of speed.
 
 A run that was measured on a model of the same size takes what it took there. Else the nearest measured run of its method is scaled by the
 passes over rows (`costs`) and by the arithmetic of a row. Else the table's passes are multiplied with the time of a forward pass, which is
@@ -29,12 +29,12 @@ from tinymem.sweep.costs import Size, measurement_passes, passes, size_of
 
 PROBE_ROWS = 32
 Facts = tuple[str | None, int | None, int]
-"""Kind of data, its size and the number of blocks: what a measured run must have alike to stand for another."""
+"""Kind of data, its size and the number of blocks; a measured run with equal facts has the same cost."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds of a run that has been done."""
+    """Seconds of a run that has been measured, with the sizes that it had."""
 
     options: str
     values: JsonObject
@@ -50,7 +50,7 @@ class Measured:
 
 @dataclass
 class MethodCost:
-    """Of one method: what its runs cost alone, and what they cost together. Seconds; `exact`, `scaled`, `guessed` count runs."""
+    """Seconds of one method's runs, alone and with shared scores. `exact`, `scaled` and `guessed` count runs by source of the estimate."""
 
     runs: int = 0
     groups: int = 0
@@ -61,12 +61,12 @@ class MethodCost:
 
     @property
     def total(self) -> float:
-        """Seconds of edits, scores shared, and of their measurement."""
+        """Seconds of the edits, with shared scores, and of their measurement."""
         return self.shared + self.measure
 
 
 class Estimator:
-    """Seconds of runs on one device."""
+    """Estimator of the seconds that runs take on one device."""
 
     def __init__(self, rows: Iterable[MeasuredRow] = (), device: str = "cpu", *, probe: bool = True) -> None:
         self.device, self.probe = device, probe
@@ -165,7 +165,7 @@ def _facts(recipe: Recipe) -> Facts:
 
 
 def _at(measured: Measured, size: Size) -> Size:
-    """The size that a measured run had, as far as its row says."""
+    """Size that a measured run had, as far as its row records it."""
     tokens = measured.tokens or size.tokens
     return replace(
         size,
@@ -181,7 +181,7 @@ def _at(measured: Measured, size: Size) -> Size:
 
 
 def _factors(measured: Measured, method: str, options: JsonObject, size: Size) -> tuple[float, float]:
-    """How many times the passes, and the arithmetic of each, that were measured."""
+    """Ratios to a measured run: number of passes, and arithmetic per pass."""
     there = _at(measured, size)
     here = replace(size, forget=measured.forget)  # how many rows are memorized is not known before
     return passes(method, options, here) / passes(method, measured.values, there), size.row_flops / there.row_flops
@@ -193,7 +193,7 @@ def _scaled(best: Measured, method: str, options: JsonObject, size: Size) -> tup
 
 
 def _distance(measured: Measured, options: JsonObject, size: Size, facts: Facts, method: str) -> tuple[bool, float]:
-    """Text and math models are far apart; then what needs the least scaling."""
+    """Sort key of measured runs by similarity: the same kind of data first, then the least scaling."""
     return (measured.facts[0] == "wiki") != (facts[0] == "wiki"), abs(math.log(math.prod(_factors(measured, method, options, size))))
 
 

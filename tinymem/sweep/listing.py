@@ -1,4 +1,4 @@
-"""What a sweep would do, for people: runs and scoring passes by method, counts beside the paper's, and hours."""
+"""Listing of a planned sweep: runs and scoring passes by method, the paper's counts for comparison, and hours."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ PAPER_NODE_HOURS, PAPER_TRIPLED, PAPER_GPUS = 6251, 3, 4
 
 @dataclass
 class Counts:
-    """Numbers of a sweep."""
+    """Numbers of models, runs and scoring passes of a sweep."""
 
     models: int = 0
     trained: int = 0
     runs: Counter[str] = field(default_factory=Counter)
     groups: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
-    """Runs that exclusions took away, by method."""
+    """Runs removed by exclusions, by method."""
 
 
 def count(sweep: Sweep) -> Counts:
@@ -51,7 +51,7 @@ def count(sweep: Sweep) -> Counts:
 
 
 def print_list(sweep: Sweep) -> Counts:
-    """A table by method, the state of the sweep, and how the count comes about."""
+    """Print a table by method, the state of the sweep, and the arithmetic of the count."""
     counts = count(sweep)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for column in ("method", "runs", "passes", "left out"):
@@ -72,7 +72,7 @@ def print_list(sweep: Sweep) -> Counts:
 
 
 def explain(counts: Counts, sweep: Sweep) -> str:
-    """How the count of a sweep comes about."""
+    """The arithmetic behind a sweep's number of runs, in words."""
     grid = Counter(choice.call.name for picked in sweep.plan.picked[:1] for choice in [*picked.kept, *picked.dropped])
     beyond = [name for name in grid if name not in PAPER_METHODS]
     dropped = ", ".join(f"{n:,} of {name}" for name, n in counts.dropped.most_common()) or "none"
@@ -120,7 +120,7 @@ def costs(sweep: Sweep, estimator: Estimator, *, left_only: bool = False) -> dic
 
 
 def print_costs(found: dict[str, MethodCost], where: str, *, paper: bool = False) -> float:
-    """Hours by method, the longest first; returns all hours."""
+    """Print hours by method, the longest first; returns their sum."""
     total = sum(cost.total for cost in found.values())
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for column in ("method", "runs", "passes", "hours", "measuring", "share", "one by one"):

@@ -35,7 +35,7 @@ class Model:
 
     @property
     def name(self) -> str:
-        """For people: the run and epoch."""
+        """Name in messages: the run and the epoch."""
         return f"{self.run or self.columns.model_name} seed {self.recipe.seed} epoch {self.columns.epoch}"
 
 
@@ -68,7 +68,7 @@ def training_recipes(matrix: ModelMatrix) -> list[Recipe]:
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
-    """A checkpoint folder itself, or those of a run: the final one and the kept ones; none for any other folder."""
+    """Checkpoint folders in a folder: itself, or those of a run (the final one and `keep_epochs`); empty for any other folder."""
     if (folder / CONFIG).is_file():
         return [folder]
     kept = sorted(path.parent for path in (folder / "checkpoints").glob(f"*/{CONFIG}"))
@@ -137,7 +137,7 @@ class _Hashes:
         self.found: dict[str, list[int | str]] = {}
 
     def of(self, checkpoint: Path | None) -> str | None:
-        """The first 16 digits, or None where there is no checkpoint."""
+        """The first 16 hexadecimal digits of a checkpoint's hash, or None where there is no checkpoint."""
         if checkpoint is None:
             return None
         path = checkpoint / WEIGHTS
@@ -150,6 +150,6 @@ class _Hashes:
         return str(self.found[key][2])
 
     def save(self) -> None:
-        """Remember, where the sweep's folder is there already."""
+        """Write the hashes to the sweep's folder, if that exists."""
         if self.path.parent.is_dir() and self.found != self.known:
             write_json(self.path, self.found)

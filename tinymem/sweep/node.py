@@ -1,4 +1,4 @@
-"""What runs in a Parsl worker: a supervisor with one worker process, kept from task to task. Light: only that process imports torch."""
+"""Code of a Parsl worker: a supervisor with one worker process, which lives on between tasks. Only that process imports torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _supervisors: dict[tuple[str, ...], Supervisor] = {}
 
 
 def do_groups(folder: str, device: str, limits: str, plugins: list[str], groups: list[str]) -> list[Event]:
-    """What a Parsl worker runs: groups, under its own supervisor. Returns the events of runs."""
+    """Run groups in a Parsl worker, under its own supervisor. Returns the events of runs."""
     events: list[Event] = []
     supervisor = supervisor_here(folder, device, limits, plugins)
     supervisor.tell, supervisor.limits = events.append, with_memory(Limits.model_validate_json(limits), _workers())
@@ -26,7 +26,7 @@ def do_groups(folder: str, device: str, limits: str, plugins: list[str], groups:
 
 
 def supervisor_here(folder: str, device: str, limits: str, plugins: list[str]) -> Supervisor:
-    """The supervisor of this Parsl worker, with its one warm process."""
+    """The supervisor of this Parsl worker, with its one worker process."""
     key = (folder, device, *plugins)
     if key not in _supervisors:
         environment = ONE_THREAD if device == "cpu" else {}

@@ -14,7 +14,7 @@ MEMORY_SHARE = 0.9
 
 
 def local_workers(folder: Path, device: str, workers: int | None, per_device: int, plugins: tuple[Path, ...] = ()) -> list[WorkerProcess]:
-    """A worker per core, with one thread, or `per_device` for each GPU that is visible; `workers` says how many instead."""
+    """Workers of this machine: one per core, with one thread, or `per_device` for each visible GPU; `workers` overrides the number."""
     if device == "cpu":
         slots = with_environment(device_slots(device, workers or available_cores()), ONE_THREAD)
     else:
@@ -23,7 +23,7 @@ def local_workers(folder: Path, device: str, workers: int | None, per_device: in
 
 
 def with_memory(limits: Limits, workers: int) -> Limits:
-    """The limits, with each worker's share of the machine where the recipe does not say."""
+    """The limits of a recipe; a missing limit of memory becomes each worker's share of the machine."""
     if limits.memory_mb is not None:
         return limits
     try:

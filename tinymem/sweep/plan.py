@@ -1,6 +1,6 @@
-"""From a sweep's recipe to runs, each with its content id, in groups that share a scoring pass.
+"""Expansion of a sweep's recipe into runs, each with its content id, in groups that share a scoring pass.
 
-A run is one configuration of one method on one model with one seed. Its id is that of `mitigation.evaluator.row_id`, with the model named
+A run is one configuration of one method on one model with one seed. Its id is that of `mitigation.run.row_id`, with the model named
 by the hash of its weights: the same run in another sweep, or under another name, has the same id; other weights under the same name do not.
 """
 
@@ -38,7 +38,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Picked:
-    """The runs of a model with one seed, and those that exclusions took away."""
+    """The runs of a model with one seed, and those removed by exclusions."""
 
     model: Model
     seed: int
@@ -55,7 +55,7 @@ class Plan:
 
     @property
     def runs(self) -> int:
-        """Runs of trained models."""
+        """All runs of the trained models."""
         return sum(len(group.runs) for group in self.groups)
 
     @property
@@ -162,7 +162,7 @@ def _model_task(sweep: SweepRecipe, model: Model, seed: int, device_type: str) -
 
 
 def with_measuring(recipe: Recipe, measuring: Measuring) -> Recipe:
-    """A model's recipe with what a sweep asks to be measured: metrics, ks, robustness; None for what the recipe says.
+    """A model's recipe with a sweep's own metrics, ks and robustness; None leaves the recipe's.
 
     Raises:
         UserError: prompt lengths that do not fit the recipe's window.
@@ -181,7 +181,7 @@ def _measuring(sweep: SweepRecipe) -> Measuring:
 
 
 class _Only:
-    """`--only act`, `--only n_layer=4`: of the same column one must hold, of different columns all."""
+    """Filter of runs (`--only act`, `--only n_layer=4`): one value must match of each column, and all columns must match."""
 
     def __init__(self, only: Sequence[str], choices: list[Choice]) -> None:
         self.wanted: dict[str, list[str]] = {}
@@ -194,7 +194,7 @@ class _Only:
             self.wanted.setdefault(column, []).append(value)
 
     def takes(self, columns: JsonObject, choice: Choice) -> bool:
-        """Whether a run is picked."""
+        """Whether a run passes the filter."""
         values = {**columns, **choice.values, "method": choice.call.name}
         return all(any(fnmatchcase(str(values.get(c)), p) for p in patterns) for c, patterns in self.wanted.items())
 
@@ -204,7 +204,7 @@ def _shard(groups: list[WorkUnit], shard: str | None) -> list[WorkUnit]:
     if shard is None:
         return groups
     number, count = parse_shard(shard)
-    places = {place: i for i, place in enumerate(dict.fromkeys(group.model_key for group in groups))}
-    if len(places) < count:
+    position = {key: i for i, key in enumerate(dict.fromkeys(group.model_key for group in groups))}
+    if len(position) < count:
         return groups[number - 1 :: count]
-    return [group for group in groups if places[group.model_key] % count == number - 1]
+    return [group for group in groups if position[group.model_key] % count == number - 1]

@@ -1,4 +1,4 @@
-"""A sweep from its recipe to its folder: plan what is left, run it, and say what came of it."""
+"""A sweep from its recipe to its folder: plan the runs that are left, run them, and report their statuses."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tinymem.sweep.worker_process import remove_stale_logs
 
 @dataclass
 class Sweep:
-    """A planned sweep: its runs, and what is known of them already."""
+    """A planned sweep: its runs, and the results stored so far."""
 
     recipe: SweepRecipe
     folder: Path
@@ -38,7 +38,7 @@ class Sweep:
     plugins: tuple[Path, ...] = ()
 
     def left(self, *, retry_failed: bool = False) -> list[WorkUnit]:
-        """The groups with the runs that have no rows, did not measure all that is asked, or failed and are to be tried again."""
+        """Groups of the runs that have no rows, lack requested measurements, or (with `retry_failed`) have failed."""
         groups = []
         for group in self.plan.groups:
             runs = [planned for run in group.runs if (planned := self._planned(group, run, retry_failed)) is not None]
@@ -59,13 +59,13 @@ class Sweep:
 
 
 def _answered(wanted: RequestColumn, stored: RequestColumn | None) -> bool:
-    """Whether rows that were to measure `stored` hold what is wanted; rows that do not say so hold the default."""
+    """Whether rows whose request was `stored` hold everything that is wanted; rows without a request hold the default."""
     return covers(MeasurementRequest().as_column() if stored is None else stored, wanted)
 
 
 @dataclass
 class Tally:
-    """Counts what comes of the runs, and shows it."""
+    """Count of finished runs by status, shown on a progress bar."""
 
     bar: Bar
     costs: dict[str, float]
@@ -73,7 +73,7 @@ class Tally:
     statuses: Counter[str] = field(default_factory=Counter)
 
     def __call__(self, event: Event) -> None:
-        """One run has its rows."""
+        """Count the event of a run whose rows are written."""
         self.statuses[event["status"]] += 1
         failed = self.statuses["failed"] + self.statuses["timeout"]
         self.bar.advance(
@@ -106,11 +106,11 @@ def open_sweep(
 
 
 def run_sweep(sweep: Sweep, engine: Engine, *, retry_failed: bool = False, progress: Progress | None = None) -> Counter[str]:
-    """Run what is left; returns the number of planned runs by status.
+    """Run all runs that are left; returns the number of planned runs by status.
 
     Raises:
         UserError: no model of the sweep is trained yet.
-        Stopped: a signal asked to stop; the same command goes on.
+        Stopped: a signal came; the same command continues.
     """
     progress = progress or Progress()
     if not sweep.plan.groups:
@@ -140,19 +140,19 @@ def run_sweep(sweep: Sweep, engine: Engine, *, retry_failed: bool = False, progr
 
 
 def by_cost(groups: list[WorkUnit], sweep: Sweep) -> tuple[list[WorkUnit], dict[str, float]]:
-    """The groups, longest first within a model; and each run's part of the time that all take, as far as that can be told before."""
+    """The groups, longest first within a model, and the estimated seconds of each run."""
     recipes = {str(model.checkpoint): model.recipe for model in sweep.models if model.checkpoint}
     estimator, parts, lengths = Estimator(probe=False), dict[str, float](), dict[int, float]()
     for group in groups:
         seconds = estimator.group(MethodCost(), group.method, [run.config for run in group.runs], recipes[group.model_key[0]], shared=True)
         lengths[id(group)] = seconds
         parts.update({run.id: seconds / len(group.runs) for run in group.runs})
-    order = {place: i for i, place in enumerate(dict.fromkeys(group.model_key for group in groups))}
+    order = {key: i for i, key in enumerate(dict.fromkeys(group.model_key for group in groups))}
     return sorted(groups, key=lambda group: (order[group.model_key], -lengths[id(group)])), parts
 
 
 def local_engine(device: str, workers: int | None = None, workers_per_device: int = 1) -> Engine:
-    """Worker processes on this machine."""
+    """An engine of worker processes on this machine."""
 
     def engine(sweep: Sweep, groups: Sequence[WorkUnit], tally: Tally, stop: StopFlag) -> None:
         slots = local_workers(sweep.folder, device, workers, workers_per_device, sweep.plugins)[: len(groups)]

@@ -1,8 +1,8 @@
 """Worker processes of our own on one machine, under a supervisor that outlives them.
 
-Of a `ProcessPoolExecutor` all is lost when one worker dies, and none can be stopped. Here a run that takes too long or too much memory is
-killed with its worker, and alone has a row that says so; a worker that dies otherwise is replaced, and what it was at is tried again, a
-bounded number of times. Whoever else works in the same folder, here or on another machine, is waited for and not repeated.
+A `ProcessPoolExecutor` loses everything when one worker dies, and none can be stopped. Here a run that takes too long or too much memory is
+killed with its worker, and only that run gets a row with the reason; a worker that dies otherwise is replaced, and its work is tried again,
+a bounded number of times. Work of other supervisors in the same folder, here or on another machine, is waited for and not repeated.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ BUSY_SECONDS = 1.0
 
 
 class Supervisor:
-    """Runs groups in its slots. `run` may be called again: the workers stay warm until `close`."""
+    """Supervisor of the workers in its slots. `run` may be called again: the workers stay alive until `close`."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Supervisor:
                 self.compact()
 
     def close(self) -> None:
-        """End the workers."""
+        """Stop all worker processes."""
         for slot in self.slots:
             slot.stop()
         with suppress(OSError):
@@ -91,7 +91,7 @@ class Supervisor:
                 slot.give(self._next_for(slot))
 
     def _next_for(self, slot: WorkerProcess) -> WorkUnit:
-        """A group of the model that the worker has loaded, else of one that the fewest others have."""
+        """A group of the model that the worker has loaded, else of the model that the fewest other workers have."""
         mine = next((i for i, group in enumerate(self.queue) if group.model_key == slot.model_key), None)
         if mine is None:
             others = [other.model_key for other in self.slots if other is not slot and other.group]
@@ -127,7 +127,7 @@ class Supervisor:
         self.tell(event)
 
     def _judge(self, slot: WorkerProcess) -> None:
-        """Stop what has cost too much; replace what has died."""
+        """Stop workers whose runs exceed a limit; replace workers that have died."""
         if slot.process is None:
             return
         if slot.is_dead():
@@ -178,7 +178,7 @@ class Supervisor:
             self.queue.append(replace(group, runs=left, attempt=1))
 
     def _look_at_busy(self) -> None:
-        """Take up what another process has let go of: done, it is found done; dropped, it is done here."""
+        """Retry the groups that another process had claimed: finished ones are skipped, dropped ones are run here."""
         if not self.busy or time.monotonic() - self.looked < BUSY_SECONDS:
             return
         self.looked = time.monotonic()

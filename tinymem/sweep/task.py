@@ -1,7 +1,7 @@
 """The work of a sweep: a group of runs on one model. Every engine calls this, in a process that keeps model, data and base measurement.
 
-A group is claimed, and what of it has rows already is skipped. Then one scoring pass serves its runs, and each run's rows are written as
-soon as they are known. The caller hears of everything through `tell`:
+A group is claimed, and its runs that have rows already are skipped. Then one scoring pass serves the others, and each run's rows are
+written as soon as they are known. The callback `tell` receives the events:
 
     {"event": "begin", "runs": [...], "spent": s}   work starts that these runs are charged for; alone they would have cost s seconds before
     {"event": "run", "id": ..., "status": ..., "seconds": ...}   a run has its rows (`found`: it had them before)
@@ -40,7 +40,7 @@ MAXIMUM_TRACEBACK = 8000
 
 
 class Worker:
-    """What a worker has before it: the sweep's folder, and the model of its last group."""
+    """State of a worker: the sweep's folder, and the loaded model of its last group."""
 
     def __init__(self, folder: Path, device: str) -> None:
         self.folder, self.device = folder, device
@@ -50,7 +50,7 @@ class Worker:
         self._corpus: tuple[str | None, Corpus] | None = None
 
     def work(self, group: WorkUnit, tell: Tell) -> None:
-        """Do what is left of a group."""
+        """Claim a group, run its runs that are left, and report each event through `tell`."""
         if not self.claims.take(group.name):
             tell({"event": "busy"})
             return
@@ -108,11 +108,11 @@ class Worker:
         tell({"event": "run", "id": run, "status": status, "seconds": seconds})
 
     def _loaded(self, group: WorkUnit) -> Subject:
-        """The group's model with its data and base measurement; as long as groups of one place follow each other, loaded once."""
-        place = (group.model_key, group.model.forget, group.model.forget_fraction, str(group.model.measuring))
-        if self._subject is None or self._model_key != place:
+        """The group's model with its data and base measurement, loaded once for consecutive groups with equal keys."""
+        key = (group.model_key, group.model.forget, group.model.forget_fraction, str(group.model.measuring))
+        if self._subject is None or self._model_key != key:
             self._subject, self._model_key = None, None  # room for the next one
-            self._subject, self._model_key = self._load(group), place
+            self._subject, self._model_key = self._load(group), key
         return self._subject
 
     def _load(self, group: WorkUnit) -> Subject:
@@ -132,7 +132,7 @@ class Worker:
         return subject_of_corpus(loaded.model, corpus, recipe, identity=identity, optimizer_state=optimizer)
 
     def _corpus_of(self, checkpoint: Path, recipe: Recipe, sha256: str | None) -> Corpus:
-        """Kept in memory, since a run's checkpoints share it."""
+        """The checkpoint's corpus, cached, since a run's checkpoints share it."""
         if self._corpus is None or self._corpus[0] != sha256:
             self._corpus = None  # room for the next one
             self._corpus = sha256, corpus_of(checkpoint, recipe, sha256)
@@ -147,7 +147,7 @@ def _measured(subject: Subject, call: MethodCall, edit: Edit, run: str) -> Outco
 
 
 def _with_costs(row: MitigationRow, subject: Subject, edit: Edit, seconds: float) -> MitigationRow:
-    """The row with what a sweep's estimates go by."""
+    """The row with the columns that a sweep's estimates use."""
     retain = subject.data.retain
     return replace(row, scores_shared=edit.shared, seconds_measure=seconds, rows_retain=len(retain), row_tokens=retain.ids.shape[1])
 
@@ -163,7 +163,7 @@ def _said(error: Exception) -> str:
 
 
 def _let_go(error: Exception, device: str) -> None:
-    """The frames of a traceback hold what may have filled the memory."""
+    """Drop a traceback's frames, which hold what may have filled the memory, and empty the device's cache."""
     error.__traceback__ = None
     if device.startswith("cuda"):
         torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""What engines hand to workers: runs of one model that one scoring pass serves. Plain data, light to import: no torch here."""
+"""Work units, which engines send to workers: runs of one model that share a scoring pass. Plain data, without torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tinymem.runtime.json import JsonObject
 
 
 class Measuring(TypedDict):
-    """What a sweep measures instead of what a model's recipe says; None where the recipe decides."""
+    """Measurements of a sweep that override those of a model's recipe; None where the recipe decides."""
 
     metrics: list[str] | None
     ks: list[int] | None
@@ -35,13 +35,13 @@ class Event(TypedDict, total=False):
 
 @dataclass(slots=True)
 class PlannedRun:
-    """A run.
+    """One run of a sweep: a method's configuration on one model.
 
     Attributes:
         id: content id.
         config: all options of the method.
-        options: those that say something (`evaluator.chosen`).
-        replaces: `finished` of the rows that it shall replace: a failed attempt, or one that did not measure all that was requested.
+        options: the ratio and all options that differ from their defaults (`mitigation.run.chosen`).
+        replaces: `finished` of the rows that it replaces: a failed attempt, or one that lacks requested measurements.
     """
 
     id: str
@@ -56,9 +56,9 @@ class ModelTask:
 
     Attributes:
         checkpoint: its folder.
-        forget, forget_fraction: which rows the methods are given.
-        measuring: what the sweep measures.
-        request: what every row is to hold, which follows from the recipe and `measuring`.
+        forget, forget_fraction: the choice of the rows that the methods are given.
+        measuring: the sweep's own measurements.
+        request: the measurements that every row is to hold, from the recipe and `measuring`.
         identity: columns of its rows.
         artifacts: kinds in its corpus.
     """
@@ -78,9 +78,9 @@ class WorkUnit:
 
     Attributes:
         name: content id of the pass, the same for any part of the group.
-        model: with which rows to forget and what to measure.
+        model: the model, with the choice of forget rows and measurements.
         seed: of the mitigation.
-        attempt: counts from 1 how often it was given to a worker that died.
+        attempt: number of this attempt, from 1; each worker that dies with the unit adds one.
     """
 
     name: str
@@ -91,24 +91,24 @@ class WorkUnit:
     attempt: int = 1
 
     def to_json(self) -> str:
-        """Text for a worker elsewhere."""
+        """The unit as JSON, to be sent to a worker."""
         return json.dumps(asdict(self))
 
     @staticmethod
     def of_json(text: str | bytes) -> WorkUnit:
-        """The unit that `to_json` wrote."""
+        """The unit from the JSON that `to_json` wrote."""
         values = json.loads(text)
         model = {**values["model"], "identity": Identity(**values["model"]["identity"])}
         return WorkUnit(**{**values, "model": ModelTask(**model), "runs": [PlannedRun(**run) for run in values["runs"]]})
 
     @property
     def model_key(self) -> tuple[str, int]:
-        """What a worker must have loaded."""
+        """Checkpoint and seed: units with equal keys can share a loaded model."""
         return self.model.checkpoint, self.seed
 
 
 def bare_rows(group: WorkUnit, run: PlannedRun, status: Status, message: str) -> list[MitigationRow]:
-    """Rows of a run that nothing was measured of: one for each artifact of the model's recipe."""
+    """Rows of a run without a measurement, such as a failed one: one for each artifact of the model's recipe."""
     return [
         MitigationRow(
             **vars(replace(group.model.identity, seed=group.seed)),
@@ -125,6 +125,6 @@ def bare_rows(group: WorkUnit, run: PlannedRun, status: Status, message: str) ->
 
 
 def stamped(rows: list[MitigationRow], group: WorkUnit, traceback: str | None = None) -> list[MitigationRow]:
-    """Rows with when, where and at which attempt they were made, and the traceback of a failure."""
+    """Rows with the time, host and attempt at which they were made, and the traceback of a failure."""
     finished, host = datetime.now(UTC).isoformat(), socket.gethostname()
     return [replace(row, finished=finished, host=host, attempts=group.attempt, traceback=traceback) for row in rows]

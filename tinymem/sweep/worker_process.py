@@ -20,7 +20,7 @@ from tinymem.sweep.work import Event, WorkUnit
 
 LOGS = "logs"
 START_SECONDS = 600.0
-"""A worker may take so long to import torch and load a model, beyond the limit of a run."""
+"""Seconds granted to import torch and load a model, in addition to the limit of a run."""
 LAST_WORDS = 400
 
 
@@ -51,16 +51,16 @@ class WorkerProcess:
             self.connection.send_bytes(group.to_json().encode())
 
     def charge(self, runs: list[str], spent: float) -> None:
-        """From now on time counts for these runs, which have cost `spent` seconds before."""
+        """Charge the time from now on to these runs, which have cost `spent` seconds before."""
         self.charged, self.since, self.spent = runs, time.monotonic(), spent
 
     @property
     def seconds(self) -> float:
-        """What the runs under way have cost so far."""
+        """Seconds that the runs under way have cost so far."""
         return self.spent + time.monotonic() - self.since
 
     def events(self) -> list[Event]:
-        """What the worker has told since the last call."""
+        """Events that the worker has sent since the last call."""
         found: list[Event] = []
         try:
             while self.connection is not None and self.connection.poll():
@@ -70,11 +70,11 @@ class WorkerProcess:
         return found
 
     def is_dead(self) -> bool:
-        """Whether there was a worker and it has ended, or no longer speaks."""
+        """Whether the worker was started and has ended, or has closed its socket."""
         return self.process is not None and (self.hung_up or self.process.poll() is not None)
 
     def resident_mb(self) -> float:
-        """Resident memory of the worker in MiB; 0 where the system does not tell."""
+        """Resident memory of the worker in MiB; 0 where the system does not report it."""
         if self.process is None:
             return 0.0
         try:
@@ -98,7 +98,7 @@ class WorkerProcess:
 
     @property
     def log(self) -> Path:
-        """What the worker prints."""
+        """File of the worker's standard output and error."""
         return self.folder / LOGS / f"{socket.gethostname()}-{os.getpid()}-{self.slot.name}.log"
 
     def _start(self) -> None:
@@ -120,7 +120,7 @@ class WorkerProcess:
         self.connection = Connection(ours.detach())
 
     def _last_words(self) -> str:
-        """The end of the log, which is removed."""
+        """The last `LAST_WORDS` characters of the log, which is removed."""
         try:
             text = self.log.read_text(encoding="utf-8", errors="replace").strip()
             self.log.unlink()
