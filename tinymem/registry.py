@@ -7,7 +7,6 @@ Users add theirs with `--plugin my_method.py` or through an entry point.
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import importlib.util
 import pkgutil
 import sys
@@ -106,7 +105,9 @@ class Registry(Generic[T]):
                 for path in _modules(package):
                     self._lazy[path.rpartition(".")[2].replace("_", "-")] = partial(importlib.import_module, path)
             if self._entry_points:
-                for entry in importlib.metadata.entry_points(group=self._entry_points):
+                from importlib.metadata import entry_points  # imports the library email
+
+                for entry in entry_points(group=self._entry_points):
                     self._lazy.setdefault(entry.name, entry.load)
         return self._lazy
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from importlib import import_module
-from importlib.resources import files
 from keyword import iskeyword
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tinymem.errors import UserError, did_you_mean
-from tinymem.registry import Registry
+
+if TYPE_CHECKING:
+    from tinymem.registry import Registry
 
 REGISTRIES = {"method": ("tinymem.mitigation.method", "UNLEARNERS"), "metric": ("tinymem.evaluation.metric", "METRICS")}
 """Module and name of the registry of each kind of file; the kind's templates are in `templates/`."""
@@ -58,6 +59,8 @@ def _check_name(kind: str, name: str) -> None:
 
 
 def _write(template: str, path: Path, words: dict[str, str]) -> None:
+    from importlib.resources import files
+
     from tinymem.runtime.files import write_text
 
     text = (files("tinymem.cli") / "templates" / template).read_text(encoding="utf-8")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from tinymem.cli.options import Device, Overrides, Plugins, RecipeFile, Runs, load_plugins
 from tinymem.cli.report import print_rows
 from tinymem.errors import complain
-from tinymem.results.row import MeasuredRow
+
+if TYPE_CHECKING:
+    from tinymem.results.row import MeasuredRow
 
 
 def run(
