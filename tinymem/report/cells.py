@@ -1,4 +1,4 @@
-"""Values as readers see them: one place for percent signs, counts, dashes and labels."""
+"""Formatting of values for readers: percent signs, counts, dashes and labels."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def performance(row: MeasuredRow, value: float | None) -> str:
 
 
 def metrics(rows: list[MeasuredRow]) -> list[str]:
-    """Performance metrics of the rows, in order of appearance; accuracy where nothing says."""
+    """Performance metrics of the rows, in order of appearance; accuracy where no row records one."""
     return list(dict.fromkeys(row.performance_metric or "accuracy" for row in rows)) or ["accuracy"]
 
 
@@ -78,7 +78,7 @@ def _plain(value: Json) -> str:
 
 
 def labels(rows: list[MeasuredRow]) -> list[str]:
-    """A label per row: the method, with the settings added where one name stands for several configurations.
+    """A label per row: the method, with the settings added where the rows hold several configurations of it.
 
     Protocols, seeds and forget sets are never mixed silently: they join the label wherever the rows hold more than one.
     """
@@ -99,7 +99,7 @@ def escape(value: Json) -> str:
 
 
 def anchors(rows: list[MeasuredRow]) -> list[str]:
-    """A name per row that is unique on the page and safe in a URL: that of its source, numbered where it comes again."""
+    """A name per row that is unique on the page and safe in a URL: that of its source, numbered where it repeats."""
     found: dict[str, None] = {}
     for i, row in enumerate(rows, 1):
         name = anchor(row.source)

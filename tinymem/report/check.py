@@ -1,4 +1,4 @@
-"""`tinymem check`: a run's rows beside stored ones, for people who must reproduce.
+"""`tinymem check`: comparison of a run's rows with stored ones, to verify a reproduction.
 
 Rows are matched by model, seed, protocol, method, options and artifact, never by ids, which change with a recipe's name or the code. What
 depends on the machine (seconds, memory, device, versions) is not compared.
@@ -39,7 +39,7 @@ class StoredRow:
 
 @dataclass(frozen=True)
 class Difference:
-    """One value that is not as stored."""
+    """One value that differs from the stored one by more than its tolerance."""
 
     row: MeasuredRow
     column: str
@@ -49,27 +49,27 @@ class Difference:
 
     @property
     def label(self) -> str:
-        """Method with its options, as people write it."""
+        """Method with its options, `greedy(ratio=0.01)` for instance."""
         options = ", ".join(f"{k}={v}" for k, v in self.row.options.items())
         return f"{self.row.method}({options})" if options else self.row.method
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a check found."""
+    """Result of a check: numbers of rows and values compared, and the differences."""
 
     rows: int
     values: int
     differences: list[Difference]
     extra: int
-    """Rows of the run that nothing is stored for."""
+    """Number of the run's rows without a stored counterpart."""
 
 
 def compare(stored: list[StoredRow], found: list[MeasuredRow], rules: Rules = ()) -> Comparison:
-    """Every stored value beside the run's.
+    """Compare every stored value with the run's.
 
     Raises:
-        UserError: rows that cannot be told apart.
+        UserError: several rows with the same matching columns.
     """
     key = _key([s.row for s in stored], found)
     by_key = {_value(row, key): row for row in found}
@@ -99,14 +99,14 @@ def columns(values: JsonObject) -> JsonObject:
 
 
 def write_golden(path: Path, rows: Iterable[MeasuredRow]) -> int:
-    """Store the compared columns of some rows, and what they are matched by; returns their number."""
+    """Store the compared and the matching columns of some rows; returns the number of rows."""
     kept = [{name: v for name, v in row.as_dict().items() if name in STORED or _compared(name)} for row in rows]
     write_json(path, {"format": FORMAT, "tolerances": {}, "rows": kept})
     return len(kept)
 
 
 def read_golden(path: Path) -> tuple[list[StoredRow], Rules]:
-    """Stored rows, and the tolerances that stand in the file.
+    """Stored rows of a file, and its tolerances.
 
     Raises:
         UserError: no such file, or another format.
@@ -139,7 +139,7 @@ def _flat(name: str, value: Json) -> Iterator[tuple[str, Json]]:
 
 
 def _key(stored: list[MeasuredRow], found: list[MeasuredRow]) -> tuple[str, ...]:
-    """As many columns as tell all rows apart."""
+    """The fewest matching columns by which all rows differ."""
     for more in range(len(TIE_COLUMNS) + 1):
         key = (*MATCH_COLUMNS, *TIE_COLUMNS[:more])
         if all(len({_value(row, key) for row in rows}) == len(rows) for rows in (stored, found)):

@@ -1,4 +1,4 @@
-"""Our rows beside the paper's tables: only models whose facts agree, with the difference and what is known of the published number."""
+"""Comparison of our rows with the paper's tables, for models with equal facts only, with the known errors of the published numbers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def matching(group: ModelGroup, artifact: str) -> list[Published]:
 
 
 def _differences(group: ModelGroup, artifact: str, other: Published) -> list[str]:
-    """What the models do not share, in words."""
+    """The facts in which our and a published model differ, in words."""
     ours = _facts(group, artifact)
     return [
         f"{WORDS[name]} {_plain(theirs)} (ours: {_plain(ours.get(name))})"
@@ -65,7 +65,7 @@ def _plain(value: Fact | None) -> str:
 
 
 def _why_not(group: ModelGroup, artifact: str) -> str:
-    """The published model that comes nearest, and how it differs."""
+    """A sentence about the published model that is nearest, and its differences."""
     same = [p for p in published() if p.fact("artifact") == artifact]
     if not same:
         return f"{group.name}, {artifact}: not compared; the paper has no such artifact"

@@ -23,43 +23,43 @@ class Configuration:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Names of the rows."""
+        """Sources of the rows, one per seed."""
         return tuple(row.source for row in self.rows)
 
     @property
     def seeds(self) -> int:
-        """Different seeds."""
+        """Number of different seeds."""
         return len({row.seed for row in self.rows})
 
     def memorized(self, when: Moment) -> Mean | None:
-        """Percent of the scored rows, `before` or `after`."""
+        """Memorized percent of the scored rows, `before` or `after` the edit."""
         return mean_of(_times_100(memorized(row, when)[0]) for row in self.rows)
 
     def counts(self, when: Moment) -> Share | None:
-        """Memorized of scored rows, summed over the seeds; None where a row does not tell."""
+        """Memorized of scored rows, summed over the seeds; None where a row lacks the counts."""
         found = [share for row in self.rows if (share := memorized(row, when)[1])]
         if not found or len(found) < len(self.rows):
             return None
         return Share(sum(share.count for share in found), sum(share.rows for share in found))
 
     def performance(self, when: Moment) -> Mean | None:
-        """Accuracy in percent, or perplexity."""
+        """Performance `before` or `after` the edit: accuracy in percent, or perplexity."""
         factor = 100 if self.metric == "accuracy" else 1
         values = (row.performance_before if when == "before" else row.performance_after for row in self.rows)
         return mean_of(None if value is None else factor * value for value in values)
 
     @property
     def metric(self) -> Literal["accuracy", "perplexity"]:
-        """What the performance is."""
+        """Name of the performance metric of the rows."""
         return "accuracy" if not self.rows or self.rows[0].is_share else "perplexity"
 
     @property
     def seconds(self) -> Mean | None:
-        """Of the method alone."""
+        """Seconds of the method itself, without measurements."""
         return mean_of(row.seconds for row in self.rows)
 
     def candidate(self) -> Candidate | None:
-        """What selection looks at; None without a result."""
+        """The candidate for selection; None without a result."""
         return self._candidate
 
     @cached_property
@@ -73,7 +73,7 @@ class Configuration:
 
 
 def memorized(row: MeasuredRow, when: Moment) -> tuple[float | None, Share | None]:
-    """What is memorized, as stored and with its count; where rows were repeated in classes, of the most repeated ones, as in the paper."""
+    """Memorized share [0, 1] of a row, and its counts; of noise in duplication classes that of the most repeated one, as in the paper."""
     classes = row.memorized_by_copies_before if when == "before" else row.memorized_by_copies_after
     if row.artifact == "noise" and classes:
         most = classes[max(classes, key=int)]

@@ -1,4 +1,4 @@
-"""Rows that belong together: models alike but for the seed, at their last epoch, and on them each method's configurations."""
+"""Grouping of rows: models that are equal but for the seed, at their last epoch, and on them each method's configurations."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ARTIFACTS = ("noise", "backdoor")
 
 
 class GroupColumns(NamedTuple):
-    """Columns that the models of one table have alike."""
+    """Columns that have equal values in all models of one table."""
 
     data: str | None
     data_size: int | None
@@ -39,7 +39,7 @@ class ModelGroup:
     """Models that differ in seed, artifact, regularizer and epoch only.
 
     Attributes:
-        columns: what the models have alike.
+        columns: values that the models share.
         label: readable name of the recipe behind it, for groups of equal columns; else empty.
         settings: per artifact, every configuration of every method on the unregularized models at their last epoch.
         failed: per artifact, the rows of those that have no result.
@@ -58,7 +58,7 @@ class ModelGroup:
 
     @property
     def protocol(self) -> Protocol:
-        """How losses count."""
+        """Protocol that decides how lost performance counts."""
         return "reference" if self.columns.protocol == "reference" else "paper"
 
     @property
@@ -71,12 +71,12 @@ class ModelGroup:
 
     @property
     def key(self) -> str:
-        """The same, for file names."""
+        """Name of the group for file names."""
         return "-".join(str(part) for part in (*self.columns, self.label) if part)
 
     @property
     def artifacts(self) -> list[str]:
-        """Noise and backdoor first."""
+        """Artifacts of the group, noise and backdoor first."""
         return sorted(self.baseline, key=lambda a: (ARTIFACTS.index(a) if a in ARTIFACTS else 9, a))
 
     def methods(self) -> list[str]:
@@ -97,7 +97,7 @@ class ModelGroup:
 
     @property
     def perplexity_limit(self) -> float | None:
-        """The paper's for models made elsewhere."""
+        """The paper's limit of perplexity for models of unknown training data (made elsewhere); None for others."""
         return PERPLEXITY_LIMIT if self.columns.data is None else None
 
     def best(self, artifact: str, method: str) -> Configuration | None:
@@ -175,7 +175,7 @@ def _last_epoch(rows: list[MeasuredRow]) -> tuple[list[MeasuredRow], int | None]
 
 
 def _settings(rows: list[MeasuredRow]) -> list[Configuration]:
-    """Timings of different kinds of devices, and edits with other forget rows, are never averaged: those are settings of their own."""
+    """Configurations of a method; timings of different kinds of devices, and edits with other forget rows, are never averaged."""
     found: dict[tuple[str, str], list[MeasuredRow]] = defaultdict(list)
     for row in rows:
         options = canonical_json([row.config or row.options, *(row[column] for column in CONFIGURATION_COLUMNS)])

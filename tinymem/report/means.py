@@ -23,7 +23,7 @@ class Mean:
 
 
 def mean_of(values: Iterable[float | None]) -> Mean | None:
-    """Mean of the values that are there; None if none is.
+    """Mean of the values that are not None; None if there are none.
 
     >>> mean_of([1.0, None, 3.0])
     Mean(mean=2.0, spread=1.4142135623730951, n=2)

@@ -19,7 +19,7 @@ Line = tuple[float, float | None, float | None, *tuple[str, ...]]
 
 
 class Model(TypedDict):
-    """What the entries of the file have in common."""
+    """Common fields of the entries of `published.yaml`."""
 
     data: NotRequired[str]
     data_size: NotRequired[int]
@@ -46,7 +46,7 @@ class CurveModel(Model):
 
 
 class File(TypedDict):
-    """`published.yaml`."""
+    """The contents of `published.yaml`."""
 
     footnotes: dict[str, str]
     models: list[TableModel]
@@ -91,7 +91,7 @@ class Published:
     notes: tuple[str, ...] = ()
 
     def fact(self, name: str) -> Fact | None:
-        """One of the facts, None if it does not say."""
+        """The value of a fact by name; None if the publication does not give it."""
         return dict(self.facts).get(name)
 
 
@@ -107,7 +107,7 @@ def published() -> tuple[Published, ...]:
 
 @cache
 def footnotes() -> dict[str, str]:
-    """Footnotes by name."""
+    """Texts of the published footnotes, by name."""
     return dict(_values()["footnotes"])
 
 

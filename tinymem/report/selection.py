@@ -1,6 +1,6 @@
-"""Which of many runs is a method's best: the paper's equations 2 and 3, its appendix A.3.5, and Pareto fronts.
+"""Selection of a method's best run among many: the paper's equations 2 and 3, its appendix A.3.5, and Pareto fronts.
 
-All functions are pure; what they look at is a `Candidate`: one configuration, averaged over its seeds.
+All functions are pure and take `Candidate`s: each is one configuration, averaged over its seeds.
 
 **Unlearning (A.3.5).** With the percent changes M = 100 (m1 - m0) / m0 of the memorized share and P = 100 (p1 - p0) / p0 of the
 performance (perplexity, or the accuracy over the tokens of all tasks), the best run has the lowest
@@ -9,8 +9,8 @@ performance (perplexity, or the accuracy over the tokens of all tasks), the best
     accuracy:    M - P            protocol `paper`: every loss counts as a loss
                  M + P            protocol `reference`: as printed, and as the published tables were chosen; lost accuracy is *rewarded*
 
-Only runs that take no longer than fine-tuning on extra data are looked at, unless a method has none of those. For models of
-production size the paper asks for a perplexity below 500 instead.
+Only runs that take no longer than fine-tuning on extra data are considered, unless a method has none of those. For models of
+production size the paper requires a perplexity below 500 instead.
 
 **Regularizers (equations 2 and 3).** With % memorized m and the performance p of the trained model, means over seeds:
 
@@ -83,9 +83,9 @@ def select(
     seconds_limit: float | None = None,
     perplexity_limit: float | None = None,
 ) -> int | None:
-    """Place of a method's best configuration (A.3.5); None where it has no result at all.
+    """Index of a method's best configuration (A.3.5); None where no configuration has a result.
 
-    Of configurations with different numbers of seeds only those with the most are compared. Equal scores: less memorized, faster, first.
+    Only the configurations with the most seeds are compared. Ties go to the less memorized, then the faster, then the earlier one.
 
     Args:
         candidates: all configurations of one method on one artifact; None for one without a result.
@@ -114,7 +114,7 @@ def training_score(candidate: Candidate, protocol: Protocol = "paper") -> float:
 
 
 def select_training(candidates: Sequence[Candidate | None], protocol: Protocol = "paper") -> int | None:
-    """Place of a regularizer's best training setting (equations 2 and 3), among those with the most seeds."""
+    """Index of a regularizer's best training setting (equations 2 and 3), among those with the most seeds."""
     places = [i for i, c in enumerate(candidates) if c is not None and _finite(c)]
     most = max((_of(candidates, i).seeds for i in places), default=0)
     places = [i for i in places if _of(candidates, i).seeds == most]
@@ -129,7 +129,7 @@ def lost(candidate: Candidate) -> float:
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[bool]:
-    """Which points no other one beats, both coordinates being better when smaller.
+    """Flags of the points that no other point beats; smaller is better in both coordinates.
 
     A point is beaten by one that is nowhere worse and somewhere better; equal points do not beat each other, and all stay. O(n log n).
 

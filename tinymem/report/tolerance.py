@@ -1,4 +1,4 @@
-"""How far two stored numbers may lie apart and still count as reproduced."""
+"""Tolerances within which a number counts as reproduced."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Rules = tuple[tuple[str, "Tolerance"], ...]
 
 @dataclass(frozen=True)
 class Tolerance:
-    """`0.05`: so far apart; `2%`: so far apart relative to the stored number."""
+    """A permitted difference: `0.05` absolute, `2%` relative to the stored number."""
 
     amount: float
     relative: bool = False
@@ -25,7 +25,7 @@ class Tolerance:
         return f"{100 * self.amount:g}%" if self.relative else f"{self.amount:g}"
 
     def allows(self, stored: Json, found: Json) -> bool:
-        """Whether a found value is near enough; what is no number must be equal."""
+        """Whether a found value is within the tolerance; values other than numbers must be equal."""
         if not (_is_number(stored) and _is_number(found)):
             return stored == found
         return abs(found - stored) <= self.amount * (abs(stored) if self.relative else 1) + 1e-12
@@ -67,10 +67,10 @@ def parse_rules(texts: Iterable[str]) -> Rules:
 
 
 def parse_tolerance(text: str, where: str) -> Tolerance:
-    """`0.05` or `2%`.
+    """Parse a tolerance such as `0.05` or `2%`.
 
     Raises:
-        UserError: something else; `where` says what was read.
+        UserError: any other text; `where`, its origin, is part of the message.
     """
     found = re.fullmatch(r"\s*(\d*\.?\d+(?:[eE][-+]?\d+)?)\s*(%?)\s*", text)
     if not found:
@@ -79,7 +79,7 @@ def parse_tolerance(text: str, where: str) -> Tolerance:
 
 
 def tolerance_of(column: str, rules: Rules) -> Tolerance:
-    """The last rule that fits a column."""
+    """Tolerance of a column, by the last rule that fits it."""
     return next(tolerance for pattern, tolerance in reversed((*DEFAULTS, *rules)) if fnmatchcase(column, pattern))
 
 

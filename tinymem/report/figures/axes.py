@@ -1,4 +1,4 @@
-"""What the figures share: grids of panels, the look of methods, legends below, labels that say which direction is better."""
+"""Shared parts of the figures: grids of panels, the look of methods, legends below, labels with the direction that is better."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def performance_change_label(metric: str) -> str:
 
 
 def performance_label(metric: str) -> str:
-    """Axis label of a performance."""
+    """Axis label of a performance metric, with the better direction."""
     return "accuracy (%)\nhigher is better" if metric == "accuracy" else "perplexity\nlower is better"
 
 
@@ -80,7 +80,7 @@ def legend_below(figure: Figure, handles: Iterable[Line2D], width: float) -> Non
 
 
 def handle(label: str, **style: Unpack[Style]) -> Line2D:
-    """An entry of a legend."""
+    """An entry of a legend, without data."""
     from matplotlib.lines import Line2D
 
     return Line2D([], [], label=label, **style)
@@ -128,5 +128,5 @@ def _rank(value: Value) -> tuple[bool, float, str]:
 
 
 def where(lines: Iterable[Line], **wanted: Value) -> list[Line]:
-    """The lines with these values."""
+    """The lines that have all of these values."""
     return [line for line in lines if all(line.get(key) == value for key, value in wanted.items())]

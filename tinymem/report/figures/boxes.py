@@ -52,7 +52,7 @@ def figure_3(inputs: Inputs) -> list[FigureData | Skipped]:
 
 
 def _lines(points: Sequence[Point], name: Callable[[Point], str], kind: str) -> Iterable[Line]:
-    """A box per quantity and name."""
+    """Yield a box per quantity and name."""
     quantities: list[tuple[str, list[Point]]] = [("memorized", list(points))]
     quantities += [(m, [p for p in points if p.metric == m]) for m in ("accuracy", "perplexity") if any(p.metric == m for p in points)]
     for quantity, those in quantities:

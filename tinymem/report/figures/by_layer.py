@@ -1,4 +1,4 @@
-"""Where in the model the best runs cut: ablated neurons and weights per layer."""
+"""Location of the best runs' edits: ablated neurons and weights per layer."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def layer_lines(inputs: Inputs) -> Iterable[Line]:
 
 
 def _layers(line: Line) -> int:
-    """How many blocks the model has."""
+    """Number of blocks of the line's model."""
     return int(number(line, "layers"))
 
 

@@ -12,7 +12,7 @@ ORDER = ("6", "7", "2", "3", "5", "pareto", "8-11", "12-15", "layers", "16-19", 
 
 
 def figures_of(results: Results) -> tuple[list[FigureData], list[Skipped]]:
-    """The figures that the rows and curves allow, and those that they do not."""
+    """Make the figures that the rows and curves allow, and list those that they do not, with the reason."""
     inputs = inputs_of(results)
     made = [figure for registered in FIGURES.in_order(ORDER) for figure in registered.function(inputs)]
     return [f for f in made if isinstance(f, FigureData)], [f for f in made if isinstance(f, Skipped)]

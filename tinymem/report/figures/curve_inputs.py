@@ -1,4 +1,4 @@
-"""Training curves as figures see them: what the model was, and its measured epochs."""
+"""Training curves for figures: the model's columns, and its measured epochs."""
 
 from __future__ import annotations
 

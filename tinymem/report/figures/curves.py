@@ -24,7 +24,7 @@ LETTERS = "abcd"
 
 @report_figure("6")
 def figure_6(inputs: Inputs) -> list[FigureData | Skipped]:
-    """What is memorized while models train, and how well they do: a line per number of layers.
+    """Figure 6: memorization and performance during training, a line per number of layers.
 
     (a) math + noise and (b) math + backdoor: a column per data size, additive and multiplicative below each other. (c) language + noise and
     (d) language + backdoor: a column per duplication class (how often a row was repeated), where there are several.
@@ -35,7 +35,7 @@ def figure_6(inputs: Inputs) -> list[FigureData | Skipped]:
 
 @report_figure("7")
 def figure_7(inputs: Inputs) -> list[FigureData | Skipped]:
-    """The same for models trained with regularizers, a line each, beside the model of the same size trained without.
+    """Figure 7: memorization and performance during training with each regularizer and without one, a line each.
 
     (a) math + noise, (b) math + backdoor, (c) language + noise, (d) language + backdoor; a column per model size and data size.
     """
@@ -86,7 +86,7 @@ def curve_lines(curves: Iterable[Curve]) -> Iterable[Line]:
 
 
 def draw_curves(lines: list[Line], by: str) -> Figure:
-    """For each data family two rows of panels, memorized and performance; a column per data size, depth or duplication class."""
+    """Draw two rows of panels for each data family, memorized and performance; a column per data size, depth or duplication class."""
     kept = [key for key in ("data_size", "n_layer", "copies") if key != by and len({line[key] for line in lines}) > 1]
     columns = rising(tuple(line[key] for key in kept) for line in lines) if kept else [()]
     families, names = distinct(lines, "data"), rising(line[by] for line in lines)
@@ -120,7 +120,7 @@ def _draw(pair: tuple[Axes, Axes], lines: list[Line], by: str, names: list[Value
 
 
 def _rest(lines: list[Line], by: str, name: Value) -> list[list[Line]]:
-    """The lines of one name, apart by whatever is neither a panel nor the name."""
+    """The lines of one name, separated by every value that is neither a panel nor the name."""
     found: dict[tuple[Value, ...], list[Line]] = defaultdict(list)
     for line in where(lines, **{by: name}):
         found[tuple(line[key] for key in (*KEYS, "copies"))].append(line)

@@ -1,4 +1,4 @@
-"""Where all runs of a method end, not only its best: Figure 21."""
+"""Density of all runs of a method, not only its best: Figure 21."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LEAST = 20  # runs; fewer are told apart in the scatter
 
 @report_figure("21")
 def figure_21(inputs: Inputs) -> list[FigureData | Skipped]:
-    """How many of a method's runs end in each cell of change in memorization and change in performance: is it good only at its best?
+    """Figure 21: number of a method's runs in each cell of change in memorization and in performance (is it good only at its best?).
 
     As in the paper, runs that end at 50 % memorized or more, or a perplexity of 40 or more, are left out. It shows Pythia models; here
     a figure for the language models among the rows and one for the math models. Runs beyond the axes count in the outermost cells.
@@ -77,7 +77,7 @@ def middle(change: float, quantity: str) -> float:
 
 
 def draw_cells(lines: list[Line]) -> Figure:
-    """A panel per method."""
+    """Draw a panel per method, its cells shaded by number of runs."""
     names, metric = in_order(distinct(lines, "method")), str(lines[0]["metric"])
     figure, all_axes, _ = panels(len(names), COLUMNS, (2.2, 1.9), (0.6, 0.9), sharex=True, sharey=True)
     for axes, name in zip(all_axes, names, strict=True):

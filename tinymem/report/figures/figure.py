@@ -1,7 +1,7 @@
 """A figure before it is drawn: the numbers that it shows, one line per mark, and how to draw them.
 
-What makes figures are pure functions `Inputs -> FigureData | Skipped`; a figure is drawn from its lines and from nothing else, so the CSV
-beside it holds all of it. `figures_of` (`catalogue.py`) makes all of them, `files.py` writes them.
+Figures are made by pure functions `Inputs -> FigureData | Skipped`; a figure is drawn from its lines and from nothing else, so its CSV
+file holds all of it. `figures_of` (`catalogue.py`) makes all of them, `files.py` writes them.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Skipped:
 
 
 def sources_of(line: Line) -> tuple[str, ...]:
-    """The rows behind a mark."""
+    """Sources of the result rows behind a mark."""
     found = line.get("sources")
     return found if isinstance(found, tuple) else ()
 
@@ -71,7 +71,7 @@ def number(line: Line, column: str) -> float:
 
 
 def numbers(lines: Iterable[Line], column: str) -> list[float]:
-    """The numbers of a column."""
+    """The numbers of a column, one per line; NaN where there is none."""
     return [number(line, column) for line in lines]
 
 
@@ -88,7 +88,7 @@ def to_csv(lines: Iterable[Line]) -> str:
 
 
 def to_json(data: FigureData) -> str:
-    """Title, caption and lines."""
+    """A figure as JSON: title, caption and lines."""
     lines = [{key: _finite(value) for key, value in line.items()} for line in data.lines]
     about = {"key": data.key, "title": data.title, "caption": data.caption, "lines": lines}
     return json.dumps(about, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

@@ -1,4 +1,4 @@
-"""Figures as files: PNG, SVG, and the numbers beside them as CSV and JSON."""
+"""Figures as files: PNG and SVG, with their numbers as CSV and JSON."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def to_inline_svg(data: FigureData) -> str:
 
 
 def to_svg_file(data: FigureData) -> str:
-    """The same as a file of its own: dark on light, or light on dark where the reader prefers that."""
+    """An SVG file, dark on light, or light on dark where the reader prefers that."""
     svg = to_inline_svg(data)
     start = svg.index(">", svg.index("<svg")) + 1
     return f'<?xml version="1.0" encoding="utf-8"?>\n{svg[:start]}{THEME}{svg[start:]}'
 
 
 def to_png(data: FigureData) -> bytes:
-    """Dark on white, for papers and slides."""
+    """A PNG image, dark on white, for papers and slides."""
     with drawing():
         figure = data.draw(data.lines)
         out = io.BytesIO()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FOLDER = "landscape"
-"""Where a run's page looks: `tinymem landscape RUN/checkpoint --out RUN/landscape`."""
+"""Folder of a run's landscapes, shown on its page: `tinymem landscape RUN/checkpoint --out RUN/landscape`."""
 KEY, TITLE = "figure-04", "Figure 4: loss landscape"
 LEVELS = 12
 

@@ -1,4 +1,4 @@
-"""The two figures of a report: what training did, and what each method did to the trained model."""
+"""The two figures of one run's report: the training curve, and the effect of each method on the trained model."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def _curve_line(point: CurvePoint) -> Line:
 
 
 def row_metric(row: MeasuredRow) -> str:
-    """Which performance metric a row holds."""
+    """Name of the performance metric that a row holds."""
     return row.performance_metric or "accuracy"
 
 

@@ -21,7 +21,7 @@ from tinymem.results.run_folder import RunRecord
 # The four kinds of models of the paper, in the order of its figures; others follow.
 PAPER_KINDS = ("math + noise", "math + backdoor", "language + noise", "language + backdoor")
 Model = tuple[str | None, int | None, int | None, int | None]
-"""Data, its size, number of layers and epoch: models that differ in seed only have these alike."""
+"""Data, its size, number of layers and epoch: equal for models that differ in seed only."""
 FAMILIES = {"additive": "math", "multiplicative": "math", "wiki": "language"}
 
 
@@ -74,7 +74,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What all figures are made from."""
+    """The inputs of all figures: averaged points, training curves, result rows and run records."""
 
     points: list[Point] = field(default_factory=list)
     curves: list[Curve] = field(default_factory=list)
@@ -103,12 +103,12 @@ def kind_of(data: str | None, artifact: str) -> str:
 
 
 def in_paper_order(kinds: Iterable[str]) -> list[str]:
-    """The paper's four first."""
+    """Kinds of models and artifacts, the paper's four first."""
     return sorted(set(kinds), key=lambda k: (PAPER_KINDS.index(k) if k in PAPER_KINDS else len(PAPER_KINDS), k))
 
 
 def _points(results: Results) -> Iterable[Point]:
-    """Groups compare models at one epoch: one pass for each."""
+    """Points of all models, one pass for each epoch, since groups compare models at one epoch."""
     several = len({row.protocol for row in results.rows}) > 1
     by_epoch: dict[int | None, list[MeasuredRow]] = {}
     for row in results.rows:
@@ -158,7 +158,7 @@ def _point(setting: Configuration, artifact: str, several: bool, best: bool, fro
 
 
 def _changes(setting: Configuration) -> tuple[float | None, float | None]:
-    """Of the memorized share and of the performance, between means over seeds; None where there is no finite one."""
+    """Changes in percent of memorized share and performance, between means over seeds; None where one is not finite."""
     candidate = setting.candidate()
     if candidate is None:
         return None, None

@@ -27,7 +27,7 @@ class ReportFigure:
 
     @property
     def origin(self) -> str:
-        """Where the figure is defined; loading the same file twice is not a clash of names."""
+        """File and name of the defining function; registering the same origin again is no clash of names."""
         return f"{inspect.getsourcefile(self.function)}:{self.function.__qualname__}"
 
 
@@ -35,7 +35,7 @@ FIGURES: Registry[ReportFigure] = Registry("figure", eager=("tinymem.report.figu
 
 
 def report_figure(name: str) -> Callable[[Make], Make]:
-    """Register a function that makes figures of the inputs, or says why it cannot.
+    """Register a function `(inputs) -> figures`; a figure that the rows do not allow is a `Skipped` with the reason.
 
     Raises:
         UserError: another figure has the name.

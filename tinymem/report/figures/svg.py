@@ -1,4 +1,4 @@
-"""matplotlib figures as SVG that can stand in a page: theme colors, own ids, the same bytes each time."""
+"""matplotlib figures as SVG for a page: theme colors, unique ids, the same bytes each time."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ STYLE: dict[str, str | float] = {
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """Our style, whatever the user's matplotlibrc says.
+    """Inside the context matplotlib draws in the report's style, independent of the user's matplotlibrc.
 
     Raises:
         UserError: matplotlib is not installed.

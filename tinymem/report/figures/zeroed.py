@@ -1,4 +1,4 @@
-"""How much of a model the best runs zero, by model size and by what the model was trained on: Figures 16 to 19."""
+"""Share of a model that the best runs zero, by model size and by training data: Figures 16 to 19."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def figures_16_to_19(inputs: Inputs) -> list[FigureData | Skipped]:
     """Share of neurons (16, 18) or weights (17, 19) that the best run of each method zeroes, counted in the edited model.
 
     16 and 17 by number of layers, 18 and 19 by data and artifact; means over training times, data sizes and seeds. The paper draws the
-    ratio that was asked for; what an edit zeroes may be less, where weights were zero before.
+    configured ratio; an edit may zero less, where weights were zero before.
     """
     sizes: Callable[[Point], Value] = lambda p: p.n_layer  # noqa: E731
     kinds: Callable[[Point], Value] = lambda p: p.kind  # noqa: E731

@@ -29,7 +29,7 @@ OPEN = 8  # tables that are not folded
 
 
 def write_html(record: RunRecord, out: Path) -> None:
-    """Write the page of one run. It asks nothing of the network, and equal records give equal bytes.
+    """Write the page of one run. The page loads nothing from the network, and equal records give equal bytes.
 
     Raises:
         UserError: matplotlib is not installed, or the file cannot be written.
@@ -66,7 +66,7 @@ def to_html(record: RunRecord, figures: Sequence[FigureData] = (), folder: str =
 
 
 def write_page(results: Results, tables: Sequence[Table], out: Path) -> list[Path]:
-    """Write one page about any number of runs, with what is too long for it in files beside it (`<out>-data/`). Returns the paths.
+    """Write one page about any number of runs; parts that are too long for it go to files in `<out>-data/`. Returns the paths.
 
     Raises:
         UserError: matplotlib is not installed, or a file cannot be written.
@@ -84,7 +84,7 @@ def write_page(results: Results, tables: Sequence[Table], out: Path) -> list[Pat
 def page_of_results(
     results: Results, tables: Sequence[Table], figures: Sequence[FigureData], skipped: Sequence[Skipped], rows: PageRows, folder: str
 ) -> str:
-    """The page of many runs as text; `rows` says which rows are on it, `folder` holds what is not."""
+    """The page of many runs as text; `rows` lists the rows on it, `folder` holds the parts that are not."""
     links = rows.links
     drawn = (
         f'<div class="figures">\n{figure_elements(figures, links, folder)}\n</div>' if figures else "<p>There is nothing to draw yet.</p>"

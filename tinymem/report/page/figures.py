@@ -1,4 +1,4 @@
-"""Figures on the page: the drawing, what it shows, and its numbers beside it, each with a link to the rows behind it."""
+"""Figures on the page: the drawing, its caption, and its numbers, each with a link to the rows behind it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ INLINE = 48_000  # bytes of a CSV that is on the page; longer ones are files bes
 
 
 def figure_elements(figures: Sequence[FigureData], links: Mapping[str, str], folder: str) -> str:
-    """All figures; `folder`, relative to the page, is where `write_long_data` puts what is too long for it."""
+    """All figures as HTML; `folder`, relative to the page, holds the numbers that are too long for it (`write_long_data`)."""
     return "\n".join(_figure(figure, links, folder) for figure in figures)
 
 
 def skipped_list(skipped: Sequence[Skipped]) -> str:
-    """What could not be drawn, and what it needs."""
+    """A list of the figures that could not be drawn, with the missing inputs."""
     if not skipped:
         return ""
     items = "".join(f"<li>{escape(s.title)}: {escape(s.reason)}.</li>" for s in skipped)
@@ -52,7 +52,7 @@ def _figure(figure: FigureData, links: Mapping[str, str], folder: str) -> str:
 
 
 def figure_element(key: str, svg: str, caption: str, data: str) -> str:
-    """A drawing with what it shows and its numbers; one that is wider than a column scrolls on narrow screens."""
+    """A drawing with its caption and numbers; one that is wider than a column scrolls on narrow screens."""
     found = re.search(r'width="([\d.]+)pt"', svg)
     points = float(found[1]) if found else 0.0
     if points > COLUMN:

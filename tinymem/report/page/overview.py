@@ -32,7 +32,7 @@ def title(results: Results) -> str:
 
 
 def summary(results: Results) -> str:
-    """How much there is of what."""
+    """Header counts: rows by status; distinct models, seeds, methods, devices."""
     rows = results.rows
     status = Counter(row.status for row in rows)
     entries = {

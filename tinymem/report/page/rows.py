@@ -1,4 +1,4 @@
-"""Where a page keeps the rows behind its numbers: the first ones on the page, up to a budget of bytes, the others in files beside it."""
+"""Rows behind a page's numbers: the first ones on the page, up to a budget of bytes, the others in files next to it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HEAD = """<!DOCTYPE html>
 
 @dataclass(frozen=True)
 class PageRows:
-    """The rows of a page.
+    """The rows of a page, split into those on it and those in files next to it.
 
     Attributes:
         embedded: rows by source that are on the page.
@@ -51,7 +51,7 @@ class PageRows:
 
 
 def page_rows(known: dict[str, MeasuredRow], first: Iterable[str], folder: str, budget: int = BUDGET) -> PageRows:
-    """Share rows between the page and files in `folder` beside it.
+    """Split rows between the page and files in `folder` next to it.
 
     Args:
         known: all rows by source.

@@ -34,7 +34,7 @@ SCATTER_CAPTION = (
 
 
 def figures(record: RunRecord, curve: str | None, scatter: str | None, others: str = "") -> str:
-    """The SVGs with what they show and their numbers."""
+    """The drawings as SVG, with their captions and numbers."""
     curve_data = numbers("curve", curve_numbers(record.curve), {}, "")
     scatter_data = numbers("change", change_numbers(record), links(record), "")
     trio = (("curve", curve, CURVE_CAPTION, curve_data), ("change", scatter, SCATTER_CAPTION, scatter_data))
@@ -44,13 +44,13 @@ def figures(record: RunRecord, curve: str | None, scatter: str | None, others: s
 
 
 def reading(record: RunRecord) -> str:
-    """One sentence per column."""
+    """Explanation of the result table, one sentence per column."""
     tests = record.recipe.evaluation if record.recipe else None
     return reading_of(record.rows, {"prompt": tests.prompt, "match": tests.match} if tests else {})
 
 
 def reading_of(rows: list[MeasuredRow], window: JsonObject) -> str:
-    """One sentence per column, with the window of the test where all rows share one."""
+    """Explanation of the result table, one sentence per column, with the window of the test where all rows share one."""
     windows = {"prompt": window.get("prompt", "the first"), "match": window.get("match", "")}
     shares = {row.is_share for row in rows} or {True}
     skipped = {*(() if False in shares else ("perplexity",)), *(() if True in shares else ("accuracy", "ceiling"))}
@@ -60,7 +60,7 @@ def reading_of(rows: list[MeasuredRow], window: JsonObject) -> str:
 
 
 def links(record: RunRecord) -> dict[str, str]:
-    """Where each row's JSON is on the page, by the row's source."""
+    """Links to each row's JSON on the page, by the row's source."""
     return {row.source: f"#json-{anchor}" for row, anchor in zip(record.rows, anchors(record.rows), strict=True)}
 
 

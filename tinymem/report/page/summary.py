@@ -1,4 +1,4 @@
-"""The top of the page: what was trained on what, and what the trained model memorized."""
+"""The top of the page: the model and its data, and the memorization of the trained model."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ WORDS = {
 
 
 def summary(record: RunRecord) -> str:
-    """What was trained on what, with which seed, protocol, versions and device."""
+    """Description of the run: model, data, training, seed, protocol, versions and device."""
     entries = {
         **(_of_recipe(record.recipe) if record.recipe else {}),
         "Model id": _distinct(record.rows, "model_id"),
@@ -62,7 +62,7 @@ def _of_recipe(recipe: Recipe) -> dict[str, str]:
 
 
 def _pairs(values: JsonObject, keys: Iterable[str] | None = None) -> str:
-    """`layers 4 · width 128`: the set values of a section, in order; its kind is told elsewhere."""
+    """The set values of a section, in order, without its kind: `layers 4 · width 128`."""
     shown = {key: values[key] for key in (keys or values) if key != "kind" and values.get(key) is not None}
     return " · ".join(f"{WORDS.get(key, key.replace('_', ' '))} {_plain(value)}" for key, value in shown.items())
 
@@ -110,7 +110,7 @@ def _performance_card(row: MeasuredRow, link: str) -> str:
 
 
 def _card(title: str, value: str, parts: list[tuple[str, str]], link: str = "") -> str:
-    """A number with those beside it; `link` leads to the row that they stand in."""
+    """A card: a number with its details; `link` leads to their row."""
     main, _, count = value.partition(" (")
     big = _linked(main, link) + (f" <small>({escape(count)}</small>" if count else "")
     items = "".join(f"<li><span>{escape(name)}</span><span>{_linked(text, link)}</span></li>" for name, text in parts)

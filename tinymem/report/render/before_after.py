@@ -8,7 +8,7 @@ from tinymem.results.row import MeasuredRow
 
 
 def change_with_counts(row: MeasuredRow, rate: Rate) -> str:
-    """`86.4 % (38/44) → 2.3 % (1/44)`; the status stands where there is no value after."""
+    """Change with counts: `86.4 % (38/44) → 2.3 % (1/44)`; the status replaces a missing value after."""
     before, after = before_after(row, rate)
     return join_change(percent_of(before), percent_of(after), row)
 
@@ -26,7 +26,7 @@ def join_change(first: str, last: str, row: MeasuredRow) -> str:
 
 
 def short_change(row: MeasuredRow, rate: Rate, *, with_counts: bool = False, fold: bool = False) -> str:
-    """`86.4 → 2.3 (38 → 1)`: for tables whose column says that the numbers are percentages of the caption's rows."""
+    """Change in short: `86.4 → 2.3 (38 → 1)`, for tables whose heads give the unit and whose captions give the number of rows."""
     before, after = before_after(row, rate)
     change = join_change(percent_only(before), percent_only(after), row).replace(" %", "")
     if not with_counts or before is None:
@@ -36,5 +36,5 @@ def short_change(row: MeasuredRow, rate: Rate, *, with_counts: bool = False, fol
 
 
 def no_result(row: MeasuredRow, label: str) -> str:
-    """Why a method has no result."""
+    """The reason why a method has no result."""
     return f"{label} on {row.artifact}: {row.status}: {row.message or 'no reason was recorded'}"

@@ -13,7 +13,7 @@ Link = Callable[[str], str | None]
 
 
 def row_link(source: str) -> str | None:
-    """The page's own element of a row."""
+    """Link to the page's element of a row."""
     return f"#row-{anchor(source)}"
 
 
@@ -60,7 +60,7 @@ def _cell(table: Table, cell: Cell, place: int, link: Link) -> str:
 
 
 def _words(column: Column) -> str:
-    """Words stand on the left, as in the other formats."""
+    """Attribute that aligns a column of words left, as in the other formats."""
     return "" if column.numeric else ' class="words"'
 
 

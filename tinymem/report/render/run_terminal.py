@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Layout(NamedTuple):
-    """How much room the table takes."""
+    """A layout of the table, by its width."""
 
     gap: int
     fold: bool
@@ -53,7 +53,7 @@ def build_table(record: RunRecord, console: Console) -> Table:
 
 
 def footer(record: RunRecord, console: Console) -> list[str]:
-    """What the numbers are shares of, the ceiling, and why rows have no result."""
+    """Lines below the table: the denominators of the shares, the ceiling, and the reasons of rows without a result."""
     if not record.rows:
         return [f"{record.name}: no method has been run yet"]
     lines = [f"memorized, forget, holdout: %, before {ARROW} after", *bases(record)]

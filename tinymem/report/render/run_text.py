@@ -57,7 +57,7 @@ def _csv_cell(value: Json) -> str | float | None:
 
 
 def to_markdown(record: RunRecord) -> str:
-    """A GitHub-flavoured table with a count beside every percentage, then a line per row that has no result."""
+    """A GitHub-flavored table with a count after every percentage, then a line per row that has no result."""
     columns = [column.format(metric=" / ".join(metrics(record.rows))) for column in MARKDOWN_COLUMNS]
     lines = [markdown_line(columns), markdown_line(["---", "---", *["---:"] * (len(columns) - 2)])]
     notes: list[str] = []
@@ -75,7 +75,7 @@ def _markdown_values(row: MeasuredRow) -> list[str]:
 
 
 def bases(record: RunRecord) -> list[str]:
-    """Per artifact, how many rows stand behind the rates, and for noise the rate by whether the row's own prompt was noised."""
+    """Lines per artifact with the number of scored rows, and for noise the rate by whether the row's own prompt was noised."""
     found = {row.artifact: row for row in record.rows}
     return [
         f"{artifact}: {number(row.rows_scored, 0)} rows scored, {number(row.rows_forget, 0)} to forget, "

@@ -34,7 +34,7 @@ def print_tables(tables: Sequence[Table], console: Console | None = None) -> Non
 
 
 def _fitting(table: Table, console: Console) -> RichTable:
-    """Counts beside their numbers, else below them, else none; what still does not fit is folded."""
+    """The roomiest layout that fits: counts next to their numbers, else below them, else none; longer cells are folded."""
     unbounded = console.options.update(width=10_000)
     for show in (with_small, _with_small_below, lambda cell: cell.text):
         rich_table = _build(table, show, _encode(console))

@@ -29,7 +29,7 @@ def render(tables: Sequence[Table], format: str) -> str:
 
 
 def to_markdown(tables: Sequence[Table]) -> str:
-    """GitHub-flavoured tables, each with its title as a heading and its notes as a list."""
+    """GitHub-flavored tables, each with its title as a heading and its notes as a list."""
     return "\n".join(_markdown(table) for table in tables)
 
 
@@ -48,7 +48,7 @@ def _markdown_cell(cell: Cell) -> str:
 
 
 def with_small(cell: Cell) -> str:
-    """`2.8 ± 0.4 (6/216)`."""
+    """A cell's text with its small print: `2.8 ± 0.4 (6/216)`."""
     return f"{cell.text} ({cell.small})" if cell.small else cell.text
 
 
@@ -106,7 +106,7 @@ def _latex_groups(table: Table) -> list[str]:
 
 
 def spans_of(table: Table) -> list[tuple[str, int, int]]:
-    """ModelGroup, first column and width of every run of neighboring columns that share a group."""
+    """Group, first column and width of every run of neighboring columns that share a group."""
     spans: list[tuple[str, int, int]] = []
     for i, column in enumerate(table.columns):
         if spans and spans[-1][0] == column.group:
@@ -172,13 +172,13 @@ def _plain(table: Table) -> JsonObject:
 
 
 def _plain_cell(cell: Cell) -> JsonObject:
-    """Without the fields that say nothing."""
+    """A cell as a dictionary, without empty fields."""
     found: JsonObject = {**vars(cell), "value": finite(cell.value), "sources": list(cell.sources), "marks": list(cell.marks)}
     return {key: value for key, value in found.items() if key == "text" or not (value is None or value is False or value in ("", []))}
 
 
 def finite(value: Number) -> Number:
-    """The value; infinity and NaN, which JSON has not, as text."""
+    """The value for JSON; infinity and NaN, which JSON lacks, as text."""
     return value if not isinstance(value, float) or math.isfinite(value) else str(value)
 
 

@@ -9,8 +9,7 @@
     6, 7, 8, 9   cost: machines, by phase, per run, against large models
     projection   the paper's whole grid at our seconds
 
-The page asks for them with `tables_of(load_results(folders))`, and shows each with `render_html.to_html`. In turn the command line asks the
-page for a file with `write_page(results, tables, out)`.
+`tables_of(load_results(folders))` makes them; `render.html.to_html` shows one on the page, and `page.document.write_page` writes a page.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The paper's Tables 6 to 9 for our own rows beside its own: cost by phase, per run, and against working on large models.
+"""The paper's Tables 6 to 9, for our rows and as published: cost by phase, per run, and against working on large models.
 
 The paper counts node hours of four GPUs, tripled "for debugging, faulty runs and unaccounted usage"; ours are the seconds measured, on
-one device. So the paper's numbers stand here twice: as printed, and as measured (a third).
+one device. So the paper's numbers appear twice: as printed, and as measured (a third).
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ RUNS = {**{method: CHECKPOINTS * runs for method, runs in GRID.items()}, "ig": 5
 
 @dataclass(frozen=True)
 class Spent:
-    """What one phase took.
+    """Resources that one phase took.
 
     Attributes:
         runs: models trained, or methods run.
-        node_hours: of all machines.
+        node_hours: sum over all machines.
         energy: kWh.
         carbon: kg of CO2.
-        machines: what ran it.
+        machines: the machines that ran it.
         sources: the rows behind it.
     """
 
@@ -53,7 +53,7 @@ class Spent:
     sources: tuple[str, ...] = ()
 
     def times(self, factor: float) -> Spent:
-        """So much more or less of everything but the runs."""
+        """All resources times a factor; the number of runs stays."""
         return replace(self, node_hours=factor * self.node_hours, energy=factor * self.energy, carbon=factor * self.carbon)
 
 
@@ -105,7 +105,7 @@ def cost_tables(inputs: TableInputs) -> list[Table]:
 
 
 def system_table(phases: dict[str, Spent]) -> Table:
-    """Table 6: what equation 4 takes each machine to be."""
+    """Table 6: the machines, as equation 4 models them."""
     machines = dict.fromkeys([POLARIS, PERLMUTTER, *(machine for spent in phases.values() for machine in spent.machines)])
     heads = ("machine", "CPU usage", "CPU W", "GPUs", "GPU usage", "GPU W", "memory GB", "PUE", "g CO2/kWh")
     rows = tuple(tuple(Cell(str(v) if isinstance(v, str) else f"{v:g}", value=v) for v in _values(machine)) for machine in machines)
@@ -139,7 +139,7 @@ def phase_table(phases: dict[str, Spent]) -> Table:
 
 
 def run_table(phases: dict[str, Spent]) -> Table:
-    """Table 8: the same per run."""
+    """Table 8: hours, energy and carbon per run."""
     rows = []
     for phase in ("mitigation", "large"):
         lines = [("ours, measured", phases[phase])] if phases[phase].runs else []
@@ -209,7 +209,7 @@ def _resources(spent: Spent, runs: int) -> list[Cell]:
 
 
 def amount(value: float) -> str:
-    """A number with three digits that say something, and no exponent.
+    """A number with three significant digits and no exponent.
 
     >>> amount(6251.0), amount(0.0609), amount(0.0)
     ('6,251', '0.0609', '0')

@@ -69,7 +69,7 @@ def _triple(setting: Configuration | None, seconds: Cell, *, best: bool) -> list
 
 
 def mean_cell(mean: Mean | None, digits: int, sources: tuple[str, ...], *, small: str = "", best: bool = False) -> Cell:
-    """A mean with its spread, and what it is of."""
+    """A cell of a mean with its spread and the rows behind it."""
     if mean is None:
         return NOTHING
     return Cell(plus_minus(mean, digits), small, mean.mean, mean.spread, mean.n, sources, best=best)
@@ -82,17 +82,17 @@ def memorized_cell(setting: Configuration, when: Moment, *, best: bool = False) 
 
 
 def performance_cell(setting: Configuration, when: Moment, *, best: bool = False) -> Cell:
-    """Accuracy in percent, or perplexity."""
+    """A cell of performance: accuracy in percent, or perplexity."""
     return mean_cell(setting.performance(when), 2, setting.sources, best=best)
 
 
 def seconds_cell(mean: Mean | None, sources: tuple[str, ...]) -> Cell:
-    """Seconds, with as many digits as say something."""
+    """A cell of seconds, with three or so significant digits."""
     return mean_cell(mean, digits_for(mean.mean) if mean else 0, sources)
 
 
 def seconds_of(group: ModelGroup, artifact: str, setting: Configuration | None) -> Cell:
-    """Of the method; of a model trained with a regularizer, what that adds to training."""
+    """A cell of the method's seconds; for a model trained with a regularizer, those that it adds to training."""
     if setting is None or setting is group.baseline.get(artifact):
         return NOTHING
     if any(setting is other for other in group.regularized.get(artifact, [])):
@@ -101,7 +101,7 @@ def seconds_of(group: ModelGroup, artifact: str, setting: Configuration | None) 
 
 
 def _overhead(group: ModelGroup, artifact: str, setting: Configuration) -> Cell:
-    """As in the paper: seconds of training beyond those without a regularizer."""
+    """Seconds of training beyond those without a regularizer, as in the paper."""
     plain = mean_of(row.training_seconds for row in group.baseline[artifact].rows)
     if plain is None:
         return NOTHING
@@ -138,7 +138,7 @@ def _notes(group: ModelGroup) -> Iterator[str]:
 
 
 def seeds_note(group: ModelGroup) -> Iterator[str]:
-    """How many seeds and which epoch stand behind each artifact."""
+    """Yield a note per artifact: its seeds and its epoch."""
     for artifact in group.artifacts:
         seeds = sorted({row.seed for row in group.baseline[artifact].rows}, key=str)
         if seeds:
@@ -164,7 +164,7 @@ def _without_result(group: ModelGroup) -> Iterator[tuple[str, str, str]]:
 
 
 def table_of_best(group: ModelGroup) -> Table:
-    """The chosen configuration of every method, with what chose it."""
+    """The chosen configuration of every method, with its score."""
     fronts = {artifact: front_of(group, artifact) for artifact in group.artifacts}
     found = [_best_line(group, artifact, method, fronts[artifact]) for artifact in group.artifacts for method in group.methods()]
     rows = [line for line in found if line]

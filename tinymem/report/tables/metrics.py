@@ -1,4 +1,4 @@
-"""Beyond the memorized share: other metrics of the best run of each method, and whether what it removed comes back."""
+"""Tables of further metrics and of robustness, for the best run of each method."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ RETURN_NOTES = (
 
 @report_table("metrics")
 def tables_of_metrics(inputs: TableInputs) -> list[Table]:
-    """Other metrics, of each group of models."""
+    """Tables of further metrics, for each group of models."""
     return [table_of_metrics(group) for group in inputs.groups]
 
 
 @report_table("returns")
 def tables_of_returns(inputs: TableInputs) -> list[Table]:
-    """Whether memorized rows come back, of each group of models."""
+    """Tables of the memorized rows that return after relearning, rounding or other prompts, for each group of models."""
     return [table_of_returns(group) for group in inputs.groups]
 
 
@@ -60,7 +60,7 @@ def _registered() -> list[Metric]:
 
 
 def table_of_returns(group: ModelGroup) -> Table:
-    """Whether memorized rows come back, for the best run of each method; of rows made with `--robustness`."""
+    """Shares of memorized rows that return, for the best run of each method; needs rows made with `--robustness`."""
     tested = [(test, _return(test), 1) for test in TESTS]
     heads = [("untouched", _untouched, 1), *tested]
     return _table(group, "returns", "Whether it comes back", heads, RETURN_NOTES)
@@ -84,7 +84,7 @@ def _table(group: ModelGroup, name: str, title: str, heads: list[tuple[str, Read
 
 
 def _lines(group: ModelGroup) -> Iterator[tuple[str, str, Configuration, Moment]]:
-    """Artifact, method, its best run, and which of a row's numbers count."""
+    """Yield the lines of a table: artifact, method, its best run, and whether its numbers before or after the edit count."""
     for artifact in group.artifacts:
         found = [(method, setting) for method in group.methods() if (setting := group.best(artifact, method))]
         if found:

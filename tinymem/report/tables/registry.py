@@ -35,7 +35,7 @@ class TableInputs:
 
     @cached_property
     def groups(self) -> list[ModelGroup]:
-        """Rows of models that are alike, with the best configuration of each method."""
+        """Groups of rows of equal models, with the best configuration of each method."""
         return groups_of(self.results)
 
 
@@ -51,7 +51,7 @@ class ReportTable:
 
     @property
     def origin(self) -> str:
-        """Where the table is defined; loading the same file twice is not a clash of names."""
+        """File and name of the defining function; registering the same origin again is no clash of names."""
         return f"{inspect.getsourcefile(self.function)}:{self.function.__qualname__}"
 
     def tables(self, inputs: TableInputs) -> list[Table]:

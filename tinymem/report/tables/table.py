@@ -1,6 +1,6 @@
 """A table before it has a format: titled columns, and cells that know the rows behind them.
 
-What makes tables returns `Table`; what writes them (`report/render`, the page) reads it. Nothing here knows of files or formats.
+Functions that make tables return a `Table`; those that write them (`report/render`, the page) read it. Files and formats are not used here.
 
     tables = tables_of(load_results([folder, ...]))     # tables/catalogue.py
     text = render(tables, "markdown")                   # render/text.py: markdown, latex, csv, json
@@ -17,11 +17,11 @@ Number = float | int | str | bool | None
 
 @dataclass(frozen=True)
 class Cell:
-    """One value, as shown and as stored.
+    """One value of a table, as shown and as stored.
 
     Attributes:
         text: what every format shows, such as `2.8 ± 0.4`.
-        small: what may stand beside it in small print or below it, such as `6/216`; never the only place of a fact.
+        small: small print next to or below the text, such as `6/216`; optional, so never the only source of a fact.
         value: unrounded value (mean over seeds), for CSV and JSON; None for a dash.
         spread: sample standard deviation over seeds; None for fewer than two.
         n: seeds (or runs) behind the value.
@@ -56,7 +56,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table.
+    """A titled table: columns, rows of cells, and notes.
 
     Attributes:
         name: which one, as `--tables` names it: `1`, `best`, ...
