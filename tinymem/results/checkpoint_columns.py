@@ -24,9 +24,9 @@ def checkpoint_columns(checkpoint: Path, metadata: Any, recipe: Recipe | None) -
 
 
 def epoch_of(metadata: Any, recipe: Recipe | None) -> int | None:
-    """Epochs trained: as `tinymem.json` says, else as its last measurement does, else as the recipe asks."""
-    said = metadata.get("epoch", (metadata.get("metrics") or {}).get("epoch"))
-    return int(said) if said is not None else recipe.training.epochs if recipe else None
+    """Epochs trained: from `tinymem.json`, else from its last measurement, else from the recipe."""
+    epoch = metadata.get("epoch", (metadata.get("metrics") or {}).get("epoch"))
+    return int(epoch) if epoch is not None else recipe.training.epochs if recipe else None
 
 
 def stored_parameters(checkpoint: Path) -> int | None:

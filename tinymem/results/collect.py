@@ -1,4 +1,4 @@
-"""Rows of any number of run and sweep folders, each once, with the facts about their models.
+"""Rows of any number of run and sweep folders, each once, with the columns of their models.
 
 A folder is one of: a run (`recipe.yaml`), a sweep (`sweep.yaml`), anything with `results/*.json`, or a folder of such folders.
 """
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Results:
-    """What reports over many runs are made from.
+    """The results behind a report over many runs.
 
     Attributes:
         rows: one per method run and artifact, each with the columns of `model_columns.py`.
         trained: one per trained model and artifact, as it was before any method: the shape of `rows`, with method `none`.
         records: the folders that hold a run, with recipe and training curve.
-        folders: what was read.
+        folders: the folders that were read.
     """
 
     rows: list[MeasuredRow]
@@ -62,14 +62,14 @@ def load_results(folders: Iterable[Path]) -> Results:
 
 
 def results_of(rows: Iterable[MeasuredRow], records: Iterable[RunRecord] = (), folders: tuple[Path, ...] = ()) -> Results:
-    """Rows in memory as `Results`: repeated ones once, and each trained model's own rows beside them."""
+    """Rows in memory as `Results`: repeated ones once, and each trained model's own rows in addition."""
     known = list(records)
     once = _once(_share_families(list(rows)))
     return Results(once, list(_trained(once, known)), known, folders)
 
 
 def _once(rows: Iterable[MeasuredRow]) -> list[MeasuredRow]:
-    """Each experiment once, also where a run and a sweep made it on the same weights: the row that says most, else the later one."""
+    """Each experiment once, also where a run and a sweep made it on the same weights: the most complete row, else the later one."""
     found: dict[tuple[Json, ...] | str, MeasuredRow] = {}
     for row in rows:
         key = _experiment(row)
@@ -89,12 +89,12 @@ def _completeness(row: MeasuredRow) -> tuple[bool, bool, int]:
 
 
 def model_of(row: MeasuredRow) -> str | None:
-    """Id that tells models apart: the hash of the weights. A run's own `model_id` is its recipe's, a sweep's is that hash."""
+    """Id that distinguishes models: the hash of the weights, else `model_id` (of a run its recipe's id), else the name of the run."""
     return row.weights or row.model_id or row.run
 
 
 def _share_families(rows: list[MeasuredRow]) -> list[MeasuredRow]:
-    """Rows of a sweep get the family of their model from the model's own run, where that was read too."""
+    """Rows, where those of a sweep have the family of their model from the model's own run, if that was read too."""
     known = {model_of(row): Identity(family=row.family) for row in rows if row.family and row.model_id}
     return [filled(row, known[model_of(row)]) if model_of(row) in known else row for row in rows]
 
@@ -111,7 +111,7 @@ def results_folders(path: Path) -> list[Path]:
 
 
 def holds_results(path: Path) -> bool:
-    """Whether a folder is one of a run, of a sweep, or has result files."""
+    """Whether a folder is that of a run or of a sweep, or has result files."""
     return any((path / name).exists() for name in ("recipe.yaml", "sweep.yaml", "results.jsonl")) or any(path.glob("results/*.json"))
 
 
@@ -127,7 +127,7 @@ def _record(folder: Path) -> RunRecord:
 
 
 def _read_rows(folder: Path) -> list[MeasuredRow]:
-    """A sweep's own reader knows its compacted rows too."""
+    """Rows of a folder without a recipe: by the sweep's reader, which includes compacted rows, or from its result files."""
     return read_rows(folder) if (folder / "sweep.yaml").is_file() else list(_result_files(folder))
 
 
@@ -158,7 +158,7 @@ def _trained(rows: list[MeasuredRow], records: list[RunRecord]) -> Iterator[Trai
 
 
 def _before(row: MeasuredRow) -> TrainingRow:
-    """The row as if nothing had been done to the model. It keeps its id: that row is where the numbers stand."""
+    """A training row with the numbers before the edit. It has the id of the original row, which holds these numbers."""
     values = {f.name: getattr(row, f.name) for f in fields(MeasuredRow)}
     values |= {f"{name}_after": values[f"{name}_before"] for name in MOMENT_COLUMNS}
     return TrainingRow(**{**values, "method": "none", "options": {}, "status": "ok", "message": None, "seconds": None})

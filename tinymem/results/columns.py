@@ -1,4 +1,4 @@
-"""Columns of result rows by what they are for: one constant for each use."""
+"""Columns of result rows by purpose: one constant for each use."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ PROMPT_RATES: dict[str, RateColumns] = {
     "prompt noised in training": RateColumns("memorized_noised_prompt", "memorized_noised_prompt_count", "rows_noised_prompt"),
 }
 REQUIRED = ("method", "artifact", "status")
-"""Every row has these."""
+"""Columns that every row must have."""
 MODEL_COLUMNS = ("model_name", "data", "data_size", "n_layer", "n_parameters", "epoch", "regularizer")
-"""What a model is: all follow from its recipe and its file."""
+"""Columns that describe a model; all follow from its recipe and its file."""
 FORGET_COLUMNS = ("forget", "forget_fraction")
-"""Which rows a method is given."""
+"""Columns that describe the choice of forget rows."""
 EXPERIMENT_COLUMNS = ("method", "artifact", "seed", "epoch", "protocol", "device_type", *FORGET_COLUMNS)
-"""With the weights and the config, what makes two rows the same experiment."""
+"""Columns that, with equal weights and config, identify an experiment."""
 CONFIGURATION_COLUMNS = {"device_type": "on", "forget": "forget", "forget_fraction": "forget fraction"}
-"""Rows of one method and its options that differ in these are of different configurations, told apart by the word."""
+"""Further columns that distinguish configurations of a method with equal options, each with its word in labels."""
 LABEL_COLUMNS = ("protocol", "seed", *FORGET_COLUMNS)
-"""What joins the label of a method's rows wherever rows differ in it."""
+"""Columns that join the label of a method's rows wherever rows differ in them."""
 MATCH_COLUMNS = ("data", "data_size", "n_layer", "regularizer", "epoch", "seed", "protocol", "method", "options", "artifact")
-"""What rows of a check are matched by."""
+"""Columns by which `tinymem check` matches rows."""
 TIE_COLUMNS = (*FORGET_COLUMNS, "family", "model_id", "id")
-"""Where those leave two rows alike, in this order."""
+"""Further columns, in this order, where rows agree in all of `MATCH_COLUMNS`."""
 PUBLISHED_COLUMNS = ("data", "data_size", "n_layer", "model_name", "artifact")
-"""What a row must have in common with a published model, of those columns that the model is known by."""
+"""Columns in which a row must agree with a published model, as far as the model has them."""
 MOMENT_COLUMNS = ("memorized", "memorized_count", "memorized_by_copies", "performance", "perplexity")
 """Stems of the columns that a trained model's row repeats."""
 
 
 def pick(columns: Identity, names: Sequence[str]) -> JsonObject:
-    """Some columns of a row or of what identifies a model, by name."""
+    """Values of some columns of a row or a model's identity, by name."""
     return {name: getattr(columns, name) for name in names}

@@ -14,11 +14,11 @@ from tinymem.runtime.json import JsonObject
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """What was measured of a model after an epoch."""
+    """The measurement of a model after an epoch of its training."""
 
     epoch: int
     step: int = 0
-    """Training steps done."""
+    """Number of training steps done."""
     train_loss: float | None = None
     """Mean loss of the epoch, in nats a token; None of the untrained model."""
     accuracy: float | None = None
@@ -27,20 +27,20 @@ class CurvePoint:
     accuracy_by_task: dict[str, float | None] = field(default_factory=dict)
     perplexity: float | None = None
     memorized: dict[str, ShareColumn] = field(default_factory=dict)
-    """By artifact."""
+    """Memorized share, count and scored rows, by artifact."""
     memorized_by_copies: dict[str, dict[str, ShareColumn]] = field(default_factory=dict)
-    """By artifact and by how often a row stands in an epoch, where that differs; not written where it is empty."""
+    """Memorized share, count and scored rows, by artifact and number of copies in an epoch, where that differs; not written where empty."""
     seconds: float | None = None
-    """Spent in steps so far, over all starts of the run."""
+    """Seconds spent in steps so far, over all starts of the run."""
     tokens_per_second: float | None = None
 
     def as_dict(self) -> JsonObject:
-        """One line of the file."""
+        """The point as one line of the file."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "memorized_by_copies" or self.memorized_by_copies}
 
     @property
     def note(self) -> str:
-        """Text that stands next to the progress bar: the newest measurement, and the epoch that it is of."""
+        """Text next to the progress bar: the measurement and its epoch."""
         perplexity = "too large" if self.perplexity is None else f"{self.perplexity:.1f}"
         math = self.accuracy_ceiling is not None
         parts = [f"accuracy {100 * (self.accuracy or 0.0):.1f} %" if math else f"perplexity {perplexity}"]
@@ -64,7 +64,7 @@ def read_curve(path: Path) -> list[CurvePoint]:
 
 
 def write_curve(path: Path, curve: list[CurvePoint]) -> None:
-    """Write all points atomically."""
+    """Write all points of a curve atomically."""
     write_text(path, "".join(json.dumps(point.as_dict()) + "\n" for point in curve))
 
 

@@ -1,4 +1,4 @@
-"""The columns that a recipe decides: what a model is, for rows of runs and sweeps and for reports; `results.row.Identity` explains each."""
+"""The columns of a model that follow from its recipe, for rows of runs and sweeps and for reports; `results.row.Identity` explains each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def model_columns(recipe: Recipe | None, *, n_parameters: int | None, epoch: int | None, name: str | None = None) -> Identity:
-    """The model columns of what a recipe trains for `epoch` epochs; of a model without a recipe, its name and size."""
+    """The model columns of a recipe's model after `epoch` epochs; of a model without a recipe, its name and size."""
     if recipe is None:
         return Identity(model_name=name, n_parameters=n_parameters)
     data = recipe.data
@@ -32,20 +32,20 @@ def model_columns(recipe: Recipe | None, *, n_parameters: int | None, epoch: int
 
 
 def recipe_columns(recipe: Recipe, *, epoch: int | None = None, training_seconds: float | None = None) -> Identity:
-    """All columns that a run's recipe decides, for rows that do not tell; `epoch` defaults to the last one."""
+    """All columns that follow from a run's recipe, for rows that lack them; `epoch` defaults to the last one."""
     model = model_columns(recipe, n_parameters=None, epoch=recipe.training.epochs if epoch is None else epoch)
     family = family_of(recipe)
     return replace(model, seed=recipe.seed, protocol=recipe.protocol, family=family, training_seconds=training_seconds)
 
 
 def filled(row: MeasuredRow, columns: Identity) -> MeasuredRow:
-    """The row, with those of the columns that it does not hold itself."""
+    """The row, with its missing columns taken from `columns`."""
     missing = {f.name: getattr(columns, f.name) for f in fields(Identity) if getattr(row, f.name) is None}
     return replace(row, **missing)
 
 
 def family_of(recipe: Recipe) -> str:
-    """Id shared by models that differ only in their seed (and what hangs on it), regularizers and epochs: those that one table compares."""
+    """Id shared by models that differ only in seed, trigger, regularizers and epochs: those that one table compares."""
     values = recipe.model_dump(mode="json")
     return content_id(
         {

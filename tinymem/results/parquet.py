@@ -1,6 +1,6 @@
-"""Parquet parts of a sweep's results: many runs a file, numbered, the newest part that has a run wins.
+"""Parquet parts of a sweep's results: numbered files of many runs; the newest part that has a run counts.
 
-Column `row` is the row as JSON, exactly as it was written; the flat columns beside it (dictionaries as JSON) are for other tools.
+Column `row` is the row as JSON, exactly as it was written; the other, flat columns (dictionaries as JSON) are for other tools.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PART = re.compile(r"part-(\d{6})\.parquet")
 
 
 def parts_of(folder: Path) -> list[Path]:
-    """The Parquet parts, oldest first."""
+    """Paths of the Parquet parts, the oldest first."""
     return sorted(path for path in (folder / PARQUET).glob("part-*.parquet") if PART.fullmatch(path.name))
 
 
@@ -68,7 +68,7 @@ def _column(values: list[Any]) -> Any:
 
 
 def texts_of(path: Path) -> dict[str, list[str]] | None:
-    """Rows as JSON of each run in a part; None if the part is not there (any more)."""
+    """Rows as JSON of each run in a part; None if the part does not exist (any more)."""
     rows = read_part(path, ["run_id", "row"])
     if rows is None:
         return None
@@ -79,14 +79,14 @@ def texts_of(path: Path) -> dict[str, list[str]] | None:
 
 
 def row_count(path: Path) -> int:
-    """Rows of a part."""
+    """Number of rows in a part."""
     import pyarrow.parquet as pq
 
     return int(pq.read_metadata(path).num_rows)
 
 
 def read_part(path: Path, columns: list[str]) -> list[PartRow] | None:
-    """Some columns of a part, row by row; None if the part is not there (any more).
+    """Some columns of a part, row by row; None if the part does not exist (any more).
 
     Raises:
         UserError: the file is damaged.

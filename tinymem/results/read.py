@@ -29,9 +29,9 @@ def read_row(values: object, where: str, again: str = "make it again") -> Result
     """A row from JSON.
 
     Args:
-        values: a JSON object; its `kind` says what kind of row it is, and without one it is a mitigation's.
+        values: a JSON object; its `kind` names the kind of row, by default a mitigation's.
         where: the file, for the message of an error.
-        again: what to do about a damaged file.
+        again: the advice in that message about a damaged file.
 
     Raises:
         UserError: not an object, a column that is missing or unknown, or a value of another type.
@@ -66,7 +66,7 @@ def read_measured(values: object, where: str, again: str = "make it again") -> M
 
 
 def as_json(rows: Sequence[ResultRow]) -> list[JsonObject]:
-    """Rows as JSON objects."""
+    """The rows as JSON objects, without missing optional columns."""
     return [row.as_dict() for row in rows]
 
 

@@ -1,8 +1,8 @@
 """Result rows: one dataclass for each kind, every column named, typed and explained once.
 
-A row is flat, so that JSON lines, CSV, Parquet and pandas all take it as it is. Wherever a row holds a share, the count and the rows behind
-it stand in columns of their own next to it. `row.memorized_after` is the typed way to a column; `row["memorized_after"]` and `dict(row)`
-give the same values as JSON, for columns that are chosen at run time.
+A row is flat, so that JSON lines, CSV, Parquet and pandas can all hold it. Every share has its count and its number of rows in separate
+columns next to it. `row.memorized_after` is the typed way to a column; `row["memorized_after"]` and `dict(row)` give the same values as
+JSON, for columns that are chosen at run time.
 
 `as_dict` is the one writer and `read.read_row` the one reader: runs, sweeps, reports and `tinymem check` all go through them.
 """
@@ -49,7 +49,7 @@ class RateColumns:
 
 
 class RequestColumn(TypedDict):
-    """What a row was to measure, which tells whether a stored row answers a later request."""
+    """The measurements requested for a row, which decide whether a stored row satisfies a later request."""
 
     metrics: list[str]
     ks: list[int]
@@ -57,13 +57,13 @@ class RequestColumn(TypedDict):
 
 
 class LayersColumn(TypedDict):
-    """How much an edit zeroed or changed in each block, bottom to top: lists of one number a block."""
+    """Numbers of neurons and weights that an edit zeroed or changed in each block, bottom to top: lists of one number a block."""
 
     neurons: list[int]
-    """Neurons zeroed, of `of_neurons` there are."""
+    """Zeroed neurons, out of `of_neurons`."""
     of_neurons: list[int]
     weights: list[int]
-    """Feed-forward weights zeroed, of `of_weights` there are."""
+    """Zeroed feed-forward weights, out of `of_weights`."""
     of_weights: list[int]
     changed: list[int]
     """Parameters changed anywhere in the block."""
@@ -80,22 +80,22 @@ class BeforeAfter(TypedDict):
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """The model of a row and where it was measured: the columns that all rows of one model share."""
+    """The identity of a row's model and device: the columns that all rows of one model share."""
 
     run: str | None = None
     """The run's folder (`<recipe>-<id>`), or the checkpoint's path."""
     model_name: str | None = None
-    """Readable, the same for all seeds and epochs: `additive-3000-noise-4L`, `wiki-noise-16L+goldfish`."""
+    """Readable name, the same for all seeds and epochs: `additive-3000-noise-4L`, `wiki-noise-16L+goldfish`."""
     data: str | None = None
-    """additive, multiplicative or wiki; null where the model came without a recipe, as are the next columns then."""
+    """Kind of training data: additive, multiplicative or wiki; null, like the next columns, for a model without a recipe."""
     data_size: int | None = None
-    """Sequences per auxiliary task (math); null for text."""
+    """Number of sequences per auxiliary task (math); null for text."""
     n_layer: int | None = None
-    """Blocks."""
+    """Number of transformer blocks."""
     n_parameters: int | None = None
-    """Parameters, tied ones counted once."""
+    """Number of parameters, tied ones counted once."""
     epoch: int | None = None
-    """Epochs trained at this checkpoint."""
+    """Number of epochs trained at this checkpoint."""
     regularizer: str | None = None
     """Regularizers with the options that are not at their defaults, joined by ` + `; null for none."""
     family: str | None = None
@@ -103,15 +103,15 @@ class Identity:
     model_id: str | None = None
     """Content id of the recipe (a run's rows) or of the weights (a sweep's)."""
     weights: str | None = None
-    """Content id of the weights."""
+    """Content id of the model's weights, 16 hexadecimal digits."""
     corpus_sha256: str | None = None
-    """Hash of the training corpus."""
+    """SHA-256 of the training corpus."""
     seed: int | None = None
-    """Of the mitigation; of a run also of its training."""
+    """Seed of the mitigation; for a run also of its training."""
     protocol: str | None = None
-    """paper or reference."""
+    """Protocol of the evaluation: paper or reference."""
     device_type: str | None = None
-    """cpu or cuda."""
+    """Type of the device: cpu or cuda."""
     device: str | None = None
     """The GPU's name, or the CPU with its number of threads."""
     training_seconds: float | None = None
@@ -124,34 +124,34 @@ class Identity:
 
 @dataclass(frozen=True, kw_only=True)
 class ResultRow(Identity):
-    """What all kinds of row have."""
+    """Columns that all kinds of row share."""
 
     kind: ClassVar[str] = ""
 
     id: str = ""
     """Content id of what decides the result, and nothing else; rows of one run of a method share it."""
     method: str
-    """Registered name; `none` for the trained model itself."""
+    """Registered name of the method; `none` for the trained model itself."""
     artifact: str
     """Kind of artifact that the row is about; `rows` for rows from files."""
     status: Status
-    """ok; refused (nothing to do, or an impossible option), failed (an error) or timeout."""
+    """Status of the run: ok, refused (nothing to do, or an impossible option), failed (an error) or timeout."""
     message: str | None = None
-    """Why there is no result."""
+    """Reason for a missing result; null where there is one."""
     versions: dict[str, str] | None = None
-    """Of tinymem, torch and Python."""
+    """Versions of tinymem, torch and Python."""
     finished: str | None = None
-    """When a sweep's run ended, ISO 8601, UTC."""
+    """Time at which a sweep's run ended, ISO 8601, UTC."""
     host: str | None = None
     """Machine that a sweep's run was done on."""
     attempts: int | None = None
-    """At which attempt a sweep's run ended, from 1."""
+    """Number of the attempt at which a sweep's run ended, from 1."""
     traceback: str | None = None
-    """Of a failed run of a sweep."""
+    """Traceback of a failed run of a sweep."""
 
     @property
     def is_ok(self) -> bool:
-        """Whether the row has a result."""
+        """Whether the row has a result (status `ok`)."""
         return self.status == "ok"
 
     @property
@@ -178,54 +178,54 @@ class ResultRow(Identity):
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredRow(ResultRow):
-    """What was measured of one artifact of one model, before an edit and after it."""
+    """The measurement of one artifact of one model, before an edit and after it."""
 
     unit: str | None = None
-    """What the method changes: neuron, weight or model."""
+    """Unit that the method changes: neuron, weight or model."""
     options: JsonObject = field(default_factory=dict)
     """The method's ratio, and its options that are not at their defaults."""
     config: JsonObject | None = None
-    """All of the method's options."""
+    """All options of the method, defaults included."""
 
     rows_scored: int | None = None
-    """Rows that the test of memorization counts."""
+    """Number of rows that the test of memorization counts."""
     memorized_before: float | None = None
     """Share of the scored rows that are memorized, in [0, 1]."""
     memorized_count_before: int | None = None
     memorized_after: float | None = None
     memorized_count_after: int | None = None
     rows_forget: int | None = None
-    """Memorized rows that the method is given."""
+    """Number of forget rows, given to the method."""
     forget_memorized_before: float | None = None
     """Share of the forget rows that are memorized."""
     forget_memorized_count_before: int | None = None
     forget_memorized_after: float | None = None
     forget_memorized_count_after: int | None = None
     rows_holdout: int | None = None
-    """Memorized rows kept from the method."""
+    """Number of holdout rows, memorized and withheld from the method."""
     holdout_memorized_before: float | None = None
     """Share of the holdout rows that are memorized."""
     holdout_memorized_count_before: int | None = None
     holdout_memorized_after: float | None = None
     holdout_memorized_count_after: int | None = None
     rows_clean_prompt: int | None = None
-    """Noise: scored rows whose own prompt was clean in training."""
+    """Noise: number of scored rows whose own prompt was clean in training."""
     memorized_clean_prompt_before: float | None = None
     memorized_clean_prompt_count_before: int | None = None
     memorized_clean_prompt_after: float | None = None
     memorized_clean_prompt_count_after: int | None = None
     rows_noised_prompt: int | None = None
-    """Noise: scored rows whose own prompt was noised in training, so that the model never saw the clean one before the target."""
+    """Noise: number of scored rows whose own prompt was noised in training, so that the model never saw the clean one before the target."""
     memorized_noised_prompt_before: float | None = None
     memorized_noised_prompt_count_before: int | None = None
     memorized_noised_prompt_after: float | None = None
     memorized_noised_prompt_count_after: int | None = None
     memorized_by_copies_before: dict[str, ShareColumn] | None = None
-    """By how often a row stands in an epoch, where that differs between rows."""
+    """Memorized share, count and rows by the number of a row's copies in an epoch, where that differs between rows."""
     memorized_by_copies_after: dict[str, ShareColumn] | None = None
 
     performance_metric: PerformanceMetric | None = None
-    """accuracy (a share, higher is better) or perplexity (at least 1, lower is better), on clean test rows."""
+    """Metric of performance on clean test rows: accuracy (a share, higher is better) or perplexity (at least 1, lower is better)."""
     performance_before: float | None = None
     performance_after: float | None = None
     performance_ceiling: float | None = None
@@ -234,13 +234,13 @@ class MeasuredRow(ResultRow):
     perplexity_after: float | None = None
 
     seconds: float | None = None
-    """Of the method alone, without the measurements."""
+    """Wall-clock seconds of the method, without the measurements."""
     peak_mb: float | None = None
     """Most memory during the method, in MiB: of the process, or allocated on the GPU."""
     edited_parameters: int | None = None
-    """Parameters whose value changed."""
+    """Number of parameters whose value changed."""
     edit_norm: float | None = None
-    """Euclidean norm of the change."""
+    """Euclidean norm of the parameters' change."""
     edited_by_layer: LayersColumn | None = None
 
     request: RequestColumn | None = None
@@ -248,20 +248,20 @@ class MeasuredRow(ResultRow):
     """The registered metrics of the model before the edit, by name."""
     metrics_after: JsonObject | None = None
     robustness: dict[str, BeforeAfter] | None = None
-    """Whether what was removed comes back, by test."""
+    """Results of the tests of robustness, by test."""
 
     scores_shared: bool | None = None
-    """Whether one scoring pass served other runs of a sweep too."""
+    """True if the scoring pass served other runs of a sweep too."""
     seconds_measure: float | None = None
-    """Of the measurement after the edit."""
+    """Wall-clock seconds of the measurement after the edit."""
     rows_retain: int | None = None
-    """Rows to keep that the method was given."""
+    """Number of retain rows, given to the method."""
     row_tokens: int | None = None
-    """Tokens of a row."""
+    """Length of the training rows in tokens."""
 
     @property
     def is_share(self) -> bool:
-        """Whether performance is a share in [0, 1]."""
+        """True if the performance is a share in [0, 1], and not a perplexity."""
         return self.performance_metric != "perplexity"
 
     def share(self, rate: RateColumns, moment: Moment) -> Share | None:
@@ -279,49 +279,49 @@ class MitigationRow(MeasuredRow):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRow(MeasuredRow):
-    """A trained model as it was before any method: `method` is `none`, and what is `_after` equals what was `_before`."""
+    """A trained model before any method: `method` is `none`, and the columns `_after` equal those `_before`."""
 
     kind: ClassVar[str] = "training"
 
 
 @dataclass(frozen=True, kw_only=True)
 class LocalizationRow(ResultRow):
-    """How well a scorer finds where a sequence is stored: a benchmark's number for one method, ratio and layer."""
+    """A localization benchmark's score, of how well a scorer finds the parts that store a sequence, for one method, ratio and layer."""
 
     kind: ClassVar[str] = "localization"
 
     benchmark: str | None = None
-    """inj, del or layers."""
+    """Name of the benchmark: inj, del or layers."""
     options: JsonObject = field(default_factory=dict)
     """The scorer's options that are not at their defaults."""
     config: JsonObject | None = None
-    """All of the scorer's options."""
+    """All options of the scorer, defaults included."""
     ratio: float | None = None
     """Share of the neurons or weights of a layer that were injected, or dropped."""
     layer: int | None = None
     """Block, from 0 at the bottom; null for the whole model."""
     sequences: int | None = None
-    """Sequences injected or localized."""
+    """Number of sequences that were injected or localized."""
     score_name: str | None = None
-    """What `score` is: recall, accuracy, ..."""
+    """Name of the metric in `score`: recall, accuracy, ..."""
     score: float | None = None
-    """Mean over the sequences."""
+    """Mean of the metric over the sequences."""
     chance: float | None = None
-    """What a random choice would score."""
+    """Expected score of a random choice."""
     seconds: float | None = None
-    """Of the scorer alone."""
+    """Wall-clock seconds of the scorer, without the measurements."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AuditRow(ResultRow):
-    """What a checkpoint memorized and how well it does, without any edit (`tinymem evaluate`), for one artifact."""
+    """Memorization and performance of an unedited checkpoint (`tinymem evaluate`), for one artifact."""
 
     kind: ClassVar[str] = "audit"
 
     prompt: int | None = None
-    """Tokens given in the test of memorization."""
+    """Number of prompt tokens in the test of memorization."""
     match: int | None = None
-    """Tokens that must follow."""
+    """Number of tokens that must follow the prompt."""
     rows_scored: int | None = None
     memorized: float | None = None
     """Share of the scored rows that are memorized, in [0, 1]."""
@@ -330,7 +330,7 @@ class AuditRow(ResultRow):
     accuracy_ceiling: float | None = None
     perplexity: float | None = None
     metrics: JsonObject | None = None
-    """The registered metrics by name."""
+    """Values of the registered metrics, by name."""
 
 
 KINDS: dict[str, type[ResultRow]] = {row.kind: row for row in (MitigationRow, TrainingRow, LocalizationRow, AuditRow)}

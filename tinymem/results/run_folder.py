@@ -21,13 +21,13 @@ RECIPE, RESULTS = "recipe.yaml", "results.jsonl"
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a report is made from."""
+    """A run's records, from which a report is made: recipe, result rows and training curve."""
 
     path: Path
     rows: list[MeasuredRow]
     curve: list[CurvePoint]
     known: Recipe | None = None
-    """The recipe, where it was read already."""
+    """The recipe, if it has been read already."""
 
     @cached_property
     def recipe(self) -> Recipe | None:

@@ -9,7 +9,7 @@ from tinymem.runtime.json import JsonObject
 
 
 class ShareColumn(TypedDict):
-    """A share inside a nested column, with what it is computed from."""
+    """A share inside a nested column, with its count and number of rows."""
 
     share: float | None
     count: int
@@ -25,13 +25,13 @@ class Share:
 
     @property
     def share(self) -> float | None:
-        """In [0, 1]."""
+        """The quotient, in [0, 1]; None for no rows."""
         return self.count / self.rows if self.rows else None
 
     def as_json(self) -> JsonObject:
-        """For a column whose shape is not known."""
+        """The share as a plain JSON object, for columns of arbitrary JSON."""
         return {"share": self.share, "count": self.count, "rows": self.rows}
 
     def as_dict(self) -> ShareColumn:
-        """For JSON."""
+        """The share as a typed column, with its count and rows."""
         return {"share": self.share, "count": self.count, "rows": self.rows}

@@ -4,7 +4,7 @@
       sweep.yaml                  the resolved recipe
       results/<id>.json           rows of a run: the truth, until it is in Parquet
       compacting/<id>.json        the same, on the way to Parquet
-      parquet/part-000007.parquet rows of many runs: `row` is the row as JSON, exactly; flat columns beside it are for other tools
+      parquet/part-000007.parquet rows of many runs: `row` is the row as JSON, exactly; the flat columns are for other tools
       failures.jsonl              failed runs with their tracebacks, rewritten from the rows
 
 A run's rows are those of its file in results/, else of its file in compacting/, else of the newest Parquet part that has its id. Compaction
@@ -30,7 +30,7 @@ from tinymem.runtime.files import strict_json, write_text
 
 RECIPE, RESULTS, STAGED, FAILURES = "sweep.yaml", "results", "compacting", "failures.jsonl"
 SMALL_ROWS, SMALL_PARTS = 1000, 32
-"""So many parts of fewer rows become one: many short sweeps do not leave many files, and large parts are never rewritten."""
+"""More than `SMALL_PARTS` parts of fewer than `SMALL_ROWS` rows are merged: short sweeps leave few files, and large parts stay."""
 OLD_SECONDS = 3600.0
 FAILED = ("failed", "timeout")
 AGAIN = "delete the file, and the command that made it makes it again"
@@ -42,12 +42,12 @@ FAILURE_COLUMNS = (
 
 @dataclass(frozen=True)
 class Known:
-    """What the index remembers of a run.
+    """The index's entry of a run.
 
     Attributes:
         status: ok, refused, failed or timeout.
-        finished: when its rows were written, which tells one attempt from another.
-        request: what was to be measured.
+        finished: time at which its rows were written, which distinguishes attempts.
+        request: the measurements requested for its rows.
     """
 
     status: Status
@@ -56,7 +56,7 @@ class Known:
 
     @property
     def failed(self) -> bool:
-        """Whether `--retry-failed` tries it again."""
+        """Whether `--retry-failed` repeats the run."""
         return self.status in FAILED
 
 
@@ -74,17 +74,17 @@ def read_rows(folder: Path | str) -> list[MeasuredRow]:
 
 
 def run_file(folder: Path, run: str) -> Path:
-    """Where a run's rows are written."""
+    """Path of the JSON file of a run's rows."""
     return folder / RESULTS / f"{run}.json"
 
 
 def write_run(folder: Path, run: str, rows: Sequence[MeasuredRow]) -> None:
-    """Write a run's rows, in one piece."""
+    """Write the rows of a run atomically."""
     write_text(run_file(folder, run), json.dumps([row.as_dict() for row in rows], ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_run(path: Path) -> list[MeasuredRow] | None:
-    """A run's rows from its JSON file; None if it is not there (any more).
+    """A run's rows from its JSON file; None if that does not exist (any more).
 
     Raises:
         UserError: the file is damaged.
@@ -101,7 +101,7 @@ def read_run(path: Path) -> list[MeasuredRow] | None:
 
 
 class Index:
-    """Ids and statuses of all runs that have rows; looks only at what is new since the last call."""
+    """Ids and statuses of all runs that have rows; each call reads only the new files."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -121,7 +121,7 @@ class Index:
         return {**self.compacted(), **loose}
 
     def compacted(self) -> dict[str, Known]:
-        """Status of every run in Parquet."""
+        """Entries of all runs that are in Parquet, by id."""
         while (names := [path.name for path in parts_of(self.folder)]) != list(self._parts):
             read = {name: self._parts.get(name) or _statuses(self.folder / PARQUET / name) for name in names}
             if None in read.values():
@@ -132,7 +132,7 @@ class Index:
 
 
 def compact(folder: Path) -> int:
-    """Move all JSON files into a Parquet part; returns how many. The caller sees to it that no other process does the same."""
+    """Move all JSON files into a Parquet part; returns their number. The caller must ensure that no other process does the same."""
     staged = folder / STAGED
     staged.mkdir(exist_ok=True)
     for path in (folder / RESULTS).glob("*.json"):
@@ -208,7 +208,7 @@ def _known(rows: list[MeasuredRow]) -> Known:
 
 
 def worst_status(statuses: Sequence[Status]) -> Status:
-    """One word for a run: failed or timeout if any row says so."""
+    """Status of a run from those of its rows: failed or timeout if any row is."""
     return next((status for status in statuses if status in FAILED), statuses[0])
 
 
@@ -228,7 +228,7 @@ def _known_part(rows: list[PartRow]) -> Known:
 
 
 def _remove_leftovers(directory: Path) -> None:
-    """Delete what killed processes left half-written; what is young may be another process's work."""
+    """Delete half-written files of killed processes; young ones may be another process's work, and stay."""
     for path in directory.glob(".*.tmp"):
         try:
             if time.time() - path.stat().st_mtime > OLD_SECONDS:

@@ -1,6 +1,6 @@
-"""The checkpoints of a run: the trained model in `checkpoint/`, those of the recipe's kept epochs in `checkpoints/epoch-000500/`, ...
+"""The checkpoints of a run: the trained model in `checkpoint/`, those of the recipe's `keep_epochs` in `checkpoints/epoch-000500/`, ...
 
-The optimizer's state of each is its resume point, `training/state/epoch-000500`; it is no part of the checkpoint.
+The optimizer's state of each is in its resume point, `training/state/epoch-000500`, and not in the checkpoint.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunCheckpoints:
-    """Where the checkpoints of a run's folder are."""
+    """The checkpoint folders of a run."""
 
     run: Path
     recipe: Recipe
 
     def folder(self, epoch: int) -> Path:
-        """Of the model after an epoch."""
+        """Checkpoint folder of the model after an epoch."""
         return self.run / "checkpoint" if epoch == self.recipe.training.epochs else self.run / "checkpoints" / f"epoch-{epoch:06d}"
 
     def has(self, epoch: int) -> bool:
-        """Whether it is there."""
+        """Whether the checkpoint of an epoch exists."""
         return (self.folder(epoch) / "tinymem.json").is_file()
 
     def missing(self) -> list[int]:
-        """Kept epochs, the last apart, that have none."""
+        """Epochs of `keep_epochs`, other than the last one, without a checkpoint."""
         settings = self.recipe.training
         return [epoch for epoch in settings.keep_epochs if epoch < settings.epochs and not self.has(epoch)]
 
     def keeper(self, corpus: Corpus) -> Keeper:
-        """For training: writes the checkpoints of a corpus's model."""
+        """A keeper for training, which writes the checkpoints of a corpus's model."""
         sha256 = corpus.sha256()
         return Keeper(self.has, lambda snapshot: self._save(snapshot, corpus, sha256))
 
@@ -71,7 +71,7 @@ def corpus_of(checkpoint: Path, recipe: Recipe, sha256: str | None) -> Corpus:
     """The corpus that a checkpoint was trained on: the one in its run's folder, or generated anew from the recipe.
 
     Raises:
-        UserError: that is another one than `sha256` says.
+        UserError: the corpus's hash differs from `sha256`.
     """
     from tinymem.data.build import make_corpus
     from tinymem.data.corpus_files import load_corpus
@@ -85,7 +85,7 @@ def corpus_of(checkpoint: Path, recipe: Recipe, sha256: str | None) -> Corpus:
 
 
 def optimizer_state_of(checkpoint: Path, metadata: dict[str, Any]) -> dict[str, Tensor]:
-    """AdamW's state when a checkpoint's training was at its epoch; empty where that is not kept, or the weights were edited since."""
+    """AdamW's state at a checkpoint's epoch; empty where no resume point holds it, or the weights were edited since."""
     from tinymem.training.state import load_state
 
     if "mitigation" in metadata or "epoch" not in metadata:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def estimate(seconds: float, settings: EnergySection, *, gpu: str | None = None, gpus: int = 0, machines: int = 1) -> dict[str, Any]:
-    """Energy in kWh and carbon in kg of so many seconds on `gpus` GPUs of a name, all told, with everything that was assumed."""
+    """Total energy in kWh and carbon in kg of `seconds` on `gpus` GPUs of a name, with all assumptions."""
     gpu_watts = settings.gpu_watts if settings.gpu_watts is not None else gpu_watts_of(gpu)
     memory = settings.memory_gb if settings.memory_gb is not None else machine_memory_gb()
     charged, hours = machines * settings.machine_share, seconds / 3600
@@ -36,7 +36,7 @@ def estimate(seconds: float, settings: EnergySection, *, gpu: str | None = None,
 
 
 def machine_memory_gb() -> float:
-    """All memory of this machine."""
+    """Memory of this machine in GB."""
     return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
 
 
@@ -60,7 +60,7 @@ class Meter:
             self._tracker.start()
 
     def stop(self) -> dict[str, Any]:
-        """What it measured; empty without codecarbon."""
+        """Stop measuring; returns energy and carbon, or nothing without codecarbon."""
         if self._tracker is None:
             return {}
         self._tracker.stop()

@@ -3,7 +3,7 @@
 The rows lie on the device, and within an epoch nothing is read back from it (`step`). Lightning Fabric provides devices and launching
 (`parallel`); under `torchrun` every process takes its part of each batch.
 
-Told to stop by a signal (`signals`), the run finishes its step, writes a resume point in the middle of the epoch, and raises `Stopped`.
+After a stop signal (`signals`) the run finishes its step, writes a resume point in the middle of the epoch, and raises `Stopped`.
 Not at the epoch's end: an epoch of the language models may take longer than the half a minute that schedulers give.
 """
 
@@ -137,11 +137,11 @@ class _Run:
 
     @property
     def in_epoch(self) -> int:
-        """Steps done of the epoch under way."""
+        """Number of steps done in the epoch under way."""
         return self.steps - self.epoch * self.steps_per_epoch
 
     def all_epochs(self) -> None:
-        """From where the run is to its end."""
+        """Train from the newest resume point to the last epoch."""
         self.resume()
         if late := [epoch for epoch in self.recipe.training.keep_epochs if epoch > self.recipe.training.epochs]:
             self.progress.say(f"never reached, so not kept: epochs {late}; the last one is {self.recipe.training.epochs}")
@@ -177,7 +177,7 @@ class _Run:
         self.progress.say(f"resuming after {where} of {self.recipe.training.epochs}")
 
     def one_epoch(self) -> None:
-        """All rows once, then a measurement, a resume point and a kept checkpoint where they are due."""
+        """Train on all rows once, then write the measurement, the resume point and the checkpoint that are due."""
         started = time.perf_counter()
         train_loss, speed = self._learn()
         self.epoch += 1
@@ -200,7 +200,7 @@ class _Run:
             raise self._stopped(f"epoch {self.epoch}")
 
     def _learn(self) -> tuple[float, float]:
-        """What is left of a pass over the rows; the mean of all its steps' losses, and tokens a second."""
+        """Finish a pass over the rows; returns the mean of all its steps' losses, and tokens a second."""
         config, device = self.recipe.training, self.index_E.device
         started, first = time.perf_counter(), self.in_epoch
         self.model.train()
@@ -219,7 +219,7 @@ class _Run:
         return train_loss, (len(self.index_E) - first * config.batch_size) * self.corpus.row_tokens / spent
 
     def _must_stop(self) -> bool:
-        """Told to stop, with steps of this epoch left."""
+        """Whether a process has had a stop signal, with steps of this epoch left."""
         if self.in_epoch == self.steps_per_epoch or (self.fabric.world_size > 1 and self.steps % STOP_TOGETHER):
             return False
         return any_process(self.stop.name is not None, self.fabric.device)
@@ -265,7 +265,7 @@ class _Run:
             self.keeper.save(self.snapshot(model, epoch, step, busy))
 
     def _keep_missing(self) -> None:
-        """Write the kept checkpoints that a kill left out between their resume point and themselves."""
+        """Write the checkpoints of `keep_epochs` that are missing because the run was killed after their resume point."""
         for epoch in self.recipe.training.keep_epochs:
             if self.keeper is None or epoch > self.epoch or epoch >= self.recipe.training.epochs or self.keeper.has(epoch):
                 continue
@@ -277,7 +277,7 @@ class _Run:
             self._keep(model, epoch, state.step, state.busy_seconds)
 
     def snapshot(self, model: GPT, epoch: int, step: int, busy: float) -> Snapshot:
-        """The model for use, with what is known of it."""
+        """The model with regularizers folded in, and its metrics and metadata."""
         metrics = next((line for line in self.curve if line.epoch == epoch), None)
         if metrics is None:
             raise UserError(f"expected a line of epoch {epoch} in {self.directory / METRICS}, found none; train it anew: --set name=...")

@@ -65,7 +65,7 @@ def head_losses(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tens
 
 
 def fuses(device: str, dtype: torch.dtype, width: int) -> bool:
-    """Whether the head is the fused kernel."""
+    """Whether the language-model head runs as the fused kernel."""
     return device == "cuda" and dtype == torch.bfloat16 and width in FUSED_WIDTHS
 
 

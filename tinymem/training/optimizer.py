@@ -14,19 +14,19 @@ if TYPE_CHECKING:
 
 
 class AdamWSettings(Protocol):
-    """What of a recipe the optimizer reads."""
+    """The options of a recipe that the optimizer reads."""
 
     @property
     def learning_rate(self) -> float:
-        """Step size."""
+        """Peak learning rate, above 0."""
 
     @property
     def betas(self) -> tuple[float, float]:
-        """Decay of the two moments."""
+        """Decay rates of the two moments, each in [0, 1)."""
 
     @property
     def weight_decay(self) -> float:
-        """Decay of all weights."""
+        """Decoupled weight decay, at least 0."""
 
 
 FINAL_RATE = 0.05
@@ -60,7 +60,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put back copies of what `optimizer_tensors` gave; hyper-parameters stay those of `optimizer`."""
+    """Load copies of the tensors from `optimizer_tensors`; hyper-parameters stay those of `optimizer`."""
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         index, name = key.split(".", 1)

@@ -45,7 +45,7 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 
 def any_process(told: bool, device: torch.device) -> bool:
-    """Whether any process was told something; all must ask at the same step."""
+    """Whether a flag is set in any process; all processes must call this at the same step."""
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return told
     count = torch.tensor(float(told), device=device)

@@ -1,4 +1,4 @@
-"""In which precision a run computes, and whether compiling it pays."""
+"""Precision of a run, and the decision whether compiling pays."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ STEPS_WORTH_COMPILING = 30_000
 
 
 def resolve_precision(precision: Precision, device: str) -> Literal["fp32", "bf16"]:
-    """What `auto` means on a device: bf16 (with fp32 weights) on GPUs that have it, else fp32."""
+    """The precision on a device; `auto` is bf16 (with fp32 weights) on GPUs that have it, else fp32."""
     if precision != "auto":
         return precision
     return "bf16" if device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
 
 
 def precision_context(precision: str, device: str) -> Callable[[], AbstractContextManager[object]]:
-    """Context of the forward pass."""
+    """Factory of the context in which the forward pass runs."""
     if precision == "bf16":
         return partial(torch.autocast, device.partition(":")[0], dtype=torch.bfloat16)
     return nullcontext
 
 
 def worth_compiling(choice: bool | Literal["auto"], device: str, steps: int) -> bool:
-    """Whether to compile a run of so many steps."""
+    """Whether to compile the model for a run of `steps` steps; `auto` compiles long runs on GPUs."""
     if not device.startswith("cuda"):
         return False
     return steps >= STEPS_WORTH_COMPILING if choice == "auto" else choice

@@ -1,4 +1,4 @@
-"""A model in the middle or at the end of its training, as others get it."""
+"""Snapshots: a model in the middle or at the end of its training, for use outside training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A model after so many epochs, for use: what regularizers need outside training is folded into its weights.
+    """A model after some epochs, with its regularizers folded into plain weights.
 
     Attributes:
         model: a plain GPT-2.
@@ -41,7 +41,7 @@ class Trained(Snapshot):
 
 @dataclass(frozen=True)
 class Keeper:
-    """What becomes of snapshots: whether that of an epoch is there, and how one is written."""
+    """Storage of snapshots: `has` tells whether an epoch's exists, `save` writes one."""
 
     has: Callable[[int], bool]
     save: Callable[[Snapshot], None]

@@ -1,4 +1,4 @@
-"""What a run starts from and in which order it sees its rows: functions of the recipe alone."""
+"""The untrained model of a run and the order of its rows: functions of the recipe alone."""
 
 from __future__ import annotations
 

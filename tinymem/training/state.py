@@ -1,4 +1,4 @@
-"""Resume points: everything that a training run goes on from, each a folder that is whole or absent.
+"""Resume points: everything that a training run needs to continue, each a folder that is whole or absent.
 
     state/epoch-000050/                   after 50 whole epochs
     state/epoch-000050-step-000120/       in the middle of the next: 120 steps of it are done
@@ -6,8 +6,8 @@
         state.safetensors.00001-of-00006  its bytes in pieces
         state.json                        counters, the hash of each piece, and a hash of all that
 
-The newest two are kept, and those of the epochs that the recipe keeps. A damaged one (a hash differs) is passed over, with a warning, for
-the one before. Data order needs no state: each epoch's permutation is a function of seed and epoch, and nothing else draws at random.
+The newest two are kept, and those of the recipe's `keep_epochs`. A damaged one (a hash differs) is skipped, with a warning, for the one
+before. Data order needs no state: each epoch's permutation is a function of seed and epoch, and nothing else draws at random.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ NAME = re.compile(r"epoch-(\d+)(?:-step-(\d+))?")
 
 @dataclass(frozen=True)
 class TrainingState:
-    """A resume point.
+    """A resume point: counters, and the tensors of model, optimizer and regularizers.
 
     Attributes:
         epoch: whole epochs done.
@@ -46,7 +46,7 @@ class TrainingState:
         in_epoch: of these, steps of the epoch under way.
         seconds: spent in steps.
         busy_seconds: spent in steps and measurements.
-        precision: fp32 or bf16; None where it was not noted.
+        precision: fp32 or bf16; None where it was not recorded.
         model, optimizer, regularizers: tensors by name.
         loss_sum: of the epoch under way.
     """
@@ -64,11 +64,11 @@ class TrainingState:
 
     @property
     def name(self) -> str:
-        """Name of its folder; `_age` tells from it which is newer."""
+        """Name of the resume point's folder; `_age` derives the order from it."""
         return f"epoch-{self.epoch:06d}" + (f"-step-{self.in_epoch:06d}" if self.in_epoch else "")
 
     def tensors(self) -> dict[str, Tensor]:
-        """All tensors, on the CPU, under names that say what they belong to."""
+        """All tensors, on the CPU, under names with the prefix of their part (`model/`, `optimizer/`, `regularizers/`)."""
         parts = (("model", self.model), ("optimizer", self.optimizer), ("regularizers", self.regularizers))
         found = {f"{part}/{name}": t for part, tensors in parts for name, t in tensors.items()}
         found |= {} if self.loss_sum is None else {"loss_sum": self.loss_sum}
@@ -122,7 +122,7 @@ def restore(state: TrainingState, model: nn.Module, optimizer: Optimizer, regula
 
 
 def _points(directory: Path) -> list[Path]:
-    """Newest first."""
+    """Folders of resume points, the newest first."""
     return sorted((path for path in directory.glob("epoch-*") if NAME.fullmatch(path.name)), key=lambda path: _age(path.name), reverse=True)
 
 

@@ -24,7 +24,7 @@ Loss = Callable[[nn.Module, Tensor], Tensor]
 
 @dataclass
 class Step:
-    """Eager step of a model on rows that lie on its device.
+    """Eager step of a model on rows that are on its device.
 
     Attributes:
         model: a `LossModel`, wrapped or compiled or not.
@@ -32,8 +32,8 @@ class Step:
         rows_NT: the distinct training rows, in any integer type.
         loss: mean loss of a batch; regularizers that weigh tokens go round it.
         precision: context of the forward pass.
-        process: this process and how many share each batch; their gradients are averaged.
-        loss_sum: of all steps since it was zeroed.
+        process: index of this process and number of processes that share each batch; their gradients are averaged.
+        loss_sum: sum of the losses of all steps since it was zeroed.
     """
 
     model: nn.Module
@@ -48,11 +48,11 @@ class Step:
         self.loss_sum = torch.zeros((), device=self.rows_NT.device)
 
     def __call__(self, batch_B: Tensor) -> None:
-        """Learn from the rows of these indices."""
+        """Train on the rows [B] of these indices."""
         self._step(self.model, batch_B)
 
     def set_rate(self, rate: float) -> None:
-        """Learning rate of the next steps."""
+        """Set the learning rate of the next steps."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
@@ -78,7 +78,7 @@ class Step:
 
 
 def own_rows(batch_B: Tensor, process: int, processes: int) -> tuple[Tensor, Tensor | None]:
-    """A process's rows of a batch, as many for each, and which of them count: the last ones may be there twice (None: all count)."""
+    """A process's rows of a batch, equally many for each, and a mask of those that count: the last ones may be repeats (None: all)."""
     each = -(-len(batch_B) // processes)
     if each * processes == len(batch_B):
         return batch_B[process * each : (process + 1) * each], None
@@ -87,7 +87,7 @@ def own_rows(batch_B: Tensor, process: int, processes: int) -> tuple[Tensor, Ten
 
 
 class GraphedStep(Step):
-    """The same step, replayed from CUDA graphs; the optimizer must be capturable, with its rate in a tensor.
+    """A step replayed from CUDA graphs; the optimizer must be capturable, with its rate in a tensor.
 
     `compiled`, if set, is the model through torch.compile, used for batches of `batch_size`.
     """
@@ -111,7 +111,7 @@ class GraphedStep(Step):
             group["lr"].fill_(rate)
 
     def _capture(self, batch_B: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor]:
-        """Warm up on a side stream, put everything back as it was, and record."""
+        """Warm up on a side stream, restore all tensors, and record."""
         input_B = batch_B.clone()
         model = self.compiled if self.compiled is not None and len(batch_B) == self.batch_size else self.model
         kept = self._state(copy=True)

@@ -1,4 +1,4 @@
-"""Which attention a training step uses."""
+"""Choice of the attention kernel of a training step."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tinymem.runtime.device import triton_there
 LONGEST = 512
 """Longest row, in tokens, that `benchmarks/row_attention.py` has measured; the kernel is the faster there still."""
 MOST_SEQUENCES = 65_535
-"""Heads of all rows together: what a grid's second dimension holds."""
+"""Most heads of all rows together: the limit of a grid's second dimension."""
 HEAD_WIDTHS = (16, 32, 64, 128)
 
 

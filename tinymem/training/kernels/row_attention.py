@@ -1,8 +1,8 @@
 """Causal attention of short rows, between the product that makes queries, keys and values and the one that reads the result.
 
-Library kernels cut a row into tiles of 128 tokens, so that rows of 150 fill a third of what is computed, and they want queries, keys and
-values apart: copies there and back. Here tiles are small, one kernel reads the joint product [B, T, 3 D] in place, and one kernel writes
-its whole gradient. Probabilities are not kept but computed again, as in flash attention (Dao 2023, arXiv 2307.08691).
+Library kernels cut a row into tiles of 128 tokens, so that rows of 150 fill a third of what is computed, and they take queries, keys and
+values apart, which costs copies there and back. Here tiles are small, one kernel reads the joint product [B, T, 3 D] in place, and one
+kernel writes its whole gradient. Probabilities are computed again instead of stored, as in flash attention (Dao 2023, arXiv 2307.08691).
 
 Shape suffixes: B rows, T tokens, D embedding, H heads; K is the width of a head.
 """

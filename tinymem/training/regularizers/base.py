@@ -1,4 +1,4 @@
-"""What a regularizer is, and how several act together.
+"""The base class of regularizers, and their combination.
 
 A regularizer is a module whose buffers are its whole state: they go into the resume point and nothing else does. All hooks have fixed
 shapes and read nothing back to the host, so that a training step can be captured in one CUDA graph.
@@ -22,27 +22,27 @@ class Regularizer(nn.Module):
     """One regularizer; override what it needs. Called once a step, in the order `before`, `token_weights`, `penalty`."""
 
     weighs_tokens: ClassVar[bool] = False
-    """Whether `token_weights` is to be called (it needs the loss of every token)."""
+    """If true, `token_weights` is called, which needs the loss of every token."""
 
     leaves_mean: bool = False
-    """Whether what `token_weights` drops leaves the denominator of the mean too."""
+    """If true, dropped tokens are also left out of the mean's denominator."""
 
     def attach(self, model: GPT) -> None:
-        """Make ready for a model that is on its device: buffers, hooks."""
+        """Prepare for a model that is on its device: make buffers, add hooks."""
 
     def before(self, row_ids_B: Tensor) -> None:
-        """Learn which distinct training rows the next batch holds; ids are the same over copies and epochs."""
+        """Receive the ids of the distinct training rows in the next batch; ids are the same over copies and epochs."""
 
     def token_weights(self, ids_BT: Tensor, losses_BP: Tensor) -> Tensor | None:
-        """Weights [B, P] of the tokens' losses, 0 for what is dropped."""
+        """Weights [B, P] of the tokens' losses, 0 for dropped tokens."""
         return None
 
     def penalty(self) -> Tensor | None:
-        """A scalar to add to the loss."""
+        """A scalar to add to the loss, or None."""
         return None
 
     def fold(self, plain: GPT) -> None:
-        """Change the weights of a copy without hooks so that it computes what the model does outside training."""
+        """Change the weights of a copy without hooks so that it computes the same as the model outside training."""
 
 
 class Regularizers(nn.Module):
@@ -60,7 +60,7 @@ class Regularizers(nn.Module):
 
     @property
     def weighs_tokens(self) -> bool:
-        """Whether any of them weighs tokens."""
+        """Whether any regularizer weighs tokens."""
         return any(part.weighs_tokens for part in self)
 
     def attach(self, model: GPT) -> None:
@@ -70,12 +70,12 @@ class Regularizers(nn.Module):
         self.to(next(model.parameters()).device)
 
     def before(self, row_ids_B: Tensor) -> None:
-        """Announce the next batch."""
+        """Announce the next batch to each regularizer."""
         for part in self:
             part.before(row_ids_B)
 
     def mean_loss(self, ids_BT: Tensor, losses_BP: Tensor, counts_B: Tensor | None = None) -> Tensor:
-        """Weighted mean of the tokens' losses: what is dropped counts as 0, and leaves the denominator where a part says so.
+        """Weighted mean of the tokens' losses: dropped tokens count as 0, and are left out of the denominator where a regularizer does so.
 
         `counts_B` takes rows out altogether; over several processes the mean of the results is the mean of the whole batch.
         """
@@ -96,7 +96,7 @@ class Regularizers(nn.Module):
         return torch.stack(penalties).sum() if penalties else None
 
     def folded(self, model: GPT) -> GPT:
-        """A plain GPT-2 that computes what the model does outside training; the model stays as it is."""
+        """A plain GPT-2 that computes the same as the model outside training; the model itself is not changed."""
         plain = GPT(model.config).to(next(model.parameters()).device)
         plain.load_state_dict(model.state_dict())
         for part in self:

@@ -1,4 +1,4 @@
-"""The regularizers by the `kind` that recipes name them with."""
+"""The regularizers by their `kind` in recipes."""
 
 from __future__ import annotations
 

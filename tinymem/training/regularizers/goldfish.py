@@ -35,7 +35,7 @@ class Goldfish(Regularizer):
 
     @torch.no_grad()
     def token_weights(self, ids_BT: Tensor, losses_BP: Tensor) -> Tensor:
-        """0 for what is left out; tokens with too few tokens before them are kept."""
+        """Weights [B, P]: 0 for dropped tokens; tokens with too few tokens before them have 1."""
         factors_W = self.get_buffer("factors_W")
         history_BT = ids_BT[:, :-1] if self.window == "before" else ids_BT
         kept_BP = torch.ones_like(losses_BP)

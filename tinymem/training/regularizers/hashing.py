@@ -19,7 +19,7 @@ GOLDEN, FIRST, SECOND = (_signed(c) for c in (0x9E3779B97F4A7C15, 0xBF58476D1CE4
 
 
 def _shift(values: Tensor, bits: int) -> Tensor:
-    """Logical shift to the right."""
+    """Shift 64-bit integers to the right, filling with zeros."""
     return (values >> bits) & ((1 << (64 - bits)) - 1)
 
 
@@ -37,6 +37,6 @@ def chance(hashes: Tensor, probability: float) -> Tensor:
 
 
 def stream(seed: int, count: int, device: torch.device | str = "cpu") -> Tensor:
-    """`count` int64 from a seed."""
+    """A stream of `count` pseudo-random int64 from a seed."""
     key = splitmix64(torch.tensor(seed, dtype=torch.int64, device=device))
     return splitmix64(key + GOLDEN * torch.arange(count, device=device))

@@ -84,7 +84,7 @@ class TiedNeurons(Regularizer):
             layer.module.register_forward_pre_hook(self._hook(layer.index))
 
     def sinks_of(self, ids_B: Tensor) -> Tensor:
-        """Which sinks [L, B, S] rows switch on."""
+        """Mask [L, B, S] of the sinks that the rows switch on."""
         if self.hash == "published":
             on_LBS = published_sinks(ids_B + 1, self.sinks, self.active)
         else:
@@ -107,7 +107,7 @@ class TiedNeurons(Regularizer):
         return torch.cat([shared_LS, sinks_LS], dim=1)
 
     def shared_factor(self, inference: Inference) -> float:
-        """What the shared neurons are scaled by."""
+        """Factor by which the shared neurons are scaled."""
         if inference != "off" or self.factor == 1:
             return 1.0
         expected = self.active if self.factor == "paper" else self.active * (1 - self.shared)
