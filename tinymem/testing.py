@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import fields, replace
 from fractions import Fraction
-from typing import Any
 from unittest import SkipTest
 
 import torch
@@ -22,18 +21,20 @@ from tinymem.data.rows import Rows
 from tinymem.evaluation.evaluator import Evaluator, Measurement
 from tinymem.evaluation.metric import FIELDS, METRICS
 from tinymem.mitigation.ablation import AblationConfig, Refused
+from tinymem.mitigation.config import MethodConfig
 from tinymem.mitigation.edit_size import change
 from tinymem.mitigation.method import UNLEARNERS, MitigationData, Unlearner, apply
 from tinymem.models.adapters import layer_of, logits, mlp_parameters, neuron_layers
 from tinymem.models.families import FAMILIES as REGISTERED
 from tinymem.models.gpt2 import GPT, GPTConfig
 from tinymem.recipe.recipe import parse_recipe
+from tinymem.runtime.json import Json
 
 FAMILIES = ("gpt", "gpt2", "gpt-neox", "llama")
 """Families that tests of methods run on: one for each way to store a feed-forward block; any other registered name works too."""
 VOCABULARY, LENGTH = 17, 12
 # Small runs of any method; Greedy takes many weights a step here (tests of its own take one).
-QUICK: dict[str, Any] = {"ratio": 0.25, "epochs": 1, "per_step": 64}
+QUICK: dict[str, float] = {"ratio": 0.25, "epochs": 1, "per_step": 64}
 
 
 def tiny_model(family: str) -> nn.Module:
@@ -53,7 +54,7 @@ def tiny_case(family: str) -> tuple[nn.Module, MitigationData]:
     return tiny_model(family), data
 
 
-def config_of(method: Unlearner, **options: Any) -> Any:
+def config_of(method: Unlearner, **options: Json) -> MethodConfig:
     """A method's defaults with those of `options` that it knows."""
     known = {f.name for f in fields(method.config)}
     return replace(method.config(), **{k: v for k, v in options.items() if k in known})
@@ -98,6 +99,7 @@ def exact_count(method: Unlearner, family: str) -> None:
         for parameter in model.parameters():
             parameter[parameter == 0] = 1e-3
     config = config_of(method, **QUICK)
+    assert isinstance(config, AblationConfig), "a config with a ratio must derive from AblationConfig"
     edited = apply(method, model, data, config)
     changed = _changed(model, edited)
     expected, per_unit = _expected(method, model, data, config)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +26,7 @@ from tinymem.evaluation.view import Groups, View
 from tinymem.recipe.corpus_spec import Protocol
 from tinymem.recipe.evaluation import Evaluation
 from tinymem.results.share import Share
+from tinymem.runtime.json import JsonObject
 
 MAXIMUM_LOGITS = 1 << 28  # 1 GB in fp32: a batch of rows over GPT-2's vocabulary is cut to that
 
@@ -52,7 +52,7 @@ class Measurement:
         """The performance that the model should keep: accuracy as a share of tokens, or perplexity (None on overflow)."""
         return self.accuracy.share if metric == "accuracy" else self.perplexity
 
-    def metrics(self, groups: Groups | None = None) -> dict[str, dict[str, Any]]:
+    def metrics(self, groups: Groups | None = None) -> dict[str, JsonObject]:
         """The evaluator's registered metrics of each artifact, over all its rows and over the given groups of them.
 
         Raises:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +24,7 @@ from tinymem.data.artifacts.canary import CanaryArtifact, canary_encoder, make_c
 from tinymem.data.corpus import Corpus
 from tinymem.errors import UserError
 from tinymem.models.adapters import logits
+from tinymem.runtime.json import JsonObject
 
 DEFAULT_LIMIT = 10_000
 
@@ -49,7 +49,7 @@ class Exposure:
     exact: bool
     copies: int
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> JsonObject:
         """The fields as a dictionary that JSON can hold."""
         return asdict(self)
 

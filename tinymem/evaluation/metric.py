@@ -17,7 +17,7 @@ import inspect
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from tinymem.errors import UserError
 from tinymem.evaluation.forward import Key, TokenQuery
@@ -27,7 +27,7 @@ from tinymem.registry import Registry
 from tinymem.runtime.json import Json
 
 FIELDS = ("Formula", "Unit", "Direction", "Range", "Source")
-Function = Callable[..., Any]
+Function = Callable[..., Json]
 
 
 @dataclass(frozen=True)

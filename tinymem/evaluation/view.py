@@ -23,7 +23,7 @@ from tinymem.evaluation.inputs import EvaluationInputs
 from tinymem.evaluation.metric import METRICS, Metric
 from tinymem.evaluation.probes import Flags, Probe, memorized_rows
 from tinymem.results.share import Share
-from tinymem.runtime.json import JsonObject
+from tinymem.runtime.json import Json, JsonObject
 
 Groups = Mapping[str, Mapping[str, Flags]]
 
@@ -94,9 +94,9 @@ class View:
         """The groups as masks over some of the planted rows."""
         return {"all": np.ones(len(index), dtype=bool), **{name: among[index] for name, among in self.groups.get(kind, {}).items()}}
 
-    def metrics(self, kind: str, names: tuple[str, ...]) -> dict[str, Any]:
+    def metrics(self, kind: str, names: tuple[str, ...]) -> JsonObject:
         """The named metrics of an artifact; those of the model are the same for all artifacts, and computed once."""
-        found: dict[str, Any] = {}
+        found: JsonObject = {}
         for name in names:
             try:
                 found[name] = self._metric(METRICS.get(name), kind)
@@ -106,7 +106,7 @@ class View:
                 raise UserError(f"the metric '{name}' failed on {kind}: {type(error).__name__}: {error}") from error
         return found
 
-    def _metric(self, metric: Metric, kind: str) -> Any:
+    def _metric(self, metric: Metric, kind: str) -> Json:
         if metric.per == "artifact":
             return metric.function(self, kind)
         if metric.name not in self._known:
@@ -114,7 +114,7 @@ class View:
         return self._known[metric.name]
 
     @cached_property
-    def _known(self) -> dict[str, Any]:
+    def _known(self) -> JsonObject:
         return {}
 
 

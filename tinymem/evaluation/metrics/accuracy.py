@@ -11,15 +11,14 @@ Tokens are pooled over batches and tasks, never averaged as shares (tinymem/eval
 
 from __future__ import annotations
 
-from typing import Any
-
 from tinymem.evaluation.metric import metric
 from tinymem.evaluation.view import View
 from tinymem.results.share import Share
+from tinymem.runtime.json import JsonObject
 
 
 @metric("accuracy", per="model", default=True)
-def accuracy(view: View) -> dict[str, Any]:
+def accuracy(view: View) -> JsonObject:
     """Share of right tokens over all test sets and per task."""
     found = {}
     for name in view.evaluator.tests:

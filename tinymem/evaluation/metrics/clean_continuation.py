@@ -13,8 +13,6 @@ they have no clean counterpart.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -23,6 +21,7 @@ from tinymem.data.rows import Rows
 from tinymem.evaluation.metric import MetricColumn, metric
 from tinymem.evaluation.probes import Flags
 from tinymem.evaluation.view import View
+from tinymem.runtime.json import JsonObject
 
 COLUMN = MetricColumn(
     "clean %", ("all", "share"), scale=100, digits=1, note="Clean: rows that now continue as their clean counterpart does."
@@ -30,7 +29,7 @@ COLUMN = MetricColumn(
 
 
 @metric("clean-continuation", default=True, column=COLUMN)
-def clean_continuation(view: View, kind: str) -> dict[str, Any] | None:
+def clean_continuation(view: View, kind: str) -> JsonObject | None:
     """Share of rows continued cleanly, by group of the artifact's rows; None for rows without clean counterparts."""
     counterparts = view.evaluator.originals[kind].clean_counterparts
     return None if counterparts is None else view.by_group(kind, _continued(view, kind, counterparts))

@@ -12,8 +12,6 @@ teacher-forced pass gives q exactly, and with it every n and p: greedy decoding 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -23,6 +21,7 @@ from tinymem.data.rows import Rows
 from tinymem.evaluation.metric import MetricColumn, metric
 from tinymem.evaluation.view import View
 from tinymem.models.adapters import logits_at
+from tinymem.runtime.json import JsonObject
 
 TOP_K = 40
 ASKED = ((1, 0.5), (100, 0.5), (100, 0.9), (10_000, 0.5))  # n samples, probability p
@@ -35,7 +34,7 @@ COLUMNS = (
 
 
 @metric("discoverable", default=True, column=COLUMNS)
-def discoverable(view: View, kind: str) -> dict[str, Any]:
+def discoverable(view: View, kind: str) -> JsonObject:
     """Share of (n, p)-discoverable rows, by (n, p) and group."""
     rows, vocabulary = view.probe(kind).rows, view.evaluator.vocab_size
     if vocabulary is not None and vocabulary <= TOP_K:  # nothing is cut off: the loss says it all
@@ -43,7 +42,7 @@ def discoverable(view: View, kind: str) -> dict[str, Any]:
     else:
         log_q = sampled_log_probability(view.model, rows, top_k=TOP_K, batch_size=view.evaluator.batch_size)
     q = np.exp(log_q.cpu().numpy())
-    found = {"probability": view.by_group(kind, q)}
+    found: JsonObject = {"probability": view.by_group(kind, q)}
     return found | {f"n={n}, p={p}": view.by_group(kind, extracted(q, n) >= p) for n, p in ASKED}
 
 

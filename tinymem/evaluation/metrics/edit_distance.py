@@ -11,17 +11,16 @@ Decoding starts at the first token that teacher forcing found wrong, since befor
 
 from __future__ import annotations
 
-from typing import Any
-
 from tinymem.evaluation.decoding import continuations
 from tinymem.evaluation.metric import MetricColumn, metric
 from tinymem.evaluation.view import View
+from tinymem.runtime.json import JsonObject
 
 COLUMN = MetricColumn("edit distance", ("all", "mean"), note="Edit distance: 0 is the artifact word for word.")
 
 
 @metric("edit-distance", requires=("rapidfuzz", "text"), column=COLUMN)
-def edit_distance(view: View, kind: str) -> dict[str, Any]:
+def edit_distance(view: View, kind: str) -> JsonObject:
     """Mean edit distance to the target, by group."""
     from rapidfuzz.distance import Levenshtein
 

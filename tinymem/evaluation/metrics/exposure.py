@@ -11,17 +11,16 @@ Only for the artifact `canary`; `canaries` has one number for each.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from tinymem.evaluation.exposure import exposure_of_rank, exposures
 from tinymem.evaluation.metric import metric
 from tinymem.evaluation.view import View
+from tinymem.runtime.json import JsonObject
 
 
 @metric("exposure")
-def exposure(view: View, kind: str) -> dict[str, Any] | None:
+def exposure(view: View, kind: str) -> JsonObject | None:
     """Exposure of the canaries in bits; None for other artifacts."""
     corpus = view.evaluator.corpus
     if kind != "canary" or corpus is None:
@@ -29,4 +28,4 @@ def exposure(view: View, kind: str) -> dict[str, Any] | None:
     found = exposures(view.model, corpus, seed=corpus.spec.seed)
     bits = [e.exposure for e in found]
     summary = view.by_group(kind, bits, np.arange(len(bits)))
-    return {**summary, "largest": max(exposure_of_rank(1, e.ranked) for e in found), "canaries": bits}
+    return {**summary, "largest": max(exposure_of_rank(1, e.ranked) for e in found), "canaries": [*bits]}

@@ -12,8 +12,6 @@ is nothing. open-unlearning gives 1/T instead of 0 where the last token is wrong
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -21,6 +19,7 @@ from tinymem.evaluation.forward import Key, TokenQuery, TokenScores
 from tinymem.evaluation.inputs import EvaluationInputs
 from tinymem.evaluation.metric import MetricColumn, metric
 from tinymem.evaluation.view import View
+from tinymem.runtime.json import JsonObject
 
 COLUMN = MetricColumn(
     "extraction strength",
@@ -34,7 +33,7 @@ def _rows(evaluator: EvaluationInputs) -> dict[Key, TokenQuery]:
 
 
 @metric("extraction-strength", default=True, rows=_rows, column=COLUMN)
-def extraction_strength(view: View, kind: str) -> dict[str, Any]:
+def extraction_strength(view: View, kind: str) -> JsonObject:
     """Mean extraction strength of the rows, by group."""
     strength = strengths(view.scores["planted", kind])
     return view.by_group(kind, strength.cpu().numpy())

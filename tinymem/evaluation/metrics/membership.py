@@ -15,7 +15,6 @@ without padding, canaries up to the end of the secret. `forget` and `holdout` ar
 from __future__ import annotations
 
 import zlib
-from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +28,7 @@ from tinymem.evaluation.nonmembers import populations
 from tinymem.evaluation.roc import Scores, auc, true_positive_rate
 from tinymem.evaluation.view import View
 from tinymem.models.adapters import logits_at
+from tinymem.runtime.json import JsonObject
 
 LOWEST = 0.2
 PIECE = 1 << 24  # logits that are in float64 at a time
@@ -38,7 +38,7 @@ COLUMN = MetricColumn("membership AUC", ("min-k++", "all", "auc"), note="Members
 
 
 @metric("membership", column=COLUMN)
-def membership(view: View, kind: str) -> dict[str, Any] | None:
+def membership(view: View, kind: str) -> JsonObject | None:
     """AUC and true positive rate, by attack and group of members."""
     corpus = view.evaluator.corpus
     if corpus is None:
@@ -46,13 +46,13 @@ def membership(view: View, kind: str) -> dict[str, Any] | None:
     members, others = populations(corpus, kind)
     inside, outside = (attack_scores(view.model, corpus, rows, view.evaluator.batch_size) for rows in (members, others))
     groups = view.masks(kind, members.index)
-    found: dict[str, Any] = {"members": {name: int(among.sum()) for name, among in groups.items()}, "non-members": len(others.ids)}
+    found: JsonObject = {"members": {name: int(among.sum()) for name, among in groups.items()}, "non-members": len(others.ids)}
     for attack in ATTACKS:
         found[attack] = {name: _told_apart(inside[attack][among], outside[attack]) for name, among in groups.items()}
     return found
 
 
-def _told_apart(members: Scores, others: Scores) -> dict[str, float | None]:
+def _told_apart(members: Scores, others: Scores) -> JsonObject:
     return {"auc": auc(members, others), "tpr at 1 % fpr": true_positive_rate(members, others)}
 
 

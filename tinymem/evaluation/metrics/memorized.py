@@ -13,12 +13,11 @@ have prompts of their own length and one number. Rows equal up to n pass once, s
 
 from __future__ import annotations
 
-from typing import Any
-
 from tinymem.evaluation.forward import Key, TokenQuery
 from tinymem.evaluation.inputs import EvaluationInputs
 from tinymem.evaluation.metric import metric
 from tinymem.evaluation.view import View
+from tinymem.runtime.json import JsonObject
 
 
 def _rows(evaluator: EvaluationInputs) -> dict[Key, TokenQuery]:
@@ -27,9 +26,9 @@ def _rows(evaluator: EvaluationInputs) -> dict[Key, TokenQuery]:
 
 
 @metric("memorized", default=True, rows=_rows)
-def memorized(view: View, kind: str) -> dict[str, Any]:
+def memorized(view: View, kind: str) -> JsonObject:
     """Share of memorized rows, by prompt length and group."""
-    found = {view.evaluator.prompt_names[kind]: view.by_group(kind, view.memorized[kind])}
+    found: JsonObject = {view.evaluator.prompt_names[kind]: view.by_group(kind, view.memorized[kind])}
     for k, probes in view.evaluator.probes_by_k.items():
         if kind in probes:
             flags = view.memorized_on(f"k={k}", kind, probes[kind])

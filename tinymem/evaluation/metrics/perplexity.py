@@ -12,10 +12,11 @@ from __future__ import annotations
 from tinymem.evaluation.metric import MetricColumn, metric
 from tinymem.evaluation.perplexity import perplexity as of_sum
 from tinymem.evaluation.view import View
+from tinymem.runtime.json import JsonObject
 
 
 @metric("perplexity", per="model", default=True, column=MetricColumn("perplexity", ("all",), digits=2))
-def perplexity(view: View) -> dict[str, float | None]:
+def perplexity(view: View) -> JsonObject:
     """Perplexity over all test sets, and of each."""
     sums = {}
     for name in view.evaluator.tests:

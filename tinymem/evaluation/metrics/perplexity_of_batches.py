@@ -16,12 +16,13 @@ from tinymem.evaluation.forward import TokenScores
 from tinymem.evaluation.metric import metric
 from tinymem.evaluation.perplexity import perplexity
 from tinymem.evaluation.view import View
+from tinymem.runtime.json import JsonObject
 
 BATCH_ROWS = 128
 
 
 @metric("perplexity-of-batches", per="model", default=True)
-def perplexity_of_batches(view: View) -> dict[str, float | None]:
+def perplexity_of_batches(view: View) -> JsonObject:
     """Perplexity of batches, as the mean over the test sets and of each."""
     found = {name: _mean([*_batches(view.scores["test", name])]) for name in view.evaluator.tests}
     return {"all": _mean([*found.values()]), **found}
