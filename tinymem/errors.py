@@ -1,4 +1,4 @@
-"""The one error that users see: a line that says what was expected, what came, and what to try."""
+"""The one error that users see: a line with the expected and the actual value, and advice."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def complain(message: str, code: int) -> int:
 
 
 def described(error: BaseException) -> str:
-    """`ValueError: no luck (my.py, line 12)`: what somebody's code raised, and the last place in it outside installed libraries."""
+    """An error of a user's code in one line, with the last position in it outside libraries: `ValueError: no luck (my.py, line 12)`."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if "site-packages" not in frame.filename] or frames
     place = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
@@ -33,7 +33,7 @@ def described(error: BaseException) -> str:
 
 
 def uneven_heads(n_embd: int, n_head: int) -> str | None:
-    """What to say where attention heads cannot share an embedding evenly; None where they can."""
+    """Error message if attention heads cannot share an embedding evenly; else None."""
     if n_embd % n_head == 0:
         return None
     nearest = n_head * math.ceil(n_embd / n_head)

@@ -1,4 +1,4 @@
-"""What every registered method and metric must hold, for our tests and for those of users' own.
+"""Checks that every registered method and metric must pass, for our tests and for those of users.
 
 Each check runs a method on a tiny random model of one family, or a metric on a tiny corpus, and raises AssertionError with the reason,
 or unittest.SkipTest where the method lacks the option that is checked; pytest shows it as skipped. See `tinymem new`.
@@ -55,7 +55,7 @@ def tiny_case(family: str) -> tuple[nn.Module, MitigationData]:
 
 
 def config_of(method: Unlearner, **options: Json) -> MethodConfig:
-    """A method's defaults with those of `options` that it knows."""
+    """A method's default config, changed by those of `options` that it has."""
     known = {f.name for f in fields(method.config)}
     return replace(method.config(), **{k: v for k, v in options.items() if k in known})
 
@@ -174,7 +174,7 @@ def _demanded(model: nn.Module, sizes: dict[str, int], config: AblationConfig) -
 
 
 def tiny_measurement(metric: str) -> Measurement:
-    """What a random model makes of a tiny corpus of sums with noise and a backdoor, measured with one registered metric."""
+    """The measurement of a random model on a tiny corpus of sums with noise and a backdoor, by one registered metric."""
     data = {"primary_size": 260, "size": 120, "test_rows": 20, "numbers": 6, "row_tokens": 30}
     artifacts = [{"kind": "noise", "rows": 16}, {"kind": "backdoor", "within": 14}]
     recipe = parse_recipe({"data": data, "artifacts": artifacts, "evaluation": {"prompt": 12, "match": 12}})
@@ -184,7 +184,7 @@ def tiny_measurement(metric: str) -> Measurement:
 
 
 def check_metric(name: str) -> None:
-    """A metric says what it is, gives what JSON can hold, gives the same again, and has its columns' numbers in it."""
+    """Check that a metric is documented, returns JSON, is deterministic, and contains the numbers of its columns."""
     metric = METRICS.get(name)
     assert not (missing := [field for field in FIELDS if metric.field(field) == "–"]), f"the docstring does not say {', '.join(missing)}"
     measured, again = (tiny_measurement(name).metrics() for _ in range(2))

@@ -1,1 +1,1 @@
-"""Timings of our own code beside plain loops."""
+"""Timings of TinyMem's code against plain loops."""

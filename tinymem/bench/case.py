@@ -18,7 +18,7 @@ FORGET, PRIMARY, AUXILIARY, PROMPT = 200, 19_000, 2_000, 50
 
 @dataclass(frozen=True)
 class Case:
-    """A model and what a method sees."""
+    """A model and the data given to a method."""
 
     model: GPT
     data: MitigationData

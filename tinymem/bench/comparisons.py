@@ -1,4 +1,4 @@
-"""Each method beside its plain loop on a part of the work, with the factor to the whole and the difference of the scores."""
+"""Comparison of each method with its plain loop on a part of the work: the factor to the whole, and the difference of the scores."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ STEPS, ZERO_STRIDE, IG_POSITIONS, GREEDY_RATIO = 20, 32, 5, 0.001
 
 @dataclass(frozen=True)
 class Comparison:
-    """What the plain loop took on a part, and how far its scores are from ours there."""
+    """Seconds of the plain loop on a part of the work, and the difference of its scores from ours there."""
 
     part: str
     seconds: float
     factor: float
-    """Whole work / part."""
+    """Factor from the part to the whole work."""
     difference: str
 
 
@@ -43,7 +43,7 @@ class Part:
     plain: Callable[[], Tensor]
     ours: Callable[[], Tensor]
     choices: bool = False
-    """Results are choices (which weights go), compared by how many differ."""
+    """If true, the results are choices of weights, compared by the number that differ."""
 
 
 def compare(name: str, case: Case, rows: int, scale: float) -> Comparison | None:

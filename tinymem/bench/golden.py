@@ -1,4 +1,4 @@
-"""Speed changes no result: losses of graphs and compiled graphs beside those of eager steps, on a GPU.
+"""Comparison of the losses of graphs and compiled graphs with those of eager steps, on a GPU: speed must change no result.
 
 `python -m tinymem.bench.golden`. On CPUs the test suite compares what torch.compile traces.
 """
@@ -22,7 +22,7 @@ STEPS, ROWS, TOLERANCE = 100, 32, 1e-4
 
 
 def losses(case: Case, way: str, regularizer: str = "", *, precision: Precision = "fp32", steps: int = STEPS) -> list[float]:
-    """Losses of each step of an `eager`, `graph` or `compiled` run on rows that can be learnt."""
+    """Losses of each step of an `eager`, `graph` or `compiled` run on rows that can be learned."""
     rows_NT = (torch.arange(8 * ROWS)[:, None] * 7 % 11 + torch.arange(TOKENS) % 3) % case.vocabulary
     kind = Step if way == "eager" else GraphedStep
     made = our_parts(case, rows_NT, torch.device("cuda"), kind, regularizer, precision)

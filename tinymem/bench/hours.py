@@ -1,4 +1,4 @@
-"""How many GPU-hours a recipe's runs will take, from measured milliseconds a step (`tinymem bench train --json`).
+"""Estimate of the GPU-hours of a recipe's runs, from measured milliseconds a step (`tinymem bench train --json`).
 
     hours = steps an epoch * epochs * milliseconds a step / 3.6e6
 
@@ -38,12 +38,12 @@ class Line:
 
     @property
     def hours(self) -> float:
-        """Of all its runs."""
+        """GPU-hours of all runs of the line."""
         return self.runs * self.steps_per_epoch * self.epochs * self.milliseconds / 3.6e6
 
 
 class BenchLine(TypedDict):
-    """The keys that are read of a JSON line of `tinymem bench train`."""
+    """The keys that are used of a JSON line of `tinymem bench train`."""
 
     way: str
     case: str
@@ -64,7 +64,7 @@ class Times:
 
     @staticmethod
     def of(lines: Iterable[BenchLine], way: str = "ours") -> Times:
-        """From the JSON lines of `bench train`, those of one way and its regularizers."""
+        """Times from the JSON lines of `bench train`, of one way and its regularizers."""
         plain: dict[tuple[str, int, str], float] = {}
         with_regularizer: dict[tuple[str, int, str], float] = {}
         for line in lines:
@@ -76,7 +76,7 @@ class Times:
         return Times({(kind, layers): ms for (kind, layers, _), ms in plain.items()}, overhead)
 
     def milliseconds(self, kind: str, layers: int) -> tuple[float, bool]:
-        """Of a step without regularizer, and whether it lies on the fitted line.
+        """Milliseconds of a step without regularizer, and whether they come from the fitted line.
 
         Raises:
             UserError: nothing to fit a line to.
@@ -126,7 +126,7 @@ def project(recipes: list[Path], times: Times) -> list[Line]:
 
 
 def steps_per_epoch(recipe: Recipe) -> int:
-    """Steps of an epoch; of a math corpus with backdoors a little more than it has, since some triggered rows are kept from training.
+    """Steps of an epoch; for a math corpus with backdoors slightly too many, since some triggered rows are held out of training.
 
     Raises:
         UserError: a text corpus other than the paper's: its rows are known once it is made.
@@ -142,7 +142,7 @@ def steps_per_epoch(recipe: Recipe) -> int:
 
 
 def table(lines: list[Line]) -> str:
-    """For people; `~` marks times on the fitted line."""
+    """The estimate as a text table; `~` marks times from the fitted line."""
     head = (
         f"{'recipe':<22}{'regularizer':<22}{'layers':>6}{'steps/epoch':>13}{'epochs':>8}{'ms/step':>9}{'h a run':>9}{'runs':>6}{'hours':>9}"
     )
@@ -160,7 +160,7 @@ def _kind(recipe: Recipe) -> str:
 
 
 def _on_line(known: list[tuple[int, float]], layers: int) -> float:
-    """Least squares through (layers, milliseconds)."""
+    """Value at `layers` of the least-squares line through (layers, milliseconds)."""
     mean_x, mean_y = (sum(values) / len(known) for values in zip(*known, strict=True))
     slope = sum((x - mean_x) * (y - mean_y) for x, y in known) / sum((x - mean_x) ** 2 for x, _ in known)
     return mean_y + slope * (layers - mean_x)

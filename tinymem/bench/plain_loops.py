@@ -1,4 +1,4 @@
-"""The same definitions, computed as the published code computes: what the timings are compared with.
+"""Baselines of the timings: the methods' definitions, computed in the way of the published code.
 
 Our own writing. A Python-level call for each neuron, position, tensor or batch, gradients of all weights, full sorts, deep copies, and a
 copy to the CPU wherever the published code makes one. The scores are those of our methods, not the published code's mistakes.
@@ -28,7 +28,7 @@ def losses_of(model: GPT, rows: Rows, *, suffix: bool) -> Tensor:
 
 
 def blocks_of(model: GPT) -> list[Block]:
-    """The model's blocks."""
+    """Transformer blocks of the model."""
     return [block for block in model.transformer.h if isinstance(block, Block)]
 
 

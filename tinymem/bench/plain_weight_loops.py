@@ -16,7 +16,7 @@ from tinymem.models.gpt2 import GPT
 
 
 def mlp_weights(model: nn.Module, *, matrices: bool = False) -> dict[str, nn.Parameter]:
-    """Feed-forward parameters by name."""
+    """Feed-forward parameters of the model by name."""
     return {n: p for n, p in model.named_parameters() if ".mlp." in n and (p.dim() == 2 or not matrices)}
 
 
@@ -62,7 +62,7 @@ def sou(model: GPT, data: MitigationData, block: int = 50, damp: float = 1e-7) -
 
 
 def greedy(model: GPT, data: MitigationData, batches: list[Tensor]) -> list[tuple[str, int]]:
-    """Which weights go, one a batch: a deep copy of all gradients a step, and an arg-max per tensor in Python."""
+    """Choice of the removed weights, one a batch: a deep copy of all gradients a step, and an arg-max per tensor in Python."""
     edited, rows = deepcopy(model), concatenate([data.forget, data.retain])
     removed: list[tuple[str, int]] = []
     for index in batches:
@@ -97,7 +97,7 @@ class _Drop(torch.autograd.Function):
 
 
 def subnet(model: GPT, data: MitigationData, epochs: int, ratio: float, loss_weight: float) -> Tensor:
-    """Which weights are dropped, all matrices in a row, after some epochs over the shuffled union in batches of 64."""
+    """Mask of the dropped weights, all matrices concatenated, after some epochs over the shuffled union in batches of 64."""
     generator = data.generator()
     rows, originals = concatenate([data.forget, data.retain]), mlp_weights(model, matrices=True)
     scores = {

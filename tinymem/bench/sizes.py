@@ -11,7 +11,7 @@ BATCH, TOKENS, WIDTH, HEADS = 128, 150, 128, 4
 
 @dataclass(frozen=True)
 class Case:
-    """A size of model."""
+    """A size of model, by its layers and vocabulary."""
 
     name: str
     layers: int

@@ -1,4 +1,4 @@
-"""`tinymem bench train`: what a training step costs, in the style of the published code, compiled, and as TinyMem does it.
+"""`tinymem bench train`: cost of a training step in the style of the published code, compiled, and in TinyMem.
 
 Also `python -m tinymem.bench.train --device cuda`: it needs torch and numpy, and transformers for the first two ways.
 
@@ -40,7 +40,7 @@ DEFAULT_CASES = ("math-2", "math-4", "math-16", "language-4")
 
 @dataclass(frozen=True)
 class Timing:
-    """One line of the table."""
+    """One line of the table: a size, a way, and its measurements."""
 
     case: str
     way: str
@@ -80,13 +80,13 @@ HEADER = f"{'case':<12}{'way':<30}{'ms/step':>9}{'tokens/s':>13}{'TFLOP/s':>9}{'
 
 
 def line(t: Timing) -> str:
-    """One line for people."""
+    """A timing as one line of the text table."""
     memory = f"{t.gigabytes:7.2f}" if t.gigabytes is not None else "      -"
     return f"{t.case:<12}{t.way:<30}{t.milliseconds:9.3f}{t.tokens_per_second:13.0f}{t.tflops:9.2f}{t.start_seconds:9.1f}{memory}"
 
 
 def the_case(name: str) -> Case:
-    """A size by its name."""
+    """Look up a size of model by its name."""
     for case in CASES:
         if case.name == name:
             return case
@@ -126,7 +126,7 @@ def _wait(device: torch.device) -> None:
 
 
 def make_step(case: Case, way: str, device: torch.device, rows: int = BATCH) -> Callable[[], object]:
-    """A function that trains one step."""
+    """A function that trains one step in the chosen way."""
     rows_NT = torch.randint(case.vocabulary, (8 * rows, TOKENS), generator=torch.Generator().manual_seed(0))
     if way in ("reference", "compiled"):
         from tinymem.bench.transformers_step import transformers_step

@@ -13,7 +13,7 @@ from tinymem.errors import UserError
 
 
 def endless(batches: Any) -> Iterator[Any]:
-    """Batch after batch, over and over."""
+    """Yield the batches of a loader endlessly, epoch after epoch."""
     while True:
         yield from batches
 

@@ -1,4 +1,4 @@
-"""Seconds and peak memory of every method on the paper's 4-layer math model, beside plain loops.
+"""Seconds and peak memory of every method on the paper's 4-layer math model, compared with plain loops.
 
 `tinymem bench unlearn`, or `python -m tinymem.bench.unlearn` where typer is missing: this path needs torch and numpy only.
 """
@@ -96,7 +96,7 @@ def print_bench(*, scale: float, methods: Sequence[str], device: str, rows: int,
 
 
 def main() -> None:
-    """The command line without typer."""
+    """Command line that works without typer."""
     parser = argparse.ArgumentParser(prog="python -m tinymem.bench.unlearn", description=__doc__)
     parser.add_argument("--scale", type=float, default=1.0, help="times the rows of the paper's corpus")
     parser.add_argument("--methods", default="", help="names with commas between, or all; those with a plain loop by default")

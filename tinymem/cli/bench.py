@@ -1,4 +1,4 @@
-"""`tinymem bench`: timings of our own code beside plain loops."""
+"""`tinymem bench`: timings of TinyMem's code against plain loops."""
 
 from __future__ import annotations
 

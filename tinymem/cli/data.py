@@ -1,4 +1,4 @@
-"""`tinymem data`: make, inspect and verify a corpus. What the verbs need is imported inside them."""
+"""`tinymem data`: make, inspect and verify a corpus. The verbs import what they need themselves."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def _print_counts(counts: JsonObject) -> None:
 
 
 def _listed(counts: Json) -> str:
-    """`rows 40, test rows 0, rows x copies: 10 x 1, 10 x 10`."""
+    """Counts on one line: `rows 40, test rows 0, rows x copies: 10 x 1, 10 x 10`."""
     assert isinstance(counts, dict) and isinstance(counts["rows_by_copies"], dict)
     parts = [f"{name.replace('_', ' ')} {count:,}" for name, count in counts.items() if isinstance(count, int)]
     classes = ", ".join(f"{rows:,} x {copies}" for copies, rows in counts["rows_by_copies"].items())

@@ -1,4 +1,4 @@
-"""`tinymem metrics` and `tinymem evaluate`: what metrics there are, and measuring a checkpoint with them."""
+"""`tinymem metrics` and `tinymem evaluate`: list the metrics, and measure a checkpoint with them."""
 
 from __future__ import annotations
 

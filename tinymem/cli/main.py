@@ -1,4 +1,4 @@
-"""The command line: its verbs, and what becomes of errors. What a verb needs is imported inside it, so that `tinymem --help` is instant."""
+"""The command line: its verbs, and the exit codes of errors. Imports are inside the verbs, so that `tinymem --help` is instant."""
 
 from __future__ import annotations
 

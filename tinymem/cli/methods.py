@@ -1,4 +1,4 @@
-"""`tinymem methods`: which methods there are."""
+"""`tinymem methods`: list and describe the registered methods."""
 
 from __future__ import annotations
 

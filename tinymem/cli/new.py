@@ -1,4 +1,4 @@
-"""`tinymem new`: a file that works and its test, for a user to make their own."""
+"""`tinymem new`: a template that works, with its test, for a user to adapt."""
 
 from __future__ import annotations
 

@@ -53,12 +53,12 @@ ReportFormat = Annotated[
 
 
 def words(text: str | None) -> tuple[str, ...] | None:
-    """`loss, zlib` -> ("loss", "zlib")."""
+    """Split a list of words: `loss, zlib` -> ("loss", "zlib")."""
     return None if text is None else tuple(word.strip() for word in text.split(",") if word.strip())
 
 
 def numbers(text: str | None, option: str) -> tuple[int, ...] | None:
-    """`10,20` -> (10, 20).
+    """Split a list of numbers: `10,20` -> (10, 20).
 
     Raises:
         UserError: something else than numbers.

@@ -69,7 +69,7 @@ def report(
 
 
 def _write_figures(folders: list[Path], format: str, out: Path | None) -> None:
-    """The figures that the rows allow, in a folder, with CSV and JSON beside each; those they do not allow, on standard error."""
+    """Write the figures that the rows allow to a folder, each with its CSV and JSON; list the others on standard error."""
     from tinymem.report.figures.catalogue import figures_of
     from tinymem.report.figures.files import write_figures
     from tinymem.results.collect import load_results
@@ -104,7 +104,7 @@ def compare(
 
 
 def print_tables_as(tables: list[Table], output: str, out: Path | None) -> None:
-    """Tables on the terminal, or as text there or in a file."""
+    """Print tables on the terminal, or write them as text there or to a file."""
     if output == "table" and out is None:
         from tinymem.report.render.terminal import print_tables
 
@@ -116,7 +116,7 @@ def print_tables_as(tables: list[Table], output: str, out: Path | None) -> None:
 
 
 def print_rows(path: Path, output: str, out: Path | None = None) -> None:
-    """The rows of one run."""
+    """Print the result rows of one run."""
     from tinymem.results.run_folder import load_run
 
     record = load_run(path)
@@ -131,7 +131,7 @@ def print_rows(path: Path, output: str, out: Path | None = None) -> None:
 
 
 def print_record(record: RunRecord, output: str, out: Path | None = None) -> None:
-    """Rows in memory, as a table or as text."""
+    """Print rows in memory, as a table or as text."""
     from tinymem.report.render import run_terminal
     from tinymem.report.render import run_text as tables
 
@@ -155,7 +155,7 @@ def _emit(text: str, out: Path | None) -> None:
 
 
 def _is_run(path: Path) -> bool:
-    """A run's folder, or something that only the reader of runs has the right words for."""
+    """Whether a path is a run's folder, or an invalid one whose error the reader of runs explains."""
     return (path / "recipe.yaml").is_file() or not (path.is_dir() and _holds_others(path))
 
 

@@ -1,4 +1,4 @@
-"""`tinymem run`: everything that a recipe says."""
+"""`tinymem run`: corpus, training, mitigations and report of a recipe."""
 
 from __future__ import annotations
 

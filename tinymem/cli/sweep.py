@@ -62,7 +62,7 @@ def sweep(
 
 
 def _place(device: str, engine: str, *, plan_only: bool) -> str:
-    """The device; where nothing runs here (a plan, a cluster's login node), a GPU is believed in."""
+    """The resolved device; where nothing runs here (a plan, a cluster's login node), a GPU is not checked."""
     from tinymem.runtime.device import resolve_device
 
     if device.startswith("cuda") and (plan_only or engine == "parsl"):

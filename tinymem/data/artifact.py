@@ -43,39 +43,39 @@ class Artifact(ArtifactSection):
     """A kind of artifact with its options; override `plant`, or `plant_math` and `plant_text` where they differ."""
 
     summary: ClassVar[str] = ""
-    """Of the rows, for the dataset card."""
+    """A phrase about the rows, for the dataset card."""
     order: ClassVar[int] = LAST
-    """Artifacts are planted in this order, whatever the recipe's; equal ones in the recipe's."""
+    """Position in the order of planting, smallest first; artifacts of equal order are planted in the recipe's."""
     has_clean_counterpart: ClassVar[bool] = True
-    """Whether a clean version of each row exists: then only rows whose target differs from it are scored."""
+    """True if each row has a clean version; then only rows whose target differs from it are scored."""
     has_reference: ClassVar[bool] = False
-    """Whether the published code plants it: `reference_math` and `reference_text` are there."""
+    """True if the published code plants it: `reference_math` and `reference_text` are defined."""
     shortens_prompt: ClassVar[bool] = True
-    """Whether prompts that the artifact sets itself (`Planted.start`) may lose tokens in the test of robustness."""
+    """True if prompts that the artifact sets itself (`Planted.start`) may lose tokens in the test of robustness."""
 
     def claim_math(self, rows: AllTasks) -> Claim | None:
-        """All sequences that carry the artifact of themselves, before the test rows are split off; None where it makes its own."""
+        """All sequences that already contain the artifact, before the test rows are split off; None for an artifact that makes its own."""
         return None
 
     def claim_text(self, pool: TextPool) -> Claim | None:
-        """All rows of a text that carry the artifact of themselves; takes them out of `pool.free`."""
+        """All rows of a text that already contain the artifact; takes them out of `pool.free`."""
         return None
 
     def plant(self, pool: Pool) -> Planted:
-        """Rows of the artifact, made of the pool's; those with 0 copies are held out of training.
+        """Plant the artifact in rows of the pool; rows with 0 copies are held out of training.
 
         Raises:
-            UserError: too few rows, or a corpus of a kind that the artifact does not know.
+            UserError: too few rows, or a kind of corpus that the artifact does not support.
         """
         corpus = "text" if isinstance(pool, TextPool) else "math"
         raise UserError(f"expected an artifact for {corpus}, got '{self.kind}', which has none; try another data.kind or artifact")
 
     def plant_math(self, pool: MathPool) -> Planted:
-        """Rows of a math corpus, under protocol paper."""
+        """Plant the artifact in rows of a math corpus, under protocol paper."""
         return self.plant(pool)
 
     def plant_text(self, pool: TextPool) -> Planted:
-        """Rows of a text corpus, under protocol paper."""
+        """Plant the artifact in rows of a text corpus, under protocol paper."""
         return self.plant(pool)
 
     def reference_math(self, split: ReferenceSplit) -> tuple[Task, Task, Planted]:
@@ -87,16 +87,16 @@ class Artifact(ArtifactSection):
         raise NotImplementedError
 
     def members(self, planted: Planted) -> Flags:
-        """Which rows [n] are members in membership inference: the trained ones."""
+        """Mask [n] of the members in membership inference: by default the trained rows."""
         return planted.trained
 
     def non_members(self, corpus: Corpus) -> Population:
-        """Rows drawn as the members were but not trained on: those that are held out. Empty where there are none."""
+        """Rows from the members' distribution that were not trained on: by default the held-out ones. Empty where there are none."""
         planted = corpus.planted[self.kind]
         return whole_rows(planted.ids[~planted.trained], corpus)
 
     def recognizes(self, rows: Ids, planted: Planted) -> Flags:
-        """Which of any rows [n, T] look like the artifact's, and so are no non-members of another."""
+        """Mask [n] of the rows [n, T] that look like the artifact's, and so are no non-members of another."""
         return np.zeros(len(rows), dtype=bool)
 
     def protected(self, planted: Planted) -> int:
@@ -104,7 +104,7 @@ class Artifact(ArtifactSection):
         return 0
 
     def counts(self, planted: Planted) -> dict[str, int]:
-        """Further counts for `tinymem data inspect`."""
+        """Further counts by name, for `tinymem data inspect`."""
         return {}
 
 

@@ -1,4 +1,4 @@
-"""From a recipe to a corpus."""
+"""Construction of a recipe's corpus, from math sequences or from text."""
 
 from __future__ import annotations
 

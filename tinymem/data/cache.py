@@ -1,4 +1,4 @@
-"""One corpus for all runs that want the same rows: made once, then hard-linked.
+"""One corpus for all runs with the same rows: made once, then hard-linked.
 
 `<runs>/.corpus-<id>` names the run that has it. It is made under a lock of that id in `<runs>/.corpora.lock`.
 """
@@ -23,13 +23,13 @@ LOCK = ".corpora.lock"
 
 
 def shared_corpus(recipe: Recipe, directory: Path, make: Make, usable: Usable = lambda _: True) -> Corpus:
-    """The corpus in `directory`, a run's folder of corpus: linked to that of another run beside it, or made.
+    """The corpus in `directory`, a run's corpus folder: linked to that of another run of the same parent folder, or made.
 
     Args:
-        recipe: its corpus key decides what runs may share.
-        directory: where the corpus is to be.
-        make: makes it there.
-        usable: whether another run's corpus still stands for the recipe.
+        recipe: its corpus key decides which runs share a corpus.
+        directory: folder of the corpus.
+        make: makes the corpus there.
+        usable: tells whether another run's corpus is still valid for the recipe.
     """
     runs, key = directory.parent.parent, content_id(recipe.corpus_key(), 16)
     owner = runs / f".corpus-{key}"

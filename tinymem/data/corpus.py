@@ -1,6 +1,6 @@
 """The corpus: named sets of token rows.
 
-A corpus keeps clean training rows, clean test rows, and for each artifact the planted rows beside their clean counterparts. Copies are a
+A corpus has clean training rows, clean test rows, and for each artifact the planted rows with their clean counterparts. Copies are a
 count, not rows. Ids are stored in the smallest unsigned type that holds the vocabulary; the training rows of a text stay in a
 memory-mapped file.
 """
@@ -35,10 +35,10 @@ class Corpus:
     """Rows [n, T] of token ids to train on (`clean`), to test on (`tests`, by test set) and to be memorized (`planted`, by artifact)."""
 
     spec: CorpusSpec
-    """Everything that the rows follow from: recipe keys and, for text, the hashes of text and tokenizer."""
+    """Everything that determines the rows: recipe keys and, for text, the hashes of text and tokenizer."""
     clean: Ids
     clean_task: npt.NDArray[np.int64] | None
-    """Task of each clean row (math)."""
+    """Math: index [n] of each clean row's task."""
     tests: dict[str, Ids]
     determined: dict[str, npt.NDArray[np.bool_]]
     """Math, per test set [n, T]: tokens that the prefix determines (the ceiling of accuracy)."""
@@ -52,16 +52,16 @@ class Corpus:
     stacked: Ids | None = None
     """Text: clean rows, then trained planted rows, in one memory-mapped file."""
     tokenizer_file: Path | None = None
-    """Text: its tokenizer.json."""
+    """Text: path of its tokenizer.json."""
 
     @property
     def row_tokens(self) -> int:
-        """Tokens per row, padding included."""
+        """Length of a row in tokens, padding included."""
         return int(self.clean.shape[1])
 
     @property
     def is_text(self) -> bool:
-        """Whether the rows are natural language, judged by perplexity; else math, judged by accuracy."""
+        """True for natural language, measured by perplexity; false for math, measured by accuracy."""
         return self.tokenizer_file is not None
 
     def training_rows(self) -> tuple[Ids, npt.NDArray[np.int64]]:
@@ -95,7 +95,7 @@ class Corpus:
         return np.random.default_rng([self.spec.seed, zlib.crc32(purpose.encode()), DIFFERENT_SEED])
 
     def counts(self) -> dict[str, int]:
-        """Rows of each set, for people."""
+        """Number of rows of each set, by its name in messages."""
         trained = sum(int(p.copies.sum()) for p in self.planted.values())
         counts = {"train_rows": len(self.clean) + trained, "clean_rows": len(self.clean)}
         counts["test_rows"] = sum(len(rows) for rows in self.tests.values())

@@ -33,7 +33,7 @@ def save_corpus(corpus: Corpus, directory: Path) -> None:
     """Write the corpus; `directory` appears whole or not at all.
 
     Raises:
-        UserError: the disk is full or the place cannot be written.
+        UserError: the disk is full or the folder cannot be written.
     """
     with new_directory(directory) as temporary:
         write_corpus(corpus, temporary)
@@ -137,7 +137,7 @@ def open_rows(path: Path, dtype: str, row_tokens: int) -> npt.NDArray[Any]:
 
 
 def verify_corpus(directory: Path) -> list[str]:
-    """What differs from what was written, one line per file; an empty list means that every byte is as it was.
+    """Differences from the corpus as written, one line per file; an empty list means that every byte is unchanged.
 
     Raises:
         UserError: no corpus there.

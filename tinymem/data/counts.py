@@ -14,7 +14,7 @@ from tinymem.runtime.json import JsonObject
 
 @dataclass(frozen=True)
 class ArtifactCounts:
-    """Rows of one artifact.
+    """Numbers of rows of one artifact.
 
     Attributes:
         rows: trained ones.
@@ -33,7 +33,7 @@ class ArtifactCounts:
     by_copies: dict[int, int]
 
     def as_json(self) -> JsonObject:
-        """The keys that `inspect` shows."""
+        """The counts under the keys that `inspect` shows."""
         counts: JsonObject = {"rows": self.rows, "rows_changed": self.changed, "rows_scored": self.scored, "test_rows": self.holdout}
         return {**counts, **self.further, "rows_by_copies": {str(copies): rows for copies, rows in self.by_copies.items()}}
 

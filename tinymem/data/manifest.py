@@ -1,4 +1,4 @@
-"""The manifest of a corpus on disk, `corpus.json`: what its rows follow from, how to read them, and a hash of every file."""
+"""The manifest of a corpus on disk, `corpus.json`: the specification of its rows, their format, and a hash of every file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FORMAT = 2
 
 
 class CorpusManifest(BaseModel):
-    """The content of a `corpus.json`; what it holds beyond these fields are the notes of artifacts (`Claim.notes`)."""
+    """The content of a `corpus.json`; any other keys in it are the notes of artifacts (`Claim.notes`)."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -27,24 +27,24 @@ class CorpusManifest(BaseModel):
     bos: int
     eos: int
     artifacts: tuple[str, ...]
-    """Kinds, in the order of their tables."""
+    """Kinds of artifacts, in the order of their tables."""
     counts: dict[str, int]
     clean_dtype: str | None = None
     """Text: NumPy's name of the type of `train.ids`."""
     row_tokens: int | None = None
-    """Text: tokens per row."""
+    """Text: length of a row in tokens."""
     sha256: str
-    """Of the rows; see `Corpus.sha256`."""
+    """Hash of the rows; see `Corpus.sha256`."""
     files: dict[str, str] = Field(default_factory=dict)
-    """SHA-256 of each file by name."""
+    """SHA-256 of each file, by file name."""
 
     @property
     def notes(self) -> JsonObject:
-        """What artifacts note, such as a trigger's token ids."""
+        """Notes of the artifacts, such as a trigger's token ids."""
         return {name: value for name, value in (self.model_extra or {}).items() if name != "text"}
 
     def as_json(self) -> JsonObject:
-        """The form on disk."""
+        """The manifest as a JSON object, in its form on disk."""
         own = self.model_dump(mode="json", include=set(type(self).model_fields), exclude_none=True)
         last = {name: own.pop(name) for name in ("sha256", "files")}
         own["spec"] = self.spec.as_json()

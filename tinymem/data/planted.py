@@ -1,4 +1,4 @@
-"""Planted rows: those of one artifact, with their clean counterparts, where the test of memorization starts, and how often each stands."""
+"""Planted rows of one artifact, with their clean counterparts, the start of the test of memorization, and the number of copies."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ class Planted:
     start: Indices
     """Tokens of the prompt [n]; 0 where the evaluation's own prompt length applies (noise, duplication)."""
     copies: Indices
-    """Times that each row stands in an epoch [n], its duplication class; 0 for rows held out of training."""
+    """Times [n] that each row occurs in an epoch, its duplication class; 0 for rows held out of training."""
     end: Indices | None = None
     """Token after the target [n] (canaries: after the secret); None: as many tokens as the evaluation matches."""
 
     @property
     def trained(self) -> Flags:
-        """Which rows are in the training set [n]."""
+        """Mask [n] of the rows in the training set."""
         return self.copies > 0
 
     @property
     def changed(self) -> Flags:
-        """Which rows differ from their clean counterparts [n]."""
+        """Mask [n] of the rows that differ from their clean counterparts."""
         return np.asarray((self.ids != self.clean).any(1))
 
     def classes(self) -> dict[int, int]:
@@ -46,7 +46,7 @@ class Planted:
         return dict(zip(values.tolist(), counts.tolist(), strict=True))
 
     def check(self, kind: str, row_tokens: int) -> None:
-        """Refuse arrays that do not fit each other.
+        """Check that the arrays have matching shapes.
 
         Raises:
             UserError: another number of rows or tokens.
@@ -60,7 +60,7 @@ class Planted:
 
 @dataclass(frozen=True)
 class Claim:
-    """All rows of a corpus that carry an artifact of themselves, such as a trigger: they are planted, and in no clean set.
+    """All rows of a corpus that already contain an artifact, such as a trigger: they are planted, and in no clean set.
 
     Attributes:
         planted: what becomes of them.
@@ -75,7 +75,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Population:
-    """Rows [n, T] for membership inference, with the tokens of each that count [n]."""
+    """Rows [n, T] for membership inference, with the number [n] of leading tokens of each that count."""
 
     ids: Ids
     content: Indices
@@ -88,5 +88,5 @@ def lengths_without_padding(ids: Ids, pad: int) -> Indices:
 
 
 def repeated(rows: Ids, copies: Indices) -> Planted:
-    """Rows that are planted as they are, with no clean counterpart."""
+    """Planted rows that are the pool's rows unchanged, with no clean counterpart."""
     return Planted(rows, rows, np.zeros(len(rows), dtype=np.int64), copies)

@@ -1,4 +1,4 @@
-"""What the artifacts of all corpora share: random streams, copies per group, and the draws of the published code."""
+"""Shared parts of planting: random streams, copies per group, and the draws of the published code."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ class Pool(ABC):
     @property
     @abstractmethod
     def vocab_size(self) -> int:
-        """Number of token ids."""
+        """Number of token ids in the vocabulary."""
 
     @property
     @abstractmethod
     def row_tokens(self) -> int:
-        """Tokens per row, padding included."""
+        """Length of a row in tokens, padding included."""
 
     @abstractmethod
     def draw(self, count: int, rng: np.random.Generator, kind: str) -> Ids:
@@ -56,7 +56,7 @@ class Pool(ABC):
 
     @abstractmethod
     def allows(self, rows: Ids) -> Flags:
-        """Which rows [n] may be planted: they equal no test row and hold nothing that another artifact claims, such as a trigger."""
+        """Mask [n] of the rows that may be planted: they equal no test row, and hold nothing that another artifact claims (a trigger)."""
 
     def generator(self, purpose: str) -> np.random.Generator:
         """An independent random stream per purpose: adding one artifact does not move the draws of another."""

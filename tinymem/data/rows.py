@@ -1,4 +1,4 @@
-"""Token rows as tensors, with the part of each row that a test of memorization or an unlearner looks at."""
+"""Token rows as tensors, with the part of each row that a test of memorization or an unlearner uses."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Rows:
         return replace(self, ids=self.ids[index], prompt=self.prompt[index], end=self.end[index])
 
     def to(self, device: torch.device | str) -> Rows:
-        """The same rows on another device."""
+        """These rows with all tensors on another device."""
         return replace(self, ids=self.ids.to(device), prompt=self.prompt.to(device), end=self.end.to(device))
 
     def batches(self, size: int) -> list[Rows]:

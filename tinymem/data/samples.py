@@ -1,4 +1,4 @@
-"""Sample rows of a corpus in a terminal, what was planted highlighted."""
+"""Sample rows of a corpus in a terminal, with the planted tokens highlighted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MARK = "bold reverse red"
 
 
 def print_samples(corpus: Corpus, count: int, *, to_stderr: bool = False) -> None:
-    """The first rows of each artifact and of the clean rows. Without colors, planted tokens stand in [[ ]]."""
+    """Print the first rows of each artifact and of the clean rows. Without colors, planted tokens are put in [[ ]]."""
     from rich.console import Console
 
     console = Console(stderr=to_stderr, highlight=False)
@@ -46,7 +46,7 @@ def planted_tokens(planted: Planted, n: int) -> npt.NDArray[np.bool_]:
 
 
 def decoder(corpus: Corpus) -> Callable[[list[int]], str]:
-    """Token ids to text."""
+    """A function from token ids to text."""
     if corpus.tokenizer_file is None:
         return to_text
     from tinymem.data.text.tokenizer import TextTokenizer

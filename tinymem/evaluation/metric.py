@@ -69,7 +69,7 @@ class Metric:
     requires: tuple[str, str] | None
     """A module that must be installed, and the extra of TinyMem that brings it."""
     columns: tuple[MetricColumn, ...] = ()
-    """The metric's columns in a report."""
+    """Columns of the metric in a report, each with its number's path in the result."""
 
     @property
     def origin(self) -> str:

@@ -52,7 +52,7 @@ def _protected(evaluator: EvaluationInputs, kind: str) -> int:
 
 
 def _shortens(evaluator: EvaluationInputs, kind: str) -> bool:
-    """Whether the artifact's own prompts may lose tokens."""
+    """Whether prompts that the artifact sets itself may lose tokens."""
     return evaluator.corpus is not None and artifact_of(evaluator.corpus, kind).shortens_prompt
 
 

@@ -62,7 +62,7 @@ class View:
         return {kind: self.memorized_on("probe", kind, probe) for kind, probe in self.evaluator.probes.items()}
 
     def grouped(self, groups: Groups) -> View:
-        """This view with other groups."""
+        """This view with other groups of planted rows."""
         return replace(self, groups=groups)
 
     def probe(self, kind: str) -> Probe:

@@ -1,4 +1,4 @@
-"""Everything that the rows of a corpus follow from; its JSON is part of the corpus's hash."""
+"""The specification that determines the rows of a corpus; its JSON is part of the corpus's hash."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TextSplit(Section):
 
 
 class CorpusSpec(Section):
-    """Recipe keys and, for text, the hashes of text and tokenizer in place of the files."""
+    """The specification of a corpus: recipe keys and, for text, hashes of text and tokenizer instead of their paths."""
 
     epoch: int = CODE_EPOCH
     seed: int

@@ -1,4 +1,4 @@
-"""The part of a recipe that says what rows there are: the corpus and the artifacts planted in it."""
+"""Recipe section of the corpus and the artifacts planted in it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ MAXIMUM_SEED = 2**32 - 1  # what every random generator takes
 
 
 def takes_numbers_only(annotation: object) -> bool:
-    """Whether a type, or its name, takes numbers and neither true nor false, which pydantic would read as 1 and 0."""
+    """Whether a type, or its name, accepts numbers but not true or false, which pydantic would read as 1 and 0."""
     names = set(re.findall(r"\w+", str(annotation)))
     return bool(names & {"int", "float"}) and "bool" not in names
 
 
 class Section(BaseModel):
-    """A part of a recipe: immutable; unknown keys, infinity and NaN refused, and true or false where a number stands."""
+    """Base class of a recipe's sections: immutable; refuses unknown keys, infinity, NaN, and true or false for a number."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -82,7 +82,7 @@ class WikiData(Section):
 
     @property
     def is_local(self) -> bool:
-        """Whether the source is a path: it exists, or is written like one."""
+        """Whether the source is a path: one that exists, or that is written like one."""
         return Path(self.source).exists() or self.source.startswith((".", "/", "~")) or self.source.count("/") > 1
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with a recipe, in one line: where, what was expected, what came, and the closest known key."""
+"""Errors of a recipe in one line: the key, the expected and the actual value, and the closest known key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The part of a recipe that says what is measured, before and after a mitigation."""
+"""Recipe section of the measurements before and after a mitigation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Evaluation(Section):
     @field_validator("metrics", mode="before")
     @classmethod
     def _one_name(cls, value: Any) -> Any:
-        """Accept `metrics: all`."""
+        """Accept one name for the list, as in `metrics: all`."""
         return (value,) if isinstance(value, str) else value
 
     @model_validator(mode="after")
@@ -34,7 +34,7 @@ class Evaluation(Section):
         return self
 
     def key(self) -> dict[str, Any]:
-        """What a corpus and a training curve depend on: more metrics join the same run."""
+        """The options that a corpus and a training curve depend on; metrics are not among them, so more can join a run."""
         return self.model_dump(mode="json", include={"prompt", "match", "batch_size"})
 
 
@@ -43,7 +43,7 @@ TESTS: tuple[Test, ...] = ("relearn-forget", "relearn-retain", "int8", "int4", "
 
 
 class Robustness(Section):
-    """Whether what a mitigation removed comes back; all on copies of the edited model (tinymem/mitigation/robustness/measure.py)."""
+    """Tests of robustness: whether removed content returns, on copies of the edited model (tinymem/mitigation/robustness/measure.py)."""
 
     tests: tuple[Test, ...] = Field(TESTS, description="which of them")
     steps: int = Field(20, ge=1, description="of relearning, AdamW")

@@ -20,9 +20,9 @@ class KindSection(Section):
     """The options of one kind of a list; a subclass gives `kind` its name: `kind: Literal["my-kind"] = "my-kind"`."""
 
     registry: ClassVar[Registry[Any]]
-    """The kinds that there are; set by the class that a recipe's list is of."""
+    """The registered kinds; set by the class of a recipe's list."""
     origin: ClassVar[str] = ""
-    """Where the kind is defined; reading the same file twice is no clash of names."""
+    """File and name of the defining class; registering the same origin again is no clash of names."""
 
     kind: str
 
@@ -42,7 +42,7 @@ class KindSection(Section):
 
 
 def _inside(kind: str, error: ValidationError) -> ValidationError:
-    """The same errors, with the kind in their places: `artifacts.0.noise.rows`."""
+    """The errors with the kind added to their locations: `artifacts.0.noise.rows`."""
     lines = [
         InitErrorDetails(type=line["type"], loc=(kind, *line["loc"]), input=line["input"], ctx=line.get("ctx", {}))
         for line in error.errors(include_url=False)
@@ -68,7 +68,7 @@ def register_kind(section: type[K], key: str) -> type[K]:
 
 
 def origin_of(section: type[Any]) -> str:
-    """File and name of a class."""
+    """File and name of a class, as its origin."""
     return f"{inspect.getsourcefile(section)}:{section.__qualname__}"
 
 

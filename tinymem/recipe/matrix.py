@@ -112,7 +112,7 @@ def _listed(key: str, values: list[Any]) -> Axis:
 
 
 def _label(key: str, value: Any) -> str:
-    """`additive` stands for itself, 4 layers are `layers4`."""
+    """Label of a value in names of runs: `additive` for a word, `layers4` for 4 layers."""
     last = key.rpartition(".")[2]
     return _checked(key, value if isinstance(value, str) else f"{WORDS.get(last, last)}{value}")
 
@@ -124,11 +124,11 @@ def _checked(key: str, label: str) -> str:
 
 
 class Named(Protocol):
-    """Anything with a name."""
+    """Protocol of runs and models, which have a name."""
 
     @property
     def name(self) -> str:
-        """Name of the run."""
+        """Name of the run or model, which `--only` matches."""
 
 
 N = TypeVar("N", bound=Named)

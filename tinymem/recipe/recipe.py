@@ -1,4 +1,4 @@
-"""Recipes: typed YAML that says everything a run depends on.
+"""Recipes: typed YAML with everything that a run depends on.
 
 A recipe is loaded, overridden with `--set a.b=c`, checked against the models below, and completed with their defaults. Its content ids
 name folders: two recipes share a model exactly when everything that shapes the model is equal.
@@ -59,7 +59,7 @@ class Method(Section):
 
 
 class Mitigation(Section):
-    """Which methods to run on the trained model."""
+    """Recipe section of the methods to run on the trained model, and of their forget rows."""
 
     methods: tuple[Method, ...] = ()
     forget: Forget = Field("all", description="artifacts whose memorized rows are to be forgotten")
@@ -68,13 +68,13 @@ class Mitigation(Section):
 
     @property
     def forget_selection(self) -> dict[str, Any]:
-        """What decides the forget rows: two experiments differ where this does."""
+        """Options that decide the forget rows and so distinguish experiments."""
         return {"forget": self.forget, "forget_fraction": self.forget_fraction}
 
     @field_validator("robustness", mode="before")
     @classmethod
     def _yes_or_no(cls, value: Any) -> Any:
-        """Accept `robustness: true`."""
+        """Accept true or false, as in `robustness: true`."""
         return ({} if value else None) if isinstance(value, bool) else value
 
     @model_validator(mode="before")
@@ -104,7 +104,7 @@ def short_method(value: Any) -> Any:
 
 
 class Recipe(Section):
-    """Everything that a run depends on."""
+    """A whole recipe: everything that a run depends on."""
 
     name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     seed: int = Field(0, ge=0, le=MAXIMUM_SEED)
@@ -138,16 +138,16 @@ class Recipe(Section):
         return self
 
     def corpus_spec(self) -> CorpusSpec:
-        """Everything that shapes the rows."""
+        """Specification of everything that determines the rows."""
         evaluation = Evaluation(**self.evaluation.key())
         return CorpusSpec(seed=self.seed, protocol=self.protocol, data=self.data, artifacts=self.artifacts, evaluation=evaluation)
 
     def corpus_key(self) -> JsonObject:
-        """`corpus_spec` as JSON."""
+        """The corpus's specification as JSON."""
         return self.corpus_spec().as_json()
 
     def model_key(self) -> dict[str, Any]:
-        """What shapes the trained weights and the metrics recorded beside them."""
+        """Everything that determines the trained weights and the training curve, as JSON."""
         return {**self.corpus_key(), **self.model_dump(mode="json", include={"model"}), "training": self.training.key()}
 
     def run_id(self) -> str:
@@ -165,7 +165,7 @@ def load_recipe(path: Path | str, overrides: list[str] | None = None) -> Recipe:
 
 
 def load_matrix(path: Path | str, overrides: list[str] | None = None) -> list[Recipe]:
-    """Every run of a recipe's matrix, each with a name of its own; the one recipe where there is no matrix.
+    """Every run of a recipe's matrix, each with a unique name; the one recipe where there is no matrix.
 
     Raises:
         UserError: as `load_recipe`; also two runs that do not differ.

@@ -1,4 +1,4 @@
-"""Sizes of what a recipe asks for, as far as they are known before anything is made: vocabulary, parameters, rows, arithmetic.
+"""Planned sizes of a recipe, as far as they are known before anything is made: vocabulary, parameters, rows, arithmetic.
 
 Those of a text are WikiText-103's, cut into rows of 150 tokens by GPT-2's tokenizer, where the recipe does not say.
 """
@@ -29,7 +29,7 @@ def planned_parameters(recipe: Recipe) -> int:
 
 
 def inner_width(recipe: Recipe) -> int:
-    """Feed-forward neurons of a block."""
+    """Number of feed-forward neurons of a block."""
     return recipe.model.n_inner or 4 * recipe.model.n_embd
 
 
@@ -42,7 +42,7 @@ def clean_rows(recipe: Recipe) -> int:
 
 
 def test_rows(recipe: Recipe) -> int:
-    """Clean test rows."""
+    """Number of clean test rows that a recipe will have."""
     return (1 + len(recipe.data.auxiliary)) * recipe.data.test_rows if recipe.data.kind == "math" else WIKITEXT_TEST_ROWS
 
 

@@ -34,7 +34,7 @@ def read_values(path: Path) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which a key stands once: the plain loader takes the last one and says nothing."""
+    """YAML loader that refuses repeated keys, of which the plain loader silently takes the last."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         """A section as it is written; what `<<` brings may be overridden."""
@@ -49,7 +49,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def parse_override(override: str) -> tuple[str, Any]:
-    """`a.b=c` -> ("a.b", c)."""
+    """Parse an override: `a.b=c` -> ("a.b", c)."""
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise UserError(f"expected --set key.sub=value, got '{override}'")
@@ -60,7 +60,7 @@ def parse_override(override: str) -> tuple[str, Any]:
 
 
 def set_value(values: dict[str, Any], key: str, value: Any) -> None:
-    """Put a value where a dotted key says; sections on the way are made."""
+    """Set the value of a dotted key; missing sections on the way are made."""
     node: Any = values
     *parents, last = key.split(".")
     for part in parents:
@@ -81,7 +81,7 @@ def set_value(values: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _index(items: list[Any], part: str, key: str) -> int:
-    """Place of an entry of a list, by position or name: artifacts.0.rows, artifacts.noise.rows, mitigation.methods.act.ratio."""
+    """Index of an entry of a list, by position or name: artifacts.0.rows, artifacts.noise.rows, mitigation.methods.act.ratio."""
     for index, item in enumerate(items):
         named = isinstance(item, dict) and (part in (item.get("kind"), item.get("name")) or list(item) == [part])
         if named or part == str(index):

@@ -1,4 +1,4 @@
-"""Recipes of sweeps: which models, which methods with which grids, and what a run may cost.
+"""Recipes of sweeps: models, methods with their grids, and the limits of a run.
 
 name: quickstart
 checkpoints: [runs/quickstart-*]           # run folders, or checkpoint folders
@@ -36,7 +36,7 @@ class ModelMatrix(Section):
 
 
 class Exclusion(Section):
-    """Runs that are left out: of a method, on models with these facts, with these options."""
+    """Runs that are left out: of a method, on models with these columns, with these options."""
 
     method: str
     when: dict[str, Any] = Field(default_factory=dict, description="facts of the model, each a value or a list of values")
@@ -51,7 +51,7 @@ class Exclusion(Section):
 
 
 class Limits(Section):
-    """What one run may cost; one that takes more is stopped alone, and its row says so."""
+    """Limits of one run; a run that exceeds them is stopped alone, and its row records it."""
 
     seconds: float | None = Field(3600, gt=0, description="scoring, selection, ablation and measurement of one run")
     memory_mb: float | None = Field(None, gt=0, description="resident memory of a worker; default: its share of nine tenths of the machine")

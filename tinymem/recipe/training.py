@@ -1,4 +1,4 @@
-"""The part of a recipe that says how the model is trained."""
+"""Recipe section of the model's training."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class LossTruncationSection(Section):
 
 
 class TiedSection(Section):
-    """What both methods with neurons tied to rows have."""
+    """Options of both regularizers with neurons tied to rows."""
 
     factor: Factor = Field("expectation", description="of the shared neurons with sinks off")
     inference: Inference = Field("off", description="sinks in evaluation and the saved model: off, all, or those of `ids`")
@@ -53,7 +53,7 @@ class TiedSection(Section):
 
 
 class ExampleTiedDropoutSection(TiedSection):
-    """Neurons of its own for every row, dropped afterwards (Maini et al. 2023)."""
+    """Separate neurons for every row, dropped after training (Maini et al. 2023)."""
 
     kind: Literal["example-tied-dropout"]
     fixed: float = Field(0.2, gt=0, lt=1, description="part of the neurons that is always on")
@@ -86,7 +86,7 @@ class GoldfishSection(Section):
     seed: int = Field(0, ge=0, le=MAXIMUM_SEED, description="of the hash")
 
     def too_wide(self, row_tokens: int) -> str | None:
-        """What to say where no row has so many tokens to hash, and nothing would be left out; None where they have."""
+        """Error message if no row has so many tokens to hash, and nothing would be dropped; else None."""
         most = row_tokens - (self.window == "before")
         return (
             f"expected goldfish's width of at most {most} in rows of {row_tokens} tokens, got {self.width}" if self.width > most else None
@@ -100,7 +100,7 @@ RegularizerSection = Annotated[
 
 
 # Settings of a run that shape no weight and no metric.
-BESIDE = ("compile", "keep_epochs", "shard_mib", "tensorboard", "energy")
+WITHOUT_EFFECT = ("compile", "keep_epochs", "shard_mib", "tensorboard", "energy")
 
 
 class EnergySection(Section):
@@ -150,10 +150,10 @@ class Training(Section):
         return self
 
     def too_wide(self, row_tokens: int) -> str | None:
-        """What to say where a regularizer hashes more tokens than a row has."""
+        """Error message if a regularizer hashes more tokens than a row has; else None."""
         return next((wrong for r in self.regularizers if isinstance(r, GoldfishSection) and (wrong := r.too_wide(row_tokens))), None)
 
     def key(self) -> dict[str, Any]:
-        """What shapes the weights. Later additions are left out at their default, so that older runs keep their names."""
-        values = self.model_dump(mode="json", exclude=set(BESIDE))
+        """Options that determine the weights. Later additions are left out at their default, so that older runs keep their names."""
+        values = self.model_dump(mode="json", exclude=set(WITHOUT_EFFECT))
         return {name: v for name, v in values.items() if (name, v) not in (("regularizers", []), ("precision", "auto"))}

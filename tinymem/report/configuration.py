@@ -28,7 +28,7 @@ class Configuration:
 
     @property
     def seeds(self) -> int:
-        """Number of different seeds."""
+        """Number of different seeds among the rows."""
         return len({row.seed for row in self.rows})
 
     def memorized(self, when: Moment) -> Mean | None:

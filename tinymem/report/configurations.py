@@ -71,7 +71,7 @@ class ModelGroup:
 
     @property
     def key(self) -> str:
-        """Name of the group for file names."""
+        """Name of the group that is safe in file names."""
         return "-".join(str(part) for part in (*self.columns, self.label) if part)
 
     @property

@@ -46,7 +46,7 @@ class CurveModel(Model):
 
 
 class File(TypedDict):
-    """The contents of `published.yaml`."""
+    """The contents of `published.yaml`: models, their tables and curves, and footnotes."""
 
     footnotes: dict[str, str]
     models: list[TableModel]

@@ -20,7 +20,7 @@ PROMPT_RATES: dict[str, RateColumns] = {
     "prompt noised in training": RateColumns("memorized_noised_prompt", "memorized_noised_prompt_count", "rows_noised_prompt"),
 }
 REQUIRED = ("method", "artifact", "status")
-"""Columns that every row must have."""
+"""Columns that every row must have, whatever its kind."""
 MODEL_COLUMNS = ("model_name", "data", "data_size", "n_layer", "n_parameters", "epoch", "regularizer")
 """Columns that describe a model; all follow from its recipe and its file."""
 FORGET_COLUMNS = ("forget", "forget_fraction")

@@ -79,7 +79,7 @@ def texts_of(path: Path) -> dict[str, list[str]] | None:
 
 
 def row_count(path: Path) -> int:
-    """Number of rows in a part."""
+    """Number of rows in a Parquet part, from its metadata."""
     import pyarrow.parquet as pq
 
     return int(pq.read_metadata(path).num_rows)

@@ -16,7 +16,7 @@ MEBIBYTE = 1024**2
 
 @dataclass
 class Cost:
-    """Filled when the work ends."""
+    """Seconds and peak memory in MiB, filled in when the work ends."""
 
     seconds: float = 0.0
     peak_mb: float = 0.0

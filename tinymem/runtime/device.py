@@ -1,4 +1,4 @@
-"""Where to compute."""
+"""Devices, processes and cores of this machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tinymem.errors import UserError
 
 
 def resolve_device(device: str) -> str:
-    """`auto`, `cpu`, `cuda` or `cuda:1` -> a device that is there.
+    """Resolve `auto`, `cpu`, `cuda` or `cuda:1` to a device that exists.
 
     Raises:
         UserError: an unknown name, or a GPU that is not there.
@@ -47,18 +47,18 @@ def processes() -> tuple[int, int]:
 
 
 def machines() -> int:
-    """How many machines the processes of `torchrun` are on, as many on each."""
+    """Number of machines that the processes of `torchrun` are spread over, evenly."""
     return max(1, processes()[1] // int(os.environ.get("LOCAL_WORLD_SIZE", processes()[1])))
 
 
 @cache
 def triton_there() -> bool:
-    """Whether kernels can be compiled: triton comes with torch for GPUs."""
+    """Whether triton is installed, which compiles kernels; torch for GPUs includes it."""
     return find_spec("triton") is not None
 
 
 def available_cores() -> int:
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -72,5 +72,5 @@ def gpus_of(device: str) -> list[str]:
 
 
 def python_path() -> str:
-    """PYTHONPATH for a child process that is to import this very package: its place, before what the user has."""
+    """PYTHONPATH for a child process that must import this very package: its folder, before the user's PYTHONPATH."""
     return os.pathsep.join([str(Path(__file__).resolve().parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])

@@ -29,7 +29,7 @@ class Card:
     source: str
 
     def fits(self, name: str) -> bool:
-        """Whether a GPU's name, such as `NVIDIA A100-SXM4-40GB`, has all words of this card."""
+        """Whether a GPU's name, such as `NVIDIA A100-SXM4-40GB`, contains all words of this card."""
         return _words(self.words) <= _words(name)
 
 
@@ -86,7 +86,7 @@ def card_of(name: str) -> Card | None:
 
 
 def gpu_watts_of(name: str | None) -> float:
-    """Thermal design power in W of a GPU by its name; `UNKNOWN_GPU_WATTS` without a name, or for one that the table lacks."""
+    """Thermal design power in W of a GPU by its name; `UNKNOWN_GPU_WATTS` without a name, or for one that is not in the table."""
     card = card_of(name) if name else None
     return card.watts if card else UNKNOWN_GPU_WATTS
 
@@ -124,7 +124,7 @@ class Machine:
         return drawn * self.pue
 
     def kilowatt_hours(self, node_hours: float) -> float:
-        """Energy of equation 4, in kWh."""
+        """Energy by equation 4, in kWh, of a number of hours."""
         return node_hours * self.watts / 1000
 
     def kilograms(self, node_hours: float) -> float:

@@ -12,7 +12,7 @@ LOG_EVERY_SECONDS = 15.0
 
 
 def duration(seconds: float) -> str:
-    """`45 s`, `12 min` or `3 h 10 min`."""
+    """Seconds as text: `45 s`, `12 min` or `3 h 10 min`."""
     minutes = round(seconds / 60)
     if seconds < 90:
         return f"{seconds:.0f} s"
@@ -20,17 +20,17 @@ def duration(seconds: float) -> str:
 
 
 class Bar(Protocol):
-    """One stage under way."""
+    """Interface of the progress bar of one stage."""
 
     def advance(self, steps: float = 1, note: str = "") -> None:
-        """Count finished steps; `note` is shown beside the bar."""
+        """Count finished steps; `note` is shown next to the bar."""
 
     def expect(self, total: float) -> None:
         """Say how many steps the stage has, where that was not known at its start."""
 
 
 class SilentBar:
-    """Shows nothing (the library's default)."""
+    """A bar that shows nothing (the library's default)."""
 
     def advance(self, steps: float = 1, note: str = "") -> None:
         """Do nothing."""
@@ -71,19 +71,19 @@ class _RichBar:
 
 
 class Progress:
-    """Makes the bar of each stage. `show=False` shows nothing."""
+    """Factory of the bar of each stage; `show=False` shows nothing."""
 
     def __init__(self, *, show: bool = False) -> None:
         self.show = show
 
     def say(self, text: str) -> None:
-        """A line of its own, on standard error."""
+        """Print a line on standard error, separate from the bar."""
         if self.show:
             print(text, file=sys.stderr, flush=True)
 
     @contextmanager
     def stage(self, name: str, total: float = 1, done: float = 0) -> Iterator[Bar]:
-        """A bar for `total` steps, of which an earlier start has done some: these say nothing about the time left."""
+        """A bar for `total` steps; the `done` ones of an earlier start are not used to estimate the time left."""
         if not self.show:
             yield SilentBar()
         elif not sys.stderr.isatty():

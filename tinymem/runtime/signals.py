@@ -1,4 +1,4 @@
-"""Being told to stop: pre-emption signals, and the end of the process that started this one."""
+"""Stop signals: pre-emption by a scheduler, and the end of the process that started this one."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from dataclasses import dataclass
 from types import FrameType
 
 STOPPING = (signal.SIGTERM, signal.SIGUSR1)
-"""What schedulers send before they kill: Slurm and Kubernetes SIGTERM, Slurm's `--signal=USR1@60` the other."""
+"""Signals that schedulers send before they kill: SIGTERM by Slurm and Kubernetes, SIGUSR1 by Slurm's `--signal=USR1@60`."""
 LIFELINE = "TINYMEM_LIFELINE"
 
 
 @dataclass
 class StopFlag:
-    """Which signal has come, if any."""
+    """Name of the stop signal that has come, or None."""
 
     name: str | None = None
 
 
 @contextmanager
 def stop_signals() -> Iterator[StopFlag]:
-    """Within, the signals only raise a flag, so that work can end where it is whole. Outside the main thread nothing changes."""
+    """Inside the context stop signals only set a flag, so that work can end in a consistent state; no effect outside the main thread."""
     flag = StopFlag()
     if threading.current_thread() is not threading.main_thread():
         yield flag
         return
 
-    def told(number: int, _frame: FrameType | None) -> None:
+    def set_flag(number: int, _frame: FrameType | None) -> None:
         flag.name = signal.Signals(number).name
 
-    before = {number: signal.signal(number, told) for number in STOPPING}
+    before = {number: signal.signal(number, set_flag) for number in STOPPING}
     try:
         yield flag
     finally:
@@ -42,7 +42,7 @@ def stop_signals() -> Iterator[StopFlag]:
 
 
 def hold_lifeline() -> None:
-    """If a supervisor started this process, behave as at SIGTERM when it is gone: then standard input ends."""
+    """Send SIGTERM to this process when the supervisor that started it ends, which closes standard input; without one, do nothing."""
     if os.environ.pop(LIFELINE, None):
         threading.Thread(target=_wait_for_the_end, daemon=True).start()
 

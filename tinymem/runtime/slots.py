@@ -1,4 +1,4 @@
-"""Worker slots: which device each of several processes of one machine gets, and with how many threads."""
+"""Worker slots: the device and the number of threads of each of several processes on one machine."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Slot:
     """A worker slot: its device and extra environment variables.
 
     Attributes:
-        name: tells the slots of one supervisor apart.
-        device: `cpu` or `cuda`; which GPU `cuda` is, the environment says.
+        name: unique among the slots of one supervisor.
+        device: `cpu` or `cuda`; the environment selects the GPU of `cuda`.
         environment: variables of the worker process, in addition to those of its supervisor.
     """
 
@@ -32,7 +32,7 @@ def device_slots(device: str, per_device: int, *, count: int | None = None) -> l
     Args:
         device: `cpu`, `cuda` (every visible GPU) or `cuda:N`.
         per_device: slots on the CPU, or on each GPU; neighbors are on different GPUs.
-        count: how many slots instead, on the GPUs in turn.
+        count: total number of slots instead, on the GPUs in turn.
     """
     places = [("cpu", {})] if device == "cpu" else [("cuda", {"CUDA_VISIBLE_DEVICES": gpu}) for gpu in gpus_of(device)]
     chosen = [places[i % len(places)] for i in range(count or per_device * len(places))]

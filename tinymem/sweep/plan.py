@@ -55,7 +55,7 @@ class Plan:
 
     @property
     def runs(self) -> int:
-        """All runs of the trained models."""
+        """Number of runs of the trained models."""
         return sum(len(group.runs) for group in self.groups)
 
     @property
@@ -194,7 +194,7 @@ class _Only:
             self.wanted.setdefault(column, []).append(value)
 
     def takes(self, columns: JsonObject, choice: Choice) -> bool:
-        """Whether a run passes the filter."""
+        """Whether a run with these columns and this configuration passes the filter."""
         values = {**columns, **choice.values, "method": choice.call.name}
         return all(any(fnmatchcase(str(values.get(c)), p) for p in patterns) for c, patterns in self.wanted.items())
 

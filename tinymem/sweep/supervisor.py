@@ -61,7 +61,7 @@ class Supervisor:
                 self.compact()
 
     def close(self) -> None:
-        """Stop all worker processes."""
+        """Stop all worker processes, and remove the folder of logs if it is empty."""
         for slot in self.slots:
             slot.stop()
         with suppress(OSError):

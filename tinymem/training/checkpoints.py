@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunCheckpoints:
-    """The checkpoint folders of a run."""
+    """The checkpoint folders of a run, one for each epoch that the recipe keeps."""
 
     run: Path
     recipe: Recipe

@@ -118,7 +118,7 @@ class CanaryArtifact(Artifact):
 
 
 def random_secrets(artifact: CanaryArtifact, count: int, rng: np.random.Generator) -> list[str]:
-    """Different secrets, as many as asked for, without their separators."""
+    """`count` different secrets, without their separators."""
     found: dict[str, None] = {}
     while len(found) < count:
         digits = rng.integers(len(artifact.alphabet), size=artifact.length)
@@ -154,7 +154,7 @@ def canary_encoder(corpus: Corpus) -> tuple[Encode, str]:
 
 
 def text_encoder(tokenizer: TextTokenizer) -> Encode:
-    """A text's tokenizer with spans."""
+    """Encoder of a text's tokenizer that also returns spans."""
 
     def encode(text: str) -> tuple[list[int], list[tuple[int, int]]]:
         encoding = tokenizer.tokenizer.encode(text, add_special_tokens=False)
@@ -164,6 +164,6 @@ def text_encoder(tokenizer: TextTokenizer) -> Encode:
 
 
 def encode_math(text: str) -> tuple[list[int], list[tuple[int, int]]]:
-    """A row of math without padding, with spans."""
+    """Token ids of a row of math without padding, with spans."""
     ids = [BOS, *(token(c, "artifacts.canary") for c in text), EOS]
     return ids, [(0, 0), *((i, i + 1) for i in range(len(text))), (len(text), len(text) + 1)]

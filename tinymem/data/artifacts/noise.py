@@ -98,7 +98,7 @@ class NoiseArtifact(Artifact):
 
 
 def _known(corpus: Corpus, rows: Ids) -> Flags:
-    """Which rows stand in the corpus as trained, planted or test rows."""
+    """Mask [N] of rows that are also trained, planted or test rows of the corpus."""
     parts = [*corpus.tests.values(), *(p.ids for p in corpus.planted.values())]
     if not corpus.is_text:  # the text's many rows are noised in ids that no text has
         parts.append(corpus.clean)

@@ -1,4 +1,4 @@
-"""Sequences that artifacts are planted in, under either protocol."""
+"""Pools of math sequences, in which artifacts are planted, under either protocol."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class MathPool(Pool):
         return allowed
 
     def render(self, numbers: Numbers) -> Ids:
-        """Rows [n, T] of numbers [n, L]."""
+        """Token rows [n, T] of numbers [n, L]."""
         return render(numbers, self.data.row_tokens)
 
 
@@ -95,7 +95,7 @@ class ReferenceSplit:
 
 
 def too_few(kind: str, rows: int, available: int) -> UserError:
-    """The error of an artifact that wants more clean rows than there are."""
+    """The error of an artifact that needs more clean rows than there are."""
     return UserError(f"expected artifacts.{kind}.rows of at most {available} clean rows of the primary task, got {rows}")
 
 
@@ -108,7 +108,7 @@ def token(character: str, key: str) -> int:
 
 
 def among(rows: Ids, others: Ids) -> Flags:
-    """Which rows [n] are equal to one of `others`."""
+    """Mask [n] of the rows that equal one of `others`."""
     row = np.dtype((np.void, rows.shape[1] * rows.itemsize))
     return np.isin(np.ascontiguousarray(rows).view(row).ravel(), np.ascontiguousarray(others).view(row).ravel())
 

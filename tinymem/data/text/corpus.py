@@ -55,7 +55,7 @@ def wiki_corpus(recipe: Recipe, data: WikiData, directory: Path | None, *, worke
 
 
 def text_changed(recipe: Recipe, directory: Path) -> bool:
-    """Whether local text or the tokenizer is other than when the corpus in `directory` was made; False where that is not known."""
+    """Whether local text or the tokenizer has changed since the corpus in `directory` was made; False where that is not known."""
     spec = read_manifest(directory).spec
     data = recipe.data
     if not isinstance(data, WikiData) or not data.is_local or spec.text is None:
@@ -82,7 +82,7 @@ def _tokenized(data: WikiData, source: TextSource, tokenizer: TextTokenizer, wor
 
 
 def _spec(recipe: Recipe, data: WikiData, streams: dict[str, TokenStream], tokenizer: TextTokenizer) -> CorpusSpec:
-    """Everything that the rows follow from: contents, not places."""
+    """The specification of the rows, by hashes of contents instead of paths."""
     contents = {"source": "local", "config": None} if data.is_local else {}
     contents["tokenizer"] = tokenizer.sha256
     text = {split: TextSplit(lines=s.lines, tokens=s.tokens, sha256=s.text_sha256) for split, s in streams.items()}

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def paper_sets(recipe: Recipe, data: WikiData, text: Text) -> RowSets:
-    """All artifacts of the recipe, each on rows of its own."""
+    """Row sets with all artifacts of the recipe, each planted in separate rows."""
     artifacts = artifacts_of(recipe.artifacts)
     free = np.ones(len(text.train), dtype=bool)
     pool = TextPool(recipe.seed, text, free, _test_rows(data, text, free))
@@ -42,7 +42,7 @@ def paper_sets(recipe: Recipe, data: WikiData, text: Text) -> RowSets:
 
 
 def _test_rows(data: WikiData, text: Text, free: Flags) -> Ids:
-    """Rows of the test split or, where there is none, the last of the training text, which are free no more."""
+    """Rows of the test split or, where there is none, the last rows of the training text, which are then no longer free."""
     if text.test is not None:
         return text.test.take(np.arange(len(text.test)))
     if len(free) <= data.test_rows:

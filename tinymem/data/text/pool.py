@@ -1,4 +1,4 @@
-"""Rows of a text that artifacts are planted in, under protocol `paper`."""
+"""Pool of a text's rows, in which artifacts are planted, under protocol `paper`."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class TextPool(Pool):
 
     @property
     def rows(self) -> RowStream:
-        """All training rows, taken or not."""
+        """All training rows of the text, taken or not."""
         return self.text.train
 
     @property
     def tokenizer(self) -> TextTokenizer:
-        """Of the text."""
+        """Tokenizer that the text was cut into tokens with."""
         return self.text.tokenizer
 
     @property
@@ -74,7 +74,7 @@ class TextPool(Pool):
         return rows[usable]
 
     def holds_claimed(self, rows: Ids) -> Flags:
-        """Which rows [n] hold what an artifact claims."""
+        """Mask [n] of the rows that hold what an artifact claims."""
         found = np.zeros(len(rows), dtype=bool)
         for holds in self.claims:
             found |= holds(rows)
@@ -85,7 +85,7 @@ class TextPool(Pool):
 
 
 def _places(flags: Flags, ranks: Indices) -> Indices:
-    """Where the true flags of these ranks stand, as `np.flatnonzero(flags)[ranks]`, in little memory."""
+    """Indices of the true flags of these ranks: `np.flatnonzero(flags)[ranks]` in little memory."""
     places, before = np.empty(len(ranks), dtype=np.int64), 0
     for first in range(0, len(flags), FLAGS_AT_A_TIME):
         here = first + np.flatnonzero(flags[first : first + FLAGS_AT_A_TIME])

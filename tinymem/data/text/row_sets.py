@@ -1,4 +1,4 @@
-"""A tokenized text, and what becomes of its rows: what both protocols take and give."""
+"""A tokenized text and the division of its rows: input and output of both protocols."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from tinymem.runtime.json import JsonObject
 
 @dataclass(frozen=True)
 class Text:
-    """A tokenized text: its rows, and what names them."""
+    """A tokenized text: streams of its rows, and its tokenizer."""
 
     train: RowStream
     test: RowStream | None
-    """None where the source has no test split."""
+    """Rows of the test split; None where the source has none."""
     tokenizer: TextTokenizer
 
 
 @dataclass(frozen=True)
 class RowSets:
-    """What becomes of the rows of a text.
+    """The division of a text's rows into clean, test and planted ones.
 
     Attributes:
         pool: rows that the clean training rows come from.
-        removed: which rows of `pool` [len(pool)] are not clean training rows.
+        removed: mask [len(pool)] of the rows of `pool` that are not clean training rows.
         forbidden: hashes of rows that no clean training row may equal.
         test: the test rows [n, T].
         planted: rows per artifact.

@@ -28,7 +28,7 @@ Block = list[str]
 
 @dataclass(frozen=True)
 class TextSource:
-    """Where the lines of each split come from: local files, or a table of `datasets`."""
+    """Source of the lines of each split: local files, or a table of `datasets`."""
 
     column: str
     files: dict[str, list[Path]] = field(default_factory=dict)
@@ -36,7 +36,7 @@ class TextSource:
 
     @property
     def splits(self) -> list[str]:
-        """Names of the splits that there are, of train, validation and test."""
+        """Names of the existing splits, out of train, validation and test."""
         return [split for split in SPLITS if split in self.files or split in self.tables]
 
     def blocks(self, split: str) -> Iterator[Block]:

@@ -1,7 +1,7 @@
-"""A process that tokenizes blocks of text: jobs come on standard input, answers go to standard output, both pickled.
+"""A process that tokenizes blocks of text: it reads jobs on standard input and writes results to standard output, both pickled.
 
-A process of its own, rather than one of multiprocessing: it imports nothing of the caller's script, and it ends when its input does,
-so that a killed parent leaves nothing behind.
+Unlike a process of multiprocessing it imports nothing of the caller's script, and it ends when its input does, so that a killed parent
+leaves nothing behind.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ END_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "[EOS]", "[S
 
 @dataclass(frozen=True)
 class TextTokenizer:
-    """A tokenizer file and what a corpus needs of it."""
+    """A tokenizer file, with the ids and properties that a corpus needs."""
 
     path: Path
 
@@ -64,7 +64,7 @@ class TextTokenizer:
 
     @property
     def end_token(self) -> str:
-        """The token that ends a text."""
+        """Text of the token that ends a document."""
         token = self._vocabulary[1]
         if token is None:
             raise UserError(f"expected one of the tokens {', '.join(END_OF_TEXT)} in {self.path} to pad with, found none; add one")
@@ -72,13 +72,13 @@ class TextTokenizer:
 
     @property
     def end_id(self) -> int:
-        """Id of `end_token`."""
+        """Id of the token `end_token`."""
         assert self.end_token
         return self._vocabulary[2]
 
     @cached_property
     def sha256(self) -> str:
-        """Of the file's bytes."""
+        """SHA-256 of the file's bytes."""
         return file_sha256(self.path)
 
     @property

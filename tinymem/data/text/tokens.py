@@ -1,4 +1,4 @@
-"""Text to token ids over all cores, with every finished block kept.
+"""Tokenization of text over all cores; every finished block is stored.
 
 The text is cut into blocks of lines; each block's ids are a file in the cache, named by the hash of the tokenizer and of the block's
 text. So a run that was killed goes on where it was, a corpus with other artifacts or another seed tokenizes nothing again, and changed
@@ -34,7 +34,7 @@ LEFTOVER_SECONDS = 3600
 
 
 def cache_directory() -> Path:
-    """Where tokenized text is kept: $TINYMEM_CACHE, or ~/.cache/tinymem."""
+    """Folder of tokenized text: $TINYMEM_CACHE, or ~/.cache/tinymem."""
     return Path(os.environ.get("TINYMEM_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tinymem")
 
 

@@ -24,7 +24,7 @@ from tinymem.models.adapters import logits
 
 @dataclass(frozen=True, kw_only=True)
 class GradientDifferenceConfig(RetainConfig):
-    """Options of gradient difference."""
+    """Options of gradient difference: ascent on the forget rows, and a retain term."""
 
     epochs: int = 5
     retain_term: Literal["loss", "kl"] = "loss"
