@@ -106,7 +106,7 @@ def _estimate(planned: Any, place: str, project: Path | None) -> None:
         devices |= {row.device for row in rows if row.device}
         paper |= one.recipe.explain == "paper"
         found.append(costs(one, Estimator(rows, place), left_only=project is None))
-    print_costs(merged(found), " and ".join(sorted(devices)) or describe_device(place), paper=paper)
+    print_costs(merged(found), " and ".join(sorted(devices)) or describe_device(place), as_paper=paper)
 
 
 def _engine(name: str, config: Path | None, place: str, workers: int | None, per_device: int) -> Engine:

@@ -10,8 +10,9 @@ import numpy as np
 from tinymem.evaluation.evaluator import Evaluator
 from tinymem.evaluation.metric import chosen_metrics
 from tinymem.evaluation.probes import Flags
-from tinymem.recipe.evaluation import DEFAULT, Robustness, Test
+from tinymem.recipe.evaluation import DEFAULT, Robustness
 from tinymem.recipe.recipe import Recipe
+from tinymem.recipe.robustness import Test
 from tinymem.results.row import BeforeAfter, RequestColumn
 from tinymem.runtime.json import JsonObject
 

@@ -27,8 +27,8 @@ from tinymem.mitigation.method import MitigationData
 from tinymem.mitigation.requests import MeasurementRequest, groups_of
 from tinymem.mitigation.robustness.measure import Trial, tested
 from tinymem.recipe.corpus_spec import Protocol
-from tinymem.recipe.evaluation import Test
 from tinymem.recipe.recipe import Mitigation, Recipe
+from tinymem.recipe.robustness import Test
 from tinymem.results.row import Identity
 from tinymem.runtime.json import JsonObject
 

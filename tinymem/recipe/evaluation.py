@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
 from tinymem.recipe.data import Section
+from tinymem.recipe.robustness import TESTS, Test
 
 ALL, DEFAULT = "all", "default"  # names of groups of metrics
 
@@ -36,10 +37,6 @@ class Evaluation(Section):
     def key(self) -> dict[str, Any]:
         """The options that a corpus and a training curve depend on; metrics are not among them, so more can join a run."""
         return self.model_dump(mode="json", include={"prompt", "match", "batch_size"})
-
-
-Test = Literal["relearn-forget", "relearn-retain", "int8", "int4", "longer", "shorter", "perturbed"]
-TESTS: tuple[Test, ...] = ("relearn-forget", "relearn-retain", "int8", "int4", "longer", "shorter", "perturbed")
 
 
 class Robustness(Section):

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from tinymem.recipe.paper import EXTRA, METHODS
 from tinymem.report.cells import settings
 from tinymem.report.configuration import Configuration
 from tinymem.report.selection import PERPLEXITY_LIMIT, Protocol, select, select_training
@@ -16,12 +17,6 @@ from tinymem.results.columns import CONFIGURATION_COLUMNS
 from tinymem.results.row import MeasuredRow
 from tinymem.runtime.files import canonical_json
 
-EXTRA = "finetune-extra"
-# The order of the paper's tables; other methods follow by name.
-ORDER = (
-    "none", "spectral-norm", "loss-truncation", "example-tied-dropout", "mem-sinks", "goldfish", "finetune-both", "finetune-clean",
-    EXTRA, "hard-concrete", "slim", "act", "ig", "zero", "greedy", "sou", "durable", "durable-agg", "subnet", "balanced-subnet",
-)  # fmt: skip
 ARTIFACTS = ("noise", "backdoor")
 
 
@@ -115,8 +110,8 @@ class ModelGroup:
 
 
 def in_order(methods: Iterable[str]) -> list[str]:
-    """Methods in the order of the paper's tables."""
-    return sorted(set(methods), key=lambda m: (ORDER.index(m) if m in ORDER else len(ORDER), m))
+    """Methods in the order of the paper's tables; those that it does not have follow by name."""
+    return sorted(set(methods), key=lambda m: (METHODS.index(m) if m in METHODS else len(METHODS), m))
 
 
 def groups_of(results: Results, *, every_epoch: bool = False) -> list[ModelGroup]:

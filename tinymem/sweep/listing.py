@@ -10,20 +10,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from tinymem.recipe import paper
 from tinymem.runtime.files import canonical_json
 from tinymem.runtime.json import JsonObject
 from tinymem.sweep.estimate import Estimator, MethodCost
 from tinymem.sweep.plan import Choice, Picked
 from tinymem.sweep.run import Sweep
-
-PAPER_GRID, PAPER_CHECKPOINTS, PAPER_COUNT, AFTER_EXCEPTIONS = 170, 672, 102_698, 113_160
-PUBLISHED_GRID = 167
-PAPER_METHODS = (
-    *("zero", "act", "ig", "slim", "hard-concrete"),
-    *("greedy", "durable", "durable-agg", "sou", "subnet", "balanced-subnet"),
-)
-PAPER_NODE_HOURS, PAPER_TRIPLED, PAPER_GPUS = 6251, 3, 4
-"""Table 8 and 9: node-hours of 4 A100s for phase (ii), three times what was measured."""
 
 
 @dataclass
@@ -74,7 +66,7 @@ def print_list(sweep: Sweep) -> Counts:
 def explain(counts: Counts, sweep: Sweep) -> str:
     """The arithmetic behind a sweep's number of runs, in words."""
     grid = Counter(choice.call.name for picked in sweep.plan.picked[:1] for choice in [*picked.kept, *picked.dropped])
-    beyond = [name for name in grid if name not in PAPER_METHODS]
+    beyond = [name for name in grid if name not in paper.GRID]
     dropped = ", ".join(f"{n:,} of {name}" for name, n in counts.dropped.most_common()) or "none"
     left_out = f"{counts.dropped.total():,} left out ({dropped})"
     here = f"{grid.total()} runs a checkpoint x {counts.models:,} checkpoints - {left_out} = {counts.runs.total():,}"
@@ -83,12 +75,15 @@ def explain(counts: Counts, sweep: Sweep) -> str:
 
 def paper_counts() -> str:
     """The paper's and the published code's numbers, to compare with."""
-    fewer, published = AFTER_EXCEPTIONS - PAPER_COUNT, PUBLISHED_GRID * PAPER_CHECKPOINTS
+    grid, counted, models = sum(paper.GRID.values()), sum(paper.RUNS.values()), paper.CHECKPOINTS
+    fewer, published = counted - paper.EXPERIMENTS, paper.PUBLISHED_GRID * models
+    ig, greedy = paper.LARGEST * paper.GRID["ig"], paper.LARGEST + paper.LARGEST_TEXT
     return (
-        f"The paper's grids (A.3.5) give {PAPER_GRID} runs a checkpoint: {PAPER_GRID * PAPER_CHECKPOINTS:,} over its {PAPER_CHECKPOINTS}\n"
-        f"checkpoints, and {AFTER_EXCEPTIONS:,} after its exceptions: 840 of IG (5 at each of 168 checkpoints of 16 layers) and\n"
-        f"240 of Greedy at 5 % (1 at each of those, and of 72 of text). It counts {PAPER_COUNT:,} experiments, {fewer:,} fewer,\n"
-        f"and does not say which. The published code runs other grids, {PUBLISHED_GRID} runs a checkpoint ({published:,} in all): 3\n"
+        f"The paper's grids (A.3.5) give {grid} runs a checkpoint: {grid * models:,} over its {models}\n"
+        f"checkpoints, and {counted:,} after its exceptions: {ig} of IG ({paper.GRID['ig']} at each of {paper.LARGEST} checkpoints of 16 "
+        f"layers) and\n{greedy} of Greedy at 5 % (1 at each of those, and of {paper.LARGEST_TEXT} of text). It counts "
+        f"{paper.EXPERIMENTS:,} experiments, {fewer:,} fewer,\n"
+        f"and does not say which. The published code runs other grids, {paper.PUBLISHED_GRID} runs a checkpoint ({published:,} in all): 3\n"
         "ratios for the neuron methods, 5 for Greedy, Durable, Durable-agg and SOU, and 10 ratios up to 80 % for the subnets."
     )
 
@@ -119,7 +114,7 @@ def costs(sweep: Sweep, estimator: Estimator, *, left_only: bool = False) -> dic
     return found
 
 
-def print_costs(found: dict[str, MethodCost], where: str, *, paper: bool = False) -> float:
+def print_costs(found: dict[str, MethodCost], where: str, *, as_paper: bool = False) -> float:
     """Print hours by method, the longest first; returns their sum."""
     total = sum(cost.total for cost in found.values())
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
@@ -135,9 +130,10 @@ def print_costs(found: dict[str, MethodCost], where: str, *, paper: bool = False
     print("passes: scoring passes, which the runs share; one by one: hours if they did not")
     print(f"{hours(total)} hours on {where}, one run at a time. Of the runs, {sources['exact']:,} were measured on a model of this size,")
     print(f"{sources['scaled']:,} are scaled from the nearest measured, {sources['guessed']:,} by a table of costs and a probe of speed.")
-    if paper:
-        measured = PAPER_NODE_HOURS * PAPER_GPUS / PAPER_TRIPLED
-        print(f"The paper: {PAPER_COUNT:,} runs, {PAPER_NODE_HOURS:,} node-hours of 4 A100s, tripled: {measured:,.0f} A100-hours measured.")
+    if as_paper:
+        measured = paper.NODE_HOURS * paper.NODE_GPUS / paper.TRIPLED
+        nodes = f"{paper.NODE_HOURS:,} node-hours of {paper.NODE_GPUS} A100s"
+        print(f"The paper: {paper.EXPERIMENTS:,} runs, {nodes}, tripled: {measured:,.0f} A100-hours measured.")
     return total / 3600
 
 

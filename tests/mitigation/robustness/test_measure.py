@@ -23,8 +23,9 @@ from tinymem.mitigation.robustness.quantization import quantized, rounded
 from tinymem.mitigation.robustness.relearning import relearned
 from tinymem.mitigation.run import Subject, mitigate, subject_of_corpus, subject_of_rows
 from tinymem.models.gpt2 import GPT
-from tinymem.recipe.evaluation import TESTS, Robustness
+from tinymem.recipe.evaluation import Robustness
 from tinymem.recipe.recipe import Recipe, parse_recipe
+from tinymem.recipe.robustness import TESTS
 from tinymem.runs.pipeline import Run
 
 

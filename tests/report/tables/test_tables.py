@@ -20,6 +20,7 @@ from rich.console import Console
 
 from tinymem.errors import UserError
 from tinymem.evaluation.metric import METRICS, MetricColumn, metric
+from tinymem.recipe.paper import GRID, RUNS
 from tinymem.report import means, selection
 from tinymem.report.energy import PERLMUTTER, POLARIS, load_machine, machine_of
 from tinymem.report.render import text as render_module
@@ -29,7 +30,7 @@ from tinymem.report.render.text import latex_text, render, to_wide_csv
 from tinymem.report.tables import cost as tables_cost
 from tinymem.report.tables import table as table_module
 from tinymem.report.tables.catalogue import ORDER, tables_of
-from tinymem.report.tables.cost import GRID, PUBLISHED, PUBLISHED_LARGE, RUNS, amount, spent_by_phase
+from tinymem.report.tables.cost import PUBLISHED, PUBLISHED_LARGE, amount, spent_by_phase
 from tinymem.report.tables.table import Cell, Column, Table, anchor
 from tinymem.results.collect import results_of
 from tinymem.results.row import MeasuredRow

@@ -28,7 +28,8 @@ from tinymem.evaluation.view import Groups
 from tinymem.mitigation.method import MitigationData
 from tinymem.mitigation.robustness.quantization import quantized
 from tinymem.mitigation.robustness.relearning import relearned
-from tinymem.recipe.evaluation import Robustness, Test
+from tinymem.recipe.evaluation import Robustness
+from tinymem.recipe.robustness import Test
 from tinymem.runtime.json import JsonObject
 
 

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 
+from tinymem.recipe.paper import CHECKPOINTS, EXPERIMENTS, GRID, NODE_HOURS, RUNS, TRIPLED
 from tinymem.report.cells import DASH
 from tinymem.report.configurations import in_order
 from tinymem.report.energy import PERLMUTTER, POLARIS, machine_of
@@ -19,17 +20,8 @@ from tinymem.results.collect import Results, model_of
 from tinymem.results.row import MeasuredRow
 from tinymem.runtime.power import Machine
 
-TRIPLED = 3
 SMALL = ("additive", "multiplicative", "wiki")
 PHASES = {"training": "(i) training", "mitigation": "(ii) mitigation, small models", "large": "(iii) mitigation, other models"}
-# A.3.5: runs of each method on one checkpoint, and on all 672 after its exceptions (no IG at 16 layers; Greedy's largest ratio neither
-# there nor on language models).
-CHECKPOINTS = 672
-GRID = {
-    "balanced-subnet": 72, "subnet": 24, "hard-concrete": 18, "slim": 18, "durable": 6, "durable-agg": 6, "sou": 6, "act": 5, "zero": 5,
-    "ig": 5, "greedy": 5,
-}  # fmt: skip
-RUNS = {**{method: CHECKPOINTS * runs for method, runs in GRID.items()}, "ig": 504 * 5, "greedy": 432 * 5 + 240 * 4}
 
 
 @dataclass(frozen=True)
@@ -61,11 +53,11 @@ RESOURCES = {"node_hours": "node hours", "energy": "energy kWh", "carbon": "carb
 # Tables 7 and 8 as printed; how many models were trained follows from section 6.1 and appendix A.1.
 PUBLISHED = {
     "training": Spent(168, 1116, 2297, 910, (POLARIS,)),
-    "mitigation": Spent(102_698, 6251, 12_871, 5097, (POLARIS,)),
+    "mitigation": Spent(EXPERIMENTS, NODE_HOURS, 12_871, 5097, (POLARIS,)),
     "large": Spent(1216, 726, 1647, 430, (PERLMUTTER,)),
 }
 # Table 9 as printed: so many runs of phase (ii) at the cost of one of phase (iii).
-PUBLISHED_LARGE = Spent(102_698, 61_619, 138_642, 36_316, (PERLMUTTER,))
+PUBLISHED_LARGE = Spent(EXPERIMENTS, 61_619, 138_642, 36_316, (PERLMUTTER,))
 
 
 def spent_by_phase(results: Results, machine: Machine | None = None) -> dict[str, Spent]:
@@ -198,7 +190,7 @@ def projection_table(results: Results) -> list[Table]:
     notes = (
         f"The grids of A.3.5 on {CHECKPOINTS} checkpoints, {sum(RUNS.values()):,} runs after its exceptions, as if every model took as "
         "long as those measured here.",
-        f"The paper: {paper:,.0f} GPU hours for 102,698 runs (6,251 node hours of four GPUs, without their tripling).",
+        f"The paper: {paper:,.0f} GPU hours for {EXPERIMENTS:,} runs ({NODE_HOURS:,} node hours of four GPUs, without their tripling).",
     )
     return [Table("projection", "projection", "The paper's grid at our seconds", _columns(heads), tuple(rows), notes)]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from tinymem.recipe.robustness import TESTS
 from tinymem.report.configuration import Configuration
 from tinymem.report.configurations import ModelGroup
 from tinymem.report.means import mean_of
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 ORDER = ("clean-continuation", "extraction-strength", "discoverable", "edit-distance", "membership", "perplexity")
 """Metrics whose columns come first; those of the others follow by name."""
-TESTS = ("relearn-forget", "relearn-retain", "int8", "int4", "longer", "shorter", "perturbed")
 GROUPS_NOTE = "Of all scored rows; the rows behind each number also have those of the forget and the holdout rows."
 RETURN_NOTES = (
     "% of all scored rows memorized after the edit (untouched) and then: some steps of training on half of the forgotten rows "
