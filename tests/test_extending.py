@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import ROOT, Done, tinymem
-from report_rows import write_results
 
 from tinymem.evaluation.metric import METRICS
 from tinymem.mitigation.method import UNLEARNERS
@@ -74,7 +73,9 @@ def test_a_metric(example: Path, tiny_run: Run, tmp_path: Path) -> None:
     for row in rows:
         found = row["metrics_before"]["first-token"]["all"]
         assert row["memorized_before"] <= found["share"] <= 1 and found["rows"] == row["rows_scored"]
-    folder = write_results(tmp_path / "rows", rows)
+    folder = tmp_path / "rows"
+    (folder / "results").mkdir(parents=True)
+    (folder / "results" / f"{rows[0]['id']}.json").write_text(json.dumps(rows))
     assert "first token %" in fine("report", folder, "--tables", "metrics", "--plugin", example, "--format", "markdown").out
     check_metric("first-token")
 
