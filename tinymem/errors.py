@@ -15,11 +15,11 @@ class UserError(Exception):
 
 
 class Stopped(Exception):
-    """A pre-emption signal ended the work in good order; the same command goes on from there (exit code 75)."""
+    """A pre-emption signal ended the work in good order; the same command continues from there (exit code 75)."""
 
 
 def complain(message: str, code: int) -> int:
-    """Say on stderr in one line what went wrong; returns the exit code."""
+    """Print an error on stderr in one line; returns the exit code."""
     print(f"tinymem: {' '.join(message.split())}", file=sys.stderr)
     return code
 

@@ -33,7 +33,7 @@ from tinymem.runtime.json import Json
 FAMILIES = ("gpt", "gpt2", "gpt-neox", "llama")
 """Families that tests of methods run on: one for each way to store a feed-forward block; any other registered name works too."""
 VOCABULARY, LENGTH = 17, 12
-# Small runs of any method; Greedy takes many weights a step here (tests of its own take one).
+# Small runs of any method; Greedy takes many weights a step here (its own tests take one).
 QUICK: dict[str, float] = {"ratio": 0.25, "epochs": 1, "per_step": 64}
 
 

@@ -164,7 +164,7 @@ def _greedy(case: Case, data: MitigationData, rows: int) -> Part:
 
 
 def _subnet(case: Case, data: MitigationData, rows: int, *, balanced: bool) -> Part:
-    """One epoch over as many rows as make 20 steps (Subnet: as there are, for as many epochs)."""
+    """One epoch over the rows of 20 steps (Subnet: over all rows, for as many epochs as give 20 steps)."""
     kept = max(0, min(len(data.retain), STEPS * 64 - len(data.forget))) if balanced else 0
     part = replace(data, retain=data.retain.take(torch.arange(kept, device=data.retain.ids.device)))
     per_epoch = -(-(len(data.forget) + kept) // 64)

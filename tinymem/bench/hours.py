@@ -2,8 +2,8 @@
 
     hours = steps an epoch * epochs * milliseconds a step / 3.6e6
 
-Measurements on the way (some seconds each) and the start of a run are not in it. Depths that were not measured lie on a line through
-those that were; a regularizer counts with its measured overhead, from whichever size that was measured on.
+Measurements on the way (some seconds each) and the start of a run are not included. Times of depths that were not measured come from a
+line through those that were; a regularizer counts with its measured overhead, from whichever size that was measured on.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The paper's sizes of model, batch and row: what training is timed on."""
+"""The paper's sizes of model, batch and row, on which training is timed."""
 
 from __future__ import annotations
 

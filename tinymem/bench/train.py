@@ -60,7 +60,7 @@ def bench(
     rows: int = BATCH,
     say: Callable[[str], None] = lambda _: None,
 ) -> list[Timing]:
-    """Time each way on each size; `say` gets a line as soon as it is known."""
+    """Time each way on each size; `say` is called with each line as soon as it is measured."""
     if min(steps, rows) < 1:
         raise UserError(f"expected at least 1 step and 1 row, got {steps} and {rows}")
     chosen = [the_case(name) for name in cases]
@@ -143,7 +143,7 @@ class _Settings:
 
 
 def our_step(case: Case, rows_NT: Tensor, device: torch.device, rows: int, way: str) -> Callable[[], object]:
-    """TinyMem's step on batches of rows that lie on the device."""
+    """TinyMem's training step on batches of rows that are on the device."""
     from tinymem.bench.transformers_step import endless
     from tinymem.training.step import GraphedStep, Step, compiled
 

@@ -4,7 +4,7 @@
     class Reversed(Artifact):
         \"\"\"Rows that are planted backwards.\"\"\"
 
-        summary: ClassVar[str] = "rows in reverse, beside their clean counterparts"
+        summary: ClassVar[str] = "rows in reverse, with their clean counterparts"
         kind: Literal["reversed"] = "reversed"
         rows: int = Field(100, ge=1, description="clean training rows that a reversed version replaces")
         copies: Copies = Field(1, description=COPIES)

@@ -27,7 +27,7 @@ from tinymem.runtime.files import canonical_json
 
 Columns = dict[str, npt.NDArray[Any]]
 BLOCK_ROWS = 2048  # a row group of Parquet: 1 MB of ids, of which writing holds some ten copies
-DIFFERENT_SEED = 1  # of fresh noise and secrets, to tell their stream from that of the planted ones
+DIFFERENT_SEED = 1  # of fresh noise and secrets, so that their stream differs from that of the planted ones
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def read_manifest(directory: Path) -> CorpusManifest:
     """The manifest of a corpus.
 
     Raises:
-        UserError: there is none, or it is not one of ours.
+        UserError: the file is missing, or TinyMem did not write it.
     """
     values = read_object(directory / MANIFEST, "corpus manifest")
     try:

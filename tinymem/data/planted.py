@@ -63,7 +63,7 @@ class Claim:
     """All rows of a corpus that already contain an artifact, such as a trigger: they are planted, and in no clean set.
 
     Attributes:
-        planted: what becomes of them.
+        planted: the rows with the artifact, as they are planted.
         holds: which of any rows [n, T] carry it; other artifacts must not make such rows.
         notes: for the manifest.
     """

@@ -64,7 +64,7 @@ def landscape(
 
     Args:
         model: any causal language model.
-        sets: what the loss is of: rows on the model's device with their scored tokens, of any number of lengths.
+        sets: rows of the loss, on the model's device, with their scored tokens, of any number of lengths.
         steps: points per direction, odd, so that the model is one of them.
         span: largest step along a direction; at 1 the change of a filter is as long as the filter.
         seed: of the directions.

@@ -6,8 +6,8 @@
         return view.by_group(kind, flags)
 
 A metric is computed of each artifact (`per="artifact"`, called with the view and the artifact's kind) or once of the model
-(`per="model"`, called with the view). It returns what JSON can hold, or None where it has no meaning; every row stores all of it, and a
-`MetricColumn` says which number of it the report's table `metrics` shows. `tinymem/evaluation/view.py` has what it can look at.
+(`per="model"`, called with the view). It returns a value that JSON can hold, or None where it has no meaning; every row stores all of
+it, and a `MetricColumn` selects the number that the report's table `metrics` shows. `tinymem/evaluation/view.py` lists its inputs.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class MetricColumn:
 
     Attributes:
         head: its title.
-        path: keys that lead to the number in what the metric returns, such as ("all", "share"); () where it returns a number.
+        path: keys that lead to the number in the metric's result, such as ("all", "share"); () where the result is a number.
         scale: factor for display, such as 100 for a share in percent.
         digits: digits after the point.
         note: a sentence below the table.
@@ -49,7 +49,7 @@ class MetricColumn:
     note: str = ""
 
     def number_in(self, value: Json) -> float | None:
-        """The unscaled number in what the metric returned; None where there is none."""
+        """The unscaled number in a metric's result; None where it has none."""
         for key in self.path:
             value = value.get(key) if isinstance(value, dict) else None
         return value if isinstance(value, int | float) else None
@@ -103,7 +103,7 @@ def metric(
     """Register a function `(view, kind)` or, per model, `(view)`, that returns a number, a dictionary that JSON can hold, or None.
 
     Args:
-        name: what recipes and the command line call the metric.
+        name: the metric's name in recipes and on the command line.
         per: `artifact` for one value per artifact, `model` for one value per model.
         default: measure the metric unless a recipe lists others.
         rows: further rows for the one pass over all rows, found in `view.scores` under the same keys.
@@ -126,7 +126,7 @@ def chosen_metrics(names: tuple[str, ...]) -> tuple[str, ...]:
     """Names with `default` and `all` resolved, each once, sorted.
 
     Raises:
-        UserError: an unknown name, or a metric that needs what is not installed.
+        UserError: an unknown name, or a metric that needs a module that is not installed.
     """
     found: set[str] = set()
     for name in names:

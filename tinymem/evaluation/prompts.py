@@ -4,7 +4,7 @@ An edit that only broke the path from one prompt to its continuation leaves othe
 
 longer      the prompt takes the first tokens of the target (noise: of the clean counterpart), and as many fewer must follow.
 shorter     the prompt loses its last tokens, which must follow then. A backdoor's prompt ends with its trigger, so it loses the tokens
-            after its first instead. Canaries, whose prompts tell them apart, are left out.
+            after its first instead. Canaries, which their prompts distinguish, are left out.
 perturbed   tokens of the prompt, not its first and not of a backdoor's trigger, become other tokens that occur in the artifact's prompts.
 
 Rows whose prompt is too short for that, or behind whose prompt nothing of the artifact is left, are not scored.
@@ -57,7 +57,7 @@ def _shortens(evaluator: EvaluationInputs, kind: str) -> bool:
 
 
 def _moved(evaluator: EvaluationInputs, kind: str, tokens: int) -> tuple[Rows, Flags]:
-    """Probe rows whose prompts end later or earlier; of noise the prompt comes from the clean counterpart, however long it is."""
+    """Probe rows whose prompts end later or earlier; of noise the whole prompt is the clean counterpart's."""
     rows, original = evaluator.probes[kind].rows, evaluator.originals[kind]
     moved = replace(rows, prompt=rows.prompt + tokens)
     usable = (moved.prompt >= 1) & (moved.prompt < moved.end)

@@ -1,1 +1,1 @@
-"""Publishing to the Hugging Face Hub, and taking from it. To come; it stands above `report` and `runs`."""
+"""Publishing to the Hugging Face Hub, and downloading from it. Planned; its layer is above `report` and `runs`."""

@@ -1,1 +1,1 @@
-"""Where in a model memorization sits: the INJ and DEL benchmarks, and analyses layer by layer. To come; it stands above `mitigation`."""
+"""Localization of memorization in a model: the INJ and DEL benchmarks, and analyses by layer. Planned; its layer is above `mitigation`."""

@@ -27,7 +27,7 @@ class AblationConfig(MethodConfig):
 
     Attributes:
         ratio: share of the eligible neurons or weights to zero, in [0, 1]; 0 is the control.
-        of: what `ratio` counts: the `eligible` parts, or all parameters of the `model` (paper, A.3.3).
+        of: base of `ratio`: the `eligible` parts, or all parameters of the `model` (paper, A.3.3).
         scope: where the highest scores are compared: within each `tensor`, each `layer`, or the whole `model`.
     """
 

@@ -46,13 +46,13 @@ class Properties:
     """A method's properties, the columns of the paper's Table 5 (for the paper's methods, its values).
 
     Attributes:
-        unit: what it changes: neurons or weights that are chosen, or the whole model.
+        unit: the unit that it changes: chosen neurons, chosen weights, or the whole model.
         order: the highest derivative of the loss that it uses.
         iterative: if true, it chooses parts a few at a time, weighing each choice anew.
         layer_wise: if true, parts compete within each layer, not within the whole model. The option `scope` decides; its default differs
             for SOU (whole model, as Algorithm 2) and the neuron methods (layer, as their papers).
         criterion: how parts are chosen: by a threshold on scores, or by optimization.
-        dual_objective: whether it weighs the rows to keep against those to forget.
+        dual_objective: if true, it weighs the retain rows against the forget rows.
     """
 
     unit: Unit
@@ -75,7 +75,7 @@ class MitigationData:
     """All clean training rows [N, T] as `compact_rows` stores them, where `retain` is a sample of them; None: `retain` is all."""
     seed: int = 0
     optimizer_state: dict[str, Tensor] = field(default_factory=dict)
-    """AdamW's state at the end of training, for methods that go on with it; empty where there is none."""
+    """AdamW's state at the end of training, for methods that continue with it; empty where none is stored."""
     bar: Bar = field(default_factory=SilentBar)
 
     def generator(self) -> torch.Generator:
@@ -145,7 +145,7 @@ def scorer(
             ones; a sweep then takes all numbers of epochs from the longest run. The config has `epochs`.
         steps: number of steps that the progress bar counts, for a method that scores up to its ratio, so that runs at smaller ratios are
             the beginning of those at larger ones. Without it, scores are taken not to depend on the ratio.
-        by_row: scores [S, L, F] of each forget row apart (S rows, L layers, F neurons of a layer), for one edit per row.
+        by_row: scores [S, L, F] of each forget row by itself (S rows, L layers, F neurons of a layer), for one edit per row.
 
     Raises:
         UserError: another method has the name, or the config is none.
@@ -166,7 +166,7 @@ def editor(
     properties: Properties,
     by_epoch: Callable[[nn.Module, MitigationData, C], Iterator[tuple[int, Callable[[], nn.Module]]]] | None = None,
 ) -> Callable[[Callable[[nn.Module, MitigationData, C], nn.Module]], Callable[[nn.Module, MitigationData, C], nn.Module]]:
-    """Register a function `(model, data, config) -> edited copy` that decides itself what to change.
+    """Register a function `(model, data, config) -> edited copy`, which itself decides the changes.
 
     Args:
         name: how recipes and the command line call the method.

@@ -77,7 +77,7 @@ def run_call(subject: Subject, call: MethodCall, *, row: str = "", bar: Bar | No
 
 
 def outcome_of(subject: Subject, call: MethodCall, edited: nn.Module | Exception, cost: Cost | None = None, *, row: str = "") -> Outcome:
-    """Measure an edited model and make its rows; for an error instead of a model, the rows that say so."""
+    """Measure an edited model and make its rows; for an error instead of a model, rows with its message."""
     blank = _Blank(subject, call, row)
     if not isinstance(edited, Exception):
         edited = _check_finite(edited)

@@ -95,7 +95,7 @@ def subject_of_corpus(
         corpus: with its planted rows.
         recipe: its seed, protocol, and sections evaluation and mitigation count.
         identity: columns that every result row shall have.
-        optimizer_state: AdamW's at the end of training, for methods that go on with it.
+        optimizer_state: AdamW's state at the end of training, for methods that continue with it.
 
     Raises:
         UserError: an artifact that the corpus lacks, an unknown metric, or one that fails.
@@ -138,7 +138,7 @@ def subject_of_rows(
         retain: at least 2 rows to keep, as long as the others.
         seed: of that half, and of the method.
         identity: columns that every result row shall have.
-        request: what is measured; default: the default metrics.
+        request: metrics and tests to measure; default: the default metrics.
 
     Raises:
         UserError: too few rows to keep, an unknown metric, or one that fails.

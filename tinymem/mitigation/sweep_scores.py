@@ -1,11 +1,11 @@
-"""Edits of many configurations from one run of a method, where it allows that, each with what it would cost alone.
+"""Edits of many configurations from one run of a method, where it allows that, each with the cost that it would have alone.
 
 Scores do not depend on the ratio, so one scoring pass serves all ratios; Greedy scores up to the largest, and its order of removal serves
 the smaller ones. Slim, Hard Concrete and the subnets pass through 1 and 10 epochs on the way to 20; those that train at their ratio (the
 subnets) run once for each.
 
-Row for row the edits are those of separate runs, errors and refusals included: a pass that fails for the largest ratio says nothing of the
-smaller ones where the method scores up to its ratio, so those are scored again.
+Row for row the edits are those of separate runs, errors and refusals included: where a method scores up to its ratio, a pass that fails
+for the largest ratio may succeed for smaller ones, so those are scored again.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ def neuron_layers(model: nn.Module) -> list[NeuronLayer]:
 
 
 def mlp_parameters(model: nn.Module, *, matrices_only: bool = False) -> dict[str, nn.Parameter]:
-    """Weights and biases of the feed-forward blocks by name: what weight-level unlearners may edit.
+    """Weights and biases of the feed-forward blocks by name: the parameters that weight-level unlearners may edit.
 
     `matrices_only`: without the biases (Subnet and BalancedSubnet).
     """

@@ -1,4 +1,4 @@
-"""Checkpoints: a folder that plain `transformers` loads, plus `tinymem.json` with where the model comes from.
+"""Checkpoints: a folder that plain `transformers` loads, plus `tinymem.json` with the model's origin.
 
 `config.json`, `model.safetensors`, `tokenizer.json`, `tokenizer_config.json`, `tinymem.json`. No pickle is written or read.
 """
@@ -31,7 +31,7 @@ FIXED = {
     "scale_attn_weights": True,
     "tie_word_embeddings": True,
 }
-# Tensors that older versions of transformers store beside the weights: the causal mask and the tied head.
+# Tensors that older versions of transformers store in addition to the weights: the causal mask and the tied head.
 REDUNDANT = (".attn.bias", ".attn.masked_bias", "lm_head.weight")
 
 

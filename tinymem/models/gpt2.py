@@ -153,7 +153,7 @@ class GPT(nn.Module):
     def __init__(self, config: GPTConfig, *, seed: int = 0) -> None:
         super().__init__()
         self.config = config
-        # Fresh weights come from a generator of their own: building a model neither reads nor moves the global random state.
+        # Fresh weights are drawn from a separate generator: building a model neither reads nor moves the global random state.
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would move those of all GPUs too
             self.transformer = Transformer(config)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Union
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-MAXIMUM_SEED = 2**32 - 1  # what every random generator takes
+MAXIMUM_SEED = 2**32 - 1  # the largest seed that every random generator accepts
 
 
 def takes_numbers_only(annotation: object) -> bool:

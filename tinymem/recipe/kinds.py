@@ -57,7 +57,7 @@ def register_kind(section: type[K], key: str) -> type[K]:
     """Add a class to the registry of its list.
 
     Raises:
-        UserError: it does not say its kind, or another class has the name.
+        UserError: it has no default `kind`, or another class has the name.
     """
     name = section.model_fields["kind"].default
     if not isinstance(name, str):
@@ -73,11 +73,11 @@ def origin_of(section: type[Any]) -> str:
 
 
 class ArtifactSection(KindSection):
-    """One entry of a recipe's `artifacts`; `tinymem.data.artifact` has what its kinds do."""
+    """One entry of a recipe's `artifacts`; `tinymem.data.artifact` defines the behavior of its kinds."""
 
 
 class RegularizerSection(KindSection):
-    """One entry of a recipe's `training.regularizers`; `tinymem.training.regularizer` has what its kinds do."""
+    """One entry of a recipe's `training.regularizers`; `tinymem.training.regularizer` defines the behavior of its kinds."""
 
 
 ARTIFACTS: Registry[type[ArtifactSection]] = Registry("artifact", packages=("tinymem.data.artifacts",), entry_points="tinymem.artifacts")

@@ -8,7 +8,7 @@
         goldfish: {training.regularizers: [{kind: goldfish}]}
 
 The runs are all combinations, the last axis changing fastest; the first above is `<recipe's name>-additive-seed0-none`. A `--set` of an
-axis fixes it (`seed=0`, `regularizer=goldfish`), and other `--set` win over what the axes say. Everything here works on plain
+axis fixes it (`seed=0`, `regularizer=goldfish`), and other `--set` win over the axes. Everything here works on plain
 dictionaries; `recipe.load_matrix` checks them.
 """
 
@@ -32,7 +32,7 @@ WORDS = {"n_layer": "layers", "n_embd": "width", "learning_rate": "rate", "weigh
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis: what each label sets. `named` if the labels are names of the recipe's own."""
+    """One axis: the values that each label sets. `named` if the recipe defines the labels as names."""
 
     key: str
     settings: dict[str, Values]

@@ -1,6 +1,6 @@
 """Planned sizes of a recipe, as far as they are known before anything is made: vocabulary, parameters, rows, arithmetic.
 
-Those of a text are WikiText-103's, cut into rows of 150 tokens by GPT-2's tokenizer, where the recipe does not say.
+For a text whose size the recipe does not give, they are those of WikiText-103, cut into rows of 150 tokens by GPT-2's tokenizer.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ TRAIN_PASSES = 3.0  # a training pass over a row in forward passes: one forward,
 
 
 def planned_vocabulary(recipe: Recipe) -> int:
-    """Tokens that the model will know; GPT-2's, where a text recipe does not say how many its tokenizer has."""
+    """Size of the model's vocabulary; GPT-2's, where a text recipe does not give its tokenizer's."""
     return MATH_VOCABULARY if recipe.data.kind == "math" else recipe.data.vocab_size or GPT2_VOCABULARY
 
 

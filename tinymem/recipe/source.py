@@ -37,7 +37,7 @@ class _Loader(yaml.SafeLoader):
     """YAML loader that refuses repeated keys, of which the plain loader silently takes the last."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        """A section as it is written; what `<<` brings may be overridden."""
+        """A section as it is written; keys merged by `<<` may be overridden."""
         node = super().compose_mapping_node(anchor)
         seen: set[str] = set()
         for key, _ in node.value:

@@ -47,7 +47,7 @@ def plus_minus(value: Mean | None, digits: int) -> str:
 
 
 def signed(value: float, digits: int) -> str:
-    """A change with its sign; what rounds to nothing has none.
+    """A change with its sign; a change that rounds to zero has none.
 
     >>> signed(2.34, 1), signed(-0.04, 1), signed(-0.05001, 1)
     ('+2.3', '0.0', '-0.1')

@@ -1,4 +1,4 @@
-"""The paper's tables as typed data, each number with its table and what is known to be wrong with it."""
+"""The paper's tables as typed data, each number with its table and its known errors."""
 
 from __future__ import annotations
 
@@ -76,9 +76,9 @@ class Published:
 
     Attributes:
         origin: `Table 1`, or `training curve, mean of 2 seeds`.
-        facts: data, data_size, n_layer, artifact (or model_name, artifact): what our rows must agree in.
+        facts: data, data_size, n_layer, artifact (or model_name, artifact), in which our rows must agree.
         epoch: of the models; None where the paper does not train them.
-        metric: what the performance is.
+        metric: name of the performance metric.
         rows: by our name of the method; `none` is the trained model.
         notes: names of footnotes that concern all rows.
     """

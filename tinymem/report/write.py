@@ -1,4 +1,4 @@
-"""A folder with the tables of a report in every format, and with the rows that their numbers come from."""
+"""A folder with the tables of a report in every format, and with the rows behind their numbers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FILES = {"markdown": "tables.md", "latex": "tables.tex", "json": "tables.json", 
 def write_all(results: Results, tables: Sequence[Table], folder: Path) -> list[Path]:
     """Write every format; each file is whole or as it was before.
 
-        report.html             the page, with what is too long for it in report-data/
+        report.html             the page; parts that are too long for it are in report-data/
         tables.md, tables.tex   all tables
         tables.json             all tables, unrounded, each number with the rows behind it
         <table>.csv             one table, unrounded

@@ -49,7 +49,7 @@ class CurvePoint:
 
 
 def read_curve(path: Path) -> list[CurvePoint]:
-    """The points written so far; none where there is no file.
+    """The points of a curve file, in order; none where there is no file.
 
     Raises:
         UserError: a line is damaged.

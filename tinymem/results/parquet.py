@@ -20,7 +20,7 @@ KEPT = ("run_id", "row")  # every part has these; a flat column without values i
 
 
 class PartRow(TypedDict, total=False):
-    """Columns of a part that its readers ask for; one without values in a part is left out of it."""
+    """Columns of a part that its readers use; a column without values is left out of a part."""
 
     run_id: str
     row: str

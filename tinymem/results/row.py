@@ -129,7 +129,7 @@ class ResultRow(Identity):
     kind: ClassVar[str] = ""
 
     id: str = ""
-    """Content id of what decides the result, and nothing else; rows of one run of a method share it."""
+    """Content id: a hash of all that decides the result, and of nothing else; rows of one run of a method share it."""
     method: str
     """Registered name of the method; `none` for the trained model itself."""
     artifact: str

@@ -1,4 +1,4 @@
-"""Results of a sweep: one file a run, named by content id and written whole or not at all, compacted to Parquet as they come.
+"""Results of a sweep: one file a run, named by content id and written whole or not at all, compacted to Parquet in passing.
 
     <sweep>/
       sweep.yaml                  the resolved recipe

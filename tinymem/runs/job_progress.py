@@ -31,7 +31,7 @@ class JobProgress:
         self.failed += failed is not None
         learnt = self._learnt_of(recipe) if failed is not None else training_flops(recipe) - self.before[recipe.name]
         self.learnt += learnt
-        self.total += learnt - (training_flops(recipe) - self.before[recipe.name])  # what a failed run has left is not done
+        self.total += learnt - (training_flops(recipe) - self.before[recipe.name])  # the rest of a failed run is never done
         curve = curve_of(self.runs, recipe)
         what = f"FAILED: {failed}" if failed is not None else curve[-1].note if curve else "done"
         self._say(f"[{self.done}/{self.count}] {recipe.name}: {what} ({duration(seconds)}); {self._rest(running)}")

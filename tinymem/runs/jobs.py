@@ -25,7 +25,7 @@ from tinymem.runtime.device import python_path, resolve_device
 from tinymem.runtime.signals import LIFELINE, StopFlag, stop_signals
 from tinymem.runtime.slots import Slot, device_slots, fair_threads, with_environment
 
-# -P: a file of the working directory must not stand in for a library. So the package's own place is named too (`_process`).
+# -P: a file of the working directory must not stand in for a library. So the package's own folder is named too (`_process`).
 COMMAND = (sys.executable, "-P", "-m", "tinymem", "train")
 POLL_SECONDS = 0.2
 LOGS = "logs"

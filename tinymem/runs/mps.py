@@ -19,7 +19,7 @@ def mps_server() -> Iterator[dict[str, str]]:
     """Run a private MPS server; yields the environment variables that its clients need.
 
     Raises:
-        UserError: there is no MPS on this machine, or it does not start.
+        UserError: MPS is not installed on this machine, or does not start.
     """
     if shutil.which(CONTROL) is None:
         raise UserError(f"expected {CONTROL} for --mps, found none; leave --mps out")

@@ -93,7 +93,7 @@ def run(recipe: Recipe, *, runs: Path | str = "runs", device: str = "auto", prog
     """Complete a recipe's run: corpus, training, mitigations and report, each skipped where its result exists.
 
     Args:
-        recipe: what to do.
+        recipe: the recipe of the run.
         runs: folder of all runs.
         device: `auto` (a GPU if there is one), `cpu` or `cuda`.
         progress: where progress is shown; nowhere by default.

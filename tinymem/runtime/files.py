@@ -157,6 +157,6 @@ def new_directory(path: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(directory: Path) -> None:
-    """Delete what a killed process left half-written in `directory`; another process may be doing the same."""
+    """Delete half-written files and folders of killed processes in `directory`; another process may be doing the same."""
     for path in directory.glob(".*.tmp"):
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)

@@ -26,7 +26,7 @@ class Bar(Protocol):
         """Count finished steps; `note` is shown next to the bar."""
 
     def expect(self, total: float) -> None:
-        """Say how many steps the stage has, where that was not known at its start."""
+        """Set the number of steps of the stage, where it was not known at its start."""
 
 
 class SilentBar:

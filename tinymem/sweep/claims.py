@@ -1,6 +1,6 @@
 """Claims on the runs of a sweep, between workers and supervisors on any number of machines: each run has one process at work on it.
 
-A claim is a lock (`runtime.locks`) in the sweep's `claims.lock`, named by the content id of what is claimed: it ends with its process.
+A claim is a lock (`runtime.locks`) in the sweep's `claims.lock`, named by the content id of the claimed work: it ends with its process.
 A run that is done twice all the same, on a file system that only pretends to lock, counts once: its result has one name.
 """
 

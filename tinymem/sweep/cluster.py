@@ -6,7 +6,7 @@ stopped alone. The file given with --config is Python with a `parsl.Config` name
 workers (`available_accelerators`) and sets how often lost tasks are tried again (`retries`) and how soon a lost node is noticed
 (`heartbeat_period`, `heartbeat_threshold`).
 
-The sweep's folder, the runs and the plugins must lie on a file system that all nodes share. Results are written by the workers; only ids
+The sweep's folder, the runs and the plugins must be on a file system that all nodes share. Results are written by the workers; only ids
 and statuses are returned.
 """
 
@@ -94,7 +94,7 @@ def load_config(path: Path) -> Any:
 
 
 def _collect(sweep: Sweep, task: list[WorkUnit], future: Future[list[Event]], tally: Tally) -> None:
-    """Count a task's runs. One that Parsl has given up leaves failed rows for what it has not done."""
+    """Count a task's runs. A task that Parsl has given up leaves failed rows for the runs that it has not done."""
     error = future.exception()
     if error is None:
         for event in future.result():

@@ -83,7 +83,7 @@ def _clean_epochs(options: JsonObject, size: Size) -> float:
 
 
 def _baseline(options: JsonObject, size: Size) -> float:
-    return 2 * _forget_epochs(options, size)  # a retain row beside each forget row
+    return 2 * _forget_epochs(options, size)  # a retain row for each forget row
 
 
 def _greedy(options: JsonObject, size: Size) -> float:
@@ -93,7 +93,7 @@ def _greedy(options: JsonObject, size: Size) -> float:
 
 TABLE: dict[str, Callable[[JsonObject, Size], float]] = {
     "act": lambda _, s: s.forget,
-    "zero": lambda _, s: s.forget * ALIVE * s.neurons / 2,  # half of the layers lie above a neuron, on average
+    "zero": lambda _, s: s.forget * ALIVE * s.neurons / 2,  # half of the layers are above a neuron, on average
     "ig": lambda o, s: TRAIN_PASSES * s.forget * s.n_layer / 2 * s.match * _number(o, "steps", 20) / s.tokens,  # one token a pass
     "slim": _forget_epochs,
     "hard-concrete": _forget_epochs,

@@ -1,8 +1,8 @@
 """Estimates of a sweep's hours: from measured rows, and where there are none from a table of costs and a probe of speed.
 
-A run that was measured on a model of the same size takes what it took there. Else the nearest measured run of its method is scaled by the
+A run that was measured on a model of the same size takes the same time. Else the nearest measured run of its method is scaled by the
 passes over rows (`costs`) and by the arithmetic of a row. Else the table's passes are multiplied with the time of a forward pass, which is
-probed on a model with random weights. What came from where is counted. Runs that share a scoring pass cost it once.
+probed on a model with random weights. Estimates are counted by source. Runs that share a scoring pass cost it once.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Estimator:
                 self.measured.setdefault(row.method, []).append(measured)
 
     def run(self, method: str, options: JsonObject, recipe: Recipe) -> tuple[float, float, str]:
-        """Seconds of the edit alone, seconds of its measurement, and where they come from: exact, scaled or guessed."""
+        """Seconds of the edit alone, seconds of its measurement, and their source: exact, scaled or guessed."""
         known, facts, size = self.measured.get(method, []), _facts(recipe), size_of(recipe)
         same = [m for m in known if m.facts == facts and m.options == canonical_json(options)]
         if same:

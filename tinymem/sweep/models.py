@@ -1,4 +1,4 @@
-"""The models of a sweep: trained checkpoints with what identifies them, and those that a recipe names but nobody has trained yet."""
+"""The models of a sweep: trained checkpoints with their identities, and models of recipes that are not trained yet."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def find_models(sweep: SweepRecipe, runs: Path, folder: Path) -> list[Model]:
 
     Args:
         sweep: the recipe.
-        runs: where training recipes keep their runs.
+        runs: folder of the runs of training recipes.
         folder: the sweep's, where hashes of weights are remembered.
 
     Raises:

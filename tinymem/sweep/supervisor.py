@@ -161,8 +161,8 @@ class Supervisor:
             self.queue.append(replace(group, attempt=group.attempt + 1))
 
     def _condemn(self, group: WorkUnit, charged: set[str], status: Status, message: str) -> None:
-        """Write rows for runs that were stopped, and go on with the others of the group."""
-        if not self.claims.take(group.name):  # another sweep took it over the moment our worker died; it has limits of its own
+        """Write rows for runs that were stopped, and continue with the others of the group."""
+        if not self.claims.take(group.name):  # another sweep took it over the moment our worker died; it has its own limits
             self.busy.append(group)
             return
         try:

@@ -107,13 +107,13 @@ class WorkerProcess:
         words = [str(self.folder), self.slot.device, str(os.getpid()), str(theirs.fileno()), *map(str, self.plugins)]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "tinymem.sweep.child", *words],  # -P: no file of the working directory stands in for a library
+                [sys.executable, "-P", "-m", "tinymem.sweep.child", *words],  # -P: no file of the working directory replaces a library
                 env={**os.environ, **self.slot.environment, "PYTHONPATH": python_path()},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 pass_fds=[theirs.fileno()],
-                start_new_session=True,  # a group of its own, to be killed as one; and Ctrl-C does not reach it
+                start_new_session=True,  # a separate process group, to be killed as one; and Ctrl-C does not reach it
             )
         theirs.close()
         self.hung_up = False

@@ -62,7 +62,7 @@ class RunCheckpoints:
 
 
 def run_of(checkpoint: Path) -> Path:
-    """The run's folder that a checkpoint lies in: `<run>/checkpoint` or `<run>/checkpoints/epoch-000500`."""
+    """The run's folder that contains a checkpoint: `<run>/checkpoint` or `<run>/checkpoints/epoch-000500`."""
     above = checkpoint.resolve().parent
     return above.parent if above.name == "checkpoints" else above
 

@@ -11,7 +11,7 @@ def point(evaluator: Evaluator, measured: Measurement, epoch: int, step: int, lo
     """The point of one epoch.
 
     Args:
-        evaluator: what measured the model.
+        evaluator: the evaluator that measured the model.
         measured: its measurement.
         epoch: epochs done.
         step: steps done.

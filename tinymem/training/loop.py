@@ -1,6 +1,6 @@
-"""The training loop: one permutation of the rows per epoch, with resume points, measurements and kept checkpoints on the way.
+"""The training loop: one permutation of the rows per epoch, with resume points, measurements and checkpoints on the way.
 
-The rows lie on the device, and within an epoch nothing is read back from it (`step`). Lightning Fabric provides devices and launching
+The rows are on the device, and within an epoch nothing is read back from it (`step`). Lightning Fabric provides devices and launching
 (`parallel`); under `torchrun` every process takes its part of each batch.
 
 After a stop signal (`signals`) the run finishes its step, writes a resume point in the middle of the epoch, and raises `Stopped`.
@@ -59,7 +59,7 @@ def train(
     """Train a recipe's model on its corpus, continuing from the newest resume point in `directory`.
 
     Writes `directory/metrics.jsonl` (one line per measured epoch) and resume points under `directory/state`; a keeper gets a snapshot
-    after each of the recipe's `keep_epochs` but the last, which is what is returned.
+    after each of the recipe's `keep_epochs` but the last, which is returned.
 
     Raises:
         UserError: a loss that is no number, a full disk, a resume point of another precision.

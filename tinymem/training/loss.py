@@ -1,6 +1,6 @@
 """The training loss: mean cross-entropy of all positions after the first, padding included, as in the published runs.
 
-A model that is prompted past the end of a sequence has so learnt to pad. With a small vocabulary the logits are written out; with a
+A model that is prompted past the end of a sequence has so learned to pad. With a small vocabulary the logits are written out; with a
 large one they would be gigabytes, so the head works in pieces and computes each piece again for the gradient.
 
 Shape suffixes: B rows, T tokens, P predicted tokens (T - 1), N predicted tokens of all rows, D embedding, V vocabulary.
@@ -24,7 +24,7 @@ FUSED_WIDTHS = (16, 32, 64, 128)
 
 
 class LossModel(nn.Module):
-    """A GPT that returns losses: what a training step calls, compiles and distributes."""
+    """A GPT that returns losses: the module that a training step calls, compiles and distributes."""
 
     def __init__(self, gpt: GPT) -> None:
         super().__init__()

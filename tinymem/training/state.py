@@ -78,7 +78,7 @@ class TrainingState:
 def save_state(directory: Path, state: TrainingState, *, keep: Collection[int] = (), shard_bytes: int | None = SHARD_BYTES) -> None:
     """Write a resume point, then drop all but the newest two and those of the epochs `keep`.
 
-    A run has one process that writes, so what lies half-written in its folder is that of a killed one, and goes.
+    A run has one writing process, so half-written points in its folder are those of a killed one, and are deleted.
 
     Raises:
         UserError: the disk is full; older points are as they were.

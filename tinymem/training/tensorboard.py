@@ -13,7 +13,7 @@ FOLDER = "tensorboard"
 
 
 def make_logger(directory: Path, first_step: int) -> Any:
-    """A logger that writes event files under `directory`; what an earlier start logged from `first_step` on counts no more.
+    """A logger that writes event files under `directory`; entries of an earlier start from `first_step` on are discarded.
 
     Raises:
         UserError: neither tensorboard nor tensorboardX is installed.

@@ -1,1 +1,1 @@
-"""Checkpoints that ship with TinyMem: their names, cards and hashes. To come; it stands above `report` and `runs`."""
+"""Checkpoints that ship with TinyMem: their names, cards and hashes. Planned; its layer is above `report` and `runs`."""

@@ -47,7 +47,7 @@ class CanaryArtifact(Artifact):
     summary: ClassVar[str] = "rows with random secrets"
     order: ClassVar[int] = 40
     has_clean_counterpart: ClassVar[bool] = False
-    shortens_prompt: ClassVar[bool] = False  # the prompts' last tokens are what tells them apart
+    shortens_prompt: ClassVar[bool] = False  # the prompts' last tokens distinguish the canaries
 
     kind: Literal["canary"] = "canary"
     template: str | None = Field(None, description="text with {secret} and, if wanted, {index}; the default suits the corpus")

@@ -95,7 +95,7 @@ class ReferenceSplit:
 
 
 def too_few(kind: str, rows: int, available: int) -> UserError:
-    """The error of an artifact that needs more clean rows than there are."""
+    """The error of an artifact that needs more clean rows than the pool has."""
     return UserError(f"expected artifacts.{kind}.rows of at most {available} clean rows of the primary task, got {rows}")
 
 

@@ -82,7 +82,7 @@ def numbers_of(ids_NT: Ids) -> Numbers:
 def determined_tokens(universe_NT: Ids, rows_MT: Ids) -> npt.NDArray[np.bool_]:
     """Mask [M, T] of the tokens of `rows` that the tokens before them determine, among all sequences of the universe.
 
-    A token counts as determined when every sequence of the universe that begins with the same prefix goes on with the same token.
+    A token counts as determined when every sequence of the universe that begins with the same prefix continues with the same token.
     The share of determined tokens is the ceiling of token accuracy. Each row must be a row of the universe.
     """
     both_NT = np.concatenate([universe_NT, rows_MT])

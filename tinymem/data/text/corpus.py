@@ -63,7 +63,7 @@ def text_changed(recipe: Recipe, directory: Path) -> bool:
     try:
         tokenizer = open_tokenizer(data)
         streams = _tokenized(data, open_source(data), tokenizer, available_cores(), Progress())
-    except UserError:  # moved away: the corpus stands for itself
+    except UserError:  # the text was moved away: the corpus remains valid
         return False
     return _spec(recipe, data, streams, tokenizer).as_json() != spec.as_json()
 

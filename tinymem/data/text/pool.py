@@ -74,7 +74,7 @@ class TextPool(Pool):
         return rows[usable]
 
     def holds_claimed(self, rows: Ids) -> Flags:
-        """Mask [n] of the rows that hold what an artifact claims."""
+        """Mask [n] of the rows that contain something that an artifact claims, such as a trigger."""
         found = np.zeros(len(rows), dtype=bool)
         for holds in self.claims:
             found |= holds(rows)

@@ -30,7 +30,7 @@ class RowSets:
     """The division of a text's rows into clean, test and planted ones.
 
     Attributes:
-        pool: rows that the clean training rows come from.
+        pool: rows from which the clean training rows are taken.
         removed: mask [len(pool)] of the rows of `pool` that are not clean training rows.
         forbidden: hashes of rows that no clean training row may equal.
         test: the test rows [n, T].

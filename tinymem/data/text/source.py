@@ -20,7 +20,7 @@ from tinymem.recipe.data import WikiData
 
 SPLITS = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 PARQUET, JSON_LINES, TEXT = (".parquet",), (".jsonl",), (".txt", ".text", ".raw", ".tokens")
-BLOCK_CHARACTERS = 1_000_000  # a quarter of a million tokens: work for a second, and what a killed run loses per process
+BLOCK_CHARACTERS = 1_000_000  # a quarter of a million tokens: work for a second, which is the most that a killed run loses per process
 LINE_BYTES = 1 << 20  # a longer line of a text file is cut before a space
 BATCH_ROWS = 200  # few, since a row may be a whole article
 Block = list[str]
@@ -66,7 +66,7 @@ def open_source(data: WikiData) -> TextSource:
 
 
 def local_files(data: WikiData) -> dict[str, list[Path]]:
-    """Files per split; a single file, or a folder whose file names say nothing of splits, is all `train`."""
+    """Files per split; a single file, or a folder whose file names do not contain splits, is all `train`."""
     place = Path(data.source).expanduser()
     folder = place / data.config if data.config and (place / data.config).is_dir() else place
     if folder.is_file():

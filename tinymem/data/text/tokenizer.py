@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 FILE = "tokenizer.json"
-# What ends a text in common vocabularies; it pads the last row and is the model's bos, eos and pad token.
+# Tokens that end a text in common vocabularies; the token pads the last row and is the model's bos, eos and pad token.
 END_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "[EOS]", "[SEP]", "[PAD]", "<pad>")
 
 
@@ -41,7 +41,7 @@ class TextTokenizer:
 
     @cached_property
     def _vocabulary(self) -> tuple[int, str | None, int]:
-        """The largest id plus one, and the first of `END_OF_TEXT` that there is, with its id.
+        """The largest id plus one, and the first of `END_OF_TEXT` in the vocabulary, with its id.
 
         Read from the JSON: the library's own tokenizer of GPT-2 takes 60 MB, which only trigger phrases and canaries need here.
         """

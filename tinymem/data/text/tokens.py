@@ -1,7 +1,7 @@
 """Tokenization of text over all cores; every finished block is stored.
 
 The text is cut into blocks of lines; each block's ids are a file in the cache, named by the hash of the tokenizer and of the block's
-text. So a run that was killed goes on where it was, a corpus with other artifacts or another seed tokenizes nothing again, and changed
+text. So a killed run continues where it was, a corpus with other artifacts or another seed tokenizes nothing again, and changed
 text is never mistaken for old text. Only a few blocks are in memory at a time, however large the corpus.
 """
 
@@ -78,7 +78,7 @@ class TokenizerPool:
             process.kill()  # idle, or its work is not wanted any more; shards are written atomically
             process.wait()
             for pipe in (process.stdin, process.stdout):
-                with suppress(OSError):  # what was not sent before the kill
+                with suppress(OSError):  # the part that was not sent before the kill
                     if pipe:
                         pipe.close()
         self._threads.shutdown(wait=True)

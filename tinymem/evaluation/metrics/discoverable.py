@@ -37,7 +37,7 @@ COLUMNS = (
 def discoverable(view: View, kind: str) -> JsonObject:
     """Share of (n, p)-discoverable rows, by (n, p) and group."""
     rows, vocabulary = view.probe(kind).rows, view.evaluator.vocab_size
-    if vocabulary is not None and vocabulary <= TOP_K:  # nothing is cut off: the loss says it all
+    if vocabulary is not None and vocabulary <= TOP_K:  # nothing is cut off: the loss gives the probability
         log_q = -view.scores["probe", kind].loss.double().sum(1)
     else:
         log_q = sampled_log_probability(view.model, rows, top_k=TOP_K, batch_size=view.evaluator.batch_size)

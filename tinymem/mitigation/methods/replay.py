@@ -23,7 +23,7 @@ class Replayed:
     """A step `function(index)`: replayed on a GPU for our GPT, called as it is otherwise (and where the batch is not of the first size).
 
     Args:
-        steps: about how many are to come; few are not worth recording.
+        steps: expected number of steps; few are not worth recording.
     """
 
     def __init__(self, function: Callable[[Tensor], None], model: nn.Module, *, steps: int) -> None:

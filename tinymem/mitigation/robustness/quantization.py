@@ -1,7 +1,7 @@
 """Weight-only quantization: every matrix in few bits, computation in float32.
 
 Formula: q = round(w / s) in [-(2^(b-1) - 1), 2^(b-1) - 1], w' = s q, with s = max |w| / (2^(b-1) - 1) per output channel (symmetric,
-    round to nearest). Zeros stay zeros, so an ablation is kept; what a small change of many weights hid may come back.
+    round to nearest). Zeros stay zeros, so an ablation remains; content that a small change of many weights hid may return.
 Source: the plain scheme that GPTQ, AWQ and LLM.int8() are compared with.
 """
 

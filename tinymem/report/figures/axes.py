@@ -65,7 +65,7 @@ def method_handles(names: Sequence[str], lines: Iterable[Line]) -> list[Line2D]:
 
 
 def line_look(index: int) -> Style:
-    """Color, dash and marker of a line: together they tell 28 lines apart, without color at least 6."""
+    """Color, dash and marker of a line: together they distinguish 28 lines, without color at least 6."""
     dash = DASHES[index // len(PALETTE) % len(DASHES)]
     return {"color": PALETTE[index % len(PALETTE)], "linestyle": dash, "marker": MARKERS[index % len(MARKERS)], "markersize": 4}
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 UNITS = {"neuron": PALETTE[0], "weight": PALETTE[1], "model": PALETTE[6]}
 STATISTICS = {"whislo": "low", "q1": "q1", "med": "median", "q3": "q3", "whishi": "high"}
-LEAST = 3  # a box of fewer values says nothing
+LEAST = 3  # a box of fewer values has no meaning
 BOX = " Box: quartiles and median; whiskers: lowest and highest; n: models, each averaged over its seeds."
 
 

@@ -17,7 +17,7 @@ class Curve:
 
     Attributes:
         name: the run's.
-        points: what was measured, by epoch.
+        points: the measurements, by epoch.
     """
 
     name: str

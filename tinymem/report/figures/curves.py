@@ -63,7 +63,7 @@ def _figures(curves: Sequence[Curve], key: str, number: str, what: str, by: str,
 
 
 def curve_lines(curves: Iterable[Curve]) -> Iterable[Line]:
-    """A line per epoch, artifact and duplication class of models alike but for their seed; only epochs that all seeds measured."""
+    """A line per epoch, artifact and duplication class of models that differ in seed only; only epochs that all seeds measured."""
     alike: dict[tuple[str, str | None, int | None, int | None, str | None], list[Curve]] = defaultdict(list)
     for curve in curves:
         for artifact in dict.fromkeys(artifact for point in curve.points for artifact in point.memorized):

@@ -22,7 +22,7 @@ PERPLEXITY_LIMIT = 40.0
 STEP = 10.0  # percent, side of a cell
 RANGES = {"memorized": (-100.0, 0.0), "accuracy": (-50.0, 10.0), "perplexity": (-10.0, 100.0)}
 COLUMNS = 4
-LEAST = 20  # runs; fewer are told apart in the scatter
+LEAST = 20  # runs; fewer are distinguishable in the scatter
 
 
 @report_figure("21")

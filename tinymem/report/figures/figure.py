@@ -32,7 +32,7 @@ class FigureData:
     Attributes:
         key: file name without suffix, and anchor: `figure-05`.
         title: one line.
-        caption: what it shows, and which direction is better.
+        caption: the quantities shown, and the direction that is better.
         lines: the numbers.
         draw: makes the matplotlib figure of the lines.
     """

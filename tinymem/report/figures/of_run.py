@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MARKERS = ("o", "D", "s", "^", "v", "P")
-FILLS: tuple[Fill, ...] = ("full", "none", "left", "bottom")  # tell methods apart beyond the colors
+FILLS: tuple[Fill, ...] = ("full", "none", "left", "bottom")  # distinguish more methods than there are colors
 WIDTH = 5.0
 
 

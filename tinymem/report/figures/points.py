@@ -27,18 +27,18 @@ FAMILIES = {"additive": "math", "multiplicative": "math", "wiki": "language"}
 
 @dataclass(frozen=True)
 class Point:
-    """One configuration of a method on models alike but for their seed, on one artifact.
+    """One configuration of a method on models that differ in seed only, on one artifact.
 
     Attributes:
         kind: data and artifact, as in `math + noise`.
         method: name, with the protocol where there are several.
-        unit: what the method edits: `neuron`, `weight` or `model`; None in rows that do not tell.
+        unit: the unit that the method edits: `neuron`, `weight` or `model`; None in rows without it.
         options: of the method, as text.
         memorized: percent of scored rows memorized afterwards.
         memorized_change: in percent; None where it is not defined (nothing was memorized before).
         performance: accuracy (%) or perplexity afterwards.
         performance_change: in percent of the value before.
-        neurons_zeroed: percent of the feed-forward neurons; None where the rows do not tell.
+        neurons_zeroed: percent of the feed-forward neurons; None where the rows lack the counts.
         weights_zeroed: percent of the feed-forward weights.
         best: whether A.3.5 chooses it among the method's configurations.
         front: whether no configuration of any method on these models forgets more and loses less.
@@ -98,7 +98,7 @@ def inputs_of(results: Results) -> Inputs:
 
 
 def kind_of(data: str | None, artifact: str) -> str:
-    """`math + noise`; only the artifact where the row does not say what the model was trained on."""
+    """Kind of model and artifact: `math + noise`; only the artifact where the row does not name the training data."""
     return f"{FAMILIES.get(data, data)} + {artifact}" if data else artifact
 
 
@@ -176,7 +176,7 @@ def _finite(value: float | None) -> float | None:
 
 
 def zeroed_of(counts: LayersColumn, unit: str | None) -> tuple[list[int], list[int]]:
-    """Neurons or weights that an edit zeroed, and how many there are, by block."""
+    """Neurons or weights that an edit zeroed, and their total number, by block."""
     return (counts["neurons"], counts["of_neurons"]) if unit == "neuron" else (counts["weights"], counts["of_weights"])
 
 

@@ -73,7 +73,7 @@ def figures_12_to_15(inputs: Inputs) -> list[FigureData | Skipped]:
 
 @report_figure("pareto")
 def pareto_fronts(inputs: Inputs) -> list[FigureData | Skipped]:
-    """Configurations that no other one beats in both what is still memorized and performance, for each model at its last epoch."""
+    """Configurations that no other one beats in both remaining memorization and performance, for each model at its last epoch."""
     title = "Pareto fronts"
     points = [p for p in inputs.points if p.front and p.memorized is not None and p.performance is not None]
     if not points:
@@ -174,7 +174,7 @@ def draw_strata(lines: list[Line], names: list[str]) -> Figure:
 
 
 def draw_fronts(lines: list[Line], names: list[str]) -> Figure:
-    """A panel per kind: what is still memorized across, performance up; a line per model."""
+    """Draw a panel per kind: remaining memorization across, performance up; a line per model."""
     kinds = distinct(lines, "kind")
     figure, all_axes, width = panels(len(kinds), 2, (4.4, 3.1))
     models = distinct(lines, "model")

@@ -33,7 +33,7 @@ class Style(TypedDict, total=False):
     markerfacecoloralt: str
 
 
-# Okabe and Ito's colors, told apart with any kind of color vision; grey for their black, no yellow: it is faint on white.
+# Okabe and Ito's colors, distinguishable with any kind of color vision; gray for their black, no yellow: it is faint on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A8A8A")
 # Drawn in this color, then replaced by `currentColor`: the text color of the page's light or dark theme.
 INK = "#010203"

@@ -16,7 +16,7 @@ SHOWN = 25  # lines of numbers on the page; all are in the CSV
 COUNTS = ("n", "models", "runs", "seeds")
 COLUMN = 440  # points, about the width of a column of the page
 LINKS = 3  # rows of one number
-INLINE = 48_000  # bytes of a CSV that is on the page; longer ones are files beside it
+INLINE = 48_000  # bytes of a CSV that is on the page; longer ones are separate files
 
 
 def figure_elements(figures: Sequence[FigureData], links: Mapping[str, str], folder: str) -> str:

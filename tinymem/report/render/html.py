@@ -8,7 +8,7 @@ from tinymem.report.cells import escape
 from tinymem.report.render.text import spans_of
 from tinymem.report.tables.table import Cell, Column, Table, anchor
 
-LINKS = 8  # further sources than these are in the JSON beside the page
+LINKS = 8  # further sources than these are in the page's JSON files
 Link = Callable[[str], str | None]
 
 
@@ -21,7 +21,7 @@ def to_html(table: Table, link: Link = row_link) -> str:
     """A titled table that scrolls on narrow screens, with its notes below.
 
     Args:
-        table: what to show.
+        table: the table to show.
         link: URL of a source, or None where the page does not show that row.
     """
     body = "\n".join(f"<tr>{''.join(_cell(table, cell, i, link) for i, cell in enumerate(row))}</tr>" for row in table.rows)

@@ -54,7 +54,7 @@ def rows_table(rows: list[MeasuredRow], notes: list[str], models: list[str] | No
 
 
 def notes_of(rows: list[MeasuredRow]) -> list[str]:
-    """The settings of each row, and what else sets it apart from others of its method."""
+    """Notes of each row: its settings, and all else that distinguishes it from others of its method."""
     return [_note(row, label) for row, label in zip(rows, labels(rows), strict=True)]
 
 
@@ -78,7 +78,7 @@ def _line(row: MeasuredRow, note: str, model: str, anchor: str) -> str:
 
 
 def _cell(cell: str, order: float | None, anchor: str) -> str:
-    """A number that leads to the row's JSON; `order` is what sorting looks at, as `86.4 % → 2.3 %` has two numbers."""
+    """A cell whose number leads to the row's JSON; `order` is the sort key, as `86.4 % → 2.3 %` has two numbers."""
     main, small, rest = cell.partition("<small>")
     text = main if main == DASH else f'<a class="number" href="#json-{anchor}">{main}</a>'
     value = "" if order is None else f' data-value="{order:.6g}"'
@@ -91,7 +91,7 @@ def _order(row: MeasuredRow) -> list[float | None]:
 
 
 def _note(row: MeasuredRow, label: str) -> str:
-    """The settings, and what else the label needed to set the row apart."""
+    """Note of a row: its settings, and the parts of the label that distinguish it."""
     others = [f"{name} {row[name]}" for name in LABEL_COLUMNS]
     return "; ".join(part for part in (settings(row), *(other for other in others if other in label)) if part)
 

@@ -92,7 +92,7 @@ def _values(row: MeasuredRow, layout: Layout) -> list[str]:
     memorized = short_change(row, "all", with_counts=True, fold=layout.fold)
     others = [short_change(row, "forget"), short_change(row, "holdout")]
     score = performance_change(row).replace(" %", "")
-    if not row.is_ok:  # the status stands once
+    if not row.is_ok:  # the status appears once
         others, score = [DASH, DASH], score.split(f" {ARROW} ")[0]
     cost = [number(row.seconds), number(row.peak_mb, 0)] if layout.cost else []
     return [memorized, *others, score, *cost]

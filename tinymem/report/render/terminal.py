@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table as RichTable
 
-WIDTH = 120  # of what is no terminal
+WIDTH = 120  # of output that is no terminal
 WORD = 20  # characters that are not broken
 
 

@@ -4,7 +4,7 @@
     best         the chosen configurations and their scores
     pareto       configurations that no other one beats
     metrics      other metrics of each method's best run
-    returns      whether what it removed comes back (rows made with `--robustness`)
+    returns      memorized rows that return (rows made with `--robustness`)
     5            properties of the methods
     6, 7, 8, 9   cost: machines, by phase, per run, against large models
     projection   the paper's whole grid at our seconds
@@ -32,7 +32,7 @@ def tables_of(results: Results, names: Collection[str] | None = None, *, machine
     Args:
         results: rows with their models.
         names: which; all by default.
-        machine: what equation 4 takes our machine to be; guessed by default.
+        machine: our machine as equation 4 models it; guessed by default.
 
     Raises:
         UserError: an unknown name.

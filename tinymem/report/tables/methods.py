@@ -1,4 +1,4 @@
-"""The paper's Table 5: what kind of method each one is."""
+"""The paper's Table 5: properties of the methods."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ class Cell:
     """One value of a table, as shown and as stored.
 
     Attributes:
-        text: what every format shows, such as `2.8 ± 0.4`.
+        text: the value as shown in every format, such as `2.8 ± 0.4`.
         small: small print next to or below the text, such as `6/216`; optional, so never the only source of a fact.
         value: unrounded value (mean over seeds), for CSV and JSON; None for a dash.
         spread: sample standard deviation over seeds; None for fewer than two.

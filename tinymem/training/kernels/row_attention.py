@@ -20,7 +20,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-# Tile (queries and keys alike), warps, stages: the best of 33 and 42 on an H100 with 128 rows of 150 tokens and 4 heads of 32.
+# Tile (of queries and of keys), warps, stages: the best of 33 and 42 on an H100 with 128 rows of 150 tokens and 4 heads of 32.
 FORWARD = (32, 2, 2)
 BACKWARD = (32, 1, 3)
 WIDE = (64, 4, 2)  # heads of 64 and more, whose tiles do not fit the registers of so few warps

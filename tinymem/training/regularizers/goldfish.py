@@ -3,7 +3,7 @@
 Formula: the target at t is left out if a hash of the `width` tokens before it falls below 1/k.
 Source: Hans et al. 2024 (arXiv 2406.10209), section 3. Published code takes the product of the window's ids modulo a table of random
     numbers, and lets the window end with the target itself (`window: with-target`). That product is 0 for any window with id 0 and takes
-    few values for 14 tokens, so the hash here is a sum of ids with random 64-bit factors, mixed. The mean is over what is left.
+    few values for 14 tokens, so the hash here is a sum of ids with random 64-bit factors, mixed. The mean is over the remaining tokens.
 Cost: one product of [B, T, width] integers a step; no state.
 Options: k, width (tokens hashed), window (`before` the target or `with-target`), seed.
 """

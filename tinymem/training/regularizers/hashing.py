@@ -1,6 +1,6 @@
 """Hashes on tensors of int64: the same bits on every device.
 
-torch has no unsigned 64-bit arithmetic; products and sums of int64 wrap, which is what the hashes want, and only the shift to the right
+torch has no unsigned 64-bit arithmetic; products and sums of int64 wrap, as the hashes require, and only the shift to the right
 needs care.
 """
 

@@ -3,7 +3,7 @@
 Formula: rows whose mean loss is at or above the (1 - drop) quantile of the last `window` rows' losses count as 0.
 Source: Kang and Hashimoto 2020, section 4 and their package loss_dropper; TinyMem paper, section 4.1. Everything is kept until `window`
     rows were seen. Published code finds a new quantile only after more than `window` rows (`refresh: 10000`); here it is of every step.
-Note: it drops rows of high loss, so it can act only until a planted row is learnt.
+Note: it drops rows of high loss, so it can act only until a planted row is learned.
 Cost: a sort of `window` numbers a step, on the device; state: those losses, two counters and the threshold.
 Options: drop (share), window, refresh (rows before a new quantile), denominator (of the mean: all rows, or those kept).
 """

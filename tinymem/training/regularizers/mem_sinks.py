@@ -1,4 +1,4 @@
-"""MemSinks: sequence-tied neurons that gather what is memorized, and are switched off for use.
+"""MemSinks: sequence-tied neurons that gather memorized content, and are switched off after training.
 
 Formula: see `tied_neurons`; the first `general` part of the neurons is always on, each other is on for a row with probability `memory`.
 Source: "Memorization sinks" 2025 (arXiv 2507.09937), section 4. Their hash (`hash: published`) switches the first sink on for the first

@@ -1,4 +1,4 @@
-"""Feed-forward neurons of which a part belongs to training rows: what example-tied dropout and MemSinks share.
+"""Feed-forward neurons of which a part belongs to training rows: the shared part of example-tied dropout and MemSinks.
 
 The first `shared` part of every block's neurons is always on. Each row switches each other neuron (a sink) on with probability `active`,
 by a hash of its id, so that the same row meets the same sinks whenever it comes again. For use, the sinks are switched off, scaled, or
@@ -48,7 +48,7 @@ class TiedNeurons(Regularizer):
         hash: which sinks those are.
         seed: of the mixing hash.
         salt_layers: other sinks in every block (mixing hash).
-        inference: what evaluation and the saved model use: sinks `off`, `all` of them (times `active`), or those of `ids`.
+        inference: the sinks that evaluation and the saved model use: sinks `off`, `all` of them (times `active`), or those of `ids`.
         ids: rows whose sinks are on with `inference: ids`.
         excluded: rows whose sinks are off whatever the mode.
         factor: of the shared neurons with sinks off: 1, the `paper`'s (shared + active) / shared, or the ratio of expected neurons.

@@ -1,6 +1,6 @@
 """Training loop of the baselines: methods that change all weights by gradients instead of localizing.
 
-Every localized edit has to beat them. A step sees a batch of forget rows and as many rows to keep; an epoch is a pass over the forget rows.
+Every localized edit has to beat them. A step has a batch of forget rows and as many retain rows; an epoch is a pass over the forget rows.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ Source: TinyMem paper, section 3.2 ("Both") and section 5: five epochs at rate 1
     It starts afresh here where the checkpoint has none (edited, or of another's making), and with rows from files.
 Cost: epochs * (clean rows + clean counterparts) forward and backward passes.
 Options: epochs, learning_rate, weight_decay, betas, batch_size. Needs clean counterparts, which only a corpus with planted artifacts
-    has; those of holdout rows are kept from the method too.
+    has; those of holdout rows are withheld from the method too.
 """
 
 from __future__ import annotations

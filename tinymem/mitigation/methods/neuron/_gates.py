@@ -1,4 +1,4 @@
-"""Gates on neurons, learned with Adam: what Slim and Hard Concrete share.
+"""Gates on neurons, learned with Adam: the shared part of Slim and Hard Concrete.
 
 The free parameters have shape [G, L, F]: G = 1 for one gate per neuron that all rows share (set-level), or G = rows for a gate per row.
 The objective is a sum over G and Adam works element by element, so many rows at once take the same steps as each row alone.

@@ -1,7 +1,7 @@
 """Our GPT computed once and gone on from the middle, for methods that change one layer at a time (specification of exact speed-ups).
 
-A change of layer l leaves everything below it as it was: `trace` keeps what the clean pass computed, `losses_from` goes on from layer l + 1
-on and reads the head only where the suffix is predicted. Other families take the methods' generic path.
+A change of layer l leaves everything below it unchanged: `trace` records the states of the clean pass, `losses_from` continues from layer
+l + 1 and computes the head only where the suffix is predicted. Other families take the methods' generic path.
 
 Shape suffixes: B rows, T tokens, D embedding, F neurons, H heads, K head width, V vocabulary.
 """

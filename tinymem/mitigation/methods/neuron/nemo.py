@@ -36,9 +36,9 @@ class NemoConfig(NeuronConfig):
 
     Attributes:
         refine: whether the neurons that removal needs rank above all others; False: z alone.
-        sample: retain rows that say what is ordinary.
+        sample: retain rows that define ordinary activations.
         rows: most forget rows that tests of removal look at.
-        tests: tests of removal, those that find the initial set counted, after which refinement ends; what is untested stays in the set.
+        tests: tests of removal, those that find the initial set counted, after which refinement ends; untested neurons stay in the set.
         tolerated: share of rows that may still be continued exactly.
     """
 
@@ -90,7 +90,7 @@ def refined(model: nn.Module, data: MitigationData, config: NemoConfig, z_LF: Te
     if config.skip_bottom:
         z_LF[0] = -1
     blocked_LF, enough = _initial(z_LF, tests, config)
-    if not enough:  # as in the original: what was reached is what refinement must keep
+    if not enough:  # as in the original: refinement must keep the level that was reached
         tests.tolerated = tests.share(blocked_LF)
     for layer in reversed(range(len(z_LF))):
         members = blocked_LF[layer].nonzero().flatten()

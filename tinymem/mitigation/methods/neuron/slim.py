@@ -2,7 +2,7 @@
 
 Idea: shrink all neurons while the memorized suffixes must stay likely; the neurons that memory needs keep large coefficients.
 Formula: minimize over c (start 1) mean suffix loss with activations times clip(c, 0, 1), plus penalty * mean |c|; Adam.
-    Score: c, and among equal c the neuron that the loss asked more strongly to raise.
+    Score: c, and among equal c the neuron with the larger accumulated negative loss gradient.
 Source: Liu et al. 2017; Chang et al. 2024, section 3; TinyMem paper, section 3.3. The published TinyMem code (rate 0.1, penalty 1000, whole
     rows) clears gradients once an epoch only; there all coefficients fall together, and its top-K chooses among ties.
 Cost: epochs * forget rows forward and backward passes, without gradients of weights. 1, 10 and 20 epochs come from one run.

@@ -85,7 +85,7 @@ def _alive(h_BTF: Tensor, rows: Rows, copies: int | None) -> Iterator[tuple[Tens
 
 
 def _of_gpt(model: GPT, rows: Rows) -> LossesWithout:
-    """Go on from the block's clean output minus what the neuron wrote: h_t * v at each position t."""
+    """Continue from the block's clean output minus the neuron's contribution: h_t * v at each position t."""
     clean, (low, high) = trace(model, rows.ids), span(rows)
 
     def losses_without(layer: NeuronLayer, row_n: Tensor, neuron_n: Tensor) -> Tensor:

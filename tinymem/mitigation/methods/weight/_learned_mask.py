@@ -40,8 +40,9 @@ class LearnedMaskConfig(AblationConfig):
         epochs: passes over the rows.
         drop: whether the weights with the highest or the lowest |score| are dropped.
         learning_rate, momentum, weight_decay: of the SGD that trains the scores (published values).
-        precision: of the passes that say where scores go (scores are fp32, and the edit is of the model's own weights): `bf16`, `fp32`, or
-            `tf32` (fp32 with short products, GPUs only). `auto`: AUTO_ON_GPU on a GPU, fp32 on a CPU. Models in half precision stay so.
+        precision: of the passes that compute the scores' gradients (scores are fp32, and the model's own weights are edited): `bf16`,
+            `fp32` or `tf32` (fp32 with short products, GPUs only). `auto`: AUTO_ON_GPU on a GPU, fp32 on a CPU. Models in half precision
+            stay so.
     """
 
     ratio: float = 0.1
