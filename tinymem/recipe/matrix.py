@@ -20,12 +20,12 @@ from copy import deepcopy
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import product
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from tinymem.errors import UserError, did_you_mean
 from tinymem.recipe.source import parse_override, set_value
+from tinymem.runtime.json import Json, JsonObject
 
-Values = dict[str, Any]
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 WORDS = {"n_layer": "layers", "n_embd": "width", "learning_rate": "rate", "weight_decay": "decay"}
 
@@ -35,10 +35,10 @@ class Axis:
     """One axis: the values that each label sets. `named` if the recipe defines the labels as names."""
 
     key: str
-    settings: dict[str, Values]
+    settings: dict[str, JsonObject]
     named: bool
 
-    def fixed(self, value: Any) -> Axis:
+    def fixed(self, value: Json) -> Axis:
         """The axis at one value alone, which is one of its labels or, for a recipe's key, any value.
 
         Raises:
@@ -52,21 +52,21 @@ class Axis:
         return Axis(self.key, {label: self.settings[label]}, named=True)
 
 
-def without_matrix(values: Values, overrides: Sequence[str]) -> Values:
+def without_matrix(values: JsonObject, overrides: Sequence[str]) -> JsonObject:
     """The values of one recipe: the matrix's axes count only as far as an override fixes them."""
     base, axes, rest = _split(values, overrides)
     fixed = [axis for axis, is_fixed in axes if is_fixed]
     return _with_all(base, [setting for axis in fixed for setting in axis.settings.values()], rest)
 
 
-def combinations(values: Values, overrides: Sequence[str]) -> list[tuple[str, Values]]:
+def combinations(values: JsonObject, overrides: Sequence[str]) -> list[tuple[str, JsonObject]]:
     """Label and values of every run; without a matrix one run with an empty label."""
     base, axes, rest = _split(values, overrides)
     cells = product(*(axis.settings.items() for axis, _ in axes))
     return [("-".join(label for label, _ in cell), _with_all(base, [setting for _, setting in cell], rest)) for cell in cells]
 
 
-def _split(values: Values, overrides: Sequence[str]) -> tuple[Values, list[tuple[Axis, bool]], list[tuple[str, Any]]]:
+def _split(values: JsonObject, overrides: Sequence[str]) -> tuple[JsonObject, list[tuple[Axis, bool]], list[tuple[str, Json]]]:
     """The values without a matrix, the axes with whether an override fixed them, and the other overrides."""
     base = deepcopy(values)
     parsed = [parse_override(override) for override in overrides]
@@ -74,14 +74,15 @@ def _split(values: Values, overrides: Sequence[str]) -> tuple[Values, list[tuple
         if key == "matrix":
             base[key] = value
         elif key.startswith("matrix."):  # the axes' own keys have dots
-            base["matrix"] = {**(base.get("matrix") or {}), key.removeprefix("matrix."): value}
+            matrix = base.get("matrix")
+            base["matrix"] = {**(matrix if isinstance(matrix, dict) else {}), key.removeprefix("matrix."): value}
     axes = _axes(base.pop("matrix", None))
     given = dict(parsed)
     rest = [(key, value) for key, value in parsed if key not in axes and key.partition(".")[0] != "matrix"]
     return base, [(axis.fixed(given[key]), True) if key in given else (axis, False) for key, axis in axes.items()], rest
 
 
-def _with_all(base: Values, settings: Sequence[Values], overrides: Sequence[tuple[str, Any]]) -> Values:
+def _with_all(base: JsonObject, settings: Sequence[JsonObject], overrides: Sequence[tuple[str, Json]]) -> JsonObject:
     made = deepcopy(base)
     for setting in settings:
         for key, value in setting.items():
@@ -91,7 +92,7 @@ def _with_all(base: Values, settings: Sequence[Values], overrides: Sequence[tupl
     return made
 
 
-def _axes(matrix: Any) -> dict[str, Axis]:
+def _axes(matrix: Json) -> dict[str, Axis]:
     if matrix is None:
         return {}
     if not isinstance(matrix, dict):
@@ -99,19 +100,21 @@ def _axes(matrix: Any) -> dict[str, Axis]:
     return {str(key): _axis(str(key), values) for key, values in matrix.items()}
 
 
-def _axis(key: str, values: Any) -> Axis:
+def _axis(key: str, values: Json) -> Axis:
     if isinstance(values, list) and values:
         return _listed(key, values)
-    if isinstance(values, dict) and values and all(setting is None or isinstance(setting, dict) for setting in values.values()):
-        return Axis(key, {_checked(key, str(label)): setting or {} for label, setting in values.items()}, named=True)
+    if isinstance(values, dict) and values:
+        settings = {label: setting or {} for label, setting in values.items() if setting is None or isinstance(setting, dict)}
+        if len(settings) == len(values):
+            return Axis(key, {_checked(key, str(label)): setting for label, setting in settings.items()}, named=True)
     raise UserError(f"expected matrix.{key} to be a list of values, or names with the keys that each sets, got {values!r}")
 
 
-def _listed(key: str, values: list[Any]) -> Axis:
+def _listed(key: str, values: list[Json]) -> Axis:
     return Axis(key, {_label(key, value): {key: value} for value in values}, named=False)
 
 
-def _label(key: str, value: Any) -> str:
+def _label(key: str, value: Json) -> str:
     """Label of a value in names of runs: `additive` for a word, `layers4` for 4 layers."""
     last = key.rpartition(".")[2]
     return _checked(key, value if isinstance(value, str) else f"{WORDS.get(last, last)}{value}")

@@ -8,11 +8,12 @@ from typing import Any
 import yaml
 
 from tinymem.errors import UserError
+from tinymem.runtime.json import Json, JsonObject
 
 MERGE = "tag:yaml.org,2002:merge"
 
 
-def read_values(path: Path) -> dict[str, Any]:
+def read_values(path: Path) -> JsonObject:
     """The values of a YAML file.
 
     Raises:
@@ -48,7 +49,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-def parse_override(override: str) -> tuple[str, Any]:
+def parse_override(override: str) -> tuple[str, Json]:
     """Parse an override: `a.b=c` -> ("a.b", c)."""
     key, separator, text = override.partition("=")
     if not separator or not key:
@@ -59,7 +60,7 @@ def parse_override(override: str) -> tuple[str, Any]:
         raise UserError(f"expected a YAML value after '=', got '{override}'") from None
 
 
-def set_value(values: dict[str, Any], key: str, value: Any) -> None:
+def set_value(values: JsonObject, key: str, value: Json) -> None:
     """Set the value of a dotted key; missing sections on the way are made."""
     node: Any = values
     *parents, last = key.split(".")

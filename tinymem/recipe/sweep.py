@@ -20,6 +20,7 @@ from tinymem.recipe.errors import explain
 from tinymem.recipe.evaluation import Robustness
 from tinymem.recipe.recipe import Forget, Method, short_method
 from tinymem.recipe.source import parse_override, read_values, set_value
+from tinymem.runtime.json import JsonObject
 
 Seed = Annotated[int, Field(ge=0, le=MAXIMUM_SEED)]
 GridName = Literal["paper", "published", "none"]
@@ -117,7 +118,7 @@ def load_sweep(path: Path | str, overrides: list[str] | None = None) -> SweepRec
     return sweep.model_copy(update={"models": models})
 
 
-def parse_sweep(values: dict[str, Any]) -> SweepRecipe:
+def parse_sweep(values: JsonObject) -> SweepRecipe:
     """Check a dictionary against the recipe's types.
 
     Raises:

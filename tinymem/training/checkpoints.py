@@ -56,7 +56,7 @@ class RunCheckpoints:
             "step": snapshot.step,
             "metrics": snapshot.metrics.as_dict(),
             "training_seconds": snapshot.seconds,
-            **snapshot.facts,
+            **vars(snapshot.facts),
         }
         save_checkpoint(snapshot.model, self.folder(snapshot.epoch), metadata=metadata, tokenizer_files=corpus_tokenizer_files(corpus))
 

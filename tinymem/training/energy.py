@@ -9,18 +9,38 @@ from __future__ import annotations
 
 import os
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import torch
 
 from tinymem.runtime.device import machines
+from tinymem.runtime.json import JsonObject
 from tinymem.runtime.power import Machine, gpu_watts_of
 
 if TYPE_CHECKING:
     from tinymem.recipe.training import EnergySection
 
 
-def estimate(seconds: float, settings: EnergySection, *, gpu: str | None = None, gpus: int = 0, machines: int = 1) -> dict[str, Any]:
+class MeasuredEnergy(TypedDict):
+    """A measurement of codecarbon: kWh, kg of CO2, and the seconds that it covers."""
+
+    kwh: float
+    carbon_kg: float
+    seconds: float
+
+
+class EnergyEstimate(TypedDict):
+    """Energy and carbon of a run, with everything that was assumed."""
+
+    kwh: float
+    carbon_kg: float
+    hours: float
+    watts: float
+    assumed: JsonObject
+    codecarbon: NotRequired[MeasuredEnergy]
+
+
+def estimate(seconds: float, settings: EnergySection, *, gpu: str | None = None, gpus: int = 0, machines: int = 1) -> EnergyEstimate:
     """Total energy in kWh and carbon in kg of `seconds` on `gpus` GPUs of a name, with all assumptions."""
     gpu_watts = settings.gpu_watts if settings.gpu_watts is not None else gpu_watts_of(gpu)
     memory = settings.memory_gb if settings.memory_gb is not None else machine_memory_gb()
@@ -40,7 +60,7 @@ def machine_memory_gb() -> float:
     return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
 
 
-def estimate_here(seconds: float, settings: EnergySection, device: torch.device, processes: int = 1) -> dict[str, Any]:
+def estimate_here(seconds: float, settings: EnergySection, device: torch.device, processes: int = 1) -> EnergyEstimate:
     """The estimate for a device of this machine, one for each process, and for other machines like it that train along."""
     if device.type != "cuda":
         return estimate(seconds, settings, machines=machines())
@@ -59,10 +79,10 @@ class Meter:
             self._tracker = OfflineEmissionsTracker(country_iso_code=country, **quiet)
             self._tracker.start()
 
-    def stop(self) -> dict[str, Any]:
-        """Stop measuring; returns energy and carbon, or nothing without codecarbon."""
+    def stop(self) -> MeasuredEnergy | None:
+        """End the measurement; None without codecarbon."""
         if self._tracker is None:
-            return {}
+            return None
         self._tracker.stop()
         data = self._tracker.final_emissions_data
-        return {"codecarbon": {"kwh": data.energy_consumed, "carbon_kg": data.emissions, "seconds": data.duration}}
+        return {"kwh": data.energy_consumed, "carbon_kg": data.emissions, "seconds": data.duration}

@@ -34,7 +34,7 @@ from tinymem.training.optimizer import learning_rate, make_optimizer, optimizer_
 from tinymem.training.parallel import any_process, make_fabric, mean_over_processes
 from tinymem.training.precision import precision_context, resolve_precision, worth_compiling
 from tinymem.training.regularizers.catalogue import make_regularizers
-from tinymem.training.snapshot import Keeper, Snapshot, Trained
+from tinymem.training.snapshot import Keeper, Snapshot, Trained, TrainingFacts
 from tinymem.training.start import epoch_order, fresh_model
 from tinymem.training.state import TrainingState, load_state, next_step, restore, save_state
 from tinymem.training.step import GraphedStep, Step, compiled
@@ -75,10 +75,11 @@ def train(
         finally:
             measured = meter.stop()
     last = run.snapshot(run.model, run.epoch, run.steps, run.busy)
-    energy = {**last.facts["energy"], **measured}
+    energy = last.facts.energy
+    if measured:
+        energy["codecarbon"] = measured
     run.progress.say(f"trained in {duration(run.busy)}: about {energy['kwh']:.3g} kWh and {energy['carbon_kg']:.2g} kg of CO2")
-    snapshot = {**vars(last), "facts": {**last.facts, "energy": energy}}
-    return Trained(**snapshot, curve=run.curve)
+    return Trained(**vars(last), curve=run.curve)
 
 
 @dataclass
@@ -282,11 +283,11 @@ class _Run:
         if metrics is None:
             raise UserError(f"expected a line of epoch {epoch} in {self.directory / METRICS}, found none; train it anew: --set name=...")
         device, energy = self.fabric.device, self.recipe.training.energy
-        facts = {
-            "precision": self.precision,
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-            "processes": self.fabric.world_size,
-            "torch": torch.__version__,
-            "energy": estimate_here(busy, energy, device, self.fabric.world_size),
-        }
+        facts = TrainingFacts(
+            precision=self.precision,
+            device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+            processes=self.fabric.world_size,
+            torch=torch.__version__,
+            energy=estimate_here(busy, energy, device, self.fabric.world_size),
+        )
         return Snapshot(self.regularizers.folded(model), epoch, step, metrics, metrics.seconds or 0.0, facts)

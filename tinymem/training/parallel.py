@@ -7,7 +7,7 @@ models this small have nothing to overlap it with, and so the whole step, all-re
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -18,6 +18,8 @@ from tinymem.runtime.device import machines, processes
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
+PRECISION: Literal["32-true"] = "32-true"
+
 
 def make_fabric(device: str, loggers: list[Any] | None = None) -> Fabric:
     """Fabric in fp32 (precision is the step's business): one device, or under `torchrun` one for each process."""
@@ -25,13 +27,19 @@ def make_fabric(device: str, loggers: list[Any] | None = None) -> Fabric:
 
     accelerator = "cuda" if device.startswith("cuda") else "cpu"
     (_, all_of_them), nodes = processes(), machines()
-    common: dict[str, Any] = {"accelerator": accelerator, "precision": "32-true", "loggers": loggers or []}
     if all_of_them > 1:
-        fabric = Fabric(devices=all_of_them // nodes, num_nodes=nodes, strategy="ddp", **common)
+        fabric = Fabric(
+            accelerator=accelerator,
+            strategy="ddp",
+            devices=all_of_them // nodes,
+            num_nodes=nodes,
+            precision=PRECISION,
+            loggers=loggers or [],
+        )
         fabric.launch()
         return fabric
     devices: Any = 1 if accelerator == "cpu" else [torch.device(device).index or 0]
-    return Fabric(devices=devices, **common)
+    return Fabric(accelerator=accelerator, devices=devices, precision=PRECISION, loggers=loggers or [])
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:

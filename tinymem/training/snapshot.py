@@ -4,12 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tinymem.results.curve import CurvePoint
+from tinymem.training.energy import EnergyEstimate
 
 if TYPE_CHECKING:
     from tinymem.models.gpt2 import GPT
+
+
+@dataclass(frozen=True)
+class TrainingFacts:
+    """How a model was trained, as its checkpoint's `tinymem.json` says.
+
+    Attributes:
+        precision: fp32 or bf16.
+        device: the GPU's name, or cpu.
+        processes: that trained it together.
+        torch: version.
+        energy: estimate of energy and carbon, and codecarbon's measurement where there is one.
+    """
+
+    precision: str
+    device: str
+    processes: int
+    torch: str
+    energy: EnergyEstimate
 
 
 @dataclass(frozen=True)
@@ -21,7 +41,7 @@ class Snapshot:
         epoch, step: epochs and steps done.
         metrics: the curve's line of that epoch.
         seconds: spent in steps, over all starts of the run.
-        facts: precision, device, versions, and an estimate of energy and carbon.
+        facts: how it was trained.
     """
 
     model: GPT
@@ -29,7 +49,7 @@ class Snapshot:
     step: int
     metrics: CurvePoint
     seconds: float
-    facts: dict[str, Any]
+    facts: TrainingFacts
 
 
 @dataclass(frozen=True)

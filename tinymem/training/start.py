@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -21,8 +19,15 @@ def epoch_order(seed: int, epoch: int, count: int) -> Tensor:
 
 def fresh_model(recipe: Recipe, row_tokens: int, corpus: Corpus | None = None) -> GPT:
     """The untrained model of a recipe; its vocabulary and special tokens are those of the corpus, or of math."""
-    sizes: dict[str, Any] = {"n_positions": row_tokens, **recipe.model.model_dump()}
+    sizes = recipe.model.model_dump()
     if corpus is None:
-        return GPT(math_config(**sizes), seed=recipe.seed)
-    tokens: dict[str, Any] = {"bos_token_id": corpus.bos, "eos_token_id": corpus.eos, "pad_token_id": corpus.pad}
-    return GPT(GPTConfig(vocab_size=corpus.vocab_size, **tokens, **sizes), seed=recipe.seed)
+        return GPT(math_config(n_positions=row_tokens, **sizes), seed=recipe.seed)
+    config = GPTConfig(
+        vocab_size=corpus.vocab_size,
+        n_positions=row_tokens,
+        bos_token_id=corpus.bos,
+        eos_token_id=corpus.eos,
+        pad_token_id=corpus.pad,
+        **sizes,
+    )
+    return GPT(config, seed=recipe.seed)

@@ -171,7 +171,7 @@ def _read(point: Path) -> TrainingState:
     return TrainingState(**counters, model=model, optimizer=optimizer, regularizers=regularizers, loss_sum=tensors.get("loss_sum"))
 
 
-def _read_counters(path: Path) -> dict[str, Any]:
+def _read_counters(path: Path) -> Any:
     counters = read_object(path, "resume point")
     if counters.pop("hash", None) != content_id(counters, 32):
         raise UserError(f"expected {path} as its hash says, found it changed")
