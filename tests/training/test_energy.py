@@ -90,7 +90,7 @@ def test_every_card_is_a_name_of_the_test_and_has_a_source() -> None:
 def test_a_run_says_what_it_took(tmp_path: Path) -> None:
     recipe = load_recipe(QUICKSTART, [*SMALLER, "training.epochs=1", "training.energy.cpu_watts=1000", "training.energy.pue=2"])
     trained = train(recipe, make_corpus(recipe), tmp_path)
-    found = trained.facts["energy"]
+    found = trained.facts.energy
     assert found["kwh"] == pytest.approx(found["hours"] * found["watts"] / 1000) and found["hours"] >= trained.seconds / 3600
     assert found["watts"] > 2 * 0.5 * 1000 and found["assumed"]["cpu_watts"] == 1000 and found["assumed"]["memory_gb"] > 0
     assert recipe.run_id() == load_recipe(QUICKSTART, [*SMALLER, "training.epochs=1"]).run_id()
@@ -99,7 +99,7 @@ def test_a_run_says_what_it_took(tmp_path: Path) -> None:
 def test_the_first_measurement_takes_energy_too(tmp_path: Path) -> None:
     """Busy is what is spent in steps and measurements, also before the first step."""
     recipe = load_recipe(QUICKSTART, [*SMALLER, "training.epochs=0"])
-    assert train(recipe, make_corpus(recipe), tmp_path).facts["energy"]["kwh"] > 0
+    assert train(recipe, make_corpus(recipe), tmp_path).facts.energy["kwh"] > 0
 
 
 def test_codecarbon_measures_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +124,7 @@ def test_codecarbon_measures_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(energy, "find_spec", lambda name: name == "codecarbon")
     recipe = load_recipe(QUICKSTART, [*SMALLER, "training.epochs=1"])
     facts = train(recipe, make_corpus(recipe), tmp_path / "1").facts
-    assert facts["energy"]["codecarbon"] == {"kwh": 0.5, "carbon_kg": 0.2, "seconds": 3.0} and facts["energy"]["kwh"] > 0
+    assert facts.energy["codecarbon"] == {"kwh": 0.5, "carbon_kg": 0.2, "seconds": 3.0} and facts.energy["kwh"] > 0
     monkeypatch.setattr(loop, "batch_loss", lambda model, ids: model(ids) * float("nan"))
     with pytest.raises(UserError):
         train(recipe, make_corpus(recipe), tmp_path / "2")

@@ -190,7 +190,7 @@ def test_a_run_goes_on_in_its_precision(tmp_path: Path, monkeypatch: pytest.Monk
         train(recipe, corpus, tmp_path / "fp32")
     assert "\n" not in str(error.value)
     trained = train(recipe, corpus, tmp_path / "bf16")
-    assert trained.facts["precision"] == "bf16"
+    assert trained.facts.precision == "bf16"
     monkeypatch.setattr(loop, "resolve_precision", always("fp32"))
     with pytest.raises(UserError, match="expected to go on in bf16"):
         train(recipe, corpus, tmp_path / "bf16")
