@@ -11,7 +11,7 @@ from typing import NamedTuple
 from tinymem.recipe.paper import EXTRA, METHODS
 from tinymem.report.cells import settings
 from tinymem.report.configuration import Configuration
-from tinymem.report.selection import PERPLEXITY_LIMIT, Protocol, select, select_training
+from tinymem.report.selection import PERPLEXITY_LIMIT, Protocol, lost, pareto, select, select_training
 from tinymem.results.collect import Results
 from tinymem.results.columns import CONFIGURATION_COLUMNS
 from tinymem.results.row import MeasuredRow
@@ -101,6 +101,13 @@ class ModelGroup:
         candidates, seconds_limit = [s.candidate() for s in found], self.seconds_limit(artifact)
         place = select(candidates, self.protocol, seconds_limit=seconds_limit, perplexity_limit=self.perplexity_limit)
         return None if place is None else found[place]
+
+    def front(self, artifact: str) -> list[Configuration]:
+        """The Pareto front: configurations that no other one beats in both, memorized and lost; least memorized first."""
+        points = {id(s): (c.memorized_after, lost(c)) for s in self.settings.get(artifact, []) if (c := s.candidate()) is not None}
+        scored = [s for s in self.settings.get(artifact, []) if id(s) in points]
+        kept = pareto([points[id(s)] for s in scored])
+        return sorted((s for s, keep in zip(scored, kept, strict=True) if keep), key=lambda s: points[id(s)])
 
     def best_training(self, artifact: str, regularizer: str) -> Configuration | None:
         """The training setting of a regularizer that equations 2 and 3 choose."""

@@ -26,6 +26,7 @@ from tinymem.report.figures.over_training import figures_8_to_11
 from tinymem.report.figures.points import Inputs, inputs_of
 from tinymem.report.figures.scatters import draw_by_kind, figure_5, figures_12_to_15, pareto_fronts
 from tinymem.report.figures.zeroed import figures_16_to_19
+from tinymem.report.tables.catalogue import tables_of
 from tinymem.results.collect import results_of
 from tinymem.results.read import read_measured
 from tinymem.results.row import MeasuredRow
@@ -133,6 +134,12 @@ def test_pareto_fronts_hold_what_nothing_beats() -> None:
         ("act", pytest.approx(10), pytest.approx(95)),
         ("durable", pytest.approx(30), pytest.approx(96)),
     ]
+
+
+def test_the_front_of_the_figure_is_that_of_the_table(sweep: Inputs) -> None:
+    results = results_of([measured for measured in sweep.rows if measured.epoch == 1500], [])
+    listed = {source for t in tables_of(results, ["pareto"]) for line in t.rows for cell in line for source in cell.sources}
+    assert listed == {source for point in inputs_of(results).points if point.front for source in point.sources} != set()
 
 
 def test_curves_are_means_over_seeds_at_common_epochs() -> None:

@@ -13,7 +13,7 @@ from tinymem.report.configuration import Configuration
 from tinymem.report.configurations import ModelGroup, groups_of, in_order
 from tinymem.report.figures.curve_inputs import Curve, curves_of
 from tinymem.report.means import mean_of
-from tinymem.report.selection import pareto, percent_change
+from tinymem.report.selection import percent_change
 from tinymem.results.collect import Results
 from tinymem.results.row import LayersColumn, MeasuredRow
 from tinymem.results.run_folder import RunRecord
@@ -122,9 +122,7 @@ def _points(results: Results) -> Iterable[Point]:
 def _points_of(group: ModelGroup, artifact: str, several: bool) -> Iterable[Point]:
     settings = group.settings[artifact]
     best = {id(group.best(artifact, method)) for method in {s.method for s in settings}}
-    scored = [(s, m, p) for s in settings for m, p in [_changes(s)] if m is not None and p is not None]
-    kept = pareto([(m, _harm(s, p)) for s, m, p in scored])
-    front = {id(s) for (s, _, _), keep in zip(scored, kept, strict=True) if keep}
+    front = {id(setting) for setting in group.front(artifact)}
     for setting in settings:
         yield _point(setting, artifact, several, id(setting) in best, id(setting) in front)
 
@@ -165,10 +163,6 @@ def _changes(setting: Configuration) -> tuple[float | None, float | None]:
     memorized = percent_change(candidate.memorized_before, candidate.memorized_after) if candidate.memorized_before else None
     performance = percent_change(candidate.performance_before, candidate.performance_after) if candidate.performance_before else None
     return _finite(memorized), _finite(performance)
-
-
-def _harm(setting: Configuration, change: float) -> float:
-    return -change if setting.metric == "accuracy" else change
 
 
 def _finite(value: float | None) -> float | None:

@@ -9,7 +9,7 @@ from tinymem.report.cells import DASH, fraction
 from tinymem.report.configuration import Configuration
 from tinymem.report.configurations import ModelGroup, in_order
 from tinymem.report.means import Mean, digits_for, mean_of, plus_minus, signed
-from tinymem.report.selection import Candidate, in_time, lost, pareto, percent_change, score
+from tinymem.report.selection import in_time, lost, percent_change, score
 from tinymem.report.tables.registry import TableInputs, report_table
 from tinymem.report.tables.table import Cell, Column, Table, anchor
 from tinymem.results.row import Moment
@@ -165,7 +165,7 @@ def _without_result(group: ModelGroup) -> Iterator[tuple[str, str, str]]:
 
 def table_of_best(group: ModelGroup) -> Table:
     """The chosen configuration of every method, with its score."""
-    fronts = {artifact: front_of(group, artifact) for artifact in group.artifacts}
+    fronts = {artifact: group.front(artifact) for artifact in group.artifacts}
     found = [_best_line(group, artifact, method, fronts[artifact]) for artifact in group.artifacts for method in group.methods()]
     rows = [line for line in found if line]
     heads = ("artifact", "method", "options", "% memorized", "M", performance_head(group), "P", "seconds", "score", "seeds", "of", "")
@@ -201,21 +201,9 @@ def _best_line(group: ModelGroup, artifact: str, method: str, front: list[Config
     return (*named, *numbers, Cell(str(setting.seeds), value=setting.seeds), Cell(f"{of}", value=of), Cell(", ".join(about)))
 
 
-def front_of(group: ModelGroup, artifact: str) -> list[Configuration]:
-    """Configurations of all methods that no other one beats in both, memorized and lost; least memorized first."""
-    scored = [(setting, candidate) for setting in group.settings.get(artifact, []) if (candidate := setting.candidate()) is not None]
-    kept = pareto([_point(candidate) for _, candidate in scored])
-    front = [pair for pair, keep in zip(scored, kept, strict=True) if keep]
-    return [setting for setting, candidate in sorted(front, key=lambda pair: _point(pair[1]))]
-
-
-def _point(candidate: Candidate) -> tuple[float, float]:
-    return candidate.memorized_after, lost(candidate)
-
-
 def table_of_fronts(group: ModelGroup) -> Table:
     """The Pareto front of each artifact."""
-    rows = [_front_line(artifact, setting) for artifact in group.artifacts for setting in front_of(group, artifact)]
+    rows = [_front_line(artifact, setting) for artifact in group.artifacts for setting in group.front(artifact)]
     heads = ("artifact", "method", "options", "% memorized", performance_head(group), "lost", "seconds")
     columns = tuple(Column(head, numeric=i > 2) for i, head in enumerate(heads))
     notes = (
