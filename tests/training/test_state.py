@@ -226,7 +226,7 @@ def test_a_kept_checkpoint_written_late_has_its_own_facts(tmp_path: Path) -> Non
     kept = load_state(tmp_path / "state", 1)
     train(recipe, corpus, tmp_path, keeper=Keeper(lambda epoch: False, late.append))
     assert kept is not None and [snapshot.epoch for snapshot in late] == [1]
-    assert late[0].facts["energy"]["hours"] == kept.busy_seconds / 3600
+    assert late[0].facts.energy["hours"] == kept.busy_seconds / 3600
 
 
 @pytest.mark.parametrize(("text", "message"), [("", "expected a line of epoch 1 in"), ("{\n", "expected JSON lines in")])
