@@ -122,7 +122,7 @@ def test_defaults_leave_the_run_its_name() -> None:
     ("regularizers", "message"),
     [
         ([{"kind": "goldfish", "widht": 3}], "unknown key 'training.regularizers.0.goldfish.widht'; did you mean 'width'"),
-        ([{"kind": "goldfsh"}], "to be one of 'spectral-norm'"),
+        ([{"kind": "goldfsh"}], "unknown regularizer 'goldfsh'; did you mean 'goldfish'?"),
         ([{"kind": "goldfish"}, {"kind": "goldfish"}], "at most once"),
         ([{"kind": "mem-sinks"}, {"kind": "example-tied-dropout"}], "tie the same neurons"),
         ([{}], "regularizers.0.kind, as in `kind: goldfish`"),

@@ -29,13 +29,24 @@ from tinymem.runtime.device import resolve_device
 
 if TYPE_CHECKING:
     from tinymem.training.precision import Precision
+    from tinymem.training.regularizer import Regularizers
     from tinymem.training.step import Step
 
-REGULARIZERS = ("spectral-norm", "loss-truncation", "example-tied-dropout", "mem-sinks", "goldfish")
-WAYS = ("reference", "compiled", "graph", "ours", *(f"{way}+{name}" for way in ("graph", "ours") for name in REGULARIZERS))
-
-
 DEFAULT_CASES = ("math-2", "math-4", "math-16", "language-4")
+
+
+def regularizer_names() -> list[str]:
+    """Names of the registered regularizers; none where pydantic, of which their options are made, is not installed."""
+    try:
+        from tinymem.recipe.kinds import REGULARIZERS
+    except ModuleNotFoundError:
+        return []
+    return REGULARIZERS.names()
+
+
+def all_ways() -> list[str]:
+    """Every way of training that can be timed."""
+    return ["reference", "compiled", "graph", "ours", *(f"{way}+{name}" for way in ("graph", "ours") for name in regularizer_names())]
 
 
 @dataclass(frozen=True)
@@ -65,8 +76,8 @@ def bench(
         raise UserError(f"expected at least 1 step and 1 row, got {steps} and {rows}")
     chosen = [the_case(name) for name in cases]
     for way in ways:
-        if way not in WAYS:
-            raise UserError(f"unknown way '{way}'; {did_you_mean(way, WAYS)}")
+        if way not in all_ways():
+            raise UserError(f"unknown way '{way}'; {did_you_mean(way, all_ways())}")
     timings = []
     say(HEADER)
     for case in chosen:
@@ -169,16 +180,23 @@ def our_parts(
     from tinymem.training.loss import LossModel, batch_loss
     from tinymem.training.optimizer import make_optimizer
     from tinymem.training.precision import precision_context, resolve_precision
-    from tinymem.training.regularizers.catalogue import make_regularizers
+    from tinymem.training.regularizer import Regularizers
     from tinymem.training.step import Step
 
     model = GPT(GPTConfig(vocab_size=case.vocabulary, n_positions=TOKENS, n_layer=case.layers, n_embd=WIDTH, n_head=HEADS))
     model = model.to(device).train()
-    regularizers = make_regularizers([{"kind": regularizer}] if regularizer else [])
+    regularizers = _regularizer(regularizer) if regularizer else Regularizers()
     regularizers.attach(model)
     optimizer = make_optimizer(model.parameters(), _Settings(), device=None if kind is Step else device)
     context = precision_context(resolve_precision(precision, device.type), device.type)
     return kind(LossModel(model), optimizer, rows_NT.to(device), batch_loss, regularizers, context, process)
+
+
+def _regularizer(name: str) -> Regularizers:
+    from tinymem.recipe.kinds import REGULARIZERS
+    from tinymem.training.regularizer_section import make_regularizers
+
+    return make_regularizers([REGULARIZERS.get(name)(kind=name)])
 
 
 def main(words: list[str] | None = None) -> None:
@@ -186,7 +204,7 @@ def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tinymem.bench.train", description="Time a training step.")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--case", action="append", help=f"one of {', '.join(c.name for c in CASES)}; may be repeated")
-    parser.add_argument("--way", action="append", help=f"one of {', '.join(WAYS)}; may be repeated")
+    parser.add_argument("--way", action="append", help=f"one of {', '.join(all_ways())}; may be repeated")
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--rows", type=int, default=BATCH, help="rows of a batch")
     parser.add_argument("--json", action="store_true", help="print JSON lines")

@@ -79,6 +79,13 @@ class ArtifactSection(KindSection):
 class RegularizerSection(KindSection):
     """One entry of a recipe's `training.regularizers`; `tinymem.training.regularizer` defines the behavior of its kinds."""
 
+    exclusive: ClassVar[str | None] = None
+    """What two kinds both do that cannot both be; only one kind that says the same may be in a recipe."""
+
+    def refusal(self, row_tokens: int) -> str | None:
+        """Why the options do not suit rows of so many tokens; None where they do."""
+        return None
+
 
 ARTIFACTS: Registry[type[ArtifactSection]] = Registry("artifact", packages=("tinymem.data.artifacts",), entry_points="tinymem.artifacts")
 REGULARIZERS: Registry[type[RegularizerSection]] = Registry(

@@ -133,7 +133,7 @@ class Recipe(Section):
                 f"expected evaluation.prompt + evaluation.match <= data.row_tokens = {self.data.row_tokens}, "
                 f"got {self.evaluation.prompt} + {self.evaluation.match}; shorten the window"
             )
-        if wrong := self.training.too_wide(self.data.row_tokens):
+        if wrong := self.training.refusal(self.data.row_tokens):
             raise ValueError(wrong)
         return self
 

@@ -33,7 +33,7 @@ from tinymem.training.loss import LossModel, batch_loss
 from tinymem.training.optimizer import learning_rate, make_optimizer, optimizer_tensors
 from tinymem.training.parallel import any_process, make_fabric, mean_over_processes
 from tinymem.training.precision import precision_context, resolve_precision, worth_compiling
-from tinymem.training.regularizers.catalogue import make_regularizers
+from tinymem.training.regularizer_section import TrainingRows, make_regularizers
 from tinymem.training.snapshot import Keeper, Snapshot, Trained, TrainingFacts
 from tinymem.training.start import epoch_order, fresh_model
 from tinymem.training.state import TrainingState, load_state, next_step, restore, save_state
@@ -106,8 +106,7 @@ class _Run:
         self.steps_per_epoch = -(-len(index) // config.batch_size)
         self.precision = resolve_precision(config.precision, str(device))
         self.model = fresh_model(self.recipe, self.corpus.row_tokens, self.corpus).to(device)
-        sections = [r.model_dump(mode="json") for r in config.regularizers]
-        self.regularizers = make_regularizers(sections, clean_rows=len(self.corpus.clean), rows=len(rows))
+        self.regularizers = make_regularizers(config.regularizers, TrainingRows(len(self.corpus.clean), len(rows)))
         self.regularizers.attach(self.model)
         self.process = (self.fabric.global_rank, self.fabric.world_size)
         self.evaluator = Evaluator.of_corpus(self.corpus, self.recipe.evaluation, self.recipe.protocol, device=device, process=self.process)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from tinymem.data.rows import to_ids
 from tinymem.training.parallel import average_gradients
-from tinymem.training.regularizers.base import Regularizers
+from tinymem.training.regularizer import Regularizers
 
 WARM_UP = 3
 Loss = Callable[[nn.Module, Tensor], Tensor]

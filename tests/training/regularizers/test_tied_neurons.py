@@ -12,10 +12,11 @@ from helpers import random_gpt
 
 from tinymem.models.adapters import captured_neurons, neuron_layers
 from tinymem.models.gpt2 import GPT
-from tinymem.training.regularizers.base import Regularizers
-from tinymem.training.regularizers.example_tied_dropout import ExampleTiedDropout
-from tinymem.training.regularizers.mem_sinks import MemSinks
-from tinymem.training.regularizers.tied_neurons import TiedNeurons, mixed_sinks, published_sinks
+from tinymem.training.regularizer import Regularizers
+from tinymem.training.regularizer_section import TrainingRows
+from tinymem.training.regularizers._tied_neurons import Hash, TiedNeurons, TiedSection, mixed_sinks, published_sinks
+from tinymem.training.regularizers.example_tied_dropout import ExampleTiedDropoutSection
+from tinymem.training.regularizers.mem_sinks import MemSinksSection
 
 PATTERNS = {
     0: "1111111111111111",
@@ -33,8 +34,8 @@ IDS = torch.randint(14, (3, 20), generator=torch.Generator().manual_seed(0))
 ROWS = torch.tensor([4, 9, 2])
 
 
-def tied(model: GPT, **options: object) -> TiedNeurons:
-    part = TiedNeurons(**{"shared": 0.5, "active": 0.3, **options})
+def tied(model: GPT, hash: Hash = "mix", **options: object) -> TiedNeurons:
+    part = TiedNeurons(TiedSection.model_construct(**options), shared=0.5, active=0.3, hash=hash)
     part.attach(model)
     return part
 
@@ -116,20 +117,20 @@ def test_modes() -> None:
 
 def test_factors_of_the_papers() -> None:
     model = random_gpt(n_inner=1000)
-    for part, paper, expected in ((MemSinks, 1 / 0.7, 1.129), (ExampleTiedDropout, 1.5, 1.4)):
-        made = part(factor="paper")
+    for section, paper, expected in ((MemSinksSection, 1 / 0.7, 1.129), (ExampleTiedDropoutSection, 1.5, 1.4)):
+        made = section(factor="paper").make(TrainingRows())
         made.attach(model)
         assert made.shared_factor("off") == pytest.approx(paper, abs=1e-3)
-        assert part().shared_factor("off") == pytest.approx(expected, abs=1e-3)
+        assert section().make(TrainingRows()).shared_factor("off") == pytest.approx(expected, abs=1e-3)
         assert made.shared_factor("all") == 1
     assert made.shared_neurons == 200
-    sinks = MemSinks()
+    sinks = MemSinksSection().make(TrainingRows())
     sinks.attach(random_gpt(n_inner=512))
     assert (sinks.shared_neurons, sinks.sinks) == (358, 154)  # 0.7 * 512 = 358.4, rounded down
 
 
 def test_planted_rows_alone() -> None:
-    part = MemSinks(tied="planted", clean_rows=10)
+    part = MemSinksSection(tied="planted").make(TrainingRows(clean=10))
     part.attach(random_gpt(n_inner=64))
     part.before(torch.tensor([9, 10]))
     sinks = part.gates_LBF[0, :, part.shared_neurons :]

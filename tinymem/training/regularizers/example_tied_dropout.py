@@ -5,38 +5,27 @@ Source: Maini et al. 2023 (arXiv 2307.09542), section 5; TinyMem paper, section 
     a generator seeded with the row. The published TinyMem port masks token positions and zeroes the residual stream of most rows, so its
     numbers say nothing about the method; this one acts on the feed-forward neurons.
 Cost: a hash of [B, sinks] a step; no state.
-Options: fixed, memory (the papers' p_fixed, p_mem), factor, inference, ids, excluded, salt_layers, seed: see `TiedNeurons`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Literal
 
-from tinymem.training.regularizers.tied_neurons import Factor, Inference, TiedNeurons
+from pydantic import Field
+
+from tinymem.recipe.training import Share
+from tinymem.training.regularizer_section import TrainingRows, regularizer
+from tinymem.training.regularizers._tied_neurons import TiedNeurons, TiedSection
 
 
-class ExampleTiedDropout(TiedNeurons):
-    """`TiedNeurons` with the defaults and names of Maini et al."""
+@regularizer
+class ExampleTiedDropoutSection(TiedSection):
+    """Neurons of its own for every row, dropped afterwards (Maini et al. 2023)."""
 
-    def __init__(
-        self,
-        *,
-        fixed: float = 0.2,
-        memory: float = 0.1,
-        factor: Factor = "expectation",
-        inference: Inference = "off",
-        ids: Sequence[int] = (),
-        excluded: Sequence[int] = (),
-        salt_layers: bool = False,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            shared=fixed,
-            active=memory,
-            factor=factor,
-            inference=inference,
-            ids=ids,
-            excluded=excluded,
-            salt_layers=salt_layers,
-            seed=seed,
-        )
+    kind: Literal["example-tied-dropout"] = "example-tied-dropout"
+    fixed: float = Field(0.2, gt=0, lt=1, description="part of the neurons that is always on")
+    memory: Share = Field(0.1, description="probability that a row has a neuron of the others: 0.01, 0.05 or 0.1")
+
+    def make(self, rows: TrainingRows) -> TiedNeurons:
+        self.check_rows(rows)
+        return TiedNeurons(self, shared=self.fixed, active=self.memory)

@@ -5,7 +5,6 @@ Source: Hans et al. 2024 (arXiv 2406.10209), section 3. Published code takes the
     numbers, and lets the window end with the target itself (`window: with-target`). That product is 0 for any window with id 0 and takes
     few values for 14 tokens, so the hash here is a sum of ids with random 64-bit factors, mixed. The mean is over the remaining tokens.
 Cost: one product of [B, T, width] integers a step; no state.
-Options: k, width (tokens hashed), window (`before` the target or `with-target`), seed.
 """
 
 from __future__ import annotations
@@ -13,11 +12,36 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from tinymem.models.gpt2 import GPT
-from tinymem.training.regularizers.base import Regularizer
-from tinymem.training.regularizers.hashing import chance, splitmix64, stream
+from tinymem.recipe.data import MAXIMUM_SEED
+from tinymem.recipe.training import LARGEST
+from tinymem.training.regularizer import Regularizer
+from tinymem.training.regularizer_section import RegularizerSection, TrainingRows, regularizer
+from tinymem.training.regularizers._hashing import chance, splitmix64, stream
+
+
+@regularizer
+class GoldfishSection(RegularizerSection):
+    """About one token in k is left out of the loss (Hans et al. 2024)."""
+
+    kind: Literal["goldfish"] = "goldfish"
+    k: int = Field(4, ge=2, description="one token in so many is left out")
+    width: int = Field(13, ge=1, le=LARGEST, description="tokens that are hashed")
+    window: Literal["before", "with-target"] = Field("before", description="published code: with-target")
+    seed: int = Field(0, ge=0, le=MAXIMUM_SEED, description="of the hash")
+
+    def refusal(self, row_tokens: int) -> str | None:
+        """No row would have so many tokens to hash, and nothing would be left out."""
+        most = row_tokens - (self.window == "before")
+        return (
+            f"expected goldfish's width of at most {most} in rows of {row_tokens} tokens, got {self.width}" if self.width > most else None
+        )
+
+    def make(self, rows: TrainingRows) -> Goldfish:
+        return Goldfish(self)
 
 
 class Goldfish(Regularizer):
@@ -25,10 +49,10 @@ class Goldfish(Regularizer):
 
     weighs_tokens: ClassVar[bool] = True
 
-    def __init__(self, *, k: int = 4, width: int = 13, window: Literal["before", "with-target"] = "before", seed: int = 0) -> None:
+    def __init__(self, section: GoldfishSection) -> None:
         super().__init__()
-        self.k, self.window, self.leaves_mean = k, window, True
-        self.register_buffer("factors_W", stream(seed, width) | 1, persistent=False)
+        self.k, self.window, self.leaves_mean = section.k, section.window, True
+        self.register_buffer("factors_W", stream(section.seed, section.width) | 1, persistent=False)
 
     def attach(self, model: GPT) -> None:
         self.to(next(model.parameters()).device)

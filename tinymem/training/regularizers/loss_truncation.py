@@ -5,7 +5,6 @@ Source: Kang and Hashimoto 2020, section 4 and their package loss_dropper; TinyM
     rows were seen. Published code finds a new quantile only after more than `window` rows (`refresh: 10000`); here it is of every step.
 Note: it drops rows of high loss, so it can act only until a planted row is learned.
 Cost: a sort of `window` numbers a step, on the device; state: those losses, two counters and the threshold.
-Options: drop (share), window, refresh (rows before a new quantile), denominator (of the mean: all rows, or those kept).
 """
 
 from __future__ import annotations
@@ -14,9 +13,26 @@ from typing import ClassVar, Literal
 
 import torch
 import torch.distributed as dist
+from pydantic import Field
 from torch import Tensor
 
-from tinymem.training.regularizers.base import Regularizer
+from tinymem.recipe.training import LARGEST
+from tinymem.training.regularizer import Regularizer
+from tinymem.training.regularizer_section import RegularizerSection, TrainingRows, regularizer
+
+
+@regularizer
+class LossTruncationSection(RegularizerSection):
+    """Rows of high loss count as 0 (Kang and Hashimoto 2020)."""
+
+    kind: Literal["loss-truncation"] = "loss-truncation"
+    drop: float = Field(0.05, ge=0, lt=1, description="share of the rows: 0.01, 0.05 or 0.1")
+    window: int = Field(10_000, ge=2, le=100_000_000, description="rows that the quantile is of; nothing is dropped before so many")
+    refresh: int = Field(0, ge=0, le=LARGEST, description="rows before a new quantile; published code has 10000")
+    denominator: Literal["batch", "kept"] = Field("batch", description="of the mean: all rows or those kept")
+
+    def make(self, rows: TrainingRows) -> LossTruncation:
+        return LossTruncation(self)
 
 
 class LossTruncation(Regularizer):
@@ -28,13 +44,11 @@ class LossTruncation(Regularizer):
     since: Tensor
     threshold: Tensor
 
-    def __init__(
-        self, *, drop: float = 0.05, window: int = 10_000, refresh: int = 0, denominator: Literal["batch", "kept"] = "batch"
-    ) -> None:
+    def __init__(self, section: LossTruncationSection) -> None:
         super().__init__()
-        self.refresh, self.leaves_mean = refresh, denominator == "kept"
-        self.rank = (1 - drop) * (window - 1)
-        self.register_buffer("losses_W", torch.zeros(window))
+        self.refresh, self.leaves_mean = section.refresh, section.denominator == "kept"
+        self.rank = (1 - section.drop) * (section.window - 1)
+        self.register_buffer("losses_W", torch.zeros(section.window))
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
         self.register_buffer("since", torch.zeros((), dtype=torch.int64))
         self.register_buffer("threshold", torch.tensor(torch.inf))

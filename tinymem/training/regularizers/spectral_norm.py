@@ -5,7 +5,6 @@ Source: Yoshida and Miyato 2017 (arXiv 1705.10941), section 3; TinyMem paper, se
     strength / 2 * sum of sigma (`power: 1`) and cuts the attention's out-projection along its outputs (`projection: outputs`).
 Matrices: queries, keys, values and out-projection of each head, and both feed-forward matrices of each block; no embeddings, norms, biases.
 Cost: one power iteration a step, equal shapes stacked in one batched product; state: a vector u for each matrix.
-Options: strength (the paper's lambda), power, projection (the axis along which the out-projection's heads are cut).
 """
 
 from __future__ import annotations
@@ -14,13 +13,26 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
 from tinymem.models.gpt2 import GPT, Block
-from tinymem.training.regularizers.base import Regularizer
-from tinymem.training.regularizers.hashing import stream
+from tinymem.training.regularizer import Regularizer
+from tinymem.training.regularizer_section import RegularizerSection, TrainingRows, regularizer
+from tinymem.training.regularizers._hashing import stream
 
-Projection = Literal["heads", "outputs"]
+
+@regularizer
+class SpectralNormSection(RegularizerSection):
+    """Penalty on the largest singular value of every matrix (Yoshida and Miyato 2017)."""
+
+    kind: Literal["spectral-norm"] = "spectral-norm"
+    strength: float = Field(0.01, ge=0, description="the paper's lambda: 0.001, 0.01 or 0.1")
+    power: Literal[1, 2] = Field(2, description="of sigma; published code has 1")
+    projection: Literal["heads", "outputs"] = Field("heads", description="how the attention's out-projection is cut; published: outputs")
+
+    def make(self, rows: TrainingRows) -> SpectralNorm:
+        return SpectralNorm(self)
 
 
 class SpectralNorm(Regularizer):
@@ -29,9 +41,9 @@ class SpectralNorm(Regularizer):
     Shape suffixes: M matrices, R rows, C columns.
     """
 
-    def __init__(self, *, strength: float = 0.01, power: Literal[1, 2] = 2, projection: Projection = "heads") -> None:
+    def __init__(self, section: SpectralNormSection) -> None:
         super().__init__()
-        self.strength, self.power, self.projection = strength, power, projection
+        self.strength, self.power, self.projection = section.strength, section.power, section.projection
 
     def attach(self, model: GPT) -> None:
         self._model = [model]  # in a list: no submodule, or its weights would be part of the state

@@ -10,20 +10,56 @@ Shape suffixes: L blocks (1 where all have the same sinks), B rows, S sinks, F n
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from tinymem.errors import UserError
 from tinymem.models.adapters import neuron_layers
 from tinymem.models.gpt2 import GPT
-from tinymem.training.regularizers.base import Regularizer
-from tinymem.training.regularizers.hashing import GOLDEN, chance, splitmix64, stream
+from tinymem.recipe.data import MAXIMUM_SEED
+from tinymem.training.regularizer import Regularizer
+from tinymem.training.regularizer_section import RegularizerSection, TrainingRows
+from tinymem.training.regularizers._hashing import GOLDEN, chance, splitmix64, stream
 
+RowId = Annotated[int, Field(ge=0)]
 Hash = Literal["mix", "published"]
 Inference = Literal["off", "all", "ids"]
 Factor = Literal[1, "paper", "expectation"]
 PUBLISHED_FACTOR, PUBLISHED_MODULUS = 1588635695, 2**32 - 5
+
+
+class TiedSection(RegularizerSection):
+    """The options that both methods with neurons tied to rows share."""
+
+    exclusive: ClassVar[str | None] = "tie the same neurons"
+
+    factor: Factor = Field("expectation", description="of the shared neurons with sinks off")
+    inference: Inference = Field("off", description="sinks in evaluation and the saved model: off, all, or those of `ids`")
+    ids: tuple[RowId, ...] = Field((), description="training rows whose sinks `inference: ids` switches on")
+    excluded: tuple[RowId, ...] = Field((), description="training rows whose sinks are off whatever the mode")
+    salt_layers: bool = Field(False, description="other sinks in every block")
+    seed: int = Field(0, ge=0, le=MAXIMUM_SEED, description="of the hash")
+
+    @model_validator(mode="after")
+    def _check_ids(self) -> TiedSection:
+        if bool(self.ids) != (self.inference == "ids"):
+            raise ValueError(f"expected ids with `inference: ids` and with it alone, got inference {self.inference} and ids {self.ids}")
+        return self
+
+    def check_rows(self, rows: TrainingRows) -> None:
+        """Refuse ids of rows that there are not.
+
+        Raises:
+            UserError: an id at or above the number of distinct rows.
+        """
+        largest = max((*self.ids, *self.excluded), default=-1)
+        if rows.distinct is not None and largest >= rows.distinct:
+            raise UserError(
+                f"expected ids and excluded of {self.kind} below the number of distinct training rows, {rows.distinct}, got {largest}"
+            )
 
 
 def mixed_sinks(ids_B: Tensor, sinks: int, active: float, salts_L: Tensor) -> Tensor:
@@ -43,43 +79,25 @@ class TiedNeurons(Regularizer):
     """Gates the neurons of every block by the row that a token belongs to.
 
     Args:
+        section: the options.
         shared: part of the neurons that is always on.
         active: probability that a row switches a sink on.
         hash: which sinks those are.
-        seed: of the mixing hash.
-        salt_layers: other sinks in every block (mixing hash).
-        inference: the sinks that evaluation and the saved model use: sinks `off`, `all` of them (times `active`), or those of `ids`.
-        ids: rows whose sinks are on with `inference: ids`.
-        excluded: rows whose sinks are off whatever the mode.
-        factor: of the shared neurons with sinks off: 1, the `paper`'s (shared + active) / shared, or the ratio of expected neurons.
         first_tied: rows below this id switch no sink on.
     """
 
-    def __init__(
-        self,
-        *,
-        shared: float,
-        active: float,
-        hash: Hash = "mix",
-        seed: int = 0,
-        salt_layers: bool = False,
-        inference: Inference = "off",
-        ids: Sequence[int] = (),
-        excluded: Sequence[int] = (),
-        factor: Factor = "expectation",
-        first_tied: int = 0,
-    ) -> None:
+    def __init__(self, section: TiedSection, *, shared: float, active: float, hash: Hash = "mix", first_tied: int = 0) -> None:
         super().__init__()
-        self.shared, self.active, self.hash, self.seed, self.salt_layers = shared, active, hash, seed, salt_layers
-        self.inference, self.ids, self.excluded, self.factor, self.first_tied = inference, tuple(ids), tuple(excluded), factor, first_tied
+        self.section, self.shared, self.active, self.hash, self.first_tied = section, shared, active, hash, first_tied
 
     def attach(self, model: GPT) -> None:
         layers = neuron_layers(model)
         neurons, device = layers[0].neurons, layers[0].weight.device
         self.shared_neurons = int(self.shared * neurons)
         self.sinks = neurons - self.shared_neurons
-        self.salts_L = stream(self.seed, len(layers) if self.salt_layers and self.hash == "mix" else 1, device)
-        self.inference_LF = self.gates_for_use(self.inference, self.ids, self.excluded)
+        section = self.section
+        self.salts_L = stream(section.seed, len(layers) if section.salt_layers and self.hash == "mix" else 1, device)
+        self.inference_LF = self.gates_for_use(section.inference, section.ids, section.excluded)
         for layer in layers:
             layer.module.register_forward_pre_hook(self._hook(layer.index))
 
@@ -108,9 +126,9 @@ class TiedNeurons(Regularizer):
 
     def shared_factor(self, inference: Inference) -> float:
         """Factor by which the shared neurons are scaled."""
-        if inference != "off" or self.factor == 1:
+        if inference != "off" or self.section.factor == 1:
             return 1.0
-        expected = self.active if self.factor == "paper" else self.active * (1 - self.shared)
+        expected = self.active if self.section.factor == "paper" else self.active * (1 - self.shared)
         return (self.shared + expected) / self.shared
 
     def fold(self, plain: GPT) -> None:

@@ -1,4 +1,4 @@
-"""The base class of regularizers, and their combination.
+"""The base class of regularizers, and their combination; `regularizer_section` has their options and their registry.
 
 A regularizer is a module whose buffers are its whole state: they go into the resume point and nothing else does. All hooks have fixed
 shapes and read nothing back to the host, so that a training step can be captured in one CUDA graph.
