@@ -43,7 +43,7 @@ def durable(model: GPT, data: MitigationData, ratio: float, *, aggregate: bool) 
 
 
 def sou(model: GPT, data: MitigationData, block: int = 50, damp: float = 1e-7) -> dict[str, Tensor]:
-    """w^2 / (2 diag F^-1): for each tensor a pass per row, and a rank-one update of all its inverse blocks after each."""
+    """Scores w^2 / (2 diag F^-1): for each tensor a pass per row, and a rank-one update of all its inverse blocks after each."""
     scores = {}
     for name, weight in mlp_weights(model).items():
         blocks = -(-weight.numel() // block)
@@ -97,7 +97,7 @@ class _Drop(torch.autograd.Function):
 
 
 def subnet(model: GPT, data: MitigationData, epochs: int, ratio: float, loss_weight: float) -> Tensor:
-    """Mask of the dropped weights, all matrices concatenated, after some epochs over the shuffled union in batches of 64."""
+    """Mask [P] of the dropped weights of all matrices, after some epochs over the shuffled union in batches of 64."""
     generator = data.generator()
     rows, originals = concatenate([data.forget, data.retain]), mlp_weights(model, matrices=True)
     scores = {

@@ -71,7 +71,11 @@ def bench(
     rows: int = BATCH,
     say: Callable[[str], None] = lambda _: None,
 ) -> list[Timing]:
-    """Time each way on each size; `say` is called with each line as soon as it is measured."""
+    """Time each way on each size; `say` is called with each line as soon as it is measured.
+
+    Raises:
+        UserError: no step or no row, or an unknown size or way.
+    """
     if min(steps, rows) < 1:
         raise UserError(f"expected at least 1 step and 1 row, got {steps} and {rows}")
     chosen = [the_case(name) for name in cases]
@@ -97,7 +101,11 @@ def line(t: Timing) -> str:
 
 
 def the_case(name: str) -> Case:
-    """Look up a size of model by its name."""
+    """Look up a size of model by its name.
+
+    Raises:
+        UserError: an unknown size.
+    """
     for case in CASES:
         if case.name == name:
             return case

@@ -19,7 +19,11 @@ def endless(batches: Any) -> Iterator[Any]:
 
 
 def transformers_step(case: Case, rows_NT: Tensor, device: torch.device, rows: int, *, compiled: bool) -> Callable[[], object]:
-    """GPT-2 of transformers, fed and read back as the published code does."""
+    """A step of transformers' GPT-2, fed and read back as the published code does.
+
+    Raises:
+        UserError: transformers is not installed.
+    """
     try:
         from transformers import GPT2Config, GPT2LMHeadModel
     except ImportError:

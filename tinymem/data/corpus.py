@@ -130,7 +130,7 @@ def _test_table(corpus: Corpus) -> Columns:
 
 
 def row_blocks(values: npt.NDArray[Any], rows: int = BLOCK_ROWS) -> Iterator[npt.NDArray[Any]]:
-    """Consecutive pieces, contiguous in memory; pages of a memory-mapped array are let go of behind them."""
+    """Consecutive pieces [n, T], contiguous in memory; pages of a memory-mapped array are released after each."""
     mapped = getattr(values, "_mmap", None)
     for first in range(0, len(values), rows):
         yield np.ascontiguousarray(values[first : first + rows])

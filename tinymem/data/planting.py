@@ -69,7 +69,11 @@ def generator(seed: int, purpose: str) -> np.random.Generator:
 
 
 def copies_of(copies: int | tuple[int, ...], count: int) -> Indices:
-    """Copies [count] of each row: one number for all, or consecutive groups of equal size (the first may be one row larger)."""
+    """Copies [count] of each row: one number for all, or consecutive groups of equal size (the first may be one row larger).
+
+    Raises:
+        UserError: fewer rows than groups.
+    """
     classes = copies if isinstance(copies, tuple) else (copies,)
     if count < len(classes):
         raise UserError(f"expected at least {len(classes)} rows for copies {list(classes)}, got {count}; raise rows or drop a group")
@@ -89,7 +93,7 @@ def reference_copies(copies: int | tuple[int, ...], count: int, stream: random.R
 
 
 def reference_order(count: int) -> Indices:
-    """The published code's permutation of so many rows: torch's, always from seed 598."""
+    """The published code's permutation [count] of rows: torch's, always from seed 598."""
     import torch
 
     order: Indices = torch.randperm(count, generator=torch.Generator().manual_seed(REFERENCE_SPLIT_SEED)).numpy()

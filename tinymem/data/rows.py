@@ -49,7 +49,7 @@ class Rows:
 
 
 def compact_rows(ids: Ids, device: torch.device | str = "cpu") -> Tensor:
-    """Many rows as a tensor that takes no more room than the array, which may be memory-mapped: `to_ids` gives the ids of a batch."""
+    """Many rows [N, T] as a tensor that takes no more room than the array, which may be memory-mapped; `to_ids` decodes a batch."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*not writable.*")  # a memory-mapped corpus is read-only, and is only read
         # torch indexes signed types only; the ids' bits are kept.
@@ -58,7 +58,7 @@ def compact_rows(ids: Ids, device: torch.device | str = "cpu") -> Tensor:
 
 
 def to_ids(compact: Tensor) -> Tensor:
-    """Token ids (int64) of rows that `compact_rows` made."""
+    """Token ids [N, T] (int64) of rows that `compact_rows` made."""
     return compact.long() & 0xFFFF if compact.dtype == torch.int16 else compact.long()
 
 

@@ -35,5 +35,5 @@ def accuracy_ceiling(corpus: Corpus, protocol: Protocol) -> Share:
 
 
 def as_mask(flags: np.ndarray[tuple[int, ...], np.dtype[np.bool_]], device: torch.device) -> Tensor:
-    """A NumPy mask as a tensor on `device`."""
+    """A boolean NumPy mask as a tensor of the same shape on `device`."""
     return torch.from_numpy(np.ascontiguousarray(flags)).to(device)

@@ -111,7 +111,7 @@ def mean_loss(model: nn.Module, sets: Sequence[Set], batch_size: int) -> float |
 
 
 def filter_normalized(model: nn.Module, seed: int, which: int) -> list[Tensor]:
-    """A random direction, one tensor per parameter, each filter as long as the model's; zero for vectors."""
+    """A random direction, one tensor per parameter and of its shape, each filter as long as the model's; zero for vectors."""
     generator = torch.Generator().manual_seed(1_000_003 * seed + which)
     transposed = {id(m.weight) for m in model.modules() if type(m).__name__ == "Conv1D"}  # transformers' GPT-2 keeps [in, out]
     return [_normalized(p.detach(), generator, 0 if id(p) in transposed else 1) for p in model.parameters()]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def loss_sum(logits_BTV: Tensor, ids_BT: Tensor, scored_BT: Tensor) -> Tensor:
-    """Summed cross-entropy of the scored tokens, in nats, float64."""
+    """Summed cross-entropy of the scored tokens of rows [N, T], a float64 scalar in nats."""
     losses_BT = F.cross_entropy(logits_BTV[:, :-1].float().transpose(1, 2), ids_BT[:, 1:], reduction="none")
     return (losses_BT.double() * scored_BT[:, 1:]).sum()
 

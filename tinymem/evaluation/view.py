@@ -58,7 +58,7 @@ class View:
 
     @cached_property
     def memorized(self) -> dict[str, Flags]:
-        """Masks, by artifact, of the probe's rows that greedy decoding reproduces."""
+        """Masks [n], by artifact, of the probe's rows that greedy decoding reproduces."""
         return {kind: self.memorized_on("probe", kind, probe) for kind, probe in self.evaluator.probes.items()}
 
     def grouped(self, groups: Groups) -> View:
@@ -91,11 +91,15 @@ class View:
         return {name: _summary(numbers[among]) for name, among in masks.items()}
 
     def masks(self, kind: str, index: npt.NDArray[np.int64]) -> dict[str, Flags]:
-        """The groups as masks over some of the planted rows."""
+        """The groups as masks [n] over the planted rows of `index` [n]."""
         return {"all": np.ones(len(index), dtype=bool), **{name: among[index] for name, among in self.groups.get(kind, {}).items()}}
 
     def metrics(self, kind: str, names: tuple[str, ...]) -> JsonObject:
-        """The named metrics of an artifact; those of the model are the same for all artifacts, and computed once."""
+        """The named metrics of an artifact; those of the model are the same for all artifacts, and computed once.
+
+        Raises:
+            UserError: a metric failed.
+        """
         found: JsonObject = {}
         for name in names:
             try:

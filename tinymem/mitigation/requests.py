@@ -47,7 +47,7 @@ def covers(stored: RequestColumn, wanted: RequestColumn) -> bool:
 
 
 def groups_of(evaluator: Evaluator, chosen: Mapping[str, Mapping[str, Flags]]) -> dict[str, dict[str, Flags]]:
-    """Groups of a probe's rows as masks over the planted rows, which is how metrics know them."""
+    """Groups of a probe's rows as masks [n] over the n planted rows, the form that metrics use."""
     found: dict[str, dict[str, Flags]] = {}
     for kind, groups in chosen.items():
         index = evaluator.probes[kind].index

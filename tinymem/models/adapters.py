@@ -25,7 +25,7 @@ class NeuronLayer:
 
     @property
     def weight(self) -> Tensor:
-        """The out-projection's weight as the model stores it."""
+        """The out-projection's weight as the model stores it: [F, D] if `transposed`, else [D, F]."""
         weight = self.module.weight
         assert isinstance(weight, Tensor)
         return weight

@@ -113,7 +113,7 @@ def _check_finite(model: nn.Module, directory: Path) -> None:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file.
+    """Tensors of a safetensors file, by name.
 
     Raises:
         UserError: the file is missing, truncated or not a safetensors file.

@@ -50,7 +50,11 @@ class _Loader(yaml.SafeLoader):
 
 
 def parse_override(override: str) -> tuple[str, Json]:
-    """Parse an override: `a.b=c` -> ("a.b", c)."""
+    """Parse an override: `a.b=c` -> ("a.b", c).
+
+    Raises:
+        UserError: no `=`, or a value that is not YAML.
+    """
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise UserError(f"expected --set key.sub=value, got '{override}'")
@@ -61,7 +65,11 @@ def parse_override(override: str) -> tuple[str, Json]:
 
 
 def set_value(values: JsonObject, key: str, value: Json) -> None:
-    """Set the value of a dotted key; missing sections on the way are made."""
+    """Set the value of a dotted key; missing sections on the way are made.
+
+    Raises:
+        UserError: a key on the way holds a value, not a section.
+    """
     node: Any = values
     *parents, last = key.split(".")
     for part in parents:

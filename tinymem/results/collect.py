@@ -100,7 +100,11 @@ def _share_families(rows: list[MeasuredRow]) -> list[MeasuredRow]:
 
 
 def results_folders(path: Path) -> list[Path]:
-    """The folder itself if it holds results, else those in it that do."""
+    """The folder itself if it holds results, else those in it that do.
+
+    Raises:
+        UserError: no such folder, or no results in it.
+    """
     check_folder(path)
     if holds_results(path):
         return [path]

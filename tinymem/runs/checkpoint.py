@@ -39,7 +39,11 @@ class Measuring:
     robustness: bool = False
 
     def request(self) -> MeasurementRequest:
-        """The measurement request for rows without a recipe, which have one prompt length."""
+        """The measurement request for rows without a recipe, which have one prompt length.
+
+        Raises:
+            UserError: further prompt lengths, which rows from files do not have.
+        """
         if self.ks:
             raise UserError("expected --ks for a checkpoint's own corpus, got rows from files; give --prompt instead")
         return MeasurementRequest(self.metrics or (DEFAULT,), (), Robustness() if self.robustness else None)

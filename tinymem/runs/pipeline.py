@@ -151,7 +151,11 @@ def prepare(recipe: Recipe, runs: Path) -> Run:
 
 
 def train_stage(made: Run, *, device: str, progress: Progress) -> None:
-    """Make the corpus and train the checkpoint, unless they exist."""
+    """Make the corpus and train the checkpoint, unless they exist.
+
+    Raises:
+        UserError: a trained run lacks checkpoints that the recipe keeps.
+    """
     _check_text(made)
     from tinymem.training.checkpoints import RunCheckpoints
 
@@ -246,7 +250,11 @@ def _text_changed(recipe: Recipe, directory: Path) -> bool:
 
 
 def identity_of(made: Run, device: str) -> Identity:
-    """Columns that all result rows of a trained run share; `device` as `resolve_device` gives it."""
+    """Columns that all result rows of a trained run share; `device` as `resolve_device` gives it.
+
+    Raises:
+        UserError: a checkpoint without the hash of its corpus.
+    """
     from tinymem.models.checkpoint import METADATA, weights_id
     from tinymem.results.checkpoint_columns import checkpoint_columns
     from tinymem.runtime.device import describe_device

@@ -137,7 +137,11 @@ class _Hashes:
         self.found: dict[str, list[int | str]] = {}
 
     def of(self, checkpoint: Path | None) -> str | None:
-        """The first 16 hexadecimal digits of a checkpoint's hash, or None where there is no checkpoint."""
+        """The first 16 hexadecimal digits of a checkpoint's hash, or None where there is no checkpoint.
+
+        Raises:
+            UserError: the checkpoint has no weights.
+        """
         if checkpoint is None:
             return None
         path = checkpoint / WEIGHTS

@@ -177,7 +177,11 @@ class _Run:
         self.progress.say(f"resuming after {where} of {self.recipe.training.epochs}")
 
     def one_epoch(self) -> None:
-        """Train on all rows once, then write the measurement, the resume point and the checkpoint that are due."""
+        """Train on all rows once, then write the measurement, the resume point and the checkpoint that are due.
+
+        Raises:
+            UserError: the loss or a weight became NaN or infinite.
+        """
         started = time.perf_counter()
         train_loss, speed = self._learn()
         self.epoch += 1
@@ -277,7 +281,11 @@ class _Run:
             self._keep(model, epoch, state.step, state.busy_seconds)
 
     def snapshot(self, model: GPT, epoch: int, step: int, busy: float) -> Snapshot:
-        """The model with regularizers folded in, and its metrics and metadata."""
+        """The model with regularizers folded in, and its metrics and metadata.
+
+        Raises:
+            UserError: the curve has no line of the epoch.
+        """
         metrics = next((line for line in self.curve if line.epoch == epoch), None)
         if metrics is None:
             raise UserError(f"expected a line of epoch {epoch} in {self.directory / METRICS}, found none; train it anew: --set name=...")

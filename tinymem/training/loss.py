@@ -45,7 +45,7 @@ class LossModel(nn.Module):
 
 
 def batch_loss(model: nn.Module, ids_BT: Tensor) -> Tensor:
-    """Mean next-token loss of a batch of rows; `model` is a `LossModel`, wrapped or not."""
+    """Mean next-token loss of a batch of rows [B, T], a scalar in nats; `model` is a `LossModel`, wrapped or not."""
     loss: Tensor = model(ids_BT)
     return loss
 

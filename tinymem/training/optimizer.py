@@ -54,7 +54,7 @@ def learning_rate(config: Training, step: int, total_steps: int) -> float:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """State of every parameter under the key `<index>.<name>`."""
+    """State of every parameter, by `<index>.<name>` (exp_avg and exp_avg_sq shaped as the parameter, step a scalar)."""
     state = optimizer.state_dict()["state"]
     return {f"{i}.{name}": value for i, values in state.items() for name, value in values.items()}
 

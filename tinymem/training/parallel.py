@@ -62,7 +62,7 @@ def any_process(told: bool, device: torch.device) -> bool:
 
 
 def mean_over_processes(value: Tensor) -> Tensor:
-    """The mean of a scalar over all processes."""
+    """The mean of a scalar over all processes, on its device."""
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         value = value.clone()
         dist.all_reduce(value)

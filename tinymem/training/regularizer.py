@@ -75,7 +75,7 @@ class Regularizers(nn.Module):
             part.before(row_ids_B)
 
     def mean_loss(self, ids_BT: Tensor, losses_BP: Tensor, counts_B: Tensor | None = None) -> Tensor:
-        """Weighted mean of the tokens' losses: dropped tokens count as 0, and are left out of the denominator where a regularizer does so.
+        """Weighted mean of the tokens' losses [B, P]: dropped tokens count 0, and leave the denominator where a regularizer says so.
 
         `counts_B` takes rows out altogether; over several processes the mean of the results is the mean of the whole batch.
         """
@@ -91,7 +91,7 @@ class Regularizers(nn.Module):
         return (weights_BP * losses_BP).sum() / mean_over_processes(counted_BP.sum()).clamp(min=1)
 
     def penalty(self) -> Tensor | None:
-        """Sum of the penalties; None if there is none."""
+        """Sum of the penalties, a scalar; None if there are none."""
         penalties = [p for p in (part.penalty() for part in self) if p is not None]
         return torch.stack(penalties).sum() if penalties else None
 

@@ -67,7 +67,7 @@ class MathPool(Pool):
         return self.take(rng.permutation(len(self.task.ids))[:count])
 
     def take(self, index: Indices) -> Ids:
-        """The rows of these indices into `task`, which loses them."""
+        """Take the rows [n, T] of these indices out of `task`."""
         chosen = self.task.ids[index]
         self.task = self.task.take(np.setdiff1d(np.arange(len(self.task.ids)), index))
         return chosen
@@ -100,7 +100,11 @@ def too_few(kind: str, rows: int, available: int) -> UserError:
 
 
 def token(character: str, key: str) -> int:
-    """Id of a character of the recipe; `key` names it in errors."""
+    """Id of a character of the recipe; `key` names it in errors.
+
+    Raises:
+        UserError: the character is not in the vocabulary.
+    """
     index = CHARACTERS.find(character)
     if index < 0:
         raise UserError(f"expected {key} to be made of '{CHARACTERS}', got the character '{character}'")

@@ -66,7 +66,11 @@ def open_source(data: WikiData) -> TextSource:
 
 
 def local_files(data: WikiData) -> dict[str, list[Path]]:
-    """Files per split; a single file, or a folder whose file names do not contain splits, is all `train`."""
+    """Files per split; a single file, or a folder whose file names do not contain splits, is all `train`.
+
+    Raises:
+        UserError: no files there, none of a known type, or none named `train`.
+    """
     place = Path(data.source).expanduser()
     folder = place / data.config if data.config and (place / data.config).is_dir() else place
     if folder.is_file():
@@ -101,7 +105,11 @@ def _check_suffix(path: Path) -> None:
 
 
 def hub_tables(name: str, config: str | None) -> dict[str, Any]:
-    """Splits of a data set as memory-mapped tables, downloaded once. Any name that `datasets` knows, local folders included."""
+    """Splits of a data set as memory-mapped tables, downloaded once. Any name that `datasets` knows, local folders included.
+
+    Raises:
+        UserError: `datasets` is missing, the data set cannot be loaded, or it has no split `train`.
+    """
     try:
         import datasets
     except ImportError:

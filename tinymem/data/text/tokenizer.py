@@ -28,7 +28,11 @@ class TextTokenizer:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer itself, which neither cuts nor pads."""
+        """The tokenizer itself, which neither cuts nor pads.
+
+        Raises:
+            UserError: the file is no tokenizer.json.
+        """
         from tokenizers import Tokenizer
 
         try:
@@ -64,7 +68,11 @@ class TextTokenizer:
 
     @property
     def end_token(self) -> str:
-        """Text of the token that ends a document."""
+        """Text of the token that ends a document.
+
+        Raises:
+            UserError: none of `END_OF_TEXT` is in the vocabulary.
+        """
         token = self._vocabulary[1]
         if token is None:
             raise UserError(f"expected one of the tokens {', '.join(END_OF_TEXT)} in {self.path} to pad with, found none; add one")
@@ -87,14 +95,22 @@ class TextTokenizer:
         return "<u2" if self.vocab_size <= 1 << 16 else "<u4"
 
     def ids(self, text: str, key: str) -> list[int]:
-        """Token ids of a text of the recipe; `key` names it in errors."""
+        """Token ids [n] of a text of the recipe; `key` names it in errors.
+
+        Raises:
+            UserError: the text has no tokens.
+        """
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
         if not ids:
             raise UserError(f"expected {key} to have tokens, got '{text}', which has none")
         return ids
 
     def one_id(self, text: str, key: str) -> int:
-        """The id of a text that must be one token."""
+        """The id of a text that must be one token.
+
+        Raises:
+            UserError: the text is not exactly one token.
+        """
         ids = self.ids(text, key)
         if len(ids) != 1:
             raise UserError(f"expected {key} to be one token, got '{text}', which is {len(ids)}; choose a shorter one")

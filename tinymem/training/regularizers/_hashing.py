@@ -24,7 +24,7 @@ def _shift(values: Tensor, bits: int) -> Tensor:
 
 
 def splitmix64(values: Tensor) -> Tensor:
-    """Mix the bits of each int64 (Steele, Lea and Flood 2014: the generator's output for this state)."""
+    """Mix the bits of each int64 of a tensor (Steele, Lea and Flood 2014: the generator's output for this state)."""
     values = values + GOLDEN
     values = (values ^ _shift(values, 30)) * FIRST
     values = (values ^ _shift(values, 27)) * SECOND
@@ -32,11 +32,11 @@ def splitmix64(values: Tensor) -> Tensor:
 
 
 def chance(hashes: Tensor, probability: float) -> Tensor:
-    """True for a share of `probability` of the hashes, by their upper 53 bits."""
+    """Mask, shaped as the hashes: True for a share of `probability` of them, by their upper 53 bits."""
     return _shift(hashes, 11) < int(probability * 2**53)
 
 
 def stream(seed: int, count: int, device: torch.device | str = "cpu") -> Tensor:
-    """A stream of `count` pseudo-random int64 from a seed."""
+    """A stream [count] of pseudo-random int64 from a seed."""
     key = splitmix64(torch.tensor(seed, dtype=torch.int64, device=device))
     return splitmix64(key + GOLDEN * torch.arange(count, device=device))

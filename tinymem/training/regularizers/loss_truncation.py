@@ -55,7 +55,7 @@ class LossTruncation(Regularizer):
 
     @torch.no_grad()
     def token_weights(self, ids_BT: Tensor, losses_BP: Tensor) -> Tensor:
-        """1 for rows below the threshold, 0 for the others."""
+        """Weights [B, P]: 1 in rows below the threshold, 0 in the others."""
         rows_B = losses_BP.float().mean(1)
         self._remember(_of_all_processes(rows_B))
         due = (self.seen >= len(self.losses_W)) & (self.since > self.refresh)

@@ -66,7 +66,7 @@ class SpectralNorm(Regularizer):
         return {"heads": torch.cat(heads), "feed_forward": torch.stack(feed_forward)}
 
     def penalty(self) -> Tensor:
-        """Half the strength times the sum of sigma^power, after one power iteration."""
+        """The penalty, a scalar: half the strength times the sum of sigma^power, after one power iteration."""
         return 0.5 * self.strength * torch.cat([self._sigma_M(n, w) for n, w in self.matrices().items()]).pow(self.power).sum()
 
     def _sigma_M(self, name: str, weights_MRC: Tensor) -> Tensor:

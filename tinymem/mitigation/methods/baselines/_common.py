@@ -97,7 +97,7 @@ def summed(model: nn.Module, rows: Rows, over: Over) -> tuple[Tensor, Tensor]:
 
 
 def retain_loss(model: nn.Module, batch: Batch) -> Tensor:
-    """Mean next-token loss of the retain rows.
+    """Mean next-token loss of the retain rows, a scalar in nats.
 
     Raises:
         UserError: there are none.

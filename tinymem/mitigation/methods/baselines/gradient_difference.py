@@ -46,7 +46,7 @@ def gradient_difference(model: nn.Module, data: MitigationData, config: Gradient
 
 
 def divergence(original: nn.Module, edited: nn.Module, rows: Rows) -> Tensor:
-    """Mean KL(original || edited) of the next-token distributions."""
+    """Mean KL(original || edited) of the next-token distributions, a scalar in nats."""
     with torch.no_grad():
         before_BTV = logits(original, rows.ids)[:, :-1].float().log_softmax(-1)
     after_BTV = logits(edited, rows.ids)[:, :-1].float().log_softmax(-1)

@@ -44,7 +44,11 @@ class RMUConfig(RetainConfig):
 
 @editor("rmu", config=RMUConfig, properties=Properties(unit="model", order="first", criterion="optimization", dual_objective=True))
 def rmu(model: nn.Module, data: MitigationData, config: RMUConfig) -> nn.Module:
-    """The model with misdirected activations."""
+    """The model with misdirected activations.
+
+    Raises:
+        UserError: there are no retain rows.
+    """
     if not len(data.retain):
         raise UserError("expected rows to keep, got none: RMU anchors its activations on them")
     blocks = list(model.get_submodule(family_of(model).blocks).children())

@@ -27,7 +27,11 @@ class BothConfig(FinetuningConfig):
 
 @editor("finetune-both", config=BothConfig, properties=Properties(unit="model", order="first", criterion="optimization"))
 def finetune_both(model: nn.Module, data: MitigationData, config: BothConfig) -> nn.Module:
-    """The model after training on all rows but the artifact rows, and on the clean counterparts of those."""
+    """The model after training on all rows but the artifact rows, and on the clean counterparts of those.
+
+    Raises:
+        UserError: rows without clean counterparts.
+    """
     if data.clean_counterparts is None or not len(data.clean_counterparts):
         raise UserError("expected clean versions of the artifact rows, got rows without; use a corpus with planted artifacts")
     clean = all_clean(data)

@@ -26,7 +26,11 @@ class CleanConfig(FinetuningConfig):
 
 @editor("finetune-clean", config=CleanConfig, properties=Properties(unit="model", order="first", criterion="optimization"))
 def finetune_clean(model: nn.Module, data: MitigationData, config: CleanConfig) -> nn.Module:
-    """The model after training on the clean counterparts."""
+    """The model after training on the clean counterparts.
+
+    Raises:
+        UserError: rows without clean counterparts.
+    """
     if data.clean_counterparts is None or not len(data.clean_counterparts):
         raise UserError("expected clean versions of the artifact rows, got rows without; use a corpus with planted artifacts")
     return finetune(model, data.clean_counterparts.ids, data, config)

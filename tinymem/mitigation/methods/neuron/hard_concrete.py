@@ -60,13 +60,13 @@ def start_of(p0: float) -> float:
 
 
 def gate(s: Tensor, u: Tensor, beta: float) -> Tensor:
-    """The random gate of parameters `s` for uniform noise `u`."""
+    """The random gates of parameters `s` for uniform noise `u`, all of one shape."""
     u = u.clamp(1e-4, 1 - 1e-4)
     return (torch.sigmoid((u.log() - (1 - u).log() + s) / beta) * (HIGH - LOW) + LOW).clamp(0, 1)
 
 
 def chance_open(s: Tensor, beta: float) -> Tensor:
-    """Chance that a gate is above 0: the penalty."""
+    """Probability that a gate is above 0, shaped as the parameters: the penalty."""
     return torch.sigmoid(s - beta * math.log(-LOW / HIGH))
 
 

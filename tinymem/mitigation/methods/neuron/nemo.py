@@ -58,7 +58,11 @@ class NemoConfig(NeuronConfig):
 
 @torch.no_grad()
 def by_row(model: nn.Module, data: MitigationData, config: NemoConfig) -> Tensor:
-    """z-scores [S, L, F] of each forget row, without refinement."""
+    """z-scores [S, L, F] of each forget row, without refinement.
+
+    Raises:
+        UserError: there are no retain rows.
+    """
     order = torch.randperm(len(data.retain), generator=data.generator())[: config.sample].to(data.retain.ids.device)
     if not len(order):
         raise UserError("expected rows to keep, got none: NeMo compares with them")

@@ -19,7 +19,7 @@ def steps_per_epoch(forget: int, retain: int, sampler: Sampler, batch_size: int)
 
 
 def batches(forget: int, retain: int, sampler: Sampler, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """One epoch of row indices into the union, in which the forget rows come first.
+    """Yield the batches of one epoch, as row indices [B] into the union, in which the forget rows come first.
 
     `shuffled`: the shuffled union. `balanced`: half of each batch are forget rows (all of them, where there are fewer), and an epoch is one
     pass over the retain rows.

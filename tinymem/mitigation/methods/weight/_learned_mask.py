@@ -78,7 +78,7 @@ class LearnedMask:
         self.constants = constants(model, self.shapes, self.dtype)
 
     def dropped(self) -> dict[str, Tensor]:
-        """True where a weight is dropped; exactly the configured number of them."""
+        """Masks by name, shaped as the matrices: True where a weight is dropped, exactly the configured number of them."""
         lowest, parts = self.config.drop == "lowest", []
         for (_, _, count), scores_GN in self._by_run(self.scores_P):
             parts.append(extreme(scores_GN, count, lowest=lowest).flatten())
