@@ -10,23 +10,24 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import ROOT, Done, tinymem
+from helpers import QUICKSTART, ROOT, SMALLER, Done, sets, tinymem
 
 from tinymem.evaluation.metric import METRICS
 from tinymem.mitigation.method import UNLEARNERS
 from tinymem.models.families import FAMILIES
+from tinymem.recipe.kinds import ARTIFACTS
 from tinymem.registry import load_plugin
 from tinymem.report.figures.registry import FIGURES
 from tinymem.report.tables.registry import TABLES
 from tinymem.runs.pipeline import Run
-from tinymem.testing import CHECKS, check, check_metric, tiny_case
+from tinymem.testing import CHECKS, check, check_artifact, check_metric, tiny_case
 
 PAGE = ROOT / "docs" / "extending.md"
 SECTIONS = {
     title: re.findall(r"^```python\n(.*?)^```$", body, re.MULTILINE | re.DOTALL)
     for title, body in re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 }
-EXAMPLES = {"A method", "A metric", "A report table", "A figure", "A model family"}
+EXAMPLES = {"A method", "A metric", "An artifact kind", "A report table", "A figure", "A model family"}
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def example(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     path = tmp_path / "example.py"
     path.write_text(text)
     with ExitStack() as stack:
-        for registry in (UNLEARNERS, METRICS, TABLES, FIGURES, FAMILIES):
+        for registry in (UNLEARNERS, METRICS, ARTIFACTS, TABLES, FIGURES, FAMILIES):
             stack.enter_context(registry.temporary())
         yield path
 
@@ -78,6 +79,19 @@ def test_a_metric(example: Path, tiny_run: Run, tmp_path: Path) -> None:
     (folder / "results" / f"{rows[0]['id']}.json").write_text(json.dumps(rows))
     assert "first token %" in fine("report", folder, "--tables", "metrics", "--plugin", example, "--format", "markdown").out
     check_metric("first-token")
+
+
+@example_of("An artifact kind")
+def test_an_artifact_kind(example: Path, tmp_path: Path) -> None:
+    small = [word for word in SMALLER if not word.startswith("artifacts")]
+    chosen = ["artifacts=[{kind: backwards, rows: 16, copies: 4}]", "mitigation.methods=act", "evaluation.metrics=[default, membership]"]
+    words = ("--runs", tmp_path / "runs", "--plugin", example, "--device", "cpu")
+    assert "backwards" in fine("run", QUICKSTART, *sets([*small, *chosen]), *words).out
+    [folder] = (tmp_path / "runs").glob("quickstart-*")
+    [row] = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+    assert row["artifact"] == "backwards" and row["rows_scored"] == 16
+    assert row["metrics_before"]["membership"]["members"]["all"] == 12 and row["metrics_before"]["membership"]["non-members"] == 4
+    check_artifact("backwards", rows=16)
 
 
 @example_of("A report table")

@@ -13,10 +13,12 @@ from dataclasses import fields, replace
 from fractions import Fraction
 from unittest import SkipTest
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from tinymem.data.build import make_corpus
+from tinymem.data.corpus import Corpus
 from tinymem.data.rows import Rows
 from tinymem.evaluation.evaluator import Evaluator, Measurement
 from tinymem.evaluation.metric import FIELDS, METRICS
@@ -27,8 +29,8 @@ from tinymem.mitigation.method import UNLEARNERS, MitigationData, Unlearner, app
 from tinymem.models.adapters import layer_of, logits, mlp_parameters, neuron_layers
 from tinymem.models.families import FAMILIES as REGISTERED
 from tinymem.models.gpt2 import GPT, GPTConfig
-from tinymem.recipe.recipe import parse_recipe
-from tinymem.runtime.json import Json
+from tinymem.recipe.recipe import Recipe, parse_recipe
+from tinymem.runtime.json import Json, JsonObject
 
 FAMILIES = ("gpt", "gpt2", "gpt-neox", "llama")
 """Families that tests of methods run on: one for each way to store a feed-forward block; any other registered name works too."""
@@ -173,11 +175,20 @@ def _demanded(model: nn.Module, sizes: dict[str, int], config: AblationConfig) -
     return sum(int(Fraction(str(config.ratio)) * of * size / groups.total()) for size in groups.values())
 
 
-def tiny_measurement(metric: str) -> Measurement:
-    """The measurement of a random model on a tiny corpus of sums with noise and a backdoor, by one registered metric."""
+def tiny_recipe(*artifacts: JsonObject) -> Recipe:
+    """A recipe of some 500 short rows of sums with these artifacts."""
     data = {"primary_size": 260, "size": 120, "test_rows": 20, "numbers": 6, "row_tokens": 30}
-    artifacts = [{"kind": "noise", "rows": 16}, {"kind": "backdoor", "within": 14}]
-    recipe = parse_recipe({"data": data, "artifacts": artifacts, "evaluation": {"prompt": 12, "match": 12}})
+    return parse_recipe({"data": data, "artifacts": [*artifacts], "evaluation": {"prompt": 12, "match": 12}})
+
+
+def tiny_corpus(*artifacts: JsonObject) -> Corpus:
+    """The corpus of `tiny_recipe`."""
+    return make_corpus(tiny_recipe(*artifacts))
+
+
+def tiny_measurement(metric: str, *artifacts: JsonObject) -> Measurement:
+    """A random model's measurement on a tiny corpus (with noise and a backdoor by default), with one registered metric."""
+    recipe = tiny_recipe(*artifacts or ({"kind": "noise", "rows": 16}, {"kind": "backdoor", "within": 14}))
     corpus = make_corpus(recipe)
     model = GPT(GPTConfig(vocab_size=corpus.vocab_size, n_positions=corpus.row_tokens, n_layer=2, n_embd=16, n_head=2), seed=1)
     return Evaluator.of_corpus(corpus, recipe.evaluation, recipe.protocol, metrics=(metric,)).measure(model)
@@ -192,3 +203,17 @@ def check_metric(name: str) -> None:
     values = [of_kind[name] for of_kind in measured.values() if of_kind[name] is not None]
     for column in metric.columns if values else ():
         assert any(column.number_in(value) is not None for value in values), f"no number at {column.path} of column '{column.head}'"
+
+
+def check_artifact(kind: str, **options: Json) -> None:
+    """An artifact kind plants the same rows again, none of them a clean training row or a test row, and all metrics can be measured."""
+    section: JsonObject = {"kind": kind, **options}
+    corpus, again = tiny_corpus(section), tiny_corpus(section)
+    planted, clean = corpus.planted[kind], {row.tobytes() for row in corpus.clean}
+    assert np.array_equal(planted.ids, again.planted[kind].ids), "the same recipe planted two sets of rows"
+    assert planted.trained.any(), "no planted row is trained on"
+    tests = {row.tobytes() for rows in corpus.tests.values() for row in rows}
+    assert not any(row.tobytes() in clean | tests for row in planted.ids[planted.changed]), "a planted row is a clean one or a test row"
+    measured = tiny_measurement("all", section)
+    assert len(measured.memorized[kind]), "no planted row is scored: none differs from its clean counterpart in the target"
+    json.dumps(measured.metrics()[kind], allow_nan=False)

@@ -15,12 +15,16 @@ from tinymem.errors import UserError, did_you_mean
 if TYPE_CHECKING:
     from tinymem.registry import Registry
 
-REGISTRIES = {"method": ("tinymem.mitigation.method", "UNLEARNERS"), "metric": ("tinymem.evaluation.metric", "METRICS")}
+REGISTRIES = {
+    "method": ("tinymem.mitigation.method", "UNLEARNERS"),
+    "metric": ("tinymem.evaluation.metric", "METRICS"),
+    "artifact": ("tinymem.recipe.kinds", "ARTIFACTS"),
+}
 """Module and name of the registry of each kind of file; the kind's templates are in `templates/`."""
 
 
 def new(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help=f"What to write: {' or '.join(REGISTRIES)}.")],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help=f"What to write: {', '.join(REGISTRIES)}.")],
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name to register, in lower case with dashes.")],
     directory: Annotated[Path, typer.Option("--dir", help="Where to write the two files.")] = Path(),
 ) -> None:
