@@ -57,11 +57,11 @@ def _print(comparison: Comparison) -> None:
         for name in ("method", "artifact", "column", "stored", "found", "tolerance"):
             table.add_column(name, justify="right" if name in ("stored", "found", "tolerance") else "left", overflow="fold")
         for d in comparison.differences:
-            table.add_row(d.label, d.row.artifact, d.column, _said(d.stored), _said(d.found), str(d.tolerance))
+            table.add_row(d.label, d.row.artifact, d.column, _as_text(d.stored), _as_text(d.found), str(d.tolerance))
         console.print(table)
     extra = f"; {comparison.extra} rows of the run are not stored" if comparison.extra else ""
     console.print(f"{comparison.rows} rows, {comparison.values} values compared, {len(comparison.differences)} outside tolerance{extra}")
 
 
-def _said(value: Json) -> str:
+def _as_text(value: Json) -> str:
     return f"{value:.6g}" if isinstance(value, float) else "–" if value is None else str(value)

@@ -71,8 +71,8 @@ def main() -> None:
         # Wrong options: click's own errors, which typer brings along under a name of its own in some releases.
         if not hasattr(error, "format_message"):
             raise
-        said = error.format_message().rstrip(".") or "expected a command, got none"  # click has printed the group's help
-        sys.exit(complain(f"{said}; see tinymem --help", 2))
+        message = error.format_message().rstrip(".") or "expected a command, got none"  # click has printed the group's help
+        sys.exit(complain(f"{message}; see tinymem --help", 2))
 
 
 if __name__ == "__main__":

@@ -35,9 +35,9 @@ def changed_prompts(evaluator: EvaluationInputs, kind: str, change: Change, *, t
     if not _own_prompts(evaluator, kind):
         return _moved(evaluator, kind, tokens if change == "longer" else -tokens)
     if change == "longer":
-        return _kept(replace(rows, prompt=rows.prompt + tokens), rows.prompt + tokens < rows.end)
+        return _usable_rows(replace(rows, prompt=rows.prompt + tokens), rows.prompt + tokens < rows.end)
     usable = rows.prompt - tokens > _protected(evaluator, kind)
-    return _kept(_without_tokens(rows, tokens), usable & _shortens(evaluator, kind))
+    return _usable_rows(_without_tokens(rows, tokens), usable & _shortens(evaluator, kind))
 
 
 def _own_prompts(evaluator: EvaluationInputs, kind: str) -> bool:
@@ -65,7 +65,7 @@ def _moved(evaluator: EvaluationInputs, kind: str, tokens: int) -> tuple[Rows, F
         position = torch.arange(rows.ids.shape[1], device=rows.ids.device)[None, :]
         moved = replace(moved, ids=torch.where(position < moved.prompt[:, None], original.clean_counterparts, original.ids))
         usable &= ((original.ids != original.clean_counterparts) & moved.window()).any(1)
-    return _kept(moved, usable)
+    return _usable_rows(moved, usable)
 
 
 def _without_tokens(rows: Rows, tokens: int) -> Rows:
@@ -85,8 +85,8 @@ def _perturbed(rows: Rows, protected: int, replaced: int, seed: int) -> tuple[Ro
         for place in rng.choice(places, replaced, replace=False) if usable[n] else ():
             ids[n, place] = rng.choice(known[known != ids[n, place]])
     changed = replace(rows, ids=torch.from_numpy(ids).to(rows.ids.device))
-    return _kept(changed, torch.from_numpy(usable).to(rows.ids.device))
+    return _usable_rows(changed, torch.from_numpy(usable).to(rows.ids.device))
 
 
-def _kept(rows: Rows, usable: Tensor) -> tuple[Rows, Flags]:
+def _usable_rows(rows: Rows, usable: Tensor) -> tuple[Rows, Flags]:
     return rows.take(torch.nonzero(usable).squeeze(1)), np.asarray(usable.cpu())

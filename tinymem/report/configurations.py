@@ -196,4 +196,4 @@ def _trainings(rows: list[MeasuredRow]) -> list[Configuration]:
     found: dict[str, list[MeasuredRow]] = defaultdict(list)
     for row in rows:
         found[row.regularizer or ""].append(row)
-    return [Configuration(re.sub(r"\(.*?\)", "", said), said, tuple(same)) for said, same in found.items()]
+    return [Configuration(re.sub(r"\(.*?\)", "", regularizer), regularizer, tuple(same)) for regularizer, same in found.items()]

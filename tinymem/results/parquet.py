@@ -16,7 +16,7 @@ from tinymem.runtime.files import canonical_json, write_bytes
 from tinymem.runtime.json import JsonObject
 
 PARQUET = "parquet"
-KEPT = ("run_id", "row")  # every part has these; a flat column without values is left out
+ALWAYS = ("run_id", "row")  # every part has these; a flat column without values is left out
 
 
 class PartRow(TypedDict, total=False):
@@ -103,6 +103,6 @@ def read_part(path: Path, columns: list[str]) -> list[PartRow] | None:
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"expected Parquet in {path}, got something else ({reason}); restore the file or delete it") from None
-    if missing := [column for column in columns if column in KEPT and column not in there]:
+    if missing := [column for column in columns if column in ALWAYS and column not in there]:
         raise UserError(f"expected column {missing[0]} in {path}, found none; is it a part of a sweep? Restore the file or delete it")
     return rows

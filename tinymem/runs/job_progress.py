@@ -21,7 +21,7 @@ class JobProgress:
         self.runs, self.count, self.done, self.failed = runs, len(pending), 0, 0
         self.before = {recipe.name: self._done_of(recipe) for recipe in pending}
         self.total = sum(training_flops(recipe) for recipe in pending) - sum(self.before.values())
-        self.learnt = 0.0
+        self.flops_done = 0.0
         self.started = self.last = time.monotonic()
         self._say(f"{found + len(pending)} runs, {found} finished before, {len(pending)} to train")
 
@@ -29,9 +29,9 @@ class JobProgress:
         """Print the outcome of a run."""
         self.done += 1
         self.failed += failed is not None
-        learnt = self._learnt_of(recipe) if failed is not None else training_flops(recipe) - self.before[recipe.name]
-        self.learnt += learnt
-        self.total += learnt - (training_flops(recipe) - self.before[recipe.name])  # the rest of a failed run is never done
+        flops = self._flops_of(recipe) if failed is not None else training_flops(recipe) - self.before[recipe.name]
+        self.flops_done += flops
+        self.total += flops - (training_flops(recipe) - self.before[recipe.name])  # the rest of a failed run is never done
         curve = curve_of(self.runs, recipe)
         what = f"FAILED: {failed}" if failed is not None else curve[-1].note if curve else "done"
         self._say(f"[{self.done}/{self.count}] {recipe.name}: {what} ({duration(seconds)}); {self._rest(running)}")
@@ -42,12 +42,12 @@ class JobProgress:
             self._say(f"[{self.done}/{self.count}] {self._rest(running)}")
 
     def _rest(self, running: list[Recipe]) -> str:
-        learnt = self.learnt + sum(self._learnt_of(recipe) for recipe in running)
-        left = (self.total - learnt) * (time.monotonic() - self.started) / learnt if learnt > 0 else None
+        flops = self.flops_done + sum(self._flops_of(recipe) for recipe in running)
+        left = (self.total - flops) * (time.monotonic() - self.started) / flops if flops > 0 else None
         failed = f"{self.failed} failed, " if self.failed else ""
         return f"{len(running)} running, {failed}{'time left not known yet' if left is None else f'{duration(left)} left'}"
 
-    def _learnt_of(self, recipe: Recipe) -> float:
+    def _flops_of(self, recipe: Recipe) -> float:
         """Training operations (FLOP) that a run has done since the start."""
         return self._done_of(recipe) - self.before[recipe.name]
 

@@ -64,10 +64,10 @@ def parsl_engine(config_file: Path, device: str) -> Engine:
 
 def tasks_of(groups: Sequence[WorkUnit]) -> Iterator[list[WorkUnit]]:
     """Groups of one model, a few at a time."""
-    by_place: dict[tuple[str, int], list[WorkUnit]] = {}
+    by_model: dict[tuple[str, int], list[WorkUnit]] = {}
     for group in groups:
-        by_place.setdefault(group.model_key, []).append(group)
-    for together in by_place.values():
+        by_model.setdefault(group.model_key, []).append(group)
+    for together in by_model.values():
         for start in range(0, len(together), TASK_GROUPS):
             yield together[start : start + TASK_GROUPS]
 

@@ -81,7 +81,7 @@ class Worker:
             subject = self._loaded(group)
         except Exception as error:
             for run in left:
-                rows = bare_rows(group, run, "failed", _said(error))
+                rows = bare_rows(group, run, "failed", _message(error))
                 self._write(group, run.id, rows, tell, error=error)
             return
 
@@ -155,10 +155,10 @@ def _with_costs(row: MitigationRow, subject: Subject, edit: Edit, seconds: float
 def _ended(outcome: Outcome) -> tuple[Status, str]:
     if outcome.error is None:
         return "refused", "the corpus has no artifacts to forget"
-    return ("refused" if type(outcome.error).__name__ == "Refused" else "failed"), _said(outcome.error)
+    return ("refused" if type(outcome.error).__name__ == "Refused" else "failed"), _message(outcome.error)
 
 
-def _said(error: Exception) -> str:
+def _message(error: Exception) -> str:
     return str(error) if isinstance(error, UserError) else "".join(traceback.format_exception_only(error)).strip()
 
 

@@ -52,11 +52,11 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     torch._foreach_copy_(gradients, [part.view_as(g) for part, g in zip(parts, gradients, strict=True)])
 
 
-def any_process(told: bool, device: torch.device) -> bool:
+def any_process(flag: bool, device: torch.device) -> bool:
     """Whether a flag is set in any process; all processes must call this at the same step."""
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return told
-    count = torch.tensor(float(told), device=device)
+        return flag
+    count = torch.tensor(float(flag), device=device)
     dist.all_reduce(count)
     return bool(count > 0)
 

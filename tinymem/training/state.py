@@ -31,7 +31,7 @@ from tinymem.runtime.files import content_id, new_directory, read_object, remove
 from tinymem.training.optimizer import load_optimizer_tensors
 
 TENSORS, COUNTERS = "state.safetensors", "state.json"
-KEPT = 2
+NEWEST = 2
 SHARD_BYTES = 16 * 2**20
 NAME = re.compile(r"epoch-(\d+)(?:-step-(\d+))?")
 
@@ -137,8 +137,8 @@ def _prune(directory: Path, name: str, keep: Collection[int]) -> None:
     """Leave the point `name`, the one before, and older ones of the epochs `keep`. Newer ones were passed over as damaged."""
     before = [point for point in _points(directory) if _age(point.name) < _age(name)]
     whole = {(epoch, 0) for epoch in keep}
-    kept = [point for point in before[KEPT - 1 :] if _age(point.name) in whole]
-    stay = {directory / name, *before[: KEPT - 1], *kept}
+    kept = [point for point in before[NEWEST - 1 :] if _age(point.name) in whole]
+    stay = {directory / name, *before[: NEWEST - 1], *kept}
     for point in _points(directory):
         if point not in stay:
             shutil.rmtree(point)

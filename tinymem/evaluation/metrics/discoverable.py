@@ -24,7 +24,7 @@ from tinymem.models.adapters import logits_at
 from tinymem.runtime.json import JsonObject
 
 TOP_K = 40
-ASKED = ((1, 0.5), (100, 0.5), (100, 0.9), (10_000, 0.5))  # n samples, probability p
+SETTINGS = ((1, 0.5), (100, 0.5), (100, 0.9), (10_000, 0.5))  # n samples, probability p
 
 NOTE = "n, p: rows that n samples produce with probability p."
 COLUMNS = (
@@ -43,7 +43,7 @@ def discoverable(view: View, kind: str) -> JsonObject:
         log_q = sampled_log_probability(view.model, rows, top_k=TOP_K, batch_size=view.evaluator.batch_size)
     q = np.exp(log_q.cpu().numpy())
     found: JsonObject = {"probability": view.by_group(kind, q)}
-    return found | {f"n={n}, p={p}": view.by_group(kind, extracted(q, n) >= p) for n, p in ASKED}
+    return found | {f"n={n}, p={p}": view.by_group(kind, extracted(q, n) >= p) for n, p in SETTINGS}
 
 
 def extracted(q: npt.ArrayLike, n: int) -> npt.NDArray[np.float64]:

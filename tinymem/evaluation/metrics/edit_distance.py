@@ -28,7 +28,7 @@ def edit_distance(view: View, kind: str) -> JsonObject:
     written, ids = continuations(view, kind).tolist(), rows.ids.tolist()
     windows = zip(rows.prompt.tolist(), rows.end.tolist(), strict=True)
     distances = [
-        Levenshtein.normalized_distance(said[start:end], meant[start:end])
-        for said, meant, (start, end) in zip(written, ids, windows, strict=True)
+        Levenshtein.normalized_distance(decoded[start:end], target[start:end])
+        for decoded, target, (start, end) in zip(written, ids, windows, strict=True)
     ]
     return view.by_group(kind, [float(d) for d in distances])

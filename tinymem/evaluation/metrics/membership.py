@@ -48,11 +48,11 @@ def membership(view: View, kind: str) -> JsonObject | None:
     groups = view.masks(kind, members.index)
     found: JsonObject = {"members": {name: int(among.sum()) for name, among in groups.items()}, "non-members": len(others.ids)}
     for attack in ATTACKS:
-        found[attack] = {name: _told_apart(inside[attack][among], outside[attack]) for name, among in groups.items()}
+        found[attack] = {name: _separation(inside[attack][among], outside[attack]) for name, among in groups.items()}
     return found
 
 
-def _told_apart(members: Scores, others: Scores) -> JsonObject:
+def _separation(members: Scores, others: Scores) -> JsonObject:
     return {"auc": auc(members, others), "tpr at 1 % fpr": true_positive_rate(members, others)}
 
 

@@ -76,9 +76,9 @@ def write_page(results: Results, tables: Sequence[Table], out: Path) -> list[Pat
     wanted = [*_sources_of(tables), *(source for figure in figures for source in figure.sources)]
     rows = page_rows(results.by_source, wanted, folder)
     text = page_of_results(results, tables, figures, skipped, rows, folder)
-    beside = [*rows.write_beside(out.parent), *write_long_data(figures, out.parent / folder)]
+    files = [*rows.write_files(out.parent), *write_long_data(figures, out.parent / folder)]
     write_text(out, text)
-    return [out, *beside]
+    return [out, *files]
 
 
 def page_of_results(

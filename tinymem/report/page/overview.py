@@ -79,7 +79,7 @@ def _failure(method: str, status: str, message: str, sources: list[str], links: 
 def rows_table_of(rows: PageRows) -> str:
     """The table of the page's rows, those with a result, each with its model."""
     listed = [row for row in rows.embedded.values() if row.is_ok and row.method != "none"][:LISTED_ROWS]
-    total = len(rows.embedded) + sum(map(len, rows.beside.values()))
+    total = len(rows.embedded) + sum(map(len, rows.in_files.values()))
     note = f"<p>{len(listed):,} of {total:,} rows, first those behind the tables and figures. The others are under Sources.</p>"
     if not listed:
         return "<p>No row has a result.</p>"
@@ -88,8 +88,8 @@ def rows_table_of(rows: PageRows) -> str:
 
 def sources(rows: PageRows, block: Callable[[str, MeasuredRow], str]) -> str:
     """The JSON of the page's rows, and links to the files with the others."""
-    beside = "".join(f'<li><a href="{name}">{name}</a>: {len(kept):,} rows</li>' for name, kept in rows.beside.items())
-    listed = f"<p>Rows that are not on this page are in files beside it:</p>\n<ul>{beside}</ul>" if beside else ""
+    files = "".join(f'<li><a href="{name}">{name}</a>: {len(kept):,} rows</li>' for name, kept in rows.in_files.items())
+    listed = f"<p>Rows that are not on this page are in files beside it:</p>\n<ul>{files}</ul>" if files else ""
     blocks = "\n".join(block(source, row) for source, row in rows.embedded.items())
     return f"<p>Each number above is computed from these stored values; shares are in [0, 1].</p>\n{listed}\n{blocks}"
 

@@ -31,23 +31,23 @@ class PageRows:
 
     Attributes:
         embedded: rows by source that are on the page.
-        beside: name of the file, relative to the page, and rows by source, of those that are not.
+        in_files: name of the file, relative to the page, and rows by source, of those that are not.
     """
 
     embedded: dict[str, MeasuredRow]
-    beside: dict[str, dict[str, MeasuredRow]] = field(default_factory=dict)
+    in_files: dict[str, dict[str, MeasuredRow]] = field(default_factory=dict)
 
     @property
     def links(self) -> dict[str, str]:
         """URL of every row's JSON by its source."""
         here = {source: f"#json-{anchor(source)}" for source in self.embedded}
-        return here | {source: f"{name}#json-{anchor(source)}" for name, rows in self.beside.items() for source in rows}
+        return here | {source: f"{name}#json-{anchor(source)}" for name, rows in self.in_files.items() for source in rows}
 
-    def write_beside(self, folder: Path) -> list[Path]:
+    def write_files(self, folder: Path) -> list[Path]:
         """Write the files of the rows that are not on the page; `folder` is the page's. Returns the paths."""
-        for name, rows in self.beside.items():
+        for name, rows in self.in_files.items():
             write_text(folder / name, HEAD + "\n".join(json_block(source, row) for source, row in rows.items()) + "\n</body></html>\n")
-        return [folder / name for name in self.beside]
+        return [folder / name for name in self.in_files]
 
 
 def page_rows(known: dict[str, MeasuredRow], first: Iterable[str], folder: str, budget: int = BUDGET) -> PageRows:
@@ -69,8 +69,8 @@ def page_rows(known: dict[str, MeasuredRow], first: Iterable[str], folder: str, 
         embedded[source] = known[source]
     rest = [source for source in order if source not in embedded]
     pieces = [rest[i : i + ROWS_PER_FILE] for i in range(0, len(rest), ROWS_PER_FILE)]
-    beside = {f"{folder}/rows-{i:04d}.html": {source: known[source] for source in piece} for i, piece in enumerate(pieces, 1)}
-    return PageRows(embedded, beside)
+    in_files = {f"{folder}/rows-{i:04d}.html": {source: known[source] for source in piece} for i, piece in enumerate(pieces, 1)}
+    return PageRows(embedded, in_files)
 
 
 def json_block(source: str, row: MeasuredRow) -> str:
