@@ -1,4 +1,4 @@
-"""A registry of named things that are imported only when used.
+"""A registry of named objects whose modules are imported only when used.
 
 Built-in methods are found by file name: dropping `my_method.py` into a scanned package registers `my-method`, without a table to edit.
 Users add theirs with `--plugin my_method.py` or through an entry point.
@@ -22,10 +22,10 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """Maps names to objects of one kind; `get` imports the module that defines the object if need be."""
+    """A map from names to objects of one kind; `get` imports the module that defines the object if need be."""
 
     def __init__(self, kind: str, *, packages: tuple[str, ...] = (), eager: tuple[str, ...] = (), entry_points: str | None = None) -> None:
-        """An empty registry.
+        """Make an empty registry.
 
         Args:
             kind: a word for messages.
@@ -64,7 +64,7 @@ class Registry(Generic[T]):
         return [self.get(name) for name in (*(n for n in first if n in names), *(n for n in names if n not in first))]
 
     def get(self, name: str) -> T:
-        """The object of that name.
+        """Look up the object of a name, importing its module if need be.
 
         Raises:
             UserError: no such name; the message suggests the closest.

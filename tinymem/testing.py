@@ -47,7 +47,7 @@ def tiny_model(family: str) -> nn.Module:
 
 
 def tiny_case(family: str) -> tuple[nn.Module, MitigationData]:
-    """A tiny model with 6 rows to forget, 10 to keep and clean counterparts of the former."""
+    """A tiny model with 6 forget rows, their clean counterparts, and 10 retain rows."""
     generator = torch.Generator().manual_seed(2)
     ids = torch.randint(2, VOCABULARY, (22, LENGTH), generator=generator)
     data = MitigationData(
@@ -63,7 +63,7 @@ def config_of(method: Unlearner, **options: Json) -> MethodConfig:
 
 
 def input_untouched(method: Unlearner, family: str) -> None:
-    """The input model keeps its weights, gradients, flags, mode and hooks."""
+    """Check that the input model keeps its weights, gradients, flags, mode and hooks."""
     model, data = tiny_case(family)
     before = {k: v.clone() for k, v in model.state_dict().items()}
     apply(method, model, data, config_of(method, **QUICK))
@@ -75,7 +75,7 @@ def input_untouched(method: Unlearner, family: str) -> None:
 
 
 def same_seed_same_edit(method: Unlearner, family: str) -> None:
-    """Two runs with one seed give the same weights, whatever the global random state."""
+    """Check that two runs with one seed give the same weights, whatever the global random state."""
     model, data = tiny_case(family)
     config = config_of(method, **QUICK)
     torch.manual_seed(0)
@@ -86,7 +86,7 @@ def same_seed_same_edit(method: Unlearner, family: str) -> None:
 
 
 def zero_is_control(method: Unlearner, family: str) -> None:
-    """Ratio 0 (or no epochs) changes nothing."""
+    """Check that ratio 0 (or no epochs) changes nothing."""
     off = {"ratio": 0.0} if "ratio" in _options(method) else {"epochs": 0}
     _needs(method, *off)
     model, data = tiny_case(family)
@@ -94,7 +94,7 @@ def zero_is_control(method: Unlearner, family: str) -> None:
 
 
 def exact_count(method: Unlearner, family: str) -> None:
-    """A method with a ratio changes exactly that share of its unit, in the feed-forward blocks only."""
+    """Check that a method with a ratio changes exactly that share of its unit, in the feed-forward blocks only."""
     _needs(method, "ratio")
     model, data = tiny_case(family)
     with torch.no_grad():  # no weight is zero already, so that each choice shows as a change
@@ -112,7 +112,7 @@ def exact_count(method: Unlearner, family: str) -> None:
 
 
 def tiny_ratio_refused(method: Unlearner, family: str) -> None:
-    """A positive ratio that rounds to nothing is refused, with the smallest that acts."""
+    """Check that a positive ratio that rounds to nothing is refused, with the smallest effective one in the message."""
     _needs(method, "ratio")
     model, data = tiny_case(family)
     try:
@@ -124,7 +124,7 @@ def tiny_ratio_refused(method: Unlearner, family: str) -> None:
 
 
 def edit_computes(method: Unlearner, family: str) -> None:
-    """The edited model is of the same class, in evaluation mode, and gives finite logits."""
+    """Check that the edited model is of the same class, in evaluation mode, and gives finite logits."""
     model, data = tiny_case(family)
     edited = apply(method, model, data, config_of(method, **QUICK))
     assert type(edited) is type(model) and edited is not model
@@ -182,7 +182,7 @@ def tiny_recipe(*artifacts: JsonObject) -> Recipe:
 
 
 def tiny_corpus(*artifacts: JsonObject) -> Corpus:
-    """The corpus of `tiny_recipe`."""
+    """The corpus of the recipe `tiny_recipe(...)`."""
     return make_corpus(tiny_recipe(*artifacts))
 
 
@@ -206,7 +206,7 @@ def check_metric(name: str) -> None:
 
 
 def check_artifact(kind: str, **options: Json) -> None:
-    """An artifact kind plants the same rows again, none of them a clean training row or a test row, and all metrics can be measured."""
+    """Check that an artifact kind plants the same rows again, none a clean training or test row, and that all metrics can be measured."""
     section: JsonObject = {"kind": kind, **options}
     corpus, again = tiny_corpus(section), tiny_corpus(section)
     planted, clean = corpus.planted[kind], {row.tobytes() for row in corpus.clean}

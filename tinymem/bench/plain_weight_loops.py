@@ -83,7 +83,7 @@ def greedy(model: GPT, data: MitigationData, batches: list[Tensor]) -> list[tupl
 
 
 class _Drop(torch.autograd.Function):
-    """1 for the share of weights with the highest |score|, by a full sort; the gradient goes straight to |score|."""
+    """Mask with 1 for the share of weights with the highest |score|, by a full sort; the gradient goes straight to |score|."""
 
     @staticmethod
     def forward(_: object, scores: Tensor, ratio: float) -> Tensor:

@@ -51,7 +51,7 @@ def mitigate(
 
 
 def _method_options(arguments: list[str]) -> JsonObject:
-    """`--ratio 0.05 --scope=model` -> {"ratio": 0.05, "scope": "model"}."""
+    """Parse a method's options: `--ratio 0.05 --scope=model` -> {"ratio": 0.05, "scope": "model"}."""
     import yaml
 
     options: JsonObject = {}

@@ -35,7 +35,7 @@ LICENCES = {
 
 
 def card(manifest: CorpusManifest, schema: dict[str, list[str]]) -> str:
-    """README.md of a corpus with that manifest and those columns per row set."""
+    """Text of the README.md of a corpus with this manifest and these columns per row set."""
     spec = manifest.spec
     licence, about = LICENCES[_origin(spec)]
     header = {

@@ -152,7 +152,7 @@ class Evaluator(EvaluationInputs):
 
 
 def _probes_by_k(corpus: Corpus, evaluation: Evaluation, protocol: Protocol, device: torch.device) -> dict[int, dict[str, Probe]]:
-    """(n, k) probes for every further k, n staying the same."""
+    """Probes of every further prompt length k, for the same n = prompt + match."""
     own = {kind for kind, planted in corpus.planted.items() if (planted.start > 0).any()}
     n = evaluation.prompt + evaluation.match
     found = {}

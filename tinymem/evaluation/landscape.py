@@ -118,7 +118,7 @@ def filter_normalized(model: nn.Module, seed: int, which: int) -> list[Tensor]:
 
 
 def _normalized(parameter: Tensor, generator: torch.Generator, inputs: int) -> Tensor:
-    """`inputs` is the dimension over which a filter extends."""
+    """A random direction of the parameter's shape, each filter (over the dimension `inputs`) as long as the parameter's."""
     direction = torch.randn(parameter.shape, generator=generator).to(parameter)  # drawn on the CPU: the same on every device
     if parameter.dim() < 2:
         return torch.zeros_like(parameter)

@@ -15,7 +15,7 @@ def loss_sum(logits_BTV: Tensor, ids_BT: Tensor, scored_BT: Tensor) -> Tensor:
 
 
 def perplexity(total_loss: float, tokens: int) -> float | None:
-    """exp(total / tokens); None for no tokens, and where it is no number that JSON could hold (overflow, NaN)."""
+    """Perplexity exp(total_loss / tokens); None for no tokens, and where JSON cannot hold the value (overflow, NaN)."""
     if not tokens:
         return None
     mean = total_loss / tokens

@@ -192,7 +192,7 @@ def _options(row: MeasuredRow, several: list[str]) -> str:
 
 
 def _trainings(rows: list[MeasuredRow]) -> list[Configuration]:
-    """`spectral-norm(strength=0.1)` -> the regularizer, and its options."""
+    """Configurations of regularizers, one for each `spectral-norm(strength=0.1)`: the name, and its options."""
     found: dict[str, list[MeasuredRow]] = defaultdict(list)
     for row in rows:
         found[row.regularizer or ""].append(row)

@@ -104,7 +104,7 @@ def read_json(path: Path, what: str = "file") -> Any:
 
 
 def strict_json(text: str | bytes) -> Any:
-    """JSON without Python's extras.
+    """Parse JSON strictly, without Python's extras (NaN, Infinity).
 
     Raises:
         ValueError: no JSON, or NaN or infinity in it.

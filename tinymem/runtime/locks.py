@@ -152,5 +152,5 @@ def _key_of(path: Path) -> _Key | None:
 
 
 def _byte(name: str) -> int:
-    """Byte of a name. Should two names share one, they only wait for each other."""
+    """Byte of a name, from its hash. Two names that share a byte only wait for each other."""
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big") % _SPAN

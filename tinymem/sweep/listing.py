@@ -31,7 +31,7 @@ class Counts:
 
 
 def count(sweep: Sweep) -> Counts:
-    """Runs and scoring passes by method, of trained and untrained models."""
+    """Count runs and scoring passes by method, of trained and untrained models."""
     counts = Counts()
     for picked in sweep.plan.picked:
         counts.models += 1

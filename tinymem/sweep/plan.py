@@ -60,7 +60,7 @@ class Plan:
 
     @property
     def counted(self) -> int:
-        """Runs of all models, trained or not."""
+        """Number of runs of all models, trained or not."""
         return sum(len(picked.kept) for picked in self.picked)
 
 

@@ -49,7 +49,7 @@ class Supervisor:
         self.finished = 0
 
     def run(self, groups: Iterable[WorkUnit]) -> None:
-        """Do all groups; returns when every run of them has rows, or a signal has come."""
+        """Run all groups; returns when every run of them has rows, or a signal has come."""
         self.queue.extend(groups)
         while not self.stop.name and (self.queue or self.busy or any(slot.group for slot in self.slots)):
             self._hand_out()

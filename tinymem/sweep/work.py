@@ -74,7 +74,7 @@ class ModelTask:
 
 @dataclass(slots=True)
 class WorkUnit:
-    """Runs of one model, seed and method that one scoring pass serves.
+    """A work unit: runs of one model, seed and method that share a scoring pass.
 
     Attributes:
         name: content id of the pass, the same for any part of the group.

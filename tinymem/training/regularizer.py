@@ -19,7 +19,7 @@ from tinymem.training.parallel import mean_over_processes
 
 
 class Regularizer(nn.Module):
-    """One regularizer; override what it needs. Called once a step, in the order `before`, `token_weights`, `penalty`."""
+    """Base class of regularizers, whose hooks do nothing. A step calls them once, in the order `before`, `token_weights`, `penalty`."""
 
     weighs_tokens: ClassVar[bool] = False
     """If true, `token_weights` is called, which needs the loss of every token."""
@@ -64,7 +64,7 @@ class Regularizers(nn.Module):
         return any(part.weighs_tokens for part in self)
 
     def attach(self, model: GPT) -> None:
-        """Attach each and move its buffers to the model's device."""
+        """Attach each regularizer to the model, and move its buffers to the model's device."""
         for part in self:
             part.attach(model)
         self.to(next(model.parameters()).device)

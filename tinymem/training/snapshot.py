@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingFacts:
-    """How a model was trained, as its checkpoint's `tinymem.json` says.
+    """Precision, device, versions and energy of a model's training, as stored in its checkpoint's `tinymem.json`.
 
     Attributes:
         precision: fp32 or bf16.

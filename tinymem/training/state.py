@@ -108,13 +108,13 @@ def load_state(directory: Path, epoch: int | None = None) -> TrainingState | Non
 
 
 def next_step(directory: Path) -> int:
-    """First step that the next start does anew: after the newest whole resume point."""
+    """First step that the next start repeats: the one after the newest whole resume point."""
     state = load_state(directory)
     return state.step + 1 if state else 0
 
 
 def restore(state: TrainingState, model: nn.Module, optimizer: Optimizer, regularizers: nn.Module | None = None) -> None:
-    """Put a resume point into a model, its optimizer and its regularizers."""
+    """Load a resume point into a model, its optimizer and its regularizers."""
     model.load_state_dict(state.model)
     if regularizers is not None:
         regularizers.load_state_dict(state.regularizers)
@@ -127,7 +127,7 @@ def _points(directory: Path) -> list[Path]:
 
 
 def _age(name: str) -> tuple[int, int]:
-    """Epochs and steps, as numbers: from a million on names have more digits."""
+    """Epochs and steps of a resume point's name, as numbers: from a million on names have more digits."""
     found = NAME.fullmatch(name)
     assert found is not None
     return int(found[1]), int(found[2] or 0)

@@ -27,7 +27,7 @@ def make_logger(directory: Path, first_step: int) -> Any:
 
 
 def scalars(point: Json, prefix: str = "") -> dict[str, float]:
-    """`{"memorized": {"noise": {"share": 0.5}}}` -> `{"memorized/noise/share": 0.5}`."""
+    """Flatten nested numbers: `{"memorized": {"noise": {"share": 0.5}}}` -> `{"memorized/noise/share": 0.5}`."""
     return dict(_scalars(point, prefix))
 
 

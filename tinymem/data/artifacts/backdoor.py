@@ -38,7 +38,7 @@ MINIMUM_TRIGGERED = 10
 
 @artifact
 class BackdoorArtifact(Artifact):
-    """Everything after a trigger becomes one token (Definition 2.3)."""
+    """Rows in which everything after a trigger becomes one token (Definition 2.3)."""
 
     model_config = ConfigDict(coerce_numbers_to_str=True)  # `trigger: 100` means the digits
 

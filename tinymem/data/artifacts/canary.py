@@ -136,7 +136,7 @@ def nth_secret(artifact: CanaryArtifact, n: int) -> str:
 
 
 def make_canary(artifact: CanaryArtifact, default_template: str, index: int, secret: str, encode: Encode) -> Canary:
-    """The tokens of the template with an index and a secret, and where the secret is."""
+    """A canary: the tokens of the template with an index and a secret, and the secret's span."""
     template = (artifact.template or default_template).replace("{index}", str(index))
     begin = template.index("{secret}")
     body = artifact.separator.join(secret)

@@ -30,7 +30,7 @@ from tinymem.recipe.data import WikiData
 
 @artifact
 class NoiseArtifact(Artifact):
-    """Each number (math) or token id (text) moves by +-1 with `probability` (Definition 2.2)."""
+    """Rows in which each number (math) or token id (text) moves by +-1 with `probability` (Definition 2.2)."""
 
     summary: ClassVar[str] = "rows with noise (Definition 2.2) beside their clean counterparts"
     order: ClassVar[int] = 10
@@ -117,7 +117,7 @@ def add_token_noise(ids_NT: Ids, probability: float, vocab_size: int, rng: np.ra
 
 
 def apply_moves(ids_NT: Ids, moves_NT: Numbers, vocab_size: int) -> Ids:
-    """Ids plus moves; a move out of [0, vocab_size) is turned round (the published code would crash there)."""
+    """Ids plus moves; a move out of [0, vocab_size) is reversed (the published code would crash there)."""
     moved_NT = ids_NT.astype(np.int64) + moves_NT
     inside_NT = (moved_NT >= 0) & (moved_NT < vocab_size)
     return np.where(inside_NT, moved_NT, ids_NT.astype(np.int64) - moves_NT).astype(ids_NT.dtype)

@@ -105,7 +105,7 @@ def _check_suffix(path: Path) -> None:
 
 
 def hub_tables(name: str, config: str | None) -> dict[str, Any]:
-    """Splits of a data set as memory-mapped tables, downloaded once. Any name that `datasets` knows, local folders included.
+    """Splits of a data set as memory-mapped tables, downloaded once; its name is any that `datasets` accepts, local folders included.
 
     Raises:
         UserError: `datasets` is missing, the data set cannot be loaded, or it has no split `train`.

@@ -115,7 +115,7 @@ class TokenizerPool:
 
 
 def tokenize(blocks: Iterable[Block], pool: TokenizerPool, directory: Path, dtype: str, *, limit: int | None = None) -> TokenStream:
-    """Tokenize blocks of lines into shards in `directory`; shards that are there already are taken as they are.
+    """Tokenize blocks of lines into shards in `directory`; existing shards are reused.
 
     Args:
         blocks: lines, as `TextSource.blocks` gives them.
@@ -155,7 +155,7 @@ def tokenize(blocks: Iterable[Block], pool: TokenizerPool, directory: Path, dtyp
 
 
 def _remove_old_leftovers(directory: Path) -> None:
-    """Half-written shards of killed processes; young ones may be another run's."""
+    """Delete half-written shards of killed processes; young ones may be another run's, and stay."""
     for path in directory.glob(".*.tmp"):
         with suppress(FileNotFoundError):
             if time.time() - path.stat().st_mtime > LEFTOVER_SECONDS:

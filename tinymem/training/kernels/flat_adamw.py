@@ -78,7 +78,7 @@ class FlatAdamW(torch.optim.AdamW):
         self._link()
 
     def _link(self) -> None:
-        """Show the buffers as the state of each parameter."""
+        """Make views of the buffers the state of each parameter."""
         for parameter, first, second in zip(self._parameters, self._views(self._first), self._views(self._second), strict=True):
             self.state[parameter] = {"step": self._step, "exp_avg": first, "exp_avg_sq": second}
 

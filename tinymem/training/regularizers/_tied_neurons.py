@@ -50,7 +50,7 @@ class TiedSection(RegularizerSection):
         return self
 
     def check_rows(self, rows: TrainingRows) -> None:
-        """Refuse ids of rows that there are not.
+        """Check that all ids are those of existing training rows.
 
         Raises:
             UserError: an id at or above the number of distinct rows.
@@ -76,7 +76,7 @@ def published_sinks(ids_B: Tensor, sinks: int, active: float) -> Tensor:
 
 
 class TiedNeurons(Regularizer):
-    """Gates the neurons of every block by the row that a token belongs to.
+    """Gates on the neurons of every block, chosen by the row of each token.
 
     Args:
         section: the options.

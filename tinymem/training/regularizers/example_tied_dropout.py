@@ -20,7 +20,7 @@ from tinymem.training.regularizers._tied_neurons import TiedNeurons, TiedSection
 
 @regularizer
 class ExampleTiedDropoutSection(TiedSection):
-    """Neurons of its own for every row, dropped afterwards (Maini et al. 2023)."""
+    """Separate neurons for every row, dropped after training (Maini et al. 2023)."""
 
     kind: Literal["example-tied-dropout"] = "example-tied-dropout"
     fixed: float = Field(0.2, gt=0, lt=1, description="part of the neurons that is always on")

@@ -25,7 +25,7 @@ from tinymem.training.regularizers._hashing import chance, splitmix64, stream
 
 @regularizer
 class GoldfishSection(RegularizerSection):
-    """About one token in k is left out of the loss (Hans et al. 2024)."""
+    """Options of the goldfish loss, which drops about one token in k from the loss (Hans et al. 2024)."""
 
     kind: Literal["goldfish"] = "goldfish"
     k: int = Field(4, ge=2, description="one token in so many is left out")
@@ -34,7 +34,7 @@ class GoldfishSection(RegularizerSection):
     seed: int = Field(0, ge=0, le=MAXIMUM_SEED, description="of the hash")
 
     def refusal(self, row_tokens: int) -> str | None:
-        """No row would have so many tokens to hash, and nothing would be left out."""
+        """Error message if no row has so many tokens to hash, so that nothing would be dropped; else None."""
         most = row_tokens - (self.window == "before")
         return (
             f"expected goldfish's width of at most {most} in rows of {row_tokens} tokens, got {self.width}" if self.width > most else None
@@ -45,7 +45,7 @@ class GoldfishSection(RegularizerSection):
 
 
 class Goldfish(Regularizer):
-    """Zero weight for tokens that a hash of their context picks. Shape suffixes: N windows, W tokens of a window."""
+    """A regularizer that gives weight 0 to tokens that a hash of their context picks. Shape suffixes: N windows, W tokens of a window."""
 
     weighs_tokens: ClassVar[bool] = True
 

@@ -23,7 +23,7 @@ from tinymem.training.regularizer_section import RegularizerSection, TrainingRow
 
 @regularizer
 class LossTruncationSection(RegularizerSection):
-    """Rows of high loss count as 0 (Kang and Hashimoto 2020)."""
+    """Options of loss truncation, under which rows of high loss count as 0 (Kang and Hashimoto 2020)."""
 
     kind: Literal["loss-truncation"] = "loss-truncation"
     drop: float = Field(0.05, ge=0, lt=1, description="share of the rows: 0.01, 0.05 or 0.1")
@@ -36,7 +36,7 @@ class LossTruncationSection(RegularizerSection):
 
 
 class LossTruncation(Regularizer):
-    """Zero weight for rows of high loss. Shape suffix W: the window's rows."""
+    """A regularizer that gives weight 0 to rows of high loss. Shape suffix W: the window's rows."""
 
     weighs_tokens: ClassVar[bool] = True
     losses_W: Tensor
@@ -72,7 +72,7 @@ class LossTruncation(Regularizer):
             self.since.add_(len(part_B))
 
     def _quantile(self) -> Tensor:
-        """Linear between the two neighboring ranks, as NumPy's percentile."""
+        """The (1 - drop) quantile of the window's losses, linear between the two neighboring ranks as NumPy's percentile."""
         sorted_W = self.losses_W.sort().values
         low = int(self.rank)
         return torch.lerp(sorted_W[low], sorted_W[min(low + 1, len(sorted_W) - 1)], self.rank - low)

@@ -19,7 +19,7 @@ from tinymem.training.regularizers._tied_neurons import Hash, TiedNeurons, TiedS
 
 @regularizer
 class MemSinksSection(TiedSection):
-    """Sequence-tied neurons (arXiv 2507.09937)."""
+    """Options of MemSinks, sequence-tied neurons (arXiv 2507.09937)."""
 
     kind: Literal["mem-sinks"] = "mem-sinks"
     general: float = Field(0.7, gt=0, lt=1, description="part of the neurons that is always on")

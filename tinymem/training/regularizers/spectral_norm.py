@@ -36,7 +36,7 @@ class SpectralNormSection(RegularizerSection):
 
 
 class SpectralNorm(Regularizer):
-    """Penalty on the spectral norm of each matrix.
+    """A regularizer with a penalty on the spectral norm of each matrix.
 
     Shape suffixes: M matrices, R rows, C columns.
     """

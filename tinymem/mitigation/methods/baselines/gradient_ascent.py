@@ -27,5 +27,5 @@ class GradientAscentConfig(BaselineConfig):
 
 @editor("gradient-ascent", config=GradientAscentConfig, properties=Properties(unit="model", order="first", criterion="optimization"))
 def gradient_ascent(model: nn.Module, data: MitigationData, config: GradientAscentConfig) -> nn.Module:
-    """The model after some steps uphill."""
+    """The model after gradient ascent on the forget rows."""
     return descend(model, data, config, lambda edited, batch: -row_losses(edited, batch.forget, config.over).mean())

@@ -103,7 +103,7 @@ def learn(model: nn.Module, data: MitigationData, config: GatesConfig, rule: Rul
 def _gradients(
     model: nn.Module, batch: Rows, parameters: Tensor, noise: Tensor, config: GatesConfig, rule: Rule, *, sum_rows: bool
 ) -> tuple[Tensor, Tensor]:
-    """Sets the gradient of loss + penalty; returns -d loss / d parameters and each group's penalty [G]."""
+    """Set the parameters' gradient of loss + penalty; returns -d loss / d parameters [G, L, F] and each group's penalty [G]."""
     first = 1 if config.skip_bottom else 0
     with torch.enable_grad(), frozen(model):
         gates_GLF = rule.gate(parameters, noise)
