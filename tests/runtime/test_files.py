@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 from helpers import half_written
 
+import tinymem
 from tinymem.errors import UserError, did_you_mean
 from tinymem.runtime.files import (
     canonical_json,
     content_id,
     file_sha256,
+    json_lines,
     new_directory,
     read_json,
     remove_leftovers,
@@ -140,3 +142,28 @@ def test_broken_json(tmp_path: Path) -> None:
 def test_suggestions() -> None:
     assert did_you_mean("drable", ["durable", "act"]) == "did you mean 'durable'?"
     assert did_you_mean("xyz", ["durable", "act"]) == "known: act, durable"
+
+
+def test_json_lines_name_what_is_wrong(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    path.write_bytes(b'{"a": 1}\n\n[2]\r\n3')
+    assert list(json_lines(path, "mend it")) == [(1, {"a": 1}), (3, [2]), (4, 3)]
+    for damage, words in (
+        (b'1\n{"a"', "expected JSON in line 2 of .*lines.jsonl, got '{\"a\"'.*; mend it"),
+        (b"NaN", "line 1 of"),
+        (b"1\n\xff", "0xff in line 2"),
+    ):
+        path.write_bytes(damage)
+        with pytest.raises(UserError, match=words):
+            list(json_lines(path, "mend it"))
+    path.write_bytes(b"1\n{")
+    assert next(json_lines(path, "mend it")) == (1, 1), "a line is read when it is asked for"
+    with pytest.raises(UserError, match="found none; mend it"):
+        list(json_lines(tmp_path / "none", "mend it"))
+
+
+def test_json_lines_have_one_reader() -> None:
+    """`bench hours` passes over whatever else a terminal's output holds; the others share the reader."""
+    package = Path(tinymem.__file__).parent
+    calls = {str(p.relative_to(package)): p.read_text(encoding="utf-8").count("json.loads(line)") for p in package.rglob("*.py")}
+    assert {name for name, count in calls.items() if count} == {"bench/hours.py"}

@@ -229,7 +229,7 @@ def test_a_kept_checkpoint_written_late_has_its_own_facts(tmp_path: Path) -> Non
     assert late[0].facts.energy["hours"] == kept.busy_seconds / 3600
 
 
-@pytest.mark.parametrize(("text", "message"), [("", "expected a line of epoch 1 in"), ("{\n", "expected JSON lines in")])
+@pytest.mark.parametrize(("text", "message"), [("", "expected a line of epoch 1 in"), ("{\n", "expected JSON in line 1 of")])
 def test_a_curve_that_is_gone(text: str, message: str, tmp_path: Path) -> None:
     recipe = case("training.epochs=1")
     corpus = make_corpus(recipe)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tinymem.errors import UserError
+from tinymem.runtime.files import json_lines
 
 
 def read_rows(path: Path, tokenizer_folder: Path) -> Tensor:
@@ -63,17 +64,11 @@ def _read_parquet(path: Path) -> list[Any]:
 
 def _read_jsonl(path: Path) -> list[Any]:
     rows = []
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-        try:
-            value = json.loads(line) if line.strip() else None
-        except (json.JSONDecodeError, UnicodeDecodeError):
-            raise UserError(f"expected JSON in line {number} of {path}, got something else") from None
-        if isinstance(value, dict):
-            value = value.get("ids", value.get("text"))
-        if value is None and line.strip():
+    for number, value in json_lines(path, "repair the line", json.loads):
+        row = value.get("ids", value.get("text")) if isinstance(value, dict) else value
+        if row is None:
             raise UserError(f"expected `ids` or `text` in line {number} of {path}")
-        if value is not None:
-            rows.append(value)
+        rows.append(row)
     return rows
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from tinymem.errors import UserError
 from tinymem.results.share import ShareColumn
-from tinymem.runtime.files import strict_json, write_text
+from tinymem.runtime.files import json_lines, write_text
 from tinymem.runtime.json import JsonObject
+
+AGAIN = "delete the line and run its step again"
 
 
 @dataclass(frozen=True)
@@ -56,11 +59,7 @@ def read_curve(path: Path) -> list[CurvePoint]:
     """
     if not path.is_file():
         return []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"expected a readable curve at {path}, got something else ({error}); run the recipe again") from None
-    return [_read_point(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    return [_read_point(path, number, values) for number, values in json_lines(path, AGAIN)]
 
 
 def write_curve(path: Path, curve: list[CurvePoint]) -> None:
@@ -68,13 +67,9 @@ def write_curve(path: Path, curve: list[CurvePoint]) -> None:
     write_text(path, "".join(json.dumps(point.as_dict()) + "\n" for point in curve))
 
 
-def _read_point(path: Path, number: int, line: str) -> CurvePoint:
-    try:
-        values = strict_json(line)
-    except ValueError as error:
-        raise _broken(path, number, f"{line[:40]!r} ({error})") from None
+def _read_point(path: Path, number: int, values: Any) -> CurvePoint:
     if not isinstance(values, dict):
-        raise _broken(path, number, f"{type(values).__name__} {line[:40]!r}")
+        raise _broken(path, number, f"{type(values).__name__}")
     if not isinstance(values.get("epoch"), int):
         raise _broken(path, number, "one without epoch")
     known = {f.name for f in fields(CurvePoint)}
@@ -82,4 +77,4 @@ def _read_point(path: Path, number: int, line: str) -> CurvePoint:
 
 
 def _broken(path: Path, number: int, got: str) -> UserError:
-    return UserError(f"expected a JSON object in line {number} of {path}, got {got}; delete the line and run its step again")
+    return UserError(f"expected a JSON object in line {number} of {path}, got {got}; {AGAIN}")

@@ -11,7 +11,7 @@ from tinymem.errors import UserError, did_you_mean
 from tinymem.results.curve import CurvePoint, read_curve
 from tinymem.results.read import read_measured
 from tinymem.results.row import MeasuredRow
-from tinymem.runtime.files import strict_json
+from tinymem.runtime.files import json_lines
 
 if TYPE_CHECKING:
     from tinymem.recipe.recipe import Recipe
@@ -84,17 +84,8 @@ def read_rows_file(path: Path) -> list[MeasuredRow]:
     Raises:
         UserError: a line is damaged.
     """
-    lines = _read_text(path, "run the recipe again").splitlines()
-    return [_read_line(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
-
-
-def _read_line(path: Path, number: int, line: str) -> MeasuredRow:
     again = "delete the line and run its step again"
-    try:
-        values = strict_json(line)
-    except ValueError as error:
-        raise UserError(f"expected a JSON object in line {number} of {path}, got {line[:40]!r} ({error}); {again}") from None
-    return read_measured(values, f"line {number} of {path}", again)
+    return [read_measured(values, f"line {number} of {path}", again) for number, values in json_lines(path, again)]
 
 
 def _read_text(path: Path, hint: str) -> str:

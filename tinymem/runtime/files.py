@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -110,6 +110,48 @@ def strict_json(text: str | bytes) -> Any:
         ValueError: no JSON, or NaN or infinity in it.
     """
     return json.loads(text, parse_constant=_refuse_constant)
+
+
+def json_lines(path: Path, hint: str, parse: Callable[[str], Any] = strict_json) -> Iterator[tuple[int, Any]]:
+    """Values of a file of JSON lines, each with the number of its line; empty lines are left out. The file is read as it is asked for.
+
+    Args:
+        path: the file.
+        hint: what to do about a damaged or missing file, for the message.
+        parse: reads one line; raises ValueError for what is no JSON.
+
+    Raises:
+        UserError: the file is missing or unreadable, or a line is not UTF-8 or not JSON.
+    """
+    try:
+        with path.open("rb") as file:
+            for number, raw in enumerate(file, start=1):
+                if raw.strip():
+                    yield number, _json_line(path, number, raw, hint, parse)
+    except FileNotFoundError:
+        raise UserError(f"expected a file at {path}, found none; {hint}") from None
+    except OSError as error:
+        raise UserError(f"expected a readable file at {path}, got: {error.strerror or error}; check the path and its rights") from None
+
+
+def _json_line(path: Path, number: int, raw: bytes, hint: str, parse: Callable[[str], Any]) -> Any:
+    line = decode_line(path, number, raw)
+    try:
+        return parse(line)
+    except ValueError as error:
+        raise UserError(f"expected JSON in line {number} of {path}, got {line[:40].strip()!r} ({error}); {hint}") from None
+
+
+def decode_line(path: Path, number: int, raw: bytes) -> str:
+    """Text of a line of a UTF-8 file.
+
+    Raises:
+        UserError: other bytes.
+    """
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"expected UTF-8 in {path}, got the byte 0x{raw[error.start]:02x} in line {number}; convert the file") from None
 
 
 def _refuse_constant(name: str) -> NoReturn:

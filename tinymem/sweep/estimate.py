@@ -23,7 +23,7 @@ from tinymem.results.parquet import PARQUET, read_part
 from tinymem.results.read import read_measured
 from tinymem.results.row import MeasuredRow
 from tinymem.results.store import RESULTS, read_rows
-from tinymem.runtime.files import canonical_json
+from tinymem.runtime.files import canonical_json, json_lines
 from tinymem.runtime.json import JsonObject
 from tinymem.sweep.costs import Size, measurement_passes, passes, size_of
 
@@ -136,7 +136,7 @@ def measured_rows(place: Path) -> list[MeasuredRow]:
 
 def _values_of(file: Path) -> Any:
     if file.suffix == ".jsonl":
-        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [value for _, value in json_lines(file, "name a sweep or a run")]
     if file.suffix == ".parquet":
         return [json.loads(row["row"]) for row in read_part(file, ["row"]) or []]
     return json.loads(file.read_text(encoding="utf-8"))

@@ -17,6 +17,7 @@ from typing import Any
 from tinymem.data.text.tokenize_worker import by_size
 from tinymem.errors import UserError
 from tinymem.recipe.data import WikiData
+from tinymem.runtime.files import decode_line, json_lines
 
 SPLITS = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 PARQUET, JSON_LINES, TEXT = (".parquet",), (".jsonl",), (".txt", ".text", ".raw", ".tokens")
@@ -160,18 +161,11 @@ def _parquet_lines(path: Path, column: str) -> Iterator[str]:
 
 
 def _json_lines(path: Path, column: str) -> Iterator[str]:
-    with path.open("rb") as file:
-        for number, raw in enumerate(file, start=1):
-            if not raw.strip():
-                continue
-            try:
-                value = json.loads(_decode(raw, path, number))
-            except json.JSONDecodeError:
-                raise UserError(f"expected JSON in line {number} of {path}, got something else") from None
-            text = value if isinstance(value, str) else value.get(column) if isinstance(value, dict) else None
-            if not isinstance(text, str):
-                raise UserError(f"expected '{column}' with text in line {number} of {path}; set data.text_column")
-            yield text
+    for number, value in json_lines(path, "repair the line", json.loads):
+        text = value if isinstance(value, str) else value.get(column) if isinstance(value, dict) else None
+        if not isinstance(text, str):
+            raise UserError(f"expected '{column}' with text in line {number} of {path}; set data.text_column")
+        yield text
 
 
 def _text_lines(path: Path) -> Iterator[str]:
@@ -183,17 +177,10 @@ def _text_lines(path: Path) -> Iterator[str]:
             cut = len(line) if whole else line.rfind(b" ")
             rest = line[cut:] if cut > 0 else line
             if cut > 0:
-                yield _decode(line[:cut], path, number)
+                yield decode_line(path, number, line[:cut])
             number += whole
         if rest:
-            yield _decode(rest, path, number)
-
-
-def _decode(raw: bytes, path: Path, number: int) -> str:
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"expected UTF-8 in {path}, got the byte 0x{raw[error.start]:02x} in line {number}; convert the file") from None
+            yield decode_line(path, number, rest)
 
 
 def _no_column(where: str, column: str, names: list[str]) -> UserError:
