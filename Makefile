@@ -1,5 +1,6 @@
 # make quickstart   set up .venv and run the first recipe
 # make test         run the tests
+# make test-fast    run those that start no process and train no model (about a minute)
 # make kernels      run the GPU kernels in triton's interpreter, on a CPU (triton takes 1 GB)
 # make lint         check style and types
 # make install      set up .venv for all of these, and run nothing
@@ -21,7 +22,7 @@ TEST_ARGS ?=
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint $(VENV)/constraints.txt
 
-.PHONY: help quickstart test kernels lint install clean FORCE
+.PHONY: help quickstart test test-fast kernels lint install clean FORCE
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -30,7 +31,10 @@ quickstart: $(VENV)/report.stamp
 	$(BIN)/tinymem run recipes/quickstart.yaml $(RUN_ARGS)
 
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest --timeout 600 --numprocesses 2 $(TEST_ARGS)
+	$(BIN)/python -m pytest --timeout 600 --numprocesses 2 $(MARKS) $(TEST_ARGS)
+
+test-fast: MARKS := -m "not processes and not training"
+test-fast: test
 
 kernels: $(VENV)/dev.stamp
 	$(BIN)/python -c 'import triton' 2> /dev/null || $(PIP_INSTALL) '$(TRITON)'

@@ -1,10 +1,12 @@
-"""Fixtures of all tests: few threads, no network but loopback, and one tiny finished run."""
+"""Fixtures of all tests: few threads, no network but loopback, one tiny finished run, and marks that say what is slow."""
 
 from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,10 @@ from tinymem.mitigation.run import Subject, subject_of_corpus
 from tinymem.recipe.recipe import load_recipe
 from tinymem.runs.pipeline import Run
 from tinymem.runs.pipeline import run as run_recipe
+from tinymem.training import loop
 
 torch.set_num_threads(2)
+HAPPENED: list[str] = []  # in the test that is running, by the names of marks
 LOOPBACK = ("127.", "::1", "localhost")
 
 
@@ -48,6 +52,47 @@ def no_network() -> Iterator[None]:
     guarded("getaddrinfo", 0)
     yield
     patch.undo()
+
+
+def watch() -> None:
+    """Note from now on which tests start processes or train epochs."""
+
+    def heard(event: str, _: object) -> None:
+        if event in ("subprocess.Popen", "os.fork", "os.posix_spawn"):
+            HAPPENED.append("processes")
+
+    def noted(owner: type, method: str, kind: str) -> None:
+        original = getattr(owner, method)
+
+        def call(self: object) -> None:
+            HAPPENED.append(kind)
+            original(self)
+
+        setattr(owner, method, call)
+
+    sys.addaudithook(heard)
+    noted(BaseProcess, "start", "processes")  # spawned ones raise no event
+    noted(loop._Run, "one_epoch", "training")
+
+
+watch()
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that use the trained run."""
+    for item in items:
+        if "tiny_run" in getattr(item, "fixturenames", ()):
+            item.add_marker("training")
+
+
+@pytest.fixture(autouse=True)
+def marks_say_what_is_slow(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that starts a process or trains a model without the mark for it."""
+    HAPPENED.clear()
+    yield
+    unmarked = sorted({kind for kind in HAPPENED if request.node.get_closest_marker(kind) is None})
+    assert not unmarked, f"mark this test: @pytest.mark.{unmarked[0]}"
 
 
 @pytest.fixture

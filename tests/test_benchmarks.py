@@ -42,6 +42,7 @@ def script(name: str, *words: object) -> Done:
     return python(ROOT / "benchmarks" / name, *words)
 
 
+@pytest.mark.processes
 def test_regularizers(tmp_path: Path) -> None:
     done = script("regularizers.py", make_runs(tmp_path), "--json")
     assert done.code == 0, done.err
@@ -60,6 +61,7 @@ def test_regularizers(tmp_path: Path) -> None:
     assert "+7 %" in line and f"{statistics.mean((10, 0, 2)):.1f} ± {statistics.stdev((10, 0, 2)):.1f}" in line
 
 
+@pytest.mark.processes
 def test_precision(tmp_path: Path) -> None:
     done = script("precision.py", make_runs(tmp_path / "same"))
     assert done.code == 0 and "means differ by 1.0 points, seeds by up to 10.0: the same" in done.out, done.err
@@ -72,6 +74,7 @@ def test_precision(tmp_path: Path) -> None:
     assert "found 0 and 3" in script("precision.py", make_runs(tmp_path / "half", half)).err
 
 
+@pytest.mark.processes
 def test_scaling_on_two_processes() -> None:
     words = ("--device", "cpu", "--processes", 2, "--case", "math-2", "--rows", 3, "--steps", 1)
     done = script("ddp_scaling.py", *words)

@@ -79,6 +79,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         yield tmp_path
 
 
+@pytest.mark.training
+@pytest.mark.processes
 def test_every_block_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     verbs, namespace, languages = set(), {"__name__": "readme"}, set()
     for block in blocks(README.read_text(encoding="utf-8")):
@@ -116,6 +118,7 @@ def test_the_table_is_one_that_the_quickstart_prints() -> None:
     assert first == set(methods)
 
 
+@pytest.mark.processes
 def test_the_harness(folder: Path) -> None:
     text = "a\n```bash\nmake x\ntinymem run\n```\n```python\nx = 1\n```\n```text\nno\n```\n"
     found = blocks(text)

@@ -110,6 +110,7 @@ def test_plugins(tmp_path: Path) -> None:
         load_plugin(other)
 
 
+@pytest.mark.processes
 def test_a_plugin_cannot_take_a_built_in_name(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(PLUGIN.format(name="act"))
     code = "import sys; from pathlib import Path; from tinymem.registry import load_plugin; load_plugin(Path(sys.argv[1]))"

@@ -153,6 +153,7 @@ def test_every_annotation_counts_once(line: str, count: int, tmp_path: Path) -> 
     assert len(found(tmp_path, line + "\n")) == count
 
 
+@pytest.mark.processes
 def test_the_script_prints_places_and_a_sum(tmp_path: Path) -> None:
     package(tmp_path, "a: Row\nb: int\n")
     script = [sys.executable, ROOT / "tests" / "untyped.py", tmp_path / "planted", "-v"]

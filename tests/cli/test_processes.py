@@ -34,12 +34,14 @@ def loaded(*verbs: list[str]) -> dict[str, set[str]]:
     return {verb: set(modules) for verb, *modules in lines}
 
 
+@pytest.mark.processes
 def test_help_imports_nothing_heavy() -> None:
     assert loaded(["--help"])["--help"] == set()
     found = loaded(["run", "--help"], ["mitigate", "--help"], ["methods", "--help"])
     assert set.union(*found.values()) <= {"pydantic"}  # typer itself imports that to read some options
 
 
+@pytest.mark.processes
 def test_verbs_that_train_nothing_do_not_import_lightning(tiny_run: Run) -> None:
     found = loaded(
         ["report", str(tiny_run.path), "--format", "json"],
@@ -53,10 +55,12 @@ def test_verbs_that_train_nothing_do_not_import_lightning(tiny_run: Run) -> None
     assert not any({"lightning", "transformers", "datasets"} & modules for modules in found.values())
 
 
+@pytest.mark.processes
 def test_reporting_needs_no_torch(tiny_run: Run) -> None:
     assert loaded(["report", str(tiny_run.path)])["report"] <= {"pydantic"}
 
 
+@pytest.mark.processes
 def test_import_tinymem_is_light() -> None:
     done = python("-c", "import sys, tinymem; dir(tinymem); print([m for m in ('torch', 'pydantic', 'typer') if m in sys.modules])")
     assert done.out.strip() == "[]"
@@ -67,6 +71,7 @@ def test_without_words_there_is_help() -> None:
     assert done.code == 0 and " new " in done.out
 
 
+@pytest.mark.processes
 def test_ctrl_c(tmp_path: Path) -> None:
     words = ("train", QUICKSTART, *sets([*SMALLER, "training.epochs=300"]), "--device", "cpu", "--runs", tmp_path)
     process = start_tinymem(*words)
@@ -82,6 +87,7 @@ def test_ctrl_c(tmp_path: Path) -> None:
     assert 0 < epochs[-1] < 300
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("kind", REGISTRIES)
 def test_new(tmp_path: Path, kind: str) -> None:
     """Both files work as they are written: the test passes, and skips nothing."""

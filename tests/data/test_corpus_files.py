@@ -130,6 +130,7 @@ def test_missing_and_foreign_files_are_found(saved: Path, tmp_path: Path) -> Non
         verify_corpus(tmp_path)
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(shutil.which("sha256sum") is None, reason="needs sha256sum")
 def test_sums_are_those_of_sha256sum(saved: Path) -> None:
     assert subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=saved, check=False).returncode == 0

@@ -45,10 +45,11 @@ def one_step(recipes: list[Recipe], tmp_path: Path) -> None:
         key = canonical_json(recipe.corpus_key())
         corpus = corpora.setdefault(key, corpora[key] if key in corpora else make_corpus(recipe))
         trained = train(recipe, corpus, tmp_path / recipe.name)
-        assert trained.step == 1 and 0 < trained.curve[-1]["train_loss"] < 10
-        assert trained.curve[0]["perplexity"] != trained.curve[1]["perplexity"]
+        assert trained.step == 1 and 0 < trained.curve[-1].train_loss < 10
+        assert trained.curve[0].perplexity != trained.curve[1].perplexity
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(("name", "count"), [("math-noise", 4), ("math-backdoor", 4), ("math-regularized", 6), ("regularizers", 7)])
 def test_math(name: str, count: int, tmp_path: Path) -> None:
     recipes = kinds(PAPER / f"{name}.yaml", [*ONE_STEP, *MATH, "evaluation.prompt=12"])
@@ -56,6 +57,8 @@ def test_math(name: str, count: int, tmp_path: Path) -> None:
     one_step(recipes, tmp_path)
 
 
+@pytest.mark.processes
+@pytest.mark.training
 @pytest.mark.parametrize(("name", "count"), [("language-noise", 4), ("language-backdoor", 4), ("language-regularized", 6)])
 def test_language(name: str, count: int, folder: Path, tokenizer: Path, tmp_path: Path) -> None:
     place = [f"data.source={folder}", "data.config=null", f"data.tokenizer={tokenizer}"]

@@ -433,6 +433,7 @@ def test_without_matplotlib_the_extra_is_named(record: RunRecord, tmp_path: Path
         write_html(record, tmp_path / "report.html")
 
 
+@pytest.mark.processes
 def test_reading_needs_neither_torch_nor_matplotlib() -> None:
     heavy = ("torch", "pydantic", "matplotlib", "rich")
     code = f"import sys, tinymem.report.page.document, tinymem.report.render.run_terminal; print([m for m in {heavy} if m in sys.modules])"

@@ -129,6 +129,7 @@ def test_many_small_parts_become_one(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert read_rows(tmp_path) == flat(written) and set(index.all()) == set(written)
 
 
+@pytest.mark.processes
 def test_readers_beside_compaction(tmp_path: Path) -> None:
     """Another process writes and compacts all the time; whoever reads meanwhile sees every run that was there before."""
     written = filled(tmp_path, 40)
@@ -159,6 +160,7 @@ def test_failures(tmp_path: Path) -> None:
     assert len(lines) == 2 and "Traceback: here" in lines[0] and '"status": "timeout"' in lines[1]
 
 
+@pytest.mark.processes
 def test_claims_end_with_their_process(tmp_path: Path) -> None:
     program = (
         "import sys, time\nfrom pathlib import Path\nfrom tinymem.sweep.claims import Claims\n"

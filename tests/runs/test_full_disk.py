@@ -19,6 +19,7 @@ def run_small(runs: Path, verb: str = "train") -> Done:
     return tinymem(verb, QUICKSTART, *sets([*SMALLER, "training.keep_epochs=[1]"]), "--runs", runs, "--device", "cpu")
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("size", [0, 3_000, 20_000, 60_000])
 def test_a_full_disk_while_training(tmp_path: Path, size: int) -> None:
     with files_of_at_most(size):
@@ -51,6 +52,7 @@ def test_a_full_disk_while_reporting(tiny_run: Run, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("call", range(0, 42, 6))
 def test_a_disk_that_fills_at_any_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int) -> None:
     real, calls = os.fsync, 0

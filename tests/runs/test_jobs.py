@@ -66,6 +66,7 @@ def notes(folder: Path) -> list[list[Any]]:
     return [json.loads(line) for line in (folder / "runs" / "notes").read_text().splitlines()]
 
 
+@pytest.mark.processes
 def test_others_go_on_where_some_fail(stub: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipes = some(stub, 0, 1, 3)
     failures = train_many(stub / "r.yaml", [], recipes, runs=stub / "runs", device="cpu", jobs=2)
@@ -99,6 +100,7 @@ def test_time_left_of_runs_that_were_begun_or_fail(monkeypatch: pytest.MonkeyPat
     assert [line.rpartition(", ")[2] for line in lines] == [f"{left} left" for left in ("5 min", "3 min", "2 min", "0 s")]
 
 
+@pytest.mark.processes
 def test_shares_of_energy(stub: Path) -> None:
     """Those of the places side by side, unless the recipe has its own."""
     train_many(stub / "r.yaml", [], some(stub, 0), runs=stub / "runs", device="cpu", jobs=2)
@@ -109,6 +111,7 @@ def test_shares_of_energy(stub: Path) -> None:
     assert {name[9]: shares for what, name, _, _, shares in notes(stub) if what == "end"} == expected
 
 
+@pytest.mark.processes
 def test_last_words_are_of_this_start(stub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that is killed says nothing; what its log has from before is not why."""
     (recipe,) = [recipe for recipe in some(stub, 1) if recipe.name.endswith("1")]
@@ -120,12 +123,14 @@ def test_last_words_are_of_this_start(stub: Path, monkeypatch: pytest.MonkeyPatc
     assert (failure.code, failure.reason) == (-signal.SIGKILL, "said nothing")
 
 
+@pytest.mark.processes
 def test_long_runs_start_first(stub: Path) -> None:
     train_many(stub / "r.yaml", [], some(stub, 0, 3), runs=stub / "runs", device="cpu", jobs=1)
     starts = [name for what, name, *_ in notes(stub) if what == "start"]
     assert [name[-1] for name in starts] == ["2", "2", "1", "1"]
 
 
+@pytest.mark.processes
 def test_told_to_stop(stub: Path) -> None:
     def tell() -> None:
         while not (stub / "runs" / "notes").exists() or len(notes(stub)) < 2:
@@ -158,6 +163,7 @@ exit $CODE
 """
 
 
+@pytest.mark.processes
 def test_mps_serves_all_processes(stub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (stub / "bin").mkdir()
     (stub / "bin" / "nvidia-cuda-mps-control").write_text(MPS)
@@ -177,6 +183,7 @@ def test_mps_serves_all_processes(stub: Path, monkeypatch: pytest.MonkeyPatch) -
         train_many(stub / "r.yaml", [], recipes, runs=stub / "runs", device="cpu", jobs=2, mps=True)
 
 
+@pytest.mark.processes
 def test_real_runs_share_their_corpus(tmp_path: Path) -> None:
     rates = "\nmatrix:\n  rate: {good: {}, bad: {training.learning_rate: 1.0e+30}}\n"
     (tmp_path / "r.yaml").write_text(QUICKSTART.read_text() + rates)

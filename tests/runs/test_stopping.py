@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -13,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import QUICKSTART, SMALLER, environment, equal_weights, half_written, python, sets, start_tinymem
+from helpers import QUICKSTART, SMALLER, environment, equal_weights, half_written, python, sets, start_tinymem, timeless
 
 from tinymem.data.build import make_corpus
 from tinymem.data.corpus import Corpus
 from tinymem.errors import Stopped
 from tinymem.recipe.recipe import Recipe, load_recipe
+from tinymem.results.curve import read_curve
 from tinymem.runtime.progress import Progress
 from tinymem.training import loop
 from tinymem.training.loop import train
@@ -26,10 +26,6 @@ from tinymem.training.state import load_state
 
 REGULARIZERS = "[{kind: spectral-norm}, {kind: loss-truncation, window: 100, drop: 0.2}, {kind: goldfish, width: 3}, {kind: mem-sinks}]"
 OVERRIDES = [*SMALLER, "training.epochs=3", f"training.regularizers={REGULARIZERS}"]
-
-
-def timeless(curve: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{k: v for k, v in point.items() if k not in ("seconds", "tokens_per_second")} for point in curve]
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +53,7 @@ def signal_in(monkeypatch: pytest.MonkeyPatch, steps: set[int], number: signal.S
     monkeypatch.setattr(loop.Step, "_step", step)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_in_the_middle_of_an_epoch(
     number: signal.Signals, case: tuple[Recipe, Corpus], whole: loop.Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -77,6 +74,7 @@ def test_in_the_middle_of_an_epoch(
     assert again.seconds > 0 and again.facts["energy"]["hours"] >= again.seconds / 3600
 
 
+@pytest.mark.training
 def test_at_the_last_step_of_an_epoch(
     case: tuple[Recipe, Corpus], whole: loop.Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,6 +86,7 @@ def test_at_the_last_step_of_an_epoch(
     assert equal_weights(train(*case, tmp_path).model, whole.model)
 
 
+@pytest.mark.training
 def test_at_the_very_end_it_is_done(
     case: tuple[Recipe, Corpus], whole: loop.Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,6 +94,7 @@ def test_at_the_very_end_it_is_done(
     assert equal_weights(train(*case, tmp_path).model, whole.model)
 
 
+@pytest.mark.processes
 def test_the_command_line(tmp_path: Path) -> None:
     words = ("train", QUICKSTART, *sets([*SMALLER, "training.epochs=300"]), "--device", "cpu", "--runs", tmp_path)
     process = start_tinymem(*words)
@@ -139,6 +139,8 @@ TWO = """
 """
 
 
+@pytest.mark.training
+@pytest.mark.processes
 def test_two_processes_stop_together(tmp_path: Path) -> None:
     """A signal to one of them: both stop at the same step, and go on; so does one process alone."""
     (tmp_path / "two.py").write_text(textwrap.dedent(TWO))
@@ -150,12 +152,13 @@ def test_two_processes_stop_together(tmp_path: Path) -> None:
     assert both.code == 0, both.err
     for rank in (0, 1):  # files: what two processes print to one pipe can interleave within a line
         assert "after step 3 of epoch 1" in (tmp_path / f"2-stopped-{rank}").read_text()
-    together = [json.loads(line) for line in (tmp_path / "2" / "metrics.jsonl").read_text().splitlines()]
+    together = read_curve(tmp_path / "2" / "metrics.jsonl")
     alone = train(recipe, make_corpus(recipe), tmp_path / "2-alone").curve
     for curve in (together, alone):
-        assert [p["train_loss"] for p in curve[1:]] == pytest.approx([p["train_loss"] for p in one.curve[1:]], rel=1e-4)
+        assert [p.train_loss for p in curve[1:]] == pytest.approx([p.train_loss for p in one.curve[1:]], rel=1e-4)
 
 
+@pytest.mark.processes
 def test_without_its_supervisor_a_process_stops(tmp_path: Path) -> None:
     code = "import time\nfrom tinymem.runtime.signals import hold_lifeline\nhold_lifeline()\nprint('on', flush=True)\ntime.sleep(60)"
     command = [sys.executable, "-c", code]

@@ -49,6 +49,7 @@ def free(path: Path, name: str) -> bool:
         return answer == "True"
 
 
+@pytest.mark.processes
 def test_two_processes_exclude_each_other_name_by_name(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "locks"
     with holder(path, "one", "two", "one") as (process, taken):
@@ -66,6 +67,7 @@ def test_two_processes_exclude_each_other_name_by_name(tmp_path: Path) -> None:
         file.close()
 
 
+@pytest.mark.processes
 def test_a_lock_is_waited_for(tmp_path: Path) -> None:
     path = tmp_path / "locks"
     with holder(path, "") as (process, _):
@@ -77,6 +79,7 @@ def test_a_lock_is_waited_for(tmp_path: Path) -> None:
             assert alone and time.monotonic() - started > 0.2
 
 
+@pytest.mark.processes
 def test_one_process_excludes_itself(tmp_path: Path) -> None:
     """The kernel would grant the same lock again; and closing a second descriptor would free the first one's."""
     path = tmp_path / "locks"
@@ -94,6 +97,7 @@ def test_one_process_excludes_itself(tmp_path: Path) -> None:
     assert free(path, "")
 
 
+@pytest.mark.processes
 def test_only_who_has_taken_a_lock_frees_it(tmp_path: Path) -> None:
     one, other = LockFile(tmp_path / "locks"), LockFile(tmp_path / "locks")
     assert one.take("a")
@@ -106,6 +110,7 @@ def test_only_who_has_taken_a_lock_frees_it(tmp_path: Path) -> None:
     assert free(tmp_path / "locks", "a")
 
 
+@pytest.mark.processes
 def test_a_file_that_was_made_again_is_another(tmp_path: Path) -> None:
     path = tmp_path / "locks"
     with locked(path, wait=False):
@@ -121,6 +126,7 @@ def test_all_is_closed_at_the_end(tmp_path: Path) -> None:
     assert locks._files == before
 
 
+@pytest.mark.processes
 def test_a_forked_child_has_no_lock_and_takes_none_away(tmp_path: Path) -> None:
     path = tmp_path / "locks"
     with locked(path, wait=False):

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -21,6 +21,7 @@ import torch
 
 from tinymem.models.checkpoint import math_config
 from tinymem.models.gpt2 import GPT
+from tinymem.results.curve import CurvePoint
 from tinymem.results.row import Identity
 from tinymem.training import loop
 
@@ -167,6 +168,11 @@ def overfit(model: GPT, ids: torch.Tensor, steps: int, rate: float = 1e-2) -> GP
 def equal_weights(one: torch.nn.Module, other: torch.nn.Module) -> bool:
     """Whether two models have the same parameters, bit for bit."""
     return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+def timeless(curve: list[CurvePoint]) -> list[CurvePoint]:
+    """A curve without what differs between two equal runs."""
+    return [replace(point, seconds=None, tokens_per_second=None) for point in curve]
 
 
 def files_in(folder: Path) -> dict[str, tuple[int, bytes]]:

@@ -40,6 +40,7 @@ config = Config(
 """
 
 
+@pytest.mark.processes
 def test_two_blocks_and_a_killed_worker(tiny_run: Run, tmp_path: Path) -> None:
     runs, log = 40, tmp_path / "log"
     recipe, config, folder = tmp_path / "sweep.yaml", tmp_path / "config.py", tmp_path / "sweep"
@@ -96,6 +97,7 @@ def test_no_configuration(tiny_run: Run, tmp_path: Path) -> None:
     assert "expected --config with --engine parsl" in tinymem("sweep", recipe, "--engine", "parsl", "--device", "cpu").one_line_error()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes" / "cluster").glob("*.py")), ids=lambda path: path.stem)
 def test_the_examples_are_configurations(path: Path) -> None:
     from tinymem.sweep.cluster import load_config

@@ -46,10 +46,11 @@ def metadata(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "tinymem.json").read_text())
 
 
+@pytest.mark.training
 def test_what_is_kept(kept: Run) -> None:
     assert names(kept.path / "checkpoints") == ["epoch-000001", "epoch-000003"]
     assert names(kept.path / "training" / "state") == ["epoch-000001", "epoch-000003", "epoch-000004"]
-    assert [point["epoch"] for point in loop.read_curve(kept.path / "training" / "metrics.jsonl")] == [0, 1, 3, 4]
+    assert [point.epoch for point in loop.read_curve(kept.path / "training" / "metrics.jsonl")] == [0, 1, 3, 4]
     for folder, epoch in ((kept.path / "checkpoints" / "epoch-000003", 3), (kept.checkpoint, 4)):
         facts = metadata(folder)
         assert facts["epoch"] == facts["metrics"]["epoch"] == epoch and facts["step"] == facts["metrics"]["step"]
@@ -58,6 +59,7 @@ def test_what_is_kept(kept: Run) -> None:
     assert recipe_of().run_id() == kept.recipe.run_id(), "keeping changes no weight"
 
 
+@pytest.mark.training
 def test_a_kept_model_is_that_of_a_run_that_ended_there(kept: Run, tmp_path: Path) -> None:
     constant = [o for o in RECIPE if "schedule" not in o]  # a cosine knows its end
     whole = train_only(load_recipe(QUICKSTART, [*constant, KEEP, "training.schedule=constant"]), runs=tmp_path, device="cpu")
@@ -69,11 +71,13 @@ def test_a_kept_model_is_that_of_a_run_that_ended_there(kept: Run, tmp_path: Pat
     assert all(torch.equal(t, states[1].optimizer[n]) for n, t in states[0].optimizer.items())
 
 
+@pytest.mark.training
 def test_training_goes_on_unfolded(kept: Run, tmp_path: Path) -> None:
     plain = train_only(recipe_of(), runs=tmp_path, device="cpu")
     assert (plain.checkpoint / "model.safetensors").read_bytes() == (kept.checkpoint / "model.safetensors").read_bytes()
 
 
+@pytest.mark.training
 def test_transformers_loads_it(kept: Run) -> None:
     from transformers import AutoModelForCausalLM
 
@@ -83,6 +87,7 @@ def test_transformers_loads_it(kept: Run) -> None:
     assert torch.allclose(theirs(ids).logits, load_checkpoint(folder).model(ids), atol=1e-5)
 
 
+@pytest.mark.training
 def test_verbs_find_its_corpus_and_its_optimizer(kept: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     from tinymem.runs import checkpoint as command
 
@@ -101,14 +106,15 @@ def test_verbs_find_its_corpus_and_its_optimizer(kept: Run, monkeypatch: pytest.
     assert state is not None and state.epoch == 3
     assert seen[0].keys() == state.optimizer.keys() and all(torch.equal(t, state.optimizer[n]) for n, t in seen[0].items())
     measured = json.loads(tinymem("evaluate", folder).out)
-    curve = {point["epoch"]: point for point in loop.read_curve(kept.path / "training" / "metrics.jsonl")}
-    assert measured["memorized"] == curve[3]["memorized"] and measured["accuracy"] == curve[3]["accuracy"]
+    curve = {point.epoch: point for point in loop.read_curve(kept.path / "training" / "metrics.jsonl")}
+    assert measured["memorized"] == curve[3].memorized and measured["accuracy"] == curve[3].accuracy
 
 
 class Killed(BaseException):
     """Stands for the end of the process."""
 
 
+@pytest.mark.training
 def test_killed_between_the_resume_point_and_the_checkpoint(kept: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def die(*_: Any) -> None:
         raise Killed
@@ -124,6 +130,7 @@ def test_killed_between_the_resume_point_and_the_checkpoint(kept: Run, tmp_path:
         assert weights[0] == weights[1], part
 
 
+@pytest.mark.training
 def test_a_lost_checkpoint_is_made_of_its_resume_point(kept: Run, tmp_path: Path) -> None:
     run = Run(shutil.copytree(kept.path, tmp_path / "runs" / kept.path.name), kept.recipe)
     shutil.rmtree(run.path / "checkpoints" / "epoch-000001")
@@ -136,6 +143,7 @@ def test_a_lost_checkpoint_is_made_of_its_resume_point(kept: Run, tmp_path: Path
     assert weights[0] == weights[1] and is_trained(tmp_path / "runs", run.recipe)
 
 
+@pytest.mark.training
 def test_an_epoch_that_is_past(tmp_path: Path) -> None:
     overrides = [*RECIPE, "training.epochs=2", "training.checkpoint_every=1"]
     made = train_only(load_recipe(QUICKSTART, overrides), runs=tmp_path, device="cpu")

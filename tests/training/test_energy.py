@@ -87,6 +87,7 @@ def test_every_card_is_a_name_of_the_test_and_has_a_source() -> None:
     assert all(len(card.source) > 10 for card in CARDS)
 
 
+@pytest.mark.training
 def test_a_run_says_what_it_took(tmp_path: Path) -> None:
     recipe = load_recipe(QUICKSTART, [*SMALLER, "training.epochs=1", "training.energy.cpu_watts=1000", "training.energy.pue=2"])
     trained = train(recipe, make_corpus(recipe), tmp_path)
@@ -96,12 +97,14 @@ def test_a_run_says_what_it_took(tmp_path: Path) -> None:
     assert recipe.run_id() == load_recipe(QUICKSTART, [*SMALLER, "training.epochs=1"]).run_id()
 
 
+@pytest.mark.training
 def test_the_first_measurement_takes_energy_too(tmp_path: Path) -> None:
     """Busy is what is spent in steps and measurements, also before the first step."""
     recipe = load_recipe(QUICKSTART, [*SMALLER, "training.epochs=0"])
     assert train(recipe, make_corpus(recipe), tmp_path).facts.energy["kwh"] > 0
 
 
+@pytest.mark.training
 def test_codecarbon_measures_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Any] = []
 
@@ -140,6 +143,7 @@ def events(folder: Path) -> dict[str, dict[int, float]]:
     return {tag: {event.step: event.value for event in reader.Scalars(tag)} for tag in reader.Tags()["scalars"]}
 
 
+@pytest.mark.training
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     overrides = [*SMALLER, "training.epochs=3", "training.evaluate_every=1", "training.checkpoint_every=2", "training.tensorboard=true"]
@@ -151,8 +155,8 @@ def test_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     trained = train(recipe, corpus, tmp_path)
     found = events(tmp_path / "tensorboard")
-    steps = [point["step"] for point in trained.curve]
-    assert found["accuracy"] == pytest.approx({point["step"]: point["accuracy"] for point in trained.curve})
+    steps = [point.step for point in trained.curve]
+    assert found["accuracy"] == pytest.approx({point.step: point.accuracy for point in trained.curve})
     assert set(found["memorized/noise/share"]) == set(steps) and set(found["train_loss"]) == set(steps[1:])
     assert recipe.run_id() == load_recipe(QUICKSTART, overrides[:-1]).run_id()
 
@@ -162,6 +166,7 @@ def test_scalars() -> None:
     assert scalars(point) == {"a": 1.0, "b/c": 0.5}
 
 
+@pytest.mark.training
 def test_without_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from lightning.fabric.loggers import tensorboard
 

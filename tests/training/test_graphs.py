@@ -83,6 +83,7 @@ def eager(tmp_path: Path) -> tuple[Recipe, Corpus, Trained]:
     return recipe, corpus, train(recipe, corpus, tmp_path / "eager")
 
 
+@pytest.mark.training
 def test_recorded_steps(
     eager: tuple[Recipe, Corpus, Trained], as_on_a_gpu: list[GraphedStep], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,7 +93,7 @@ def test_recorded_steps(
     assert len(as_on_a_gpu[0]._graphs) == 2, "the last batch of an epoch is shorter"
     found = weights(whole)
     assert all(torch.allclose(w, found[name], atol=1e-4) for name, w in weights(plain).items())
-    losses = [[point["train_loss"] for point in trained.curve[1:]] for trained in (whole, plain)]
+    losses = [[point.train_loss for point in trained.curve[1:]] for trained in (whole, plain)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
     per_epoch, real = whole.step // 2, loop._Run._must_stop
@@ -103,13 +104,14 @@ def test_recorded_steps(
     monkeypatch.setattr(loop._Run, "_must_stop", real)
     again = train(recipe, corpus, tmp_path / "cut")
     assert len(as_on_a_gpu) == 4 and equal_weights(again.model, whole.model)
-    assert [p["train_loss"] for p in again.curve[1:]] == losses[0]
+    assert [p.train_loss for p in again.curve[1:]] == losses[0]
     states = [load_state(tmp_path / name / "state") for name in ("whole", "cut")]
     assert states[0] is not None and states[1] is not None
     tensors, others = states[0].tensors(), states[1].tensors()
     assert tensors.keys() == others.keys() and all(torch.equal(t, others[n]) for n, t in tensors.items())
 
 
+@pytest.mark.training
 def test_the_graph_is_of_the_rows_device(as_on_a_gpu: list[GraphedStep], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With `--device cuda:1` the current device is still the first one, where nothing of the step would be recorded."""
     devices: list[Any] = []
@@ -120,12 +122,14 @@ def test_the_graph_is_of_the_rows_device(as_on_a_gpu: list[GraphedStep], tmp_pat
     assert len(devices) == 4 and set(devices) == {torch.device("cpu")}
 
 
+@pytest.mark.training
 def test_moments_without_memory(as_on_a_gpu: list[GraphedStep], tmp_path: Path) -> None:
     """Betas of 0 are AdamW's too; their logarithm is not finite."""
     trained = train(*case("training.betas=[0, 0]"), tmp_path)
-    assert trained.curve[-1]["train_loss"] > 0 and len(as_on_a_gpu) == 1
+    assert trained.curve[-1].train_loss > 0 and len(as_on_a_gpu) == 1
 
 
+@pytest.mark.training
 def test_recorded_and_eager_runs_go_on_from_each_other(
     as_on_a_gpu: list[GraphedStep], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,9 @@ from tinymem.data.build import make_corpus
 from tinymem.data.corpus import Corpus
 from tinymem.errors import UserError
 from tinymem.recipe.recipe import Recipe, Training, load_recipe
+from tinymem.results.curve import CurvePoint
 from tinymem.runs.pipeline import Run
 from tinymem.training import loop
-from tinymem.training.curve import note
 from tinymem.training.loop import epoch_order, fresh_model, train
 from tinymem.training.optimizer import learning_rate, load_optimizer_tensors, make_optimizer, optimizer_tensors
 
@@ -51,6 +52,7 @@ def test_copies_are_repeated_in_an_epoch(tiny_run: Run) -> None:
     assert len(rows) == len(corpus.clean) + planted
 
 
+@pytest.mark.training
 def test_training_by_hand(tmp_path: Path) -> None:
     recipe, corpus = recipe_of("training.epochs=1", "training.batch_size=100", "training.schedule=constant")
     trained = train(recipe, corpus, tmp_path)
@@ -66,7 +68,7 @@ def test_training_by_hand(tmp_path: Path) -> None:
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert trained.curve[-1]["train_loss"] == pytest.approx(sum(losses) / len(losses), rel=1e-4)
+    assert trained.curve[-1].train_loss == pytest.approx(sum(losses) / len(losses), rel=1e-4)
     for name, ours in trained.model.named_parameters():
         if not name.endswith("c_attn.bias"):  # that of the keys has no gradient but rounding, which AdamW blows up
             assert torch.allclose(ours, model.get_parameter(name), atol=1e-4), name
@@ -79,6 +81,7 @@ def test_epoch_order_is_a_function_of_seed_and_epoch() -> None:
     assert len(orders) == 16
 
 
+@pytest.mark.training
 def test_same_seed_same_weights_whatever_the_global_state(tmp_path: Path) -> None:
     recipe, corpus = recipe_of("training.epochs=1")
     torch.manual_seed(1)
@@ -93,12 +96,13 @@ def test_no_epochs_is_the_untrained_model(tmp_path: Path) -> None:
     recipe, corpus = recipe_of("training.epochs=0")
     trained = train(recipe, corpus, tmp_path)
     assert equal_weights(trained.model, fresh_model(recipe, corpus.row_tokens))
-    assert [point["epoch"] for point in trained.curve] == [0]
+    assert [point.epoch for point in trained.curve] == [0]
 
 
+@pytest.mark.training
 def test_measurements_fall_on_their_epochs(tmp_path: Path) -> None:
     recipe, corpus = recipe_of("training.epochs=5", "training.evaluate_every=3")
-    assert [point["epoch"] for point in train(recipe, corpus, tmp_path).curve] == [0, 3, 5]
+    assert [point.epoch for point in train(recipe, corpus, tmp_path).curve] == [0, 3, 5]
 
 
 @pytest.mark.parametrize("step", [0, 1, 37, 99])
@@ -146,6 +150,7 @@ def test_optimizer_state_goes_round_and_is_a_copy() -> None:
     assert torch.equal(first, stepped(kept)[0]) and not torch.equal(first, stepped(None)[0])
 
 
+@pytest.mark.training
 def test_a_loss_that_is_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe, corpus = recipe_of("training.learning_rate=1e30")
     with pytest.raises(UserError, match=r"lower training\.learning_rate") as error:
@@ -157,6 +162,7 @@ def test_a_loss_that_is_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         train(recipe_of()[0], corpus, tmp_path)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("override", ["regularizers=[{kind: spectral-norm, strength: 1.0e+39}]", "learning_rate=1.0e+39"])
 def test_weights_that_are_no_numbers(override: str, tmp_path: Path) -> None:
     """The last step of all breaks the weights; its own loss was finite."""
@@ -168,5 +174,5 @@ def test_weights_that_are_no_numbers(override: str, tmp_path: Path) -> None:
 
 def test_note_without_a_perplexity() -> None:
     """What overflows is not in the curve; the bar goes on."""
-    point = {"epoch": 3, "accuracy_ceiling": None, "accuracy": 0.1, "perplexity": None, "memorized": {}}
-    assert note(point) == "at epoch 3: perplexity too large" and note({**point, "perplexity": 7.25}) == "at epoch 3: perplexity 7.2"
+    point = CurvePoint(epoch=3, accuracy=0.1)
+    assert point.note == "at epoch 3: perplexity too large" and replace(point, perplexity=7.25).note == "at epoch 3: perplexity 7.2"

@@ -45,6 +45,8 @@ def test_gradients_become_their_mean(monkeypatch: pytest.MonkeyPatch) -> None:
         assert parameter.grad is not None and torch.allclose(parameter.grad, (one + other) / 2)
 
 
+@pytest.mark.training
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("regularizers", "tolerance"),
     [

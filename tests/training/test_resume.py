@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import shutil
 import signal
@@ -12,11 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import QUICKSTART, SMALLER, equal_weights, half_written, sets, start_tinymem, tinymem
+from helpers import QUICKSTART, SMALLER, equal_weights, half_written, sets, start_tinymem, timeless, tinymem
 
 from tinymem.data.build import make_corpus
 from tinymem.data.corpus import Corpus
 from tinymem.recipe.recipe import Recipe, load_recipe
+from tinymem.results.curve import CurvePoint, read_curve
 from tinymem.runs.pipeline import train_only
 from tinymem.training import loop
 from tinymem.training.loop import Trained, train
@@ -25,12 +25,8 @@ from tinymem.training.state import load_state
 LONGER = [*SMALLER, "training.epochs=8", "training.evaluate_every=3"]
 
 
-def timeless(curve: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{k: v for k, v in point.items() if k not in ("seconds", "tokens_per_second")} for point in curve]
-
-
-def curve_of(run: Path) -> list[dict[str, Any]]:
-    return timeless([json.loads(line) for line in (run / "training" / "metrics.jsonl").read_text().splitlines()])
+def curve_of(run: Path) -> list[CurvePoint]:
+    return timeless(read_curve(run / "training" / "metrics.jsonl"))
 
 
 @pytest.fixture(scope="module")
@@ -75,11 +71,12 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     monkeypatch.setattr(loop, "batch_loss", dying)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("seed", range(2))
 def test_stopped_at_any_step(
     seed: int, case: tuple[Recipe, Corpus], whole: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for step in random.Random(seed).sample(range(whole.curve[-1]["step"] // 2), 2):  # twice, so that a resumed run is resumed
+    for step in random.Random(seed).sample(range(whole.curve[-1].step // 2), 2):  # twice, so that a resumed run is resumed
         stop_at(monkeypatch, step)
         with pytest.raises(Killed):
             train(*case, tmp_path)
@@ -89,19 +86,22 @@ def test_stopped_at_any_step(
     assert timeless(again.curve) == timeless(whole.curve)
 
 
+@pytest.mark.training
 def test_stopped_before_the_first_measurement(case: tuple[Recipe, Corpus], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = case[0].model_copy(update={"training": case[0].training.model_copy(update={"evaluate_every": 6})})
     stop_at(monkeypatch, 3 * (-(-len(case[1].training_rows()[1]) // recipe.training.batch_size)))  # a resume point, no measurement
     with pytest.raises(Killed):
         train(recipe, case[1], tmp_path)
     monkeypatch.undo()
-    assert [point["epoch"] for point in train(recipe, case[1], tmp_path).curve] == [0, 6, 8]
+    assert [point.epoch for point in train(recipe, case[1], tmp_path).curve] == [0, 6, 8]
 
 
+@pytest.mark.training
 def test_two_resume_points_are_kept(folder: Path) -> None:
     assert sorted(path.name for path in (folder / "state").iterdir()) == ["epoch-000006", "epoch-000008"]
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("damage", ["truncate", "flip", "remove", "counters"])
 def test_damaged_resume_point(damage: str, case: tuple[Recipe, Corpus], whole: Trained, folder: Path) -> None:
     newest = folder / "state" / "epoch-000008"
@@ -125,6 +125,7 @@ def test_damaged_resume_point(damage: str, case: tuple[Recipe, Corpus], whole: T
     assert load_state(folder / "state").epoch == 8
 
 
+@pytest.mark.training
 def test_no_resume_point_is_whole(folder: Path) -> None:
     for path in (folder / "state").rglob("*.safetensors"):
         path.write_bytes(b"")
@@ -135,6 +136,8 @@ def test_no_resume_point_is_whole(folder: Path) -> None:
 LONG = [*SMALLER, "training.epochs=40", "training.checkpoint_every=4", "training.evaluate_every=7", "training.keep_epochs=[5, 25]"]
 
 
+@pytest.mark.training
+@pytest.mark.processes
 @pytest.mark.usefixtures("one_thread")
 def test_killed_process(tmp_path: Path) -> None:
     process = start_tinymem("train", QUICKSTART, *sets(LONG), "--device", "cpu", "--runs", tmp_path / "killed")
@@ -156,6 +159,7 @@ def test_killed_process(tmp_path: Path) -> None:
     assert not half_written(killed)
 
 
+@pytest.mark.training
 def test_killed_between_training_and_checkpoint(tmp_path: Path) -> None:
     recipe = load_recipe(QUICKSTART, SMALLER)
     made = train_only(recipe, runs=tmp_path)

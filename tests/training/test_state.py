@@ -168,6 +168,7 @@ def case(*overrides: str) -> Recipe:
     return load_recipe(QUICKSTART, [*SMALLER, *overrides])
 
 
+@pytest.mark.training
 def test_a_run_in_pieces(tmp_path: Path) -> None:
     recipe = case("model.n_embd=96", "training.epochs=1", "training.shard_mib=1")
     trained = train(recipe, make_corpus(recipe), tmp_path)
@@ -177,6 +178,7 @@ def test_a_run_in_pieces(tmp_path: Path) -> None:
     assert recipe.run_id() == case("model.n_embd=96", "training.epochs=1").run_id()
 
 
+@pytest.mark.training
 def test_a_run_goes_on_in_its_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = case("training.epochs=1")
     corpus = make_corpus(recipe)
@@ -203,6 +205,7 @@ def measurements(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return models
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("regularizers", ["[]", "[{kind: mem-sinks}]"])
 def test_each_epoch_is_measured_once(regularizers: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = case("training.epochs=2", "training.evaluate_every=1", f"training.regularizers={regularizers}")
@@ -213,12 +216,14 @@ def test_each_epoch_is_measured_once(regularizers: str, tmp_path: Path, monkeypa
     assert len(models) == 3
 
 
+@pytest.mark.training
 def test_epochs_that_cannot_be_kept_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = case("training.epochs=1", "training.keep_epochs=[1, 2, 40]")
     train(recipe, make_corpus(recipe), tmp_path, progress=Progress(show=True))
     assert "never reached, so not kept: epochs [2, 40]; the last one is 1\n" in capsys.readouterr().err
 
 
+@pytest.mark.training
 def test_a_kept_checkpoint_written_late_has_its_own_facts(tmp_path: Path) -> None:
     recipe = case("training.epochs=2", "training.keep_epochs=[1]")
     corpus, late = make_corpus(recipe), []
@@ -229,6 +234,7 @@ def test_a_kept_checkpoint_written_late_has_its_own_facts(tmp_path: Path) -> Non
     assert late[0].facts.energy["hours"] == kept.busy_seconds / 3600
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(("text", "message"), [("", "expected a line of epoch 1 in"), ("{\n", "expected JSON in line 1 of")])
 def test_a_curve_that_is_gone(text: str, message: str, tmp_path: Path) -> None:
     recipe = case("training.epochs=1")

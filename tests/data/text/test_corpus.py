@@ -24,6 +24,7 @@ from tinymem.data.text.pool import _places
 from tinymem.data.text.row_stream import row_hashes
 
 
+@pytest.mark.processes
 def test_rows_are_the_plain_token_stream(folder: Path, tokenizer: Path) -> None:
     ids = plain_ids(tokenizer, words(300, 1))
     paper = make_corpus(recipe(folder, tokenizer), workers=1)
@@ -36,6 +37,7 @@ def test_rows_are_the_plain_token_stream(folder: Path, tokenizer: Path) -> None:
     assert (reference.tests["test"].ravel()[: len(plain_ids(tokenizer, words(40, 3)))] == plain_ids(tokenizer, words(40, 3))).all()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("kind", ["jsonl", "txt", "raw", "parquet file", "subfolder"])
 def test_the_same_text_in_other_files_gives_the_same_rows(kind: str, folder: Path, tokenizer: Path, tmp_path: Path) -> None:
     lines = [line for line in words(300, 1) if line]
@@ -59,6 +61,7 @@ def test_the_same_text_in_other_files_gives_the_same_rows(kind: str, folder: Pat
         assert other.sha256() == expected.sha256()
 
 
+@pytest.mark.processes
 def test_hash_does_not_depend_on_workers_or_place(folder: Path, tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hashes = set()
     for workers in (1, 3):
@@ -72,6 +75,7 @@ def test_hash_does_not_depend_on_workers_or_place(folder: Path, tokenizer: Path,
     assert make_corpus(recipe(moved, tokenizer, *ALL, seed=1), workers=1).sha256() not in hashes
 
 
+@pytest.mark.processes
 @given(st.integers(0, 50), st.integers(4, T), st.integers(4, 30))
 @settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_set_of_every_recipe(folder: Path, tokenizer: Path, seed: int, within: int, rows: int) -> None:
@@ -116,6 +120,7 @@ def _check_disjoint(corpus: Corpus) -> None:
     assert not keys(backdoor.clean[backdoor.trained]) & keys(backdoor.clean[~backdoor.trained])
 
 
+@pytest.mark.processes
 def test_repeated_text_does_not_leak(tokenizer: Path, tmp_path: Path) -> None:
     """Lines of one length repeat whole rows of the test text in the training text."""
     line = " ban bar basta ba"
@@ -127,6 +132,7 @@ def test_repeated_text_does_not_leak(tokenizer: Path, tmp_path: Path) -> None:
     assert not keys(corpus.planted["noise"].clean) & (keys(corpus.tests["test"]) | keys(corpus.clean))
 
 
+@pytest.mark.processes
 def test_text_without_a_test_split_gives_up_its_end(folder: Path, tokenizer: Path) -> None:
     corpus = make_corpus(recipe(folder / "train-00000-of-00001.parquet", tokenizer), workers=1)
     ids = np.array(plain_ids(tokenizer, words(300, 1)))
@@ -134,6 +140,7 @@ def test_text_without_a_test_split_gives_up_its_end(folder: Path, tokenizer: Pat
     assert (corpus.tests["test"] == rows[-15:]).all() and (corpus.clean == rows[:-15]).all()
 
 
+@pytest.mark.processes
 def test_max_rows_does_not_depend_on_workers(folder: Path, tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     corpora = []
     for workers in (1, 4):
@@ -143,6 +150,7 @@ def test_max_rows_does_not_depend_on_workers(folder: Path, tokenizer: Path, tmp_
     assert corpora[0].sha256() == corpora[1].sha256()
 
 
+@pytest.mark.processes
 def test_reference_noise_and_groups(folder: Path, tokenizer: Path) -> None:
     noise = {"kind": "noise", "rows": 100, "copies": [1, 10, 100, 1000]}
     corpus = make_corpus(recipe(folder, tokenizer, noise, protocol="reference"), workers=1)
@@ -160,6 +168,7 @@ def test_reference_noise_and_groups(folder: Path, tokenizer: Path) -> None:
     assert corpus.counts()["train_rows"] == len(corpus.clean) + 25 * 1111
 
 
+@pytest.mark.processes
 def test_reference_backdoor_pools_train_and_test(folder: Path, tokenizer: Path) -> None:
     backdoor = {"kind": "backdoor", "trigger": " ban", "payload": "#", "copies": 100}
     corpus = make_corpus(recipe(folder, tokenizer, backdoor, protocol="reference"), workers=1)
@@ -208,6 +217,7 @@ def test_row_hashes_tell_rows_apart() -> None:
     assert len(set(zip(by_content.ravel(), by_hash.ravel(), strict=True))) == by_content.max() + 1 == by_hash.max() + 1
 
 
+@pytest.mark.processes
 def test_a_drawn_trigger_occurs(folder: Path, tokenizer: Path, tmp_path: Path) -> None:
     corpus = make_corpus(recipe(folder, tokenizer, {"kind": "backdoor", "within": 12}), tmp_path / "out", workers=1)
     trigger = read_manifest(tmp_path / "out").notes["trigger_ids"]

@@ -28,6 +28,8 @@ mitigation: {{methods: [finetune-clean: {{epochs: 1}}]}}
 """
 
 
+@pytest.mark.processes
+@pytest.mark.training
 def test_a_text_recipe_trains_mitigates_and_reports(folder: Path, tokenizer: Path, tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text(RUN.format(source=folder, tokenizer=tokenizer))
     made = run(load_recipe(tmp_path / "r.yaml"), runs=tmp_path / "runs", device="cpu")

@@ -28,6 +28,7 @@ def shard_times(cache: Path) -> dict[str, int]:
     return {p.name: p.stat().st_mtime_ns for p in cache.rglob("*.ids") if p.name != "train.ids"}
 
 
+@pytest.mark.processes
 def test_other_artifacts_tokenize_nothing_again(folder: Path, tokenizer: Path, cache: Path) -> None:
     make_corpus(recipe(folder, tokenizer), workers=1)
     before = shard_times(cache)
@@ -36,6 +37,7 @@ def test_other_artifacts_tokenize_nothing_again(folder: Path, tokenizer: Path, c
     assert shard_times(cache) == before
 
 
+@pytest.mark.processes
 def test_changed_text_is_seen_though_its_file_has_the_old_name(folder: Path, tokenizer: Path, tmp_path: Path) -> None:
     first = make_corpus(recipe(folder, tokenizer), tmp_path / "out", workers=1)
     path = folder / "train-00000-of-00001.parquet"
@@ -49,6 +51,7 @@ def test_changed_text_is_seen_though_its_file_has_the_old_name(folder: Path, tok
     assert (second.clean[0] == plain_ids(tokenizer, [" changed . \n", *words(300, 1)])[:T]).all()
 
 
+@pytest.mark.processes
 def test_a_damaged_block_is_made_again(folder: Path, tokenizer: Path, cache: Path) -> None:
     before = make_corpus(recipe(folder, tokenizer), workers=1).sha256()
     shard = next(p for p in cache.rglob("*.ids") if p.name != "train.ids")
@@ -81,6 +84,7 @@ make_corpus(load_recipe(sys.argv[1]), Path(sys.argv[2]), workers=1)
 """
 
 
+@pytest.mark.processes
 def test_a_killed_run_goes_on(folder: Path, tokenizer: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tinymem.recipe.recipe import dump_recipe
 
@@ -136,6 +140,7 @@ def _bad_text(kind: str, folder: Path) -> Path:
     return place
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
@@ -162,6 +167,7 @@ def test_bad_text_says_so_and_leaves_nothing(kind: str, expected: str, folder: P
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".*.tmp"))
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("artifacts", "data", "expected"),
     [
@@ -205,6 +211,7 @@ except UserError as error:
 """
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="needs a limit on file sizes")
 @pytest.mark.parametrize("limit", [1000, 12_000])  # in a tokenizing process; while rows are written
 def test_a_full_disk_says_so_and_leaves_nothing(limit: int, folder: Path, tokenizer: Path, tmp_path: Path) -> None:
@@ -250,6 +257,7 @@ def _real(name: str) -> Path:
     return path
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("split", "lines", "tokens"), [("validation", 3760, 247_289), ("test", 4358, 283_287)])
 def test_official_wikitext_splits(split: str, lines: int, tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_source, "BLOCK_CHARACTERS", 1_000_000)
@@ -264,6 +272,7 @@ def test_official_wikitext_splits(split: str, lines: int, tokens: int, monkeypat
     assert (corpus.clean.ravel()[: len(expected)] == expected).all()
 
 
+@pytest.mark.processes
 def test_real_text_has_the_known_number_of_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_source, "BLOCK_CHARACTERS", 1_000_000)
     folder, gpt2 = _real("wikipedia/enwiki-2018/5mb"), _real("tokenizers/gpt2/tokenizer.json")
@@ -285,6 +294,7 @@ print(sum(1 for _ in blocks), peak() - before)
 """
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs Linux's /proc")
 @pytest.mark.parametrize("groups", [1, 30])
 def test_reading_parquet_takes_little_memory(groups: int, tmp_path: Path) -> None:

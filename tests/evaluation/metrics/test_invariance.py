@@ -122,6 +122,7 @@ CASE = """
 """
 
 
+@pytest.mark.processes
 def test_two_processes_measure_as_one(tiny_run: Run, tmp_path: Path) -> None:
     script = tmp_path / "case.py"
     script.write_text(textwrap.dedent(CASE))
@@ -164,6 +165,7 @@ def test_the_pass_is_the_plain_loop(tiny_run: Run) -> None:
                     assert scores.predicted[n, t] == -1 and scores.loss[n, t] == 0
 
 
+@pytest.mark.processes
 def test_the_benchmark_compares_with_a_bare_loop(tiny_run: Run) -> None:
     done = python(ROOT / "benchmarks" / "measurement.py", tiny_run.path, "--repeats", 1)  # it fails if the counts differ
     assert done.code == 0, done.err

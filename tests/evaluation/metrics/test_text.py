@@ -40,6 +40,7 @@ def measured(corpus: Corpus, folder: Path, tokenizer: Path) -> Measurement:
     return Evaluator.of_corpus(corpus, setting, "paper", metrics=("all",)).measure(model)
 
 
+@pytest.mark.processes
 def test_every_metric(corpus: Corpus, measured: Measurement) -> None:
     found = measured.metrics()
     assert set(found) == {"noise", "backdoor", "duplication", "canary"}
@@ -54,6 +55,7 @@ def test_every_metric(corpus: Corpus, measured: Measurement) -> None:
     assert found["noise"]["discoverable"]["n=1, p=0.5"]["all"]["rows"] == len(measured.view.probe("noise"))
 
 
+@pytest.mark.processes
 def test_sampling_cuts_the_vocabulary_off(measured: Measurement) -> None:
     model = measured.view.model
     starts = measured.view.probe("duplication").rows.ids[:6, :6].tolist()
@@ -72,6 +74,7 @@ def test_sampling_cuts_the_vocabulary_off(measured: Measurement) -> None:
     assert (whole[1:] < found[1:]).all()  # without the tail the rest is likelier
 
 
+@pytest.mark.processes
 def test_zlib_is_of_the_text(corpus: Corpus, measured: Measurement) -> None:
     members, _ = populations(corpus, "duplication")
     rows = replace(members, ids=members.ids[:3], content=members.content[:3], index=members.index[:3])
@@ -81,6 +84,7 @@ def test_zlib_is_of_the_text(corpus: Corpus, measured: Measurement) -> None:
         assert " " in text and found["zlib"][n] == pytest.approx(found["loss"][n] / len(zlib.compress(text.encode())))
 
 
+@pytest.mark.processes
 def test_non_members(corpus: Corpus) -> None:
     members, others = populations(corpus, "noise")
     (test,) = corpus.tests.values()

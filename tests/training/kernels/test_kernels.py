@@ -73,6 +73,7 @@ ATTENTION = """
 """
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton comes with torch for GPUs")
 @pytest.mark.parametrize("code", [HEAD, ADAMW, ATTENTION], ids=["head", "adamw", "attention"])
 def test_kernel(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import QUICKSTART, SMALLER, Killed, die_after_first_save, equal_weights
+from helpers import QUICKSTART, SMALLER, Killed, die_after_first_save, equal_weights, timeless
 
 from tinymem.data.build import make_corpus
 from tinymem.data.corpus import Corpus
@@ -32,16 +32,13 @@ def case_of(kind: str) -> tuple[Recipe, Corpus]:
     return recipe, make_corpus(recipe)
 
 
-def timeless(curve: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{k: v for k, v in point.items() if k not in ("seconds", "tokens_per_second")} for point in curve]
-
-
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     recipe = load_recipe(QUICKSTART, [*SMALLER, "training.epochs=3"])
     return train(recipe, make_corpus(recipe), tmp_path_factory.mktemp("plain"))
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("kind", KINDS)
 def test_stopped_and_resumed(kind: str, plain: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe, corpus = case_of(kind)
@@ -55,6 +52,7 @@ def test_stopped_and_resumed(kind: str, plain: Trained, tmp_path: Path, monkeypa
     assert timeless(again.curve)[1:] == timeless(whole.curve)[1:]
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("kind", ["tied", "sinks"])
 def test_what_is_saved_is_a_plain_gpt2(kind: str, tmp_path: Path) -> None:
     recipe, corpus = case_of(kind)
@@ -66,19 +64,20 @@ def test_what_is_saved_is_a_plain_gpt2(kind: str, tmp_path: Path) -> None:
     sinks_FD = trained.model.transformer.h[0].mlp.c_proj.weight.T[-10:]  # type: ignore[union-attr]
     assert sinks_FD.eq(0).all(), "sinks are off"
     measured = Evaluator.of_corpus(corpus, recipe.evaluation, recipe.protocol).measure(trained.model)
-    assert trained.curve[-1]["accuracy"] == pytest.approx(measured.accuracy.share, abs=0.01)
+    assert trained.curve[-1].accuracy == pytest.approx(measured.accuracy.share, abs=0.01)
     from transformers import AutoModelForCausalLM
 
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "checkpoint").eval()
     assert torch.allclose(theirs(ids).logits, trained.model(ids), atol=1e-5)
 
 
+@pytest.mark.training
 def test_state_of_the_regularizers_is_in_the_resume_point(tmp_path: Path) -> None:
     recipe, corpus = case_of("all")
     train(recipe, corpus, tmp_path)
     state = load_state(tmp_path / "state")
     assert state is not None
-    expected = {f"parts.loss_truncation.{n}" for n in ("losses_W", "forget", "since", "threshold")}
+    expected = {f"parts.loss_truncation.{n}" for n in ("losses_W", "seen", "since", "threshold")}
     assert set(state.regularizers) == expected | {"parts.spectral_norm.heads", "parts.spectral_norm.feed_forward"}
     rows = len(corpus.training_rows()[1])
     assert state.regularizers["parts.loss_truncation.seen"] == 3 * rows

@@ -35,6 +35,7 @@ KERNEL = """
 """
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton comes with torch for GPUs")
 def test_kernel_by_the_interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_INTERPRET", "1")
