@@ -14,20 +14,21 @@ from helpers import QUICKSTART, ROOT, SMALLER, Done, sets, tinymem
 
 from tinymem.evaluation.metric import METRICS
 from tinymem.mitigation.method import UNLEARNERS
+from tinymem.models.adapters import mlp_parameters
 from tinymem.models.families import FAMILIES
-from tinymem.recipe.kinds import ARTIFACTS
+from tinymem.recipe.kinds import ARTIFACTS, REGULARIZERS
 from tinymem.registry import load_plugin
 from tinymem.report.figures.registry import FIGURES
 from tinymem.report.tables.registry import TABLES
-from tinymem.runs.pipeline import Run
-from tinymem.testing import CHECKS, check, check_artifact, check_metric, tiny_case
+from tinymem.runs.pipeline import Run, open_run
+from tinymem.testing import CHECKS, check, check_artifact, check_metric, check_regularizer, tiny_case
 
 PAGE = ROOT / "docs" / "extending.md"
 SECTIONS = {
     title: re.findall(r"^```python\n(.*?)^```$", body, re.MULTILINE | re.DOTALL)
     for title, body in re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 }
-EXAMPLES = {"A method", "A metric", "An artifact kind", "A report table", "A figure", "A model family"}
+EXAMPLES = {"A method", "A metric", "A regularizer", "An artifact kind", "A report table", "A figure", "A model family"}
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def example(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     path = tmp_path / "example.py"
     path.write_text(text)
     with ExitStack() as stack:
-        for registry in (UNLEARNERS, METRICS, ARTIFACTS, TABLES, FIGURES, FAMILIES):
+        for registry in (UNLEARNERS, METRICS, REGULARIZERS, ARTIFACTS, TABLES, FIGURES, FAMILIES):
             stack.enter_context(registry.temporary())
         yield path
 
@@ -54,7 +55,7 @@ def fine(*words: object) -> Done:
 
 def test_each_kind_has_one_example_of_some_lines() -> None:
     assert set(SECTIONS) == EXAMPLES and all(len(blocks) == 1 for blocks in SECTIONS.values())
-    assert all(10 <= len(text.splitlines()) <= 40 for [text] in SECTIONS.values())
+    assert all(10 <= len(text.splitlines()) <= 45 for [text] in SECTIONS.values())
 
 
 @example_of("A method")
@@ -79,6 +80,21 @@ def test_a_metric(example: Path, tiny_run: Run, tmp_path: Path) -> None:
     (folder / "results" / f"{rows[0]['id']}.json").write_text(json.dumps(rows))
     assert "first token %" in fine("report", folder, "--tables", "metrics", "--plugin", example, "--format", "markdown").out
     check_metric("first-token")
+
+
+@example_of("A regularizer")
+def test_a_regularizer(example: Path, tmp_path: Path) -> None:
+    def norm(strength: float) -> float:
+        runs = tmp_path / f"runs-{strength}"
+        chosen = ["mitigation.methods=act", f"training.regularizers=[{{kind: weight-norm, strength: {strength}}}]"]
+        fine("run", QUICKSTART, *sets([*SMALLER, *chosen]), "--runs", runs, "--plugin", example, "--device", "cpu")
+        [folder] = runs.glob("quickstart-*")
+        rows = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+        assert {row["regularizer"].partition("(")[0] for row in rows} == {"weight-norm"}
+        return sum(float(p.detach().square().sum()) for p in mlp_parameters(open_run(folder).model(), matrices_only=True).values())
+
+    assert norm(0.1) < 0.9 * norm(0)
+    check_regularizer("weight-norm")
 
 
 @example_of("An artifact kind")

@@ -1,7 +1,7 @@
-"""Checks that every registered method and metric must pass, for our tests and for those of users.
+"""Checks that every registered method, metric, artifact kind and regularizer must pass, for our tests and for those of users.
 
-Each check runs a method on a tiny random model of one family, or a metric on a tiny corpus, and raises AssertionError with the reason,
-or unittest.SkipTest where the method lacks the option that is checked; pytest shows it as skipped. See `tinymem new`.
+Each check runs a method on a tiny random model of one family, or the other kinds on a tiny corpus or model, and raises AssertionError
+with the reason, or unittest.SkipTest where the method lacks the option that is checked; pytest shows it as skipped. See `tinymem new`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from unittest import SkipTest
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinymem.data.build import make_corpus
@@ -29,8 +30,11 @@ from tinymem.mitigation.method import UNLEARNERS, MitigationData, Unlearner, app
 from tinymem.models.adapters import layer_of, logits, mlp_parameters, neuron_layers
 from tinymem.models.families import FAMILIES as REGISTERED
 from tinymem.models.gpt2 import GPT, GPTConfig
+from tinymem.recipe.kinds import RegularizerSection
 from tinymem.recipe.recipe import Recipe, parse_recipe
 from tinymem.runtime.json import Json, JsonObject
+from tinymem.training.regularizer import Regularizers
+from tinymem.training.regularizer_section import TrainingRows, make_regularizers
 
 FAMILIES = ("gpt", "gpt2", "gpt-neox", "llama")
 """Families that tests of methods run on: one for each way to store a feed-forward block; any other registered name works too."""
@@ -217,3 +221,36 @@ def check_artifact(kind: str, **options: Json) -> None:
     measured = tiny_measurement("all", section)
     assert len(measured.memorized[kind]), "no planted row is scored: none differs from its clean counterpart in the target"
     json.dumps(measured.metrics()[kind], allow_nan=False)
+
+
+def _regularized(section: RegularizerSection) -> tuple[Regularizers, GPT]:
+    """A regularizer on a tiny model in training mode."""
+    model = GPT(GPTConfig(vocab_size=VOCABULARY, n_positions=LENGTH, n_layer=2, n_embd=16, n_head=2), seed=1).train()
+    regularizers = make_regularizers([section], TrainingRows(clean=5, distinct=10))
+    regularizers.attach(model)
+    return regularizers, model
+
+
+def _regularized_loss(regularizers: Regularizers, model: GPT) -> Tensor:
+    """The loss of one step on ten rows."""
+    ids = tiny_case("gpt")[1].retain.ids
+    regularizers.before(torch.arange(len(ids)))
+    losses = F.cross_entropy(logits(model, ids)[:, :-1].transpose(1, 2), ids[:, 1:], reduction="none")
+    loss, penalty = regularizers.mean_loss(ids, losses), regularizers.penalty()
+    return loss if penalty is None else loss + penalty
+
+
+def check_regularizer(kind: str, **options: Json) -> None:
+    """A regularizer gives a loss to train on, resumes from its buffers alone, and leaves a plain GPT-2 that computes as the model does."""
+    section = RegularizerSection.model_validate({"kind": kind, **options})
+    (first, model), (second, other) = _regularized(section), _regularized(section)
+    loss = _regularized_loss(first, model)
+    assert loss.shape == () and torch.isfinite(loss), f"expected a finite scalar as loss, got {loss}"
+    loss.backward()
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in model.parameters()), "a gradient is NaN or infinite"
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(_regularized_loss(first, model), _regularized_loss(second, other)), "state outside buffers is lost on a resume"
+    ids = tiny_case("gpt")[1].forget.ids
+    with torch.no_grad():
+        same = torch.allclose(logits(first.folded(model), ids), logits(model.eval(), ids), atol=1e-5)
+    assert same, "the folded model computes something else than the regularized one in evaluation mode"

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 REGISTRIES = {
     "method": ("tinymem.mitigation.method", "UNLEARNERS"),
     "metric": ("tinymem.evaluation.metric", "METRICS"),
+    "regularizer": ("tinymem.recipe.kinds", "REGULARIZERS"),
     "artifact": ("tinymem.recipe.kinds", "ARTIFACTS"),
 }
 """Module and name of the registry of each kind of file; the kind's templates are in `templates/`."""
