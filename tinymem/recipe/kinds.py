@@ -77,13 +77,13 @@ class ArtifactSection(KindSection):
 
 
 class RegularizerSection(KindSection):
-    """One entry of a recipe's `training.regularizers`; `tinymem.training.regularizer` defines the behavior of its kinds."""
+    """One entry of a recipe's `training.regularizers`; `tinymem.training.regularizer_section` defines how its kinds are made."""
 
     exclusive: ClassVar[str | None] = None
-    """What two kinds both do that cannot both be; only one kind that says the same may be in a recipe."""
+    """Effect of a kind as a verb phrase ("tie the same neurons"), for errors; kinds of equal effect exclude each other in a recipe."""
 
     def refusal(self, row_tokens: int) -> str | None:
-        """Why the options do not suit rows of so many tokens; None where they do."""
+        """Error message if the options do not suit rows of `row_tokens` tokens; else None."""
         return None
 
 

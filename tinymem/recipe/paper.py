@@ -1,4 +1,4 @@
-"""The paper's study in numbers: its methods in the order of its tables, the runs of their grids (appendix A.3.5), and what they took."""
+"""The paper's study in numbers: its methods in the order of its tables, the runs of their grids (appendix A.3.5), and their cost."""
 
 from __future__ import annotations
 
@@ -26,6 +26,6 @@ RUNS = {
 """Runs of each method on all checkpoints, after these exceptions."""
 
 EXPERIMENTS = 102_698
-"""Runs that the paper counts; fewer than `RUNS`, and it does not say which."""
+"""Number of runs that the paper counts; fewer than `RUNS`, without a reason in the paper."""
 NODE_HOURS, NODE_GPUS, TRIPLED = 6251, 4, 3
-"""Hours of nodes with four A100s for these runs (Tables 7 and 8), three times what was measured."""
+"""Hours of nodes with four A100s for these runs (Tables 7 and 8), three times the measured ones."""

@@ -24,7 +24,7 @@ COMPARED = (
     "status", "rows_*", "memorized_*", "forget_memorized_*", "holdout_memorized_*", "performance_*", "perplexity_*", "unit",
     "edited_parameters", "edit_norm", "edited_by_layer", "metrics_before", "metrics_after", "robustness",
 )  # fmt: skip
-COUNTS = ("count", "rows", "tokens", "members", "non-members")  # of nested columns: their shares tell the same
+COUNTS = ("count", "rows", "tokens", "members", "non-members")  # of nested columns: compared through their shares
 ABSENT = "absent"
 STORED = ("kind", *MATCH_COLUMNS, *TIE_COLUMNS)
 
@@ -121,7 +121,7 @@ def read_golden(path: Path) -> tuple[list[StoredRow], Rules]:
 
 
 def _compared(name: str) -> bool:
-    if "memorized_count_" in name or "_prompt_count_" in name or name.startswith("memorized_by_copies_"):  # the shares tell the same
+    if "memorized_count_" in name or "_prompt_count_" in name or name.startswith("memorized_by_copies_"):  # compared through the shares
         return False
     return any(name == pattern or (pattern.endswith("*") and name.startswith(pattern[:-1])) for pattern in COMPARED)
 

@@ -60,7 +60,7 @@ class PublishedRow:
     Attributes:
         memorized: percent.
         performance: accuracy in percent, or perplexity; None where only memorization is known.
-        seconds: of the method, or what a regularizer adds to training.
+        seconds: of the method, or those that a regularizer adds to training.
         notes: names of footnotes.
     """
 

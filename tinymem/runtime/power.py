@@ -33,7 +33,7 @@ class Card:
         return _words(self.words) <= _words(name)
 
 
-# A card precedes those whose words are a part of its own: the first that fits is taken.
+# A card precedes those whose words it also has: the first that fits is taken.
 CARDS = (
     Card("GB300", 1400, "NVIDIA blog, Inside NVIDIA Blackwell Ultra (2025): Blackwell Ultra up to 1,400 W"),
     Card("B300", 1400, "NVIDIA blog, Inside NVIDIA Blackwell Ultra (2025): Blackwell Ultra up to 1,400 W"),

@@ -1,7 +1,7 @@
 """Cost of a run in forward passes over one row: a rough table, to estimate before anything is measured, and to scale measured runs.
 
 A training pass counts as three (forward, and backward twice that). Where a cost depends on the model beyond its arithmetic, as with Zero's
-pass per neuron, the table says so; where it depends on the data (ReLU neurons that are dead), it is a guess from the 4-layer math models.
+pass per neuron, the table includes it; where it depends on the data (dead ReLU neurons), it is a guess from the 4-layer math models.
 """
 
 from __future__ import annotations

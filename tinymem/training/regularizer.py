@@ -75,7 +75,7 @@ class Regularizers(nn.Module):
             part.before(row_ids_B)
 
     def mean_loss(self, ids_BT: Tensor, losses_BP: Tensor, counts_B: Tensor | None = None) -> Tensor:
-        """Weighted mean of the tokens' losses [B, P]: dropped tokens count 0, and leave the denominator where a regularizer says so.
+        """Weighted mean of the tokens' losses [B, P]: dropped tokens count 0, and leave the denominator where `leaves_mean` is set.
 
         `counts_B` takes rows out altogether; over several processes the mean of the results is the mean of the whole batch.
         """

@@ -2,7 +2,7 @@
 
 A small model's step is hundreds of short kernels; launched one by one they take several times as long as they run. So on a GPU the rows
 stay on the device, and forward pass, backward pass and optimizer are captured once and replayed. A batch of another size (the last of an
-epoch) gets a graph of its own. Nothing is read back to the host: losses add up on the device.
+epoch) gets a separate graph. Nothing is read back to the host: losses add up on the device.
 """
 
 from __future__ import annotations

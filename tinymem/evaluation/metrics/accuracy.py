@@ -6,7 +6,7 @@ Direction: higher is better
 Range: 0 to 1; the ceiling of result rows is the share that the tokens before determine
 Source: TinyMem paper, section 2.3; protocol reference scores padding and the first number too, as the published code does
 
-Tokens are pooled over batches and tasks, never averaged as shares (tinymem/evaluation/accuracy.py says which are scored).
+Tokens are pooled over batches and tasks, never averaged as shares (tinymem/evaluation/accuracy.py defines the scored ones).
 """
 
 from __future__ import annotations

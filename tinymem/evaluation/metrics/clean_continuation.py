@@ -6,7 +6,7 @@ Direction: higher is better after a mitigation: what was memorized is gone and w
 Range: 0 to 1
 Source: TinyMem's published evaluator reports it for noise; TinyMem paper, Definitions 2.2 and 2.3
 
-Artifact row and clean counterpart have the same prompt, so the pass over the artifact rows already says which rows leave the artifact for
+Artifact row and clean counterpart have the same prompt, so the pass over the artifact rows already tells which rows leave the artifact for
 the counterpart at the first token in which they differ; only those need a pass of their own. None for rows that are planted as they are:
 they have no clean counterpart.
 """

@@ -6,8 +6,8 @@ Direction: lower is better after a mitigation
 Range: 0 to 1
 Source: TinyMem paper, Definition 2.1 and equation 1; Carlini et al. 2023
 
-For every k of `evaluation.ks` beside `evaluation.prompt`; n = prompt + match stays. Noise: the prompt is the clean counterpart's
-first k tokens, and rows that equal their counterpart between k and n are not scored, so each k has rows of its own. Backdoors and canaries
+For every k of `evaluation.ks` in addition to `evaluation.prompt`; n = prompt + match stays. Noise: the prompt is the clean counterpart's
+first k tokens, and rows that equal their counterpart between k and n are not scored, so each k has separate rows. Backdoors and canaries
 have prompts of their own length and one number. Rows equal up to n pass once, so further k cost only the prompts that differ.
 """
 

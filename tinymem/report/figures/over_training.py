@@ -60,7 +60,7 @@ def epoch_lines(points: Sequence[Point]) -> list[Line]:
     ordered = sorted(alike.items(), key=lambda item: (item[0][0] or 0, item[0][1], item[0][2] or 0))
     for (layers, method, epoch, metric), same in ordered:
         memorized, performance = mean_of(p.memorized_change for p in same), mean_of(p.performance_change for p in same)
-        assert memorized is not None and performance is not None  # only points with both are asked for
+        assert memorized is not None and performance is not None  # called for points with both only
         lines.append({
             "n_layer": layers, "method": method, "epoch": epoch, "metric": metric, "memorized_change": memorized.mean,
             "performance_change": performance.mean, "models": len(same), "sources": tuple(s for p in same for s in p.sources),

@@ -40,7 +40,7 @@ FRONTS = 6  # of one kind in a panel
 def figure_5(inputs: Inputs) -> list[FigureData | Skipped]:
     """Change in memorization against change in performance, a point per method and model, averaged over seeds.
 
-    The paper adds the Pythia models; rows of other models have a panel of their own here.
+    The paper adds the Pythia models; rows of other models have a separate panel here.
     """
     title = "Figure 5: forgetting against harm"
     if len({p.model for p in inputs.best}) < 2:

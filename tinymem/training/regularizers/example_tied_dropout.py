@@ -3,7 +3,7 @@
 Formula: see `tied_neurons`; the first `fixed` part of the neurons is always on, each other is on for a row with probability `memory`.
 Source: Maini et al. 2023 (arXiv 2307.09542), section 5; TinyMem paper, section 4.1. They drop channels of a convolutional network, drawn by
     a generator seeded with the row. The published TinyMem port masks token positions and zeroes the residual stream of most rows, so its
-    numbers say nothing about the method; this one acts on the feed-forward neurons.
+    numbers do not describe the method; this one acts on the feed-forward neurons.
 Cost: a hash of [B, sinks] a step; no state.
 """
 

@@ -34,7 +34,7 @@ class GoldfishSection(RegularizerSection):
     seed: int = Field(0, ge=0, le=MAXIMUM_SEED, description="of the hash")
 
     def refusal(self, row_tokens: int) -> str | None:
-        """Error message if no row has so many tokens to hash, so that nothing would be dropped; else None."""
+        """Error message if rows have too few tokens to hash, so that nothing would be dropped; else None."""
         most = row_tokens - (self.window == "before")
         return (
             f"expected goldfish's width of at most {most} in rows of {row_tokens} tokens, got {self.width}" if self.width > most else None

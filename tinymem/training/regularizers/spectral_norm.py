@@ -59,7 +59,7 @@ class SpectralNorm(Regularizer):
         for block in model.transformer.h:
             assert isinstance(block, Block)
             out_DD = block.attn.c_proj.weight
-            by_heads_HKD = out_DD.view(D, H, D // H).permute(1, 2, 0)  # [out, in]: the heads lie along the columns
+            by_heads_HKD = out_DD.view(D, H, D // H).permute(1, 2, 0)  # [out, in]: the heads are along the columns
             heads += [block.attn.c_attn.weight.view(3 * H, D // H, D)]
             heads += [by_heads_HKD if self.projection == "heads" else out_DD.view(H, D // H, D)]
             feed_forward += [block.mlp.c_fc.weight, block.mlp.c_proj.weight.T]
