@@ -19,6 +19,7 @@ from tinymem.data.math.sequences import to_text
 from tinymem.data.rows import Rows
 from tinymem.mitigation.methods.neuron import nemo
 from tinymem.models.checkpoint import load_checkpoint
+from tinymem.results.read import as_json
 from tinymem.runs.pipeline import Run
 
 COLUMNS = [
@@ -118,7 +119,7 @@ def test_rows_of_different_lengths(tiny_run: Run, tmp_path: Path) -> None:
 
 def test_report_json_has_the_columns_of_the_issue(tiny_run: Run) -> None:
     rows = json.loads(tinymem("report", tiny_run.path, "--format", "json").out)
-    assert rows == tiny_run.rows and len(rows) == 8
+    assert rows == as_json(tiny_run.rows) and len(rows) == 8
     for row in rows:
         assert set(COLUMNS) <= set(row)
         assert not [column for column in COLUMNS if row[column] is None]
@@ -133,7 +134,7 @@ def test_report_formats(tiny_run: Run, tmp_path: Path) -> None:
     assert tinymem("report", tiny_run.path, "--format", "html", "--out", page).out.strip() == str(page)
     assert page.read_text().lstrip().lower().startswith("<!doctype html") and "balanced-subnet" in page.read_text()
     assert tinymem("report", tiny_run.path, "--format", "json", "--out", tmp_path / "rows.json").out == ""
-    assert json.loads((tmp_path / "rows.json").read_text()) == tiny_run.rows
+    assert json.loads((tmp_path / "rows.json").read_text()) == as_json(tiny_run.rows)
 
 
 def test_methods(plugin: Path) -> None:
