@@ -50,7 +50,7 @@ def cells(table: Table, method: str) -> dict[str, Cell]:
 
 
 def of(origin: str, what: str) -> Published:
-    [found] = [p for p in published() if p.origin == origin and what in (p.fact("artifact"), p.fact("model_name"))]
+    [found] = [p for p in published() if p.origin == origin and what in (p.column("artifact"), p.column("model_name"))]
     return found
 
 

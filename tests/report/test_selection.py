@@ -86,7 +86,7 @@ def test_ties_go_to_less_memorized_then_faster_then_first() -> None:
 
 def of_table(table: str, artifact: str, methods: tuple[str, ...]) -> dict[str, Candidate]:
     """The published best rows as candidates."""
-    [model] = [p for p in published() if p.origin == f"Table {table}" and p.fact("artifact") == artifact]
+    [model] = [p for p in published() if p.origin == f"Table {table}" and p.column("artifact") == artifact]
     base = model.rows["none"]
     assert base.performance is not None
     return {name: _candidate(base, model.rows[name], model.metric) for name in methods}

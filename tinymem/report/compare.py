@@ -1,4 +1,4 @@
-"""Comparison of our rows with the paper's tables, for models with equal facts only, with the known errors of the published numbers."""
+"""Comparison of our rows with the paper's tables, for models with equal columns only, with the known errors of the published numbers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tinymem.report.cells import DASH
 from tinymem.report.configuration import Configuration
 from tinymem.report.configurations import ModelGroup, groups_of, in_order
 from tinymem.report.means import digits_for, signed
-from tinymem.report.published import Fact, Published, PublishedRow, footnotes, published
+from tinymem.report.published import ColumnValue, Published, PublishedRow, footnotes, published
 from tinymem.report.tables.memorization import LABELS, NOTHING, memorized_cell, performance_cell, seconds_of
 from tinymem.report.tables.table import Cell, Column, Table, anchor
 from tinymem.results.collect import Results
@@ -29,7 +29,7 @@ def compare_with_published(results: Results) -> tuple[list[Table], list[str]]:
 
 
 def matching(group: ModelGroup, artifact: str) -> list[Published]:
-    """Published models of equal facts: the table's, and if that is of another epoch, the nearest point of a training curve."""
+    """Published models of equal columns: the table's, and if that is of another epoch, the nearest point of a training curve."""
     found = [p for p in published() if not _differences(group, artifact, p)]
     tables = [p for p in found if p.origin.startswith("Table")]
     ours = group.epochs.get(artifact) or 0
@@ -39,38 +39,38 @@ def matching(group: ModelGroup, artifact: str) -> list[Published]:
 
 
 def _differences(group: ModelGroup, artifact: str, other: Published) -> list[str]:
-    """The facts in which our and a published model differ, in words."""
-    ours = _facts(group, artifact)
+    """The columns in which our and a published model differ, in words."""
+    ours = _columns(group, artifact)
     return [
         f"{WORDS[name]} {_plain(theirs)} (ours: {_plain(ours.get(name))})"
-        for name, theirs in other.facts
+        for name, theirs in other.columns
         if not _agree(name, ours.get(name), theirs)
     ]
 
 
-def _facts(group: ModelGroup, artifact: str) -> dict[str, Fact | None]:
+def _columns(group: ModelGroup, artifact: str) -> dict[str, ColumnValue | None]:
     rows, of = group.baseline[artifact].rows, group.columns
     model_name = rows[0].model_name if rows else None
     return {"data": of.data, "data_size": of.data_size, "n_layer": of.n_layer, "artifact": artifact, "model_name": model_name}
 
 
-def _agree(name: str, ours: Fact | None, theirs: Fact) -> bool:
+def _agree(name: str, ours: ColumnValue | None, theirs: ColumnValue) -> bool:
     if name == "model_name":  # pythia-2.8b-deduped-step143000 is a pythia-2.8b
         return str(ours).lower().startswith(str(theirs))
     return ours == theirs
 
 
-def _plain(value: Fact | None) -> str:
+def _plain(value: ColumnValue | None) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value or "none")
 
 
 def _why_not(group: ModelGroup, artifact: str) -> str:
     """A sentence about the published model that is nearest, and its differences."""
-    same = [p for p in published() if p.fact("artifact") == artifact]
+    same = [p for p in published() if p.column("artifact") == artifact]
     if not same:
         return f"{group.name}, {artifact}: not compared; the paper has no such artifact"
     text = group.columns.data == "wiki"
-    nearest = min((_differences(group, artifact, p) for p in sorted(same, key=lambda p: text != (p.fact("data") == "wiki"))), key=len)
+    nearest = min((_differences(group, artifact, p) for p in sorted(same, key=lambda p: text != (p.column("data") == "wiki"))), key=len)
     return f"{group.name}, {artifact}: not compared; the nearest published model has {', '.join(nearest)}"
 
 
@@ -140,7 +140,7 @@ def _notes(group: ModelGroup, artifact: str, other: Published) -> Iterator[str]:
         yield f"Ours after epoch {ours:,}, theirs after {other.epoch:,}: not like with like."
     for name in other.notes:
         yield f"All published rows: {footnotes()[name]}"
-    if group.protocol == "paper" and other.fact("model_name") is None:
+    if group.protocol == "paper" and other.column("model_name") is None:
         yield (
             "Ours under protocol `paper`: the definitions done right, and half of the memorized noise rows kept from each method. "
             "Protocol `reference` measures what the published code measured."

@@ -12,7 +12,7 @@ import yaml
 
 from tinymem.results.columns import PUBLISHED_COLUMNS
 
-Fact = str | int
+ColumnValue = str | int
 """Value of a column that a published model is known by."""
 Line = tuple[float, float | None, float | None, *tuple[str, ...]]
 """A row of the file: percent memorized, performance, seconds, names of footnotes."""
@@ -76,7 +76,7 @@ class Published:
 
     Attributes:
         origin: `Table 1`, or `training curve, mean of 2 seeds`.
-        facts: data, data_size, n_layer, artifact (or model_name, artifact), in which our rows must agree.
+        columns: data, data_size, n_layer, artifact (or model_name, artifact), in which our rows must agree.
         epoch: of the models; None where the paper does not train them.
         metric: name of the performance metric.
         rows: by our name of the method; `none` is the trained model.
@@ -84,15 +84,15 @@ class Published:
     """
 
     origin: str
-    facts: tuple[tuple[str, Fact], ...]
+    columns: tuple[tuple[str, ColumnValue], ...]
     epoch: int | None
     metric: Literal["accuracy", "perplexity"]
     rows: dict[str, PublishedRow]
     notes: tuple[str, ...] = ()
 
-    def fact(self, name: str) -> Fact | None:
-        """The value of a fact by name; None if the publication does not give it."""
-        return dict(self.facts).get(name)
+    def column(self, name: str) -> ColumnValue | None:
+        """The value of a column by name; None if the publication does not give it."""
+        return dict(self.columns).get(name)
 
 
 TRAINED_OR_TUNED = ("none", "spectral-norm", "loss-truncation", "example-tied-dropout", "finetune-both", "finetune-clean", "finetune-extra")
@@ -124,15 +124,15 @@ def _of_table(model: TableModel) -> Published:
     for method, (memorized, performance, seconds, *notes) in model["rows"].items():
         more = () if method in TRAINED_OR_TUNED else unlearning
         rows[method] = PublishedRow(memorized, performance, seconds, (*more, *notes))
-    return Published(f"Table {model['table']}", _facts(model), model.get("epoch"), model["metric"], rows, tuple(model["notes"]))
+    return Published(f"Table {model['table']}", _columns(model), model.get("epoch"), model["metric"], rows, tuple(model["notes"]))
 
 
 def _of_curve(curve: CurveModel) -> Iterator[Published]:
     for epoch, memorized, performance, seeds in curve["points"]:
         origin = f"training curve, {'mean of ' if seeds > 1 else ''}{seeds} seed{'s' if seeds > 1 else ''}"
         rows = {"none": PublishedRow(memorized, performance, None)}
-        yield Published(origin, _facts(curve), epoch, curve["metric"], rows, tuple(curve["notes"]))
+        yield Published(origin, _columns(curve), epoch, curve["metric"], rows, tuple(curve["notes"]))
 
 
-def _facts(model: Model) -> tuple[tuple[str, Fact], ...]:
+def _columns(model: Model) -> tuple[tuple[str, ColumnValue], ...]:
     return tuple((name, value) for name in PUBLISHED_COLUMNS if isinstance(value := model.get(name), str | int))

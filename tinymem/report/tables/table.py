@@ -25,7 +25,7 @@ class Cell:
         value: unrounded value (mean over seeds), for CSV and JSON; None for a dash.
         spread: sample standard deviation over seeds; None for fewer than two.
         n: seeds (or runs) behind the value.
-        sources: `source_id` of every row behind the value.
+        sources: `source` of every row behind the value.
         marks: numbers of the table's footnotes that concern this cell, counted from 1.
         best: whether it is the best of its column.
     """
