@@ -88,13 +88,16 @@ def test_ctrl_c(tmp_path: Path) -> None:
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("kind", REGISTRIES)
-def test_new(tmp_path: Path, kind: str) -> None:
-    """Both files work as they are written: the test passes, and skips nothing."""
-    name, module = f"my-{kind}", f"my_{kind}"
-    done = tinymem("new", kind, name, "--dir", tmp_path)
-    assert done.code == 0
-    assert done.out.split() == [str(tmp_path / f"{module}.py"), str(tmp_path / f"test_{module}.py")]
-    assert "found one" in tinymem("new", kind, name, "--dir", tmp_path).one_line_error()
-    tested = python("-m", "pytest", "-q", "-p", "no:cacheprovider", f"test_{module}.py", cwd=tmp_path)
-    assert tested.code == 0 and " passed" in tested.out and not {"failed", "skipped"} & set(tested.out.split()), tested.out
+def test_new(tmp_path: Path) -> None:
+    """Both files of each kind work as they are written: the tests pass, and skip nothing."""
+    for kind in REGISTRIES:
+        name, module = f"my-{kind}", f"my_{kind}"
+        done = tinymem("new", kind, name, "--dir", tmp_path)
+        assert done.code == 0
+        assert done.out.split() == [str(tmp_path / f"{module}.py"), str(tmp_path / f"test_{module}.py")]
+        assert "found one" in tinymem("new", kind, name, "--dir", tmp_path).one_line_error()
+    tested = python("-m", "pytest", "-v", "-p", "no:cacheprovider", cwd=tmp_path)
+    assert tested.code == 0 and not {"FAILED", "ERROR", "SKIPPED"} & set(tested.out.split()), tested.out
+    assert {line.partition("::")[0] for line in tested.out.splitlines() if " PASSED" in line} == {
+        f"test_my_{kind}.py" for kind in REGISTRIES
+    }

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import QUICKSTART, SMALLER, environment, equal_weights, half_written, python, sets, start_tinymem, timeless
+from helpers import QUICKSTART, SMALLER, environment, equal_weights, half_written, python, sets, timeless, tinymem
 
 from tinymem.data.build import make_corpus
 from tinymem.data.corpus import Corpus
@@ -94,16 +94,12 @@ def test_at_the_very_end_it_is_done(
     assert equal_weights(train(*case, tmp_path).model, whole.model)
 
 
-@pytest.mark.processes
-def test_the_command_line(tmp_path: Path) -> None:
-    words = ("train", QUICKSTART, *sets([*SMALLER, "training.epochs=300"]), "--device", "cpu", "--runs", tmp_path)
-    process = start_tinymem(*words)
-    while process.poll() is None and not list(tmp_path.glob("*/training/state/epoch-*")):
-        time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 75, errors
-    assert errors.strip().splitlines()[-1].startswith("tinymem: stopped by SIGTERM after ")
+@pytest.mark.training
+def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    signal_in(monkeypatch, {12}, signal.SIGTERM)
+    done = tinymem("train", QUICKSTART, *sets([*SMALLER, "training.epochs=300"]), "--device", "cpu", "--runs", tmp_path)
+    assert done.last_line_error(75).startswith("stopped by SIGTERM after step ")
+    assert list(tmp_path.glob("*/training/state/epoch-*"))
     assert not half_written(tmp_path) and not list(tmp_path.glob("*/checkpoint"))
 
 
