@@ -82,6 +82,7 @@ def test_a_metric(example: Path, tiny_run: Run, tmp_path: Path) -> None:
     check_metric("first-token")
 
 
+@pytest.mark.training
 @example_of("A regularizer")
 def test_a_regularizer(example: Path, tmp_path: Path) -> None:
     def norm(strength: float) -> float:
@@ -97,6 +98,7 @@ def test_a_regularizer(example: Path, tmp_path: Path) -> None:
     check_regularizer("weight-norm")
 
 
+@pytest.mark.training
 @example_of("An artifact kind")
 def test_an_artifact_kind(example: Path, tmp_path: Path) -> None:
     small = [word for word in SMALLER if not word.startswith("artifacts")]
