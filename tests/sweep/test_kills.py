@@ -57,8 +57,8 @@ def engine(workers: int, tell: Callable[[Supervisor, Row], None] = lambda _super
             tally(event)
             tell(supervisor, event)
 
-        slots = local_workers(sweep.folder, "cpu", workers, 1, sweep.plugins)
-        supervisor = Supervisor(sweep.folder, slots, sweep.recipe.limits, compact_every=sweep.recipe.compact_every, tell=heard, stop=stop)
+        started = local_workers(sweep.folder, "cpu", workers, 1, sweep.plugins)
+        supervisor = Supervisor(sweep.folder, started, sweep.recipe.limits, compact_every=sweep.recipe.compact_every, tell=heard, stop=stop)
         try:
             supervisor.run(groups)
         finally:
@@ -91,7 +91,7 @@ def test_killed_workers_are_replaced_and_stopping_is_no_loss(tiny_run: Run, tmp_
     def disturb(supervisor: Supervisor, event: Row) -> None:
         seen.append(event)
         if len(seen) in kills:
-            next(slot.process for slot in supervisor.slots if slot.group and slot.process).send_signal(signal.SIGKILL)
+            next(worker.process for worker in supervisor.workers if worker.group and worker.process).send_signal(signal.SIGKILL)
         if len(seen) == stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
 

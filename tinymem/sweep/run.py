@@ -155,9 +155,9 @@ def local_engine(device: str, workers: int | None = None, workers_per_device: in
     """An engine of worker processes on this machine."""
 
     def engine(sweep: Sweep, groups: Sequence[WorkUnit], tally: Tally, stop: StopFlag) -> None:
-        slots = local_workers(sweep.folder, device, workers, workers_per_device, sweep.plugins)[: len(groups)]
-        limits = with_memory(sweep.recipe.limits, len(slots))
-        supervisor = Supervisor(sweep.folder, slots, limits, compact_every=sweep.recipe.compact_every, tell=tally, stop=stop)
+        started = local_workers(sweep.folder, device, workers, workers_per_device, sweep.plugins)[: len(groups)]
+        limits = with_memory(sweep.recipe.limits, len(started))
+        supervisor = Supervisor(sweep.folder, started, limits, compact_every=sweep.recipe.compact_every, tell=tally, stop=stop)
         try:
             supervisor.run(groups)
         finally:

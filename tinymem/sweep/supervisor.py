@@ -28,19 +28,19 @@ BUSY_SECONDS = 1.0
 
 
 class Supervisor:
-    """Supervisor of the workers in its slots. `run` may be called again: the workers stay alive until `close`."""
+    """Supervisor of worker processes. `run` may be called again: the workers stay alive until `close`."""
 
     def __init__(
         self,
         folder: Path,
-        slots: list[WorkerProcess],
+        workers: list[WorkerProcess],
         limits: Limits,
         *,
         compact_every: int | None = None,
         tell: Callable[[Event], None] = lambda _event: None,
         stop: StopFlag | None = None,
     ) -> None:
-        self.folder, self.slots, self.limits, self.compact_every, self.tell = folder, slots, limits, compact_every, tell
+        self.folder, self.workers, self.limits, self.compact_every, self.tell = folder, workers, limits, compact_every, tell
         self.stop = stop or StopFlag()
         self.claims, self.index = Claims(folder), Index(folder)
         self.queue: deque[WorkUnit] = deque()
@@ -51,19 +51,19 @@ class Supervisor:
     def run(self, groups: Iterable[WorkUnit]) -> None:
         """Run all groups; returns when every run of them has rows, or a signal has come."""
         self.queue.extend(groups)
-        while not self.stop.name and (self.queue or self.busy or any(slot.group for slot in self.slots)):
+        while not self.stop.name and (self.queue or self.busy or any(worker.group for worker in self.workers)):
             self._hand_out()
             self._wait()
-            for slot in self.slots:
-                self._listen(slot)
-                self._judge(slot)
+            for worker in self.workers:
+                self._listen(worker)
+                self._judge(worker)
             if self.compact_every and self.finished >= self.compact_every:
                 self.compact()
 
     def close(self) -> None:
         """Stop all worker processes, and remove the folder of logs if it is empty."""
-        for slot in self.slots:
-            slot.stop()
+        for worker in self.workers:
+            worker.stop()
         with suppress(OSError):
             (self.folder / "logs").rmdir()
 
@@ -86,15 +86,15 @@ class Supervisor:
 
     def _hand_out(self) -> None:
         self._look_at_busy()
-        for slot in self.slots:
-            if slot.group is None and self.queue:
-                slot.give(self._next_for(slot))
+        for worker in self.workers:
+            if worker.group is None and self.queue:
+                worker.give(self._next_for(worker))
 
-    def _next_for(self, slot: WorkerProcess) -> WorkUnit:
+    def _next_for(self, worker: WorkerProcess) -> WorkUnit:
         """A group of the model that the worker has loaded, else of the model that the fewest other workers have."""
-        mine = next((i for i, group in enumerate(self.queue) if group.model_key == slot.model_key), None)
+        mine = next((i for i, group in enumerate(self.queue) if group.model_key == worker.model_key), None)
         if mine is None:
-            others = [other.model_key for other in self.slots if other is not slot and other.group]
+            others = [other.model_key for other in self.workers if other is not worker and other.group]
             places = {group.model_key: i for i, group in reversed(list(enumerate(self.queue)))}
             mine = min(places.items(), key=lambda item: (others.count(item[0]), item[1]))[1]
         group = self.queue[mine]
@@ -102,57 +102,57 @@ class Supervisor:
         return group
 
     def _wait(self) -> None:
-        working = [slot.connection for slot in self.slots if slot.group and slot.connection]
+        working = [worker.connection for worker in self.workers if worker.group and worker.connection]
         if working:
             wait(working, TICK_SECONDS)
         elif self.busy:
             time.sleep(TICK_SECONDS)
 
-    def _listen(self, slot: WorkerProcess) -> None:
-        for event in slot.events():
+    def _listen(self, worker: WorkerProcess) -> None:
+        for event in worker.events():
             kind = event["event"]
             if kind == "begin":
-                slot.charge(event["runs"], event["spent"])
+                worker.charge(event["runs"], event["spent"])
             elif kind == "run":
                 self._count(event)
             elif kind == "busy":
-                assert slot.group is not None
-                self.busy.append(slot.group)
-                slot.group = None
+                assert worker.group is not None
+                self.busy.append(worker.group)
+                worker.group = None
             elif kind == "done":
-                slot.group = None
+                worker.group = None
 
     def _count(self, event: Event) -> None:
         self.finished += not event.get("found")
         self.tell(event)
 
-    def _judge(self, slot: WorkerProcess) -> None:
+    def _judge(self, worker: WorkerProcess) -> None:
         """Stop workers whose runs exceed a limit; replace workers that have died."""
-        if slot.process is None:
+        if worker.process is None:
             return
-        if slot.is_dead():
-            self._died(slot)
-        elif slot.group is not None:
-            memory, limit = slot.resident_mb(), self.limits
-            if limit.seconds is not None and slot.seconds > limit.seconds:
-                self._end(slot, "timeout", f"stopped after {limit.seconds:g} s, the sweep's limits.seconds")
+        if worker.is_dead():
+            self._died(worker)
+        elif worker.group is not None:
+            memory, limit = worker.resident_mb(), self.limits
+            if limit.seconds is not None and worker.seconds > limit.seconds:
+                self._end(worker, "timeout", f"stopped after {limit.seconds:g} s, the sweep's limits.seconds")
             elif limit.memory_mb is not None and memory > limit.memory_mb:
                 self._end(
-                    slot, "failed", f"stopped at {memory:.0f} MB of memory, over the sweep's limits.memory_mb = {limit.memory_mb:.0f}"
+                    worker, "failed", f"stopped at {memory:.0f} MB of memory, over the sweep's limits.memory_mb = {limit.memory_mb:.0f}"
                 )
 
-    def _end(self, slot: WorkerProcess, status: Status, message: str) -> None:
-        self._listen(slot)  # it may have ended in time after all
-        group, charged = slot.group, set(slot.charged)
+    def _end(self, worker: WorkerProcess, status: Status, message: str) -> None:
+        self._listen(worker)  # it may have ended in time after all
+        group, charged = worker.group, set(worker.charged)
         if group is None:
             return
-        slot.stop()
+        worker.stop()
         self._condemn(group, charged, status, message)
 
-    def _died(self, slot: WorkerProcess) -> None:
-        self._listen(slot)
-        group, charged = slot.group, set(slot.charged)
-        how = slot.stop()
+    def _died(self, worker: WorkerProcess) -> None:
+        self._listen(worker)
+        group, charged = worker.group, set(worker.charged)
+        how = worker.stop()
         if group is None:
             return
         if group.attempt >= self.limits.attempts:
