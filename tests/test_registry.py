@@ -106,6 +106,8 @@ def test_plugins(tmp_path: Path) -> None:
     assert "mine" in UNLEARNERS.names() and UNLEARNERS.get("mine").function.__name__ == "method"
     other = tmp_path / "other.py"
     other.write_text(PLUGIN.format(name="mine"))
+    assert load_plugin(other) == load_plugin(path), "a copy is the same plugin"
+    other.write_text(PLUGIN.format(name="mine") + "# another\n")
     with pytest.raises(UserError, match="method 'mine' is registered already"):
         load_plugin(other)
 

@@ -6,12 +6,14 @@ Users add theirs with `--plugin my_method.py` or through an entry point.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import pkgutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -86,10 +88,12 @@ class Registry(Generic[T]):
         Built-in objects and those of entry points stay: their modules are imported once, so they would not register again.
         """
         self._import_eager()
-        before = dict(self._objects)
+        before, plugins = dict(self._objects), dict(_plugins)
         try:
             yield
         finally:
+            for sha256 in _plugins.keys() - plugins.keys():  # so that they run again, should they be loaded again
+                del _plugins[sha256]
             found = {name: value for name, value in self._objects.items() if name in self._found()}
             self._objects = {**found, **before}
 
@@ -119,24 +123,56 @@ def _modules(package: str) -> list[str]:
     return [f"{package}.{module.name}" for module in found if not module.name.startswith("_")]
 
 
-def load_plugin(path: Path) -> None:
-    """Run a user's Python file so that it can register its methods.
+@dataclass(frozen=True)
+class Plugin:
+    """A user's file that was run: where it was first found, its content, and the hash of that."""
+
+    path: Path
+    content: bytes
+    sha256: str
+
+
+_plugins: dict[str, Plugin] = {}
+"""The plugins that were run in this process, by their hash."""
+_plugin_modules: dict[str, str] = {}
+"""The hash of the plugin that each module is of."""
+
+
+def load_plugin(path: Path) -> Plugin:
+    """Run a user's Python file so that it can register its methods, metrics, artifacts, ...
+
+    A file of the same content as an earlier one, such as the copy in a run's folder, goes by the path of that one, so that both may be
+    loaded.
 
     Raises:
         UserError: the file is missing or fails while it is read.
     """
     if not path.is_file():
-        raise UserError(f"expected a Python file for --plugin, found none at {path}; check the path")
-    name = f"tinymem_plugin_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise UserError(f"expected a .py file for --plugin, got {path}")
+        raise UserError(f"expected a Python file for a plugin, found none at {path}; check the path")
+    content = path.read_bytes()
+    sha256 = hashlib.sha256(content).hexdigest()
+    plugin = _plugins.get(sha256) or Plugin(path.resolve(), content, sha256)
+    name = f"tinymem_plugin_{path.stem}_{sha256[:8]}"
+    spec = importlib.util.spec_from_file_location(name, plugin.path)
+    if spec is None:
+        raise UserError(f"expected a .py file for a plugin, got {path}")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
+    sys.modules[name], _plugin_modules[name] = module, sha256
     try:
-        spec.loader.exec_module(module)
+        exec(compile(content, str(plugin.path), "exec"), vars(module))
     except UserError:
         raise
     except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise UserError(f"the plugin {path} failed while it was read: {type(error).__name__}: {error}") from error
+    return _plugins.setdefault(sha256, plugin)
+
+
+def loaded_plugin(sha256: str) -> Plugin | None:
+    """The plugin with that content, if it was run in this process."""
+    return _plugins.get(sha256)
+
+
+def plugin_of(value: Callable[..., object]) -> Plugin | None:
+    """The plugin that defines a class or a function; None for those of installed packages."""
+    return _plugins.get(_plugin_modules.get(value.__module__, ""))

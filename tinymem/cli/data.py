@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tinymem.cli.options import NeededOut, Overrides, PrintJson, RecipeFile, Workers
+from tinymem.cli.options import NeededOut, Overrides, Plugins, PrintJson, RecipeFile, Workers, load_plugins
 from tinymem.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def make(
     out: NeededOut,
     overrides: Overrides = None,
     workers: Workers = None,
+    plugin: Plugins = None,
 ) -> None:
     """Make a recipe's corpus. A killed run goes on where it was, since finished blocks of text are kept in the cache.
 
@@ -35,6 +36,7 @@ def make(
     from tinymem.recipe.recipe import load_recipe
     from tinymem.runtime.progress import Progress
 
+    load_plugins(plugin)
     loaded = load_recipe(recipe, overrides)
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "corpus.json").is_file())):
         raise UserError(f"expected a new folder or a corpus to replace at --out, got {out}; name another")
@@ -48,6 +50,7 @@ def inspect(
     directory: Directory,
     json: PrintJson = False,
     rows: Annotated[int, typer.Option(min=0, help="Show so many rows of each artifact, what was planted highlighted.")] = 0,
+    plugin: Plugins = None,
 ) -> None:
     """Counts of a corpus, and sample rows with the planted positions highlighted."""
     from json import dumps
@@ -55,6 +58,7 @@ def inspect(
     from tinymem.data.corpus_files import load_corpus
     from tinymem.data.manifest import read_manifest
 
+    load_plugins(plugin)
     corpus = load_corpus(directory)
     counts = _counts(corpus, read_manifest(directory))
     if json:
@@ -68,11 +72,12 @@ def inspect(
 
 
 @app.command()
-def verify(directory: Directory) -> None:
+def verify(directory: Directory, plugin: Plugins = None) -> None:
     """Compare every byte with what was written; exit code 1 if anything differs."""
     from tinymem.data.corpus_files import load_corpus, verify_corpus
     from tinymem.data.manifest import read_manifest
 
+    load_plugins(plugin)
     problems = verify_corpus(directory)
     if not problems and load_corpus(directory).sha256() != read_manifest(directory).sha256:
         problems = ["the rows do not have the manifest's sha256"]

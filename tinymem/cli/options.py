@@ -22,7 +22,11 @@ Overrides = Annotated[
 ]
 Plugins = Annotated[
     list[Path] | None,
-    typer.Option("--plugin", metavar="FILE", help="A Python file that registers methods, metrics, tables, ... of your own. Repeatable."),
+    typer.Option(
+        "--plugin",
+        metavar="FILE",
+        help="A Python file that registers methods, metrics, artifacts, ... of your own. Repeatable.",
+    ),
 ]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder that holds all runs.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N; many runs use every visible GPU with auto and cuda.")]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tinymem.cli.options import Device, ListOnly, Only, Overrides, RecipeFile, Runs, Shard
+from tinymem.cli.options import Device, ListOnly, Only, Overrides, Plugins, RecipeFile, Runs, Shard, load_plugins
 from tinymem.errors import UserError
 from tinymem.runtime.device import processes
 
@@ -30,6 +30,7 @@ def train(
     mps: Mps = False,
     runs: Runs = Path("runs"),
     device: Device = "auto",
+    plugin: Plugins = None,
 ) -> None:
     """Generate data and train only; prints each checkpoint's folder. A recipe with a matrix trains all of its runs.
 
@@ -38,6 +39,7 @@ def train(
     from tinymem.recipe.matrix import pick
     from tinymem.recipe.recipe import load_matrix
 
+    load_plugins(plugin)
     recipes = load_matrix(recipe, overrides)
     picked = pick(recipes, only or (), shard)
     if list_runs:
@@ -47,7 +49,7 @@ def train(
     elif len(picked) == 1:
         _train_here(picked[0], runs, device)
     else:
-        _train_many(recipe, overrides or [], picked, runs, device, jobs or 1, mps)
+        _train_many(recipe, overrides or [], picked, runs, device, jobs or 1, mps, plugin or [])
 
 
 def _list(recipes: list[Recipe], runs: Path) -> None:
@@ -68,11 +70,13 @@ def _train_here(recipe: Recipe, runs: Path, device: str) -> None:
         print(made.checkpoint)
 
 
-def _train_many(recipe_file: Path, overrides: list[str], recipes: list[Recipe], runs: Path, device: str, jobs: int, mps: bool) -> None:
+def _train_many(
+    recipe_file: Path, overrides: list[str], recipes: list[Recipe], runs: Path, device: str, jobs: int, mps: bool, plugins: list[Path]
+) -> None:
     from tinymem.runs.jobs import train_many
     from tinymem.runs.pipeline import is_trained
 
-    failures = train_many(recipe_file, overrides, recipes, runs=runs, device=device, jobs=jobs, mps=mps)
+    failures = train_many(recipe_file, overrides, recipes, runs=runs, device=device, jobs=jobs, mps=mps, plugins=plugins)
     for recipe in recipes:
         if is_trained(runs, recipe):
             print(runs / recipe.run_id() / "checkpoint")

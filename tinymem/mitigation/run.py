@@ -24,6 +24,7 @@ from tinymem.mitigation.robustness.measure import tested
 from tinymem.mitigation.subject import RowSplit, Subject, subject_of_corpus, subject_of_rows
 from tinymem.models.checkpoint import not_finite
 from tinymem.recipe.corpus_spec import CODE_EPOCH
+from tinymem.registry import plugin_of
 from tinymem.results.columns import PROMPT_RATES, RATES
 from tinymem.results.row import Identity, MitigationRow, Moment, RateColumns, Status
 from tinymem.runtime.cost import Cost, measured
@@ -46,7 +47,9 @@ class Outcome:
 def row_id(identity: Identity, call: MethodCall, forget: Json) -> str:
     """Content id of one method's run on one model: a hash of all that decides its result, and of nothing else."""
     what = {k: getattr(identity, k) for k in ("model_id", "corpus_sha256", "seed", "protocol", "device_type")}
-    return content_id({**what, "method": call.name, "config": asdict(call.config), "forget": forget, "epoch": CODE_EPOCH}, 16)
+    plugin = plugin_of(call.method.function)
+    method = {"method": call.name, "config": asdict(call.config), **({"plugin": plugin.sha256} if plugin else {})}
+    return content_id({**what, **method, "forget": forget, "epoch": CODE_EPOCH}, 16)
 
 
 def mitigate(subject: Subject, name: str, options: Mapping[str, Json], *, row: str = "", bar: Bar | None = None) -> Outcome:

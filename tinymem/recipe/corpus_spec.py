@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import SerializeAsAny
+from pydantic import SerializeAsAny, model_validator
 
 from tinymem.recipe.data import Data, Section
 from tinymem.recipe.evaluation import Evaluation
-from tinymem.recipe.kinds import ArtifactSection
+from tinymem.recipe.kinds import ArtifactSection, plugins_of
 from tinymem.runtime.json import JsonObject
 
 # Raised whenever a change of code changes what a recipe yields, so that stored results of older code are not reused.
@@ -35,10 +35,19 @@ class CorpusSpec(Section):
     artifacts: tuple[SerializeAsAny[ArtifactSection], ...] = ()
     evaluation: Evaluation
     text: dict[str, TextSplit] | None = None
+    plugins: tuple[str, ...] = ()
+    """SHA-256 of the plugins that define artifacts of the corpus."""
+
+    @model_validator(mode="after")
+    def _check(self) -> CorpusSpec:
+        if self.plugins != plugins_of(self.artifacts):
+            raise ValueError("expected the plugins that the corpus was made with, got others; give those with --plugin")
+        return self
 
     def as_json(self) -> JsonObject:
         """The manifest's form; equal specifications have equal JSON."""
-        values: JsonObject = self.model_dump(mode="json", exclude={"evaluation", "text"})
+        without = {"evaluation", "text"} if self.plugins else {"evaluation", "text", "plugins"}
+        values: JsonObject = self.model_dump(mode="json", exclude=without)
         values["evaluation"] = self.evaluation.key()
         if self.text is None:
             return values

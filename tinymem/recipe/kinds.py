@@ -6,6 +6,7 @@ A class registers itself in its own file (`@artifact`, `@regularizer`), so that 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from typing import Any, ClassVar, Self, TypeVar
 
 from pydantic import ModelWrapValidatorHandler, ValidationError, model_validator
@@ -13,7 +14,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from tinymem.errors import UserError
 from tinymem.recipe.data import Section
-from tinymem.registry import Registry
+from tinymem.registry import Registry, plugin_of
 
 
 class KindSection(Section):
@@ -70,6 +71,11 @@ def register_kind(section: type[K], key: str) -> type[K]:
 def origin_of(section: type[Any]) -> str:
     """File and name of a class, as its origin."""
     return f"{inspect.getsourcefile(section)}:{section.__qualname__}"
+
+
+def plugins_of(sections: Iterable[KindSection]) -> tuple[str, ...]:
+    """SHA-256 of the plugins that define the kinds of some sections, in the order of the hashes."""
+    return tuple(sorted({plugin.sha256 for section in sections if (plugin := plugin_of(type(section)))}))
 
 
 class ArtifactSection(KindSection):

@@ -17,10 +17,12 @@ from tinymem.recipe.corpus_spec import CorpusSpec, Protocol
 from tinymem.recipe.data import MAXIMUM_SEED, Data, MathData, Section
 from tinymem.recipe.errors import explain
 from tinymem.recipe.evaluation import ALL, Evaluation, Robustness
-from tinymem.recipe.kinds import ARTIFACTS, ArtifactSection
+from tinymem.recipe.kinds import ARTIFACTS, ArtifactSection, plugins_of
 from tinymem.recipe.matrix import combinations, without_matrix
+from tinymem.recipe.plugins import PluginFile, distinct, with_plugins
 from tinymem.recipe.source import read_values
 from tinymem.recipe.training import Training
+from tinymem.registry import loaded_plugin
 from tinymem.runtime.files import content_id
 from tinymem.runtime.json import JsonObject
 
@@ -115,6 +117,7 @@ class Recipe(Section):
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
     mitigation: Mitigation = Mitigation()
+    plugins: tuple[PluginFile, ...] = Field((), description="Python files, relative to the recipe's; their content is part of the run's id")
 
     @model_validator(mode="before")
     @classmethod
@@ -140,7 +143,14 @@ class Recipe(Section):
     def corpus_spec(self) -> CorpusSpec:
         """Specification of everything that determines the rows."""
         evaluation = Evaluation(**self.evaluation.key())
-        return CorpusSpec(seed=self.seed, protocol=self.protocol, data=self.data, artifacts=self.artifacts, evaluation=evaluation)
+        return CorpusSpec(
+            seed=self.seed,
+            protocol=self.protocol,
+            data=self.data,
+            artifacts=self.artifacts,
+            evaluation=evaluation,
+            plugins=plugins_of(self.artifacts),
+        )
 
     def corpus_key(self) -> JsonObject:
         """The corpus's specification as JSON."""
@@ -148,7 +158,14 @@ class Recipe(Section):
 
     def model_key(self) -> dict[str, Any]:
         """Everything that determines the trained weights and the training curve, as JSON."""
-        return {**self.corpus_key(), **self.model_dump(mode="json", include={"model"}), "training": self.training.key()}
+        key = {**self.corpus_key(), **self.model_dump(mode="json", include={"model"}), "training": self.training.key()}
+        return {**key, "plugins": sorted(file.sha256 for file in self.plugins)} if self.plugins else key
+
+    def with_used_plugins(self) -> Recipe:
+        """The recipe with the plugins that define its kinds among its own, also those that came by --plugin."""
+        used = plugins_of((*self.artifacts, *self.training.regularizers))
+        further = [PluginFile.of(plugin) for sha256 in used if (plugin := loaded_plugin(sha256))]
+        return self.model_copy(update={"plugins": tuple(distinct((*self.plugins, *further)))}) if further else self
 
     def run_id(self) -> str:
         """Name of the run's folder: `<name>-<8 hex digits>`. Mitigations are not part of it: more methods join the same run."""
@@ -161,7 +178,8 @@ def load_recipe(path: Path | str, overrides: list[str] | None = None) -> Recipe:
     Raises:
         UserError: file missing, not YAML, unknown key (with the closest known one), or a value out of range.
     """
-    return parse_recipe(without_matrix(read_values(Path(path)), overrides or []))
+    path = Path(path)
+    return parse_recipe(without_matrix(read_values(path), overrides or []), path.parent)
 
 
 def load_matrix(path: Path | str, overrides: list[str] | None = None) -> list[Recipe]:
@@ -171,8 +189,9 @@ def load_matrix(path: Path | str, overrides: list[str] | None = None) -> list[Re
         UserError: as `load_recipe`; also two runs that do not differ.
     """
     runs: dict[str, Recipe] = {}
-    for label, values in combinations(read_values(Path(path)), overrides or []):
-        recipe = parse_recipe(values)
+    path = Path(path)
+    for label, values in combinations(read_values(path), overrides or []):
+        recipe = parse_recipe(values, path.parent)
         recipe = recipe.model_copy(update={"name": f"{recipe.name}-{label}"}) if label else recipe
         same = runs.setdefault(content_id(recipe.model_key(), 32), recipe)
         if same is not recipe:
@@ -180,14 +199,18 @@ def load_matrix(path: Path | str, overrides: list[str] | None = None) -> list[Re
     return list(runs.values())
 
 
-def parse_recipe(values: dict[str, Any]) -> Recipe:
-    """Check a dictionary against the recipe's types.
+def parse_recipe(values: dict[str, Any], folder: Path = Path()) -> Recipe:
+    """Check a dictionary against the recipe's types, after its plugins are loaded.
+
+    Args:
+        values: of the recipe.
+        folder: to which the paths of its plugins are relative: that of the recipe's file, or a run's.
 
     Raises:
         UserError: one line that names the first wrong key or value.
     """
     try:
-        return Recipe.model_validate(values)
+        return Recipe.model_validate(with_plugins(values, folder)).with_used_plugins()
     except ValidationError as error:
         raise UserError(explain(error, Recipe)) from None
 

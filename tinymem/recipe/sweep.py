@@ -18,6 +18,7 @@ from tinymem.errors import UserError, did_you_mean
 from tinymem.recipe.data import MAXIMUM_SEED, Section
 from tinymem.recipe.errors import explain
 from tinymem.recipe.evaluation import Robustness
+from tinymem.recipe.plugins import PluginFile, with_plugins
 from tinymem.recipe.recipe import Forget, Method, short_method
 from tinymem.recipe.source import parse_override, read_values, set_value
 from tinymem.runtime.json import JsonObject
@@ -77,6 +78,7 @@ class SweepRecipe(Section):
     limits: Limits = Limits()
     share_scores: bool = Field(True, description="one scoring pass for all runs that it serves")
     compact_every: int = Field(500, ge=1, description="finished runs before they are moved to Parquet")
+    plugins: tuple[PluginFile, ...] = Field((), description="Python files, relative to the sweep's recipe, that its runs need")
     explain: Literal["paper"] | None = Field(None, description="paper: --list compares its counts with the paper's")
 
     @model_validator(mode="before")
@@ -113,7 +115,7 @@ def load_sweep(path: Path | str, overrides: list[str] | None = None) -> SweepRec
     values = read_values(path)
     for override in overrides or []:
         set_value(values, *parse_override(override))
-    sweep = parse_sweep(values)
+    sweep = parse_sweep(with_plugins(values, path.parent))
     models = tuple(m.model_copy(update={"recipe": path.parent / m.recipe}) for m in sweep.models)
     return sweep.model_copy(update={"models": models})
 

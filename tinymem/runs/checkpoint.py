@@ -25,7 +25,7 @@ from tinymem.results.share import ShareColumn
 from tinymem.runtime.device import describe_device, resolve_device
 from tinymem.runtime.files import content_id, file_sha256
 from tinymem.runtime.json import JsonObject
-from tinymem.training.checkpoints import corpus_of, optimizer_state_of
+from tinymem.training.checkpoints import corpus_of, optimizer_state_of, run_of
 
 DEFAULT_WINDOW = 50
 
@@ -94,7 +94,7 @@ def mitigate_checkpoint(
 
 def _identity(loaded: Checkpoint, checkpoint: Path, device: str) -> Identity:
     """Columns that all result rows of a checkpoint share."""
-    recipe = parse_recipe(loaded.metadata["recipe"]) if "recipe" in loaded.metadata else None
+    recipe = parse_recipe(loaded.metadata["recipe"], run_of(checkpoint)) if "recipe" in loaded.metadata else None
     return replace(
         checkpoint_columns(checkpoint, loaded.metadata, recipe),
         run=str(checkpoint),
@@ -181,7 +181,7 @@ def own_corpus(loaded: Checkpoint, checkpoint: Path) -> tuple[Recipe, Corpus]:
     """
     if "recipe" not in loaded.metadata:
         raise UserError(f"{checkpoint} has no {METADATA} with its recipe; say which rows to use with --forget and --retain")
-    recipe = parse_recipe(loaded.metadata["recipe"])
+    recipe = parse_recipe(loaded.metadata["recipe"], run_of(checkpoint))
     return recipe, corpus_of(checkpoint, recipe, loaded.metadata.get("corpus_sha256"))
 
 

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +53,15 @@ class _Running:
 
 
 def train_many(
-    recipe_file: Path, overrides: list[str], recipes: list[Recipe], *, runs: Path, device: str, jobs: int, mps: bool = False
+    recipe_file: Path,
+    overrides: list[str],
+    recipes: list[Recipe],
+    *,
+    runs: Path,
+    device: str,
+    jobs: int,
+    mps: bool = False,
+    plugins: Sequence[Path] = (),
 ) -> list[Failure]:
     """Train the runs that are not finished, `jobs` at a time on each device; returns the failed ones.
 
@@ -64,7 +73,7 @@ def train_many(
     progress = JobProgress(runs, pending, found=len(recipes) - len(pending))
     slots = job_slots(device, jobs)
     shares = {"machine_share": 1 / len(slots), "gpu_share": 1 / jobs} if len(slots) > 1 else {}
-    command = [*COMMAND, str(recipe_file), *_sets(overrides), "--runs", str(runs)]
+    command = [*COMMAND, str(recipe_file), *_words("--set", overrides), *_words("--plugin", plugins), "--runs", str(runs)]
     server: AbstractContextManager[dict[str, str]] = mps_server() if mps else nullcontext({})
     with server as environment, stop_signals() as stop:
         supervisor = _Supervisor(command, runs, with_environment(slots, environment), pending, progress, shares)
@@ -80,8 +89,8 @@ def job_slots(device: str, jobs: int) -> list[Slot]:
     return with_environment(slots, fair_threads(len(slots)))
 
 
-def _sets(overrides: list[str]) -> list[str]:
-    return [word for override in overrides for word in ("--set", override)]
+def _words(option: str, values: Iterable[object]) -> list[str]:
+    return [word for value in values for word in (option, str(value))]
 
 
 class _Supervisor:
@@ -124,7 +133,7 @@ class _Supervisor:
         before = log.stat().st_size if log.exists() else 0
         with log.open("ab") as file:
             process = subprocess.Popen(
-                [*self.command, *_sets(self._energy(recipe)), "--only", recipe.name, "--device", slot.device],
+                [*self.command, *_words("--set", self._energy(recipe)), "--only", recipe.name, "--device", slot.device],
                 stdin=subprocess.PIPE,
                 stdout=file,
                 stderr=file,

@@ -2,6 +2,7 @@
 
     runs/<recipe>-<id>/
       recipe.yaml       the resolved recipe of the last run
+      plugins/          copies of the recipe's plugins
       corpus/           Parquet files and a manifest
       training/         metrics.jsonl and resume points
       checkpoint/       the trained model; transformers loads it
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinymem.errors import UserError
+from tinymem.recipe.plugins import store_plugins
 from tinymem.recipe.recipe import Recipe, dump_recipe, load_recipe
 from tinymem.results.curve import CurvePoint, read_curve
 from tinymem.results.read import as_json
@@ -42,7 +44,13 @@ if TYPE_CHECKING:
     from tinymem.models.gpt2 import GPT
 
 LOCK = ".lock"
-WRITTEN = ("", "training", "checkpoints", "results")  # folders of a run that a killed process may have left something half-written in
+WRITTEN = (
+    "",
+    "plugins",
+    "training",
+    "checkpoints",
+    "results",
+)  # a run's folders in which a killed process may have left half-written files
 
 
 @dataclass(frozen=True)
@@ -146,6 +154,7 @@ def curve_of(runs: Path, recipe: Recipe) -> list[CurvePoint]:
 def prepare(recipe: Recipe, runs: Path) -> Run:
     """Write the resolved recipe to the run's folder."""
     made = Run(runs / recipe.run_id(), recipe)
+    store_plugins(recipe.plugins, made.path)
     write_text(made.path / "recipe.yaml", dump_recipe(recipe))
     return made
 
@@ -329,6 +338,6 @@ def _alone(path: Path) -> Iterator[None]:
         try:
             yield
         except UserError:
-            if {entry.name for entry in path.iterdir()} <= {LOCK, "recipe.yaml"}:
+            if {entry.name for entry in path.iterdir()} <= {LOCK, "recipe.yaml", "plugins"}:
                 shutil.rmtree(path)
             raise

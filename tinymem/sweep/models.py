@@ -85,7 +85,7 @@ def _matches(pattern: str) -> Iterator[tuple[Path, Recipe]]:
         metadata = read_metadata(checkpoint)
         if "recipe" not in metadata:
             raise UserError(f"{checkpoint} has no {METADATA} with its recipe; a sweep needs models that `tinymem train` made")
-        yield checkpoint, parse_recipe(metadata["recipe"])
+        yield checkpoint, parse_recipe(metadata["recipe"], run_of(checkpoint))
 
 
 def _of_matrix(matrix: ModelMatrix, runs: Path) -> Iterator[Model]:
@@ -98,7 +98,7 @@ def _of_matrix(matrix: ModelMatrix, runs: Path) -> Iterator[Model]:
 def _at_epoch(run: Path, epoch: int) -> Path | None:
     for checkpoint in (run / "checkpoints" / f"epoch-{epoch:06d}", run / "checkpoint"):
         if (checkpoint / CONFIG).is_file():
-            columns = checkpoint_columns(checkpoint, metadata := read_metadata(checkpoint), parse_recipe(metadata["recipe"]))
+            columns = checkpoint_columns(checkpoint, metadata := read_metadata(checkpoint), parse_recipe(metadata["recipe"], run))
             if columns.epoch == epoch:
                 return checkpoint
     return None

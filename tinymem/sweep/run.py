@@ -11,6 +11,7 @@ import yaml
 
 from tinymem.errors import Stopped, UserError
 from tinymem.mitigation.requests import MeasurementRequest, covers
+from tinymem.recipe.plugins import store_plugins
 from tinymem.recipe.sweep import SweepRecipe
 from tinymem.results.row import RequestColumn
 from tinymem.results.store import RECIPE, Index, Known, write_failures
@@ -102,7 +103,8 @@ def open_sweep(
     models = find_models(recipe, runs, out)
     plan = make_plan(recipe, models, device_type, only=only, shard=shard)
     known = Index(out).all() if out.is_dir() else {}
-    return Sweep(recipe, out, models, plan, known, tuple(path.resolve() for path in plugins))
+    copies = [out / file.file for file in recipe.plugins]
+    return Sweep(recipe, out, models, plan, known, tuple(path.resolve() for path in (*plugins, *copies)))
 
 
 def run_sweep(sweep: Sweep, engine: Engine, *, retry_failed: bool = False, progress: Progress | None = None) -> Counter[str]:
@@ -122,6 +124,7 @@ def run_sweep(sweep: Sweep, engine: Engine, *, retry_failed: bool = False, progr
     except OSError as error:
         raise UserError(f"could not make the folder {sweep.folder}: {error.strerror or error}; name another with --out") from None
     remove_stale_logs(sweep.folder)
+    store_plugins(sweep.recipe.plugins, sweep.folder)
     write_text(sweep.folder / RECIPE, yaml.safe_dump(sweep.recipe.model_dump(mode="json"), sort_keys=False))
     groups = sweep.left(retry_failed=retry_failed)
     total = sum(len(group.runs) for group in groups)

@@ -33,7 +33,7 @@ from tinymem.runtime.device import describe_device
 from tinymem.sweep.claims import Claims
 from tinymem.sweep.plan import with_measuring
 from tinymem.sweep.work import Event, PlannedRun, WorkUnit, bare_rows, stamped
-from tinymem.training.checkpoints import corpus_of, optimizer_state_of
+from tinymem.training.checkpoints import corpus_of, optimizer_state_of, run_of
 
 Tell = Callable[[Event], None]
 MAXIMUM_TRACEBACK = 8000
@@ -123,7 +123,7 @@ class Worker:
                 f"expected the weights that the sweep was planned with in {checkpoint} ({expected}), got others; start it again"
             )
         loaded = load_checkpoint(checkpoint, device=self.device)
-        recipe = with_measuring(parse_recipe(loaded.metadata["recipe"]), group.model.measuring)
+        recipe = with_measuring(parse_recipe(loaded.metadata["recipe"], run_of(checkpoint)), group.model.measuring)
         corpus = self._corpus_of(checkpoint, recipe, group.model.identity.corpus_sha256)
         mitigation = recipe.mitigation.model_copy(update={"forget": group.model.forget, "forget_fraction": group.model.forget_fraction})
         recipe = recipe.model_copy(update={"seed": group.seed, "mitigation": mitigation})

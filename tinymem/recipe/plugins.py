@@ -1,0 +1,100 @@
+"""The `plugins:` of a recipe: Python files that register kinds of their own, which are loaded before the rest is checked.
+
+    plugins: [my_artifact.py, ../shared/my_metric.py]     # relative to the recipe's file
+
+The content of each file is part of the run's id. A run's folder has copies of them under `plugins/`, and the resolved recipe there names
+each with its hash; a copy that was changed is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from tinymem.errors import UserError
+from tinymem.recipe.data import Section
+from tinymem.registry import Plugin, load_plugin, loaded_plugin
+from tinymem.runtime.files import file_sha256, write_bytes
+from tinymem.runtime.json import Json, JsonObject
+
+FOLDER = "plugins"
+
+
+class PluginFile(Section):
+    """A plugin in a resolved recipe: the place of its copy in the run's folder, and the hash of its content."""
+
+    file: str = Field(min_length=1)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+    @staticmethod
+    def of(plugin: Plugin) -> PluginFile:
+        """A loaded plugin as the resolved recipe names it."""
+        return PluginFile(file=f"{FOLDER}/{plugin.path.name}", sha256=plugin.sha256)
+
+
+def with_plugins(values: JsonObject, folder: Path) -> JsonObject:
+    """Load the plugins of a recipe's values, and name each by its place in a run's folder and its hash.
+
+    Args:
+        values: of a recipe, before they are checked.
+        folder: of the recipe's file, to which paths are relative.
+
+    Raises:
+        UserError: a file that is missing, fails, or differs from its hash.
+    """
+    given = values.get("plugins")
+    if not given:
+        return values
+    entries = given if isinstance(given, list) else [given]
+    return {**values, "plugins": [file.model_dump() for file in distinct(_loaded(entry, folder) for entry in entries)]}
+
+
+def distinct(files: Iterable[PluginFile]) -> list[PluginFile]:
+    """The files, each content once.
+
+    Raises:
+        UserError: two of one name, of which a run's folder can hold one.
+    """
+    found = {file.sha256: file for file in files}
+    names = [file.file for file in found.values()]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UserError(f"expected plugins of different names, got two {Path(twice).name}; rename one")
+    return list(found.values())
+
+
+def store_plugins(files: Iterable[PluginFile], folder: Path) -> list[Path]:
+    """Write copies of loaded plugins into a run's or sweep's folder; returns their paths.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    paths = []
+    for file in files:
+        plugin, path = loaded_plugin(file.sha256), folder / file.file
+        assert plugin is not None
+        if not path.is_file() or path.read_bytes() != plugin.content:
+            write_bytes(path, plugin.content)
+        paths.append(path)
+    return paths
+
+
+def _loaded(entry: Json, folder: Path) -> PluginFile:
+    if isinstance(entry, str):
+        return PluginFile.of(_load(folder / Path(entry).expanduser()))
+    try:
+        file = PluginFile.model_validate(entry)
+    except ValidationError:
+        raise UserError(f"expected plugins to be Python files, as in [my_metric.py], got {entry!r}") from None
+    return PluginFile.of(loaded_plugin(file.sha256) or _load(folder / file.file, file.sha256))
+
+
+def _load(path: Path, sha256: str | None = None) -> Plugin:
+    """The plugin in a file, which runs unless a file of the same content did."""
+    if sha256 is not None and not path.is_file():
+        raise UserError(f"expected a copy of the recipe's plugin at {path}, found none; give the file with --plugin")
+    found = file_sha256(path) if path.is_file() else ""
+    if sha256 not in (None, found):
+        raise UserError(f"expected {path} as the run was made with it (SHA-256 {sha256[:12]}), found it changed; put the old file back")
+    return loaded_plugin(found) or load_plugin(path)
