@@ -1,6 +1,6 @@
 # make quickstart   set up .venv and run the first recipe
 # make test         run the tests
-# make test-fast    run those that start no process and train no model (about a minute)
+# make test-fast    run those that start no process and train no model
 # make kernels      run the GPU kernels in triton's interpreter, on a CPU (triton takes 1 GB)
 # make lint         check style and types
 # make install      set up .venv for all of these, and run nothing
