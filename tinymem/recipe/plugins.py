@@ -3,7 +3,8 @@
     plugins: [my_artifact.py, ../shared/my_metric.py]     # relative to the recipe's file
 
 The content of each file is part of the run's id. A run's folder has copies of them under `plugins/`, and the resolved recipe there names
-each with its hash; a copy that was changed is refused.
+each with its hash; a copy that was changed is refused. To open such a folder is to run its plugins, as with any recipe that has some: a
+checkpoint alone carries none.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ FOLDER = "plugins"
 class PluginFile(Section):
     """A plugin in a resolved recipe: the place of its copy in the run's folder, and the hash of its content."""
 
-    file: str = Field(min_length=1)
+    file: str = Field(pattern=r"^plugins/[^/\\]+$")  # never a path that leads elsewhere: it may come from a downloaded checkpoint
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
     @staticmethod
