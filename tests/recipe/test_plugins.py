@@ -205,3 +205,9 @@ def test_a_sweep(recipe_file: Path, tmp_path: Path) -> None:
     (tmp_path / "sweeps" / "halving.py").write_text(HALVER.replace("mul_", "div_"))
     assert "0 done before, 1 to do" in python(*words).err, "another content is another run"
     assert load_sweep(sweep).plugins[0].file == "plugins/halving.py"
+
+
+@pytest.mark.parametrize("file", ["plugins/../mine.py", "/tmp/mine.py", "mine.py", "plugins/deep/mine.py"])
+def test_a_named_plugin_lies_in_the_plugins_folder_alone(file: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="expected plugins to be Python files"):
+        parse_recipe({"plugins": [{"file": file, "sha256": "0" * 64}]}, tmp_path)
