@@ -38,7 +38,7 @@ def measure(subject: Subject, sampler: str, epochs: list[int], options: dict[str
     for epoch, edited in by_epoch(subject.model, subject.data, config):
         if epoch in own:
             after = subject.evaluator.measure(edited())
-            left = {kind: 100 * (after.memorized_share(kind).share or 0.0) for kind in subject.seen}
+            left = {kind: 100 * (after.memorized_share(kind).share or 0.0) for kind in subject.splits}
             found[own[epoch]] = {**left, "accuracy": 100 * (after.accuracy.share or 0.0)}
             print(f"  seed {subject.data.seed}, {sampler}, {own[epoch]} epochs: {found[own[epoch]]}", flush=True)
     return found

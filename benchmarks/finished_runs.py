@@ -31,7 +31,7 @@ class Finished:
         """The run's name without its seed."""
         return re.sub(r"-?seed\d+", "", self.recipe["name"])
 
-    def memorized_share(self, kind: str = "noise") -> float:
+    def memorized(self, kind: str = "noise") -> float:
         """In percent, at the end."""
         return 100 * (self.facts["metrics"]["memorized"][kind]["share"] or 0.0)
 

@@ -58,7 +58,7 @@ def test_missing_files(tmp_path: Path) -> None:
     assert "found none" in act(tmp_path / "none")
     assert "found none" in tinymem("evaluate", tmp_path / "none").one_line_error()
     assert "found none" in tinymem("report", tmp_path / "none").one_line_error()
-    assert "--plugin" in act(tmp_path / "none", "--plugin", tmp_path / "none.py")
+    assert "expected a Python file for a plugin, found none" in act(tmp_path / "none", "--plugin", tmp_path / "none.py")
 
 
 def test_truncated_weights(folder: Path, tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ from tinymem.registry import load_plugin
 from tinymem.results.run_folder import load_run
 from tinymem.runs.pipeline import run
 
+pytestmark = [pytest.mark.processes, pytest.mark.training]
+
 __all__ = ["cache", "folder", "tokenizer"]
 
 BACKWARDS = '''"""Rows whose second half is written backwards; every fourth is held out."""

@@ -140,7 +140,7 @@ def test_no_pickle_in_a_run(tiny_run: Run) -> None:
 def test_no_pickle_in_the_sources() -> None:
     words = ("pickle.", "import pickle", "torch.load", "torch.save", "allow_pickle=True", "weights_only=False", "joblib", "import dill")
     for path in (ROOT / "tinymem").rglob("*.py"):
-        if path.name in ("tokenize_worker.py", "text_tokens.py"):  # a pipe to a process of its own: none is stored, none comes from outside
+        if path.name in ("tokenize_worker.py", "tokens.py"):  # a pipe to a process of its own: none is stored, none comes from outside
             continue
         text = path.read_text(encoding="utf-8")
         assert not [word for word in words if word in text], path

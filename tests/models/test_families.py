@@ -84,6 +84,6 @@ def test_two_families_of_one_class_and_none(bag: Path) -> None:
         family_of(model)
     with pytest.raises(UserError, match=r"GPTNeoXForCausalLM, .*, got BertModel; register its family"):
         family_of_class("BertModel")
-    again.write_text(BAG.replace("NAME", '"bag"'))
+    again.write_text(BAG.replace("NAME", '"bag"') + "\n# another file of that name\n")
     with pytest.raises(UserError, match="model family 'bag' is registered already"):
         load_plugin(again)

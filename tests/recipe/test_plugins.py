@@ -19,6 +19,8 @@ from tinymem.recipe.sweep import load_sweep
 from tinymem.registry import load_plugin, loaded_plugin
 from tinymem.runs.pipeline import open_run, run, train_only
 
+pytestmark = [pytest.mark.processes, pytest.mark.training]
+
 DECAY = '''"""Penalty on the squared norm of the token embedding."""
 
 from typing import Literal

@@ -17,6 +17,7 @@ from helpers import QUICKSTART, SMALLER, python, sets
 
 from tinymem.errors import Stopped, UserError
 from tinymem.recipe.recipe import Recipe, load_matrix, parse_recipe
+from tinymem.results.curve import CurvePoint
 from tinymem.runs import job_progress, jobs
 from tinymem.runs.jobs import job_slots, train_many
 from tinymem.runtime import slots
@@ -89,8 +90,7 @@ def test_time_left_of_runs_that_were_begun_or_fail(monkeypatch: pytest.MonkeyPat
     """Four half-done runs of which each has 100 s left, one at a time; the second fails after 40 s of it."""
     recipes = [parse_recipe({"name": f"r{i}", "seed": i, "training": {"epochs": 100}}) for i in range(4)]
     now, epochs = 0.0, dict.fromkeys((recipe.name for recipe in recipes), 50)
-    monkeypatch.setattr(job_progress, "curve_of", lambda _, recipe: [{"epoch": epochs[recipe.name]}])
-    monkeypatch.setattr(job_progress, "note", lambda point: "done")
+    monkeypatch.setattr(job_progress, "curve_of", lambda _, recipe: [CurvePoint(epochs[recipe.name], accuracy=0.5)])
     monkeypatch.setattr(time, "monotonic", lambda: now)
     progress = job_progress.JobProgress(Path("runs"), recipes, found=0)
     for i, (seconds, epoch) in enumerate(((100, 100), (40, 70), (100, 100), (100, 100))):

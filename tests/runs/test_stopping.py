@@ -71,7 +71,7 @@ def test_in_the_middle_of_an_epoch(
     assert signal.getsignal(number) == handler
     again = train(*case, tmp_path)
     assert equal_weights(again.model, whole.model) and timeless(again.curve) == timeless(whole.curve)
-    assert again.seconds > 0 and again.facts["energy"]["hours"] >= again.seconds / 3600
+    assert again.seconds > 0 and again.facts.energy["hours"] >= again.seconds / 3600
 
 
 @pytest.mark.training

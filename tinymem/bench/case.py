@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from tinymem.data.artifacts.noise import add_noise
 from tinymem.data.math.sequences import PAD, Numbers, render, sequences
+from tinymem.data.moves import add_noise
 from tinymem.data.rows import Rows
 from tinymem.mitigation.method import MitigationData
 from tinymem.models.gpt2 import GPT, GPTConfig

@@ -173,4 +173,4 @@ class _Supervisor:
 def _last_line(running: _Running) -> str:
     written = running.log.read_bytes()[running.before :].decode(errors="replace")
     lines = [line.strip() for line in written.splitlines() if line.strip()]
-    return lines[-1].removeprefix("tinymem: ") if lines else "given nothing"
+    return lines[-1].removeprefix("tinymem: ") if lines else "said nothing"

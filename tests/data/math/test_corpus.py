@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinymem.data.artifacts.noise import add_noise
 from tinymem.data.build import make_corpus
 from tinymem.data.corpus import Corpus
 from tinymem.data.math.sequences import BOS, EOS, PAD, render, sequences, to_text
+from tinymem.data.moves import add_noise
 from tinymem.errors import UserError
 from tinymem.evaluation.probes import make_probes
 from tinymem.recipe.recipe import Evaluation, Recipe, parse_recipe

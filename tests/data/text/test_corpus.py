@@ -14,11 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from tinymem.data.artifacts.noise import add_token_noise, apply_moves
 from tinymem.data.build import make_corpus
 from tinymem.data.corpus import Corpus
 from tinymem.data.corpus_files import load_corpus
 from tinymem.data.manifest import read_manifest
+from tinymem.data.moves import add_token_noise, apply_moves
 from tinymem.data.planting import reference_copies, reference_draws, reference_order
 from tinymem.data.text.pool import _places
 from tinymem.data.text.row_stream import row_hashes

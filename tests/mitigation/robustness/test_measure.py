@@ -26,6 +26,7 @@ from tinymem.models.gpt2 import GPT
 from tinymem.recipe.evaluation import Robustness
 from tinymem.recipe.recipe import Recipe, parse_recipe
 from tinymem.recipe.robustness import TESTS
+from tinymem.results.read import as_json
 from tinymem.runs.pipeline import Run
 
 
@@ -191,7 +192,7 @@ def test_perturbed_prompts(subject: Subject, replaced: int) -> None:
 
 def test_rows_have_both_sides(subject: Subject) -> None:
     outcome = mitigate(subject, "act", {"ratio": 0.0})
-    json.dumps(outcome.rows, allow_nan=False)
+    json.dumps(as_json(outcome.rows), allow_nan=False)
     for row in outcome.rows:
         assert set(row["robustness"]) == set(TESTS)
         for test, sides in row["robustness"].items():
@@ -233,13 +234,13 @@ def test_what_is_measured_names_no_run(tiny_run: Run) -> None:
 
 def test_answered() -> None:
     default = MeasurementRequest()
-    assert default.answered_by({}) and not replace(default, ks=(3,)).answered_by({})
+    assert default.answered_by(None) and not replace(default, ks=(3,)).answered_by(None)
     full = MeasurementRequest(("all",), (3, 4), Robustness())
-    row = {"request": full.as_dict()}
+    stored = full.as_column()
     for asked in (full, default, replace(full, ks=()), replace(full, robustness=None)):
-        assert asked.answered_by(row)
-        assert asked in (default,) or not asked.answered_by({"request": default.as_dict()})
-    assert not replace(full, robustness=Robustness(steps=7)).answered_by(row)
+        assert asked.answered_by(stored)
+        assert asked in (default,) or not asked.answered_by(default.as_column())
+    assert not replace(full, robustness=Robustness(steps=7)).answered_by(stored)
 
 
 def test_short_forms() -> None:

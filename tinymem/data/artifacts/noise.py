@@ -10,7 +10,6 @@ none equals a row of the corpus and none holds a backdoor's trigger.
 
 from __future__ import annotations
 
-import random
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -19,7 +18,8 @@ from pydantic import Field
 from tinymem.data.artifact import Artifact, artifact, artifact_of, whole_rows
 from tinymem.data.corpus import Corpus
 from tinymem.data.math.pool import MathPool, ReferenceSplit, Task, too_few
-from tinymem.data.math.sequences import Ids, Numbers, numbers_of, render
+from tinymem.data.math.sequences import Ids, numbers_of, render
+from tinymem.data.moves import add_noise, add_token_noise, apply_moves, reference_noise
 from tinymem.data.planted import Flags, Planted, Population
 from tinymem.data.planting import COPIES, Copies, copies_of, reference_copies, reference_draws, reference_order
 from tinymem.data.text.pool import TextPool
@@ -104,33 +104,3 @@ def _known(corpus: Corpus, rows: Ids) -> Flags:
         parts.append(corpus.clean)
     known = {row.tobytes() for part in parts for row in part.astype(rows.dtype)}
     return np.array([row.tobytes() in known for row in rows], dtype=bool)
-
-
-def add_noise(numbers_NL: Numbers, probability: float, rng: np.random.Generator) -> Numbers:
-    """Sequences [N, L] in which each number moved up or down by one, each with half of `probability`."""
-    return numbers_NL + _moves(numbers_NL.shape, probability, rng)
-
-
-def add_token_noise(ids_NT: Ids, probability: float, vocab_size: int, rng: np.random.Generator) -> Ids:
-    """Rows [N, T] in which each id moved up or down by one, each with half of `probability`, staying inside the vocabulary."""
-    return apply_moves(ids_NT, _moves(ids_NT.shape, probability, rng), vocab_size)
-
-
-def apply_moves(ids_NT: Ids, moves_NT: Numbers, vocab_size: int) -> Ids:
-    """Ids plus moves; a move out of [0, vocab_size) is reversed (the published code would crash there)."""
-    moved_NT = ids_NT.astype(np.int64) + moves_NT
-    inside_NT = (moved_NT >= 0) & (moved_NT < vocab_size)
-    return np.where(inside_NT, moved_NT, ids_NT.astype(np.int64) - moves_NT).astype(ids_NT.dtype)
-
-
-def _moves(shape: tuple[int, ...], probability: float, rng: np.random.Generator) -> Numbers:
-    moves: Numbers = rng.choice(np.array([-1, 0, 1]), size=shape, p=[probability / 2, 1 - probability, probability / 2])
-    return moves
-
-
-def reference_noise(count: int, numbers: int, probability: float, seed: int) -> tuple[Numbers, random.Random]:
-    """The published code's moves [count, numbers], and its random stream after them (the draw of rows comes next)."""
-    stream = random.Random(seed)
-    weights = [1 - probability, probability / 2, probability / 2]
-    moves = [stream.choices([0, -1, 1], weights=weights, k=numbers) for _ in range(count)]
-    return np.array(moves, dtype=np.int64), stream
