@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 MAXIMUM_SEED = 2**32 - 1  # the largest seed that every random generator accepts
 
@@ -87,16 +87,3 @@ class WikiData(Section):
 
 
 Data = Annotated[Union[MathData, WikiData], Field(discriminator="kind")]  # noqa: UP007 (pydantic reads it)
-
-
-def _check_copies(value: Any) -> Any:
-    counts = list(value) if isinstance(value, list | tuple) else [value]
-    if not counts or any(isinstance(c, bool) or not isinstance(c, int) or c < 1 for c in counts):
-        raise ValueError(f"expected copies of at least 1, as in 10 or [1, 10, 100, 1000], got {value!r}")
-    if len(set(counts)) != len(counts):
-        raise ValueError(f"expected different copies per group, got {value!r}; drop the repeated one")
-    return tuple(counts) if isinstance(value, list | tuple) else value
-
-
-Copies = Annotated[int | tuple[int, ...], BeforeValidator(_check_copies)]
-COPIES = "times that each row stands in an epoch; a list gives equal groups of rows a count each"
