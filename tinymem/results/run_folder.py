@@ -86,15 +86,3 @@ def read_rows_file(path: Path) -> list[MeasuredRow]:
     """
     again = "delete the line and run its step again"
     return [read_measured(values, f"line {number} of {path}", again) for number, values in json_lines(path, again)]
-
-
-def _read_text(path: Path, hint: str) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"expected a file at {path}, found none; {hint}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"expected UTF-8 text in {path}, got other bytes ({error.reason}); run its step again") from None
-    except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"expected a readable file at {path}, got: {reason}; check the path and its rights") from None
