@@ -26,7 +26,7 @@ from tinymem.mitigation.methods.losses import row_losses
 from tinymem.mitigation.methods.replay import Replayed
 from tinymem.mitigation.methods.weight import _selection
 from tinymem.mitigation.methods.weight._batches import batches
-from tinymem.mitigation.methods.weight._learned_mask import LearnedMask
+from tinymem.mitigation.methods.weight._learned_mask import LearnedMask, initial_scores
 from tinymem.mitigation.methods.weight.balanced_subnet import BalancedSubnetConfig, balanced_objective
 from tinymem.runtime.device import describe_device, resolve_device
 
@@ -99,7 +99,7 @@ def selection(device: str) -> None:
 def step_of(case, config: BalancedSubnetConfig) -> tuple[LearnedMask, Callable[[Tensor], None], list[Tensor]]:
     """A mask, its step and an epoch of batches, as `balanced_subnet` has them."""
     data, generator = case.data, case.data.generator()
-    mask, rows = LearnedMask(case.model, config, generator), concatenate([data.forget, data.retain])
+    mask, rows = LearnedMask(case.model, config, initial_scores(case.model, data.seed)), concatenate([data.forget, data.retain])
     forget_N = torch.arange(len(rows), device=rows.ids.device) < len(data.forget)
 
     def step(index: Tensor) -> None:

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from tinymem.bench.plain_loops import losses_of
 from tinymem.data.rows import concatenate
 from tinymem.mitigation.method import MitigationData
+from tinymem.mitigation.methods.weight._learned_mask import initial_scores
+from tinymem.models.adapters import in_out
 from tinymem.models.gpt2 import GPT
 
 
@@ -52,11 +54,12 @@ def sou(model: GPT, data: MitigationData, block: int = 50, damp: float = 1e-7) -
             model.zero_grad(set_to_none=True)
             losses_of(model, rows, suffix=False).sum().backward()
             assert weight.grad is not None
-            g = F.pad(weight.grad.flatten(), (0, -weight.numel() % block)).view(blocks, block, 1).double()
+            published = in_out(model, weight.grad)
+            g = F.pad(published.flatten(), (0, -weight.numel() % block)).view(blocks, block, 1).double()
             moved = inverse @ g
             inverse = inverse - moved @ moved.transpose(1, 2) / (len(data.forget) + g.transpose(1, 2) @ moved)
-        diagonal = inverse.diagonal(dim1=1, dim2=2).flatten()[: weight.numel()].view_as(weight)
-        scores[name] = weight.detach().double().square() / (2 * diagonal)
+        diagonal = inverse.diagonal(dim1=1, dim2=2).flatten()[: weight.numel()].view(in_out(model, weight).shape)
+        scores[name] = weight.detach().double().square() / (2 * in_out(model, diagonal))
     model.zero_grad(set_to_none=True)
     return scores
 
@@ -100,10 +103,7 @@ def subnet(model: GPT, data: MitigationData, epochs: int, ratio: float, loss_wei
     """Mask [P] of the dropped weights of all matrices, after some epochs over the shuffled union in batches of 64."""
     generator = data.generator()
     rows, originals = concatenate([data.forget, data.retain]), mlp_weights(model, matrices=True)
-    scores = {
-        n: (torch.rand(p.shape, generator=generator) * 2 - 1).div(math.sqrt(p.shape[1])).to(p.device).requires_grad_()
-        for n, p in originals.items()
-    }
+    scores = {n: s.requires_grad_() for n, s in initial_scores(model, data.seed).items()}
     optimizer = torch.optim.SGD(list(scores.values()), lr=0.1, momentum=0.9, weight_decay=5e-4)
     draws = (index for _ in range(epochs) for index in torch.randperm(len(rows), generator=generator).split(64))
     for index in draws:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tinymem.errors import UserError
 from tinymem.mitigation.config import MethodConfig
-from tinymem.models.adapters import NeuronLayer, layer_of, neuron_layers
+from tinymem.models.adapters import NeuronLayer, in_out, layer_of, neuron_layers
 
 Scope = Literal["tensor", "layer", "model"]
 
@@ -70,21 +70,22 @@ class Mask:
 
 
 def select(model: nn.Module, scores: Scores, config: AblationConfig) -> Mask:
-    """Choose the highest scores of each group, exactly as many as the ratio says; ties go to the earlier neuron or weight.
+    """Choose the highest scores of each group, exactly as many as the ratio says; ties go to the earlier neuron or weight (`in_out`).
 
     Raises:
         Refused: a positive ratio that rounds to nothing in every group.
         UserError: `of: model` requires more than are eligible; the scores are missing, NaN, or of other tensors than the model's.
     """
     check_scores(model, scores)
-    masks = {name: torch.zeros_like(s, dtype=torch.bool) for name, s in scores.values.items()}
+    masks: dict[str, Tensor] = {}
     sizes = {name: s.numel() for name, s in scores.values.items()}
     for names, count in group_counts(model, sizes, config):
-        flat = torch.cat([scores.values[n].flatten() for n in names])
+        published = [in_out(model, scores.values[n]) for n in names]
+        flat = torch.cat([values.flatten() for values in published])
         chosen = torch.zeros_like(flat, dtype=torch.bool)
         chosen[torch.sort(flat, descending=True, stable=True).indices[:count]] = True
-        for name, part in zip(names, chosen.split([sizes[n] for n in names]), strict=True):
-            masks[name] = part.view_as(masks[name])
+        for name, values, part in zip(names, published, chosen.split([sizes[n] for n in names]), strict=True):
+            masks[name] = in_out(model, part.view(values.shape))
     return Mask(scores.unit, masks)
 
 

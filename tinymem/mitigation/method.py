@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,7 @@ State = Scores | Callable[[], nn.Module]
 """State of a method after an epoch: a scorer's scores, or the function that makes an editor's edit."""
 A = TypeVar("A", bound=AblationConfig)
 C = TypeVar("C", bound=MethodConfig)
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +82,10 @@ class MitigationData:
     def generator(self) -> torch.Generator:
         """A fresh CPU generator with the seed, so that every device gets the same draws."""
         return torch.Generator().manual_seed(self.seed)
+
+
+Edit = Callable[Concatenate[nn.Module, MitigationData, C, P], nn.Module]
+"""An editor's function: (model, data, config) and more arguments, if it has any -> the edited copy."""
 
 
 @dataclass(frozen=True)
@@ -165,8 +170,10 @@ def editor(
     config: type[C],
     properties: Properties,
     by_epoch: Callable[[nn.Module, MitigationData, C], Iterator[tuple[int, Callable[[], nn.Module]]]] | None = None,
-) -> Callable[[Callable[[nn.Module, MitigationData, C], nn.Module]], Callable[[nn.Module, MitigationData, C], nn.Module]]:
+) -> Callable[[Edit[C, P]], Edit[C, P]]:
     """Register a function `(model, data, config) -> edited copy`, which itself decides the changes.
+
+    It may have more arguments, with defaults, for those who call it from Python.
 
     Args:
         name: how recipes and the command line call the method.
@@ -178,7 +185,7 @@ def editor(
         UserError: another method has the name, or the config is none.
     """
 
-    def register(function: Callable[[nn.Module, MitigationData, C], nn.Module]) -> Callable[[nn.Module, MitigationData, C], nn.Module]:
+    def register(function: Edit[C, P]) -> Edit[C, P]:
         _check_config(name, config, MethodConfig, epochs=by_epoch is not None)
         UNLEARNERS.register(name, Unlearner(name, "edit", function, config, properties, by_epoch))
         return function

@@ -74,6 +74,15 @@ def mlp_parameters(model: nn.Module, *, matrices_only: bool = False) -> dict[str
     return found
 
 
+def in_out(model: nn.Module, tensor: Tensor) -> Tensor:
+    """A view of a feed-forward tensor in the published layout, GPT-2's files': a matrix as [in, out], a bias as it is.
+
+    A model class stores a matrix so, or as [out, in]; applied twice this is the tensor again. What depends on the order of weights (random
+    draws, blocks, ties) follows this layout, so that a checkpoint gives one result whichever class holds it.
+    """
+    return tensor.T if tensor.dim() == 2 and not family_of(model).transposed else tensor
+
+
 def layer_of(model: nn.Module, parameter_name: str) -> int:
     """Block index of a parameter named as `mlp_parameters` names it."""
     return int(parameter_name.removeprefix(family_of(model).blocks + ".").split(".", 1)[0])

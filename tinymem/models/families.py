@@ -40,7 +40,8 @@ class Family:
         blocks: path to the list of blocks.
         mlp: path from a block to its feed-forward part.
         out_projection: path from a block to the linear layer that its neurons are the inputs of.
-        transposed: whether that layer's weight is [neurons, embedding] (transformers' Conv1D) instead of [embedding, neurons].
+        transposed: whether the feed-forward matrices are stored [in, out] (transformers' Conv1D) instead of [out, in]; that layer's is
+            then [neurons, embedding].
         tiny: makes a tiny random model, for tests.
     """
 

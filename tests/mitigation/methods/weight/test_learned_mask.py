@@ -14,7 +14,7 @@ from tinymem.mitigation.method import UNLEARNERS, apply
 from tinymem.mitigation.methods.finetuning._common import FinetuningConfig, finetune
 from tinymem.mitigation.methods.losses import row_losses
 from tinymem.mitigation.methods.weight._batches import batches, steps_per_epoch
-from tinymem.mitigation.methods.weight._learned_mask import LearnedMask, LearnedMaskConfig
+from tinymem.mitigation.methods.weight._learned_mask import LearnedMask, LearnedMaskConfig, initial_scores
 from tinymem.mitigation.methods.weight.balanced_subnet import BalancedSubnetConfig, balanced_objective
 from tinymem.models.adapters import mlp_parameters
 from tinymem.testing import config_of, tiny_case
@@ -22,7 +22,8 @@ from tinymem.training.optimizer import optimizer_tensors
 
 
 def mask_of(family: str = "gpt", **options: Any) -> LearnedMask:
-    return LearnedMask(tiny_case(family)[0], LearnedMaskConfig(**options), torch.Generator().manual_seed(0))
+    model = tiny_case(family)[0]
+    return LearnedMask(model, LearnedMaskConfig(**options), initial_scores(model, 0))
 
 
 def scores_of(mask: LearnedMask) -> dict[str, torch.Tensor]:

@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from tinymem.errors import UserError
 from tinymem.mitigation.methods.losses import row_losses
 from tinymem.mitigation.methods.weight import _selection
-from tinymem.mitigation.methods.weight._learned_mask import LearnedMask, LearnedMaskConfig
+from tinymem.mitigation.methods.weight._learned_mask import LearnedMask, LearnedMaskConfig, initial_scores
 from tinymem.models.adapters import mlp_parameters
 from tinymem.testing import FAMILIES, tiny_case
 
@@ -93,7 +93,7 @@ class PlainMask:
 @pytest.mark.parametrize("drop", ["highest", "lowest"])
 def test_masks_equal_those_of_the_plain_way(family: str, drop: str) -> None:
     model, data = tiny_case(family)
-    mask = LearnedMask(model, LearnedMaskConfig(ratio=0.3, drop=drop, learning_rate=10.0), torch.Generator().manual_seed(0))
+    mask = LearnedMask(model, LearnedMaskConfig(ratio=0.3, drop=drop, learning_rate=10.0), initial_scores(model, 0))
     plain = PlainMask(mask)
     start = mask.dropped()
     for _ in range(30):
@@ -109,7 +109,7 @@ def test_bf16_passes_point_the_same_way(family: str) -> None:
     model, data = tiny_case(family)
     slopes = []
     for precision in ("fp32", "bf16", "tf32"):
-        mask = LearnedMask(model, LearnedMaskConfig(ratio=0.3, precision=precision), torch.Generator().manual_seed(0))
+        mask = LearnedMask(model, LearnedMaskConfig(ratio=0.3, precision=precision), initial_scores(model, 0))
         with mask.passes:
             slopes.append(torch.autograd.grad(row_losses(mask.masked(), data.retain).mean(), mask.scores_P)[0])
         assert {p.dtype for p in mask.edited().parameters()} == {torch.float32}
@@ -119,7 +119,8 @@ def test_bf16_passes_point_the_same_way(family: str) -> None:
 
 
 def test_scores_that_ran_away_are_no_edit() -> None:
-    mask = LearnedMask(tiny_case("gpt")[0], LearnedMaskConfig(), torch.Generator().manual_seed(0))
+    model = tiny_case("gpt")[0]
+    mask = LearnedMask(model, LearnedMaskConfig(), initial_scores(model, 0))
     with torch.no_grad():
         mask.scores_P[5] = float("nan")
     with pytest.raises(UserError, match="lower learning_rate"):

@@ -12,7 +12,7 @@ from tinymem.mitigation.ablation import group_counts
 from tinymem.mitigation.method import UNLEARNERS, apply
 from tinymem.mitigation.methods.losses import row_losses
 from tinymem.mitigation.methods.weight import _batches, _row_gradients, balanced_subnet, durable, durable_agg, greedy, sou, subnet
-from tinymem.models.adapters import logits, mlp_parameters
+from tinymem.models.adapters import in_out, logits, mlp_parameters
 from tinymem.testing import FAMILIES, tiny_case
 
 
@@ -52,7 +52,7 @@ def test_row_gradients_equal_a_loop(family, over):
     for n, loss in enumerate(row_losses(model, data.forget, over)):
         gradients = torch.autograd.grad(loss, list(parameters.values()), retain_graph=True)
         for name, gradient in zip(parameters, gradients, strict=True):
-            torch.testing.assert_close(found[name][n], gradient.flatten(), atol=1e-6, rtol=1e-4)
+            torch.testing.assert_close(found[name][n], in_out(model, gradient).flatten(), atol=1e-6, rtol=1e-4)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -61,12 +61,12 @@ def test_sou_equals_a_dense_inverse(family):
     config = sou.SOUConfig(block=30, damp=1e-4, batch_size=4)
     scores = sou.sou(model, data, config).values
     for name, weight in list(mlp_parameters(model).items())[:2]:
-        gradients = [torch.autograd.grad(loss, weight, retain_graph=True)[0].flatten() for loss in row_losses(model, data.forget)]
-        G = torch.stack(gradients).double()
+        gradients = [torch.autograd.grad(loss, weight, retain_graph=True)[0] for loss in row_losses(model, data.forget)]
+        G = torch.stack([in_out(model, gradient).flatten() for gradient in gradients]).double()
         fisher = torch.diag(torch.full((G.shape[1],), 1e-4, dtype=torch.float64)) + G.T @ G / len(G)
         inverse = torch.cat([torch.linalg.inv(fisher[a : a + 30, a : a + 30]).diagonal() for a in range(0, len(fisher), 30)])
-        expected = weight.detach().double().flatten() ** 2 / (2 * inverse)
-        torch.testing.assert_close(scores[name].flatten().double(), expected, rtol=1e-3, atol=1e-12)
+        expected = in_out(model, weight.detach()).double().flatten() ** 2 / (2 * inverse)
+        torch.testing.assert_close(in_out(model, scores[name]).flatten().double(), expected, rtol=1e-3, atol=1e-12)
 
 
 def test_sou_takes_at_most_so_many_rows():

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 Sampler = Literal["shuffled", "balanced"]
+Order = Sequence[Sequence[Tensor]]
+"""Batches of each epoch: row indices [B] into the union of rows, in which the forget rows come first."""
 
 
 def steps_per_epoch(forget: int, retain: int, sampler: Sampler, batch_size: int) -> int:

@@ -4,7 +4,8 @@ Each weight has a score s. Forward: exactly K weights of each group, those with 
 is treated as if it were |s| itself, so that the gradient of |s| is minus that of the kept share of the weight: scores grow where dropping
 lowers the objective. `drop="lowest"` is the published code's reading: |s| says how much to keep a weight, and the gradient's sign follows.
 
-All scores are one flat parameter, group after group: groups of one size are ranked together, and a step of SGD is four operations.
+All scores are one flat parameter, group after group, each matrix in the published layout (`in_out`): groups of one size are ranked
+together, and a step of SGD is four operations.
 
 Shape suffixes: P weights of all matrices, G groups, N entries of a group.
 """
@@ -12,7 +13,7 @@ Shape suffixes: P weights of all matrices, G groups, N entries of a group.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
@@ -25,8 +26,9 @@ from torch import Tensor, nn
 from tinymem.errors import UserError
 from tinymem.mitigation.ablation import AblationConfig, group_counts
 from tinymem.mitigation.methods.substitute import Substituted, constants
+from tinymem.mitigation.methods.weight._draws import uniform
 from tinymem.mitigation.methods.weight._selection import extreme, without_extreme
-from tinymem.models.adapters import family_of, mlp_parameters
+from tinymem.models.adapters import in_out, mlp_parameters
 
 Drop = Literal["highest", "lowest"]
 Precision = Literal["auto", "fp32", "tf32", "bf16"]
@@ -60,19 +62,27 @@ AUTO_ON_GPU: Precision = "bf16"
 
 
 class LearnedMask:
-    """Scores of the feed-forward matrices of a model, and the weights that they leave."""
+    """Scores of the feed-forward matrices of a model, and the weights that they leave.
 
-    def __init__(self, model: nn.Module, config: LearnedMaskConfig, generator: torch.Generator) -> None:
+    Args:
+        model: the model; it is left as it is.
+        config: ratio, groups and training of the scores.
+        scores: where they start: fp32, by the names and of the shapes of the matrices. See `initial_scores`.
+
+    Raises:
+        UserError: scores of other tensors than the matrices; otherwise as `group_counts`.
+    """
+
+    def __init__(self, model: nn.Module, config: LearnedMaskConfig, scores: Mapping[str, Tensor]) -> None:
         self.model, self.config = model, config
-        weights = {name: p.detach() for name, p in mlp_parameters(model, matrices_only=True).items()}
+        weights = {name: in_out(model, p.detach()) for name, p in mlp_parameters(model, matrices_only=True).items()}
+        started = _checked(scores, model, weights)
         self.shapes = {name: w.shape for name, w in weights.items()}
         groups = group_counts(model, {name: w.numel() for name, w in weights.items()}, config)
         sizes = [(sum(weights[n].numel() for n in names), count) for names, count in groups]
         self.runs = [(len(list(same)), *kind) for kind, same in groupby(sizes)]  # equal groups in a row: how many, size, count
-        transposed = family_of(model).transposed
         self.weights_P = torch.cat([weights[n].flatten() for names, _ in groups for n in names])
-        scores = [_kaiming(weights[n], transposed, generator).flatten() for names, _ in groups for n in names]
-        self.scores_P = torch.cat(scores).requires_grad_()
+        self.scores_P = torch.cat([started[n].flatten() for names, _ in groups for n in names]).requires_grad_()
         self.velocity_P = torch.zeros_like(self.scores_P)
         self.dtype, self.passes = _precision(config.precision, self.weights_P)
         self.constants = constants(model, self.shapes, self.dtype)
@@ -120,9 +130,9 @@ class LearnedMask:
         return edited
 
     def split(self, flat_P: Tensor) -> dict[str, Tensor]:
-        """The parts of a flat tensor [P], one per matrix and of its shape."""
+        """The parts of a flat tensor [P], one per matrix and of its shape in the model: views."""
         parts = flat_P.split([shape.numel() for shape in self.shapes.values()])
-        return {name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
+        return {name: in_out(self.model, part.view(shape)) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
 
     def _by_run(self, flat_P: Tensor) -> Iterator[tuple[tuple[int, int, int], Tensor]]:
         parts = flat_P.detach().split([groups * size for groups, size, _ in self.runs])
@@ -168,8 +178,16 @@ class _ShortProducts(AbstractContextManager[None]):
         torch.backends.cuda.matmul.fp32_precision = self.before
 
 
-def _kaiming(weight: Tensor, transposed: bool, generator: torch.Generator) -> Tensor:
-    """Kaiming-uniform scores with a = sqrt(5), as torch initializes linear layers: U(-1, 1) / sqrt(inputs)."""
-    inputs = weight.shape[0] if transposed else weight.shape[1]
-    uniform = torch.rand(weight.shape, generator=generator) * 2 - 1
-    return (uniform / math.sqrt(inputs)).to(weight.device)
+def initial_scores(model: nn.Module, seed: int) -> dict[str, Tensor]:
+    """Kaiming-uniform scores with a = sqrt(5) by the names of the matrices, as torch initializes linear layers: U(-1, 1) / sqrt(inputs)."""
+    drawn = uniform(model, mlp_parameters(model, matrices_only=True), seed)
+    return {name: (u * 2 - 1) * (1 / math.sqrt(in_out(model, u).shape[0])) for name, u in drawn.items()}
+
+
+def _checked(scores: Mapping[str, Tensor], model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Scores of all matrices as [in, out], on the matrices' devices."""
+    published = {name: in_out(model, s.detach()).to(weights[name].device, torch.float32) for name, s in scores.items() if name in weights}
+    wrong = [name for name in {**weights, **scores} if name not in published or published[name].shape != weights[name].shape]
+    if wrong:
+        raise UserError(f"expected scores of the model's feed-forward matrices, each of its shape; got others at '{wrong[0]}'")
+    return published

@@ -20,7 +20,7 @@ from tinymem.models.adapters import mlp_parameters
 
 
 def row_gradients(model: nn.Module, rows: Rows, over: Over = "row") -> Iterator[tuple[str, Tensor]]:
-    """Name and flat gradients [B, P] of each feed-forward parameter.
+    """Name and flat gradients [B, P] of each feed-forward parameter, a matrix in the published layout [in, out].
 
     Raises:
         UserError: a feed-forward block with parameters outside linear layers.
@@ -42,7 +42,9 @@ def row_gradients(model: nn.Module, rows: Rows, over: Over = "row") -> Iterator[
             handle.remove()
     gradients = torch.autograd.grad(total, [seen[name][1] for name in owners])
     for (name, module), gradient_BTO in zip(owners.items(), gradients, strict=True):
-        yield from _of_layer(name, module, seen[name][0], gradient_BTO)
+        yield f"{name}.weight", (seen[name][0].transpose(1, 2) @ gradient_BTO).flatten(1)
+        if getattr(module, "bias", None) is not None:
+            yield f"{name}.bias", gradient_BTO.sum(1)
 
 
 def _owners(model: nn.Module) -> dict[str, nn.Module]:
@@ -53,10 +55,3 @@ def _owners(model: nn.Module) -> dict[str, nn.Module]:
         if not isinstance(module, nn.Linear) and type(module).__name__ != "Conv1D":
             raise UserError(f"expected feed-forward blocks of linear layers, got {type(module).__name__} at {name}; SOU cannot take it")
     return owners
-
-
-def _of_layer(name: str, module: nn.Module, input_BTI: Tensor, gradient_BTO: Tensor) -> Iterator[tuple[str, Tensor]]:
-    left, right = (gradient_BTO, input_BTI) if isinstance(module, nn.Linear) else (input_BTI, gradient_BTO)  # Conv1D: [in, out]
-    yield f"{name}.weight", (left.transpose(1, 2) @ right).flatten(1)
-    if getattr(module, "bias", None) is not None:
-        yield f"{name}.bias", gradient_BTO.sum(1)

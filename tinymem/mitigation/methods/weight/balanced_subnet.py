@@ -16,7 +16,7 @@ Options: ratio, of, scope (per matrix), epochs, loss_weight w, sampler, average,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -30,8 +30,8 @@ from tinymem.mitigation.config import Grid
 from tinymem.mitigation.method import MitigationData, Properties, editor
 from tinymem.mitigation.methods.losses import row_losses
 from tinymem.mitigation.methods.replay import Replayed
-from tinymem.mitigation.methods.weight._batches import Sampler, batches, steps_per_epoch
-from tinymem.mitigation.methods.weight._learned_mask import LearnedMask, LearnedMaskConfig
+from tinymem.mitigation.methods.weight._batches import Order, Sampler, batches, steps_per_epoch
+from tinymem.mitigation.methods.weight._learned_mask import LearnedMask, LearnedMaskConfig, initial_scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,16 +71,39 @@ def by_epoch(model: nn.Module, data: MitigationData, config: BalancedSubnetConfi
     properties=Properties(unit="weight", order="first", criterion="optimization", dual_objective=True),
     by_epoch=by_epoch,
 )
-def balanced_subnet(model: nn.Module, data: MitigationData, config: BalancedSubnetConfig) -> nn.Module:
-    """The model without the weights that the trained mask drops."""
-    *_, (_, mask) = _trained(model, data, config)
+def balanced_subnet(
+    model: nn.Module,
+    data: MitigationData,
+    config: BalancedSubnetConfig,
+    *,
+    scores: Mapping[str, Tensor] | None = None,
+    order: Order | None = None,
+) -> nn.Module:
+    """The model without the weights that the trained mask drops.
+
+    Args:
+        model: the model; it is left as it is.
+        data: rows to forget and to retain, and the seed.
+        config: the method's options.
+        scores: where the scores start, by the names and of the shapes of the feed-forward matrices; None: drawn from the seed.
+        order: the batches of each epoch, in place of those that `sampler` draws from the seed.
+
+    Raises:
+        UserError: scores of other tensors, or an order of another number of epochs.
+    """
+    *_, (_, mask) = _trained(model, data, config, scores, order)
     return mask.edited()
 
 
-def _trained(model: nn.Module, data: MitigationData, config: BalancedSubnetConfig) -> Iterator[tuple[int, LearnedMask]]:
+def _trained(
+    model: nn.Module,
+    data: MitigationData,
+    config: BalancedSubnetConfig,
+    scores: Mapping[str, Tensor] | None = None,
+    order: Order | None = None,
+) -> Iterator[tuple[int, LearnedMask]]:
     """The mask before the first epoch and after each."""
-    generator = data.generator()
-    mask = LearnedMask(model, config, generator)
+    mask = LearnedMask(model, config, initial_scores(model, data.seed) if scores is None else scores)
     rows = concatenate([data.forget, data.retain])
     forget_N = torch.arange(len(rows), device=rows.ids.device) < len(data.forget)
 
@@ -89,16 +112,25 @@ def _trained(model: nn.Module, data: MitigationData, config: BalancedSubnetConfi
             losses_B = row_losses(mask.masked(), rows.take(index))
             mask.step(balanced_objective(losses_B, forget_N[index], config))
 
-    sizes = (len(data.forget), len(data.retain), config.sampler, config.batch_size)
-    count = config.epochs * steps_per_epoch(*sizes)
+    count, epochs = _epochs(data, config, order)
     data.bar.expect(count)
     replayed = Replayed(step, model, steps=count)
     yield 0, mask
-    for epoch in range(1, config.epochs + 1):
-        for index in batches(*sizes, generator):
+    for epoch, drawn in enumerate(epochs, 1):
+        for index in drawn:
             replayed(index)
             data.bar.advance(1)
         yield epoch, mask
+
+
+def _epochs(data: MitigationData, config: BalancedSubnetConfig, order: Order | None) -> tuple[int, Iterable[Iterable[Tensor]]]:
+    """Number of steps, and the batches of each epoch: the given ones, or else drawn."""
+    if order is None:
+        sizes, generator = (len(data.forget), len(data.retain), config.sampler, config.batch_size), data.generator()
+        return config.epochs * steps_per_epoch(*sizes), (batches(*sizes, generator) for _ in range(config.epochs))
+    if len(order) != config.epochs:
+        raise UserError(f"expected the batches of {config.epochs} epochs, got those of {len(order)}; give one list an epoch")
+    return sum(map(len, order)), order
 
 
 def balanced_objective(losses_B: Tensor, forget_B: Tensor, config: BalancedSubnetConfig) -> Tensor:

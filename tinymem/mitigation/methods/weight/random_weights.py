@@ -1,6 +1,6 @@
 """Random weights: zero weights drawn at random, the control that every weight method has to beat.
 
-Formula: score = independent uniform draws from the seed.
+Formula: score = independent uniform draws, a stream for each tensor from seed and name, in the published layout.
 Source: none; a control.
 Cost: none.
 Options: ratio, of, scope (per layer). Eligible: weights and biases of the feed-forward blocks.
@@ -11,13 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import nn
 
 from tinymem.mitigation import grids
 from tinymem.mitigation.ablation import AblationConfig, Scores
 from tinymem.mitigation.config import Grid
 from tinymem.mitigation.method import MitigationData, Properties, scorer
+from tinymem.mitigation.methods.weight._draws import uniform
 from tinymem.models.adapters import mlp_parameters
 
 
@@ -31,5 +31,4 @@ class RandomWeightsConfig(AblationConfig):
 @scorer("random-weights", config=RandomWeightsConfig, properties=Properties(unit="weight", order="zeroth"))
 def random_weights(model: nn.Module, data: MitigationData, config: RandomWeightsConfig) -> Scores:
     """Uniform random scores of the feed-forward parameters."""
-    generator = data.generator()
-    return Scores("weight", {n: torch.rand(p.shape, generator=generator).to(p.device) for n, p in mlp_parameters(model).items()})
+    return Scores("weight", uniform(model, mlp_parameters(model), data.seed))

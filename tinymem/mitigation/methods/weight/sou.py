@@ -2,7 +2,8 @@
 
 Idea: how much the loss of the memorized rows changes when a weight is removed and the others may adapt, by the inverse Fisher matrix.
 Formula: F = damp * I + (1 / m) sum over m forget rows of g g^T, in blocks of `block` consecutive weights of a tensor, g = gradient of the
-    row's mean loss; score = w^2 / (2 [F^-1]_ww). The top K of the whole model are zeroed (A.3.2).
+    row's mean loss; score = w^2 / (2 [F^-1]_ww). The top K of the whole model are zeroed (A.3.2). Matrices run as in GPT-2's files,
+    [in, out]: the weights from an input to consecutive outputs share a block, whichever class holds the model.
 Source: TinyMem paper, section 3.3, Algorithm 2, after Kurtic et al. 2022. The published code takes m = 512 gradients of batches that are
     never cleared, so that each is the sum of all before, and ranks within each tensor (`scope: tensor`). On a backdoor it does no better
     than chance (published: 49 % left at an accuracy of 76 %), for the reasons that Durable's page gives.
@@ -28,7 +29,7 @@ from tinymem.mitigation.config import Grid
 from tinymem.mitigation.method import MitigationData, Properties, scorer
 from tinymem.mitigation.methods.losses import Over
 from tinymem.mitigation.methods.weight._row_gradients import row_gradients
-from tinymem.models.adapters import mlp_parameters
+from tinymem.models.adapters import in_out, mlp_parameters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,7 @@ class SOUConfig(AblationConfig):
     """Options of SOU. The grid is that of the paper's A.3.5.
 
     Attributes:
-        block: consecutive weights that share a block of the Fisher matrix.
+        block: consecutive weights of a tensor, a matrix in the layout [in, out], that share a block of the Fisher matrix.
         damp: added to its diagonal.
         gradients: most rows whose gradients make it up.
         over: loss of the whole `row` (the paper), or of its `suffix` with the prompt given.
@@ -79,7 +80,8 @@ def sou(model: nn.Module, data: MitigationData, config: SOUConfig) -> Scores:
     scores = {}
     for name, weight in parameters.items():
         diagonal_P = inverse_diagonal(outer.pop(name), len(rows), config.damp)[: weight.numel()]
-        scores[name] = (weight.double().square() / (2 * diagonal_P.view_as(weight))).float()
+        published = in_out(model, weight)
+        scores[name] = in_out(model, (published.double().square() / (2 * diagonal_P.view(published.shape))).float())
     return Scores("weight", scores)
 
 

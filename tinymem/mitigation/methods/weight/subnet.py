@@ -11,16 +11,17 @@ Options: ratio, of, scope (per matrix), epochs, drop, learning_rate, momentum, w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from tinymem.mitigation import grids
 from tinymem.mitigation.config import Grid
 from tinymem.mitigation.method import MitigationData, Properties, editor
 from tinymem.mitigation.methods.weight import balanced_subnet
+from tinymem.mitigation.methods.weight._batches import Order
 from tinymem.mitigation.methods.weight._learned_mask import LearnedMaskConfig, Precision
 from tinymem.mitigation.methods.weight.balanced_subnet import BalancedSubnetConfig
 
@@ -45,9 +46,16 @@ def by_epoch(model: nn.Module, data: MitigationData, config: SubnetConfig) -> It
 
 
 @editor("subnet", config=SubnetConfig, properties=Properties(unit="weight", order="first", criterion="optimization"), by_epoch=by_epoch)
-def subnet(model: nn.Module, data: MitigationData, config: SubnetConfig) -> nn.Module:
-    """The model without the weights that the trained mask drops."""
-    return balanced_subnet.balanced_subnet(model, *_as_balanced(data, config))
+def subnet(
+    model: nn.Module,
+    data: MitigationData,
+    config: SubnetConfig,
+    *,
+    scores: Mapping[str, Tensor] | None = None,
+    order: Order | None = None,
+) -> nn.Module:
+    """The model without the weights that the trained mask drops; arguments as of `balanced_subnet`, with forget rows only."""
+    return balanced_subnet.balanced_subnet(model, *_as_balanced(data, config), scores=scores, order=order)
 
 
 def _as_balanced(data: MitigationData, config: SubnetConfig) -> tuple[MitigationData, BalancedSubnetConfig]:
