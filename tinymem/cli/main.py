@@ -6,10 +6,6 @@ import os
 import sys
 import warnings
 
-# Threads that wait for work sleep instead of spinning: a tenth slower on an idle machine, twice as fast beside one other busy process.
-# OpenMP reads this when torch is imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-
 import typer
 
 from tinymem.cli.bench import bench_app
