@@ -52,16 +52,16 @@ class Measurement:
         """The performance that the model should keep: accuracy as a share of tokens, or perplexity (None on overflow)."""
         return self.accuracy.share if metric == "accuracy" else self.perplexity
 
-    def metrics(self, groups: Groups | None = None) -> dict[str, JsonObject]:
+    def metrics(self, groups: Groups | None = None, *, tolerant: bool = False) -> dict[str, JsonObject]:
         """The evaluator's registered metrics of each artifact, over all its rows and over the given groups of them.
 
         Raises:
-            UserError: a metric failed.
+            UserError: a metric failed; where `tolerant`, that is a warning, and the metric null.
         """
         evaluator = self.view.evaluator
         view = self.view.grouped(groups or {})
         with torch.no_grad():
-            return {kind: view.metrics(kind, evaluator.metrics) for kind in evaluator.probes}
+            return {kind: view.metrics(kind, evaluator.metrics, tolerant=tolerant) for kind in evaluator.probes}
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ method is given to `forget` and the memorized ones in its `holdout`. A group is 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -23,7 +24,7 @@ from tinymem.evaluation.inputs import EvaluationInputs
 from tinymem.evaluation.metric import METRICS, Metric
 from tinymem.evaluation.probes import Flags, Probe, memorized_rows
 from tinymem.results.share import Share
-from tinymem.runtime.json import Json, JsonObject
+from tinymem.runtime.json import Json, JsonObject, plain_json
 
 Groups = Mapping[str, Mapping[str, Flags]]
 
@@ -94,27 +95,37 @@ class View:
         """The groups as masks [n] over the planted rows of `index` [n]."""
         return {"all": np.ones(len(index), dtype=bool), **{name: among[index] for name, among in self.groups.get(kind, {}).items()}}
 
-    def metrics(self, kind: str, names: tuple[str, ...]) -> JsonObject:
+    def metrics(self, kind: str, names: tuple[str, ...], *, tolerant: bool = False) -> JsonObject:
         """The named metrics of an artifact; those of the model are the same for all artifacts, and computed once.
+
+        Args:
+            kind: the artifact.
+            names: of the metrics.
+            tolerant: whether a metric that fails is null, with a warning, instead of an error.
 
         Raises:
             UserError: a metric failed.
         """
-        found: JsonObject = {}
-        for name in names:
-            try:
-                found[name] = self._metric(METRICS.get(name), kind)
-            except UserError:
-                raise
-            except Exception as error:
-                raise UserError(f"the metric '{name}' failed on {kind}: {type(error).__name__}: {error}") from error
-        return found
+        return {name: self._metric_or_null(METRICS.get(name), kind, tolerant) for name in names}
+
+    def _metric_or_null(self, metric: Metric, kind: str, tolerant: bool) -> Json:
+        try:
+            return self._metric(metric, kind)
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            failure = f"the metric '{metric.name}' failed on {kind}: {type(error).__name__}: {error}"
+            failed = error if isinstance(error, UserError) else UserError(failure)
+            if not tolerant:
+                raise failed from error
+            warnings.warn(f"{failed}; stored as null", stacklevel=2)
+            return None
 
     def _metric(self, metric: Metric, kind: str) -> Json:
         if metric.per == "artifact":
-            return metric.function(self, kind)
+            return _stored(metric.function(self, kind), f"the metric '{metric.name}' of {kind}")
         if metric.name not in self._known:
-            self._known[metric.name] = metric.function(self)
+            self._known[metric.name] = _stored(metric.function(self), f"the metric '{metric.name}'")
         return self._known[metric.name]
 
     @cached_property
@@ -135,6 +146,16 @@ class _Scores:
 
     def __contains__(self, key: Key) -> bool:
         return key in self.plan.parts
+
+
+def _stored(value: object, what: str) -> Json:
+    """A metric's result as rows store it."""
+    gaps: list[str] = []
+    stored = plain_json(value, gaps.append)
+    if gaps:
+        place = f" at {gaps[0].lstrip('.')}" if gaps[0] else ""
+        warnings.warn(f"{what} is NaN or infinite{place}; stored as null", stacklevel=2)
+    return stored
 
 
 def _summary(values: npt.NDArray[Any]) -> JsonObject:

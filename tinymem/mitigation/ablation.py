@@ -21,6 +21,10 @@ class Refused(UserError):
     """A configuration that can do nothing, such as a ratio that rounds to no neuron: a row of status `refused`, not a failure."""
 
 
+class ModelChanged(Refused):
+    """A method that changed the model it was given, which has to be loaded again before anything else is done with it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class AblationConfig(MethodConfig):
     """Options of every method that zeroes neurons or weights.
@@ -50,11 +54,14 @@ class Scores:
     """One number per neuron or weight; larger = more to blame.
 
     `values` maps the parameter's name to a tensor: of the parameter's shape for weights, [neurons] for neurons (under the name of the
-    out-projection whose inputs they are).
+    out-projection whose inputs they are). NumPy's arrays become tensors.
     """
 
     unit: Literal["neuron", "weight"]
     values: dict[str, Tensor]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "values", {name: torch.as_tensor(values) for name, values in self.values.items()})
 
 
 @dataclass(frozen=True)
@@ -149,9 +156,10 @@ def ablate(model: nn.Module, mask: Mask) -> nn.Module:
         if mask.unit == "neuron":
             for layer in neuron_layers(edited):
                 if layer.weight_name in mask.values:
-                    layer.values_FD()[mask.values[layer.weight_name]] = 0
+                    values_FD = layer.values_FD()
+                    values_FD[mask.values[layer.weight_name].to(values_FD.device)] = 0
         else:
             parameters = dict(edited.named_parameters())
             for name, chosen in mask.values.items():
-                parameters[name].masked_fill_(chosen, 0)
+                parameters[name].masked_fill_(chosen.to(parameters[name].device), 0)
     return edited

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 from typing import ClassVar, Protocol, runtime_checkable
 
+from tinymem.errors import UserError
 from tinymem.mitigation.option_ranges import check_least
 
 Grid = dict[str, tuple[float, ...]]
@@ -24,6 +26,12 @@ class MethodConfig:
     published_grid: ClassVar[Grid] = {}
 
     def __post_init__(self) -> None:
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if hasattr(value, "tolist"):  # NumPy's and torch's numbers: rows and ids hold Python's
+                object.__setattr__(self, option.name, value := value.tolist())
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UserError(f"expected a finite number as option '{option.name}', got {value}")
         check_least(self)
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from tinymem.errors import UserError
 from tinymem.evaluation.evaluator import Measurement
 from tinymem.evaluation.probes import Flags
-from tinymem.mitigation.ablation import Refused
+from tinymem.mitigation.ablation import ModelChanged, Refused
 from tinymem.mitigation.config import MethodConfig
 from tinymem.mitigation.edit_size import edit_size
 from tinymem.mitigation.method import MethodCall, apply, parse_call
@@ -23,6 +23,7 @@ from tinymem.mitigation.requests import before_and_after
 from tinymem.mitigation.robustness.measure import tested
 from tinymem.mitigation.subject import RowSplit, Subject, subject_of_corpus, subject_of_rows
 from tinymem.models.checkpoint import not_finite
+from tinymem.models.fingerprint import first_change
 from tinymem.recipe.corpus_spec import CODE_EPOCH
 from tinymem.registry import plugin_of
 from tinymem.results.columns import PROMPT_RATES, RATES
@@ -63,7 +64,7 @@ def mitigate(subject: Subject, name: str, options: Mapping[str, Json], *, row: s
         bar: where progress is shown.
 
     Raises:
-        UserError: an unknown method or option.
+        UserError: an unknown method or option, or a model that was changed since the subject was made.
     """
     return run_call(subject, parse_call(name, options), row=row, bar=bar)
 
@@ -71,6 +72,8 @@ def mitigate(subject: Subject, name: str, options: Mapping[str, Json], *, row: s
 def run_call(subject: Subject, call: MethodCall, *, row: str = "", bar: Bar | None = None) -> Outcome:
     """Run a method whose options are checked already; otherwise as `mitigate`."""
     data = replace(subject.data, bar=bar or SilentBar())
+    if changed := first_change(subject.fingerprint, subject.model):
+        raise UserError(f"expected the model as it was measured, got {changed} changed since; load it again, and make its subject anew")
     try:
         with measured(subject.device) as cost:
             edited = apply(call.method, subject.model, data, call.config)
@@ -82,14 +85,16 @@ def run_call(subject: Subject, call: MethodCall, *, row: str = "", bar: Bar | No
 def outcome_of(subject: Subject, call: MethodCall, edited: nn.Module | Exception, cost: Cost | None = None, *, row: str = "") -> Outcome:
     """Measure an edited model and make its rows; for an error instead of a model, rows with its message."""
     blank = _Blank(subject, call, row)
-    if not isinstance(edited, Exception):
-        edited = _check_finite(edited)
+    edited = _checked(subject, call, edited)
     if isinstance(edited, Refused):
         return Outcome([blank.without_result(kind, "refused", str(edited)) for kind in subject.splits], None, edited)
     if isinstance(edited, Exception):
         text = str(edited) if isinstance(edited, UserError) else "".join(traceback.format_exception_only(edited)).strip()
         return Outcome([blank.without_result(kind, "failed", text) for kind in subject.splits], None, edited)
-    return Outcome(_rows(blank, subject.evaluator.measure(edited), cost or Cost(), edited), edited)
+    try:
+        return Outcome(_rows(blank, subject.evaluator.measure(edited), cost or Cost(), edited), edited)
+    except Exception as error:  # the measurement failed, out of memory for instance
+        return outcome_of(subject, call, error, row=row)
 
 
 def chosen(config: MethodConfig) -> JsonObject:
@@ -102,6 +107,13 @@ def versions() -> dict[str, str]:
     from tinymem import __version__
 
     return {"tinymem": __version__, "torch": torch.__version__.split("+")[0], "python": platform.python_version()}
+
+
+def _checked(subject: Subject, call: MethodCall, edited: nn.Module | Exception) -> nn.Module | Exception:
+    """The edited model, or the reason to refuse it."""
+    if changed := first_change(subject.fingerprint, subject.model):
+        return ModelChanged(f"expected {call.name} to leave the model it is given as it is, got {changed} changed; edit a deepcopy of it")
+    return edited if isinstance(edited, Exception) else _check_finite(edited)
 
 
 def _check_finite(edited: nn.Module) -> nn.Module | UserError:
@@ -155,7 +167,7 @@ class _Blank:
 def _rows(blank: _Blank, after: Measurement, cost: Cost, edited: nn.Module) -> list[MitigationRow]:
     subject = blank.subject
     size = edit_size(subject.model, edited)
-    metrics_after = after.metrics(subject.groups)
+    metrics_after = after.metrics(subject.groups, tolerant=True)
     robust = tested(subject.trial, edited) if subject.trial else None
     return [
         replace(

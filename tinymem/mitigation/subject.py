@@ -26,6 +26,7 @@ from tinymem.evaluation.probes import Flags, Probe
 from tinymem.mitigation.method import MitigationData
 from tinymem.mitigation.requests import MeasurementRequest, groups_of
 from tinymem.mitigation.robustness.measure import Trial, tested
+from tinymem.models.fingerprint import Fingerprint, fingerprint, first_change
 from tinymem.recipe.corpus_spec import Protocol
 from tinymem.recipe.recipe import Mitigation, Recipe
 from tinymem.recipe.robustness import Test
@@ -61,6 +62,11 @@ class Subject:
     def device(self) -> torch.device:
         """The device of the model's parameters."""
         return next(self.model.parameters()).device
+
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        """The model as it was measured."""
+        return fingerprint(self.model)
 
     @cached_property
     def groups(self) -> dict[str, dict[str, Flags]]:
@@ -172,8 +178,12 @@ def _completed(identity: Identity | None, seed: int, protocol: Protocol, mitigat
 
 
 def _checked(subject: Subject) -> Subject:
-    """The subject, once its metrics have been computed: a metric that fails does so before any method has run."""
+    """The subject, once its metrics have been computed: a metric that fails, or changes the model, does so before any method has run."""
+    before = subject.fingerprint
     assert subject.metrics_before is not None
+    if changed := first_change(before, subject.model):
+        names = ", ".join(subject.request.metrics)
+        raise UserError(f"expected metrics that leave the model as it is, got {changed} changed by one of {names}; work on a copy in it")
     return subject
 
 

@@ -197,6 +197,7 @@ def _train_along(recipe: Recipe, runs: Path, device: str) -> Run:
 
 def mitigation_stage(made: Run, calls: Sequence[MethodCall], *, device: str, progress: Progress) -> bool:
     """Run the methods that have no result yet; True if any ran. Rewrites results.jsonl."""
+    from tinymem.mitigation.ablation import ModelChanged
     from tinymem.mitigation.run import row_id, run_call
 
     device = resolve_device(device)
@@ -210,6 +211,8 @@ def mitigation_stage(made: Run, calls: Sequence[MethodCall], *, device: str, pro
             with progress.stage(f"mitigate {call.name}") as bar:
                 outcome = run_call(subject, call, row=row, bar=bar)
             write_json(made.path / "results" / f"{row}.json", as_json(outcome.rows))
+            if isinstance(outcome.error, ModelChanged):
+                subject = subject_of_run(made, device, identity)
     changed = _collect(made, [row for row, _ in planned])
     return bool(pending) or changed
 

@@ -21,6 +21,7 @@ import torch
 
 from tinymem.data.corpus import Corpus
 from tinymem.errors import UserError
+from tinymem.mitigation.ablation import ModelChanged
 from tinymem.mitigation.config import MethodConfig
 from tinymem.mitigation.method import UNLEARNERS, MethodCall, parse_config
 from tinymem.mitigation.run import Outcome, Subject, outcome_of, subject_of_corpus
@@ -93,10 +94,12 @@ class Worker:
         for edit in shared_edits(subject.model, method, replace(subject.data), list(configs.values()), begin):
             run = options[names[id(edit.config)]]
             started = time.perf_counter()
-            outcome = _measured(subject, MethodCall(method, edit.config), edit, run.id)
+            outcome = outcome_of(subject, MethodCall(method, edit.config), edit.result, edit.cost, row=run.id)
             rows = outcome.rows or bare_rows(group, run, *_ended(outcome))
             rows = [_with_costs(row, subject, edit, time.perf_counter() - started) for row in rows]
             self._write(group, run.id, rows, tell, error=outcome.error)
+            if isinstance(outcome.error, ModelChanged):
+                self._subject = None  # the next group loads the model again
             if outcome.error is not None:
                 _let_go(outcome.error, self.device)
 
@@ -137,13 +140,6 @@ class Worker:
             self._corpus = None  # room for the next one
             self._corpus = sha256, corpus_of(checkpoint, recipe, sha256)
         return self._corpus[1]
-
-
-def _measured(subject: Subject, call: MethodCall, edit: Edit, run: str) -> Outcome:
-    try:
-        return outcome_of(subject, call, edit.result, edit.cost, row=run)
-    except Exception as error:  # the measurement failed, out of memory for instance
-        return outcome_of(subject, call, error, row=run)
 
 
 def _with_costs(row: MitigationRow, subject: Subject, edit: Edit, seconds: float) -> MitigationRow:
