@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,10 +14,12 @@ from hypothesis import strategies as st
 
 from tinymem.data.corpus import Corpus
 from tinymem.data.math.sequences import EOS, PAD
-from tinymem.data.planted import Planted
+from tinymem.data.planted import Planted, repeated, row_ends
 from tinymem.data.rows import Rows
+from tinymem.evaluation.evaluator import Evaluator
 from tinymem.evaluation.probes import forbidden_token, make_probes, memorized_rows
 from tinymem.models.gpt2 import GPT
+from tinymem.recipe.corpus_spec import Protocol
 from tinymem.recipe.recipe import Evaluation, parse_recipe
 
 LENGTH = 24
@@ -167,3 +172,81 @@ def test_probe_moves_to_a_device() -> None:
     noise = planted("0123456789", ["0123056789"])
     probe = make_probes(corpus(noise=noise), Evaluation(prompt=4, match=4), "paper")["noise"]
     assert probe.to("meta").rows.ids.device.type == "meta"
+
+
+def ended(clean: list[int], artifact: list[list[int]], **more: object) -> Planted:
+    """Rows of math ids with their ends; `clean` is the counterpart of each."""
+    rows = np.array(artifact, dtype=np.uint8)
+    fill = np.zeros(len(rows), dtype=np.int64)
+    return Planted(rows, np.array([clean] * len(rows), dtype=np.uint8), fill, fill + 1, **more)  # type: ignore[arg-type]
+
+
+ROWS = [
+    [1, 2, 3, 4, EOS, PAD, PAD, PAD, PAD, PAD],  # ends inside the window
+    [1, 2, EOS, PAD, PAD, PAD, PAD, PAD, PAD, PAD],  # before it
+    [1, 2, 3, EOS, 4, 5, 6, 7, 8, 9],  # packed: what stands behind an EOS counts
+    [1, 2, 3, 4, 5, 6, EOS, EOS, EOS, PAD],  # the first EOS of several
+    [1, 2, 3, 4, 5, 6, 7, 8, 9, EOS],  # behind the window
+]
+
+
+@pytest.mark.parametrize(("protocol", "index", "ends"), [("paper", [0, 2, 3, 4], [5, 7, 7, 7]), ("reference", range(5), [7] * 5)])
+def test_a_target_ends_with_its_row(protocol: Protocol, index: list[int], ends: list[int]) -> None:
+    rows = np.array(ROWS, dtype=np.uint8)
+    found = make_probes(corpus(duplication=repeated(rows, np.ones(5, dtype=np.int64))), Evaluation(prompt=3, match=4), protocol)
+    probe = found["duplication"]
+    assert probe.index.tolist() == [*index] and probe.rows.end.tolist() == ends
+
+
+def test_padding_that_is_eos() -> None:
+    """GPT-2's padding is EOS: the first one behind a row belongs to it, and those inside stay."""
+    rows = np.array([[1, 2, EOS, 4, EOS, EOS, EOS], [1, 2, 3, 4, 5, 6, 7], [1, 2, 3, 4, 5, 6, EOS]], dtype=np.uint8)
+    gpt2 = replace(corpus(duplication=repeated(rows, np.ones(3, dtype=np.int64))), pad=EOS)
+    assert make_probes(gpt2, Evaluation(prompt=2, match=5), "paper")["duplication"].rows.end.tolist() == [5, 7, 7]
+    assert gpt2.row_ends(rows, "paper").tolist() == [5, 7, 7]
+    assert gpt2.row_ends(rows, "reference").tolist() == [4, 7, 6]
+
+
+@given(st.lists(st.lists(st.sampled_from([1, 2, EOS, PAD]), min_size=8, max_size=8), min_size=1, max_size=5), st.sampled_from([PAD, EOS]))
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_row_ends(rows: list[list[int]], pad: int) -> None:
+    def end(row: list[int]) -> int:
+        length = len(row)
+        while length and row[length - 1] in (EOS, pad):
+            length -= 1
+        return length + (row[length : length + 1] == [EOS])
+
+    assert row_ends(np.array(rows, dtype=np.uint8), pad, EOS).tolist() == [end(row) for row in rows]
+
+
+def without_padding_embedding(model: GPT) -> GPT:
+    """A copy of the model that no longer predicts padding, and all else as before."""
+    changed = deepcopy(model)
+    with torch.no_grad():
+        changed.transformer.wte.weight[PAD] *= 0.01
+    return changed
+
+
+@pytest.mark.training
+def test_a_row_that_is_written_to_its_end_is_memorized_whatever_its_padding(learnt: tuple[GPT, Rows]) -> None:
+    model, rows = learnt
+    planted_rows = repeated(rows.ids.numpy().astype(np.uint8), np.ones(len(rows), dtype=np.int64))
+    probe = make_probes(corpus(duplication=planted_rows), Evaluation(prompt=6, match=12), "paper")["duplication"]
+    assert probe.rows.end.tolist() == [15] * 12
+    known = memorized_rows(model, rows)
+    broken = without_padding_embedding(model)
+    assert known[:8].sum() >= 4 and not memorized_rows(broken, rows).any()
+    assert (memorized_rows(broken, probe.rows) >= known).all()
+
+
+def test_a_clean_counterpart_ends_for_itself() -> None:
+    """Continued cleanly means up to the counterpart's own end, which may be before or behind that of the artifact's row."""
+    clean = [1, 2, 3, 4, 5, EOS, PAD, PAD]
+    shorter, longer, other = [1, 2, 3, 4, EOS, PAD, PAD, PAD], [1, 2, 3, 4, 5, 6, EOS, PAD], [1, 2, 3, 7, 5, EOS, PAD, PAD]
+    made = corpus(noise=ended(clean, [shorter, longer, other]))
+    evaluator = Evaluator.of_corpus(made, Evaluation(prompt=3, match=4), "paper", metrics=("clean-continuation",))
+    assert evaluator.originals["noise"].clean_end is not None
+    assert evaluator.originals["noise"].clean_end.tolist() == [6] * 3
+    model = without_padding_embedding(overfit(random_gpt(n_embd=32), torch.tensor([clean]), steps=60))
+    assert model(torch.tensor([clean]))[0, :-1].argmax(-1).tolist()[2:5] == [4, 5, EOS]
+    assert evaluator.measure(model).metrics()["noise"]["clean-continuation"]["all"] == {"share": 1.0, "count": 3, "rows": 3}

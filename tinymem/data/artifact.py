@@ -28,7 +28,7 @@ import numpy as np
 from tinymem.data.corpus import Corpus
 from tinymem.data.math.pool import AllTasks, MathPool, ReferenceSplit, Task
 from tinymem.data.math.sequences import Ids
-from tinymem.data.planted import Claim, Flags, Planted, Population, lengths_without_padding
+from tinymem.data.planted import Claim, Flags, Planted, Population
 from tinymem.data.planting import Pool
 from tinymem.data.text.pool import TextPool
 from tinymem.data.text.row_sets import RowSets, Text
@@ -161,7 +161,7 @@ def planted_by(artifact: Artifact, plant: Callable[[], Planted], row_tokens: int
 
 def whole_rows(rows: Ids, corpus: Corpus) -> Population:
     """Rows [n, T] of which all tokens but padding count."""
-    return Population(rows, lengths_without_padding(rows, corpus.pad))
+    return Population(rows, corpus.row_ends(rows, corpus.spec.protocol))
 
 
 def _as_artifact(section: ArtifactSection) -> Artifact:

@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tinymem.data.math.sequences import BOS, EOS, PAD, Ids
-from tinymem.data.planted import Planted
-from tinymem.recipe.corpus_spec import CorpusSpec
+from tinymem.data.planted import Indices, Planted, lengths_without_padding, row_ends
+from tinymem.recipe.corpus_spec import CorpusSpec, Protocol
 from tinymem.recipe.data import MathData
 from tinymem.recipe.sizes import MATH_VOCABULARY
 from tinymem.runtime.files import canonical_json
@@ -83,6 +83,10 @@ class Corpus:
                 for block in row_blocks(values):
                     digest.update(block.tobytes())
         return digest.hexdigest()
+
+    def row_ends(self, ids: Ids, protocol: Protocol) -> Indices:
+        """Token [n] after the end of each row [n, T]; protocol reference tells padding only, and takes an EOS that pads for padding."""
+        return lengths_without_padding(ids, self.pad) if protocol == "reference" else row_ends(ids, self.pad, self.eos)
 
     def primary_test_rows(self) -> Ids:
         """Test rows [n, T] of the task that artifacts are planted in; all of them for text."""

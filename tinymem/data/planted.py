@@ -87,6 +87,18 @@ def lengths_without_padding(ids: Ids, pad: int) -> Indices:
     return np.where(content.any(1), ids.shape[1] - np.argmax(content[:, ::-1], axis=1), 0)
 
 
+def row_ends(ids: Ids, pad: int, eos: int) -> Indices:
+    """Token [n] after the end of each row: where nothing but EOS or padding follows, the first EOS ends it; padding is no part of it.
+
+    >>> row_ends(np.array([[5, 1, 0, 0], [5, 1, 6, 0], [5, 1, 6, 1]]), pad=0, eos=1).tolist()
+    [2, 3, 4]
+    """
+    content = (ids != pad) & (ids != eos)
+    filler = np.where(content.any(1), ids.shape[1] - np.argmax(content[:, ::-1], axis=1), 0)
+    first = ids[np.arange(len(ids)), np.minimum(filler, ids.shape[1] - 1)]
+    return filler + ((filler < ids.shape[1]) & (first == eos))
+
+
 def repeated(rows: Ids, copies: Indices) -> Planted:
     """Planted rows that are the pool's rows unchanged, with no clean counterpart."""
     return Planted(rows, rows, np.zeros(len(rows), dtype=np.int64), copies)

@@ -98,7 +98,7 @@ class Evaluator(EvaluationInputs):
             batch_size=max(1, min(evaluation.batch_size, MAXIMUM_LOGITS // (corpus.row_tokens * corpus.vocab_size))),
             forbid=forbidden_token(protocol, corpus.eos),
             metrics=names,
-            originals=originals_of_corpus(corpus, probes, device),
+            originals=originals_of_corpus(corpus, probes, evaluation, protocol, device),
             probes_by_k=_probes_by_k(corpus, evaluation, protocol, device) if names else {},
             corpus=corpus,
             process=process,
@@ -116,7 +116,7 @@ class Evaluator(EvaluationInputs):
             "perplexity",
             batch_size,
             metrics=chosen_metrics(metrics),
-            originals={"rows": Original(forget.ids, None, content)},
+            originals={"rows": Original(forget.ids, None, None, content)},
         )
 
     @cached_property

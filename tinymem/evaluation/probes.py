@@ -8,8 +8,11 @@ Noise: the prompt is the first k tokens of the *clean* counterpart, the target t
 the counterpart's are not scored. Backdoor: the prompt ends with the trigger; the target is the next m tokens, or as many as the row has.
 Duplicated rows: the first k tokens, the next m, all rows. Canary: everything before the secret, the secret.
 
-Protocol `reference` forbids EOS while generating (rows that end inside the window never count), scores held-out backdoor rows only, and
-filters those with the prompt length of the row before, as the published evaluator does.
+Padding is no target, and EOS ends a row where nothing but EOS or padding follows: a target ends with the first of those, and a row that
+ends inside its prompt is not scored. Where padding is EOS itself, as in GPT-2, an EOS inside a row is a token like any other.
+
+Protocol `reference` takes m tokens, padding included, forbids EOS while generating (rows that end inside the window never count), scores
+held-out backdoor rows only, and filters those with the prompt length of the row before, as the published evaluator does.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from torch import Tensor, nn
 
 from tinymem.data.artifact import artifact_of
 from tinymem.data.corpus import Corpus
-from tinymem.data.math.sequences import EOS
+from tinymem.data.math.sequences import EOS, Ids
 from tinymem.data.planted import Indices, Planted
 from tinymem.data.rows import Rows
 from tinymem.evaluation.forward import ForwardPlan, TokenQuery
@@ -69,7 +72,7 @@ def memorized_rows(model: nn.Module, rows: Rows, *, batch_size: int = 512, forbi
 def make_probes(corpus: Corpus, evaluation: Evaluation, protocol: Protocol) -> dict[str, Probe]:
     """The test of each artifact of a corpus."""
     return {
-        kind: _probe(planted, evaluation, protocol, has_counterparts=artifact_of(corpus, kind).has_clean_counterpart)
+        kind: _probe(corpus, planted, evaluation, protocol, has_counterparts=artifact_of(corpus, kind).has_clean_counterpart)
         for kind, planted in corpus.planted.items()
     }
 
@@ -85,11 +88,25 @@ def forbidden_token(protocol: Protocol, eos: int = EOS) -> int | None:
     return eos if protocol == "reference" else None
 
 
-def _probe(planted: Planted, evaluation: Evaluation, protocol: Protocol, *, has_counterparts: bool) -> Probe:
-    length = planted.ids.shape[1]
-    position = np.arange(length)[None, :]
-    start = np.where(planted.start > 0, planted.start, evaluation.prompt)
-    end = np.minimum(start + evaluation.match, length) if planted.end is None else planted.end
+def target_ends(corpus: Corpus, planted: Planted, rows: Ids, evaluation: Evaluation, protocol: Protocol) -> Indices:
+    """Token [n] after the target of each planted row, or of its clean counterpart (`rows`).
+
+    A target has `evaluation.match` tokens, or as many as its row has; under protocol reference the row has its padding.
+    """
+    if planted.end is not None:
+        return planted.end
+    last = rows.shape[1] if protocol == "reference" else corpus.row_ends(rows, protocol)
+    return np.minimum(_prompt_ends(planted, evaluation) + evaluation.match, last)
+
+
+def _prompt_ends(planted: Planted, evaluation: Evaluation) -> Indices:
+    return np.where(planted.start > 0, planted.start, evaluation.prompt)
+
+
+def _probe(corpus: Corpus, planted: Planted, evaluation: Evaluation, protocol: Protocol, *, has_counterparts: bool) -> Probe:
+    position = np.arange(planted.ids.shape[1])[None, :]
+    start = _prompt_ends(planted, evaluation)
+    end = target_ends(corpus, planted, planted.ids, evaluation, protocol)
     window = (position >= start[:, None]) & (position < end[:, None])
     differs = planted.ids != planted.clean
     scored = (differs & window).any(1) if has_counterparts else window.any(1)

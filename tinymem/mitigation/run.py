@@ -35,6 +35,9 @@ from tinymem.runtime.progress import Bar, SilentBar
 
 __all__ = ["Outcome", "RowSplit", "Subject", "mitigate", "row_id", "subject_of_corpus", "subject_of_rows"]
 
+# Raised whenever a change of code changes what is measured of one model under protocol paper, so that stored rows are not taken for new.
+MEASURING_EPOCH = 2
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -50,7 +53,8 @@ def row_id(identity: Identity, call: MethodCall, forget: Json) -> str:
     what = {k: getattr(identity, k) for k in ("model_id", "corpus_sha256", "seed", "protocol", "device_type")}
     plugin = plugin_of(call.method.function)
     method = {"method": call.name, "config": asdict(call.config), **({"plugin": plugin.sha256} if plugin else {})}
-    return content_id({**what, **method, "forget": forget, "epoch": CODE_EPOCH}, 16)
+    epoch = CODE_EPOCH if identity.protocol == "reference" else MEASURING_EPOCH
+    return content_id({**what, **method, "forget": forget, "epoch": epoch}, 16)
 
 
 def mitigate(subject: Subject, name: str, options: Mapping[str, Json], *, row: str = "", bar: Bar | None = None) -> Outcome:

@@ -113,12 +113,11 @@ def subject_of_corpus(
     if recipe.mitigation.forget != "all" and not wanted:
         raise UserError(f"expected an artifact '{recipe.mitigation.forget}' in the corpus, got {list(evaluator.probes) or 'none'}")
     splits = {kind: _split(probe, before.memorized[kind], recipe, kind in wanted) for kind, probe in evaluator.probes.items()}
-    prompt = recipe.evaluation.prompt
-    forget = [_forget_rows(corpus, evaluator.probes[kind], splits[kind].forget, kind) for kind in evaluator.probes]
+    forget = [_forget_rows(corpus, evaluator.probes[kind], splits[kind].forget, kind, recipe.protocol) for kind in evaluator.probes]
     data = MitigationData(
         forget=concatenate(forget).to(device) if forget else Rows.of(corpus.clean[:0]).to(device),
-        retain=_whole_rows(_retain(corpus, recipe.seed), corpus.pad, prompt).to(device),
-        clean_counterparts=_clean_counterparts(corpus, evaluator, splits, prompt, device),
+        retain=_whole_rows(corpus, _retain(corpus, recipe.seed), recipe).to(device),
+        clean_counterparts=_clean_counterparts(corpus, evaluator, splits, recipe, device),
         clean=compact_rows(corpus.clean) if len(corpus.clean) > MAXIMUM_RETAIN else None,
         seed=recipe.seed,
         optimizer_state=optimizer_state or {},
@@ -202,11 +201,11 @@ def _split(probe: Probe, memorized: Flags, recipe: Recipe, wanted: bool) -> RowS
     return RowSplit(forget, memorized & ~forget)
 
 
-def _forget_rows(corpus: Corpus, probe: Probe, forget: Flags, kind: str) -> Rows:
+def _forget_rows(corpus: Corpus, probe: Probe, forget: Flags, kind: str, protocol: Protocol) -> Rows:
     """The chosen planted rows as they were in training."""
     ids = corpus.planted[kind].ids[probe.index[forget]]
     prompt = probe.rows.prompt.cpu()[torch.from_numpy(np.flatnonzero(forget))]
-    return Rows.of(ids, prompt, content_lengths(ids, corpus.pad))
+    return Rows.of(ids, prompt, content_lengths(corpus, ids, protocol))
 
 
 def _retain(corpus: Corpus, seed: int) -> Ids:
@@ -218,7 +217,7 @@ def _retain(corpus: Corpus, seed: int) -> Ids:
 
 
 def _clean_counterparts(
-    corpus: Corpus, evaluator: Evaluator, splits: dict[str, RowSplit], prompt: int, device: torch.device
+    corpus: Corpus, evaluator: Evaluator, splits: dict[str, RowSplit], recipe: Recipe, device: torch.device
 ) -> Rows | None:
     """Clean versions of the trained artifact rows, without those of rows that are held out from the method."""
     parts = []
@@ -227,9 +226,9 @@ def _clean_counterparts(
             continue
         known = planted.trained.copy()
         known[evaluator.probes[kind].index[splits[kind].holdout]] = False
-        parts.append(_whole_rows(planted.clean[known], corpus.pad, prompt))
+        parts.append(_whole_rows(corpus, planted.clean[known], recipe))
     return concatenate(parts).to(device) if parts else None
 
 
-def _whole_rows(ids: Ids, pad: int, prompt: int) -> Rows:
-    return Rows.of(ids, prompt, content_lengths(ids, pad))
+def _whole_rows(corpus: Corpus, ids: Ids, recipe: Recipe) -> Rows:
+    return Rows.of(ids, recipe.evaluation.prompt, content_lengths(corpus, ids, recipe.protocol))

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from tinymem.data.rows import Rows
 from tinymem.evaluation.metric import MetricColumn, metric
@@ -31,19 +30,22 @@ COLUMN = MetricColumn(
 @metric("clean-continuation", default=True, column=COLUMN)
 def clean_continuation(view: View, kind: str) -> JsonObject | None:
     """Share of rows continued cleanly, by group of the artifact's rows; None for rows without clean counterparts."""
-    counterparts = view.evaluator.originals[kind].clean_counterparts
-    return None if counterparts is None else view.by_group(kind, _continued(view, kind, counterparts))
+    original = view.evaluator.originals[kind]
+    if original.clean_counterparts is None or original.clean_end is None:
+        return None
+    counterparts = Rows(original.clean_counterparts, view.probe(kind).rows.prompt, original.clean_end)
+    return view.by_group(kind, _continued(view, kind, counterparts))
 
 
-def _continued(view: View, kind: str, counterparts_NT: Tensor) -> Flags:
+def _continued(view: View, kind: str, counterparts: Rows) -> Flags:
     rows, scores = view.probe(kind).rows, view.scores["probe", kind]
-    window = rows.window()
-    differs = window & (rows.ids != counterparts_NT)
+    window = rows.window() & counterparts.window()
+    differs = window & (rows.ids != counterparts.ids)
     so_far = differs.cumsum(1)
-    elsewhere = differs & (so_far == 1) & (scores.predicted != counterparts_NT)  # at the first difference the model does not follow it
+    elsewhere = differs & (so_far == 1) & (scores.predicted != counterparts.ids)  # at the first difference the model does not follow it
     candidates = scores.memorized(window & (so_far == 0)) & ~elsewhere.any(1)
     found = np.zeros(len(rows), dtype=bool)
     chosen = torch.nonzero(candidates).squeeze(1)
     if len(chosen):
-        found[chosen.cpu().numpy()] = view.memorized_among(Rows(counterparts_NT, rows.prompt, rows.end).take(chosen))
+        found[chosen.cpu().numpy()] = view.memorized_among(counterparts.take(chosen))
     return found
