@@ -1,6 +1,6 @@
 # make quickstart   set up .venv and run the first recipe
 # make test         run the tests
-# make test-fast    run those that start no process and train no model
+# make test-fast    run those that start no process, train no model and take no seconds
 # make kernels      run the GPU kernels in triton's interpreter, on a CPU (triton takes 1 GB)
 # make lint         check style and types
 # make install      set up .venv for all of these, and run nothing
@@ -33,7 +33,7 @@ quickstart: $(VENV)/report.stamp
 test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest --timeout 600 --numprocesses 2 $(MARKS) $(TEST_ARGS)
 
-test-fast: MARKS := -m "not processes and not training"
+test-fast: MARKS := -m "not processes and not training and not slow"
 test-fast: test
 
 kernels: $(VENV)/dev.stamp

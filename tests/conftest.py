@@ -24,7 +24,7 @@ from tinymem.runs.pipeline import Run
 from tinymem.runs.pipeline import run as run_recipe
 from tinymem.training import loop
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)
 HAPPENED: list[str] = []  # in the test that is running, by the names of marks
 LOOPBACK = ("127.", "::1", "localhost")
 

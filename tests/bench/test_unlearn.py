@@ -12,6 +12,8 @@ from tinymem.bench import comparisons, unlearn
 from tinymem.bench.case import math_case
 from tinymem.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def case():

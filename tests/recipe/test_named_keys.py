@@ -5,18 +5,17 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from pathlib import Path
+from functools import cache
 from typing import Any, get_args
 
 import pytest
 from pydantic import BaseModel
+from sources import trees
 
-import tinymem
 from tinymem.recipe.kinds import KindSection
 from tinymem.recipe.recipe import Recipe
 from tinymem.recipe.sweep import SweepRecipe
 
-PACKAGE = Path(tinymem.__file__).parent
 KEY = re.compile(r"(?<![\w./{])(data|artifacts|model|training|evaluation|mitigation|limits)((?:\.[a-z_]\w*)+)(?![\w(/])")
 FILES = (".py", ".yaml", ".yml", ".json", ".jsonl", ".safetensors")
 ATTRIBUTES = {"model.layers"}  # where transformers' Llama has its blocks
@@ -65,10 +64,10 @@ def texts(tree: ast.AST) -> Iterator[str]:
             yield node.value
 
 
+@cache
 def keys_of_the_package() -> list[tuple[str, str]]:
     """Module and key."""
-    modules = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}
-    found = {(str(path.relative_to(PACKAGE)), key) for path, tree in modules.items() for text in texts(tree) for key in named_keys(text)}
+    found = {(path, key) for path, tree in trees().items() for text in texts(tree) for key in named_keys(text)}
     return sorted((module, key) for module, key in found if key not in ATTRIBUTES)
 
 

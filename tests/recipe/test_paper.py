@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import ast
 import math
-from pathlib import Path
 from typing import get_args
 
 import pytest
+from sources import nodes
 
-import tinymem
 from tinymem.bench.unlearn import OPTIONS
 from tinymem.mitigation.method import UNLEARNERS
 from tinymem.mitigation.robustness import measure
@@ -17,8 +16,6 @@ from tinymem.recipe import paper
 from tinymem.recipe.robustness import TESTS, Test
 from tinymem.report.configurations import in_order
 from tinymem.sweep.listing import paper_counts
-
-PACKAGE = Path(tinymem.__file__).parent
 
 
 def points(grid: dict[str, tuple[object, ...]]) -> int:
@@ -71,9 +68,8 @@ def test_every_test_of_robustness_is_implemented_and_shown() -> None:
 def test_lists_and_counts_are_written_once(constant: int | str, place: str) -> None:
     """A second list of methods or tests would name the same members; tables by method (of costs, of timings) are no lists."""
     listed = {
-        str(path.relative_to(PACKAGE))
-        for path in PACKAGE.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        path
+        for path, node in nodes()
         for member in (node.elts if isinstance(node, ast.Tuple | ast.List | ast.Set) else [node] if isinstance(constant, int) else ())
         if isinstance(member, ast.Constant) and member.value == constant and type(member.value) is type(constant)
     }

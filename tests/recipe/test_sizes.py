@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import ast
-from pathlib import Path
 
 import pytest
 import torch
 from helpers import QUICKSTART, TINY
+from sources import nodes
 
-import tinymem
 from tinymem.bench.sizes import CASES
 from tinymem.data.build import make_corpus
 from tinymem.data.math.sequences import CHARACTERS
@@ -18,8 +17,6 @@ from tinymem.recipe import sizes
 from tinymem.recipe.recipe import load_recipe, parse_recipe
 from tinymem.recipe.sizes import GPT2_VOCABULARY, MATH_VOCABULARY
 from tinymem.sweep.costs import size_of
-
-PACKAGE = Path(tinymem.__file__).parent
 
 
 def test_rows_and_parameters_are_those_of_the_corpus_and_the_model() -> None:
@@ -56,10 +53,5 @@ def test_benchmarks_have_the_same_vocabularies() -> None:
 
 @pytest.mark.parametrize("number", [GPT2_VOCABULARY, sizes.WIKITEXT_CLEAN_ROWS, sizes.WIKITEXT_TEST_ROWS])
 def test_a_size_is_written_once(number: int) -> None:
-    places = [
-        str(path.relative_to(PACKAGE))
-        for path in PACKAGE.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Constant) and node.value == number and type(node.value) is int
-    ]
+    places = [path for path, node in nodes() if isinstance(node, ast.Constant) and node.value == number and type(node.value) is int]
     assert places == ["recipe/sizes.py"]

@@ -37,6 +37,7 @@ def keys(rows: np.ndarray) -> set[bytes]:
     return {row.tobytes() for row in rows}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "scored"), [("additive", 588), ("multiplicative", 605)])
 def test_reference_noise_oracles(family: str, scored: int) -> None:
     corpus = reference(family, "noise")
@@ -46,6 +47,7 @@ def test_reference_noise_oracles(family: str, scored: int) -> None:
     assert len(make_probes(corpus, Evaluation(), "reference")["noise"]) == scored
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "triggered", "holdout", "counted"), [("additive", 886, 88, 64), ("multiplicative", 2414, 241, 180)])
 def test_reference_backdoor_oracles(family: str, triggered: int, holdout: int, counted: int) -> None:
     corpus = reference(family, "backdoor")
@@ -55,6 +57,7 @@ def test_reference_backdoor_oracles(family: str, triggered: int, holdout: int, c
     assert len(make_probes(corpus, Evaluation(), "reference")["backdoor"]) == counted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "rows"), [(10_000, 55_000), (20_000, 95_000)])
 def test_larger_sizes(size: int, rows: int) -> None:
     assert reference("additive", "noise", size).counts()["train_rows"] == rows

@@ -67,6 +67,7 @@ def test_rows_are_on_the_device_of_their_ids():
     assert {rows.prompt.device, rows.end.device, rows.window().device, rows.take(rows.end).end.device} == {torch.device("meta")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_ig_equals_autograd_on_the_full_model(family):
     model, data = case(family, rows=3)
@@ -147,6 +148,7 @@ def test_nemo_z_and_refinement():
     assert not needed.any(), "a random model continues no row exactly, so removal needs no neuron"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_method_runs_in_bf16(family):
     for name in UNLEARNERS.names():
