@@ -7,6 +7,7 @@ import math
 import sys
 import traceback
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -14,13 +15,22 @@ class UserError(Exception):
     """Bad input or a broken file. The command line prints the message on one line and exits with code 2."""
 
 
-class Stopped(Exception):
-    """A pre-emption signal ended the work in good order; the same command continues from there (exit code 75)."""
+class Stopped(BaseException):
+    """A signal ended the work in good order; the same command continues from there. Like KeyboardInterrupt it is no error.
+
+    Attributes:
+        code: exit code of the command line: 75 after a pre-emption signal, 130 after Ctrl-C.
+    """
+
+    def __init__(self, message: str, code: int = 75) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 def complain(message: str, code: int) -> int:
     """Print an error on stderr in one line; returns the exit code."""
-    print(f"tinymem: {' '.join(message.split())}", file=sys.stderr)
+    with suppress(OSError):  # the terminal is closed
+        print(f"tinymem: {' '.join(message.split())}", file=sys.stderr)
     return code
 
 

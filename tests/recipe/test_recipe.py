@@ -214,6 +214,17 @@ def test_an_id_depends_on_values_not_on_how_they_are_written(tmp_path: Path) -> 
     assert tiny("name=other").run_id() == tiny().run_id().replace("quickstart", "other")
 
 
+def test_measurements_and_resume_points_follow_the_number_of_epochs() -> None:
+    """A tenth of it, at most 50 as it was for every run; and the runs of before keep their ids."""
+    found = {epochs: parse_recipe({"training": {"epochs": epochs}}).training for epochs in (0, 1, 8, 40, 500, 5000)}
+    assert {epochs: training.measured_every for epochs, training in found.items()} == {0: 1, 1: 1, 8: 1, 40: 4, 500: 50, 5000: 50}
+    assert all(training.saved_every == training.measured_every for training in found.values())
+    given = parse_recipe({"training": {"epochs": 8, "evaluate_every": 3, "checkpoint_every": 5}}).training
+    assert (given.measured_every, given.saved_every) == (3, 5)
+    before = {"epochs": 8, "evaluate_every": 50, "checkpoint_every": 50}
+    assert parse_recipe({"training": {"epochs": 8}}).run_id() == parse_recipe({"training": before}).run_id()
+
+
 def test_a_corpus_is_shared_by_models() -> None:
     assert tiny("model.n_layer=1").corpus_key() == tiny("training.epochs=1").corpus_key() == tiny().corpus_key()
     assert tiny("seed=1").corpus_key() != tiny().corpus_key()

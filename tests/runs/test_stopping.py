@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import QUICKSTART, SMALLER, environment, equal_weights, half_written, python, sets, timeless, tinymem
+from helpers import QUICKSTART, SMALLER, Killed, environment, equal_weights, half_written, python, sets, timeless, tinymem
 
 from tinymem.data.build import make_corpus
 from tinymem.data.corpus import Corpus
@@ -20,6 +20,7 @@ from tinymem.errors import Stopped
 from tinymem.recipe.recipe import Recipe, load_recipe
 from tinymem.results.curve import read_curve
 from tinymem.runtime.progress import Progress
+from tinymem.runtime.signals import stop_signals
 from tinymem.training import loop
 from tinymem.training.loop import train
 from tinymem.training.state import load_state
@@ -54,7 +55,7 @@ def signal_in(monkeypatch: pytest.MonkeyPatch, steps: set[int], number: signal.S
 
 
 @pytest.mark.training
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP])
 def test_in_the_middle_of_an_epoch(
     number: signal.Signals, case: tuple[Recipe, Corpus], whole: loop.Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,8 +64,11 @@ def test_in_the_middle_of_an_epoch(
     handler = signal.getsignal(number)
     signal_in(monkeypatch, {3, per_epoch + 4}, number)
     for epoch, step in ((0, 3), (1, 4)):  # the second start does the rest of the first epoch, and stops in the next
-        with pytest.raises(Stopped, match=rf"stopped by {number.name} after step {step} of epoch {epoch + 1}; the same command goes on"):
+        with pytest.raises(
+            Stopped, match=rf"stopped by {number.name} after step {step} of epoch {epoch + 1}; the same command goes on"
+        ) as stop:
             train(*case, tmp_path)
+        assert stop.value.code == (130 if number == signal.SIGINT else 75)
         state = load_state(tmp_path / "state")
         assert state is not None and (state.epoch, state.in_epoch, state.step) == (epoch, step, epoch * per_epoch + step)
     monkeypatch.undo()
@@ -72,6 +76,67 @@ def test_in_the_middle_of_an_epoch(
     again = train(*case, tmp_path)
     assert equal_weights(again.model, whole.model) and timeless(again.curve) == timeless(whole.curve)
     assert again.seconds > 0 and again.facts.energy["hours"] >= again.seconds / 3600
+
+
+@pytest.mark.training
+def test_a_second_ctrl_c_ends_it_at_once(case: tuple[Recipe, Corpus], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = loop.Step._step
+
+    def step(self: Any, *arguments: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        real(self, *arguments)
+
+    monkeypatch.setattr(loop.Step, "_step", step)
+    with pytest.raises(KeyboardInterrupt):
+        train(*case, tmp_path)
+    assert load_state(tmp_path / "state") is None and not half_written(tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+def test_ignored_signals_stay_ignored(number: signal.Signals) -> None:
+    """As `nohup` and background jobs of a shell have them."""
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with stop_signals() as stop:
+            os.kill(os.getpid(), number)
+        assert stop.name is None and signal.getsignal(number) == signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
+
+
+@pytest.mark.training
+def test_a_resume_point_after_a_while(
+    case: tuple[Recipe, Corpus], whole: loop.Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is killed without a signal loses no more than SAVE_SECONDS, however long an epoch takes."""
+    now, real = 0.0, loop.Step._step
+    monkeypatch.setattr(loop.time, "monotonic", lambda: now)
+
+    def step(self: Any, *arguments: Any) -> None:
+        nonlocal now
+        now += loop.SAVE_SECONDS / 3
+        real(self, *arguments)
+
+    monkeypatch.setattr(loop.Step, "_step", step)
+    found: list[int] = []
+    save = loop.save_state
+
+    def saved(directory: Path, state: Any, **options: Any) -> None:
+        found.append(state.step)
+        save(directory, state, **options)
+        if len(found) == 2:
+            raise Killed
+
+    monkeypatch.setattr(loop, "save_state", saved)
+    with pytest.raises(Killed):
+        train(*case, tmp_path)
+    assert found == [3, 6]
+    monkeypatch.undo()
+    state = load_state(tmp_path / "state")
+    assert state is not None and (state.epoch, state.in_epoch) == (0, 6) and state.busy_seconds >= state.seconds > 0
+    again = train(*case, tmp_path)
+    assert equal_weights(again.model, whole.model) and timeless(again.curve) == timeless(whole.curve)
 
 
 @pytest.mark.training
@@ -95,10 +160,11 @@ def test_at_the_very_end_it_is_done(
 
 
 @pytest.mark.training
-def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    signal_in(monkeypatch, {12}, signal.SIGTERM)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_the_command_line(number: signal.Signals, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    signal_in(monkeypatch, {12}, number)
     done = tinymem("train", QUICKSTART, *sets([*SMALLER, "training.epochs=300"]), "--device", "cpu", "--runs", tmp_path)
-    assert done.last_line_error(75).startswith("stopped by SIGTERM after step ")
+    assert done.last_line_error(code).startswith(f"stopped by {number.name} after step ")
     assert list(tmp_path.glob("*/training/state/epoch-*"))
     assert not half_written(tmp_path) and not list(tmp_path.glob("*/checkpoint"))
 
@@ -166,6 +232,25 @@ def test_without_its_supervisor_a_process_stops(tmp_path: Path) -> None:
     process.stdin.close()
     assert process.wait(timeout=30) == -signal.SIGTERM
     process.stdout.close()
+
+
+IMPORTED = """
+import os, signal, threading, time, tinymem.cli
+def press():
+    time.sleep(0.2)
+    os.kill(os.getpid(), signal.SIGINT)
+threading.Thread(target=press, daemon=True).start()
+import slow
+"""
+
+
+@pytest.mark.processes
+def test_ctrl_c_while_modules_are_imported(tmp_path: Path) -> None:
+    """One line, also where the module would catch it."""
+    (tmp_path / "slow.py").write_text("import time\ntry:\n    time.sleep(60)\nexcept BaseException:\n    print('caught')\n")
+    (tmp_path / "first.py").write_text(IMPORTED)
+    done = python(tmp_path / "first.py")
+    assert done.one_line_error(130) == "interrupted at once; the same command goes on from what is written" and not done.out
 
 
 def test_time_left_is_that_of_this_start(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,7 @@
+"""The command line. Imported before its verbs, so that Ctrl-C while they are imported ends without a traceback."""
+
+from __future__ import annotations
+
+from tinymem.runtime.signals import end_imports_quietly
+
+end_imports_quietly()

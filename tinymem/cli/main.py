@@ -21,7 +21,7 @@ from tinymem.cli.run import run
 from tinymem.cli.sweep import sweep
 from tinymem.cli.train import train
 from tinymem.errors import Stopped, UserError, complain
-from tinymem.runtime.signals import hold_lifeline
+from tinymem.runtime.signals import INTERRUPTED, INTERRUPTED_CODE, hold_lifeline
 
 app = typer.Typer(
     help="Train small language models that memorize, and make them forget.",
@@ -51,15 +51,15 @@ def main() -> None:
     warnings.showwarning = lambda message, *_args, **_kwargs: print(f"warning: {message}", file=sys.stderr)
     try:
         code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
-        if code == 130:  # typer turns Ctrl-C into this
+        if code == INTERRUPTED_CODE:  # typer turns Ctrl-C into this
             raise KeyboardInterrupt
         sys.exit(code)
     except UserError as error:
         sys.exit(complain(str(error), 2))
     except Stopped as stop:
-        sys.exit(complain(str(stop), 75))
+        sys.exit(complain(str(stop), stop.code))
     except (KeyboardInterrupt, typer.Abort):
-        sys.exit(complain("interrupted; the same command goes on from here", 130))
+        sys.exit(complain(INTERRUPTED, INTERRUPTED_CODE))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)

@@ -12,6 +12,7 @@ from tinymem.recipe.kinds import RegularizerSection
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 LARGEST = 2**31 - 1
+MOST_EPOCHS = 50
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -44,8 +45,10 @@ class Training(Section):
     weight_decay: float = Field(0.1, ge=0)
     schedule: Literal["constant", "cosine"] = Field("constant", description="cosine: half a cosine, down to 5 % of the rate")
     warmup_steps: int = Field(0, ge=0, description="in which the rate rises linearly, under either schedule")
-    evaluate_every: int = Field(50, ge=1, description="epochs between two measurements")
-    checkpoint_every: int = Field(50, ge=1, description="epochs between two resume points")
+    evaluate_every: int | None = Field(None, ge=1, description="epochs between two measurements; null: a tenth of all, at most 50")
+    checkpoint_every: int | None = Field(
+        None, ge=1, description="epochs between two resume points, besides one every five minutes; null: a tenth of all, at most 50"
+    )
     keep_epochs: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (), description="epochs after which checkpoint and optimizer state are kept"
     )
@@ -66,6 +69,20 @@ class Training(Section):
                 raise ValueError(f"expected one of {one.kind} and {other.kind}, got both, which {one.exclusive}; drop one")
         return self
 
+    @property
+    def measured_every(self) -> int:
+        """Epochs between two measurements."""
+        return self.evaluate_every or self._tenth
+
+    @property
+    def saved_every(self) -> int:
+        """Epochs between two resume points."""
+        return self.checkpoint_every or self._tenth
+
+    @property
+    def _tenth(self) -> int:
+        return min(MOST_EPOCHS, max(1, self.epochs // 10))
+
     def refusal(self, row_tokens: int) -> str | None:
         """Error message if a regularizer cannot work on rows of so many tokens; else None."""
         return next((wrong for r in self.regularizers if (wrong := r.refusal(row_tokens))), None)
@@ -73,4 +90,5 @@ class Training(Section):
     def key(self) -> dict[str, Any]:
         """Options that determine the weights. Later additions are left out at their default, so that older runs keep their names."""
         values = self.model_dump(mode="json", exclude=set(WITHOUT_EFFECT))
+        values |= {name: values[name] or MOST_EPOCHS for name in ("evaluate_every", "checkpoint_every")}  # once the default
         return {name: v for name, v in values.items() if (name, v) not in (("regularizers", []), ("precision", "auto"))}

@@ -16,7 +16,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinymem.errors import Stopped
 from tinymem.recipe.recipe import Recipe
 from tinymem.recipe.sizes import training_flops
 from tinymem.runs.job_progress import JobProgress
@@ -79,7 +78,7 @@ def train_many(
         supervisor = _Supervisor(command, runs, with_environment(slots, environment), pending, progress, shares)
         supervisor.work(stop)
     if stop.name:
-        raise Stopped(f"stopped by {stop.name}, and every run has a resume point; the same command goes on from here")
+        raise stop.stopped(", and every run has a resume point")
     return supervisor.failures
 
 

@@ -1,4 +1,4 @@
-"""Stop signals: pre-emption by a scheduler, and the end of the process that started this one."""
+"""Stop signals: pre-emption by a scheduler, Ctrl-C, a closed terminal, and the end of the process that started this one."""
 
 from __future__ import annotations
 
@@ -10,9 +10,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-STOPPING = (signal.SIGTERM, signal.SIGUSR1)
-"""Signals that schedulers send before they kill: SIGTERM by Slurm and Kubernetes, SIGUSR1 by Slurm's `--signal=USR1@60`."""
+from tinymem.errors import Stopped, complain
+
+STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
+"""Signals that schedulers send before they kill (SIGTERM by Slurm and Kubernetes, SIGUSR1 by Slurm's `--signal=USR1@60`), and those of
+Ctrl-C and of a terminal that is closed."""
 LIFELINE = "TINYMEM_LIFELINE"
+INTERRUPTED = "interrupted at once; the same command goes on from what is written"
+INTERRUPTED_CODE = 130
+IMPORTING = "<frozen importlib._bootstrap>"
 
 
 @dataclass
@@ -21,24 +27,48 @@ class StopFlag:
 
     name: str | None = None
 
+    def stopped(self, where: str) -> Stopped:
+        """The end of work that has stopped in good order, in a place such as ` after epoch 3`."""
+        code = INTERRUPTED_CODE if self.name == signal.SIGINT.name else 75
+        return Stopped(f"stopped by {self.name or 'a signal to another process'}{where}; the same command goes on from here", code)
+
 
 @contextmanager
 def stop_signals() -> Iterator[StopFlag]:
-    """Inside the context stop signals only set a flag, so that work can end in a consistent state; no effect outside the main thread."""
+    """Inside the context stop signals only set a flag, so that work can end in a consistent state; no effect outside the main thread.
+
+    A second Ctrl-C ends it at once, as KeyboardInterrupt. Signals that are ignored, as under `nohup`, stay ignored.
+    """
     flag = StopFlag()
     if threading.current_thread() is not threading.main_thread():
         yield flag
         return
 
     def set_flag(number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGINT and flag.name:
+            raise KeyboardInterrupt
         flag.name = signal.Signals(number).name
 
-    before = {number: signal.signal(number, set_flag) for number in STOPPING}
+    before = {number: signal.signal(number, set_flag) for number in STOPPING if signal.getsignal(number) != signal.SIG_IGN}
     try:
         yield flag
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def end_imports_quietly() -> None:
+    """Let Ctrl-C end the process at once while a module is imported, when there is nothing to save and a traceback says nothing."""
+
+    def interrupt(_number: int, frame: FrameType | None) -> None:
+        while frame is not None:
+            if frame.f_code.co_filename == IMPORTING:
+                os._exit(complain(INTERRUPTED, INTERRUPTED_CODE))
+            frame = frame.f_back
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
 
 
 def hold_lifeline() -> None:

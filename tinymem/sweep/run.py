@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from tinymem.errors import Stopped, UserError
+from tinymem.errors import UserError
 from tinymem.mitigation.requests import MeasurementRequest, covers
 from tinymem.recipe.plugins import store_plugins
 from tinymem.recipe.sweep import SweepRecipe
@@ -137,7 +137,7 @@ def run_sweep(sweep: Sweep, engine: Engine, *, retry_failed: bool = False, progr
         Supervisor(sweep.folder, [], sweep.recipe.limits).compact(patience=60.0)
         write_failures(sweep.folder)
     if stop.name:
-        raise Stopped(f"stopped by {stop.name}; the same command goes on from here")
+        raise stop.stopped("")
     sweep.known = Index(sweep.folder).all()
     return sweep.statuses()
 

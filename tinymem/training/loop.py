@@ -4,7 +4,8 @@ The rows are on the device, and within an epoch nothing is read back from it (`s
 (`parallel`); under `torchrun` every process takes its part of each batch.
 
 After a stop signal (`signals`) the run finishes its step, writes a resume point in the middle of the epoch, and raises `Stopped`.
-Not at the epoch's end: an epoch of the language models may take longer than the half a minute that schedulers give.
+Not at the epoch's end: an epoch of the language models may take longer than the half a minute that schedulers give. For the same reason
+a resume point is written every five minutes, besides those after the epochs that the recipe names.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from tinymem.data.corpus import Corpus
 from tinymem.data.rows import compact_rows
-from tinymem.errors import Stopped, UserError
+from tinymem.errors import UserError
 from tinymem.evaluation.evaluator import Evaluator
 from tinymem.models.checkpoint import not_finite
 from tinymem.models.gpt2 import GPT
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 
 METRICS, STATE = "metrics.jsonl", "state"
 STOP_TOGETHER = 32  # several processes agree to stop every so many steps: asking waits for the device
+SAVE_SECONDS = 300.0
+"""Longest time between two resume points."""
 
 
 def train(
@@ -98,9 +101,11 @@ class _Run:
     seconds: float = 0.0
     busy: float = 0.0
     curve: list[CurvePoint] = field(default_factory=list)
+    saved: float = 0.0
 
     def __post_init__(self) -> None:
         config, device = self.recipe.training, self.fabric.device
+        self.saved = time.monotonic()
         rows, index = self.corpus.training_rows()
         self.index_E = torch.from_numpy(index).to(device)
         self.steps_per_epoch = -(-len(index) // config.batch_size)
@@ -191,17 +196,17 @@ class _Run:
         kept = self.epoch in config.keep_epochs
         if (last or kept) and (broken := not_finite(self.model)):  # by the epoch's last step, whose loss was of the weights before it
             raise UserError(f"weights became NaN or infinite in epoch {self.epoch}, '{broken[0]}' first; lower training.learning_rate")
-        if last or kept or self.epoch % config.evaluate_every == 0:
+        if last or kept or self.epoch % config.measured_every == 0:
             self._measure(train_loss, speed)
         self.busy += time.perf_counter() - started
         stopped = any_process(self.stop.name is not None, self.fabric.device)
-        if last or kept or stopped or self.epoch % config.checkpoint_every == 0:
+        if last or kept or stopped or self.epoch % config.saved_every == 0 or any_process(self._is_late, self.fabric.device):
             self._save()
         if kept:
             self._keep(self.model, self.epoch, self.steps, self.busy)
         self.fabric.barrier()
         if stopped and not last:
-            raise self._stopped(f"epoch {self.epoch}")
+            raise self.stop.stopped(f" after epoch {self.epoch}")
 
     def _learn(self) -> tuple[float, float]:
         """Finish a pass over the rows; returns the mean of all its steps' losses, and tokens a second."""
@@ -215,39 +220,43 @@ class _Run:
             self.step.set_rate(learning_rate(config, self.steps, self.total_steps))
             self.step(batch_B)
             self.steps += 1
-            if self._must_stop():
-                self._stop_in_epoch(started)
+            if self._may_pause:
+                self._pause(started)
         train_loss = float(mean_over_processes(self.step.loss_sum)) / self.steps_per_epoch  # the only time that the host waits
         spent = time.perf_counter() - started
         self.seconds += spent
         return train_loss, (len(self.index_E) - first * config.batch_size) * self.corpus.row_tokens / spent
 
-    def _must_stop(self) -> bool:
-        """Whether a process has had a stop signal, with steps of this epoch left."""
-        if self.in_epoch == self.steps_per_epoch or (self.fabric.world_size > 1 and self.steps % STOP_TOGETHER):
-            return False
-        return any_process(self.stop.name is not None, self.fabric.device)
+    @property
+    def _is_late(self) -> bool:
+        return time.monotonic() - self.saved >= SAVE_SECONDS
 
-    def _stop_in_epoch(self, started: float) -> None:
+    @property
+    def _may_pause(self) -> bool:
+        """Whether steps of this epoch are left, and all processes ask each other now."""
+        return self.in_epoch < self.steps_per_epoch and (self.fabric.world_size == 1 or self.steps % STOP_TOGETHER == 0)
+
+    def _pause(self, started: float) -> None:
+        """Write a resume point within the epoch if a process has had a stop signal, which ends the run, or none was written for long."""
+        stop = self.stop.name is not None
+        if not any_process(stop or self._is_late, self.fabric.device):
+            return
         float(self.step.loss_sum)  # the host was ahead: wait for the device, so that its time is counted
-        spent = time.perf_counter() - started
-        self.seconds, self.busy = self.seconds + spent, self.busy + spent
-        self._save()
+        self._save(time.perf_counter() - started)
         self.fabric.barrier()
-        raise self._stopped(f"step {self.in_epoch} of epoch {self.epoch + 1}")
+        if any_process(stop, self.fabric.device):
+            raise self.stop.stopped(f" after step {self.in_epoch} of epoch {self.epoch + 1}")
 
-    def _stopped(self, where: str) -> Stopped:
-        return Stopped(f"stopped by {self.stop.name or 'a signal to another process'} after {where}; the same command goes on from here")
-
-    def _save(self) -> None:
+    def _save(self, spent: float = 0.0) -> None:
+        """Write a resume point; `spent` seconds of the epoch under way are not counted yet."""
         loss_sum = mean_over_processes(self.step.loss_sum)  # each has its own; all take part
         if self.fabric.global_rank == 0:
             state = TrainingState(
                 epoch=self.epoch,
                 step=self.steps,
                 in_epoch=self.in_epoch,
-                seconds=self.seconds,
-                busy_seconds=self.busy,
+                seconds=self.seconds + spent,
+                busy_seconds=self.busy + spent,
                 precision=self.precision,
                 model=self.model.state_dict(),
                 optimizer=optimizer_tensors(self.optimizer),
@@ -256,6 +265,7 @@ class _Run:
             )
             config = self.recipe.training
             save_state(self.directory / STATE, state, keep=config.keep_epochs, shard_bytes=config.shard_mib and config.shard_mib * 2**20)
+        self.saved = time.monotonic()
 
     def _measure(self, train_loss: float, speed: float) -> None:
         measured = self.evaluator.measure(self.model)
