@@ -84,11 +84,11 @@ def test_durable_is_the_gradient_of_the_whole_model(batch_size: int) -> None:
 
 
 def slow_select(model: nn.Module, scores: Scores, config: AblationConfig) -> dict[str, list[bool]]:
-    """Rank each group by score, then by place, and take the floor of its share of the ratio, in exact arithmetic."""
+    """Rank each group by score, then by place in [in, out], and take the floor of its share of the ratio, in exact arithmetic."""
     entries = [
-        (name, i, value, {"tensor": name, "layer": layer_of(model, name), "model": 0}[config.scope])
+        (name, i, float(values.flatten()[i]), {"tensor": name, "layer": layer_of(model, name), "model": 0}[config.scope])
         for name, values in scores.values.items()
-        for i, value in enumerate(values.flatten().tolist())
+        for i in torch.arange(values.numel()).view(values.shape).movedim(0, -1).flatten().tolist()  # our class stores [out, in]
     ]
     total = sum(p.numel() for p in model.parameters()) if config.of == "model" else len(entries)
     chosen = {name: [False] * values.numel() for name, values in scores.values.items()}
