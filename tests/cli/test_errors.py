@@ -96,7 +96,6 @@ def test_another_architecture(folder: Path) -> None:
         (["--device", "tpu"], "auto, cpu or cuda"),
         (["--prompt", "29"], "evaluation.prompt + evaluation.match"),
         (["--forget", "rows.npy"], "both --forget and --retain"),
-        (["--format", "html"], "for rows without a run"),
     ],
 )
 def test_wrong_options_of_mitigate(checkpoint: Path, words: list[str], message: str) -> None:

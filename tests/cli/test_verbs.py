@@ -128,13 +128,22 @@ def test_report_json_has_the_columns_of_the_issue(tiny_run: Run) -> None:
 def test_report_formats(tiny_run: Run, tmp_path: Path) -> None:
     table = list(csv.DictReader(io.StringIO(tinymem("report", tiny_run.path, "--format", "csv").out)))
     assert [row["method"] for row in table] == [row["method"] for row in tiny_run.rows]
-    assert tinymem("report", tiny_run.path, "--format", "markdown").out.startswith("| method |")
+    assert tinymem("report", tiny_run.path, "--format", "markdown").out.splitlines()[2].startswith("| method |")
     assert "finetune-clean" in tinymem("report", tiny_run.path).out
     page = tmp_path / "page.html"
     assert tinymem("report", tiny_run.path, "--format", "html", "--out", page).out.strip() == str(page)
     assert page.read_text().lstrip().lower().startswith("<!doctype html") and "balanced-subnet" in page.read_text()
     assert tinymem("report", tiny_run.path, "--format", "json", "--out", tmp_path / "rows.json").out == ""
     assert json.loads((tmp_path / "rows.json").read_text()) == as_json(tiny_run.rows)
+
+
+def test_mitigate_prints_what_run_prints_in_every_format(tiny_run: Run) -> None:
+    mitigate = ("mitigate", tiny_run.checkpoint, "--method", "act", "--ratio", "0.05", "--format")
+    heads = [" ".join(line.split()) for line in tinymem("report", tiny_run.path).out.splitlines() if line.startswith("method")]
+    assert heads[0] in " ".join(tinymem(*mitigate, "table").out.split())
+    for format, start in {"html": "<!DOCTYPE html>", "latex": "% needs", "markdown": "### ", "csv": "kind,", "json": "["}.items():
+        done = tinymem(*mitigate, format)
+        assert done.code == 0 and done.out.startswith(start), f"{format}: {done.err}"
 
 
 def test_methods(plugin: Path) -> None:

@@ -23,10 +23,13 @@ from rich.console import Console
 from tinymem.errors import UserError
 from tinymem.recipe.recipe import parse_recipe
 from tinymem.report.cells import labels
-from tinymem.report.figures.of_run import change_scatter, changes
+from tinymem.report.figures.catalogue import figures_of
 from tinymem.report.page.document import write_html
-from tinymem.report.render.run_terminal import print_table
-from tinymem.report.render.run_text import to_csv, to_json, to_markdown
+from tinymem.report.render.rows import to_csv, to_json
+from tinymem.report.render.terminal import print_tables
+from tinymem.report.render.text import render
+from tinymem.report.tables.of_rows import table_of_run
+from tinymem.results.collect import results_of
 from tinymem.results.curve import CurvePoint, write_curve
 from tinymem.results.read import read_measured
 from tinymem.results.row import MeasuredRow
@@ -180,8 +183,12 @@ def one(tmp_path: Path, *rows: MeasuredRow) -> RunRecord:
 
 def printed(record: RunRecord, width: int) -> str:
     console = Console(file=io.StringIO(), width=width)
-    print_table(record, console)
+    print_tables([table_of_run(record)], console)
     return str(console.file.getvalue())  # type: ignore[attr-defined]
+
+
+def to_markdown(record: RunRecord) -> str:
+    return render([table_of_run(record)], "markdown")
 
 
 def page(record: RunRecord, folder: Path) -> str:
@@ -243,11 +250,11 @@ def test_a_broken_recipe_is_refused_on_one_line(tmp_path: Path, data: bytes) -> 
 
 
 def test_json_is_the_rows_as_they_are(record: RunRecord) -> None:
-    assert json.loads(to_json(record)) == [row.as_dict() for row in fake_rows()]
+    assert json.loads(to_json(record.rows)) == [row.as_dict() for row in fake_rows()]
 
 
 def test_csv_holds_every_field_and_config_as_json(record: RunRecord) -> None:
-    rows = list(csv.DictReader(io.StringIO(to_csv(record))))
+    rows = list(csv.DictReader(io.StringIO(to_csv(record.rows))))
     assert len(rows) == len(record.rows)
     assert list(rows[0]) == list(record.rows[0].as_dict())
     assert json.loads(rows[0]["config"]) == record.rows[0].config
@@ -257,26 +264,37 @@ def test_csv_holds_every_field_and_config_as_json(record: RunRecord) -> None:
 
 def test_markdown_has_counts_beside_percentages_and_reasons(record: RunRecord) -> None:
     lines = to_markdown(record).splitlines()
-    assert "86.4 % (38/44) → 54.5 % (24/44)" in lines[2]
-    assert {line.count("|") for line in lines[: 2 + len(record.rows)]} == {11}
+    assert "| finetune-clean | noise | 54.5 (24/44, 40–68) | 42.1 (8/19, 23–64) | 63.2 (12/19, 41–81) | 95.8 |" in lines[4]
+    assert {line.count("|") for line in lines[2 : 4 + len(record.rows)]} == {10}
     assert "refused: expected a ratio" in lines[-1]
+    assert (
+        "noise before: 86.4 % (38/44, 73–94) memorized, 19 rows to forget, 19 in the holdout, accuracy 96.2 % (ceiling 97.5 %)" in lines[-4]
+    )
 
 
 def test_markdown_keeps_its_columns_whatever_the_text(tmp_path: Path) -> None:
-    line = to_markdown(one(tmp_path, fake_row("a|b<script>", "noise", 1))).splitlines()[2]
+    line = to_markdown(one(tmp_path, fake_row("a|b<script>", "noise", 1))).splitlines()[4]
     assert "a\\|b&lt;script&gt;" in line
 
 
-@pytest.mark.parametrize("width", [80, 100, 120])
-def test_the_terminal_table_fits_and_keeps_counts(record: RunRecord, width: int) -> None:
+@pytest.mark.parametrize("width", [40, 59, 80, 100, 120, 160])
+def test_the_terminal_table_fits_breaks_no_word_and_keeps_all_numbers(record: RunRecord, width: int) -> None:
     text = printed(record, width)
     assert max(map(len, text.splitlines())) <= width
-    assert "balanced-subnet" in text
-    assert "(38 → 1)" in text
-    assert "…" not in text
-    assert "accuracy ceiling 97.5 %" in text
-    assert "hard-concrete on noise: refused" in text
-    assert ("512" in text) == (width >= 100)
+    words = re.split(r"[\s,;:]+", text)
+    for word in ("balanced-subnet", "backdoor", "memorized", "holdout", "accuracy", "seconds", "512", "37.5"):
+        assert word in words
+    assert "…" not in text and "1/44" in text and "0–12" in text  # counts and intervals, beside the numbers or below
+    flat = " ".join(text.split())
+    assert "(ceiling 97.5 %)" in flat and "hard-concrete on noise: refused" in flat
+    assert ("memorized forget holdout accuracy seconds" in flat) == (width >= 80)
+
+
+def test_before_is_beside_the_numbers_where_lines_differ_in_it(tmp_path: Path) -> None:
+    rows = [fake_row("act", "noise", 3, id="a"), fake_row("slim", "noise", 3, id="b", memorized_count_before=40)]
+    text = printed(one(tmp_path, *rows), 160)
+    assert "6.8 (before 86.4, 3/44, 2–18)" in text and "6.8 (before 90.9, 3/44, 2–18)" in text
+    assert "before" not in printed(one(tmp_path / "one", rows[0]), 160).partition("memorized, forget")[0]
 
 
 def test_the_terminal_table_reads_no_markup(tmp_path: Path) -> None:
@@ -286,13 +304,13 @@ def test_the_terminal_table_reads_no_markup(tmp_path: Path) -> None:
 def test_the_table_falls_back_to_ascii(record: RunRecord) -> None:
     raw = io.BytesIO()
     with io.TextIOWrapper(raw, encoding="ascii", write_through=True) as file:
-        print_table(record, Console(file=file, width=120))
-        assert b"86.4 -> 2.3 (38 -> 1)" in raw.getvalue()
+        print_tables([table_of_run(record)], Console(file=file, width=120))
+        assert b"2.3 (1/44, 0-12)" in raw.getvalue()
 
 
 def test_without_a_console_the_table_is_120_wide(record: RunRecord, capsys: pytest.CaptureFixture[str]) -> None:
-    print_table(record)
-    assert "peak MB" in capsys.readouterr().out
+    print_tables([table_of_run(record)])
+    assert "2.3 (1/44, 0–12)" in capsys.readouterr().out
 
 
 def test_configurations_of_one_method_are_told_apart(tmp_path: Path) -> None:
@@ -327,17 +345,17 @@ def test_the_page_stands_alone(record: RunRecord, tmp_path: Path) -> None:
 def test_the_page_says_what_was_measured(record: RunRecord, tmp_path: Path) -> None:
     text = page(record, tmp_path)
     for expected in (
-        "(38/44)",
-        "100.0 % (27/27)",
-        "64.7 % (11/17)",
-        "86.4 % → 2.3 %",
-        "38/44 → 1/44",
+        "<small>(38/44, 73–94 %)</small>",
+        "100.0 % (27/27, 88–100)",
+        "64.7 % (11/17, 41–83)",
+        ">2.3</a>",
+        "<small>1/44</small><small>0–12</small>",
         "cpu (2 threads)",
         "torch 2.13.0",
     ):
         assert expected in text
-    assert text.count("<svg") == 3  # curve, scatter, fronts
-    assert text.count("<summary>Numbers</summary>") == 3
+    assert text.count("<svg") == 4  # a curve for each artifact, scatter, fronts
+    assert text.count("<summary>Numbers</summary>") == 4
     assert "currentColor" in text
     assert "#010203" not in text
     assert "prefers-color-scheme: dark" in text
@@ -347,16 +365,14 @@ def test_every_row_links_to_its_json(record: RunRecord, tmp_path: Path) -> None:
     text = page(record, tmp_path)
     for row in record.rows:
         anchor = row.source
-        assert f'id="row-{anchor}"' in text
         assert text.count(f'href="#json-{anchor}"') >= (2 if row.is_ok else 1)
         block = re.search(rf'<pre id="json-{anchor}">(.*?)</pre>', text, flags=re.DOTALL)
         assert block is not None
         assert json.loads(html.unescape(block[1])) == row.as_dict()
 
 
-def test_refused_rows_are_grayed_with_their_message(record: RunRecord, tmp_path: Path) -> None:
-    line = next(line for line in page(record, tmp_path).splitlines() if 'class="idle"' in line)
-    assert "refused: expected a ratio that edits a neuron" in line
+def test_refused_rows_have_their_message(record: RunRecord, tmp_path: Path) -> None:
+    assert "<li>hard-concrete on noise: refused: expected a ratio that edits a neuron" in page(record, tmp_path)
 
 
 def test_text_is_escaped_everywhere(tmp_path: Path) -> None:
@@ -365,14 +381,16 @@ def test_text_is_escaped_everywhere(tmp_path: Path) -> None:
     refused = replace(refused_row(evil, "noise"), artifact=evil, message=evil)
     text = page(one(tmp_path, row, refused), tmp_path)
     assert text.count("<script") == text.count("<script>//") == 1
+    assert "{{" not in text and "{%" not in text
     assert '"><b>' not in text
     assert Checker(text).open == []
 
 
-def test_dollars_do_not_matter(tmp_path: Path) -> None:
-    text = page(one(tmp_path, fake_row("$x_1$ $title", "noise", 1)), tmp_path)
+def test_dollars_and_braces_do_not_matter(tmp_path: Path) -> None:
+    name = "$x_1$ {{ 7 * 7 }}"
+    text = page(one(tmp_path, fake_row(name, "noise", 1)), tmp_path)
     # In the table, in the legends of two figures, where it is no formula, and in their numbers.
-    assert text.count(">$x_1$ $title<") == 5
+    assert text.count(f">{name}<") == 5
 
 
 def test_two_writes_give_equal_bytes(record: RunRecord, tmp_path: Path) -> None:
@@ -385,46 +403,51 @@ def test_nulls_are_dashes(tmp_path: Path) -> None:
     nothing = {key: None for key in fake_row("act", "backdoor", 3) if key not in (*kept, "kind", "id", "options")}
     record = one(tmp_path, read_measured({**nothing, **kept}, "nulls"), read_measured(kept, "bare"))
     assert "None" not in printed(record, 100)
-    assert "| act | backdoor | – | – | – | – | – | – | – | – |" in to_markdown(record)
+    assert "| act | backdoor | – | – | – | – | – | – | – |" in to_markdown(record)
     assert "<td>–</td>" in page(record, tmp_path)
 
 
 def test_a_run_without_results_still_has_a_page(tmp_path: Path) -> None:
     record = load_run(write_run(tmp_path, [], fake_curve()))
     assert "no method has been run yet" in printed(record, 100)
-    assert (to_json(record), to_csv(record)) == ("[]\n", "")
+    assert (to_json(record.rows), to_csv(record.rows)) == ("[]\n", "")
     text = page(record, tmp_path)
-    assert "86.4 % <small>(38/44)</small>" in text
-    assert text.count("<svg") == 1
+    assert "<small>(38/44, 73–94 %)</small>" in text
+    assert text.count("<svg") == 2
 
 
 def test_perplexity_is_no_percentage(tmp_path: Path) -> None:
     values = {"performance_metric": "perplexity", "performance_before": 21.98, "performance_ceiling": None}
     record = one(tmp_path, fake_row("act", "noise", 3, 27.9, **values))
-    assert "21.98 → 27.90" in printed(record, 100)
-    assert "21.98 → 27.90" in to_markdown(record)
+    assert "27.90" in printed(record, 100) and "perplexity 21.98" in " ".join(printed(record, 100).split())
+    assert "| **27.90** |" in to_markdown(record)
     text = page(record, tmp_path)
-    assert "21.98 → 27.90" in text
+    assert ">27.90</a>" in text
     assert "change in perplexity (%)" in text
     assert "2,198" not in text
 
 
-def test_changes_are_those_of_figure_5() -> None:
-    relative, points = changes(fake_row("act", "noise", 19)) or (0.0, 0.0)
-    assert relative == pytest.approx(-50)
-    assert points == pytest.approx(-1.1)
-    assert changes(refused_row("act", "noise")) is None
-    assert changes(fake_row("act", "noise", 0, memorized_before=0.0)) is None
-
-
-def test_each_metric_has_its_panel_and_many_methods_their_look(tmp_path: Path) -> None:
+def test_the_curve_and_the_scatter_are_figures_5_and_6_of_one_model(record: RunRecord, tmp_path: Path) -> None:
     rows = [fake_row(f"method-{i}", "noise", i) for i in range(20)]
     ppl = fake_row("method-0", "backdoor", 3, 27.9, performance_metric="perplexity", performance_before=21.98)
-    svg = change_scatter(one(tmp_path, *rows, ppl))
-    assert svg is not None
-    assert "change in perplexity (%)" in svg
-    assert "change in accuracy (points)" in svg
-    assert all(f"method-{i}<" in svg for i in range(20))
+    text = page(one(tmp_path, *rows, ppl), tmp_path)
+    assert "change in perplexity (%)" in text and "change in accuracy (%)" in text
+    assert all(f">method-{i}<" in text for i in range(20))
+    made, _ = figures_of(results_of(record.filled_rows, [record]))
+    [scatter] = [figure for figure in made if figure.key == "figure-05"]
+    assert len(scatter.lines) == sum(row.is_ok for row in record.rows)
+    [line] = [line for line in scatter.lines if (line["method"], line["kind"]) == ("act", "math + noise")]
+    assert line["memorized_change"] == pytest.approx(100 * (3 - 38) / 38)
+    assert line["performance_change"] == pytest.approx(100 * (0.71 - 0.962) / 0.962)
+    curves = [figure for figure in made if figure.key.startswith("figure-06")]
+    assert [line["memorized"] for line in curves[0].lines] == [100 * (p.memorized["noise"]["share"] or 0) for p in fake_curve()]
+    assert {line["ceiling"] for line in curves[1].lines} == {97.5}
+
+
+def test_configurations_of_one_method_are_all_in_the_scatter_of_one_model(tmp_path: Path) -> None:
+    rows = [fake_row("act", "noise", i, options={"ratio": i}, config={"ratio": i}, id=str(i)) for i in range(1, 4)]
+    made, _ = figures_of(results_of(rows))
+    assert [len(figure.lines) for figure in made if figure.key == "figure-05"] == [3]
 
 
 def test_without_matplotlib_the_extra_is_named(record: RunRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -435,7 +458,7 @@ def test_without_matplotlib_the_extra_is_named(record: RunRecord, tmp_path: Path
 
 @pytest.mark.processes
 def test_reading_needs_neither_torch_nor_matplotlib() -> None:
-    heavy = ("torch", "pydantic", "matplotlib", "rich")
-    code = f"import sys, tinymem.report.page.document, tinymem.report.render.run_terminal; print([m for m in {heavy} if m in sys.modules])"
+    heavy = ("torch", "pydantic", "matplotlib", "rich", "jinja2")
+    code = f"import sys, tinymem.report.page.document, tinymem.report.render.terminal; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

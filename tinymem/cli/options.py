@@ -49,7 +49,7 @@ NeededOut = Annotated[Path, typer.Option("--out", help=OUT_HELP)]
 Way = Annotated[str, typer.Option("--way", help=WAY_HELP)]
 Ways = Annotated[list[str] | None, typer.Option("--way", help=WAY_HELP)]
 PrintJson = Annotated[bool, typer.Option("--json", help="Print JSON; of several results a line each.")]
-RowsFormat = Annotated[Literal["table", "json", "csv", "markdown", "html"], typer.Option("--format", help=FORMAT_HELP)]
+RowsFormat = Annotated[Literal["table", "json", "csv", "markdown", "latex", "html"], typer.Option("--format", help=FORMAT_HELP)]
 TablesFormat = Annotated[Literal["table", "json", "csv", "markdown", "latex"], typer.Option("--format", help=FORMAT_HELP)]
 ReportFormat = Annotated[
     Literal["table", "json", "csv", "markdown", "latex", "html", "png", "svg"], typer.Option("--format", help=FORMAT_HELP)

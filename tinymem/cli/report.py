@@ -39,7 +39,7 @@ def report(
         _write_figures(folders, output, out)
         return
     whole = out is not None and not out.suffix and not out.is_file()
-    if not (whole or tables or output == "latex" or machine) and len(folders) == 1 and _is_run(folders[0]):
+    if not (whole or tables or machine) and len(folders) == 1 and _is_run(folders[0]):
         print_rows(folders[0], output, out)
         return
     from tinymem.report.energy import load_machine
@@ -116,7 +116,7 @@ def print_tables_as(tables: list[Table], output: str, out: Path | None) -> None:
 
 
 def print_rows(path: Path, output: str, out: Path | None = None) -> None:
-    """Print the result rows of one run."""
+    """Print the result rows of one run; html writes a page to its folder."""
     from tinymem.results.run_folder import load_run
 
     record = load_run(path)
@@ -131,17 +131,20 @@ def print_rows(path: Path, output: str, out: Path | None = None) -> None:
 
 
 def print_record(record: RunRecord, output: str, out: Path | None = None) -> None:
-    """Print rows in memory, as a table or as text."""
-    from tinymem.report.render import run_terminal
-    from tinymem.report.render import run_text as tables
+    """Print results in memory: rows as JSON or CSV, their table, or the page as text."""
+    from tinymem.report.render import rows
+    from tinymem.report.tables.of_rows import table_of_run
 
-    if output == "table" and out is None:
-        run_terminal.print_table(record)
-        return
-    render = {"json": tables.to_json, "csv": tables.to_csv, "markdown": tables.to_markdown, "table": tables.to_markdown}
-    if output not in render:
-        raise UserError("expected --format table, json, csv or markdown for rows without a run, got html")
-    _emit(render[output](record), out)
+    if output == "json":
+        _emit(rows.to_json(record.rows), out)
+    elif output == "csv":
+        _emit(rows.to_csv(record.rows), out)
+    elif output == "html":
+        from tinymem.report.page.document import run_page
+
+        _emit(run_page(record)[0], out)
+    else:
+        print_tables_as([table_of_run(record)], output, out)
 
 
 def _emit(text: str, out: Path | None) -> None:

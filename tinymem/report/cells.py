@@ -1,19 +1,17 @@
-"""Formatting of values for readers: percent signs, counts, dashes and labels."""
+"""Formatting of values for readers: percentages, counts, intervals, dashes and labels."""
 
 from __future__ import annotations
 
-import html
 import json
 from collections import Counter
 
-from tinymem.report.tables.table import anchor
-from tinymem.results.columns import LABEL_COLUMNS, RATES, Rate
+from tinymem.report.means import digits_for
+from tinymem.results.columns import LABEL_COLUMNS
 from tinymem.results.row import MeasuredRow
 from tinymem.results.share import Share
 from tinymem.runtime.json import Json
 
 DASH = "–"
-ARROW = "→"
 
 
 def number(value: float | None, digits: int = 1) -> str:
@@ -25,6 +23,15 @@ def number(value: float | None, digits: int = 1) -> str:
     return DASH if value is None else f"{value:,.{digits}f}"
 
 
+def significant(value: float | None) -> str:
+    """A number with three or so significant digits, or a dash.
+
+    >>> significant(0.0213), significant(15.93), significant(None)
+    ('0.02', '15.9', '–')
+    """
+    return number(value, 0 if value is None else digits_for(value))
+
+
 def percent(share: float | None) -> str:
     """A share in [0, 1] as a percentage.
 
@@ -34,28 +41,31 @@ def percent(share: float | None) -> str:
     return DASH if share is None else f"{100 * share:.1f} %"
 
 
-def percent_only(share: Share | None) -> str:
-    """A share as a percentage, without its count."""
-    return percent(share.share if share else None)
+def fraction(share: Share) -> str:
+    """`38/44`."""
+    return f"{share.count}/{share.rows}"
 
 
-def fraction(share: Share | None) -> str:
-    """`38/44`, or a dash where nothing was scored."""
-    return f"{share.count}/{share.rows}" if share else DASH
+def interval(share: Share) -> str:
+    """The 95 % interval in percent, with a digit after the point where it is narrow; empty without rows.
+
+    >>> interval(Share(38, 44)), interval(Share(97, 10_000))
+    ('73–94', '0.8–1.2')
+    """
+    if share.interval is None:
+        return ""
+    low, high = (100 * end for end in share.interval)
+    digits = 0 if high - low >= 2 else 1
+    return f"{low:.{digits}f}–{high:.{digits}f}"
 
 
 def percent_of(share: Share | None) -> str:
-    """A percentage with its count in parentheses.
+    """A percentage with its count and interval.
 
     >>> percent_of(Share(38, 44))
-    '86.4 % (38/44)'
+    '86.4 % (38/44, 73–94)'
     """
-    return f"{percent_only(share)} ({fraction(share)})" if share and share.rows else DASH
-
-
-def before_after(row: MeasuredRow, rate: Rate) -> tuple[Share | None, Share | None]:
-    """One of the three rates of memorization before the edit and after it."""
-    return row.share(RATES[rate], "before"), row.share(RATES[rate], "after")
+    return f"{percent(share.share)} ({fraction(share)}, {interval(share)})" if share and share.rows else DASH
 
 
 def performance(row: MeasuredRow, value: float | None) -> str:
@@ -66,6 +76,11 @@ def performance(row: MeasuredRow, value: float | None) -> str:
 def metrics(rows: list[MeasuredRow]) -> list[str]:
     """Performance metrics of the rows, in order of appearance; accuracy where no row records one."""
     return list(dict.fromkeys(row.performance_metric or "accuracy" for row in rows)) or ["accuracy"]
+
+
+def reason(row: MeasuredRow) -> str:
+    """The reason why a method has no result."""
+    return f"{row.status}: {row.message or 'no reason was recorded'}"
 
 
 def settings(row: MeasuredRow) -> str:
@@ -91,17 +106,3 @@ def _label(row: MeasuredRow, with_settings: bool, shared: set[str]) -> str:
     parts = [settings(row)] if with_settings and settings(row) else []
     parts += [f"{name} {row[name]}" for name in LABEL_COLUMNS if name not in shared]
     return " ".join([row.method, *([f"({'; '.join(parts)})"] if parts else [])])
-
-
-def escape(value: Json) -> str:
-    """Text that is safe in an element and in a quoted attribute."""
-    return html.escape(str(value), quote=True)
-
-
-def anchors(rows: list[MeasuredRow]) -> list[str]:
-    """A name per row that is unique on the page and safe in a URL: that of its source, numbered where it repeats."""
-    found: dict[str, None] = {}
-    for i, row in enumerate(rows, 1):
-        name = anchor(row.source)
-        found[name if name not in found else f"{name}-{i}"] = None
-    return list(found)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinymem.errors import UserError, did_you_mean
+from tinymem.recipe.source import read_values
 from tinymem.results.curve import CurvePoint, read_curve
+from tinymem.results.model_columns import filled, recipe_columns
 from tinymem.results.read import read_measured
-from tinymem.results.row import MeasuredRow
+from tinymem.results.row import Identity, MeasuredRow
 from tinymem.runtime.files import json_lines
+from tinymem.runtime.json import JsonObject
 
 if TYPE_CHECKING:
     from tinymem.recipe.recipe import Recipe
@@ -42,6 +45,41 @@ class RunRecord:
 
         path = self.path / RECIPE
         return load_recipe(path) if path.is_file() else None
+
+    @cached_property
+    def recipe_text(self) -> str:
+        """The resolved recipe as YAML; empty for rows without a run."""
+        if self.known:
+            from tinymem.recipe.recipe import dump_recipe
+
+            return dump_recipe(self.known)
+        path = self.path / RECIPE
+        return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+    @cached_property
+    def values(self) -> JsonObject:
+        """The recipe as it stands in its file, unchecked: enough to show, and much quicker to read; empty without one.
+
+        Raises:
+            UserError: a damaged file.
+        """
+        if self.known:
+            return self.known.model_dump(mode="json")
+        path = self.path / RECIPE
+        return read_values(path) if path.is_file() else {}
+
+    @cached_property
+    def columns(self) -> Identity:
+        """The columns of the run's model: those of its rows, else of its recipe."""
+        for row in self.rows:
+            if row.model_name is not None:
+                return Identity(**{f.name: getattr(row, f.name) for f in fields(Identity)})
+        return recipe_columns(self.recipe) if self.recipe else Identity()
+
+    @property
+    def filled_rows(self) -> list[MeasuredRow]:
+        """The rows, with the columns that the run's model decides in each."""
+        return [row if row.model_name is not None else filled(row, self.columns) for row in self.rows]
 
     @property
     def name(self) -> str:

@@ -92,7 +92,9 @@ def test_the_verb_writes_figures_with_their_numbers(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run-a", [row(id="a"), row("durable", id="b")], curve())
     done = tinymem("report", run, "--format", "svg")
     assert done.code == 0, done.err
-    assert sorted(Path(line).name for line in done.out.splitlines()) == ["pareto.csv", "pareto.json", "pareto.svg"]
+    assert sorted(Path(line).name for line in done.out.splitlines()) == [
+        f"{figure}.{suffix}" for figure in ("figure-05", "figure-06a", "figure-06b", "pareto") for suffix in ("csv", "json", "svg")
+    ]
     assert all((run / "figures" / Path(line).name).is_file() for line in done.out.splitlines())
     assert "not drawn: Figure 3: methods over all models: needs results on at least two models" in done.err
     empty = write_run(tmp_path / "run-b", [], [])
@@ -104,7 +106,8 @@ def test_failures_are_counted_by_message_and_text_is_escaped(tmp_path: Path) -> 
     bad: dict[str, Any] = {"status": "failed", "message": "<b>boom</b>", "memorized_after": None, "performance_after": None}
     rows = [row(id="ok"), *(row("sou", seed=i, id=f"bad{i}", **bad) for i in range(3)), row("<i>x</i>", id="odd", model_name="<u>")]
     text = page(results_of(rows), tmp_path)
-    assert '>3</a></td><td class="message">&lt;b&gt;boom&lt;/b&gt;</td>' in text
+    assert '<td data-value="3"><a href="#json-bad0-noise" class="number" title="bad0-noise">3</a>' in text
+    assert '<td class="words">&lt;b&gt;boom&lt;/b&gt;</td>' in text
     assert "<i>x" not in text and "<u>" not in text and "<b>boom" not in text
     check_links(text, tmp_path)
 

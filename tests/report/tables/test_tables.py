@@ -35,6 +35,7 @@ from tinymem.report.tables.table import Cell, Column, Table, anchor
 from tinymem.results.collect import results_of
 from tinymem.results.read import as_json
 from tinymem.results.row import MeasuredRow
+from tinymem.results.share import Share
 from tinymem.runs.pipeline import Run
 
 
@@ -65,7 +66,7 @@ def test_table_1_by_hand() -> None:
     assert texts(line(found, "trained model"))[:3] == ["40.00 ± 0.00", "97.00 ± 0.00", "–"]
     cells = line(found, "balanced-subnet")  # ratio 0.1 leaves 1, 2 and 4 of 100; ratio 0.3 is slower than finetune-extra
     assert texts(cells)[:3] == ["2.33 ± 1.53", "96.10 ± 0.00", "6.00 ± 0.00"]
-    assert cells[0].value == pytest.approx(7 / 3) and cells[0].n == 3 and cells[0].small == "7/300"
+    assert cells[0].value == pytest.approx(7 / 3) and cells[0].n == 3 and cells[0].details == ("7/300", "1–5", "n=3")
     assert cells[0].spread == pytest.approx((((1 - 7 / 3) ** 2 + (2 - 7 / 3) ** 2 + (4 - 7 / 3) ** 2) / 2) ** 0.5)
     assert cells[0].sources == cells[1].sources and len(cells[0].sources) == 3
     assert texts(line(found, "hard-concrete")) == ["–"] * 6
@@ -80,7 +81,7 @@ def test_sources_are_the_rows_that_hold_the_number() -> None:
     for cell in line(table(rows, "1"), "act")[:2]:
         values = [known[source] for source in cell.sources]
         assert {row.options["ratio"] for row in values} == {0.05} and {row.artifact for row in values} == {"noise"}
-        field = "memorized_after" if cell.small else "performance_after"
+        field = "memorized_after" if cell.share else "performance_after"
         assert cell.value == pytest.approx(100 * sum(row[field] for row in values) / 3)
 
 
@@ -190,7 +191,7 @@ def test_the_columns_of_a_metric_of_ones_own() -> None:
     )
     for format in ("markdown", "latex", "csv", "json"):
         assert all(word in render([found], format) for word in ("own", "25.0", "other"))
-    assert "25.00" in to_html(found)
+    assert "25.00" in to_html(found, {})
 
 
 def test_table_5_is_that_of_the_methods() -> None:
@@ -282,13 +283,20 @@ def test_examples_in_docstrings(module: ModuleType) -> None:
 
 # ---- formats ------------------------------------------------------------------------------------------------------------------------
 
+SHARE_CELL = Cell("1.0 ± 0.5", "small", 1.04, 0.5, 2, Share(3, 4), ("s 1", "s<2>"), (1,))
+LOW, HIGH = Share(3, 4).interval or (0.0, 1.0)
 NASTY = Table(
     "x",
     "x",
     "a|b & <i> 50 % $x_1$",
     (Column("m_e", numeric=False), Column("one", "G & H"), Column("two", "G & H"), Column("three")),
     (
-        (Cell("a|b<script>"), Cell("1.0 ± 0.5", "3/4", 1.04, 0.5, 2, ("s 1", "s<2>"), (1,)), Cell("∞", value=float("inf")), Cell("–")),
+        (
+            Cell("a|b<script>"),
+            Cell("1.0 ± 0.5", "small", 1.04, 0.5, 2, Share(3, 4), ("s 1", "s<2>"), (1,)),
+            Cell("∞", value=float("inf")),
+            Cell("–"),
+        ),
         (Cell("z"), Cell("0.0", value=0.0, spread=0.0, best=True), Cell("2", value=2), Cell("", marks=(1, 2))),
     ),
     ("a note_1",),
@@ -296,10 +304,14 @@ NASTY = Table(
 )
 
 
+def json_links(table: Table) -> dict[str, str]:
+    return {source: f"#json-{anchor(source)}" for source in table.sources}
+
+
 def test_markdown() -> None:
     lines = [text for text in render([NASTY], "markdown").splitlines() if text.startswith("|")]
     assert len(lines) == 4 and all(len(re.findall(r"(?<!\\)\|", text)) == 5 for text in lines)
-    assert "a\\|b&lt;script&gt;" in lines[2] and "1.0 ± 0.5 (3/4) [1]" in lines[2] and "**0.0**" in lines[3]
+    assert "a\\|b&lt;script&gt;" in lines[2] and "1.0 ± 0.5 (small, 3/4, 30–95, n=2) [1]" in lines[2] and "**0.0**" in lines[3]
     assert lines[1] == "| --- | ---: | ---: | ---: |"
 
 
@@ -310,7 +322,7 @@ def test_latex() -> None:
     rows = [part for part in body.splitlines() if part.endswith(r"\\")]
     assert [len(re.findall(r"(?<!\\)&", part)) for part in rows[1:]] == [3, 3, 3]
     assert r" & \multicolumn{2}{c}{G \& H} &" in rows[0] and r"\cmidrule(lr){2-3}" in body
-    assert r"1.0 $\pm$ 0.5 (3/4)\textsuperscript{1}" in body and r"$\infty$" in body and r"\textbf{0.0}" in body
+    assert r"1.0 $\pm$ 0.5 (small, 3/4, 30--95, n=2)\textsuperscript{1}" in body and r"$\infty$" in body and r"\textbf{0.0}" in body
     plain = re.sub(r"\\[a-zA-Z]+(\{\})?|\\[&%$#_{}\\]|\$-\$", "", text)
     assert plain.count("{") == plain.count("}") and not set("±∞–−→") & set(text) and text.isascii()
     assert latex_text("a_b \\ ^~") == r"a\_b \textbackslash{} \textasciicircum{}\textasciitilde{}"
@@ -320,8 +332,9 @@ def test_csv_holds_every_number_with_its_rows() -> None:
     lines = list(csv.DictReader(io.StringIO(render([NASTY], "csv"))))
     assert len(lines) == 8
     assert lines[1] == {
-        "table": "x", "line": "1", "row": "a|b<script>", "column": "G & H: one", "text": "1.0 ± 0.5", "small": "3/4", "value": "1.04",
-        "spread": "0.5", "n": "2", "marks": "1", "sources": "s 1 s<2>",
+        "table": "x", "line": "1", "row": "a|b<script>", "column": "G & H: one", "text": "1.0 ± 0.5", "small": "small", "value": "1.04",
+        "spread": "0.5", "n": "2", "count": "3", "rows": "4", "low": str(100 * LOW), "high": str(100 * HIGH), "marks": "1",
+        "sources": "s 1 s<2>",
     }  # fmt: skip
     assert lines[5]["value"] == "0.0" and lines[2]["value"] == "inf"
     wide = list(csv.reader(io.StringIO(to_wide_csv(NASTY))))
@@ -330,19 +343,21 @@ def test_csv_holds_every_number_with_its_rows() -> None:
 
 def test_json_keeps_zeros_and_has_no_infinity() -> None:
     [found] = json.loads(render([NASTY], "json"), parse_constant=lambda name: pytest.fail(name))["tables"]
-    assert found["rows"][0][1]["sources"] == ["s 1", "s<2>"] and found["rows"][0][2]["value"] == "inf"
+    assert found["rows"][0][1]["sources"] == ["s 1", "s<2>"]
+    assert [found["rows"][0][1][name] for name in ("count", "rows", "low", "high")] == [3, 4, 100 * LOW, 100 * HIGH]
+    assert found["rows"][0][2]["value"] == "inf"
     assert found["rows"][1][1] == {"text": "0.0", "value": 0.0, "spread": 0.0, "best": True}
 
 
 def test_html_leads_every_number_to_its_rows() -> None:
-    text = to_html(NASTY)
+    text = to_html(NASTY, json_links(NASTY))
     checker = Checker(text)
     assert checker.open == [] and "<script" not in text and len(checker.ids) == len(set(checker.ids))
-    assert {"#row-s-1", "#row-s-2-"} <= set(checker.targets)
+    assert {"#json-s-1", "#json-s-2-"} <= set(checker.targets)
     assert all(target[1:] in checker.ids for target in checker.targets if target.startswith("#note"))
-    assert "#row" not in to_html(NASTY, link=lambda source: None)
+    assert "#json" not in to_html(NASTY, {})
     many = replace(NASTY, rows=((*NASTY.rows[0][:1], Cell("1", value=1, sources=tuple(f"r{i}" for i in range(20))), *NASTY.rows[0][2:]),))
-    assert "and 12 more" in to_html(many) and to_html(many).count('href="#row-r') == 8
+    assert "and 12 more" in to_html(many, json_links(many)) and to_html(many, json_links(many)).count('href="#json-r') == 8
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 120, 160])
@@ -351,14 +366,14 @@ def test_the_terminal_shows_whole_tables(width: int) -> None:
     print_tables(tables_of(results_of(paper_like_rows()), ["1", "best", "7"]), console)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert max(map(len, text.splitlines())) <= width and "…" not in text
-    assert "balanced-subnet" in text and ("7/300" in text or width < 100)
+    assert "balanced-subnet" in text and "7/300, 1–5, n=3" in " ".join(text.split())
 
 
 def test_the_terminal_falls_back_to_ascii() -> None:
     raw = io.BytesIO()
     with io.TextIOWrapper(raw, encoding="ascii", write_through=True) as file:
-        print_tables(tables_of(results_of(paper_like_rows()), ["1", "best"]), Console(file=file, width=140))
-        assert b"2.33 +- 1.53 (7/300)" in raw.getvalue() and b"M - P" in raw.getvalue()
+        print_tables(tables_of(results_of(paper_like_rows()), ["1", "best"]), Console(file=file, width=160))
+        assert b"2.33 +- 1.53 (7/300, 1-5, n=3)" in raw.getvalue() and b"M - P" in raw.getvalue()
 
 
 def test_a_table_is_rectangular() -> None:
@@ -398,7 +413,7 @@ def test_a_page_of_many_runs_never_replaces_the_page_of_one(tmp_path: Path, monk
 
 
 def test_one_run_prints_its_rows_or_its_tables(tiny_run: Run, tmp_path: Path) -> None:
-    assert "memorized, forget, holdout" in tinymem("report", tiny_run.path).out
+    assert "memorized, forget, holdout, accuracy: % after the edit" in tinymem("report", tiny_run.path).out
     done = tinymem("report", tiny_run.path, "--tables", "all")
     assert done.code == 0
     for expected in ("Table 1. Additive math", "finetune-clean", "Pareto front", "(i) training", "ours, measured", "paper's grid"):
@@ -420,7 +435,7 @@ def test_a_folder_gets_every_format_and_every_source(tiny_run: Run, tmp_path: Pa
         assert (out / f"{t['key']}.csv").is_file()
     page = (out / "report.html").read_text()
     checker = Checker(page.replace("<!DOCTYPE html>", ""))
-    assert all(f"row-{anchor(source)}" in checker.ids for source in used)
+    assert all(f"json-{anchor(source)}" in checker.ids for source in used)
     assert all(target[1:] in checker.ids for target in checker.targets if target.startswith("#"))
 
 
@@ -455,5 +470,5 @@ def test_what_cannot_be_shown_is_said_on_one_line(tmp_path: Path, words: list[st
 
 def test_html_puts_words_on_the_left_and_numbers_on_the_right() -> None:
     columns = (Column("method", numeric=False), Column("options", numeric=False), Column("score"))
-    text = to_html(Table("t", "t", "T", columns, ((Cell("act"), Cell("ratio=0.1"), Cell("-9.0")),)))
+    text = to_html(Table("t", "t", "T", columns, ((Cell("act"), Cell("ratio=0.1"), Cell("-9.0")),)), {})
     assert '<td class="words">ratio=0.1</td>' in text and "<td>-9.0</td>" in text and '<th scope="col" class="words">options</th>' in text

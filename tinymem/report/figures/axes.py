@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
 from tinymem.report.figures.figure import Line, Value
-from tinymem.report.figures.of_run import MARKERS, look
-from tinymem.report.figures.svg import INK, PALETTE, Dash, Style
+from tinymem.report.figures.svg import INK, PALETTE, Dash, Fill, Style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,6 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
 MEMORIZED_CHANGE = "change in memorized rows (%)\n−100 is best"
+MARKERS = ("o", "D", "s", "^", "v", "P")
+FILLS: tuple[Fill, ...] = ("full", "none", "left", "bottom")  # distinguish more methods than there are colors
 DASHES: tuple[Dash, ...] = ("-", "--", ":", "-.")
 WIDE_RANGE = 150.0  # percent; changes beyond are drawn on a scale that is logarithmic outside ±10
 LINEAR = 10.0
@@ -54,8 +55,11 @@ def panels(
 
 
 def method_look(names: Sequence[str], name: str, marker: str = "o") -> Style:
-    """Color and fill of a method's points; `names` are all methods of the report."""
-    return look(names.index(name), marker)
+    """Color and fill of a method's points, a little transparent so that points under others still show; `names` are all methods."""
+    index = names.index(name)
+    color, fill = PALETTE[index % len(PALETTE)], FILLS[index // len(PALETTE) % len(FILLS)]
+    style: Style = {"marker": marker, "fillstyle": fill, "color": color, "linestyle": "none", "alpha": 0.8}
+    return {**style, "markerfacecoloralt": "none", "markersize": 7.5, "markeredgewidth": 1.3}
 
 
 def method_handles(names: Sequence[str], lines: Iterable[Line]) -> list[Line2D]:

@@ -6,8 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tinymem.results.curve import CurvePoint
-from tinymem.results.model_columns import recipe_columns
-from tinymem.results.row import Identity
 from tinymem.results.run_folder import RunRecord
 
 
@@ -35,7 +33,7 @@ def curves_of(records: Iterable[RunRecord]) -> list[Curve]:
 
 
 def _curve(record: RunRecord) -> Curve:
-    of = recipe_columns(record.recipe) if record.recipe else Identity()
+    of = record.columns
     return Curve(record.name, of.data, of.data_size, of.n_layer, of.regularizer, of.seed, record.curve)
 
 

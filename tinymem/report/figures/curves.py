@@ -12,7 +12,9 @@ from tinymem.report.figures.curve_inputs import Curve, memorized_of, performance
 from tinymem.report.figures.figure import FigureData, Line, Skipped, Value, number
 from tinymem.report.figures.points import PAPER_KINDS, Inputs, in_paper_order, kind_of
 from tinymem.report.figures.registry import report_figure
+from tinymem.report.figures.svg import INK
 from tinymem.report.means import mean_of
+from tinymem.results.curve import CurvePoint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,8 +31,8 @@ def figure_6(inputs: Inputs) -> list[FigureData | Skipped]:
     (a) math + noise and (b) math + backdoor: a column per data size, additive and multiplicative below each other. (c) language + noise and
     (d) language + backdoor: a column per duplication class (how often a row was repeated), where there are several.
     """
-    plain = [c for c in inputs.curves if not c.regularizer]
-    return list(_figures(plain, "figure-06", "Figure 6", "models of different depth", "n_layer", 2))
+    plain = [c for c in inputs.curves if not c.regularizer] or inputs.curves
+    return list(_figures(plain, "figure-06", "Figure 6", "training", "n_layer", "a trained model"))
 
 
 @report_figure("7")
@@ -41,25 +43,29 @@ def figure_7(inputs: Inputs) -> list[FigureData | Skipped]:
     """
     sizes = {_size(c) for c in inputs.curves if c.regularizer}
     compared = [c for c in inputs.curves if _size(c) in sizes]
-    return list(_figures(compared, "figure-07", "Figure 7", "training with regularizers", "regularizer", 1))
+    return list(
+        _figures(compared, "figure-07", "Figure 7", "training with regularizers", "regularizer", "a model trained with a regularizer")
+    )
 
 
 def _size(curve: Curve) -> tuple[str | None, int | None, int | None]:
     return curve.data, curve.data_size, curve.n_layer
 
 
-def _figures(curves: Sequence[Curve], key: str, number: str, what: str, by: str, least: int) -> Iterable[FigureData | Skipped]:
+def _figures(curves: Sequence[Curve], key: str, number: str, what: str, by: str, need: str) -> Iterable[FigureData | Skipped]:
     lines = list(curve_lines(curves))
     for kind in in_paper_order([*PAPER_KINDS, *distinct(lines, "kind")]):
         letter = LETTERS[PAPER_KINDS.index(kind)] if kind in PAPER_KINDS else "-" + kind.replace(" + ", "-")
         title = f"{number}{letter if len(letter) == 1 else ''}: {kind}, {what}"
         those = where(lines, kind=kind)
-        if len({run for line in those for run in distinct([line], "runs")}) < least:
-            need = "at least two trained models" if least > 1 else "a model trained with a regularizer"
+        if not those:
             yield Skipped(key + letter, title, f"needs training curves of {need} of {kind}")
             continue
-        caption = f"{kind.capitalize()}: share of the artifact's scored rows memorized (lower is better), and performance on clean rows, "
-        yield FigureData(key + letter, title, caption + "by epoch, averaged over seeds.", those, partial(draw_curves, by=by))
+        caption = (
+            f"{kind.capitalize()}: share of the artifact's scored rows memorized (lower is better), and performance on clean rows, "
+            "by epoch, averaged over seeds. Dashed: the ceiling of accuracy."
+        )
+        yield FigureData(key + letter, title, caption, those, partial(draw_curves, by=by))
 
 
 def curve_lines(curves: Iterable[Curve]) -> Iterable[Line]:
@@ -81,8 +87,19 @@ def curve_lines(curves: Iterable[Curve]) -> Iterable[Line]:
                 yield {
                     "kind": kind_of(same[0].data, artifact), **known, "copies": copies, "epoch": epoch, "seeds": len(same),
                     "memorized": memorized.mean if memorized else None, "metric": metric,
-                    "performance": performance.mean if performance else None, "runs": tuple(curve.name for curve in same),
+                    "performance": performance.mean if performance else None, **_further(points),
+                    "runs": tuple(curve.name for curve in same),
                 }  # fmt: skip
+
+
+def _further(points: Sequence[CurvePoint]) -> dict[str, Value]:
+    """Means that are not drawn as lines of their own: the ceiling of accuracy, perplexity and the loss of the epoch."""
+    found = {
+        "ceiling": mean_of(None if p.accuracy_ceiling is None else 100 * p.accuracy_ceiling for p in points),
+        "perplexity": mean_of(p.perplexity for p in points),
+        "train_loss": mean_of(p.train_loss for p in points),
+    }
+    return {name: mean.mean if mean else None for name, mean in found.items()}
 
 
 def draw_curves(lines: list[Line], by: str) -> Figure:
@@ -117,6 +134,9 @@ def _draw(pair: tuple[Axes, Axes], lines: list[Line], by: str, names: list[Value
                 known = [(number(line, "epoch"), number(line, quantity)) for line in rest if line[quantity] is not None]
                 axes.plot([e for e, _ in known], [v for _, v in known], **line_look(k))
     pair[0].set_ylim(-4, 104)
+    ceilings = {number(line, "ceiling") for line in lines if line["ceiling"] is not None}
+    if len(ceilings) == 1 and lines[0]["metric"] == "accuracy":
+        pair[1].axhline(ceilings.pop(), color=INK, linestyle="--", linewidth=1.0)
 
 
 def _rest(lines: list[Line], by: str, name: Value) -> list[list[Line]]:

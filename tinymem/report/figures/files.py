@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tinymem.errors import UserError, did_you_mean
 from tinymem.report.figures.figure import FigureData, to_csv, to_json
-from tinymem.report.figures.svg import DARK, LIGHT, drawing, to_svg
+from tinymem.report.figures.svg import DARK, LIGHT, Drawing, drawing, to_svg
 from tinymem.runtime.files import write_bytes, write_text
 
 FORMATS = ("png", "svg", "csv", "json")
@@ -40,17 +40,15 @@ def _write(data: FigureData, path: Path, format: str) -> Path:
     return path
 
 
-def to_inline_svg(data: FigureData) -> str:
-    """An `<svg>` element in the page's colors."""
+def to_inline_svg(data: FigureData) -> Drawing:
+    """The drawing in the page's colors."""
     with drawing():
         return to_svg(data.draw(data.lines), data.key, f"{data.title}. {data.caption}")
 
 
 def to_svg_file(data: FigureData) -> str:
     """An SVG file, dark on light, or light on dark where the reader prefers that."""
-    svg = to_inline_svg(data)
-    start = svg.index(">", svg.index("<svg")) + 1
-    return f'<?xml version="1.0" encoding="utf-8"?>\n{svg[:start]}{THEME}{svg[start:]}'
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{to_inline_svg(data).styled(head=THEME)}'
 
 
 def to_png(data: FigureData) -> bytes:

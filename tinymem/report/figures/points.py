@@ -89,7 +89,12 @@ class Inputs:
     @property
     def best(self) -> list[Point]:
         """The best configuration of each method on each kind of model, of those with both changes."""
-        return [p for p in self.points if p.best and p.memorized_change is not None and p.performance_change is not None]
+        return [p for p in self.changed if p.best]
+
+    @property
+    def changed(self) -> list[Point]:
+        """The points that have both changes."""
+        return [p for p in self.points if p.memorized_change is not None and p.performance_change is not None]
 
 
 def inputs_of(results: Results) -> Inputs:

@@ -40,13 +40,16 @@ FRONTS = 6  # of one kind in a panel
 def figure_5(inputs: Inputs) -> list[FigureData | Skipped]:
     """Change in memorization against change in performance, a point per method and model, averaged over seeds.
 
-    The paper adds the Pythia models; rows of other models have a separate panel here.
+    The paper adds the Pythia models; rows of other models have a separate panel here. Of one model all configurations are shown.
     """
     title = "Figure 5: forgetting against harm"
-    if len({p.model for p in inputs.best}) < 2:
-        return [Skipped("figure-05", title, "needs results on at least two models; those of one model are in the scatter above")]
-    caption = "Best run of each method on each model, averaged over seeds. The star marks the ideal: nothing memorized, nothing lost."
-    return [FigureData("figure-05", title, caption, _lines(inputs.best), partial(draw_by_kind, names=inputs.methods))]
+    if not inputs.best:
+        return [Skipped("figure-05", title, "needs a result with both memorization and performance")]
+    several = len({p.model for p in inputs.best}) > 1
+    points = inputs.best if several else inputs.changed
+    shown = "Best run of each method on each model" if several else "Every configuration of each method"
+    caption = f"{shown}, averaged over seeds. The star marks the ideal: nothing memorized, nothing lost."
+    return [FigureData("figure-05", title, caption, _lines(points), partial(draw_by_kind, names=inputs.methods))]
 
 
 @report_figure("12-15")

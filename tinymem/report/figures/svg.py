@@ -7,12 +7,12 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 
 from tinymem.errors import UserError
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Dash = Literal["-", "--", ":", "-.", "none"]
@@ -37,7 +37,7 @@ class Style(TypedDict, total=False):
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A8A8A")
 # Drawn in this color, then replaced by `currentColor`: the text color of the page's light or dark theme.
 INK = "#010203"
-# Text and background of the page's themes (page.html).
+# Text and background of the page's themes (page/templates/page.html).
 LIGHT = ("#1c2126", "#ffffff")
 DARK = ("#e4e7ea", "#14171a")
 
@@ -85,16 +85,20 @@ def drawing() -> Iterator[None]:
         yield
 
 
-def panels(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    """A figure of `count` panels under each other that share their x axis. Sizes in inches."""
-    from matplotlib.figure import Figure
+@dataclass(frozen=True)
+class Drawing:
+    """A figure as the attributes and the body of an `<svg>` element, and its width in points."""
 
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots(count, 1, sharex=True, squeeze=False)
-    return figure, list(axes[:, 0])
+    attributes: str
+    body: str
+    width: float
+
+    def styled(self, style: str = "", head: str = "") -> str:
+        """The element, with a style of its own and with something before its body."""
+        return f"<svg{f' style={chr(34)}{style}{chr(34)}' if style else ''} {self.attributes}>{head}{self.body}"
 
 
-def to_svg(figure: Figure, name: str, description: str) -> str:
+def to_svg(figure: Figure, name: str, description: str) -> Drawing:
     """The figure as an `<svg>` element; `name` keeps its ids apart from those of other figures on the page."""
     out = io.StringIO()
     figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
@@ -108,4 +112,5 @@ def to_svg(figure: Figure, name: str, description: str) -> str:
     text = re.sub(r'\b(id="|href="#|url\(#)', rf"\g<1>{name}-", text)
     text = text.replace(INK, "currentColor")
     label = html.escape(description, quote=True)
-    return text.replace("<svg ", f'<svg role="img" aria-label="{label}" stroke-linejoin="round" ', 1).strip() + "\n"
+    attributes, _, body = text.removeprefix("<svg ").partition(">")
+    return Drawing(f'role="img" aria-label="{label}" stroke-linejoin="round" {attributes}', body.strip() + "\n", 72 * figure.get_figwidth())

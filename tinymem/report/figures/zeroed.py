@@ -7,9 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tinymem.report.configurations import in_order
-from tinymem.report.figures.axes import distinct, grid, handle, legend_below, logarithmic, rising, where
+from tinymem.report.figures.axes import MARKERS, distinct, grid, handle, legend_below, logarithmic, rising, where
 from tinymem.report.figures.figure import FigureData, Line, Skipped, Value, numbers
-from tinymem.report.figures.of_run import MARKERS
 from tinymem.report.figures.points import Inputs, Point, in_paper_order
 from tinymem.report.figures.registry import report_figure
 from tinymem.report.figures.svg import PALETTE, Style

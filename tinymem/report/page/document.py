@@ -5,27 +5,106 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from string import Template
 
-from tinymem.report.cells import escape
 from tinymem.report.figures.catalogue import figures_of
 from tinymem.report.figures.figure import FigureData, Skipped
-from tinymem.report.figures.of_run import change_scatter, training_curve
-from tinymem.report.page import overview, sections, summary
-from tinymem.report.page.figures import figure_elements, skipped_list, write_long_data
-from tinymem.report.page.rows import PageRows, json_block, page_rows
-from tinymem.report.render.html import to_html as to_html_table
-from tinymem.report.render.run_html import result_table
+from tinymem.report.page.about import about_results, about_run, reading_of, section, title_of
+from tinymem.report.page.cards import cards_of
+from tinymem.report.page.figures import shown, write_long_data
+from tinymem.report.page.listings import table_of_failures, table_of_page_rows
+from tinymem.report.page.rows import PageRows, blocks, page_rows
+from tinymem.report.render.html import fill
+from tinymem.report.tables.of_rows import table_of_run
 from tinymem.report.tables.table import Table
 from tinymem.results.collect import Results, results_of
-from tinymem.results.model_columns import filled, recipe_columns
-from tinymem.results.row import MeasuredRow
 from tinymem.results.run_folder import RunRecord
 from tinymem.runtime.files import write_text
+from tinymem.runtime.json import JsonObject
 
 OPEN = 8  # tables that are not folded
+UNLIMITED = 10**12
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page under its heading."""
+
+    key: str
+    title: str
+    body: object
+
+
+@dataclass(frozen=True)
+class Page:
+    """All that a page shows.
+
+    Attributes:
+        results: rows, trained models and curves.
+        tables: of the report, or the one table of a run.
+        figures: those that the rows allow.
+        skipped: those that they do not, with reasons.
+        rows: the rows whose JSON is on the page, or in files beside it.
+        folder: name of the folder, beside the page, of what is too long for it.
+    """
+
+    results: Results
+    tables: Sequence[Table]
+    figures: Sequence[FigureData]
+    skipped: Sequence[Skipped]
+    rows: PageRows
+    folder: str
+
+    @property
+    def links(self) -> Mapping[str, str]:
+        """The one mapping from a row's source to the place of its JSON."""
+        return self.rows.links
+
+    def of_run(self, record: RunRecord) -> str:
+        """The page of one run."""
+        texts = [("Resolved recipe (recipe.yaml)", record.recipe_text)] if record.recipe_text else []
+        sections = (
+            ("memorized", "What the model memorized", fill("cards.html", cards=cards_of(self.results, self.links))),
+            ("methods", "What each method changed", self._tables("No method has been run on this model yet.")),
+            ("figures", "Figures", self._figures()),
+            ("reading", "How to read it", self._reading(section(record.values, "evaluation"))),
+            ("sources", "Sources", self._sources(texts)),
+        )
+        return _document(f"TinyMem report: {record.name}", about_run(record), sections)
+
+    def of_results(self) -> str:
+        """The page of many runs."""
+        failures = table_of_failures(self.results)
+        sections = (
+            ("tables", "Tables", self._tables("No table yet.")),
+            ("figures", "Figures", self._figures()),
+            *((("failures", "Without a result", self._table(failures)),) if failures.rows else ()),
+            ("rows", "Rows", self._table(table_of_page_rows(self.rows))),
+            ("reading", "How to read it", self._reading({})),
+            ("sources", "Sources", self._sources([])),
+        )
+        return _document(title_of(self.results), about_results(self.results), sections)
+
+    def _tables(self, nothing: str) -> str:
+        """All tables; after the first few they are folded."""
+        found = [table for table in self.tables if table.rows]
+        return fill("tables.html", tables=found, links=self.links, open=OPEN, nothing=nothing)
+
+    def _table(self, table: Table) -> str:
+        return fill("tables.html", tables=[table], links=self.links, open=OPEN, nothing="")
+
+    def _figures(self) -> str:
+        drawn = [shown(figure, self.links, self.folder) for figure in self.figures]
+        return fill("figures.html", shown=drawn, skipped=self.skipped)
+
+    def _reading(self, window: JsonObject) -> str:
+        return fill("reading.html", entries=reading_of(self.results.rows, window))
+
+    def _sources(self, texts: Sequence[tuple[str, str]]) -> str:
+        files = [(name, len(kept)) for name, kept in self.rows.in_files.items()]
+        return fill("sources.html", files=files, texts=texts, blocks=blocks(self.rows.embedded))
 
 
 def write_html(record: RunRecord, out: Path) -> None:
@@ -34,35 +113,17 @@ def write_html(record: RunRecord, out: Path) -> None:
     Raises:
         UserError: matplotlib is not installed, or the file cannot be written.
     """
-    results = results_of(_with_recipe(record), [record], (record.path,))
-    figures, _ = figures_of(results)
-    folder = f"{out.stem}-data"
-    text = to_html(record, figures, folder)
+    text, figures, folder = run_page(record, f"{out.stem}-data")
     write_long_data(figures, out.parent / folder)
     write_text(out, text)
 
 
-def _with_recipe(record: RunRecord) -> list[MeasuredRow]:
-    """The rows of a run, with the columns that its recipe decides."""
-    if record.recipe is None:
-        return record.rows
-    columns = recipe_columns(record.recipe)
-    return [filled(row, columns) for row in record.rows]
-
-
-def to_html(record: RunRecord, figures: Sequence[FigureData] = (), folder: str = "report-data") -> str:
-    """The page of one run as text, with the figures that its rows allow."""
-    links = sections.links(record)
-    drawn = sections.figures(record, training_curve(record), change_scatter(record), figure_elements(figures, links, folder))
-    parts = (
-        summary.summary(record),
-        _section("memorized", "What the model memorized", summary.headline(record)),
-        _section("methods", "What each method changed", result_table(record)),
-        _section("figures", "Figures", drawn),
-        _section("reading", "How to read it", sections.reading(record)),
-        _section("sources", "Sources", sections.sources(record)),
-    )
-    return _page(f"TinyMem report: {record.name}", "\n".join(parts))
+def run_page(record: RunRecord, folder: str = "report-data") -> tuple[str, list[FigureData], str]:
+    """The page of one run as text, its figures, and the name of the folder for what is too long for it."""
+    results = results_of(record.filled_rows, [record], (record.path,))
+    figures, _ = figures_of(results)
+    rows = page_rows({row.source: row for row in record.rows}, (), folder, UNLIMITED)
+    return Page(results, [table_of_run(record)], figures, (), rows, folder).of_run(record), figures, folder
 
 
 def write_page(results: Results, tables: Sequence[Table], out: Path) -> list[Path]:
@@ -73,56 +134,19 @@ def write_page(results: Results, tables: Sequence[Table], out: Path) -> list[Pat
     """
     figures, skipped = figures_of(results)
     folder = f"{out.stem}-data"
-    wanted = [*_sources_of(tables), *(source for figure in figures for source in figure.sources)]
+    wanted = [*(source for table in tables for source in table.sources), *(source for figure in figures for source in figure.sources)]
     rows = page_rows(results.by_source, wanted, folder)
-    text = page_of_results(results, tables, figures, skipped, rows, folder)
+    text = Page(results, tables, figures, skipped, rows, folder).of_results()
     files = [*rows.write_files(out.parent), *write_long_data(figures, out.parent / folder)]
     write_text(out, text)
     return [out, *files]
 
 
-def page_of_results(
-    results: Results, tables: Sequence[Table], figures: Sequence[FigureData], skipped: Sequence[Skipped], rows: PageRows, folder: str
-) -> str:
-    """The page of many runs as text; `rows` lists the rows on it, `folder` holds the parts that are not."""
-    links = rows.links
-    drawn = (
-        f'<div class="figures">\n{figure_elements(figures, links, folder)}\n</div>' if figures else "<p>There is nothing to draw yet.</p>"
-    )
-    parts = [
-        ("tables", "Tables", _tables(tables, links)),
-        ("figures", "Figures", drawn + skipped_list(skipped)),
-        ("failures", "Without a result", overview.failures(results, links)),
-        ("rows", "Rows", overview.rows_table_of(rows)),
-        ("reading", "How to read it", sections.reading_of(results.rows, {})),
-        ("sources", "Sources", overview.sources(rows, json_block)),
-    ]
-    kept = [(key, title, body) for key, title, body in parts if body]
-    menu = "".join(f'<a href="#{key}">{escape(title)}</a>' for key, title, _ in kept)
-    body = "\n".join(_section(*part) for part in kept)
-    return _page(overview.title(results), f"{overview.summary(results)}\n<nav>{menu}</nav>\n{body}")
-
-
-def _tables(tables: Sequence[Table], links: Mapping[str, str]) -> str:
-    """All tables; after the first few they are folded."""
-    shown = [to_html_table(table, link=links.get) for table in tables]
-    for i, table in enumerate(tables[OPEN:], OPEN):
-        shown[i] = f"<details><summary>{escape(table.title)}</summary>\n{shown[i]}</details>"
-    return "\n".join(shown) or "<p>No table yet.</p>"
-
-
-def _sources_of(tables: Sequence[Table]) -> list[str]:
-    return [source for table in tables for source in table.sources]
-
-
-def _section(key: str, title: str, body: str) -> str:
-    return f'<h2 id="{key}">{escape(title)}</h2>\n{body}'
-
-
-def _page(title: str, body: str) -> str:
+def _document(title: str, about: Mapping[str, str], sections: Sequence[tuple[str, str, str]]) -> str:
     """The template filled in; the browser runs our script, by its hash, and no other."""
-    read = resources.files("tinymem.report.page").joinpath
-    script = read("page.js").read_text(encoding="utf-8")
+    from markupsafe import Markup
+
+    script = resources.files("tinymem.report.page").joinpath("templates", "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    template = Template(read("page.html").read_text(encoding="utf-8"))
-    return template.substitute(title=escape(title), body=body, script=script, script_hash=f"sha256-{digest}")
+    shown = [Section(key, title, Markup(body)) for key, title, body in sections]
+    return fill("page.html", title=title, about=about, sentences=(), sections=shown, script=Markup(script), script_hash=f"sha256-{digest}")

@@ -3,34 +3,68 @@
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tinymem.report.cells import DASH, escape
-from tinymem.report.figures.figure import FigureData, Line, Skipped, Value, sources_of, to_csv
+from tinymem.report.cells import DASH
+from tinymem.report.figures.figure import FigureData, Line, Value, sources_of, to_csv
 from tinymem.report.figures.files import to_inline_svg
+from tinymem.report.render.html import targets
 from tinymem.runtime.files import write_text
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 SHOWN = 25  # lines of numbers on the page; all are in the CSV
 COUNTS = ("n", "models", "runs", "seeds")
 COLUMN = 440  # points, about the width of a column of the page
-LINKS = 3  # rows of one number
 INLINE = 48_000  # bytes of a CSV that is on the page; longer ones are separate files
 
 
-def figure_elements(figures: Sequence[FigureData], links: Mapping[str, str], folder: str) -> str:
-    """All figures as HTML; `folder`, relative to the page, holds the numbers that are too long for it (`write_long_data`)."""
-    return "\n".join(_figure(figure, links, folder) for figure in figures)
+@dataclass(frozen=True)
+class ShownLine:
+    """A line of a figure's numbers: texts, each with whether it was measured, and the rows behind them with their URLs."""
+
+    cells: list[tuple[str, bool]]
+    targets: list[tuple[str, str]]
 
 
-def skipped_list(skipped: Sequence[Skipped]) -> str:
-    """A list of the figures that could not be drawn, with the missing inputs."""
-    if not skipped:
-        return ""
-    items = "".join(f"<li>{escape(s.title)}: {escape(s.reason)}.</li>" for s in skipped)
-    return (
-        f"<details><summary>{len(skipped)} figures of the paper that these rows do not allow, and why</summary>\n<ul>{items}</ul></details>"
+@dataclass(frozen=True)
+class ShownFigure:
+    """What the template shows of a figure; `csv` is the URL of its numbers, `lines` are the first of them, `count` is the number of all."""
+
+    key: str
+    title: str
+    caption: str
+    svg: Markup
+    wide: bool
+    csv: str
+    columns: list[str]
+    lines: list[ShownLine]
+    count: int
+
+
+def shown(figure: FigureData, links: Mapping[str, str], folder: str) -> ShownFigure:
+    """A figure drawn; `folder`, relative to the page, holds the numbers that are too long for it (`write_long_data`)."""
+    from markupsafe import Markup
+
+    text, drawing = to_csv(figure.lines), to_inline_svg(figure)
+    csv = f"{folder}/{figure.key}.csv" if _is_long(text) else f"data:text/csv;base64,{base64.b64encode(text.encode()).decode()}"
+    wide = drawing.width > COLUMN
+    size = f"min-width: {1.15 * drawing.width:.0f}px; max-width: {1.7 * drawing.width:.0f}px" if wide else ""
+    columns = [key for key in dict.fromkeys(key for line in figure.lines for key in line) if key != "sources"]
+    return ShownFigure(
+        key=figure.key,
+        title=figure.title,
+        caption=figure.caption,
+        svg=Markup(drawing.styled(size)),
+        wide=wide,
+        csv=csv,
+        columns=[column.replace("_", " ") for column in columns],
+        lines=[_line(line, columns, links) for line in figure.lines[:SHOWN]],
+        count=len(figure.lines),
     )
 
 
@@ -46,53 +80,10 @@ def _is_long(text: str) -> bool:
     return len(text.encode()) > INLINE
 
 
-def _figure(figure: FigureData, links: Mapping[str, str], folder: str) -> str:
-    caption = f"<b>{escape(figure.title)}.</b> {escape(figure.caption)}"
-    return figure_element(figure.key, to_inline_svg(figure), caption, numbers(figure.key, figure.lines, links, folder))
-
-
-def figure_element(key: str, svg: str, caption: str, data: str) -> str:
-    """A drawing with its caption and numbers; one that is wider than a column scrolls on narrow screens."""
-    found = re.search(r'width="([\d.]+)pt"', svg)
-    points = float(found[1]) if found else 0.0
-    if points > COLUMN:
-        sized = svg.replace("<svg ", f'<svg style="min-width: {1.15 * points:.0f}px; max-width: {1.7 * points:.0f}px" ', 1)
-        drawing, wide = f'<div class="drawing" tabindex="0">{sized}</div>', ' class="wide"'
-    else:
-        drawing, wide = svg, ""
-    return f'<figure id="{key}"{wide}>\n{drawing}<figcaption>{caption}</figcaption>\n{data}\n</figure>'
-
-
-def numbers(key: str, lines: Sequence[Line], links: Mapping[str, str], folder: str) -> str:
-    """The numbers of a figure, folded: a table of the first ones, and all of them as CSV."""
-    text = to_csv(lines)
-    target = f"{folder}/{key}.csv" if _is_long(text) else f"data:text/csv;base64,{base64.b64encode(text.encode()).decode()}"
-    download = f'<a download="{key}.csv" href="{target}">CSV of all {len(lines):,} lines</a>'
-    columns = [key for key in dict.fromkeys(key for line in lines for key in line) if key != "sources"]
-    head = "".join(f'<th scope="col">{escape(column.replace("_", " "))}</th>' for column in columns)
-    body = "\n".join(f"<tr>{_cells(line, columns, links)}</tr>" for line in lines[:SHOWN])
-    rest = f"; the first {SHOWN} here" if len(lines) > SHOWN else ""
-    table = f'<div class="scroll" tabindex="0"><table class="plain"><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>'
-    return f"<details><summary>Numbers</summary>\n<p>{download}{rest}.</p>\n{table}</details>"
-
-
-def _cells(line: Line, columns: list[str], links: Mapping[str, str]) -> str:
-    """Measured numbers and counts lead to the row behind them; where there are several, small links lead to the next ones."""
-    targets = [links[source] for source in sources_of(line) if source in links]
-    cells = []
-    for column in columns:
-        value = line.get(column)
-        text = escape(_text(value))
-        cells.append(
-            f'<td><a href="{targets[0]}">{text}</a></td>'
-            if targets and (isinstance(value, float) or column in COUNTS)
-            else f"<td>{text}</td>"
-        )
-    if len(targets) > 1:
-        more = " ".join(f'<a href="{target}">{i}</a>' for i, target in enumerate(targets[1:LINKS], 2))
-        rest = f" of {len(targets):,}" if len(targets) > LINKS else ""
-        cells[-1] = cells[-1].removesuffix("</td>") + f"<small>rows {more}{rest}</small></td>"
-    return "".join(cells)
+def _line(line: Line, columns: list[str], links: Mapping[str, str]) -> ShownLine:
+    """Measured numbers and counts lead to the row behind them."""
+    cells = [(_text(line.get(column)), isinstance(line.get(column), float) or column in COUNTS) for column in columns]
+    return ShownLine(cells, targets(links, sources_of(line)))
 
 
 def _text(value: Value) -> str:

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tinymem.report.cells import escape, settings
+from tinymem.report.cells import settings
+from tinymem.report.render.html import fill
 from tinymem.report.tables.table import anchor
 from tinymem.results.row import MeasuredRow
 from tinymem.runtime.files import write_text
 
 BUDGET = 800_000  # bytes of JSON on the page itself
 ROWS_PER_FILE = 500
-HEAD = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>TinyMem result rows</title>
-<style>body{font:15px/1.5 system-ui,sans-serif;margin:1.5rem}pre{overflow-x:auto;font-size:.82rem}:target{outline:2px solid}</style>
-</head><body>
-<h1>Result rows</h1><p>Values as they are stored; shares are in [0, 1].</p>
-"""
+Block = tuple[str, str, str]
+"""Title, anchor and text of a row's JSON."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +40,7 @@ class PageRows:
     def write_files(self, folder: Path) -> list[Path]:
         """Write the files of the rows that are not on the page; `folder` is the page's. Returns the paths."""
         for name, rows in self.in_files.items():
-            write_text(folder / name, HEAD + "\n".join(json_block(source, row) for source, row in rows.items()) + "\n</body></html>\n")
+            write_text(folder / name, fill("rows.html", blocks=blocks(rows)))
         return [folder / name for name in self.in_files]
 
 
@@ -63,7 +57,7 @@ def page_rows(known: dict[str, MeasuredRow], first: Iterable[str], folder: str, 
     embedded: dict[str, MeasuredRow] = {}
     used = 0
     for source in order:
-        used += len(json.dumps(known[source].as_dict(), indent=1, ensure_ascii=False).encode())
+        used += len(_json(known[source]).encode())
         if used > budget:
             break
         embedded[source] = known[source]
@@ -73,13 +67,14 @@ def page_rows(known: dict[str, MeasuredRow], first: Iterable[str], folder: str, 
     return PageRows(embedded, in_files)
 
 
-def json_block(source: str, row: MeasuredRow) -> str:
-    """A row's JSON, folded, under the anchor that its numbers link to."""
-    about = " ".join(part for part in (row.model_name, row.method, settings(row)) if part)
-    body = escape_text(json.dumps(row.as_dict(), indent=1, ensure_ascii=False))
-    return f'<details><summary>{escape(about)} on {escape(row.artifact)}</summary>\n<pre id="json-{anchor(source)}">{body}</pre></details>'
+def blocks(rows: Mapping[str, MeasuredRow]) -> list[Block]:
+    """Each row's JSON under the anchor that its numbers link to."""
+    return [(_title(row), f"json-{anchor(source)}", _json(row)) for source, row in rows.items()]
 
 
-def escape_text(text: str) -> str:
-    """Text that is safe in an element; quotes stay, as half of JSON is quotes."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+def _title(row: MeasuredRow) -> str:
+    return " ".join(part for part in (row.model_name, row.method, settings(row)) if part) + f" on {row.artifact}"
+
+
+def _json(row: MeasuredRow) -> str:
+    return json.dumps(row.as_dict(), indent=1, ensure_ascii=False)

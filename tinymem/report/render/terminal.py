@@ -1,12 +1,13 @@
-"""Tables on a terminal: the roomiest layout that fits its width."""
+"""Tables on a terminal: the roomiest layout that fits its width, without breaking words."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tinymem.report.render.run_terminal import needs_ascii, to_ascii
-from tinymem.report.render.text import with_small
+from tinymem.report.cells import DASH
+from tinymem.report.render.text import with_details
 from tinymem.report.tables.table import Cell, Table
 
 if TYPE_CHECKING:
@@ -14,7 +15,31 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
 WIDTH = 120  # of output that is no terminal
-WORD = 20  # characters that are not broken
+NARROW = 60  # below, rows whose columns do not fit are stacked
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A way to show a table: with its optional columns, with small print beside the numbers, with numbers broken at spaces, with gaps."""
+
+    optional: bool
+    beside: bool
+    fold: bool
+    gap: int
+
+
+# From roomy to narrow: the first that fits is printed.
+LAYOUTS = [
+    Layout(optional, beside, fold, gap)
+    for optional, beside, fold in (
+        (True, True, False),
+        (False, True, False),
+        (True, False, False),
+        (False, False, False),
+        (False, False, True),
+    )
+    for gap in (2, 1)
+]
 
 
 def print_tables(tables: Sequence[Table], console: Console | None = None) -> None:
@@ -27,46 +52,113 @@ def print_tables(tables: Sequence[Table], console: Console | None = None) -> Non
     for i, table in enumerate(tables):
         if i:
             console.print()
-        console.print(_fitting(table, console))
-        notes = [*table.notes, *(f"[{i}] {text}" for i, text in enumerate(table.footnotes, 1))]
-        for note in notes:
-            console.print(_encode(console)(note), style="dim", markup=False, highlight=False)
+        _print(table, console)
 
 
-def _fitting(table: Table, console: Console) -> RichTable:
-    """The roomiest layout that fits: counts next to their numbers, else below them, else none; longer cells are folded."""
-    unbounded = console.options.update(width=10_000)
-    for show in (with_small, _with_small_below, lambda cell: cell.text):
-        rich_table = _build(table, show, _encode(console))
-        if console.measure(rich_table, options=unbounded).maximum <= console.width:
-            break
-    return rich_table
+def _print(table: Table, console: Console) -> None:
+    from rich.text import Text
+
+    layout = next((layout for layout in LAYOUTS if _fits(table, layout, console.width)), None)
+    if layout is None:
+        console.print(Text("\n".join([table.title, *map(_encode(console), _stacked(table))])))
+    elif table.rows:
+        console.print(_build(table, layout, console))
+    below = [] if layout is None or layout.beside else _details(table)
+    notes = [*below, *table.notes, *(f"[{i}] {text}" for i, text in enumerate(table.footnotes, 1))]
+    for note in notes:
+        console.print(_encode(console)(note), style="dim", markup=False, highlight=False)
 
 
-def _build(table: Table, show: Callable[[Cell], str], encode: Callable[[str], str]) -> RichTable:
+def _fits(table: Table, layout: Layout, width: int) -> bool:
+    if layout.fold and width < NARROW:
+        return False
+    return sum(least for least, _ in _widths(table, layout)) + _gaps(table, layout) <= width
+
+
+def _gaps(table: Table, layout: Layout) -> int:
+    return layout.gap * (len(_columns(table, layout)) - 1)
+
+
+def _columns(table: Table, layout: Layout) -> list[int]:
+    return [i for i, column in enumerate(table.columns) if layout.optional or not column.optional]
+
+
+def _widths(table: Table, layout: Layout) -> list[tuple[int, int]]:
+    """The least width of each column, at which no word is broken, and its full one."""
+    found = []
+    for i in _columns(table, layout):
+        head, texts = _head(table, i), [_text(row[i], layout) for row in table.rows]
+        whole = table.columns[i].numeric and not layout.fold
+        parts = [word for text in ([head] if whole else [head, *texts]) for word in text.split()] + (texts if whole else [])
+        found.append((max(map(len, parts), default=1), max(len(line) for text in (head, *texts) for line in (text.split("\n") or [""]))))
+    return found
+
+
+def _head(table: Table, place: int) -> str:
+    """The head of a column, below that of its group, which stands over the first of the group's columns."""
+    column, before = table.columns[place], table.columns[place - 1].group if place else ""
+    above = "" if column.group == before else column.group
+    return f"{above}\n{column.title}" if any(c.group for c in table.columns) else column.title
+
+
+def _text(cell: Cell, layout: Layout) -> str:
+    return (with_details(cell) if layout.beside else cell.text) + "".join(f" [{mark}]" for mark in cell.marks)
+
+
+def _build(table: Table, layout: Layout, console: Console) -> RichTable:
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    built = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, title=encode(table.title), title_justify="left")
+    encode = _encode(console)
+    built = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, title=encode(table.title), title_justify="left")
+    built.padding = (0, layout.gap - 1, 0, 0)
     built.title_style = "bold"
-    group = ""
-    for i, column in enumerate(table.columns):
-        above = "" if column.group == group else column.group
-        group = column.group
-        head = f"{above}\n{column.title}" if any(c.group for c in table.columns) else column.title
-        widest = max((len(row[i].text) for row in table.rows), default=0)
-        whole = not column.numeric and widest <= WORD
-        built.add_column(Text(encode(head)), justify="right" if column.numeric else "left", overflow="fold", no_wrap=whole)
+    shown = _columns(table, layout)
+    for i, width in zip(shown, _spread(_widths(table, layout), console.width - _gaps(table, layout)), strict=True):
+        numeric = table.columns[i].numeric
+        built.add_column(Text(encode(_head(table, i))), justify="right" if numeric else "left", overflow="fold", width=width)
     for row in table.rows:
-        texts = [show(cell) + "".join(f" [{mark}]" for mark in cell.marks) for cell in row]
-        built.add_row(*(Text(encode(text), style="bold" if cell.best else "") for text, cell in zip(texts, row, strict=True)))
+        built.add_row(*(Text(encode(_text(row[i], layout)), style="bold" if row[i].best else "") for i in shown))
     return built
 
 
-def _with_small_below(cell: Cell) -> str:
-    return f"{cell.text}\n({cell.small})" if cell.small else cell.text
+def _spread(widths: list[tuple[int, int]], room: int) -> list[int]:
+    """Widths of columns: the least ones, and what room is left for those that want more, from the left."""
+    found, spare = [least for least, _ in widths], room - sum(least for least, _ in widths)
+    for i, (least, full) in enumerate(widths):
+        more = min(full - least, spare) if full > least else 0
+        found[i], spare = least + more, spare - more
+    return found
+
+
+def _details(table: Table) -> Iterator[str]:
+    """Yield the small print of each row as a line of its own."""
+    for row in table.rows:
+        parts = [f"{c.name} {', '.join(cell.details)}" for c, cell in zip(table.columns, row, strict=True) if c.numeric and cell.details]
+        if parts:
+            yield f"{_name(table, row)}: {'; '.join(parts)}"
+
+
+def _name(table: Table, row: Sequence[Cell]) -> str:
+    """The words of a row."""
+    return ", ".join(cell.text for column, cell in zip(table.columns, row, strict=True) if not column.numeric and cell.text)
+
+
+def _stacked(table: Table) -> Iterator[str]:
+    """Yield each row as lines: its words, then a line per number."""
+    for row in table.rows:
+        yield _name(table, row)
+        for column, cell in zip(table.columns, row, strict=True):
+            if column.numeric and cell.text != DASH:
+                yield f"  {column.name} {_text(cell, LAYOUTS[0])}"
 
 
 def _encode(console: Console) -> Callable[[str], str]:
-    return to_ascii if needs_ascii(console) else str
+    """How the terminal shows text: as it is, or with dashes and signs spelled out."""
+    return str if console.encoding.lower().startswith("utf") else to_ascii
+
+
+def to_ascii(text: str) -> str:
+    """Text with arrows, dashes and signs spelled out."""
+    return text.replace("→", "->").replace(DASH, "-").replace("±", "+-").replace("−", "-").encode("ascii", "replace").decode()

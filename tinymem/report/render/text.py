@@ -1,4 +1,4 @@
-"""Tables as Markdown, LaTeX, CSV and JSON text. The terminal is in `terminal.py`, HTML in `html.py`."""
+"""Tables as Markdown, LaTeX, CSV and JSON text. The terminal is in `terminal.py`, HTML in `html.py`, stored rows in `rows.py`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable, Sequence
 
 from tinymem.errors import UserError, did_you_mean
-from tinymem.report.render.run_text import escape_markdown, markdown_line
 from tinymem.report.tables.table import Cell, Number, Table
 from tinymem.runtime.json import Json, JsonObject
 
@@ -43,13 +42,26 @@ def _markdown(table: Table) -> str:
 
 
 def _markdown_cell(cell: Cell) -> str:
-    text = escape_markdown(with_small(cell))
+    text = escape_markdown(with_details(cell))
     return (f"**{text}**" if cell.best else text) + "".join(f" [{mark}]" for mark in cell.marks)
 
 
-def with_small(cell: Cell) -> str:
-    """A cell's text with its small print: `2.8 ± 0.4 (6/216)`."""
-    return f"{cell.text} ({cell.small})" if cell.small else cell.text
+def markdown_line(cells: list[str]) -> str:
+    """A line of a Markdown table; whatever is in the cells, they stay cells."""
+    return "| " + " | ".join(escape_markdown(cell) for cell in cells) + " |"
+
+
+def escape_markdown(value: str) -> str:
+    """Text on one line that Markdown shows as it is."""
+    text = " ".join(value.split())
+    for old, new in (("\\", "\\\\"), ("|", "\\|"), ("<", "&lt;"), (">", "&gt;"), ("*", "\\*"), ("_", "\\_"), ("`", "\\`")):
+        text = text.replace(old, new)
+    return text
+
+
+def with_details(cell: Cell) -> str:
+    """A cell's text with its small print: `2.8 ± 0.4 (6/216, 1–6, n=3)`."""
+    return f"{cell.text} ({', '.join(cell.details)})" if cell.details else cell.text
 
 
 # ---- LaTeX --------------------------------------------------------------------------------------------------------------------------
@@ -122,18 +134,18 @@ def _latex_row(cells: list[str]) -> str:
 
 
 def _latex_cell(cell: Cell) -> str:
-    text = latex_text(with_small(cell))
+    text = latex_text(with_details(cell))
     text = rf"\textbf{{{text}}}" if cell.best else text
     return text + (rf"\textsuperscript{{{','.join(map(str, cell.marks))}}}" if cell.marks else "")
 
 
 # ---- CSV and JSON -------------------------------------------------------------------------------------------------------------------
 
-LONG = ("table", "line", "row", "column", "text", "small", "value", "spread", "n", "marks", "sources")
+LONG = ("table", "line", "row", "column", "text", "small", "value", "spread", "n", "count", "rows", "low", "high", "marks", "sources")
 
 
 def to_csv(tables: Sequence[Table]) -> str:
-    """All tables in one long form: a line per number, with its value, spread, count of seeds and the rows behind it."""
+    """All tables in one long form: a line per number, with its value, spread, number of seeds, counts, interval and the rows behind it."""
     return _csv([LONG, *(line for table in tables for line in _long(table))])
 
 
@@ -141,7 +153,7 @@ def _long(table: Table) -> list[tuple[Number, ...]]:
     lines: list[tuple[Number, ...]] = []
     for i, row in enumerate(table.rows, 1):
         for column, cell in zip(table.columns, row, strict=True):
-            stored = (_or_empty(finite(cell.value)), _or_empty(cell.spread), _or_empty(cell.n))
+            stored = map(_or_empty, (finite(cell.value), cell.spread, cell.n, *counts(cell).values()))
             marks, sources = " ".join(map(str, cell.marks)), " ".join(cell.sources)
             lines.append((table.key, i, row[0].text, column.name, cell.text, cell.small, *stored, marks, sources))
     return lines
@@ -171,9 +183,18 @@ def _plain(table: Table) -> JsonObject:
     return {**about, "columns": columns, "rows": rows, "notes": list(table.notes), "footnotes": list(table.footnotes)}
 
 
+def counts(cell: Cell) -> dict[str, float | None]:
+    """Count and rows behind a percentage, and its 95 % interval in percent; None for other cells."""
+    if cell.share is None:
+        return dict.fromkeys(("count", "rows", "low", "high"))
+    low, high = (100 * end for end in cell.share.interval) if cell.share.interval else (None, None)
+    return {"count": cell.share.count, "rows": cell.share.rows, "low": low, "high": high}
+
+
 def _plain_cell(cell: Cell) -> JsonObject:
     """A cell as a dictionary, without empty fields."""
-    found: JsonObject = {**vars(cell), "value": finite(cell.value), "sources": list(cell.sources), "marks": list(cell.marks)}
+    plain: JsonObject = {"text": cell.text, "small": cell.small, "value": finite(cell.value), "spread": cell.spread, "n": cell.n}
+    found: JsonObject = {**plain, **counts(cell), "sources": list(cell.sources), "marks": list(cell.marks), "best": cell.best}
     return {key: value for key, value in found.items() if key == "text" or not (value is None or value is False or value in ("", []))}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from tinymem.report.cells import DASH, fraction
+from tinymem.report.cells import DASH, reason
 from tinymem.report.configuration import Configuration
 from tinymem.report.configurations import ModelGroup, in_order
 from tinymem.report.means import Mean, digits_for, mean_of, plus_minus, signed
@@ -13,6 +13,7 @@ from tinymem.report.selection import in_time, lost, percent_change, score
 from tinymem.report.tables.registry import TableInputs, report_table
 from tinymem.report.tables.table import Cell, Column, Table, anchor
 from tinymem.results.row import Moment
+from tinymem.results.share import Share
 
 NOTHING = Cell(DASH)
 LABELS = {"none": "trained model"}
@@ -68,17 +69,16 @@ def _triple(setting: Configuration | None, seconds: Cell, *, best: bool) -> list
     return [*pair, replace(seconds, best=best)]
 
 
-def mean_cell(mean: Mean | None, digits: int, sources: tuple[str, ...], *, small: str = "", best: bool = False) -> Cell:
+def mean_cell(mean: Mean | None, digits: int, sources: tuple[str, ...], *, share: Share | None = None, best: bool = False) -> Cell:
     """A cell of a mean with its spread and the rows behind it."""
     if mean is None:
         return NOTHING
-    return Cell(plus_minus(mean, digits), small, mean.mean, mean.spread, mean.n, sources, best=best)
+    return Cell(plus_minus(mean, digits), value=mean.mean, spread=mean.spread, n=mean.n, share=share, sources=sources, best=best)
 
 
 def memorized_cell(setting: Configuration, when: Moment, *, best: bool = False) -> Cell:
     """Percent memorized, with the counts summed over the seeds."""
-    counts = setting.counts(when)
-    return mean_cell(setting.memorized(when), 2, setting.sources, small=fraction(counts) if counts else "", best=best)
+    return mean_cell(setting.memorized(when), 2, setting.sources, share=setting.counts(when), best=best)
 
 
 def performance_cell(setting: Configuration, when: Moment, *, best: bool = False) -> Cell:
@@ -133,8 +133,8 @@ def _notes(group: ModelGroup) -> Iterator[str]:
             yield "noise: of the rows repeated most often, as in the paper."
         if group.seconds_limit(artifact) is None and group.settings.get(artifact):
             yield f"{artifact}: no limit of time, as fine-tuning on extra data (finetune-extra) was not run."
-    for artifact, method, reason in _without_result(group):
-        yield f"{method} on {artifact}: no result ({reason})."
+    for artifact, method, why in _without_result(group):
+        yield f"{method} on {artifact}: no result ({why})."
 
 
 def seeds_note(group: ModelGroup) -> Iterator[str]:
@@ -157,7 +157,7 @@ def _without_result(group: ModelGroup) -> Iterator[tuple[str, str, str]]:
             if group.of_method(artifact, method):
                 yield artifact, method, f"perplexity of {group.perplexity_limit:g} and more" if group.perplexity_limit else "overflow"
             elif failed:
-                yield artifact, method, f"{failed[0].status}: {failed[0].message or 'no reason was recorded'}"
+                yield artifact, method, reason(failed[0])
 
 
 # ---- best runs and fronts -----------------------------------------------------------------------------------------------------------

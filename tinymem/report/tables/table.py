@@ -4,13 +4,16 @@ Functions that make tables return a `Table`; those that write them (`report/rend
 
     tables = tables_of(load_results([folder, ...]))     # tables/catalogue.py
     text = render(tables, "markdown")                   # render/text.py: markdown, latex, csv, json
-    part = to_html(tables[0], link=lambda source: f"#row-{anchor(source)}")
+    part = to_html(tables[0], {source: f"#json-{anchor(source)}" for source in tables[0].sources})
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+
+from tinymem.report.cells import fraction, interval
+from tinymem.results.share import Share
 
 Number = float | int | str | bool | None
 
@@ -21,10 +24,11 @@ class Cell:
 
     Attributes:
         text: the value as shown in every format, such as `2.8 ± 0.4`.
-        small: small print next to or below the text, such as `6/216`; optional, so never the only source of a fact.
+        small: small print next to or below the text, such as `before 86.1`.
         value: unrounded value (mean over seeds), for CSV and JSON; None for a dash.
         spread: sample standard deviation over seeds; None for fewer than two.
         n: seeds (or runs) behind the value.
+        share: counts behind a percentage, summed over seeds; its count, rows and interval are small print too.
         sources: `source` of every row behind the value.
         marks: numbers of the table's footnotes that concern this cell, counted from 1.
         best: whether it is the best of its column.
@@ -35,18 +39,28 @@ class Cell:
     value: Number = None
     spread: float | None = None
     n: int | None = None
+    share: Share | None = None
     sources: tuple[str, ...] = ()
     marks: tuple[int, ...] = ()
     best: bool = False
 
+    @property
+    def details(self) -> tuple[str, ...]:
+        """The small print: the cell's own, then count, interval and number of seeds of a share."""
+        found = [self.small]
+        if self.share is not None:
+            found += [fraction(self.share), interval(self.share), f"n={self.n}" if (self.n or 0) > 1 else ""]
+        return tuple(part for part in found if part)
+
 
 @dataclass(frozen=True)
 class Column:
-    """A column's head; neighbors of one `group` share a heading above theirs."""
+    """A column's head; neighbors of one `group` share a heading above theirs. Optional columns are left out where there is no room."""
 
     title: str
     group: str = ""
     numeric: bool = True
+    optional: bool = False
 
     @property
     def name(self) -> str:
@@ -88,7 +102,7 @@ class Table:
 
 
 def anchor(source: str) -> str:
-    """A source as part of a URL: the page has an element `row-<anchor>` for every row that it shows.
+    """A source as part of a URL: a page has the JSON of a row in the element `json-<anchor>`.
 
     >>> anchor("5d 41/402a-noise")
     '5d-41-402a-noise'

@@ -1,0 +1,138 @@
+"""The table of result rows: a line per method and artifact, with what is left after the edit."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from tinymem.report.cells import DASH, labels, metrics, number, percent, percent_of, performance, reason, settings, significant
+from tinymem.report.configuration import Configuration
+from tinymem.report.selection import score
+from tinymem.report.tables.table import Cell, Column, Table
+from tinymem.results.columns import PROMPT_RATES, RATES, Rate
+from tinymem.results.row import MeasuredRow
+from tinymem.results.run_folder import RunRecord
+
+NOTHING = Cell(DASH)
+
+
+def table_of_run(record: RunRecord) -> Table:
+    """The results of one run."""
+    table = table_of_rows(record.rows, record.name)
+    return table if record.rows else Table("run", "run", record.name, table.columns, (), (f"{record.name}: no method has been run yet",))
+
+
+def table_of_rows(rows: Sequence[MeasuredRow], title: str, models: Sequence[str] = ()) -> Table:
+    """A line per row: percentages after the edit, their counts and intervals, and the method's seconds and memory.
+
+    Args:
+        rows: results, of one model or of several.
+        title: of the table.
+        models: name of each row's model, for a column; none where all rows are of one.
+    """
+    rows = list(rows)
+    known, best = _shared_before(rows), set(map(id, _best(rows).values()))
+    names = labels(rows)
+    lines = [
+        _line(row, label, model, id(row) in best, row.artifact not in known)
+        for row, label, model in zip(rows, names, models or [""] * len(rows), strict=True)
+    ]
+    kept = [i for i, column in enumerate(_columns(rows)) if models or column.title != "model"]
+    columns = tuple(_columns(rows)[i] for i in kept)
+    return Table("run", "run", title, columns, tuple(tuple(line[i] for i in kept) for line in lines), tuple(_notes(rows, names, known)))
+
+
+def _columns(rows: list[MeasuredRow]) -> list[Column]:
+    words = [Column(head, numeric=False) for head in ("method", "artifact", "model")]
+    heads = ("memorized", "forget", "holdout", " / ".join(metrics(rows)), "seconds", "MB")
+    return [*words, *map(Column, heads), Column("edited", optional=True)]
+
+
+def _line(row: MeasuredRow, label: str, model: str, best: bool, before: bool) -> list[Cell]:
+    words = [Cell(label, best=best), Cell(row.artifact), Cell(model)]
+    if not row.is_ok:
+        return [*words, Cell(row.status, sources=(row.source,)), *[NOTHING] * 6]
+    rates = [_rate(row, name, best, before) for name in RATES]
+    counted = [_number(row, value, number(value, 0)) for value in (row.peak_mb, row.edited_parameters)]
+    cost = [_number(row, row.seconds, significant(row.seconds)), *counted]
+    return [*words, *rates, _performance(row, best, before), *cost]
+
+
+def _rate(row: MeasuredRow, name: Rate, best: bool, before: bool) -> Cell:
+    """A rate of memorization after the edit, in percent; where lines differ in it, the rate before is small print."""
+    first, last = (row.share(RATES[name], moment) for moment in ("before", "after"))
+    if last is None or last.share is None:
+        return NOTHING
+    small = f"before {100 * first.share:.1f}" if before and first and first.share is not None else ""
+    value = 100 * last.share
+    return Cell(f"{value:.1f}", small, value, share=last, sources=(row.source,), best=best)
+
+
+def _performance(row: MeasuredRow, best: bool, before: bool) -> Cell:
+    if row.performance_after is None:
+        return NOTHING
+    factor, digits = (100, 1) if row.is_share else (1, 2)
+    first = None if row.performance_before is None else factor * row.performance_before
+    value = factor * row.performance_after
+    return Cell(number(value, digits), f"before {number(first, digits)}" if before else "", value, sources=(row.source,), best=best)
+
+
+def _number(row: MeasuredRow, value: float | None, text: str) -> Cell:
+    return NOTHING if value is None else Cell(text, value=value, sources=(row.source,))
+
+
+def candidate_score(row: MeasuredRow) -> float | None:
+    """The row's score by the paper's A.3.5, lower is better; None without a result."""
+    candidate = Configuration(row.method, settings(row), (row,)).candidate()
+    return None if candidate is None else score(candidate, "reference" if row.protocol == "reference" else "paper")
+
+
+def _best(rows: list[MeasuredRow]) -> dict[str, MeasuredRow]:
+    """The row of each artifact with the lowest score, where its rows are of one model."""
+    found: dict[str, tuple[float, MeasuredRow]] = {}
+    for row in rows:
+        value = candidate_score(row)
+        if value is not None and (row.artifact not in found or value < found[row.artifact][0]):
+            found[row.artifact] = value, row
+    return {artifact: row for artifact, (_, row) in found.items() if artifact in _shared_before(rows)}
+
+
+def _shared_before(rows: list[MeasuredRow]) -> dict[str, MeasuredRow]:
+    """The first row of each artifact whose rows agree in all numbers before the edit."""
+    found: dict[str, list[MeasuredRow]] = defaultdict(list)
+    for row in rows:
+        found[row.artifact].append(row)
+    return {artifact: same[0] for artifact, same in found.items() if len(set(map(_before, same))) == 1}
+
+
+def _before(row: MeasuredRow) -> tuple[float | None, ...]:
+    shares = (row.share(rate, "before") for rate in RATES.values())
+    return (*(share.count if share else None for share in shares), row.rows_scored, row.performance_before)
+
+
+# ---- notes --------------------------------------------------------------------------------------------------------------------------
+
+
+def _notes(rows: list[MeasuredRow], names: list[str], known: dict[str, MeasuredRow]) -> Iterator[str]:
+    if not rows:
+        return
+    share = ", accuracy" if any(row.is_share for row in rows) else ""
+    yield f"memorized, forget, holdout{share}: % after the edit; counts, and 95 % intervals by Wilson."
+    for row in known.values():
+        yield from _before_notes(row)
+    for row, name in zip(rows, names, strict=True):
+        if not row.is_ok:
+            yield f"{name} on {row.artifact}: {reason(row)}"
+
+
+def _before_notes(row: MeasuredRow) -> Iterator[str]:
+    """Yield the numbers before the edit, and for noise the rate by whether the row's own prompt was noised."""
+    ceiling = f" (ceiling {percent(row.performance_ceiling)})" if row.is_share and row.performance_ceiling is not None else ""
+    metric = row.performance_metric or "accuracy"
+    yield (
+        f"{row.artifact} before: {percent_of(row.share(RATES['all'], 'before'))} memorized, {number(row.rows_forget, 0)} rows to forget, "
+        f"{number(row.rows_holdout, 0)} in the holdout, {metric} {performance(row, row.performance_before)}{ceiling}"
+    )
+    if row.rows_noised_prompt is not None:
+        clean, noised = (percent_of(row.share(rate, "before")) for rate in PROMPT_RATES.values())
+        yield f"{row.artifact} before: {clean} of the rows trained with a clean prompt, {noised} of those with a noised one"
