@@ -215,12 +215,12 @@ def test_out_exists(checkpoint: Path, tmp_path: Path) -> None:
         ("rows.npy", np.lib.format.magic(1, 0) + b"\x10\x00{'descr': '|O', ", "NumPy array"),
         ("rows.parquet", b"PAR1", "Parquet"),
         ("rows.jsonl", b"[1, 2]\n[1, 2", "line 2"),
-        ("rows.jsonl", b'{"tokens": [1]}\n', "`ids` or `text`"),
+        ("rows.jsonl", b'{"words": [1]}\n', "`input_ids`, `tokens`, `text`"),
         ("rows.jsonl", b'[1, 2]\n["a"]\n', "token ids or text"),
         ("rows.jsonl", b"", "no rows"),
         ("rows.jsonl", b'"12 hello"\n', "cannot encode"),
         ("rows.jsonl", b"[1, 2, 3, 14]\n", "token ids from 0 to 13"),
-        ("rows.jsonl", b"[1, 2, 3]\n", "longer than the prompt of 3"),
+        ("rows.jsonl", b"[1, 2, 3]\n", "rows of 15 tokens (prompt 3 and match 12)"),
     ],
 )
 def test_rows_that_are_none(checkpoint: Path, tmp_path: Path, name: str, data: bytes, message: str) -> None:

@@ -6,7 +6,24 @@ from typing import Annotated
 
 import typer
 
-from tinymem.cli.options import Checkpoint, Device, Ks, Match, Metrics, Plugins, Prompt, load_plugins, numbers, words
+from tinymem.cli.options import (
+    Bos,
+    Checkpoint,
+    Column,
+    Device,
+    Forget,
+    Ks,
+    Match,
+    Metrics,
+    Plugins,
+    Prompt,
+    ProtocolName,
+    Retain,
+    Strict,
+    load_plugins,
+    numbers,
+    words,
+)  # fmt: skip
 
 metrics_app = typer.Typer(help="What metrics there are.", invoke_without_command=True, pretty_exceptions_enable=False)
 
@@ -31,20 +48,27 @@ def metrics_show(name: Annotated[str, typer.Argument(help="A metric's name.")]) 
 
 def evaluate(
     checkpoint: Checkpoint,
+    forget: Forget = None,
+    retain: Retain = None,
     prompt: Prompt = None,
     match: Match = None,
-    protocol: Annotated[str | None, typer.Option(help="paper or reference. Default: the recipe's.")] = None,
+    column: Column = None,
+    bos: Bos = False,
+    strict: Strict = False,
+    protocol: ProtocolName = None,
     metrics: Metrics = None,
     ks: Ks = None,
     device: Device = "auto",
     plugin: Plugins = None,
 ) -> None:
-    """Measure a checkpoint on its own corpus; prints JSON."""
+    """Measure a checkpoint on its own corpus, or on rows of your own; prints JSON."""
     import json
 
     from tinymem.runs.checkpoint import Measuring, evaluate_checkpoint
+    from tinymem.runs.own_rows import RowFiles
 
     load_plugins(plugin)
     measuring = Measuring(words(metrics), numbers(ks, "--ks"))
-    found = evaluate_checkpoint(checkpoint, prompt=prompt, match=match, protocol=protocol, device=device, measuring=measuring).as_dict()
+    files = RowFiles(forget, retain, prompt, match, column, bos, strict)
+    found = evaluate_checkpoint(checkpoint, files=files, protocol=protocol, device=device, measuring=measuring).as_dict()
     print(json.dumps(found, indent=2, allow_nan=False))

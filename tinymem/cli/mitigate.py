@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tinymem.cli.options import Checkpoint, Device, Ks, Match, Metrics, Out, Plugins, Prompt, RowsFormat, Seed, load_plugins, numbers, words
+from tinymem.cli.options import (
+    Bos,
+    Checkpoint,
+    Column,
+    Device,
+    Forget,
+    Ks,
+    Match,
+    Metrics,
+    Out,
+    Plugins,
+    Prompt,
+    ProtocolName,
+    Retain,
+    RowsFormat,
+    Seed,
+    Strict,
+    load_plugins,
+    numbers,
+    words,
+)  # fmt: skip
 from tinymem.cli.report import print_record
 from tinymem.errors import UserError
 from tinymem.runtime.json import JsonObject
@@ -19,10 +38,18 @@ def mitigate(
     checkpoint: Checkpoint,
     method: Annotated[str, typer.Option(help="A registered method; `tinymem methods` lists them.")],
     out: Out = None,
-    forget: Annotated[Path | None, typer.Option(help="Rows to forget: .jsonl, .parquet or .npy. Default: the checkpoint's corpus.")] = None,
-    retain: Annotated[Path | None, typer.Option(help="Rows to keep, in the same formats; needed with --forget.")] = None,
+    forget: Forget = None,
+    retain: Retain = None,
     prompt: Prompt = None,
     match: Match = None,
+    column: Column = None,
+    bos: Bos = False,
+    strict: Strict = False,
+    protocol: ProtocolName = None,
+    forget_fraction: Annotated[
+        float | None,
+        typer.Option("--forget-fraction", min=0, max=1, help="Share of the memorized rows that the method is given. Default: a half."),
+    ] = None,
     seed: Seed = None,
     metrics: Metrics = None,
     ks: Ks = None,
@@ -37,15 +64,20 @@ def mitigate(
     """
     from tinymem.mitigation.method import parse_call
     from tinymem.runs.checkpoint import Measuring, mitigate_checkpoint
+    from tinymem.runs.own_rows import RowFiles
 
     load_plugins(plugin)
     rows = mitigate_checkpoint(
-        checkpoint, parse_call(method, _method_options(context.args)), out=out, forget=forget, retain=retain,
-        prompt=prompt, match=match, seed=seed, device=device, measuring=Measuring(words(metrics), numbers(ks, "--ks"), robustness),
+        checkpoint, parse_call(method, _method_options(context.args)), out=out,
+        files=RowFiles(forget, retain, prompt, match, column, bos, strict), protocol=protocol, forget_fraction=forget_fraction,
+        seed=seed, device=device, measuring=Measuring(words(metrics), numbers(ks, "--ks"), robustness),
     )  # fmt: skip
     from tinymem.results.run_folder import RunRecord
 
     print_record(RunRecord(checkpoint, rows=list(rows), curve=[]), output)
+    if output == "table" and rows[0].match is not None:
+        given = "prompts of their own" if rows[0].prompt is None else f"prompt {rows[0].prompt}"
+        print(f"rows: {given}, match {rows[0].match}; {rows[0].rows_left_out or 0} left out")
     if out:
         print(f"edited checkpoint: {out}", file=sys.stderr)
 

@@ -40,6 +40,14 @@ Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Processes
 
 Prompt = Annotated[int | None, typer.Option("--prompt", min=1, help="Tokens given in the test of memorization.")]
 Match = Annotated[int | None, typer.Option("--match", min=1, help="Tokens that must follow.")]
+Forget = Annotated[
+    Path | None, typer.Option("--forget", help="Rows to forget: .jsonl, .csv, .parquet or .npy. Default: the checkpoint's corpus.")
+]
+Retain = Annotated[Path | None, typer.Option("--retain", help="Rows to keep, in the same formats; mitigate needs both.")]
+Column = Annotated[str | None, typer.Option("--column", help="Column of ids or text in the rows' files. Default: the first that is known.")]
+Bos = Annotated[bool, typer.Option("--bos", help="Put the model's first token before each text of the rows' files.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Refuse rows that are too short, instead of leaving them out with a warning.")]
+ProtocolName = Annotated[str | None, typer.Option("--protocol", help="paper or reference. Default: the recipe's, or paper.")]
 Metrics = Annotated[str | None, typer.Option("--metrics", help="Names with commas between, default or all; `tinymem metrics` lists them.")]
 Ks = Annotated[str | None, typer.Option("--ks", help="Further prompt lengths of (n, k) memorization, as in 10,20,30.")]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of what is drawn. Default: the recipe's, or 0.")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,6 +11,9 @@ import torch
 from torch import Tensor
 
 from tinymem.data.math.sequences import Ids
+
+IGNORED = -100
+"""The target that torch's cross-entropy leaves out."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +23,8 @@ class Rows:
     ids: Tensor
     prompt: Tensor
     end: Tensor
+    length: Tensor | None = None
+    """Tokens [N] of each row that are its own, where rows were filled up to one length; None: all T, a corpus's padding included."""
 
     @staticmethod
     def of(ids: Ids | Tensor, prompt: int | Tensor = 1, end: int | Tensor | None = None) -> Rows:
@@ -27,16 +33,25 @@ class Rows:
         length = tensor.shape[1]
         return Rows(tensor.long(), _per_row(prompt, tensor), _per_row(length if end is None else end, tensor))
 
+    @staticmethod
+    def ragged(rows: Sequence[Sequence[int]], prompt: Tensor, end: Tensor, tokens: int) -> Rows:
+        """Rows of any lengths up to `tokens`, filled up to that with id 0, which nothing scores or trains on."""
+        ids = torch.tensor([[*row, *[0] * (tokens - len(row))] for row in rows], dtype=torch.int64).reshape(len(rows), tokens)
+        length = torch.tensor([len(row) for row in rows], dtype=torch.int64)
+        return Rows(ids, prompt, end, length if bool((length < tokens).any()) else None)
+
     def __len__(self) -> int:
         return len(self.ids)
 
     def take(self, index: Tensor) -> Rows:
         """The chosen rows, in the order of `index`."""
-        return replace(self, ids=self.ids[index], prompt=self.prompt[index], end=self.end[index])
+        length = None if self.length is None else self.length[index]
+        return replace(self, ids=self.ids[index], prompt=self.prompt[index], end=self.end[index], length=length)
 
     def to(self, device: torch.device | str) -> Rows:
         """These rows with all tensors on another device."""
-        return replace(self, ids=self.ids.to(device), prompt=self.prompt.to(device), end=self.end.to(device))
+        length = None if self.length is None else self.length.to(device)
+        return replace(self, ids=self.ids.to(device), prompt=self.prompt.to(device), end=self.end.to(device), length=length)
 
     def batches(self, size: int) -> list[Rows]:
         """Consecutive pieces of at most `size` rows."""
@@ -46,6 +61,14 @@ class Rows:
         """Suffix tokens [N, T]: True from the end of the prompt to `end`."""
         position = torch.arange(self.ids.shape[1], device=self.ids.device)[None, :]
         return (position >= self.prompt[:, None]) & (position < self.end[:, None])
+
+    def lengths(self) -> Tensor:
+        """Tokens [N] of each row that are its own."""
+        return torch.full_like(self.end, self.ids.shape[1]) if self.length is None else self.length
+
+    def own(self) -> Tensor:
+        """Mask [N, T] of the tokens that are a row's own."""
+        return torch.arange(self.ids.shape[1], device=self.ids.device)[None, :] < self.lengths()[:, None]
 
 
 def compact_rows(ids: Ids, device: torch.device | str = "cpu") -> Tensor:
@@ -70,4 +93,13 @@ def _per_row(value: int | Tensor, ids: Tensor) -> Tensor:
 
 def concatenate(parts: list[Rows]) -> Rows:
     """Rows of several sets, one after the other."""
-    return Rows(torch.cat([p.ids for p in parts]), torch.cat([p.prompt for p in parts]), torch.cat([p.end for p in parts]))
+    length = None if all(p.length is None for p in parts) else torch.cat([p.lengths() for p in parts])
+    return Rows(torch.cat([p.ids for p in parts]), torch.cat([p.prompt for p in parts]), torch.cat([p.end for p in parts]), length)
+
+
+def next_tokens(ids_BT: Tensor, length_B: Tensor | None) -> Tensor:
+    """Targets [B, T - 1] of a cross-entropy; those behind a row's own length (None: none) are IGNORED."""
+    if length_B is None:
+        return ids_BT[:, 1:]
+    position = torch.arange(1, ids_BT.shape[1], device=ids_BT.device)[None, :]
+    return ids_BT[:, 1:].masked_fill(position >= length_B[:, None], IGNORED)

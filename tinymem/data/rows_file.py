@@ -1,39 +1,100 @@
-"""Token rows from a user's file: .npy, .parquet or .jsonl, as ids or as text."""
+"""Token rows from a user's file, as ids or as text, each to its own end.
+
+.npy holds an integer array [N, T]. Parquet, JSON lines and CSV hold a row each, with a column of ids (`ids`, `input_ids`, `tokens`), of
+text (`text`), or `prompt` and `target`, which fix where the test of memorization begins and ends. A line of JSON may also be a list of
+ids or a string. JSON lines and CSV may be compressed (.gz). Text is tokenized as a training text is: nothing is cut, padded or added.
+"""
 
 from __future__ import annotations
 
+import csv
+import gzip
+import io
 import json
 import tokenize
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from tinymem.data.padded import without_padding
+from tinymem.data.tokenizer_folder import ModelTokens
 from tinymem.errors import UserError
-from tinymem.runtime.files import json_lines
+from tinymem.runtime.files import decode_line, json_lines
+
+IDS, TEXT, PAIR, MASK = ("ids", "input_ids", "tokens"), "text", ("prompt", "target"), "attention_mask"
+COLUMNS = (*IDS, TEXT, *PAIR)
+COLUMNS_TEXT = "`ids`, `input_ids`, `tokens`, `text`, or `prompt` and `target`"
+FORMATS = (".npy", ".parquet", ".jsonl", ".csv", ".jsonl.gz", ".csv.gz")
 
 
-def read_rows(path: Path, tokenizer_folder: Path) -> Tensor:
-    """Token ids [N, T] (int64); rows are cut to the length of the shortest.
+@dataclass(frozen=True)
+class FileRow:
+    """A row of a file, without its padding."""
 
-    .npy holds an integer array [N, T]. Parquet has a column `ids` or `text`. JSON lines hold a list of ids, {"ids": [...]},
-    {"text": "..."} or a string. Text is tokenized with the checkpoint's `tokenizer.json`.
+    ids: list[int]
+    prompt: int | None
+    """Tokens of a prompt of the row's own; None where the test's prompt length holds."""
+    number: int
+    """Its line in the file, or its row, counted from 1."""
+
+
+@dataclass(frozen=True)
+class RowsFile:
+    """The rows of a file, with the numbers of those that hold nothing."""
+
+    path: Path
+    counted: str
+    """What numbers count: `line` or `row`."""
+    rows: list[FileRow] = field(default_factory=list)
+    empty: list[int] = field(default_factory=list)
+
+    def places(self, numbers: list[int]) -> str:
+        """Where some rows are, such as `lines 3, 9, 12, ...`."""
+        shown = ", ".join(map(str, numbers[:5])) + (", ..." if len(numbers) > 5 else "")
+        return f"{self.counted}{'s' if len(numbers) > 1 else ''} {shown}"
+
+
+def read_rows(path: Path, tokens: ModelTokens, *, column: str | None = None, bos: bool = False) -> RowsFile:
+    """Read a file of rows.
+
+    Args:
+        path: of one of the formats.
+        tokens: of the model, whose padding is left out, left and right, and whose tokenizer reads text.
+        column: that holds the ids or the text; default: the first that is known and not null.
+        bos: whether the model's first token is put before each text.
 
     Raises:
-        UserError: no such file, another format, no rows, or something else than ids or text in it.
+        UserError: no such file, another format, or something else than ids or text in it; it names the line or row.
     """
-    readers = {".npy": _read_npy, ".parquet": _read_parquet, ".jsonl": _read_jsonl}
-    if path.suffix not in readers:
-        raise UserError(f"expected rows as {', '.join(readers)}, got {path}")
+    suffix = next((s for s in sorted(FORMATS, key=len, reverse=True) if path.name.lower().endswith(s)), None)
+    if suffix is None:
+        raise UserError(f"expected rows as {', '.join(FORMATS)}, got {path}")
     if not path.is_file():
         raise UserError(f"expected a file of rows at {path}, found none; check the path")
-    rows = [_ids_of(row, path, tokenizer_folder) for row in readers[path.suffix](path)]
-    if not rows or min(map(len, rows)) < 2:
-        raise UserError(f"expected rows of at least 2 tokens in {path}, got {'an empty row' if rows else 'no rows'}")
-    length = min(map(len, rows))
-    return torch.tensor([row[:length] for row in rows], dtype=torch.int64)
+    found = RowsFile(path, "line" if suffix.startswith((".jsonl", ".csv")) else "row")
+    raw = [_Raw.of(value, number, found, column) for number, value in _values(path, suffix)]
+    found.empty.extend(r.number for r in raw if r.value is None)
+    encoded = _encoded([r for r in raw if r.value is not None], found, tokens, bos)
+    stripped = without_padding([ids for ids, _, _ in encoded], [r.mask for _, _, r in encoded], tokens)
+    for ids, (_, prompt, r) in zip(stripped, encoded, strict=True):
+        found.rows.append(FileRow(ids, prompt, r.number))
+    if not raw:
+        raise UserError(f"expected rows in {path}, got no rows")
+    return found
+
+
+# ---- formats ------------------------------------------------------------------------------------------------------------------------
+
+
+def _values(path: Path, suffix: str) -> Iterator[tuple[int, Any]]:
+    if suffix == ".npy":
+        return enumerate(_read_npy(path), start=1)
+    if suffix == ".parquet":
+        return enumerate(_read_parquet(path), start=1)
+    return json_lines(path, "repair the line", json.loads) if suffix.startswith(".jsonl") else _read_csv(path)
 
 
 def _read_npy(path: Path) -> list[Any]:
@@ -52,42 +113,115 @@ def _read_parquet(path: Path) -> list[Any]:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path)
+        rows: list[Any] = pq.read_table(path).to_pylist()
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"expected a Parquet file at {path}, got something else ({str(error).splitlines()[0]})") from None
-    column = next((c for c in ("ids", "text") if c in table.column_names), None)
-    if column is None:
-        raise UserError(f"expected a column `ids` or `text` in {path}, got {', '.join(table.column_names)}")
-    rows: list[Any] = table.column(column).to_pylist()
+    except UnicodeDecodeError as error:
+        raise UserError(f"expected UTF-8 in {path}, got the byte 0x{error.object[error.start]:02x}; convert the text") from None
     return rows
 
 
-def _read_jsonl(path: Path) -> list[Any]:
-    rows = []
-    for number, value in json_lines(path, "repair the line", json.loads):
-        row = value.get("ids", value.get("text")) if isinstance(value, dict) else value
-        if row is None:
-            raise UserError(f"expected `ids` or `text` in line {number} of {path}")
-        rows.append(row)
-    return rows
-
-
-def _ids_of(row: Any, path: Path, tokenizer_folder: Path) -> list[int]:
-    if isinstance(row, str):
-        return _tokenize(row, tokenizer_folder)
-    if isinstance(row, list) and all(isinstance(i, int) and not isinstance(i, bool) and abs(i) < 2**63 for i in row):
-        return row
-    raise UserError(f"expected rows of token ids or text in {path}, got {str(row)[:40]}")
-
-
-def _tokenize(text: str, folder: Path) -> list[int]:
-    from tokenizers import Tokenizer
-
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        raise UserError(f"expected {path} to tokenize text rows, found none; give rows of token ids instead")
+def _read_csv(path: Path) -> Iterator[tuple[int, Any]]:
+    csv.field_size_limit(2**31 - 1)
     try:
-        ids: list[int] = Tokenizer.from_file(str(path)).encode(text).ids
-    except Exception as error:  # the Rust library raises plain Exception
-        raise UserError(f"the checkpoint's tokenizer cannot encode '{text[:40]}': {error}") from None
-    return ids
+        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError) as error:
+        raise UserError(f"expected a readable file at {path}, got: {error}; check the path and its rights") from None
+    text = "".join(decode_line(path, number, line) for number, line in enumerate(raw.splitlines(keepends=True), start=1))
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    for line in reader:
+        yield reader.line_num, {name: value or None for name, value in line.items() if name is not None}
+
+
+# ---- rows ---------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Raw:
+    """What a line or row holds: ids or text, a pair of them, or nothing."""
+
+    value: Any
+    number: int
+    mask: list[int] | None = None
+
+    @staticmethod
+    def of(value: Any, number: int, file: RowsFile, column: str | None) -> _Raw:
+        if not isinstance(value, dict):
+            return _Raw(value or None, number)
+        if column is not None:
+            if column not in value:
+                raise UserError(f"expected a column '{column}' in {file.counted} {number} of {file.path}, got {', '.join(value)}")
+            return _Raw(_value(value, column), number, _value(value, MASK))
+        if not any(name in value for name in COLUMNS):
+            names = ", ".join(map(str, value)) or "nothing"
+            raise UserError(
+                f"expected {COLUMNS_TEXT} in {file.counted} {number} of {file.path}, got {names}; name the column with --column"
+            )
+        if all(value.get(name) for name in PAIR):
+            return _Raw(tuple(_value(value, name) for name in PAIR), number)
+        found = next((_value(value, name) for name in (*IDS, TEXT) if value.get(name)), None)
+        return _Raw(found, number, _value(value, MASK))
+
+
+def _value(row: dict[str, Any], name: str) -> Any:
+    """A column of a row, None where it is empty; bytes as text, and ids that CSV writes as `[1, 2]` or `1 2` as a list."""
+    value = row.get(name)
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", errors="surrogateescape")
+    if isinstance(value, str) and name in (*IDS, MASK):
+        words = value.strip("[] ").replace(",", " ").split()
+        return [int(word) for word in words] if all(word.isdecimal() for word in words) else value
+    return value or None
+
+
+def _encoded(raw: list[_Raw], file: RowsFile, tokens: ModelTokens, bos: bool) -> list[tuple[list[int], int | None, _Raw]]:
+    """Token ids, tokens of the row's own prompt, and source of each row."""
+    for r in raw:
+        for value in r.value if isinstance(r.value, tuple) else (r.value,):
+            _check(value, r, file)
+    texts = list(dict.fromkeys(text for r in raw for text in _texts(r.value)))
+    known = dict(zip(texts, tokens.encode(texts), strict=True)) if texts else {}
+    first = _first(tokens) if bos and texts else []
+    found: list[tuple[list[int], int | None, _Raw]] = []
+    for r in raw:
+        if isinstance(r.value, tuple):
+            ids, prompt = _pair(r.value, known, first)
+            found.append((ids, prompt, r))
+        else:
+            found.append(([*first, *known[r.value]] if isinstance(r.value, str) else r.value, None, r))
+    return found
+
+
+def _texts(value: Any) -> list[str]:
+    if isinstance(value, tuple):
+        texts = [v for v in value if isinstance(v, str)]
+        return [*texts, "".join(texts)] if len(texts) == len(value) else texts
+    return [value] if isinstance(value, str) else []
+
+
+def _pair(value: tuple[Any, ...], known: dict[str, list[int]], first: list[int]) -> tuple[list[int], int]:
+    """Token ids of prompt and target, and the prompt's tokens; tokenized as one text where its tokens end with the prompt."""
+    prompt, target = (known[v] if isinstance(v, str) else v for v in value)
+    whole = known.get("".join(value)) if all(isinstance(v, str) for v in value) else None
+    ids = whole if whole is not None and whole[: len(prompt)] == prompt else [*prompt, *target]
+    begun = first if isinstance(value[0], str) else []
+    return [*begun, *ids], len(begun) + len(prompt)
+
+
+def _first(tokens: ModelTokens) -> list[int]:
+    if not tokens.bos:
+        raise UserError(f"expected a token that begins a text (bos_token) in {tokens.folder} for --bos, found none; leave --bos out")
+    return [tokens.bos[0]]
+
+
+def _check(value: Any, row: _Raw, file: RowsFile) -> None:
+    if isinstance(value, str):
+        try:
+            value.encode()
+            return
+        except UnicodeEncodeError:
+            raise UserError(f"expected UTF-8 in {file.counted} {row.number} of {file.path}, got other bytes; convert the text") from None
+    if not isinstance(value, list) or not all(isinstance(i, int) and not isinstance(i, bool) and abs(i) < 2**63 for i in value):
+        raise UserError(f"expected token ids or text in {file.counted} {row.number} of {file.path}, got {str(value)[:40]}")
+    if row.mask is not None and (not isinstance(row.mask, list) or len(row.mask) != len(value) or not {*row.mask} <= {0, 1}):
+        raise UserError(f"expected an {MASK} of 0 and 1 for each id in {file.counted} {row.number} of {file.path}, got another")

@@ -105,18 +105,17 @@ class Evaluator(EvaluationInputs):
         )
 
     @staticmethod
-    def of_rows(forget: Rows, test: Rows, *, batch_size: int = 64, metrics: tuple[str, ...] = ()) -> Evaluator:
-        """Exact match of any rows' suffixes, and perplexity of other rows."""
-        scored = torch.ones_like(test.ids, dtype=torch.bool)
-        content = torch.full_like(forget.prompt, forget.ids.shape[1])
+    def of_rows(forget: Rows, test: Rows, *, batch_size: int = 64, metrics: tuple[str, ...] = (), forbid: int | None = None) -> Evaluator:
+        """Exact match of any rows' suffixes, and perplexity of other rows, each to its own end. `forbid`: see `EvaluationInputs`."""
         return Evaluator(
-            {"rows": probe_of_rows(forget)},
-            {"retain": (test.ids, scored)},
+            {"rows": probe_of_rows(forget)} if len(forget) else {},
+            {"retain": (test.ids, test.own())} if len(test) else {},
             None,
             "perplexity",
             batch_size,
+            forbid,
             metrics=chosen_metrics(metrics),
-            originals={"rows": Original(forget.ids, None, None, content)},
+            originals={"rows": Original(forget.ids, None, None, forget.lengths())},
         )
 
     @cached_property

@@ -28,7 +28,7 @@ from tinymem.mitigation.requests import MeasurementRequest, groups_of
 from tinymem.mitigation.robustness.measure import Trial, tested
 from tinymem.models.fingerprint import Fingerprint, fingerprint, first_change
 from tinymem.recipe.corpus_spec import Protocol
-from tinymem.recipe.recipe import Mitigation, Recipe
+from tinymem.recipe.recipe import Recipe
 from tinymem.recipe.robustness import Test
 from tinymem.results.row import Identity
 from tinymem.runtime.json import JsonObject
@@ -122,7 +122,7 @@ def subject_of_corpus(
         seed=recipe.seed,
         optimizer_state=optimizer_state or {},
     )
-    identity = _completed(identity, recipe.seed, recipe.protocol, recipe.mitigation)
+    identity = _completed(identity, recipe.seed, recipe.protocol, recipe.mitigation.forget, recipe.mitigation.forget_fraction)
     return _checked(Subject(model, evaluator, before, splits, data, identity, MeasurementRequest.of_recipe(recipe)))
 
 
@@ -134,16 +134,24 @@ def subject_of_rows(
     seed: int = 0,
     identity: Identity | None = None,
     request: MeasurementRequest | None = None,
+    protocol: Protocol = "paper",
+    forbid: int | None = None,
+    forget_fraction: float = 0.5,
 ) -> Subject:
-    """Measure a model on any rows to forget, all shown to the method; half of the retain rows, by seed, only measure perplexity.
+    """Measure a model on any rows to forget; of the memorized ones a half, by seed, is the holdout, as of a corpus.
+
+    Half of the retain rows, by seed, only measure perplexity.
 
     Args:
         model: any causal language model, on any device; rows go there.
-        forget: rows whose suffixes are to be forgotten.
+        forget: rows whose suffixes are to be forgotten; the method is given all but the holdout, memorized or not.
         retain: at least 2 rows to keep, as long as the others.
-        seed: of that half, and of the method.
+        seed: of both halves, and of the method.
         identity: columns that every result row shall have.
         request: metrics and tests to measure; default: the default metrics.
+        protocol: `reference` keeps no row from the method.
+        forbid: the token that decoding may not produce (protocol reference: EOS).
+        forget_fraction: of the memorized rows, the share that the method is given.
 
     Raises:
         UserError: too few rows to keep, an unknown metric, or one that fails.
@@ -153,25 +161,22 @@ def subject_of_rows(
         raise UserError(f"expected at least 2 retain rows (half of them measure perplexity), got {len(retain)}")
     order = torch.randperm(len(retain), generator=torch.Generator().manual_seed(seed))
     kept, test = retain.take(order[: len(order) // 2]), retain.take(order[len(order) // 2 :])
-    request = request or MeasurementRequest()
-    evaluator = Evaluator.of_rows(forget.to(device), test.to(device), metrics=request.metrics)
-    everything = np.ones(len(forget), dtype=bool)
-    data = MitigationData(forget=forget.to(device), retain=kept.to(device), seed=seed)
-    identity = _completed(identity, seed, "paper")
-    return _checked(
-        Subject(model, evaluator, evaluator.measure(model), {"rows": RowSplit(everything, ~everything)}, data, identity, request)
-    )
+    request, forget = request or MeasurementRequest(), forget.to(device)
+    evaluator = Evaluator.of_rows(forget, test.to(device), metrics=request.metrics, forbid=forbid)
+    before = evaluator.measure(model)
+    holdout = _halves(before.memorized["rows"], seed, 1.0 if protocol == "reference" else forget_fraction).holdout
+    split = RowSplit(~holdout, holdout)
+    data = MitigationData(forget=forget.take(torch.from_numpy(np.flatnonzero(split.forget)).to(device)), retain=kept.to(device), seed=seed)
+    identity = _completed(identity, seed, protocol, forget_fraction=forget_fraction)
+    return _checked(Subject(model, evaluator, before, {"rows": split}, data, identity, request))
 
 
-def _completed(identity: Identity | None, seed: int, protocol: Protocol, mitigation: Mitigation | None = None) -> Identity:
+def _completed(
+    identity: Identity | None, seed: int, protocol: Protocol, forget: str | None = None, forget_fraction: float | None = None
+) -> Identity:
     """The identity, completed by the seed, protocol and choice of forget rows where it lacks them."""
     given = identity or Identity()
-    own = Identity(
-        seed=seed,
-        protocol=protocol,
-        forget=mitigation.forget if mitigation else None,
-        forget_fraction=mitigation.forget_fraction if mitigation else None,
-    )
+    own = Identity(seed=seed, protocol=protocol, forget=forget, forget_fraction=forget_fraction)
     missing = {name: value for name, value in vars(own).items() if value is not None and getattr(given, name) is None}
     return replace(given, **missing)
 
@@ -194,10 +199,15 @@ def _split(probe: Probe, memorized: Flags, recipe: Recipe, wanted: bool) -> RowS
         return RowSplit(memorized, nothing)
     if not probe.trained.all():
         return RowSplit(memorized & probe.trained, memorized & ~probe.trained)
+    return _halves(memorized, recipe.seed, recipe.mitigation.forget_fraction)
+
+
+def _halves(memorized: Flags, seed: int, fraction: float) -> RowSplit:
+    """The memorized rows in two parts by seed: a share of them to forget, and the holdout."""
     rows = np.flatnonzero(memorized)
-    np.random.default_rng([recipe.seed, 1]).shuffle(rows)
-    forget = nothing.copy()
-    forget[rows[: max(1, round(len(rows) * recipe.mitigation.forget_fraction))]] = True  # of a single row too, which half rounds to none
+    np.random.default_rng([seed, 1]).shuffle(rows)
+    forget = np.zeros_like(memorized)
+    forget[rows[: max(1, round(len(rows) * fraction))]] = True  # of a single row too, which half rounds to none
     return RowSplit(forget, memorized & ~forget)
 
 

@@ -30,6 +30,9 @@ OPTIONAL = frozenset(
         "memorized_by_copies_before",
         "memorized_by_copies_after",
         "robustness",
+        "prompt",
+        "match",
+        "rows_left_out",
         "scores_shared",
         "seconds_measure",
         "rows_retain",
@@ -120,6 +123,12 @@ class Identity:
     """Artifacts to forget: a kind, or all."""
     forget_fraction: float | None = None
     """Protocol paper: share of the memorized rows that are forget rows; the others are the holdout."""
+    prompt: int | None = None
+    """Number of prompt tokens in the test of memorization, for rows from files; null where rows have prompts of their own."""
+    match: int | None = None
+    """Number of tokens that must follow the prompt, for rows from files: the most that any row has."""
+    rows_left_out: int | None = None
+    """Number of rows of the files that hold nothing or are too short."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -318,10 +327,6 @@ class AuditRow(ResultRow):
 
     kind: ClassVar[str] = "audit"
 
-    prompt: int | None = None
-    """Number of prompt tokens in the test of memorization."""
-    match: int | None = None
-    """Number of tokens that must follow the prompt."""
     rows_scored: int | None = None
     memorized: float | None = None
     """Share of the scored rows that are memorized, in [0, 1]."""

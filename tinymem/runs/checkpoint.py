@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-
-import torch
+from typing import get_args
 
 from tinymem.data.corpus import Corpus
-from tinymem.data.rows import Rows
-from tinymem.data.rows_file import read_rows
+from tinymem.data.tokenizer_folder import ModelTokens
 from tinymem.errors import UserError, described
 from tinymem.evaluation.evaluator import Evaluator
 from tinymem.mitigation.method import MethodCall
 from tinymem.mitigation.requests import MeasurementRequest
 from tinymem.mitigation.run import Subject, row_id, run_call, subject_of_corpus, subject_of_rows
 from tinymem.models.checkpoint import METADATA, WEIGHTS, Checkpoint, load_checkpoint, read_tokenizer_files, save_checkpoint, weights_id
+from tinymem.recipe.corpus_spec import Protocol
 from tinymem.recipe.evaluation import DEFAULT, Robustness
 from tinymem.recipe.recipe import Recipe, parse_recipe
 from tinymem.results.checkpoint_columns import checkpoint_columns
 from tinymem.results.read import as_json
 from tinymem.results.row import Identity, MitigationRow
 from tinymem.results.share import ShareColumn
+from tinymem.runs.own_rows import OwnRows, RowFiles, read_own_rows
 from tinymem.runtime.device import describe_device, resolve_device
-from tinymem.runtime.files import content_id, file_sha256
+from tinymem.runtime.files import content_id
 from tinymem.runtime.json import JsonObject
 from tinymem.training.checkpoints import corpus_of, optimizer_state_of, run_of
-
-DEFAULT_WINDOW = 50
 
 
 @dataclass(frozen=True)
@@ -49,35 +48,55 @@ class Measuring:
         return MeasurementRequest(self.metrics or (DEFAULT,), (), Robustness() if self.robustness else None)
 
 
+@dataclass(frozen=True)
+class _Changes:
+    """What the command line changes of a checkpoint's recipe; None leaves it."""
+
+    protocol: str | None
+    forget_fraction: float | None
+    seed: int | None
+
+
 def mitigate_checkpoint(
     checkpoint: Path,
     call: MethodCall,
     *,
     out: Path | None = None,
-    forget: Path | None = None,
-    retain: Path | None = None,
-    prompt: int | None = None,
-    match: int | None = None,
+    files: RowFiles | None = None,
+    protocol: str | None = None,
+    forget_fraction: float | None = None,
     seed: int | None = None,
     device: str = "auto",
     measuring: Measuring | None = None,
 ) -> list[MitigationRow]:
     """Run one method on a checkpoint and write the edited checkpoint to `out`.
 
+    Args:
+        checkpoint: the folder.
+        call: the method with its options.
+        out: folder for the edited checkpoint.
+        files: rows of one's own to forget and to keep, and the window of the test; default: the checkpoint's corpus and window.
+        protocol: paper or reference; default: the recipe's, or paper.
+        forget_fraction: share of the memorized rows that the method is given; default: the recipe's, or a half.
+        seed: of what is drawn; default: the recipe's, or 0.
+        device: `auto`, `cpu` or `cuda`.
+        measuring: metrics and tests.
+
     Raises:
         UserError: bad input; also if the method refused or failed.
     """
-    device = resolve_device(device)
+    device, files = resolve_device(device), files or RowFiles()
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"expected a new folder for --out, {out} exists; name another or remove it")
     loaded = load_checkpoint(checkpoint, device=device)
     identity = _identity(loaded, checkpoint, device)
     measuring = measuring or Measuring()
-    if forget or retain:
-        subject = _subject_of_files(loaded, checkpoint, forget, retain, prompt, match, seed or 0, identity, measuring.request())
+    changes = _Changes(protocol, forget_fraction, seed)
+    if files.given:
+        subject, forgotten = _subject_of_files(loaded, checkpoint, files, changes, identity, measuring.request())
     else:
-        subject = _subject_of_own_corpus(loaded, checkpoint, prompt, match, seed, identity, measuring)
-    row = row_id(subject.identity, call, content_id([_digest(forget), _digest(retain), prompt, match]))
+        subject, forgotten = _subject_of_own_corpus(loaded, checkpoint, files, changes, identity, measuring)
+    row = row_id(subject.identity, call, forgotten)
     outcome = run_call(subject, call, row=row)
     if outcome.model is None:
         assert outcome.error is not None
@@ -94,7 +113,7 @@ def mitigate_checkpoint(
 
 def _identity(loaded: Checkpoint, checkpoint: Path, device: str) -> Identity:
     """Columns that all result rows of a checkpoint share."""
-    recipe = parse_recipe(loaded.metadata["recipe"], run_of(checkpoint)) if "recipe" in loaded.metadata else None
+    recipe = _recipe_of(loaded, checkpoint)
     return replace(
         checkpoint_columns(checkpoint, loaded.metadata, recipe),
         run=str(checkpoint),
@@ -107,11 +126,12 @@ def _identity(loaded: Checkpoint, checkpoint: Path, device: str) -> Identity:
 
 @dataclass(frozen=True)
 class CheckpointMeasurement:
-    """Memorization and performance of a checkpoint on its own corpus, as `tinymem evaluate` prints them."""
+    """Memorization and performance of a checkpoint on its own corpus or any rows, as `tinymem evaluate` prints them."""
 
     checkpoint: str
     protocol: str
-    prompt: int
+    prompt: int | None
+    """Tokens given; None where rows of one's own have prompts of different lengths."""
     match: int
     memorized: dict[str, ShareColumn]
     """Share, count and scored rows, by artifact."""
@@ -124,44 +144,71 @@ class CheckpointMeasurement:
     metrics: dict[str, JsonObject]
     """The registered metrics by artifact and name."""
     device: str
+    rows_left_out: int | None = None
+    """Rows of files that hold nothing or are too short; None, and not printed, for a corpus."""
 
     def as_dict(self) -> JsonObject:
         """The measurement as a dictionary that JSON can hold."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "exposure" or self.exposure is not None}
+        there = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in there.items() if value is not None or name not in ("exposure", "rows_left_out")}
 
 
 def evaluate_checkpoint(
     checkpoint: Path,
     *,
-    prompt: int | None = None,
-    match: int | None = None,
+    files: RowFiles | None = None,
     protocol: str | None = None,
     device: str = "auto",
     measuring: Measuring | None = None,
 ) -> CheckpointMeasurement:
-    """Measure a checkpoint on its own corpus."""
-    device = resolve_device(device)
+    """Measure a checkpoint on its own corpus, or on rows from files; see `mitigate_checkpoint`.
+
+    Raises:
+        UserError: bad input.
+    """
+    device, files = resolve_device(device), files or RowFiles()
     loaded = load_checkpoint(checkpoint, device=device)
+    if files.given:
+        return _measured_on_files(loaded, checkpoint, files, protocol, measuring or Measuring(), device)
     recipe, corpus = own_corpus(loaded, checkpoint)
-    recipe = _with_window(recipe, prompt, match, measuring)
-    if protocol is not None:
-        recipe = parse_recipe({**recipe.model_dump(mode="json"), "protocol": protocol})
+    recipe = _with_protocol(_with_window(recipe, files, measuring), protocol)
     evaluator = Evaluator.of_corpus(corpus, recipe.evaluation, recipe.protocol, device=device, metrics=recipe.evaluation.metrics)
+    found = _measurement(loaded, checkpoint, evaluator, recipe.protocol, (recipe.evaluation.prompt, recipe.evaluation.match), device)
+    return replace(found, exposure=_exposure_of_canaries(loaded, corpus, recipe))
+
+
+def _measurement(
+    loaded: Checkpoint, checkpoint: Path, evaluator: Evaluator, protocol: str, window: tuple[int | None, int], device: str
+) -> CheckpointMeasurement:
     measured = evaluator.measure(loaded.model)
     return CheckpointMeasurement(
         checkpoint=str(checkpoint),
-        protocol=recipe.protocol,
-        prompt=recipe.evaluation.prompt,
-        match=recipe.evaluation.match,
+        protocol=protocol,
+        prompt=window[0],
+        match=window[1],
         memorized={kind: measured.memorized_share(kind).as_dict() for kind in measured.memorized},
         accuracy=measured.accuracy.share,
         accuracy_ceiling=evaluator.ceiling.share if evaluator.ceiling else None,
         accuracy_by_task={task: share.share for task, share in measured.accuracy_by_task.items()},
         perplexity=measured.perplexity,
-        exposure=_exposure_of_canaries(loaded, corpus, recipe),
+        exposure=None,
         metrics=measured.metrics(),
         device=describe_device(device),
     )
+
+
+def _measured_on_files(
+    loaded: Checkpoint, checkpoint: Path, files: RowFiles, protocol: str | None, measuring: Measuring, device: str
+) -> CheckpointMeasurement:
+    """Memorization of all rows to forget, and perplexity of all rows to keep."""
+    recipe = _recipe_of(loaded, checkpoint)
+    own = _own_rows(loaded, checkpoint, files, recipe)
+    chosen = _protocol(protocol, recipe)
+    evaluator = Evaluator.of_rows(
+        own.forget.to(device), own.retain.to(device), metrics=measuring.request().metrics, forbid=_forbidden(chosen, checkpoint)
+    )
+    found = _measurement(loaded, checkpoint, evaluator, chosen, (own.prompt, own.match), device)
+    return replace(found, rows_left_out=own.left_out)
 
 
 def _exposure_of_canaries(loaded: Checkpoint, corpus: Corpus, recipe: Recipe) -> list[JsonObject] | None:
@@ -181,14 +228,19 @@ def own_corpus(loaded: Checkpoint, checkpoint: Path) -> tuple[Recipe, Corpus]:
     """
     if "recipe" not in loaded.metadata:
         raise UserError(f"{checkpoint} has no {METADATA} with its recipe; say which rows to use with --forget and --retain")
-    recipe = parse_recipe(loaded.metadata["recipe"], run_of(checkpoint))
+    recipe = _recipe_of(loaded, checkpoint)
+    assert recipe is not None
     return recipe, corpus_of(checkpoint, recipe, loaded.metadata.get("corpus_sha256"))
 
 
-def _with_window(recipe: Recipe, prompt: int | None, match: int | None, measuring: Measuring | None = None) -> Recipe:
+def _recipe_of(loaded: Checkpoint, checkpoint: Path) -> Recipe | None:
+    return parse_recipe(loaded.metadata["recipe"], run_of(checkpoint)) if "recipe" in loaded.metadata else None
+
+
+def _with_window(recipe: Recipe, files: RowFiles, measuring: Measuring | None = None) -> Recipe:
     """The recipe with the window and the metrics of the command line, where given."""
     measuring = measuring or Measuring()
-    wanted = {"prompt": prompt, "match": match, "metrics": measuring.metrics, "ks": measuring.ks}
+    wanted = {"prompt": files.prompt, "match": files.match, "metrics": measuring.metrics, "ks": measuring.ks}
     values = recipe.model_dump(mode="json")
     values["evaluation"] |= {key: value for key, value in wanted.items() if value is not None}
     if measuring.robustness:
@@ -196,52 +248,66 @@ def _with_window(recipe: Recipe, prompt: int | None, match: int | None, measurin
     return parse_recipe(values)
 
 
+def _with_protocol(recipe: Recipe, protocol: str | None, forget_fraction: float | None = None) -> Recipe:
+    values = recipe.model_dump(mode="json")
+    values["protocol"] = protocol or recipe.protocol
+    values["mitigation"]["forget_fraction"] = forget_fraction or recipe.mitigation.forget_fraction
+    return parse_recipe(values)
+
+
+def _protocol(chosen: str | None, recipe: Recipe | None) -> Protocol:
+    known: tuple[Protocol, ...] = get_args(Protocol)
+    wanted = chosen or (recipe.protocol if recipe else "paper")
+    found = next((protocol for protocol in known if protocol == wanted), None)
+    if found is None:
+        raise UserError(f"expected --protocol {' or '.join(known)}, got '{wanted}'")
+    return found
+
+
+def _forbidden(protocol: Protocol, checkpoint: Path) -> int | None:
+    """The token that decoding may not produce: the checkpoint's EOS under protocol reference, if it has one."""
+    return min(ModelTokens(checkpoint).eos, default=None) if protocol == "reference" else None
+
+
 def _subject_of_own_corpus(
-    loaded: Checkpoint, checkpoint: Path, prompt: int | None, match: int | None, seed: int | None, identity: Identity, measuring: Measuring
-) -> Subject:
+    loaded: Checkpoint, checkpoint: Path, files: RowFiles, changes: _Changes, identity: Identity, measuring: Measuring
+) -> tuple[Subject, str]:
     recipe, corpus = own_corpus(loaded, checkpoint)
-    recipe = _with_window(recipe, prompt, match, measuring)
-    if seed is not None:  # after the corpus: this seed is the mitigation's
-        recipe = recipe.model_copy(update={"seed": seed})
+    recipe = _with_protocol(_with_window(recipe, files, measuring), changes.protocol, changes.forget_fraction)
+    if changes.seed is not None:  # after the corpus: this seed is the mitigation's
+        recipe = recipe.model_copy(update={"seed": changes.seed})
     optimizer = optimizer_state_of(checkpoint, loaded.metadata)
-    return subject_of_corpus(loaded.model, corpus, recipe, identity=identity, optimizer_state=optimizer)
+    identity = replace(identity, protocol=recipe.protocol, forget_fraction=recipe.mitigation.forget_fraction)
+    fraction = [] if changes.forget_fraction is None else [changes.forget_fraction]
+    forgotten = content_id([None, None, files.prompt, files.match, *fraction])
+    return subject_of_corpus(loaded.model, corpus, recipe, identity=identity, optimizer_state=optimizer), forgotten
 
 
 def _subject_of_files(
-    loaded: Checkpoint,
-    checkpoint: Path,
-    forget: Path | None,
-    retain: Path | None,
-    prompt: int | None,
-    match: int | None,
-    seed: int,
-    identity: Identity,
-    request: MeasurementRequest,
-) -> Subject:
-    if forget is None or retain is None:
+    loaded: Checkpoint, checkpoint: Path, files: RowFiles, changes: _Changes, identity: Identity, request: MeasurementRequest
+) -> tuple[Subject, str]:
+    if files.forget is None or files.retain is None:
         raise UserError("expected both --forget and --retain, got one of them; the retain rows say what must not be lost")
-    prompt = prompt or DEFAULT_WINDOW
-    forget_ids, retain_ids = read_rows(forget, checkpoint), read_rows(retain, checkpoint)
-    end = min(prompt + (match or DEFAULT_WINDOW), forget_ids.shape[1])
-    if prompt >= forget_ids.shape[1]:
-        raise UserError(f"expected rows longer than the prompt of {prompt} tokens in {forget}, got {forget_ids.shape[1]}; lower --prompt")
-    _check_vocabulary(loaded, forget_ids, forget)
-    _check_vocabulary(loaded, retain_ids, retain)
-    if retain_ids.shape[1] < end:
-        raise UserError(
-            f"expected rows of at least {end} tokens (prompt and match) in {retain}, got {retain_ids.shape[1]}; use longer rows"
+    recipe = _recipe_of(loaded, checkpoint)
+    own, protocol = _own_rows(loaded, checkpoint, files, recipe), _protocol(changes.protocol, recipe)
+    fraction = changes.forget_fraction or (recipe.mitigation.forget_fraction if recipe else 0.5)
+    identity = replace(
+        identity, protocol=protocol, forget=None, forget_fraction=fraction, prompt=own.prompt, match=own.match, rows_left_out=own.left_out
+    )
+    subject = subject_of_rows(
+        loaded.model, own.forget, own.retain, seed=changes.seed or 0, identity=identity, request=request,
+        protocol=protocol, forbid=_forbidden(protocol, checkpoint), forget_fraction=fraction,
+    )  # fmt: skip
+    memorized = subject.before.memorized_share("rows")
+    if memorized.count < memorized.rows:
+        warnings.warn(
+            f"{memorized.rows - memorized.count} of {memorized.rows} rows to forget are not memorized by the model",
+            stacklevel=2,
         )
-    length = min(forget_ids.shape[1], retain_ids.shape[1])  # methods put both in one batch
-    forget_rows, retain_rows = (Rows.of(ids[:, :length], prompt, end) for ids in (forget_ids, retain_ids))  # NeMo compares their windows
-    return subject_of_rows(loaded.model, forget_rows, retain_rows, seed=seed, identity=identity, request=request)
+    return subject, content_id([own.digest, fraction])
 
 
-def _digest(path: Path | None) -> str | None:
-    return file_sha256(path) if path else None
-
-
-def _check_vocabulary(loaded: Checkpoint, ids: torch.Tensor, path: Path) -> None:
+def _own_rows(loaded: Checkpoint, checkpoint: Path, files: RowFiles, recipe: Recipe | None) -> OwnRows:
     size = next(p for n, p in loaded.model.named_parameters() if p.dim() == 2).shape[0]  # the token embedding comes first
-    low, high = int(ids.min()), int(ids.max())
-    if low < 0 or high >= size:
-        raise UserError(f"expected token ids from 0 to {size - 1} in {path}, got {low if low < 0 else high}; is it another tokenizer's?")
+    defaults = (recipe.evaluation.prompt, recipe.evaluation.match) if recipe else None
+    return read_own_rows(files, checkpoint, size, defaults)

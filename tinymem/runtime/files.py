@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
 import shutil
 import uuid
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn, cast
 
 from tinymem.errors import UserError
 
@@ -124,14 +126,20 @@ def json_lines(path: Path, hint: str, parse: Callable[[str], Any] = strict_json)
         UserError: the file is missing or unreadable, or a line is not UTF-8 or not JSON.
     """
     try:
-        with path.open("rb") as file:
+        with open_bytes(path) as file:
             for number, raw in enumerate(file, start=1):
                 if raw.strip():
                     yield number, _json_line(path, number, raw, hint, parse)
     except FileNotFoundError:
         raise UserError(f"expected a file at {path}, found none; {hint}") from None
-    except OSError as error:
-        raise UserError(f"expected a readable file at {path}, got: {error.strerror or error}; check the path and its rights") from None
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"expected a readable file at {path}, got: {reason}; check the path and its rights") from None
+
+
+def open_bytes(path: Path) -> IO[bytes]:
+    """Open a file for reading; one whose name ends with .gz is decompressed."""
+    return cast(IO[bytes], gzip.open(path, "rb")) if path.suffix == ".gz" else path.open("rb")
 
 
 def _json_line(path: Path, number: int, raw: bytes, hint: str, parse: Callable[[str], Any]) -> Any:
@@ -143,15 +151,17 @@ def _json_line(path: Path, number: int, raw: bytes, hint: str, parse: Callable[[
 
 
 def decode_line(path: Path, number: int, raw: bytes) -> str:
-    """Text of a line of a UTF-8 file.
+    """Text of a line of a UTF-8 file, without the byte order mark that the first may begin with.
 
     Raises:
         UserError: other bytes.
     """
     try:
-        return raw.decode("utf-8")
+        return raw.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
-        raise UserError(f"expected UTF-8 in {path}, got the byte 0x{raw[error.start]:02x} in line {number}; convert the file") from None
+        raise UserError(
+            f"expected UTF-8 in {path}, got the byte 0x{error.object[error.start]:02x} in line {number}; convert the file"
+        ) from None
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -352,7 +352,8 @@ def test_metrics_of_rows_without_a_corpus(paper: Subject) -> None:
     subject = subject_of_rows(paper.model, forget, retain, identity=IDENTITY, request=MeasurementRequest(metrics=("all",)))
     found = subject.metrics_before["rows"]
     assert found["membership"] is None and found["clean-continuation"] is None and found["exposure"] is None
-    assert found["discoverable"]["n=1, p=0.5"]["all"]["rows"] == found["extraction-strength"]["forget"]["rows"] == 6
+    assert found["discoverable"]["n=1, p=0.5"]["all"]["rows"] == 6
+    assert found["extraction-strength"]["forget"]["rows"] == found["extraction-strength"]["holdout"]["rows"] == 3
 
 
 def test_names() -> None:

@@ -64,7 +64,7 @@ def tested(trial: Trial, model: nn.Module) -> dict[str, dict[Test, JsonObject]]:
 def _relearn_forget(trial: Trial, measured: Measurement) -> dict[str, JsonObject]:
     parts = {kind: _half(flags, trial.data.seed + place) for place, (kind, flags) in enumerate(trial.forget.items())}
     chosen = np.concatenate([parts[kind][flags] for kind, flags in trial.forget.items()])
-    rows = trial.data.forget.ids[torch.from_numpy(np.flatnonzero(chosen)).to(trial.data.forget.ids.device)]
+    rows = trial.data.forget.take(torch.from_numpy(np.flatnonzero(chosen)).to(trial.data.forget.ids.device))
     copy = relearned(measured.view.model, rows, trial.settings, trial.data.seed) if len(rows) else measured.view.model
     after = trial.evaluator.measure(copy)
     found = _shares(trial, after)
@@ -84,7 +84,7 @@ def _half(flags: Flags, seed: int) -> Flags:
 
 
 def _relearn_retain(trial: Trial, measured: Measurement) -> dict[str, JsonObject]:
-    copy = relearned(measured.view.model, trial.data.retain.ids, trial.settings, trial.data.seed)
+    copy = relearned(measured.view.model, trial.data.retain, trial.settings, trial.data.seed)
     return _shares(trial, trial.evaluator.measure(copy))
 
 

@@ -9,20 +9,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tinymem.data.rows import Rows, next_tokens
 from tinymem.models.adapters import logits
 from tinymem.recipe.evaluation import Robustness
 
 
-def relearned(model: nn.Module, ids_NT: Tensor, settings: Robustness, seed: int) -> nn.Module:
+def relearned(model: nn.Module, rows: Rows, settings: Robustness, seed: int) -> nn.Module:
     """The copy after `settings.steps` steps of AdamW, with training's betas and weight decay and a fresh state, on the rows."""
     copy = deepcopy(model)
     optimizer = torch.optim.AdamW(copy.parameters(), lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.1)
     copy.train()
     with torch.random.fork_rng():  # dropout of foreign models draws from the global state
         torch.manual_seed(seed)
-        for index in _batches(len(ids_NT), settings, torch.Generator().manual_seed(seed)):
-            ids_BT = ids_NT[index.to(ids_NT.device)]
-            loss = F.cross_entropy(logits(copy, ids_BT)[:, :-1].flatten(0, 1), ids_BT[:, 1:].flatten())
+        for index in _batches(len(rows), settings, torch.Generator().manual_seed(seed)):
+            batch = rows.take(index.to(rows.ids.device))
+            targets_BT = next_tokens(batch.ids, batch.length)
+            loss = F.cross_entropy(logits(copy, batch.ids)[:, :-1].flatten(0, 1), targets_BT.flatten())
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -218,7 +218,7 @@ def test_fine_tunings_see_their_rows(monkeypatch):
     seen = {}
     for name in ("extra", "both", "clean"):
         module = UNLEARNERS.get(f"finetune-{name}").function.__globals__
-        monkeypatch.setitem(module, "finetune", lambda model, rows, data, config, name=name: seen.update({name: rows}))
+        monkeypatch.setitem(module, "finetune", lambda model, rows, data, config, length=None, name=name: seen.update({name: rows}))
         UNLEARNERS.get(f"finetune-{name}").function(model, data, finetuning.FinetuningConfig())
     assert torch.equal(seen["extra"], data.retain.ids)
     assert torch.equal(seen["both"], torch.cat([data.retain.ids, data.clean_counterparts.ids]))

@@ -92,7 +92,7 @@ def _forever(count: int, generator: torch.Generator) -> Iterator[int]:
 
 def summed(model: nn.Module, rows: Rows, over: Over) -> tuple[Tensor, Tensor]:
     """Minus the log-probability of each row's tokens [B], and their number [B]."""
-    count_B = rows.window()[:, 1:].sum(1) if over == "suffix" else torch.full_like(rows.prompt, rows.ids.shape[1] - 1)
+    count_B = rows.window()[:, 1:].sum(1) if over == "suffix" else rows.lengths() - 1
     return row_losses(model, rows, over) * count_B, count_B
 
 

@@ -50,4 +50,5 @@ def divergence(original: nn.Module, edited: nn.Module, rows: Rows) -> Tensor:
     with torch.no_grad():
         before_BTV = logits(original, rows.ids)[:, :-1].float().log_softmax(-1)
     after_BTV = logits(edited, rows.ids)[:, :-1].float().log_softmax(-1)
-    return (before_BTV.exp() * (before_BTV - after_BTV)).sum(-1).mean()
+    divergence_BT = (before_BTV.exp() * (before_BTV - after_BTV)).sum(-1)
+    return divergence_BT.mean() if rows.length is None else divergence_BT[rows.own()[:, 1:]].mean()

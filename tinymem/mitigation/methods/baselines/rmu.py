@@ -59,12 +59,20 @@ def rmu(model: nn.Module, data: MitigationData, config: RMUConfig) -> nn.Module:
         with torch.no_grad():
             anchor_BTD = block_output(model, batch.retain, layer)
         distance_BT = (block_output(edited, batch.forget, layer) - target_D).square().mean(-1)
-        at_BT = torch.ones_like(distance_BT) if config.over == "row" else batch.forget.window().roll(-1, dims=1)
+        at_BT = batch.forget.own() if config.over == "row" else batch.forget.window().roll(-1, dims=1)
         forget = (distance_BT * at_BT).sum() / at_BT.sum()
-        return config.forget_weight * forget + config.retain_weight * F.mse_loss(block_output(edited, batch.retain, layer), anchor_BTD)
+        retain = _distance(block_output(edited, batch.retain, layer), anchor_BTD, batch.retain)
+        return config.forget_weight * forget + config.retain_weight * retain
 
     trained = {n for n in mlp_parameters(model) if layer - config.layers < layer_of(model, n) <= layer}
     return descend(model, data, config, objective, trained.__contains__)
+
+
+def _distance(states_BTD: Tensor, anchor_BTD: Tensor, rows: Rows) -> Tensor:
+    if rows.length is None:
+        return F.mse_loss(states_BTD, anchor_BTD)
+    own_BT = rows.own()
+    return F.mse_loss(states_BTD[own_BT], anchor_BTD[own_BT])
 
 
 def block_output(model: nn.Module, rows: Rows, layer: int) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tinymem.data.rows import to_ids
+from tinymem.data.rows import next_tokens, to_ids
 from tinymem.errors import UserError
 from tinymem.mitigation.config import MethodConfig
 from tinymem.mitigation.method import MitigationData
@@ -37,8 +37,10 @@ def all_clean(data: MitigationData) -> Tensor:
     return data.retain.ids if data.clean is None else data.clean
 
 
-def finetune(model: nn.Module, rows_NT: Tensor, data: MitigationData, config: FinetuningConfig) -> nn.Module:
-    """A copy of the model after `epochs` passes over rows, compact (`compact_rows`) or not, on any device.
+def finetune(
+    model: nn.Module, rows_NT: Tensor, data: MitigationData, config: FinetuningConfig, length_N: Tensor | None = None
+) -> nn.Module:
+    """A copy of the model after `epochs` passes over rows, compact (`compact_rows`) or not, on any device, or over their first tokens.
 
     Raises:
         UserError: there are none.
@@ -61,7 +63,8 @@ def finetune(model: nn.Module, rows_NT: Tensor, data: MitigationData, config: Fi
         for _ in range(config.epochs):
             for index in torch.randperm(len(rows_NT), generator=generator).split(config.batch_size):
                 ids_BT = to_ids(rows_NT[index.to(rows_NT.device)].to(device))
-                loss = F.cross_entropy(logits(edited, ids_BT)[:, :-1].flatten(0, 1), ids_BT[:, 1:].flatten())
+                targets_BT = next_tokens(ids_BT, None if length_N is None else length_N[index.to(device)])
+                loss = F.cross_entropy(logits(edited, ids_BT)[:, :-1].flatten(0, 1), targets_BT.flatten())
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

@@ -25,4 +25,4 @@ class ExtraConfig(FinetuningConfig):
 @editor("finetune-extra", config=ExtraConfig, properties=Properties(unit="model", order="first", criterion="optimization"))
 def finetune_extra(model: nn.Module, data: MitigationData, config: ExtraConfig) -> nn.Module:
     """The model after training on all rows but the artifact rows."""
-    return finetune(model, all_clean(data), data, config)
+    return finetune(model, all_clean(data), data, config, data.retain.length if data.clean is None else None)

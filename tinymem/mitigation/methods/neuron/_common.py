@@ -8,7 +8,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +67,7 @@ def predicting(rows: Rows) -> Tensor:
 def cropped(rows: Rows) -> Rows:
     """The rows without the tokens after the last suffix: a causal model's suffix losses do not depend on them."""
     end = int(rows.end.max()) if len(rows) else 0
-    return Rows(rows.ids[:, :end], rows.prompt, rows.end)
+    return replace(rows, ids=rows.ids[:, :end], length=None if rows.length is None else rows.length.clamp(max=end))
 
 
 def span(rows: Rows) -> tuple[int, int]:

@@ -70,7 +70,7 @@ class Learned:
 def learn(model: nn.Module, data: MitigationData, config: GatesConfig, rule: Rule, *, by_row: bool) -> Iterator[Learned]:
     """Train the gates; yields after each epoch, so that 1, 10 and 20 epochs come from one run."""
     layers = neuron_layers(model)
-    rows = cropped(data.forget)
+    rows = data.forget if config.over == "row" else cropped(data.forget)
     shape = (len(rows) if by_row else 1, len(layers), width(layers))
     parameters = torch.full(shape, rule.start, device=rows.ids.device, requires_grad=True)
     optimizer = torch.optim.Adam([parameters], lr=config.learning_rate, capturable=parameters.is_cuda)

@@ -52,7 +52,7 @@ def by_row(model: nn.Module, data: MitigationData, config: ZeroConfig) -> Tensor
     data.bar.expect(len(layers) * -(-len(data.forget) // config.batch_size))
     parts = []
     for rows in data.forget.batches(config.batch_size):
-        rows = cropped(Rows.of(rows.ids) if config.over == "row" else rows)
+        rows = cropped(Rows.of(rows.ids, 1, rows.length) if config.over == "row" else rows)
         losses_without = _of_gpt(model, rows) if isinstance(model, GPT) else _of_any(model, rows)
         neurons, clean_B = _clean_pass(model, rows)
         rises_BLF = torch.zeros(len(rows), len(layers), width(layers), device=rows.ids.device)
