@@ -121,8 +121,13 @@ def _on_disk(model: Model, model_id: str) -> Model:
     assert model.checkpoint is not None
     metadata = read_metadata(model.checkpoint)
     columns = checkpoint_columns(model.checkpoint, metadata, model.recipe)
-    run = run_of(model.checkpoint).name
-    return Model(model.recipe, columns, model.checkpoint, run, model_id, str(metadata.get("corpus_sha256")))
+    return Model(model.recipe, columns, model.checkpoint, _name_of(model.checkpoint), model_id, str(metadata.get("corpus_sha256")))
+
+
+def _name_of(checkpoint: Path) -> str:
+    """Name of the run that made a checkpoint; of one outside a run's folder, its own."""
+    run = run_of(checkpoint)
+    return run.name if (run / "recipe.yaml").is_file() else checkpoint.resolve().name
 
 
 class _Hashes:

@@ -1,0 +1,44 @@
+"""Table 1 on the shipped checkpoints: which runs its recipes have, and how their models are named."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import ROOT
+
+from tinymem.recipe.paper import FINETUNINGS, GRID
+from tinymem.recipe.sweep import load_sweep, parse_sweep
+from tinymem.runs.pipeline import Run
+from tinymem.sweep.run import Sweep, open_sweep
+
+SHIPPED = ["math-mult-noise-4l-s0", "math-mult-noise-4l-s1", "math-mult-noise-4l-s3"]
+SHIPPED += [name.replace("noise", "backdoor") for name in SHIPPED]
+
+
+def planned(name: str, out: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> Sweep:
+    monkeypatch.chdir(ROOT)
+    return open_sweep(load_sweep(ROOT / "recipes" / "paper" / name), out=out, runs=out, device_type="cuda", **options)
+
+
+def test_the_recipe_has_every_method_on_the_six_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = planned("table1.yaml", tmp_path, monkeypatch)
+    assert [model.run for model in sweep.models] == SHIPPED and sweep.plan.runs == 822
+    runs = Counter(group.method for group in sweep.plan.groups for _ in group.runs)
+    whole = {method: 6 * GRID[method] for method in GRID if method not in ("greedy", "subnet", "balanced-subnet")}
+    assert {method: runs[method] for method in whole} == whole
+    assert (runs["greedy"], runs["subnet"], runs["balanced-subnet"]) == (6 * 4, 6 * 18, 6 * 30)
+    assert {runs[method] for method in (*FINETUNINGS, "npo", "simnpo", "gradient-ascent", "nemo")} == {6}
+
+
+def test_a_checkpoint_outside_a_run_has_its_own_name(tiny_run: Run, tmp_path: Path) -> None:
+    """Those of one folder would all be named by that folder, and reports would take them for one model's."""
+    for name in ("mine", "yours"):
+        shutil.copytree(tiny_run.checkpoint, tmp_path / "models" / name)
+    recipe = parse_sweep({"checkpoints": [str(tmp_path / "models" / "*"), str(tiny_run.path)], "methods": "act"})
+    assert [model.run for model in open_sweep(recipe, out=tmp_path, runs=tmp_path, device_type="cpu").models] == ["mine"]
+    recipe = parse_sweep({"checkpoints": str(tiny_run.path), "methods": "act"})
+    assert open_sweep(recipe, out=tmp_path, runs=tmp_path, device_type="cpu").models[0].run == tiny_run.path.name
