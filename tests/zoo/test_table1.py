@@ -10,10 +10,14 @@ from typing import Any
 import pytest
 from helpers import ROOT
 
+import tinymem
 from tinymem.recipe.paper import FINETUNINGS, GRID
 from tinymem.recipe.sweep import load_sweep, parse_sweep
+from tinymem.results.row import MeasuredRow
+from tinymem.results.store import read_rows
 from tinymem.runs.pipeline import Run
 from tinymem.sweep.run import Sweep, open_sweep
+from tinymem.sweep.task import Worker
 
 SHIPPED = ["math-mult-noise-4l-s0", "math-mult-noise-4l-s1", "math-mult-noise-4l-s3"]
 SHIPPED += [name.replace("noise", "backdoor") for name in SHIPPED]
@@ -42,3 +46,34 @@ def test_a_checkpoint_outside_a_run_has_its_own_name(tiny_run: Run, tmp_path: Pa
     assert [model.run for model in open_sweep(recipe, out=tmp_path, runs=tmp_path, device_type="cpu").models] == ["mine"]
     recipe = parse_sweep({"checkpoints": str(tiny_run.path), "methods": "act"})
     assert open_sweep(recipe, out=tmp_path, runs=tmp_path, device_type="cpu").models[0].run == tiny_run.path.name
+
+
+def test_the_second_recipe_has_the_same_models_as_the_published_code_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = planned("table1-reference.yaml", tmp_path, monkeypatch)
+    assert [model.run for model in sweep.models] == SHIPPED and sweep.plan.runs == 150
+    assert {group.model.identity.protocol for group in sweep.plan.groups} == {"reference"}
+
+
+def test_a_sweep_measures_under_another_protocol(tiny_run: Run, tmp_path: Path) -> None:
+    """The corpus stays that of the model's own protocol; what is measured, and which rows a method is given, are the other's."""
+
+    def rows(protocol: str | None) -> list[MeasuredRow]:
+        recipe = parse_sweep({"checkpoints": str(tiny_run.path), "methods": "act", "grid": "none", "protocol": protocol})
+        sweep = open_sweep(recipe, out=tmp_path / str(protocol), runs=tmp_path, device_type="cpu")
+        worker = Worker(sweep.folder, "cpu")
+        for group in sweep.plan.groups:
+            worker.work(group, lambda _: None)
+        return read_rows(sweep.folder)
+
+    own, reference = rows(None), rows("reference")
+    assert {row.protocol for row in own} == {"paper"} and {row.protocol for row in reference} == {"reference"}
+    assert {row.status for row in [*own, *reference]} == {"ok"} and not {row.id for row in own} & {row.id for row in reference}
+    assert {row.corpus_sha256 for row in own} == {row.corpus_sha256 for row in reference}
+    assert sum(row.rows_holdout or 0 for row in reference) == 0 < sum(row.rows_holdout or 0 for row in own)
+    assert [row.performance_before for row in own] != [row.performance_before for row in reference]
+
+
+def test_a_fine_tunings_row_says_whose_optimizer_state_it_used(tiny_run: Run) -> None:
+    subject = tinymem.subject_of_corpus(tiny_run.model(), tiny_run.corpus(), tiny_run.recipe)
+    assert tinymem.mitigate(subject, "finetune-clean", {"epochs": 1}).rows[0].optimizer_state is False
+    assert "optimizer_state" not in tinymem.mitigate(subject, "act", {}).rows[0].as_dict()

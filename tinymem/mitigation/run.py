@@ -25,6 +25,7 @@ from tinymem.mitigation.subject import RowSplit, Subject, subject_of_corpus, sub
 from tinymem.models.checkpoint import not_finite
 from tinymem.models.fingerprint import first_change
 from tinymem.recipe.corpus_spec import CODE_EPOCH
+from tinymem.recipe.paper import FINETUNINGS
 from tinymem.registry import plugin_of
 from tinymem.results.columns import PROMPT_RATES, RATES
 from tinymem.results.row import Identity, MitigationRow, Moment, RateColumns, Status
@@ -161,6 +162,7 @@ class _Blank:
             perplexity_before=subject.before.perplexity,
             request=subject.request.as_column(),
             metrics_before=subject.metrics_before[kind],
+            optimizer_state=bool(subject.data.optimizer_state) if self.call.name in FINETUNINGS else None,
         )
 
     def without_result(self, kind: str, status: Status, message: str) -> MitigationRow:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from tinymem.errors import UserError, did_you_mean
+from tinymem.recipe.corpus_spec import Protocol
 from tinymem.recipe.data import MAXIMUM_SEED, Section
 from tinymem.recipe.errors import explain
 from tinymem.recipe.evaluation import Robustness
@@ -69,6 +70,7 @@ class SweepRecipe(Section):
     methods: tuple[Method, ...] = Field((), description="names, or `all`; options that are lists are axes of the grid")
     grid: GridName = Field("paper", description="of each method: the paper's (A.3.5), the published code's, or none")
     seeds: tuple[Seed, ...] | None = Field(None, min_length=1, description="of the mitigation; default: each model's own")
+    protocol: Protocol | None = Field(None, description="how is measured, and which rows a method is given; default: each model's own")
     forget: Forget | None = Field(None, description="artifacts to forget; default: as each model's recipe says")
     forget_fraction: float | None = Field(None, gt=0, le=1, description="share of the memorized rows to forget; the others are the holdout")
     metrics: tuple[str, ...] | None = Field(None, description="`tinymem metrics` lists them; default: as each model's recipe says")

@@ -37,6 +37,7 @@ OPTIONAL = frozenset(
         "seconds_measure",
         "rows_retain",
         "row_tokens",
+        "optimizer_state",
     }
 )
 """Columns that are written only where they have a value."""
@@ -267,6 +268,8 @@ class MeasuredRow(ResultRow):
     """Number of retain rows, given to the method."""
     row_tokens: int | None = None
     """Length of the training rows in tokens."""
+    optimizer_state: bool | None = None
+    """Fine-tunings: whether they went on with AdamW's state at the end of training, or with a fresh one."""
 
     @property
     def is_share(self) -> bool:

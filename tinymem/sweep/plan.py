@@ -147,7 +147,7 @@ def _model_task(sweep: SweepRecipe, model: Model, seed: int, device_type: str) -
         weights=model.model_id,  # a run's rows have the recipe's id as model_id, and the hash of the weights here
         corpus_sha256=model.corpus_sha256,
         seed=seed,
-        protocol=model.recipe.protocol,
+        protocol=sweep.protocol or model.recipe.protocol,
         device_type=device_type,
     )
     return ModelTask(

@@ -112,7 +112,8 @@ class Worker:
 
     def _loaded(self, group: WorkUnit) -> Subject:
         """The group's model with its data and base measurement, loaded once for consecutive groups with equal keys."""
-        key = (group.model_key, group.model.forget, group.model.forget_fraction, str(group.model.measuring))
+        model = group.model
+        key = (group.model_key, model.forget, model.forget_fraction, model.identity.protocol, str(model.measuring))
         if self._subject is None or self._model_key != key:
             self._subject, self._model_key = None, None  # room for the next one
             self._subject, self._model_key = self._load(group), key
@@ -129,7 +130,8 @@ class Worker:
         recipe = with_measuring(parse_recipe(loaded.metadata["recipe"], run_of(checkpoint)), group.model.measuring)
         corpus = self._corpus_of(checkpoint, recipe, group.model.identity.corpus_sha256)
         mitigation = recipe.mitigation.model_copy(update={"forget": group.model.forget, "forget_fraction": group.model.forget_fraction})
-        recipe = recipe.model_copy(update={"seed": group.seed, "mitigation": mitigation})
+        # after the corpus, whose rows are those of the model's own protocol
+        recipe = recipe.model_copy(update={"seed": group.seed, "protocol": group.model.identity.protocol, "mitigation": mitigation})
         optimizer = optimizer_state_of(checkpoint, loaded.metadata)
         identity = replace(group.model.identity, seed=group.seed, device=describe_device(self.device))
         return subject_of_corpus(loaded.model, corpus, recipe, identity=identity, optimizer_state=optimizer)
