@@ -23,6 +23,7 @@ from tinymem.evaluation.originals import Original, originals_of_corpus
 from tinymem.evaluation.perplexity import perplexity
 from tinymem.evaluation.probes import Flags, Probe, forbidden_token, make_probes, probe_of_rows
 from tinymem.evaluation.view import Groups, View
+from tinymem.models.adapters import refuse_longer_rows
 from tinymem.recipe.corpus_spec import Protocol
 from tinymem.recipe.evaluation import Evaluation
 from tinymem.results.share import Share
@@ -131,7 +132,12 @@ class Evaluator(EvaluationInputs):
 
     @torch.no_grad()
     def measure(self, model: nn.Module) -> Measurement:
-        """Measure a model; leaves it in evaluation mode."""
+        """Measure a model; leaves it in evaluation mode.
+
+        Raises:
+            UserError: rows that are longer than the model.
+        """
+        refuse_longer_rows(model, self.plan.length)
         model.eval()
         outputs = self.plan.outputs(model, batch_size=self.batch_size, forbid=self.forbid, process=self.process)
         view = View(model, self, self.plan, outputs.of_all(self.process[1]))

@@ -23,6 +23,7 @@ from tinymem.mitigation.requests import before_and_after
 from tinymem.mitigation.robustness.measure import tested
 from tinymem.mitigation.subject import RowSplit, Subject, subject_of_corpus, subject_of_rows
 from tinymem.models.checkpoint import not_finite
+from tinymem.models.edited import round_as_stored
 from tinymem.models.fingerprint import first_change
 from tinymem.recipe.corpus_spec import CODE_EPOCH
 from tinymem.recipe.paper import FINETUNINGS
@@ -118,7 +119,7 @@ def _checked(subject: Subject, call: MethodCall, edited: nn.Module | Exception) 
     """The edited model, or the reason to refuse it."""
     if changed := first_change(subject.fingerprint, subject.model):
         return ModelChanged(f"expected {call.name} to leave the model it is given as it is, got {changed} changed; edit a deepcopy of it")
-    return edited if isinstance(edited, Exception) else _check_finite(edited)
+    return edited if isinstance(edited, Exception) else _check_finite(round_as_stored(edited, subject.dtypes))
 
 
 def _check_finite(edited: nn.Module) -> nn.Module | UserError:

@@ -8,6 +8,7 @@ include artifacts or their clean counterparts.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -57,6 +58,8 @@ class Subject:
     """Columns that every row of this subject shares."""
     request: MeasurementRequest = field(default_factory=MeasurementRequest)
     """The metrics and tests that result rows hold in addition to the flat columns."""
+    dtypes: Mapping[str, torch.dtype] = field(default_factory=dict)
+    """Types in which the model's folder stores its tensors: an edited model is rounded to them before it is measured."""
 
     @property
     def device(self) -> torch.device:

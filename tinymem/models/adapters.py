@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tinymem.errors import UserError
 from tinymem.models.families import Family, family_of_class
 from tinymem.models.gpt2 import GPT
 
@@ -122,3 +124,15 @@ def captured_neurons(model: nn.Module) -> Iterator[list[Tensor]]:
     finally:
         for handle in handles:
             handle.remove()  # type: ignore[attr-defined]
+
+
+def refuse_longer_rows(model: nn.Module, length: int) -> None:
+    """Refuse rows that a model has no positions for; of rotary families too, whose numbers beyond them mean nothing.
+
+    Raises:
+        UserError: rows of more tokens than the model's configuration has positions.
+    """
+    config: Any = getattr(model, "config", None)
+    positions = config.n_positions if isinstance(model, GPT) else getattr(config, "max_position_embeddings", None)
+    if positions is not None and length > positions:
+        raise UserError(f"expected rows of at most {positions} tokens (the model's positions), got {length}; cut the rows")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
-import struct
 from pathlib import Path
 from typing import Any
 
-from tinymem.errors import UserError
-from tinymem.models.checkpoint import METADATA, REDUNDANT, WEIGHTS
+from tinymem.models.gpt2_folder import HEAD
+from tinymem.models.layout import is_redundant
+from tinymem.models.weights import METADATA, stored_tensors
 from tinymem.recipe.recipe import Recipe
 from tinymem.results.model_columns import model_columns
 from tinymem.results.row import Identity
@@ -29,23 +28,14 @@ def epoch_of(metadata: Any, recipe: Recipe | None) -> int | None:
     return int(epoch) if epoch is not None else recipe.training.epochs if recipe else None
 
 
-def stored_parameters(checkpoint: Path) -> int | None:
-    """Parameters in a checkpoint's safetensors file, or None if it has none (several files, or another format).
+def stored_parameters(checkpoint: Path) -> int:
+    """Parameters in a checkpoint's files; a head that is stored beside the embedding counts once, as tied.
 
     Raises:
-        UserError: the file is damaged.
+        UserError: a file is missing or damaged.
     """
-    path = checkpoint / WEIGHTS
-    if not path.is_file():
-        return None
-    try:
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(length))
-        tensors = {name: entry["shape"] for name, entry in header.items() if name != "__metadata__" and not name.endswith(REDUNDANT)}
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError, MemoryError, OverflowError):
-        raise UserError(f"expected a whole safetensors file at {path}, got a damaged one; copy the checkpoint again") from None
-    return sum(math.prod(shape) for shape in tensors.values())
+    stored = stored_tensors(checkpoint)
+    return sum(math.prod(tensor.shape) for name, tensor in stored.items() if not is_redundant(name, tensor) and name != HEAD)
 
 
 def read_metadata(checkpoint: Path) -> Any:

@@ -14,7 +14,9 @@ from tinymem.evaluation.evaluator import Evaluator
 from tinymem.mitigation.method import MethodCall
 from tinymem.mitigation.requests import MeasurementRequest
 from tinymem.mitigation.run import Subject, row_id, run_call, subject_of_corpus, subject_of_rows
-from tinymem.models.checkpoint import METADATA, WEIGHTS, Checkpoint, load_checkpoint, read_tokenizer_files, save_checkpoint, weights_id
+from tinymem.models.checkpoint import Checkpoint, load_checkpoint
+from tinymem.models.edited import edited_bytes, save_edited
+from tinymem.models.weights import METADATA, weights_id
 from tinymem.recipe.corpus_spec import Protocol
 from tinymem.recipe.evaluation import DEFAULT, Robustness
 from tinymem.recipe.recipe import Recipe, parse_recipe
@@ -26,6 +28,7 @@ from tinymem.runs.own_rows import OwnRows, RowFiles, read_own_rows
 from tinymem.runtime.device import describe_device, resolve_device
 from tinymem.runtime.files import content_id
 from tinymem.runtime.json import JsonObject
+from tinymem.runtime.memory import refuse_beyond_disk
 from tinymem.training.checkpoints import corpus_of, optimizer_state_of, run_of
 
 
@@ -88,7 +91,9 @@ def mitigate_checkpoint(
     device, files = resolve_device(device), files or RowFiles()
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"expected a new folder for --out, {out} exists; name another or remove it")
-    loaded = load_checkpoint(checkpoint, device=device)
+    if out is not None:
+        refuse_beyond_disk(edited_bytes(checkpoint), out, "the edited checkpoint")
+    loaded = load_checkpoint(checkpoint, device=device, copies=2)
     identity = _identity(loaded, checkpoint, device)
     measuring = measuring or Measuring()
     changes = _Changes(protocol, forget_fraction, seed)
@@ -96,6 +101,7 @@ def mitigate_checkpoint(
         subject, forgotten = _subject_of_files(loaded, checkpoint, files, changes, identity, measuring.request())
     else:
         subject, forgotten = _subject_of_own_corpus(loaded, checkpoint, files, changes, identity, measuring)
+    subject = replace(subject, dtypes=loaded.dtypes)
     row = row_id(subject.identity, call, forgotten)
     outcome = run_call(subject, call, row=row)
     if outcome.model is None:
@@ -107,7 +113,7 @@ def mitigate_checkpoint(
         ) from outcome.error
     if out is not None:
         metadata = {**loaded.metadata, "edited_from": identity.model_id, "mitigation": as_json(outcome.rows)}
-        save_checkpoint(outcome.model, out, metadata=metadata, tokenizer_files=read_tokenizer_files(checkpoint))
+        save_edited(outcome.model, checkpoint, out, metadata=metadata)
     return outcome.rows
 
 
@@ -116,8 +122,9 @@ def _identity(loaded: Checkpoint, checkpoint: Path, device: str) -> Identity:
     recipe = _recipe_of(loaded, checkpoint)
     return replace(
         checkpoint_columns(checkpoint, loaded.metadata, recipe),
+        n_parameters=sum(parameter.numel() for parameter in loaded.model.parameters()),
         run=str(checkpoint),
-        model_id=weights_id(checkpoint) if (checkpoint / WEIGHTS).is_file() else checkpoint.name,
+        model_id=weights_id(checkpoint),
         corpus_sha256=loaded.metadata.get("corpus_sha256"),
         device_type=device,
         device=describe_device(device),

@@ -267,7 +267,7 @@ def identity_of(made: Run, device: str) -> Identity:
     Raises:
         UserError: a checkpoint without the hash of its corpus.
     """
-    from tinymem.models.checkpoint import METADATA, weights_id
+    from tinymem.models.weights import METADATA, weights_id
     from tinymem.results.checkpoint_columns import checkpoint_columns
     from tinymem.runtime.device import describe_device
     from tinymem.runtime.files import content_id, read_object

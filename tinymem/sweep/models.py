@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tinymem.errors import UserError
-from tinymem.models.checkpoint import CONFIG, METADATA, WEIGHTS, weights_id
+from tinymem.models.weights import CONFIG, METADATA, weight_files, weights_id
 from tinymem.recipe.recipe import Recipe, load_matrix, parse_recipe
 from tinymem.recipe.sizes import planned_parameters
 from tinymem.recipe.sweep import ModelMatrix, SweepRecipe
@@ -131,7 +131,7 @@ def _name_of(checkpoint: Path) -> str:
 
 
 class _Hashes:
-    """SHA-256 of weights, remembered by the file's size and time."""
+    """Identities of models, remembered by the sizes and times of the files that they come from."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / HASHES
@@ -142,21 +142,19 @@ class _Hashes:
         self.found: dict[str, list[int | str]] = {}
 
     def of(self, checkpoint: Path | None) -> str | None:
-        """The first 16 hexadecimal digits of a checkpoint's hash, or None where there is no checkpoint.
+        """The identity of a checkpoint's model, or None where there is no checkpoint.
 
         Raises:
             UserError: the checkpoint has no weights.
         """
         if checkpoint is None:
             return None
-        path = checkpoint / WEIGHTS
-        if not path.is_file():
-            raise UserError(f"expected weights at {path}, found none; copy the checkpoint again")
-        stat, key = path.stat(), str(path.resolve())
-        stamp: list[int | str] = [stat.st_size, stat.st_mtime_ns]
+        key = str(checkpoint.resolve())
+        stats = [path.stat() for path in (checkpoint / CONFIG, *weight_files(checkpoint))]
+        stamp = [time for stat in stats for time in (stat.st_size, stat.st_mtime_ns)]
         known = self.known.get(key)
-        self.found[key] = known if known and known[:2] == stamp else [*stamp, weights_id(checkpoint)]
-        return str(self.found[key][2])
+        self.found[key] = known if known and known[:-1] == stamp else [*stamp, weights_id(checkpoint)]
+        return str(self.found[key][-1])
 
     def save(self) -> None:
         """Write the hashes to the sweep's folder, if that exists."""

@@ -26,7 +26,8 @@ from tinymem.mitigation.config import MethodConfig
 from tinymem.mitigation.method import UNLEARNERS, MethodCall, parse_config
 from tinymem.mitigation.run import Outcome, Subject, outcome_of, subject_of_corpus
 from tinymem.mitigation.sweep_scores import Edit, shared_edits
-from tinymem.models.checkpoint import load_checkpoint, weights_id
+from tinymem.models.checkpoint import load_checkpoint
+from tinymem.models.weights import weights_id
 from tinymem.recipe.recipe import Recipe, parse_recipe
 from tinymem.results.row import MitigationRow, Status
 from tinymem.results.store import Index, worst_status, write_run
