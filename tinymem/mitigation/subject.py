@@ -59,7 +59,7 @@ class Subject:
     request: MeasurementRequest = field(default_factory=MeasurementRequest)
     """The metrics and tests that result rows hold in addition to the flat columns."""
     dtypes: Mapping[str, torch.dtype] = field(default_factory=dict)
-    """Types in which the model's folder stores its tensors: an edited model is rounded to them before it is measured."""
+    """Types of the tensors that the model's folder stores in 16 bits: an edited model is rounded to them before it is measured."""
 
     @property
     def device(self) -> torch.device:

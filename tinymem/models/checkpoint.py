@@ -37,7 +37,7 @@ class Checkpoint:
     model: nn.Module
     metadata: dict[str, Any] = field(default_factory=dict)
     dtypes: Mapping[str, torch.dtype] = field(default_factory=dict)
-    """The type in which the folder stores each tensor, by its name in `published_tensors`."""
+    """Types of the tensors that the folder stores in 16 bits, by their names in `published_tensors`."""
 
 
 def math_config(**sizes: Any) -> GPTConfig:
@@ -90,7 +90,7 @@ def load_checkpoint(directory: Path, *, device: str = "cpu", copies: int = 1) ->
     model, layout = _load(directory, config, device, copies)
     model = model.to(device).eval()
     _check_finite(model, directory)
-    return Checkpoint(model, metadata, layout.dtypes)
+    return Checkpoint(model, metadata, layout.half_types)
 
 
 def _load(directory: Path, config: JsonObject, device: str, copies: int) -> tuple[nn.Module, Layout]:

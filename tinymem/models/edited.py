@@ -56,8 +56,8 @@ def edited_bytes(original: Path) -> int:
 def round_as_stored(model: nn.Module, dtypes: Mapping[str, torch.dtype]) -> nn.Module:
     """The model, rounded in place to the types of its folder, so that what is measured is what is saved."""
     for name, tensor in published_tensors(model).items():
-        if dtypes.get(name) in (torch.float16, torch.bfloat16):
-            tensor.copy_(tensor.to(dtypes[name]))
+        if dtype := dtypes.get(name):
+            tensor.copy_(tensor.to(dtype))
     return model
 
 

@@ -38,9 +38,10 @@ class Layout:
     """By stored name the name in the model; tensors that only older versions of transformers store have none."""
 
     @property
-    def dtypes(self) -> dict[str, torch.dtype]:
-        """The floating-point type in which each of the model's tensors is stored."""
-        return {place: dtype for name, place in self.places.items() if (dtype := self.stored[name].dtype)}
+    def half_types(self) -> dict[str, torch.dtype]:
+        """The type of each of the model's tensors that is stored in 16 bits."""
+        halves = (torch.float16, torch.bfloat16)
+        return {place: dtype for name, place in self.places.items() if (dtype := self.stored[name].dtype) in halves and dtype}
 
     @torch.no_grad()
     def fill(self, tensors: Mapping[str, Tensor]) -> None:

@@ -101,7 +101,8 @@ def mitigate_checkpoint(
         subject, forgotten = _subject_of_files(loaded, checkpoint, files, changes, identity, measuring.request())
     else:
         subject, forgotten = _subject_of_own_corpus(loaded, checkpoint, files, changes, identity, measuring)
-    subject = replace(subject, dtypes=loaded.dtypes)
+    if loaded.dtypes:
+        subject = replace(subject, dtypes=loaded.dtypes)
     row = row_id(subject.identity, call, forgotten)
     outcome = run_call(subject, call, row=row)
     if outcome.model is None:
