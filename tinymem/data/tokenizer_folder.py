@@ -49,14 +49,14 @@ def _from_file(path: Path) -> Tokenizer:
 
 
 def _through_transformers(folder: Path) -> Tokenizer:
-    from transformers import AutoTokenizer, GPT2TokenizerFast
+    from transformers import AutoTokenizer, GPT2Tokenizer
 
     try:
         found = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     except (OSError, ValueError):
         if not (folder / "merges.txt").is_file():
             raise
-        found = GPT2TokenizerFast.from_pretrained(str(folder), local_files_only=True)
+        found = GPT2Tokenizer.from_pretrained(str(folder), local_files_only=True)
     tokenizer: Tokenizer = found.backend_tokenizer
     return tokenizer
 
