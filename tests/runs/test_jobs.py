@@ -154,7 +154,7 @@ def test_each_gpu_has_its_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert job_slots("cuda:1", 1) == [Slot("0", "cuda", {"CUDA_VISIBLE_DEVICES": "GPU-7"})]
     monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.setattr(slots, "available_cores", lambda: 12)
-    assert [slot.environment["OMP_NUM_THREADS"] for slot in job_slots("cpu", 4)] == ["3"] * 4
+    assert [slot.environment["OMP_NUM_THREADS"] for slot in job_slots("cuda:0", 4)] == ["3"] * 4
 
 
 MPS = """#!/bin/sh

@@ -37,9 +37,9 @@ def test_slots_of_devices() -> None:
 
 
 def test_threads_of_training_runs() -> None:
-    """Numbers depend on threads: runs side by side share the cores."""
-    assert [slot.environment for slot in job_slots("cpu", 4)] == [{"OMP_NUM_THREADS": "1"}] * 4
-    assert [slot.environment for slot in job_slots("cpu", 1)] == [{"OMP_NUM_THREADS": "6"}]
+    """Weights depend on threads of the CPU, so that no number of jobs changes those; on GPUs runs side by side share the cores."""
+    assert [slot.environment for slot in job_slots("cpu", 4)] == [{}] * 4
+    assert [slot.environment for slot in job_slots("cpu", 1)] == [{}]
     assert [slot.environment for slot in job_slots("cuda", 1)] == [
         {"CUDA_VISIBLE_DEVICES": "0", "OMP_NUM_THREADS": "3"}, {"CUDA_VISIBLE_DEVICES": "1", "OMP_NUM_THREADS": "3"},
     ]  # fmt: skip
@@ -47,7 +47,7 @@ def test_threads_of_training_runs() -> None:
 
 def test_threads_that_the_user_has_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
-    assert [slot.environment for slot in job_slots("cpu", 2)] == [{}, {}]
+    assert [slot.environment for slot in job_slots("cuda:1", 2)] == [{"CUDA_VISIBLE_DEVICES": "1"}] * 2
 
 
 def test_threads_of_sweeps() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ from tinymem.runtime.files import read_object
 
 def checkpoint_columns(checkpoint: Path, metadata: Any, recipe: Recipe | None) -> Identity:
     """The model columns of a checkpoint folder with its `tinymem.json`."""
-    return model_columns(
-        recipe, n_parameters=stored_parameters(checkpoint), epoch=epoch_of(metadata, recipe), name=checkpoint.resolve().name
-    )
+    epoch, size = epoch_of(metadata, recipe), stored_parameters(checkpoint)
+    columns = model_columns(recipe, n_parameters=size, epoch=epoch, name=checkpoint.resolve().name)
+    return replace(columns, training_threads=", ".join(map(str, metadata.get("threads") or [])) or None)
 
 
 def epoch_of(metadata: Any, recipe: Recipe | None) -> int | None:

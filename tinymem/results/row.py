@@ -23,6 +23,7 @@ OPTIONAL = frozenset(
     {
         "family",
         "training_seconds",
+        "training_threads",
         "finished",
         "host",
         "attempts",
@@ -120,6 +121,8 @@ class Identity:
     """The GPU's name, or the CPU with its number of threads."""
     training_seconds: float | None = None
     """Wall-clock seconds of training, without its measurements."""
+    training_threads: str | None = None
+    """CPU threads that trained the model: `2`, or `1, 2` where training went on with another number; null on a GPU."""
     forget: str | None = None
     """Artifacts to forget: a kind, or all."""
     forget_fraction: float | None = None

@@ -83,9 +83,12 @@ def train_many(
 
 
 def job_slots(device: str, jobs: int) -> list[Slot]:
-    """Slots for `jobs` processes on each GPU (`auto` and `cuda`: all that are visible), or on the CPU, with a fair share of the cores."""
-    slots = device_slots(resolve_device(device), jobs)
-    return with_environment(slots, fair_threads(len(slots)))
+    """Slots for `jobs` processes on each GPU (`auto` and `cuda`: all that are visible), with a fair share of the cores, or on the CPU.
+
+    On the CPU weights depend on the number of threads, so that training has its own, however many jobs there are.
+    """
+    slots = device_slots(device := resolve_device(device), jobs)
+    return slots if device == "cpu" else with_environment(slots, fair_threads(len(slots)))
 
 
 def _words(option: str, values: Iterable[object]) -> list[str]:

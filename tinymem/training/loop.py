@@ -40,6 +40,7 @@ from tinymem.training.start import epoch_order, fresh_model
 from tinymem.training.state import TrainingState, load_state, next_step, restore, save_state
 from tinymem.training.step import GraphedStep, Step, compiled
 from tinymem.training.tensorboard import make_logger, scalars
+from tinymem.training.threads import training_threads
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -70,8 +71,9 @@ def train(
     """
     settings = recipe.training
     loggers = [make_logger(directory, next_step(directory / STATE))] if settings.tensorboard else []
-    with stop_signals() as stop:
-        run = _Run(recipe, corpus, directory, make_fabric(device, loggers), progress or Progress(), stop, keeper)
+    fabric = make_fabric(device, loggers)
+    with stop_signals() as stop, training_threads(fabric.device) as threads:
+        run = _Run(recipe, corpus, directory, fabric, progress or Progress(), stop, keeper, {threads} if threads else set())
         meter = Meter(settings.energy.country)
         try:
             run.all_epochs()
@@ -96,6 +98,7 @@ class _Run:
     progress: Progress
     stop: StopFlag
     keeper: Keeper | None = None
+    threads: set[int] = field(default_factory=set)
     epoch: int = 0
     steps: int = 0
     seconds: float = 0.0
@@ -178,6 +181,7 @@ class _Run:
         if state.loss_sum is not None:
             self.step.loss_sum.copy_(state.loss_sum)
         self.epoch, self.steps, self.seconds, self.busy = state.epoch, state.step, state.seconds, state.busy_seconds
+        self.threads |= {*state.threads}
         where = f"step {state.in_epoch} of epoch {self.epoch + 1}" if state.in_epoch else f"epoch {self.epoch}"
         self.progress.say(f"resuming after {where} of {self.recipe.training.epochs}")
 
@@ -258,6 +262,7 @@ class _Run:
                 seconds=self.seconds + spent,
                 busy_seconds=self.busy + spent,
                 precision=self.precision,
+                threads=sorted(self.threads),
                 model=self.model.state_dict(),
                 optimizer=optimizer_tensors(self.optimizer),
                 regularizers=self.regularizers.state_dict(),
@@ -304,6 +309,7 @@ class _Run:
             precision=self.precision,
             device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
             processes=self.fabric.world_size,
+            threads=sorted(self.threads) or None,
             torch=torch.__version__,
             energy=estimate_here(busy, energy, device, self.fabric.world_size),
         )

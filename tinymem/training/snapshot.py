@@ -21,6 +21,7 @@ class TrainingFacts:
         precision: fp32 or bf16.
         device: the GPU's name, or cpu.
         processes: that trained it together.
+        threads: CPU threads of each; several numbers where training went on with others, None on a GPU.
         torch: version.
         energy: estimate of energy and carbon, and codecarbon's measurement where there is one.
     """
@@ -28,6 +29,7 @@ class TrainingFacts:
     precision: str
     device: str
     processes: int
+    threads: list[int] | None
     torch: str
     energy: EnergyEstimate
 

@@ -31,6 +31,7 @@ from tinymem.runtime.files import content_id, new_directory, read_object, remove
 from tinymem.training.optimizer import load_optimizer_tensors
 
 TENSORS, COUNTERS = "state.safetensors", "state.json"
+COUNTED = ("epoch", "step", "in_epoch", "seconds", "busy_seconds", "precision", "threads")
 NEWEST = 2
 SHARD_BYTES = 16 * 2**20
 NAME = re.compile(r"epoch-(\d+)(?:-step-(\d+))?")
@@ -49,6 +50,7 @@ class TrainingState:
         precision: fp32 or bf16; None where it was not recorded.
         model, optimizer, regularizers: tensors by name.
         loss_sum: of the epoch under way.
+        threads: numbers of CPU threads that steps were done with; empty on a GPU, or where they were not recorded.
     """
 
     epoch: int
@@ -61,6 +63,7 @@ class TrainingState:
     optimizer: dict[str, Tensor] = field(default_factory=dict)
     regularizers: dict[str, Tensor] = field(default_factory=dict)
     loss_sum: Tensor | None = None
+    threads: list[int] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -85,7 +88,7 @@ def save_state(directory: Path, state: TrainingState, *, keep: Collection[int] =
     """
     remove_leftovers(directory)
     with new_directory(directory / state.name) as temporary:
-        counters = {name: getattr(state, name) for name in ("epoch", "step", "in_epoch", "seconds", "busy_seconds", "precision")}
+        counters = {name: getattr(state, name) for name in COUNTED}
         shards = _write_shards(temporary, save(state.tensors()), shard_bytes)
         noted = {**counters, "shards": shards}
         write_json(temporary / COUNTERS, {**noted, "hash": content_id(noted, 32)})

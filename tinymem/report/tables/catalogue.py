@@ -15,10 +15,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 
 from tinymem.errors import UserError, did_you_mean
 from tinymem.report.tables.registry import TABLES, TableInputs
 from tinymem.report.tables.table import Table
+from tinymem.report.threads import mixed_threads
 from tinymem.results.collect import Results
 from tinymem.runtime.power import Machine
 
@@ -44,4 +46,6 @@ def tables_of(results: Results, names: Collection[str] | None = None, *, machine
         raise UserError(f"expected tables of {', '.join(shown)}, got '{unknown[0]}'; {did_you_mean(unknown[0], shown)}")
     inputs = TableInputs(results, machine)
     makers = dict.fromkeys(registered for registered in TABLES.in_order(ORDER) if wanted & set(registered.names))
-    return [table for maker in makers for table in maker.tables(inputs) if table.name in wanted and table.rows]
+    found = [table for maker in makers for table in maker.tables(inputs) if table.name in wanted and table.rows]
+    rows = results.by_source
+    return [replace(table, notes=(*table.notes, *mixed_threads(rows[s] for s in table.sources if s in rows))) for table in found]
