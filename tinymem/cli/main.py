@@ -17,6 +17,7 @@ from tinymem.cli.methods import methods_app
 from tinymem.cli.mitigate import mitigate
 from tinymem.cli.new import new
 from tinymem.cli.report import compare, report
+from tinymem.cli.reproduce import reproduce
 from tinymem.cli.run import run
 from tinymem.cli.sweep import sweep
 from tinymem.cli.train import train
@@ -36,6 +37,7 @@ app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options"
 app.command()(evaluate)
 app.command()(report)
 app.command()(compare)
+app.command()(reproduce)
 app.command()(landscape)
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")

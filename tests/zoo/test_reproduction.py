@@ -1,0 +1,141 @@
+"""A published table beside rows made by hand: choice, numbers, and the reason for each difference."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import ROOT, tinymem
+from report_rows import make_row, paper_like_rows, without_result, write_results
+
+from tinymem.recipe.sweep import load_sweep
+from tinymem.report.means import Mean, mean_of
+from tinymem.results.row import MeasuredRow
+from tinymem.zoo.document import reproduction_page
+from tinymem.zoo.reasons import Evidence, Pair, reason_of
+from tinymem.zoo.reproduction import Line, reproductions
+from tinymem.zoo.stored import store_rows, stored_rows
+from tinymem.zoo.table_runs import chosen_recipes
+
+
+def pair(published: float, *ours: float, resolution: float = 0.1) -> Pair:
+    mean = mean_of(ours)
+    assert mean is not None
+    return Pair(mean, published, resolution)
+
+
+def test_a_difference_within_the_spread_needs_no_reason() -> None:
+    assert reason_of((pair(5.5, 4.0, 5.0, 6.0), pair(1.05, 1.0, 1.0, 1.0)), []) == ""
+    assert reason_of((pair(6.5, 4.0, 5.0, 6.0),), []) != ""
+    assert pair(1.2, 1.0, 1.0, 1.0).is_within is False and pair(1.2, 1.0, 1.0, 1.0, resolution=0.2).is_within
+
+
+def test_chance_has_the_p_value_of_students_test() -> None:
+    """4.3027 is the two-sided 5 % point of Student's distribution with two degrees of freedom."""
+    found = Pair(Mean(4.3027, 3**0.5, 3), 0.0, 0.1)
+    assert found.p == pytest.approx(0.05, abs=1e-5)
+    assert reason_of((Pair(Mean(4.0, 3**0.5, 3), 0.0, 0.1),), []) == "chance (p = 0.06)"
+    assert reason_of((Pair(Mean(4.4, 3**0.5, 3), 0.0, 0.1),), []) == "unexplained"
+    assert Pair(Mean(9.0, 1.0, 2), 0.0, 0.1).p is None and Pair(Mean(9.0, None, 1), 0.0, 0.1).is_chance is False
+
+
+def test_evidence_counts_where_all_its_numbers_agree() -> None:
+    line = (pair(30.0, 1.0, 1.1, 0.9), pair(2.0, 9.0, 9.1, 8.9))
+    half = Evidence("half", (pair(30.0, 30.1, 30.0, 29.9), pair(2.0, 8.0, 8.1, 7.9)))
+    whole = Evidence("whole", (pair(30.0, 30.3, 30.0, 29.9), pair(2.0, 2.0, 2.1, 1.9)))
+    assert reason_of(line, [half, whole]) == "whole gives 30.07 / 2.00"
+    assert reason_of(line, [half]) == "unexplained; nearest: half, 30.00 / 8.00"
+
+
+def lines(rows: list[MeasuredRow], artifact: str) -> dict[str, Line]:
+    found = {half.artifact: half for half in reproductions(rows, "Table 1")}
+    return {line.method: line for line in found[artifact].lines()} if artifact in found else {}
+
+
+def three(method: str, after: int, accuracy: float, artifact: str = "noise", **changes: Any) -> list[MeasuredRow]:
+    """Rows of three seeds, a thousandth apart in accuracy."""
+    return [make_row(method, artifact, after, accuracy + 0.001 * (seed - 1), seed=seed, **changes) for seed in (0, 1, 3)]
+
+
+def options(ratio: float) -> dict[str, Any]:
+    return {"options": {"ratio": ratio}, "config": {"ratio": ratio}}
+
+
+def test_the_rule_as_printed_is_a_reason() -> None:
+    """Published: Act 0.00 % and 9.57 points lost. Ours loses 2 points; the rule that rewards losses takes the other run."""
+    rows = [*three("act", 2, 0.95, **options(0.01)), *three("act", 0, 0.97 - 0.0957, **options(0.05))]
+    line = lines(rows, "noise")["act"]
+    assert line.ours.options == "ratio=0.01"
+    assert line.reason.startswith("the rule as printed (M + P), ratio=0.05: gives 0.00 / 9.5")
+
+
+def test_protocol_reference_is_a_reason() -> None:
+    """Published: Durable 0.76 % and 2.71 points lost."""
+    own = three("durable", 0, 0.90, **options(0.01))
+    reference = three("durable", 76, 0.97 - 0.0271, **options(0.01), protocol="reference", rows_scored=10_000)
+    assert lines(own, "noise")["durable"].reason == "unexplained"
+    assert (
+        "protocol reference, ratio=0.01" in (found := lines([*own, *reference], "noise")["durable"].reason) and "unexplained" not in found
+    )
+
+
+def test_backdoors_are_compared_by_held_out_rows() -> None:
+    held_out = {"rows_holdout": 50, "holdout_memorized_before": 1.0, "holdout_memorized_count_before": 50}
+    held_out |= {"holdout_memorized_after": 0.5, "holdout_memorized_count_after": 25}
+    line = lines(three("act", 0, 0.96, "backdoor", **held_out), "backdoor")["act"]
+    assert line.pairs[0].ours.mean == 50.0
+
+
+def test_seeds_at_different_epochs_are_averaged() -> None:
+    rows = [replace(row, epoch=1500 if row.seed else 3500) for row in three("act", 0, 0.95)]
+    assert lines(rows, "noise")["act"].ours.seeds == 3
+
+
+def test_the_page_has_a_line_for_each_method_and_what_is_ours_only() -> None:
+    rows = [*paper_like_rows(), *three("npo", 0, 0.96), *three("npo", 0, 0.96, "backdoor")]
+    rows = [replace(row, optimizer_state=False) if row.method.startswith("finetune") else row for row in rows]
+    page = reproduction_page(rows)
+    own, compared = page.count("| npo |"), page.count("| balanced-subnet |")
+    assert own == 2 and compared >= 4
+    assert page.count("Fine-tunings started with a fresh AdamW state.") == 2
+    assert page.count("Time limit: 25.00 s") == 2 and page.count("without it") == 2, "BalancedSubnet's slow run is better"
+    assert "hard-concrete" not in page, "it has no result"
+
+
+def test_stored_rows_come_back(tmp_path: Path) -> None:
+    rows = [*paper_like_rows(), without_result("ig")]
+    count = store_rows(tmp_path / "rows.parquet", rows)
+    back = stored_rows(tmp_path / "rows.parquet")
+    assert count == len(back) == sum(row.is_ok for row in rows)
+    assert sorted(row.source for row in back) == sorted(row.source for row in rows if row.is_ok)
+    assert {row.source: row.as_dict() for row in back} == {row.source: row.as_dict() for row in rows if row.is_ok}
+
+
+def test_the_chosen_runs_are_tested_for_robustness() -> None:
+    sweep = load_sweep(ROOT / "recipes" / "paper" / "table1.yaml")
+    noise, backdoor = chosen_recipes(paper_like_rows(), sweep)
+    assert noise.checkpoints == ("zoo/math-mult-noise-4l-s*",) and backdoor.checkpoints == ("zoo/math-mult-backdoor-4l-s*",)
+    assert noise.robustness is not None and noise.grid == "none"
+    assert sorted((method.name, *method.options.values()) for method in noise.methods) == [
+        ("act", 0.05), ("balanced-subnet", 0.1), ("balanced-subnet", 0.3), ("finetune-clean",), ("finetune-extra",), ("zero", 0.01),
+    ]  # fmt: skip
+
+
+def test_the_command_writes_the_page(tmp_path: Path) -> None:
+    sweep = write_results(tmp_path / "sweep", paper_like_rows())
+    words = ("--stored", tmp_path / "rows.parquet", "--out", tmp_path / "page.md")
+    done = tinymem("reproduce", "table1", "--rows", sweep, *words)
+    assert done.code == 0, done.err
+    first = (tmp_path / "page.md").read_text()
+    assert first == reproduction_page(stored_rows(tmp_path / "rows.parquet"))
+    (tmp_path / "page.md").unlink()
+    assert tinymem("reproduce", "table1", *words).code == 0 and (tmp_path / "page.md").read_text() == first
+
+
+def test_refusals(tmp_path: Path) -> None:
+    both = tinymem("reproduce", "table1", "--run", "--rows", tmp_path)
+    assert both.code == 2 and "expected --run or --rows, got both" in both.err
+    missing = tinymem("reproduce", "table1", "--stored", tmp_path / "none.parquet", "--out", tmp_path / "page.md")
+    assert missing.code == 2 and "none.parquet" in missing.err and not (tmp_path / "page.md").exists()

@@ -1,0 +1,57 @@
+"""`tinymem reproduce`: a published table beside our rows, on the shipped checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from tinymem.cli.options import Device, NeededOut, Workers
+from tinymem.errors import UserError
+
+if TYPE_CHECKING:
+    from tinymem.results.row import MeasuredRow
+
+STORED = Path("zoo/table1.parquet")
+RECIPES = Path("recipes/paper")
+
+
+def reproduce(
+    table: Annotated[Literal["table1"], typer.Argument(help="The published table.")] = "table1",
+    run: Annotated[bool, typer.Option("--run", help="Do what is left of the table's sweeps, and store their rows first.")] = False,
+    rows: Annotated[list[Path] | None, typer.Option(metavar="DIR", help="Store the rows of these sweeps first. Repeatable.")] = None,
+    stored: Annotated[Path, typer.Option(metavar="FILE", help="Where the rows are stored.")] = STORED,
+    out: NeededOut = Path("docs/reproduction.md"),
+    sweeps: Annotated[Path, typer.Option("--sweeps", metavar="DIR", help="Folder of the sweeps of --run.")] = Path("sweeps"),
+    workers: Workers = None,
+    device: Device = "auto",
+) -> None:
+    """Write a published table beside the stored rows of ours, with the reason for each difference, as Markdown.
+
+    --out is the page.
+    """
+    from tinymem.runtime.files import write_text
+    from tinymem.zoo.document import reproduction_page
+    from tinymem.zoo.stored import store_rows, stored_rows
+
+    if run and rows:
+        raise UserError("expected --run or --rows, got both; --run stores the rows of its own sweeps")
+    found = _measured(sweeps, device, workers) if run else _read(rows) if rows else None
+    if found is not None:
+        print(f"{stored}: {store_rows(stored, found)} rows")
+    write_text(out, reproduction_page(stored_rows(stored)))
+    print(f"{out}: {table}")
+
+
+def _read(folders: list[Path]) -> list[MeasuredRow]:
+    from tinymem.results.collect import load_results
+
+    return load_results(folders).rows
+
+
+def _measured(sweeps: Path, device: str, workers: int | None) -> list[MeasuredRow]:
+    from tinymem.runtime.progress import Progress
+    from tinymem.zoo.table_runs import run_table
+
+    return run_table(RECIPES, sweeps, device, workers, Progress(show=True))

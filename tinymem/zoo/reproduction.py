@@ -1,0 +1,136 @@
+"""A published table beside our rows: the runs that are compared, their numbers, and the evidence for each difference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from tinymem.report.configuration import Configuration
+from tinymem.report.configurations import ModelGroup, groups_of, in_order
+from tinymem.report.means import mean_of
+from tinymem.report.published import Published, PublishedRow, published
+from tinymem.report.selection import Protocol, select
+from tinymem.results.collect import results_of
+from tinymem.results.columns import RATES
+from tinymem.results.row import MeasuredRow
+from tinymem.zoo.reasons import ACCURACY_POINTS, Evidence, Pair, Pairs, reason_of
+
+Artifact = Literal["noise", "backdoor"]
+ARTIFACTS: tuple[Artifact, ...] = ("noise", "backdoor")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One method of a table: ours, chosen by M - P within the time limit, beside the published row, with the reason for a difference."""
+
+    method: str
+    ours: Configuration
+    published: PublishedRow
+    pairs: Pairs
+    reason: str
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """The two sides of one artifact's half of a table.
+
+    Attributes:
+        group: our models under protocol `paper`, all epochs as one.
+        reference: the same models measured as the published code measured; None without such rows.
+    """
+
+    artifact: Artifact
+    table: Published
+    group: ModelGroup
+    reference: ModelGroup | None
+
+    def lines(self) -> list[Line]:
+        """The lines of the published table that we have rows of, in its order."""
+        names = [method for method in in_order(self.table.rows) if self._of(self.group, method)]
+        return [line for method in names if (line := self._line(method)) is not None]
+
+    def best(self, method: str, *, limited: bool = True, rule: Protocol = "paper", group: ModelGroup | None = None) -> Configuration | None:
+        """The configuration of a method that a rule chooses, among those within the time of fine-tuning on extra data or among all."""
+        group = group or self.group
+        found = self._of(group, method)
+        limit = group.seconds_limit(self.artifact) if limited else None
+        place = select([s.candidate() for s in found], rule, seconds_limit=limit)
+        return None if place is None else found[place]
+
+    def _of(self, group: ModelGroup, method: str) -> list[Configuration]:
+        baseline = group.baseline.get(self.artifact)
+        return ([baseline] if baseline and baseline.rows else []) if method == "none" else group.of_method(self.artifact, method)
+
+    def _line(self, method: str) -> Line | None:
+        ours, theirs = self.best(method), self.table.rows[method]
+        pairs = self.pairs(ours, method) if ours else ()
+        if ours is None or not pairs:
+            return None
+        evidence = [Evidence(words, found) for words, other in self._others(method, ours) if (found := self.pairs(other, method))]
+        return Line(method, ours, theirs, pairs, reason_of(pairs, evidence))
+
+    def _others(self, method: str, ours: Configuration) -> Iterator[tuple[str, Configuration]]:
+        """Other choices and other measurements, in the order in which they may be given as the reason."""
+        printed = self.best(method, rule="reference")
+        if printed is not None and printed is not ours:
+            yield f"the rule as printed (M + P), {printed.options}:", printed
+        if self.reference is None:
+            return
+        rules: tuple[Protocol, ...] = ("reference", "paper")
+        for rule, words in zip(rules, ("chosen by M + P", "chosen by M - P"), strict=True):
+            other = self.best(method, limited=False, rule=rule, group=self.reference)
+            if other is not None:
+                yield f"protocol reference{f', {other.options}, {words}' if other.options else ''}", other
+
+    def pairs(self, ours: Configuration, method: str) -> Pairs:
+        """Percent memorized; and accuracy in percent of the trained model, of a method the points that it lost."""
+        theirs, base = self.table.rows[method], self.table.rows["none"]
+        memorized, accuracy = ours.memorized("after"), ours.performance("after")
+        lost = mean_of(lost_points(row) for row in ours.rows)
+        if memorized is None or accuracy is None or lost is None or theirs.performance is None or base.performance is None:
+            return ()
+        rows = mean_of(row.rows_scored for row in ours.rows)
+        first = Pair(memorized, theirs.memorized, 100 / rows.mean if rows and rows.mean else 0.0)
+        if method == "none":
+            return first, Pair(accuracy, theirs.performance, ACCURACY_POINTS)
+        return first, Pair(lost, base.performance - theirs.performance, ACCURACY_POINTS)
+
+
+def lost_points(row: MeasuredRow) -> float | None:
+    """Points of accuracy that an edit cost."""
+    before, after = row.performance_before, row.performance_after
+    return None if before is None or after is None else 100 * (before - after)
+
+
+def reproductions(rows: Iterable[MeasuredRow], table: str) -> list[Reproduction]:
+    """Both halves of a table, as far as there are rows."""
+    groups = groups_of(results_of([comparable(row) for row in rows]))
+    found = []
+    for artifact in ARTIFACTS:
+        half = next(p for p in published() if p.origin == table and p.column("artifact") == artifact)
+        own = [group for group in groups if artifact in group.artifacts and _same_model(group, half)]
+        paper = next((group for group in own if group.protocol == "paper"), None)
+        if paper is not None:
+            reference = next((group for group in own if group.protocol == "reference"), None)
+            found.append(Reproduction(artifact, half, paper, reference))
+    return found
+
+
+def comparable(row: MeasuredRow) -> MeasuredRow:
+    """The row as it is compared: whatever its epoch, and a backdoor's under protocol `paper` by the held-out rows, as published."""
+    row = replace(row, epoch=None)
+    if row.artifact != "backdoor" or row.protocol == "reference" or not row.rows_holdout or not row.is_ok:
+        return row
+    held_out = RATES["holdout"]
+    return replace(
+        row,
+        rows_scored=row.rows_holdout,
+        **{f"memorized_{when}": getattr(row, f"{held_out.share}_{when}") for when in ("before", "after")},
+        **{f"memorized_count_{when}": getattr(row, f"{held_out.count}_{when}") for when in ("before", "after")},
+    )
+
+
+def _same_model(group: ModelGroup, half: Published) -> bool:
+    names = ("data", "data_size", "n_layer")
+    return all(getattr(group.columns, name) == half.column(name) for name in names)

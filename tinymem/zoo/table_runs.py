@@ -1,0 +1,70 @@
+"""The sweeps behind a reproduced table: its recipes, then the chosen runs once more with the tests of robustness."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tinymem.recipe.evaluation import Robustness
+from tinymem.recipe.recipe import Method
+from tinymem.recipe.sweep import SweepRecipe, load_sweep
+from tinymem.results.collect import load_results
+from tinymem.results.row import MeasuredRow
+from tinymem.runtime.device import resolve_device
+from tinymem.runtime.progress import Progress
+from tinymem.sweep.run import local_engine, open_sweep, run_sweep
+from tinymem.zoo.reproduction import Reproduction, reproductions
+
+RECIPES = ("table1.yaml", "table1-reference.yaml")
+TITLE = "Table 1"
+
+
+def run_table(recipes: Path, out: Path, device: str, workers: int | None = None, progress: Progress | None = None) -> list[MeasuredRow]:
+    """Do what is left of a table's sweeps; returns all rows.
+
+    Args:
+        recipes: folder of the two recipes.
+        out: folder of the sweeps.
+        device: as `tinymem sweep` takes it.
+        workers: processes at a time.
+        progress: where progress is shown.
+
+    Raises:
+        UserError: as `open_sweep`.
+        Stopped: a signal came; the same call goes on.
+    """
+    own, reference = (load_sweep(recipes / name) for name in RECIPES)
+    place = resolve_device(device)
+    folders = [_run(sweep, out, place, workers, progress) for sweep in (own, reference)]
+    chosen = chosen_recipes(load_results(folders).rows, own)
+    return load_results([*folders, *(_run(sweep, out, place, workers, progress) for sweep in chosen)]).rows
+
+
+def chosen_recipes(rows: Sequence[MeasuredRow], sweep: SweepRecipe) -> list[SweepRecipe]:
+    """A sweep for each artifact: its models, and on them the chosen runs, with the tests of robustness."""
+    return [
+        sweep.model_copy(
+            update={
+                "name": f"{sweep.name}-chosen-{found.artifact}",
+                "checkpoints": tuple(pattern for pattern in sweep.checkpoints if found.artifact in pattern),
+                "methods": tuple(_chosen(found)),
+                "grid": "none",
+                "robustness": Robustness(),
+            }
+        )
+        for found in reproductions(rows, TITLE)
+    ]
+
+
+def _chosen(found: Reproduction) -> Iterator[Method]:
+    for method in found.group.methods():
+        settings = [s for limited in (True, False) if (s := found.best(method, limited=limited))]
+        for options in {setting.options: setting.rows[0].options for setting in settings}.values():
+            yield Method(name=method, options=options)
+
+
+def _run(sweep: SweepRecipe, out: Path, place: str, workers: int | None, progress: Progress | None) -> Path:
+    folder = out / sweep.name
+    opened = open_sweep(sweep, out=folder, runs=Path("runs"), device_type=place.partition(":")[0])
+    run_sweep(opened, local_engine(place, workers), progress=progress)
+    return folder
