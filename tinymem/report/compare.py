@@ -148,6 +148,7 @@ def _notes(group: ModelGroup, artifact: str, other: Published) -> Iterator[str]:
     seeds = sorted({row.seed for row in group.baseline[artifact].rows}, key=str)
     devices = dict.fromkeys(str(s.rows[0].device) for s in group.settings.get(artifact, []) if s.rows)
     yield f"Ours: best runs by A.3.5; seeds {', '.join(map(str, seeds))}; seconds on {', '.join(devices) or DASH}. Theirs: seeds 0, 1, 3."
+    yield from group.repeated
     if extra := sorted(set(group.methods()) - set(other.rows)):
         yield f"Not in this table of the paper: {', '.join(extra)}."
 

@@ -12,7 +12,7 @@ from tinymem.recipe.paper import EXTRA, METHODS
 from tinymem.report.cells import settings
 from tinymem.report.configuration import Configuration
 from tinymem.report.selection import PERPLEXITY_LIMIT, Protocol, lost, pareto, select, select_training
-from tinymem.results.collect import Results
+from tinymem.results.collect import Results, Unit, model_of, unit_of
 from tinymem.results.columns import CONFIGURATION_COLUMNS
 from tinymem.results.row import MeasuredRow
 from tinymem.runtime.files import canonical_json
@@ -41,6 +41,7 @@ class ModelGroup:
         baseline: per artifact, the unregularized models before any method.
         regularized: per artifact, the models trained with a regularizer, one Configuration per training configuration.
         epochs: per artifact, the last epoch.
+        repeated: a sentence for each configuration and seed that was trained more than once, about the weights that count.
     """
 
     columns: GroupColumns
@@ -50,6 +51,7 @@ class ModelGroup:
     baseline: dict[str, Configuration] = field(default_factory=dict)
     regularized: dict[str, list[Configuration]] = field(default_factory=dict)
     epochs: dict[str, int | None] = field(default_factory=dict)
+    repeated: list[str] = field(default_factory=list)
 
     @property
     def protocol(self) -> Protocol:
@@ -155,7 +157,8 @@ def _name_of(rows: list[MeasuredRow]) -> str:
 
 
 def _group(columns: GroupColumns, label: str, rows: list[MeasuredRow]) -> ModelGroup:
-    group = ModelGroup(columns, label)
+    rows, repeated = one_per_unit(rows)
+    group = ModelGroup(columns, label, repeated=repeated)
     by_artifact: dict[str, list[MeasuredRow]] = defaultdict(list)
     for row in rows:
         by_artifact[row.artifact].append(row)
@@ -180,10 +183,43 @@ def _settings(rows: list[MeasuredRow]) -> list[Configuration]:
     """Configurations of a method; timings of different kinds of devices, and edits with other forget rows, are never averaged."""
     found: dict[tuple[str, str], list[MeasuredRow]] = defaultdict(list)
     for row in rows:
-        options = canonical_json([row.config or row.options, *(row[column] for column in CONFIGURATION_COLUMNS)])
-        found[row.method, options].append(row)
+        found[row.method, _options_key(row)].append(row)
     several = [column for column in CONFIGURATION_COLUMNS if len({str(row[column]) for row in rows}) > 1]
     return [Configuration(method, _options(same[0], several), tuple(same)) for (method, _), same in found.items()]
+
+
+def _options_key(row: MeasuredRow) -> str:
+    return canonical_json([row.config or row.options, *(row[column] for column in CONFIGURATION_COLUMNS)])
+
+
+def one_per_unit(rows: list[MeasuredRow]) -> tuple[list[MeasuredRow], list[str]]:
+    """Rows of each configuration and seed of a model once, and a sentence for each that has several weights.
+
+    Of several trainings that with the most rows counts (if equal, the first by name), and the others where it has no such row.
+    """
+    trained: dict[Unit, dict[str | None, list[MeasuredRow]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        trained[unit_of(row)][model_of(row)].append(row)
+    dropped, sentences = set(), []
+    for unit, by_weights in trained.items():
+        first, *others = sorted(by_weights, key=lambda weights: (-len(by_weights[weights]), str(weights)))
+        known = set(map(_experiment, by_weights[first]))
+        for other in others:
+            dropped |= {id(row) for row in by_weights[other] if _experiment(row) in known}
+            known |= set(map(_experiment, by_weights[other]))
+        if others:
+            sentences.append(_repeated(unit, first, len(others) + 1))
+    return [row for row in rows if id(row) not in dropped], sentences
+
+
+def _experiment(row: MeasuredRow) -> tuple[str, ...]:
+    return row.method, row.artifact, str(row.regularizer), _options_key(row)
+
+
+def _repeated(unit: Unit, weights: str | None, count: int) -> str:
+    configuration, epoch, seed = unit
+    model = f"Configuration {configuration}, epoch {epoch}, seed {seed}"
+    return f"{model}: trained {count} times to other weights; it counts once, with {weights}."
 
 
 def _options(row: MeasuredRow, several: list[str]) -> str:

@@ -5,6 +5,7 @@ A folder is one of: a run (`recipe.yaml`), a sweep (`sweep.yaml`), anything with
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -23,6 +24,10 @@ from tinymem.runtime.json import Json
 
 if TYPE_CHECKING:
     from tinymem.recipe.recipe import Recipe
+
+
+Unit = tuple[str | None, int | None, int | None]
+"""Configuration, epoch and seed of a model."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,21 @@ def _completeness(row: MeasuredRow) -> tuple[bool, bool, int]:
 def model_of(row: MeasuredRow) -> str | None:
     """Id that distinguishes models: the hash of the weights, else `model_id` (of a run its recipe's id), else the name of the run."""
     return row.weights or row.model_id or row.run
+
+
+def configuration_id(run: str | None) -> str | None:
+    """The id of a recipe's model in the name of its run's folder; None for models that no recipe of ours made.
+
+    >>> configuration_id("quickstart-ab12cd34"), configuration_id("runs/pythia")
+    ('ab12cd34', None)
+    """
+    found = re.fullmatch(r"[^/]*-([0-9a-f]{8})", run or "")
+    return found[1] if found else None
+
+
+def unit_of(row: MeasuredRow) -> Unit:
+    """What counts once in means, spreads and counts: a model's configuration and seed, whatever folder and weights it is in."""
+    return configuration_id(row.run) or row.corpus_sha256 or row.model_name, row.epoch, row.seed
 
 
 def _share_families(rows: list[MeasuredRow]) -> list[MeasuredRow]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ class Model:
     run: str = ""
     model_id: str = ""
     corpus_sha256: str = ""
+    edited: bool = False
+    """Whether a method changed the weights after training: such models differ though their recipes are equal."""
 
     @property
     def name(self) -> str:
@@ -105,7 +108,7 @@ def _at_epoch(run: Path, epoch: int) -> Path | None:
 
 
 def _identified(models: list[Model], folder: Path) -> list[Model]:
-    """Each distinct model once; those on disk with their hashes and columns."""
+    """Each configuration, seed and epoch once, and each edited model; those on disk with their hashes and columns."""
     hashes = _Hashes(folder)
     with ThreadPoolExecutor(8) as pool:  # hashing leaves the interpreter's lock alone
         ids = list(pool.map(hashes.of, [model.checkpoint for model in models]))
@@ -113,7 +116,13 @@ def _identified(models: list[Model], folder: Path) -> list[Model]:
     unique: dict[object, Model] = {}
     for model, model_id in zip(models, ids, strict=True):
         known = _on_disk(model, model_id) if model.checkpoint and model_id else model
-        unique.setdefault(model_id or (known.columns.epoch, content_id(model.recipe.model_key())), known)
+        key = model_id if known.edited else (known.columns.epoch, content_id(model.recipe.model_key()))
+        first = unique.setdefault(key, known)
+        if first.model_id != known.model_id:
+            warnings.warn(
+                f"{first.checkpoint} and {known.checkpoint} are one configuration and seed with other weights; only the first counts",
+                stacklevel=2,
+            )
     return list(unique.values())
 
 
@@ -121,7 +130,8 @@ def _on_disk(model: Model, model_id: str) -> Model:
     assert model.checkpoint is not None
     metadata = read_metadata(model.checkpoint)
     columns = checkpoint_columns(model.checkpoint, metadata, model.recipe)
-    return Model(model.recipe, columns, model.checkpoint, _name_of(model.checkpoint), model_id, str(metadata.get("corpus_sha256")))
+    corpus, edited = str(metadata.get("corpus_sha256")), "edited_from" in metadata
+    return Model(model.recipe, columns, model.checkpoint, _name_of(model.checkpoint), model_id, corpus, edited)
 
 
 def _name_of(checkpoint: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from tinymem.results.collect import Unit, configuration_id
 from tinymem.results.curve import CurvePoint
 from tinymem.results.run_folder import RunRecord
 
@@ -28,8 +29,13 @@ class Curve:
 
 
 def curves_of(records: Iterable[RunRecord]) -> list[Curve]:
-    """The curves of the folders that have one."""
-    return [_curve(record) for record in records if record.curve]
+    """The curves of the folders that have one, those of one configuration and seed once: the longest."""
+    found: dict[Unit, Curve] = {}
+    for record in records:
+        key = configuration_id(record.name) or record.name, None, record.columns.seed
+        if record.curve and (key not in found or len(record.curve) > len(found[key].points)):
+            found[key] = _curve(record)
+    return list(found.values())
 
 
 def _curve(record: RunRecord) -> Curve:

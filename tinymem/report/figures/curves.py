@@ -63,7 +63,7 @@ def _figures(curves: Sequence[Curve], key: str, number: str, what: str, by: str,
             continue
         caption = (
             f"{kind.capitalize()}: share of the artifact's scored rows memorized (lower is better), and performance on clean rows, "
-            "by epoch, averaged over seeds. Dashed: the ceiling of accuracy."
+            "by epoch, averaged over seeds (of a model trained twice, one). Dashed: the ceiling of accuracy."
         )
         yield FigureData(key + letter, title, caption, those, partial(draw_curves, by=by))
 

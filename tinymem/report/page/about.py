@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from tinymem.results.collect import Results, model_of
+from tinymem.results.collect import Results, unit_of
 from tinymem.results.row import MeasuredRow
 from tinymem.results.run_folder import RunRecord
 from tinymem.runtime.json import Json, JsonObject
@@ -65,7 +65,7 @@ def about_results(results: Results) -> dict[str, str]:
     return {
         "Folders": _listed([folder.resolve().name for folder in results.folders]),
         "Rows": f"{len(rows):,} ({', '.join(f'{count:,} {name}' for name, count in status.most_common())})" if rows else "none",
-        "Models": f"{len({(model_of(row), row.epoch, row.seed) for row in rows}):,}",
+        "Models": f"{len(set(map(unit_of, rows))):,}",
         "Data": _listed(_values(rows, "data")),
         "Layers": _listed(_values(rows, "n_layer")),
         "Epochs": _listed(_values(rows, "epoch")),

@@ -138,7 +138,7 @@ def _notes(group: ModelGroup) -> Iterator[str]:
 
 
 def seeds_note(group: ModelGroup) -> Iterator[str]:
-    """Yield a note per artifact: its seeds and its epoch."""
+    """Yield a note per artifact: its seeds and its epoch; and one about each model that was trained more than once."""
     for artifact in group.artifacts:
         seeds = sorted({row.seed for row in group.baseline[artifact].rows}, key=str)
         if seeds:
@@ -146,6 +146,7 @@ def seeds_note(group: ModelGroup) -> Iterator[str]:
             several = f"{len(seeds)} seeds ({listed}), mean ± sample standard deviation" if len(seeds) > 1 else f"seed {listed}"
             epoch = group.epochs.get(artifact)
             yield f"{artifact}: {several}" + (f"; models after epoch {epoch:,}." if epoch is not None else ".")
+    yield from group.repeated
 
 
 def _without_result(group: ModelGroup) -> Iterator[tuple[str, str, str]]:
