@@ -19,7 +19,7 @@ from tinymem.data.math.sequences import to_text
 from tinymem.data.rows import Rows
 from tinymem.mitigation.methods.neuron import nemo
 from tinymem.models.checkpoint import load_checkpoint
-from tinymem.results.read import as_json
+from tinymem.results.read import as_json, with_intervals
 from tinymem.runs.pipeline import Run
 
 COLUMNS = [
@@ -43,7 +43,9 @@ def test_mitigate_does_what_run_did(tiny_run: Run, tmp_path: Path) -> None:
             if column not in ("seconds", "peak_mb"):
                 assert row[column] == other[column], column
     loaded = load_checkpoint(tmp_path / "edited")
-    assert loaded.metadata["mitigation"] == rows and loaded.metadata["recipe"] == tiny_run.recipe.model_dump(mode="json")
+    assert [with_intervals(row) for row in loaded.metadata["mitigation"]] == rows and loaded.metadata[
+        "recipe"
+    ] == tiny_run.recipe.model_dump(mode="json")
     zeros = [int((layer.mlp.c_proj.weight == 0).all(0).sum()) for layer in loaded.model.transformer.h]
     assert zeros == [int(0.05 * 192)] * 2
 
@@ -127,7 +129,7 @@ def test_rows_of_different_lengths(tiny_run: Run, tmp_path: Path) -> None:
 
 def test_report_json_has_the_columns_of_the_issue(tiny_run: Run) -> None:
     rows = json.loads(tinymem("report", tiny_run.path, "--format", "json").out)
-    assert rows == as_json(tiny_run.rows) and len(rows) == 8
+    assert rows == list(map(with_intervals, as_json(tiny_run.rows))) and len(rows) == 8
     for row in rows:
         assert set(COLUMNS) <= set(row)
         assert not [column for column in COLUMNS if row[column] is None]
@@ -142,7 +144,7 @@ def test_report_formats(tiny_run: Run, tmp_path: Path) -> None:
     assert tinymem("report", tiny_run.path, "--format", "html", "--out", page).out.strip() == str(page)
     assert page.read_text().lstrip().lower().startswith("<!doctype html") and "balanced-subnet" in page.read_text()
     assert tinymem("report", tiny_run.path, "--format", "json", "--out", tmp_path / "rows.json").out == ""
-    assert json.loads((tmp_path / "rows.json").read_text()) == as_json(tiny_run.rows)
+    assert json.loads((tmp_path / "rows.json").read_text()) == list(map(with_intervals, as_json(tiny_run.rows)))
 
 
 def test_mitigate_prints_what_run_prints_in_every_format(tiny_run: Run) -> None:

@@ -31,10 +31,10 @@ from tinymem.report.render.text import render
 from tinymem.report.tables.of_rows import table_of_run
 from tinymem.results.collect import results_of
 from tinymem.results.curve import CurvePoint, write_curve
-from tinymem.results.read import read_measured
+from tinymem.results.read import read_measured, with_intervals
 from tinymem.results.row import MeasuredRow
 from tinymem.results.run_folder import RunRecord, load_run
-from tinymem.results.share import ShareColumn
+from tinymem.results.share import Share, ShareColumn
 
 RECIPE: dict[str, Any] = {
     "name": "quickstart",
@@ -250,7 +250,41 @@ def test_a_broken_recipe_is_refused_on_one_line(tmp_path: Path, data: bytes) -> 
 
 
 def test_json_is_the_rows_as_they_are(record: RunRecord) -> None:
-    assert json.loads(to_json(record.rows)) == [row.as_dict() for row in fake_rows()]
+    found = json.loads(to_json(record.rows))
+    assert [{key: value for key, value in row.items() if "_low_" not in key and "_high_" not in key} for row in found] == [
+        row.as_dict() for row in fake_rows()
+    ]
+    assert [round(found[0][f"memorized_{end}_after"], 4) for end in ("low", "high")] == [0.4007, 0.6829]
+    assert "memorized_low_after" not in found[-1]  # refused
+
+
+def test_every_share_in_json_has_an_interval(tmp_path: Path) -> None:
+    nested = {"clean": {"all": {"share": 0.5, "count": 5, "rows": 10}}, "accuracy": {"all": {"share": 0.9, "count": 90, "tokens": 100}}}
+    [row] = json.loads(to_json([fake_row("act", "noise", 3, metrics_after=nested)]))
+    assert row["metrics_after"]["clean"]["all"] == {"share": 0.5, "count": 5, "rows": 10, "low": approx(0.2366), "high": approx(0.7634)}
+    assert row["metrics_after"]["accuracy"]["all"]["low"] == approx(0.8256)
+    for name in ("memorized", "forget_memorized", "holdout_memorized", "memorized_clean_prompt"):
+        assert row[f"{name}_low_before"] < row[f"{name}_before"] <= row[f"{name}_high_before"]
+
+
+def approx(value: float) -> float:
+    return pytest.approx(value, abs=1e-4)  # type: ignore[no-any-return]
+
+
+def test_wilson_by_hand() -> None:
+    for count, rows, low, high in ((0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (81, 263, 0.2553, 0.3662), (1, 1, 0.2065, 1.0)):
+        assert Share(count, rows).interval == (approx(low), approx(high))
+    assert Share(0, 0).interval is None and Share(3, 2).interval is None
+
+
+def test_little_data_is_said(tmp_path: Path) -> None:
+    few = fake_row("act", "noise", 3, rows_scored=29, memorized_count_before=20)
+    text = " ".join(printed(one(tmp_path, few), 100).split())
+    assert "One seed: how much another training would differ is not known." in text
+    assert "Fewer than 30 rows scored (noise 29): shares are rough, see their intervals." in text
+    assert "Fewer than" not in printed(one(tmp_path / "b", fake_row("act", "noise", 3)), 100)
+    text = page(one(tmp_path / "c", few), tmp_path)
+    assert "One seed" in text and "(noise 29)" in text
 
 
 def test_csv_holds_every_field_and_config_as_json(record: RunRecord) -> None:
@@ -268,7 +302,8 @@ def test_markdown_has_counts_beside_percentages_and_reasons(record: RunRecord) -
     assert {line.count("|") for line in lines[2 : 4 + len(record.rows)]} == {10}
     assert "refused: expected a ratio" in lines[-1]
     assert (
-        "noise before: 86.4 % (38/44, 73–94) memorized, 19 rows to forget, 19 in the holdout, accuracy 96.2 % (ceiling 97.5 %)" in lines[-4]
+        "noise before: 86.4 % (38/44, 73–94) memorized, 19 rows to forget, 19 in the holdout, accuracy 96.2 % (ceiling 97.5 %)"
+        in "\n".join(lines)
     )
 
 
@@ -368,7 +403,7 @@ def test_every_row_links_to_its_json(record: RunRecord, tmp_path: Path) -> None:
         assert text.count(f'href="#json-{anchor}"') >= (2 if row.is_ok else 1)
         block = re.search(rf'<pre id="json-{anchor}">(.*?)</pre>', text, flags=re.DOTALL)
         assert block is not None
-        assert json.loads(html.unescape(block[1])) == row.as_dict()
+        assert json.loads(html.unescape(block[1])) == with_intervals(row.as_dict())
 
 
 def test_refused_rows_have_their_message(record: RunRecord, tmp_path: Path) -> None:

@@ -64,6 +64,7 @@ def evaluate(
     """Measure a checkpoint on its own corpus, or on rows of your own; prints JSON."""
     import json
 
+    from tinymem.results.read import with_intervals
     from tinymem.runs.checkpoint import Measuring, evaluate_checkpoint
     from tinymem.runs.own_rows import RowFiles
 
@@ -71,4 +72,4 @@ def evaluate(
     measuring = Measuring(words(metrics), numbers(ks, "--ks"))
     files = RowFiles(forget, retain, prompt, match, column, bos, strict)
     found = evaluate_checkpoint(checkpoint, files=files, protocol=protocol, device=device, measuring=measuring).as_dict()
-    print(json.dumps(found, indent=2, allow_nan=False))
+    print(json.dumps(with_intervals(found), indent=2, allow_nan=False))

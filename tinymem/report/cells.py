@@ -12,6 +12,7 @@ from tinymem.results.share import Share
 from tinymem.runtime.json import Json
 
 DASH = "–"
+FEW = 30  # scored rows
 
 
 def number(value: float | None, digits: int = 1) -> str:
@@ -66,6 +67,13 @@ def percent_of(share: Share | None) -> str:
     '86.4 % (38/44, 73–94)'
     """
     return f"{percent(share.share)} ({fraction(share)}, {interval(share)})" if share and share.rows else DASH
+
+
+def little_data(rows: dict[str, int | None], seeds: int) -> list[str]:
+    """Sentences that say how little the numbers rest on: one seed, or fewer than 30 scored rows of an artifact."""
+    found = ["One seed: how much another training would differ is not known."] if seeds == 1 else []
+    few = [f"{artifact} {count}" for artifact, count in rows.items() if count is not None and count < FEW]
+    return found + ([f"Fewer than {FEW} rows scored ({', '.join(few)}): shares are rough, see their intervals."] if few else [])
 
 
 def performance(row: MeasuredRow, value: float | None) -> str:

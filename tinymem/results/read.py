@@ -8,9 +8,10 @@ from types import NoneType, UnionType
 from typing import Literal, Union, get_args, get_origin, get_type_hints
 
 from tinymem.errors import UserError, did_you_mean
-from tinymem.results.columns import REQUIRED
+from tinymem.results.columns import PROMPT_RATES, RATES, REQUIRED
 from tinymem.results.row import KINDS, MeasuredRow, ResultRow
-from tinymem.runtime.json import JsonObject
+from tinymem.results.share import Share
+from tinymem.runtime.json import Json, JsonObject
 
 
 def _json_types(hint: object) -> tuple[type, ...]:
@@ -68,6 +69,39 @@ def read_measured(values: object, where: str, again: str = "make it again") -> M
 def as_json(rows: Sequence[ResultRow]) -> list[JsonObject]:
     """The rows as JSON objects, without missing optional columns."""
     return [row.as_dict() for row in rows]
+
+
+def with_intervals(value: JsonObject) -> JsonObject:
+    """A row or a measurement as JSON, in which every share that has its count and rows has its 95 % interval in [0, 1] too.
+
+    In columns of their own, `<share>_low_<moment>` and `<share>_high_<moment>`; in nested columns next to the count, as `low` and `high`.
+    """
+    return {**{key: _nested(inner) for key, inner in value.items()}, **_flat_intervals(value)}
+
+
+def _nested(value: Json) -> Json:
+    if isinstance(value, list):
+        return [_nested(inner) for inner in value]
+    if not isinstance(value, dict):
+        return value
+    found = {key: _nested(inner) for key, inner in value.items()}
+    count, total = value.get("count"), value.get("rows", value.get("tokens"))
+    return found | (_ends(count, total, "low", "high") if "share" in value else {})
+
+
+def _flat_intervals(value: JsonObject) -> JsonObject:
+    found: JsonObject = {}
+    for rate in (*RATES.values(), *PROMPT_RATES.values()):
+        for moment in ("before", "after"):
+            if rate.rows in value:
+                ends = (f"{rate.share}_low_{moment}", f"{rate.share}_high_{moment}")
+                found |= _ends(value.get(f"{rate.count}_{moment}"), value[rate.rows], *ends)
+    return found
+
+
+def _ends(count: Json, rows: Json, low: str, high: str) -> JsonObject:
+    interval = Share(count, rows).interval if isinstance(count, int) and isinstance(rows, int) else None
+    return {low: interval[0], high: interval[1]} if interval else {}
 
 
 def columns_in(rows: Sequence[ResultRow]) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from tinymem.report.cells import settings
 from tinymem.report.render.html import fill
 from tinymem.report.tables.table import anchor
+from tinymem.results.read import with_intervals
 from tinymem.results.row import MeasuredRow
 from tinymem.runtime.files import write_text
 
@@ -77,4 +78,4 @@ def _title(row: MeasuredRow) -> str:
 
 
 def _json(row: MeasuredRow) -> str:
-    return json.dumps(row.as_dict(), indent=1, ensure_ascii=False)
+    return json.dumps(with_intervals(row.as_dict()), indent=1, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""Result rows as they are stored: JSON and CSV."""
+"""Result rows themselves: JSON and CSV."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import io
 import json
 from collections.abc import Sequence
 
-from tinymem.results.read import as_json, columns_in
+from tinymem.results.read import as_json, columns_in, with_intervals
 from tinymem.results.row import MeasuredRow
 from tinymem.runtime.json import Json
 
 
 def to_json(rows: Sequence[MeasuredRow]) -> str:
-    """The rows exactly as they are stored, as one JSON list."""
-    return json.dumps(as_json(rows), indent=2, ensure_ascii=False) + "\n"
+    """The rows as they are stored, each share with its interval, as one JSON list."""
+    return json.dumps(list(map(with_intervals, as_json(rows))), indent=2, ensure_ascii=False) + "\n"
 
 
 def to_csv(rows: Sequence[MeasuredRow]) -> str:

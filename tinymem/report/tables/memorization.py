@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from tinymem.report.cells import DASH, reason
+from tinymem.report.cells import DASH, little_data, reason
 from tinymem.report.configuration import Configuration
 from tinymem.report.configurations import ModelGroup, in_order
 from tinymem.report.means import Mean, digits_for, mean_of, plus_minus, signed
@@ -147,6 +147,11 @@ def seeds_note(group: ModelGroup) -> Iterator[str]:
             epoch = group.epochs.get(artifact)
             yield f"{artifact}: {several}" + (f"; models after epoch {epoch:,}." if epoch is not None else ".")
     yield from group.repeated
+    measured = [row for artifact in group.artifacts for row in group.baseline[artifact].rows]
+    fewest: dict[str, int | None] = {}
+    for row in measured:
+        fewest[row.artifact] = min(filter(None, (fewest.get(row.artifact), row.rows_scored)), default=None)
+    yield from little_data(fewest, len({row.seed for row in measured}))
 
 
 def _without_result(group: ModelGroup) -> Iterator[tuple[str, str, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tinymem.recipe.robustness import TESTS
 from tinymem.report.configuration import Configuration
@@ -12,7 +12,9 @@ from tinymem.report.means import mean_of
 from tinymem.report.tables.memorization import LABELS, mean_cell, seeds_note
 from tinymem.report.tables.registry import TableInputs, report_table
 from tinymem.report.tables.table import Cell, Column, Table, anchor
+from tinymem.results.columns import RATES
 from tinymem.results.row import MeasuredRow, Moment
+from tinymem.results.share import Share
 from tinymem.runtime.json import Json, JsonObject
 
 if TYPE_CHECKING:
@@ -66,7 +68,14 @@ def table_of_returns(group: ModelGroup) -> Table:
     return _table(group, "returns", "Whether it comes back", heads, RETURN_NOTES)
 
 
-Read = Callable[[MeasuredRow, Moment], float | None]
+class Measured(NamedTuple):
+    """A number of a row, and the counts behind it where it is a share."""
+
+    value: float
+    share: Share | None = None
+
+
+Read = Callable[[MeasuredRow, Moment], Measured | None]
 
 
 def _table(group: ModelGroup, name: str, title: str, heads: list[tuple[str, Read, int]], notes: tuple[str, ...]) -> Table:
@@ -75,12 +84,18 @@ def _table(group: ModelGroup, name: str, title: str, heads: list[tuple[str, Read
     known = [head for head in heads if any(head[1](row, when) is not None for _, _, setting, when in lines for row in setting.rows)]
     rows = []
     for artifact, method, setting, when in lines:
-        cells = [mean_cell(mean_of(read(row, when) for row in setting.rows), digits, setting.sources) for _, read, digits in known]
+        cells = [_cell([read(row, when) for row in setting.rows], digits, setting.sources) for _, read, digits in known]
         if any(cell.value is not None for cell in cells):
             rows.append((Cell(artifact), Cell(method), Cell(setting.options if when == "after" else ""), *cells))
     columns = (*(Column(head, numeric=False) for head in ("artifact", "method", "options")), *(Column(head) for head, _, _ in known))
     title = f"{title}. {group.name[:1].upper()}{group.name[1:]}"
     return Table(name, anchor(f"{name}-{group.key}"), title, columns, tuple(rows), (*notes, *seeds_note(group)))
+
+
+def _cell(found: list[Measured | None], digits: int, sources: tuple[str, ...]) -> Cell:
+    shares = [measured.share for measured in found if measured and measured.share]
+    whole = Share(sum(share.count for share in shares), sum(share.rows for share in shares)) if len(shares) == len(found) else None
+    return mean_cell(mean_of(measured.value if measured else None for measured in found), digits, sources, share=whole)
 
 
 def _lines(group: ModelGroup) -> Iterator[tuple[str, str, Configuration, Moment]]:
@@ -94,26 +109,28 @@ def _lines(group: ModelGroup) -> Iterator[tuple[str, str, Configuration, Moment]
 
 
 def _metric(path: tuple[str, ...], factor: float) -> Read:
-    return lambda row, when: _times(_at(_metrics(row, when), path), factor)
+    return lambda row, when: _at(_metrics(row, when), path, factor)
 
 
 def _metrics(row: MeasuredRow, when: Moment) -> JsonObject | None:
     return row.metrics_before if when == "before" else row.metrics_after
 
 
-def _untouched(row: MeasuredRow, when: Moment) -> float | None:
-    return _times(row.memorized_before if when == "before" else row.memorized_after, 100) if row.robustness else None
+def _untouched(row: MeasuredRow, when: Moment) -> Measured | None:
+    share = row.memorized_before if when == "before" else row.memorized_after
+    return Measured(100 * share, row.share(RATES["all"], when)) if row.robustness and share is not None else None
 
 
 def _return(test: str) -> Read:
-    return lambda row, when: _times(_at(row["robustness"], (test, when, "all", "share")), 100)
+    return lambda row, when: _at(row["robustness"], (test, when, "all", "share"), 100)
 
 
-def _at(value: Json, path: tuple[str, ...]) -> float | None:
+def _at(value: Json, path: tuple[str, ...], factor: float) -> Measured | None:
+    """The number at a path, times a factor; its counts stand next to a share."""
+    parent: JsonObject = {}
     for key in path:
-        value = value.get(key) if isinstance(value, dict) else None
-    return value if isinstance(value, int | float) else None
-
-
-def _times(value: float | None, factor: float) -> float | None:
-    return None if value is None else factor * value
+        parent = value if isinstance(value, dict) else {}
+        value = parent.get(key)
+    count, rows = parent.get("count"), parent.get("rows", parent.get("tokens"))
+    share = Share(count, rows) if path[-1:] == ("share",) and isinstance(count, int) and isinstance(rows, int) else None
+    return Measured(factor * value, share) if isinstance(value, int | float) else None

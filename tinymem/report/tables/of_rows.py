@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from tinymem.report.cells import DASH, labels, metrics, number, percent, percent_of, performance, reason, settings, significant
+from tinymem.report.cells import DASH, labels, little_data, metrics, number, percent, percent_of, performance, reason, settings, significant
 from tinymem.report.configuration import Configuration
 from tinymem.report.selection import score
 from tinymem.report.tables.table import Cell, Column, Table
@@ -120,6 +120,7 @@ def _notes(rows: list[MeasuredRow], names: list[str], known: dict[str, MeasuredR
     yield f"memorized, forget, holdout{share}: % after the edit; counts, and 95 % intervals by Wilson."
     for row in known.values():
         yield from _before_notes(row)
+    yield from little_data({row.artifact: row.rows_scored for row in known.values()}, len({row.seed for row in rows}))
     for row, name in zip(rows, names, strict=True):
         if not row.is_ok:
             yield f"{name} on {row.artifact}: {reason(row)}"
