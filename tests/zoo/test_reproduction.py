@@ -47,6 +47,8 @@ def test_evidence_counts_where_all_its_numbers_agree() -> None:
     whole = Evidence("whole", (pair(30.0, 30.3, 30.0, 29.9), pair(2.0, 2.0, 2.1, 1.9)))
     assert reason_of(line, [half, whole]) == "whole gives 30.07 / 2.00"
     assert reason_of(line, [half]) == "unexplained; nearest: half, 30.00 / 8.00"
+    wide = Evidence("wide", (pair(30.0, 30.1, 30.0, 29.9), pair(2.0, 1.0, 40.0, 20.0)))
+    assert wide.pairs[1].is_chance and reason_of(line, [wide]).startswith("unexplained"), "farther away than ours, whatever its spread"
 
 
 def lines(rows: list[MeasuredRow], artifact: str) -> dict[str, Line]:

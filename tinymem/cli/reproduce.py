@@ -13,7 +13,7 @@ from tinymem.errors import UserError
 if TYPE_CHECKING:
     from tinymem.results.row import MeasuredRow
 
-STORED = Path("zoo/table1.parquet")
+STORED = Path("docs/table1.parquet")
 RECIPES = Path("recipes/paper")
 
 

@@ -66,7 +66,8 @@ class Evidence:
 def reason_of(pairs: Pairs, evidence: Sequence[Evidence]) -> str:
     """The reason for a line's difference; empty where none exceeds the spread.
 
-    Evidence counts where all of its numbers agree with the published ones. Where none does, the nearest is named with its numbers.
+    Evidence counts where all of its numbers agree with the published ones, and none is farther from them than ours or our spread: a wide
+    spread of its own agrees with anything. Where none does, the nearest is named with its numbers.
     """
     if all(pair.is_within for pair in pairs):
         return ""
@@ -74,12 +75,16 @@ def reason_of(pairs: Pairs, evidence: Sequence[Evidence]) -> str:
         p = min(pair.p for pair in pairs if pair.p is not None and not pair.is_within)
         return f"chance (p = {p:.2f})"
     for shown in evidence:
-        if all(pair.is_chance for pair in shown.pairs):
+        if all(pair.is_chance and _is_nearer(pair, own) for pair, own in zip(shown.pairs, pairs, strict=True)):
             return f"{shown.words} gives {_numbers(shown.pairs)}"
     if not evidence:
         return "unexplained"
     nearest = min(evidence, key=lambda shown: sum(abs(pair.difference) for pair in shown.pairs))
     return f"unexplained; nearest: {nearest.words}, {_numbers(nearest.pairs)}"
+
+
+def _is_nearer(pair: Pair, own: Pair) -> bool:
+    return abs(pair.difference) <= max(abs(own.difference), own.ours.spread or 0.0, own.resolution)
 
 
 def _numbers(pairs: Pairs) -> str:
