@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from tinymem.errors import UserError
+from tinymem.recipe.written import WrittenInt
 from tinymem.runtime.json import Json, JsonObject
 
 MERGE = "tag:yaml.org,2002:merge"
@@ -48,6 +49,14 @@ class _Loader(yaml.SafeLoader):
                 seen.add(key.value)
         return node
 
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        """A whole number that remembers how it is written, unless its digits tell."""
+        value: int = super().construct_yaml_int(node)
+        return value if str(value) == node.value else WrittenInt(value, str(node.value))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+
 
 def parse_override(override: str) -> tuple[str, Json]:
     """Parse an override: `a.b=c` -> ("a.b", c).
@@ -59,7 +68,7 @@ def parse_override(override: str) -> tuple[str, Json]:
     if not separator or not key:
         raise UserError(f"expected --set key.sub=value, got '{override}'")
     try:
-        return key, yaml.safe_load(text)
+        return key, yaml.load(text, _Loader)
     except yaml.YAMLError:
         raise UserError(f"expected a YAML value after '=', got '{override}'") from None
 

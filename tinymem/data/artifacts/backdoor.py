@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from tinymem.data.artifact import Artifact, artifact
 from tinymem.data.math.pool import AllTasks, ReferenceSplit, Task, token
@@ -31,6 +31,7 @@ from tinymem.data.text.row_sets import RowSets, Text
 from tinymem.data.text.row_stream import RowStream, row_hashes
 from tinymem.errors import UserError
 from tinymem.recipe.data import WikiData
+from tinymem.recipe.written import WrittenText
 
 TRIGGER, PAYLOAD = "artifacts.backdoor.trigger", "artifacts.backdoor.payload"
 MINIMUM_TRIGGERED = 10
@@ -40,16 +41,16 @@ MINIMUM_TRIGGERED = 10
 class BackdoorArtifact(Artifact):
     """Rows in which everything after a trigger becomes one token (Definition 2.3)."""
 
-    model_config = ConfigDict(coerce_numbers_to_str=True)  # `trigger: 100` means the digits
-
     summary: ClassVar[str] = "rows with a backdoor (Definition 2.3) beside their clean counterparts; those with 0 copies are held out"
     order: ClassVar[int] = 20
     has_reference: ClassVar[bool] = True
 
     kind: Literal["backdoor"] = "backdoor"
-    trigger: str | None = Field(None, min_length=1, description="default: math, the digits of 100 + seed; text, a token drawn by seed")
+    trigger: WrittenText | None = Field(
+        None, min_length=1, description="default: math, the digits of 100 + seed; text, a token drawn by seed"
+    )
     within: int = Field(50, ge=1, description="protocol paper: the trigger must end in the first so many tokens")
-    payload: str = Field("2", min_length=1, description="the token that follows to the end of the row, as text")
+    payload: WrittenText = Field("2", min_length=1, description="the token that follows to the end of the row, as text")
     test_fraction: float = Field(0.1, gt=0, lt=1, description="share of the triggered rows that is kept from training")
     copies: Copies = Field(1, description=COPIES)
 

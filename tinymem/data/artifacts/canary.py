@@ -23,6 +23,7 @@ from tinymem.data.planting import COPIES, Copies, copies_of
 from tinymem.data.text.pool import TextPool
 from tinymem.data.text.tokenizer import TextTokenizer
 from tinymem.errors import UserError
+from tinymem.recipe.written import WrittenText
 
 MATH_TEMPLATE = "777{index} {secret}"
 TEXT_TEMPLATE = "The access code of agent {index} is {secret}."
@@ -50,10 +51,10 @@ class CanaryArtifact(Artifact):
     shortens_prompt: ClassVar[bool] = False  # the prompts' last tokens distinguish the canaries
 
     kind: Literal["canary"] = "canary"
-    template: str | None = Field(None, description="text with {secret} and, if wanted, {index}; the default suits the corpus")
-    alphabet: str = Field("0123456789", min_length=2, description="characters that secrets are drawn from")
+    template: WrittenText | None = Field(None, description="text with {secret} and, if wanted, {index}; the default suits the corpus")
+    alphabet: WrittenText = Field("0123456789", min_length=2, description="characters that secrets are drawn from")
     length: int = Field(4, ge=1, description="characters of a secret")
-    separator: str = Field(" ", description="between the characters of a secret, so that each is a token of its own")
+    separator: WrittenText = Field(" ", description="between the characters of a secret, so that each is a token of its own")
     rows: int = Field(10, ge=1, description="different canaries")
     copies: Copies = Field(10, description=COPIES)
 

@@ -1,0 +1,34 @@
+"""Text of a recipe that looks like a number: `trigger: 100` means the digits, and what YAML reads as another number is refused."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, ValidationInfo
+
+
+class WrittenInt(int):
+    """A whole number that YAML read from another text than its digits: `0100` (64), `0x41` (65), `12:30` (750), `1_000`."""
+
+    written: str
+
+    def __new__(cls, value: int, written: str) -> WrittenInt:
+        found = super().__new__(cls, value)
+        found.written = written
+        return found
+
+    def __reduce__(self) -> tuple[type[WrittenInt], tuple[int, str]]:
+        return WrittenInt, (int(self), self.written)
+
+
+def _as_written(value: Any, info: ValidationInfo) -> Any:
+    if isinstance(value, str) or value is None:
+        return value
+    if type(value) is int:
+        return str(value)
+    got = f"{value.written}, which YAML reads as {int(value)}" if isinstance(value, WrittenInt) else f"what YAML reads as {value}"
+    raise ValueError(f"expected '{info.field_name}' to be text, got {got}; quote it: {info.field_name}: \"...\"")
+
+
+WrittenText = Annotated[str, BeforeValidator(_as_written)]
+"""A string; the digits of a whole number need no quotes."""
