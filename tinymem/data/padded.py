@@ -12,8 +12,8 @@ def without_padding(rows: Sequence[list[int]], masks: Sequence[list[int] | None]
 
     `masks` are attention masks of the rows that have one: their zeros at either end are padding, whatever stands there.
 
-    Where the token of padding also begins or ends texts, as in GPT-2, one such token at the start of a row is no padding unless rows of the
-    file begin with several; then it stays where every row has one.
+    Where the token of padding also begins or ends texts, as in GPT-2, one of them at the start of a row is no padding if no row of the file
+    begins with more, or if each begins with one at least and some with no more.
     """
     whole = [row if mask is None else _masked(row, mask) for row, mask in zip(rows, masks, strict=True)]
     spared = _spared(whole, tokens)
@@ -35,7 +35,7 @@ def _spared(rows: Sequence[list[int]], tokens: ModelTokens) -> int:
     runs = [n for row in rows if (n := _leading(row, tokens.pad)) < len(row)]
     if not runs or not tokens.pad & {*tokens.bos, *tokens.eos}:
         return 0
-    return 1 if max(runs) <= 1 else min(1, *runs)
+    return 1 if max(runs) <= 1 or min(runs) == 1 else 0
 
 
 def _ended(row: list[int], tokens: ModelTokens) -> list[int]:

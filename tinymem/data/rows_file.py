@@ -7,9 +7,6 @@ ids or a string. JSON lines and CSV may be compressed (.gz). Text is tokenized a
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
 import json
 import tokenize
 from collections.abc import Iterator
@@ -22,7 +19,7 @@ import numpy as np
 from tinymem.data.padded import without_padding
 from tinymem.data.tokenizer_folder import ModelTokens
 from tinymem.errors import UserError
-from tinymem.runtime.files import decode_line, json_lines
+from tinymem.runtime.files import csv_rows, json_lines
 
 IDS, TEXT, PAIR, MASK = ("ids", "input_ids", "tokens"), "text", ("prompt", "target"), "attention_mask"
 COLUMNS = (*IDS, TEXT, *PAIR)
@@ -94,7 +91,7 @@ def _values(path: Path, suffix: str) -> Iterator[tuple[int, Any]]:
         return enumerate(_read_npy(path), start=1)
     if suffix == ".parquet":
         return enumerate(_read_parquet(path), start=1)
-    return json_lines(path, "repair the line", json.loads) if suffix.startswith(".jsonl") else _read_csv(path)
+    return json_lines(path, "repair the line", json.loads) if suffix.startswith(".jsonl") else csv_rows(path)
 
 
 def _read_npy(path: Path) -> list[Any]:
@@ -119,18 +116,6 @@ def _read_parquet(path: Path) -> list[Any]:
     except UnicodeDecodeError as error:
         raise UserError(f"expected UTF-8 in {path}, got the byte 0x{error.object[error.start]:02x}; convert the text") from None
     return rows
-
-
-def _read_csv(path: Path) -> Iterator[tuple[int, Any]]:
-    csv.field_size_limit(2**31 - 1)
-    try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError) as error:
-        raise UserError(f"expected a readable file at {path}, got: {error}; check the path and its rights") from None
-    text = "".join(decode_line(path, number, line) for number, line in enumerate(raw.splitlines(keepends=True), start=1))
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    for line in reader:
-        yield reader.line_num, {name: value or None for name, value in line.items() if name is not None}
 
 
 # ---- rows ---------------------------------------------------------------------------------------------------------------------------

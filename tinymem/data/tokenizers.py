@@ -41,5 +41,5 @@ def tokenizer_files(n_positions: int) -> dict[str, str]:
 def corpus_tokenizer_files(corpus: Corpus) -> dict[str, str]:
     """Contents of the tokenizer's files of a corpus by name, to be saved with a model trained on it."""
     if corpus.tokenizer_file is not None:
-        return text_tokenizer_files(corpus.tokenizer_file, corpus.row_tokens)
+        return text_tokenizer_files(corpus.tokenizer_file, corpus.row_tokens, corpus.eos)
     return tokenizer_files(corpus.row_tokens)

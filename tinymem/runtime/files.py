@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import hashlib
 import json
@@ -135,6 +136,23 @@ def json_lines(path: Path, hint: str, parse: Callable[[str], Any] = strict_json)
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"expected a readable file at {path}, got: {reason}; check the path and its rights") from None
+
+
+def csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str | None]]]:
+    """Number of the last line of each row of a CSV file with a head, and its values by column; None where there is nothing.
+
+    Raises:
+        UserError: the file is unreadable, not UTF-8, or no CSV.
+    """
+    csv.field_size_limit(2**31 - 1)
+    try:
+        with open_bytes(path) as file:
+            reader = csv.DictReader(decode_line(path, number, line) for number, line in enumerate(file, start=1))
+            for row in reader:
+                yield reader.line_num, {name: value or None for name, value in row.items() if isinstance(name, str)}
+    except (OSError, EOFError, zlib.error, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"expected a readable CSV file at {path}, got: {reason}; check the path and its rights") from None
 
 
 def open_bytes(path: Path) -> IO[bytes]:

@@ -40,7 +40,10 @@ os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 def wiki_corpus(recipe: Recipe, data: WikiData, directory: Path | None, *, workers: int | None, progress: Progress) -> Corpus:
     """Make a text corpus in `directory` (default: a folder of the cache), and open it; see `make_corpus`."""
     tokenizer = open_tokenizer(data)
-    streams = _tokenized(data, open_source(data), tokenizer, workers or available_cores(), progress)
+    source = open_source(data)
+    for line in source.description():
+        progress.say(line)
+    streams = _tokenized(data, source, tokenizer, workers or available_cores(), progress)
     spec = _spec(recipe, data, streams, tokenizer)
     if directory is None:
         directory = cache_directory() / "corpora" / content_id(spec.as_json(), 16)
@@ -84,7 +87,7 @@ def _tokenized(data: WikiData, source: TextSource, tokenizer: TextTokenizer, wor
 def _spec(recipe: Recipe, data: WikiData, streams: dict[str, TokenStream], tokenizer: TextTokenizer) -> CorpusSpec:
     """The specification of the rows, by hashes of contents instead of paths."""
     contents = {"source": "local", "config": None} if data.is_local else {}
-    contents["tokenizer"] = tokenizer.sha256
+    contents["tokenizer"] = tokenizer.identity
     text = {split: TextSplit(lines=s.lines, tokens=s.tokens, sha256=s.text_sha256) for split, s in streams.items()}
     return recipe.corpus_spec().model_copy(update={"data": data.model_copy(update=contents), "text": text})
 

@@ -1,8 +1,8 @@
-"""Lines of text from the Hub or from local Parquet, JSON-lines and text files, streamed in blocks.
+"""Lines of text from the Hub or from local Parquet, JSON-lines, CSV and text files, streamed in blocks; all but Parquet may be .gz.
 
-One row of Parquet or JSON lines is one line; text files keep their line ends, as WikiText's rows do. Local files are read directly, so
-that no cache can be stale: `datasets` has been seen to return old rows after a local Parquet file changed. The Hub goes through
-`datasets`, whose cache is keyed by the commit there, so that a second corpus needs no network.
+One row of Parquet, JSON lines or CSV is one line; text files keep their line ends, as WikiText's rows do. A null text is no line. Local
+files are read directly, so that no cache can be stale: `datasets` has been seen to return old rows after a local Parquet file changed. The
+Hub goes through `datasets`, whose cache is keyed by the commit there, so that a second corpus needs no network.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ from typing import Any
 from tinymem.data.text.tokenize_worker import by_size
 from tinymem.errors import UserError
 from tinymem.recipe.data import WikiData
-from tinymem.runtime.files import decode_line, json_lines
+from tinymem.runtime.files import csv_rows, decode_line, json_lines, open_bytes
 
 SPLITS = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
-PARQUET, JSON_LINES, TEXT = (".parquet",), (".jsonl",), (".txt", ".text", ".raw", ".tokens")
+PARQUET, JSON_LINES, CSV, TEXT = (".parquet",), (".jsonl",), (".csv",), (".txt", ".text", ".raw", ".tokens")
+KNOWN = PARQUET + JSON_LINES + CSV + TEXT
+ABOUT = re.compile(r"(read[-_.]?me|licen[cs]es?|copying|notices?|contributing|change[-_.]?log|citation)\b", re.IGNORECASE)
+"""Names of files about a data set, which are no text of it."""
 BLOCK_CHARACTERS = 1_000_000  # a quarter of a million tokens: work for a second, which is the most that a killed run loses per process
 LINE_BYTES = 1 << 20  # a longer line of a text file is cut before a space
 BATCH_ROWS = 200  # few, since a row may be a whole article
@@ -33,7 +36,14 @@ class TextSource:
 
     column: str
     files: dict[str, list[Path]] = field(default_factory=dict)
+    aside: list[Path] = field(default_factory=list)
+    """Files of a known kind in the folder that are not read: licences, read-mes, and those of no split."""
     tables: dict[str, Any] = field(default_factory=dict)
+
+    def description(self) -> list[str]:
+        """Lines that say which local files are read for each split, and which are left aside."""
+        named = [*self.files.items(), *([("left aside", self.aside)] if self.aside else [])]
+        return [f"{split}: {', '.join(map(str, paths))}" for split, paths in named]
 
     @property
     def splits(self) -> list[str]:
@@ -62,12 +72,13 @@ def open_source(data: WikiData) -> TextSource:
         UserError: nothing there, no text files in the folder, or the Hub cannot be reached.
     """
     if data.is_local:
-        return TextSource(data.text_column, files=local_files(data))
+        files, aside = local_files(data)
+        return TextSource(data.text_column, files=files, aside=aside)
     return TextSource(data.text_column, tables=hub_tables(data.source, data.config))
 
 
-def local_files(data: WikiData) -> dict[str, list[Path]]:
-    """Files per split; a single file, or a folder whose file names do not contain splits, is all `train`.
+def local_files(data: WikiData) -> tuple[dict[str, list[Path]], list[Path]]:
+    """Files per split, and those left aside; a single file, or a folder whose file names do not contain splits, is all `train`.
 
     Raises:
         UserError: no files there, none of a known type, or none named `train`.
@@ -76,18 +87,26 @@ def local_files(data: WikiData) -> dict[str, list[Path]]:
     folder = place / data.config if data.config and (place / data.config).is_dir() else place
     if folder.is_file():
         _check_suffix(folder)
-        return {"train": [folder]}
+        return {"train": [folder]}, []
     if not folder.is_dir():
         raise UserError(f"expected text at data.source = {data.source}, found nothing there; name a folder, a file or a Hub data set")
-    known = PARQUET + JSON_LINES + TEXT
-    found = sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix in known and not _hidden(p.relative_to(folder)))
+    there = sorted(p for p in folder.rglob("*") if p.is_file() and _suffix(p) in KNOWN and not _hidden(p.relative_to(folder)))
+    found = [p for p in there if _suffix(p) not in TEXT or not ABOUT.match(p.name)]
     if not found:
-        raise UserError(f"expected Parquet, .jsonl or text files ({', '.join(known)}) in {folder}, found none; check data.source")
+        raise UserError(f"expected Parquet, .jsonl, .csv or text files ({', '.join(KNOWN)}) in {folder}, found none; check data.source")
     named = {split: [p for p in found if _split_of(p.relative_to(folder)) == split] for split in SPLITS}
     files = {split: paths for split, paths in named.items() if paths} or {"train": found}
     if "train" not in files:
         raise UserError(f"expected files named `train` in {folder}, found only {', '.join(files)}; name one file to train on it")
-    return files
+    read = {path for paths in files.values() for path in paths}
+    return files, [path for path in there if path not in read]
+
+
+def _suffix(path: Path) -> str:
+    """What a file's name ends with, in small letters and without .gz."""
+    name = path.name.lower()
+    suffix = Path(name.removesuffix(".gz")).suffix
+    return name if suffix in PARQUET and name.endswith(".gz") else suffix
 
 
 def _hidden(path: Path) -> bool:
@@ -100,9 +119,8 @@ def _split_of(path: Path) -> str | None:
 
 
 def _check_suffix(path: Path) -> None:
-    known = PARQUET + JSON_LINES + TEXT
-    if path.suffix not in known:
-        raise UserError(f"expected a file of {', '.join(known)}, got {path}; rename or convert it")
+    if _suffix(path) not in KNOWN:
+        raise UserError(f"expected a file of {', '.join(KNOWN)}, got {path}; rename or convert it")
 
 
 def hub_tables(name: str, config: str | None) -> dict[str, Any]:
@@ -135,9 +153,12 @@ def _table_lines(table: Any, column: str) -> Iterator[str]:
 def _file_lines(path: Path, column: str) -> Iterator[str]:
     if not path.stat().st_size:
         raise UserError(f"expected text in {path}, got an empty file; remove it or name another data.source")
-    if path.suffix in PARQUET:
+    suffix = _suffix(path)
+    if suffix in PARQUET:
         return _parquet_lines(path, column)
-    return _json_lines(path, column) if path.suffix in JSON_LINES else _text_lines(path)
+    if suffix in CSV:
+        return _csv_lines(path, column)
+    return _json_lines(path, column) if suffix in JSON_LINES else _text_lines(path)
 
 
 def _parquet_lines(path: Path, column: str) -> Iterator[str]:
@@ -150,6 +171,7 @@ def _parquet_lines(path: Path, column: str) -> Iterator[str]:
         if column not in file.schema_arrow.names:
             raise _no_column(str(path), column, file.schema_arrow.names)
         kind = file.schema_arrow.field(column).type
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
         if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
             raise UserError(f"expected text in column '{column}' of {path}, got {kind}; set data.text_column")
         for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=[column]):
@@ -162,14 +184,21 @@ def _parquet_lines(path: Path, column: str) -> Iterator[str]:
 
 def _json_lines(path: Path, column: str) -> Iterator[str]:
     for number, value in json_lines(path, "repair the line", json.loads):
-        text = value if isinstance(value, str) else value.get(column) if isinstance(value, dict) else None
-        if not isinstance(text, str):
+        text = value.get(column, value) if isinstance(value, dict) else value
+        if text is not None and not isinstance(text, str):
             raise UserError(f"expected '{column}' with text in line {number} of {path}; set data.text_column")
-        yield text
+        yield text or ""
+
+
+def _csv_lines(path: Path, column: str) -> Iterator[str]:
+    for _, row in csv_rows(path):
+        if column not in row:
+            raise _no_column(str(path), column, [*row])
+        yield row[column] or ""
 
 
 def _text_lines(path: Path) -> Iterator[str]:
-    with path.open("rb") as file:
+    with open_bytes(path) as file:
         number, rest = 1, b""
         while piece := file.readline(LINE_BYTES):
             line = rest + piece

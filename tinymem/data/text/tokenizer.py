@@ -8,9 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tinymem.data.text.tokens import cache_directory
+from tinymem.data.tokenizer_folder import named_token, read_tokenizer
 from tinymem.errors import UserError
 from tinymem.recipe.data import WikiData
-from tinymem.runtime.files import file_sha256
+from tinymem.runtime.files import content_id, file_sha256, write_text
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -25,6 +27,8 @@ class TextTokenizer:
     """A tokenizer file, with the ids and properties that a corpus needs."""
 
     path: Path
+    end: str | None = None
+    """Text of the token that ends a text, where a configuration names it; None: the first of `END_OF_TEXT` in the vocabulary."""
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -49,17 +53,26 @@ class TextTokenizer:
 
         Read from the JSON: the library's own tokenizer of GPT-2 takes 60 MB, which only trigger phrases and canaries need here.
         """
+        ids = self.ids_by_token()
+        end = next((t for t in (self.end, *END_OF_TEXT) if t in ids), None)
+        return 1 + max(ids.values()), end, ids.get(end or "", -1)
+
+    def ids_by_token(self) -> dict[str, int]:
+        """The whole vocabulary, read anew.
+
+        Raises:
+            UserError: the file is no tokenizer.json.
+        """
         try:
             content = json.loads(self.path.read_text(encoding="utf-8"))
             tokens = content["model"]["vocab"]
             ids = dict(tokens) if isinstance(tokens, dict) else {token: i for i, (token, _) in enumerate(tokens)}
             ids |= {added["content"]: added["id"] for added in content.get("added_tokens") or []}
-            end = next((t for t in END_OF_TEXT if t in ids), None)
-            return 1 + max(ids.values()), end, ids.get(end, -1)
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"expected a tokenizer.json of the library tokenizers at {self.path}, got something else ({type(error).__name__}: {error})"
             ) from None
+        return ids
 
     @property
     def vocab_size(self) -> int:
@@ -88,6 +101,12 @@ class TextTokenizer:
     def sha256(self) -> str:
         """SHA-256 of the file's bytes."""
         return file_sha256(self.path)
+
+    @property
+    def identity(self) -> str:
+        """The file's hash and, where a configuration names another than the first of `END_OF_TEXT`, the token that ends a text."""
+        usual = TextTokenizer(self.path)._vocabulary[1]
+        return self.sha256 if self._vocabulary[1] == usual else f"{self.sha256} {self.end_token}"
 
     @property
     def dtype(self) -> str:
@@ -125,13 +144,26 @@ def open_tokenizer(data: WikiData) -> TextTokenizer:
     """
     place = Path(data.tokenizer).expanduser()
     path = place / FILE if place.is_dir() else place
-    found = TextTokenizer(path if path.is_file() else _from_hub(data.tokenizer))
+    if not path.is_file() and place.is_dir():
+        path = _converted(place)
+    folder = path.parent if place.is_file() else place
+    found = TextTokenizer(path, named_token(folder, "eos_token")) if path.is_file() else TextTokenizer(_from_hub(data.tokenizer))
     if data.vocab_size is not None and found.vocab_size != data.vocab_size:
         raise UserError(
             f"expected a vocabulary of data.vocab_size = {data.vocab_size} tokens, got {found.vocab_size} in {data.tokenizer}; "
             "correct vocab_size or name another tokenizer"
         )
     return found
+
+
+def _converted(folder: Path) -> Path:
+    """The `tokenizer.json` of a folder that holds a tokenizer in other files, in the cache."""
+    text: str = read_tokenizer(folder).to_str()
+    path = cache_directory() / "tokenizers" / content_id(text, 16) / FILE
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, text)
+    return path
 
 
 def _from_hub(name: str) -> Path:
@@ -148,9 +180,9 @@ def _from_hub(name: str) -> Path:
         raise UserError(f"could not fetch the tokenizer '{name}' from the Hub: {reason}; a local tokenizer.json works offline") from None
 
 
-def text_tokenizer_files(path: Path, n_positions: int) -> dict[str, str]:
-    """Contents of `tokenizer.json` and `tokenizer_config.json` of a text corpus, as `AutoTokenizer` reads them."""
-    token = TextTokenizer(path).end_token
+def text_tokenizer_files(path: Path, n_positions: int, end: int) -> dict[str, str]:
+    """Contents of `tokenizer.json` and `tokenizer_config.json` of a text corpus with the id that ends a text, as `AutoTokenizer` reads."""
+    token = next(token for token, i in TextTokenizer(path).ids_by_token().items() if i == end)
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": n_positions,
