@@ -21,6 +21,7 @@ from tinymem.mitigation.methods.neuron import nemo
 from tinymem.models.checkpoint import load_checkpoint
 from tinymem.results.read import as_json, with_intervals
 from tinymem.runs.pipeline import Run
+from tinymem.runtime.files import file_sha256
 
 COLUMNS = [
     "method", "config", "seed", "protocol", "artifact", "status", "memorized_before", "memorized_after", "forget_memorized_before",
@@ -43,9 +44,10 @@ def test_mitigate_does_what_run_did(tiny_run: Run, tmp_path: Path) -> None:
             if column not in ("seconds", "peak_mb"):
                 assert row[column] == other[column], column
     loaded = load_checkpoint(tmp_path / "edited")
-    assert [with_intervals(row) for row in loaded.metadata["mitigation"]] == rows and loaded.metadata[
-        "recipe"
-    ] == tiny_run.recipe.model_dump(mode="json")
+    metadata = loaded.metadata
+    assert [with_intervals(row) for row in metadata.mitigation or ()] == rows
+    assert metadata.recipe == tiny_run.recipe.model_dump(mode="json")
+    assert metadata.weights_sha256 == {"model.safetensors": file_sha256(tmp_path / "edited" / "model.safetensors")}
     zeros = [int((layer.mlp.c_proj.weight == 0).all(0).sum()) for layer in loaded.model.transformer.h]
     assert zeros == [int(0.05 * 192)] * 2
 

@@ -18,6 +18,7 @@ from tinymem.models.adapters import logits, mlp_parameters
 from tinymem.models.checkpoint import load_checkpoint, save_checkpoint
 from tinymem.results.row import Identity
 from tinymem.runs.pipeline import Run
+from tinymem.runtime.files import file_sha256
 from tinymem.testing import tiny_case, tiny_model
 
 IDS = torch.randint(14, (4, 24), generator=torch.Generator().manual_seed(0))
@@ -72,9 +73,9 @@ def test_special_tokens_and_metadata(tiny_run: Run) -> None:
     config = hf.AutoConfig.from_pretrained(tiny_run.checkpoint)
     assert (config.bos_token_id, config.eos_token_id, config.pad_token_id) == (10, 11, 13)
     metadata = load_checkpoint(tiny_run.checkpoint).metadata
-    assert metadata["corpus_sha256"] == tiny_run.corpus().sha256()
-    assert metadata["recipe"] == tiny_run.recipe.model_dump(mode="json")
-    assert metadata["metrics"]["epoch"] == tiny_run.recipe.training.epochs
+    assert metadata.corpus_sha256 == tiny_run.corpus().sha256()
+    assert metadata.recipe == tiny_run.recipe.model_dump(mode="json")
+    assert metadata.metrics and metadata.metrics.epoch == tiny_run.recipe.training.epochs
 
 
 def test_tokenizer_round_trip(tiny_run: Run) -> None:
@@ -126,7 +127,8 @@ def test_saving_and_loading_keeps_every_bit(tmp_path: Path) -> None:
     assert equal_weights(model, loaded.model) and loaded.model.config == model.config.__class__(
         **{**vars(model.config), "initializer_range": model.config.init_std}
     )
-    assert loaded.metadata == {"made": "here"}
+    assert loaded.metadata.as_json() == {"format": 1, "made": "here", "weights_sha256": loaded.metadata.weights_sha256}
+    assert loaded.metadata.weights_sha256 == {"model.safetensors": file_sha256(folder / "model.safetensors")}
     names = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "tinymem.json"}
     assert {path.name for path in folder.iterdir()} == names
 

@@ -11,10 +11,11 @@ import pytest
 from helpers import ROOT, tinymem
 
 from tinymem.errors import UserError
+from tinymem.models.metadata import Metadata, read_metadata
 from tinymem.recipe.recipe import Recipe, load_matrix, load_recipe, parse_recipe
 from tinymem.recipe.sizes import planned_parameters
 from tinymem.recipe.sweep import load_sweep, parse_sweep
-from tinymem.results.checkpoint_columns import epoch_of, read_metadata, stored_parameters
+from tinymem.results.checkpoint_columns import epoch_of, stored_parameters
 from tinymem.results.columns import MODEL_COLUMNS, pick
 from tinymem.results.model_columns import model_columns
 from tinymem.runs.pipeline import Run
@@ -124,7 +125,7 @@ def test_kept_checkpoints_of_a_run(tiny_run: Run, tmp_path: Path) -> None:
     shutil.copytree(run.checkpoint, run.path / "checkpoints" / "epoch-000006")
     weights = kept / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\1")
-    write_json(kept / "tinymem.json", {**read_metadata(kept), "epoch": 2})
+    write_json(kept / "tinymem.json", {**read_metadata(kept).as_json(), "epoch": 2})
     for pattern in (str(tmp_path / "runs" / "*"), f"{run.path}/checkpoints/epoch-*"):
         sweep = open_sweep(parse_sweep({"checkpoints": pattern, "methods": "act"}), out=tmp_path / "s", runs=tmp_path, device_type="cpu")
         assert sorted(model.columns.epoch for model in sweep.models) == [2, 6]
@@ -159,7 +160,8 @@ def test_model_columns() -> None:
     foreign = model_columns(None, n_parameters=7, epoch=None, name="theirs")
     assert foreign.model_name == "theirs" and foreign.n_parameters == 7 and foreign.data is None
     recipe = parse_recipe({"training": {"epochs": 9}})
-    assert [epoch_of(m, recipe) for m in ({"epoch": 3, "metrics": {"epoch": 5}}, {"metrics": {"epoch": 5}}, {})] == [3, 5, 9]
+    facts = [{"epoch": 3, "metrics": {"epoch": 5}}, {"metrics": {"epoch": 5}}, {}]
+    assert [epoch_of(Metadata.model_validate(values), recipe) for values in facts] == [3, 5, 9]
 
 
 def test_the_papers_models_are_kept_at_its_epochs() -> None:

@@ -66,7 +66,9 @@ def test_a_kept_model_is_that_of_a_run_that_ended_there(kept: Run, tmp_path: Pat
     short = train_only(load_recipe(QUICKSTART, [*constant, "training.epochs=3", "training.schedule=constant"]), runs=tmp_path, device="cpu")
     one = load_checkpoint(whole.path / "checkpoints" / "epoch-000003")
     assert equal_weights(one.model, load_checkpoint(short.checkpoint).model)
-    assert one.metadata["metrics"]["memorized"] == metadata(short.checkpoint)["metrics"]["memorized"]
+    assert (
+        metadata(whole.path / "checkpoints" / "epoch-000003")["metrics"]["memorized"] == metadata(short.checkpoint)["metrics"]["memorized"]
+    )
     states = [load_state(run.path / "training" / "state", 3) for run in (whole, short)]
     assert all(torch.equal(t, states[1].optimizer[n]) for n, t in states[0].optimizer.items())
 

@@ -15,6 +15,7 @@ from tinymem.cli.options import (
     Ks,
     Match,
     Metrics,
+    NoVerify,
     Plugins,
     Prompt,
     ProtocolName,
@@ -59,6 +60,7 @@ def evaluate(
     metrics: Metrics = None,
     ks: Ks = None,
     device: Device = "auto",
+    no_verify: NoVerify = False,
     plugin: Plugins = None,
 ) -> None:
     """Measure a checkpoint on its own corpus, or on rows of your own; prints JSON."""
@@ -71,5 +73,5 @@ def evaluate(
     load_plugins(plugin)
     measuring = Measuring(words(metrics), numbers(ks, "--ks"))
     files = RowFiles(forget, retain, prompt, match, column, bos, strict)
-    found = evaluate_checkpoint(checkpoint, files=files, protocol=protocol, device=device, measuring=measuring).as_dict()
-    print(json.dumps(with_intervals(found), indent=2, allow_nan=False))
+    found = evaluate_checkpoint(checkpoint, files=files, protocol=protocol, device=device, measuring=measuring, verify=not no_verify)
+    print(json.dumps(with_intervals(found.as_dict()), indent=2, allow_nan=False))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tinymem.cli.options import Device, NeededOut, Seed
+from tinymem.cli.options import Device, NeededOut, NoVerify, Seed
 from tinymem.errors import UserError
 
 Checkpoints = Annotated[list[Path], typer.Argument(metavar="CHECKPOINT...", help="A checkpoint, and edits of it to draw beside it.")]
@@ -22,6 +22,7 @@ def landscape(
     span: Annotated[float, typer.Option(help="Largest step; at 1 a filter's change is as long as the filter.")] = 1.0,
     seed: Seed = None,
     device: Device = "auto",
+    no_verify: NoVerify = False,
 ) -> None:
     """Draw the loss around a checkpoint on a random filter-normalized plane (the paper's Figure 4).
 
@@ -32,6 +33,6 @@ def landscape(
 
     if out.exists() and not out.is_dir():
         raise UserError(f"expected a folder for --out, got the file {out}; name another")
-    options = {"rows": rows, "samples": samples, "steps": steps, "span": span, "seed": seed or 0, "device": device}
+    options = {"rows": rows, "samples": samples, "steps": steps, "span": span, "seed": seed or 0, "device": device, "verify": not no_verify}
     for path in write_landscape(checkpoints, out, progress=Progress(show=True), **options):  # type: ignore[arg-type]
         print(path)

@@ -16,6 +16,7 @@ from tinymem.cli.options import (
     Ks,
     Match,
     Metrics,
+    NoVerify,
     Out,
     Plugins,
     Prompt,
@@ -55,6 +56,7 @@ def mitigate(
     ks: Ks = None,
     robustness: Annotated[bool, typer.Option("--robustness", help="Test whether it comes back: relearning, rounding, prompts.")] = False,
     device: Device = "auto",
+    no_verify: NoVerify = False,
     plugin: Plugins = None,
     output: RowsFormat = "table",
 ) -> None:
@@ -71,6 +73,7 @@ def mitigate(
         checkpoint, parse_call(method, _method_options(context.args)), out=out,
         files=RowFiles(forget, retain, prompt, match, column, bos, strict), protocol=protocol, forget_fraction=forget_fraction,
         seed=seed, device=device, measuring=Measuring(words(metrics), numbers(ks, "--ks"), robustness),
+        verify=not no_verify,
     )  # fmt: skip
     from tinymem.results.run_folder import RunRecord
 

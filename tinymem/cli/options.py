@@ -20,6 +20,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key, as in model.n_layer=4; of a matrix, fix an axis. Repeatable."),
 ]
+NoVerify = Annotated[bool, typer.Option("--no-verify", help="Load weights that differ from their checksum, because you changed them.")]
 Plugins = Annotated[
     list[Path] | None,
     typer.Option(

@@ -21,9 +21,10 @@ from tinymem.models.foreign import load_foreign
 from tinymem.models.gpt2 import GPT, GPTConfig
 from tinymem.models.gpt2_folder import hf_config, is_gpt2, load_gpt, published_tensors, read_gpt2_config
 from tinymem.models.layout import Layout
-from tinymem.models.weights import ADAPTER, CONFIG, METADATA, WEIGHTS, Folder, stored_tensors, write_tensors
+from tinymem.models.metadata import Metadata, read_metadata, verify_weights, write_metadata
+from tinymem.models.weights import ADAPTER, CONFIG, WEIGHTS, Folder, stored_tensors, write_tensors
 from tinymem.runtime.files import new_directory, read_object, write_json, write_text
-from tinymem.runtime.json import JsonObject
+from tinymem.runtime.json import Json, JsonObject
 from tinymem.runtime.memory import refuse_beyond_memory
 
 # Keys of config.json that make other weights of the stored ones, or name other files.
@@ -35,7 +36,7 @@ class Checkpoint:
     """A loaded model with the metadata of its `tinymem.json` (empty for a folder that TinyMem did not write)."""
 
     model: nn.Module
-    metadata: dict[str, Any] = field(default_factory=dict)
+    metadata: Metadata
     dtypes: Mapping[str, torch.dtype] = field(default_factory=dict)
     """Types of the tensors that the folder stores in 16 bits, by their names in `published_tensors`."""
 
@@ -45,13 +46,13 @@ def math_config(**sizes: Any) -> GPTConfig:
     return GPTConfig(vocab_size=14, bos_token_id=BOS, eos_token_id=EOS, pad_token_id=PAD, **sizes)
 
 
-def save_checkpoint(model: nn.Module, directory: Path, *, metadata: dict[str, Any], tokenizer_files: dict[str, str]) -> None:
+def save_checkpoint(model: nn.Module, directory: Path, *, metadata: Mapping[str, Json], tokenizer_files: dict[str, str]) -> None:
     """Write a checkpoint folder that transformers can load; it appears whole or not at all, in place of an older one.
 
     Args:
         model: our GPT, or a model of transformers.
         directory: the folder.
-        metadata: written to `tinymem.json`; any value that JSON can hold.
+        metadata: written to `tinymem.json`, with the hashes of the weights; any value that JSON can hold.
         tokenizer_files: text by file name.
 
     Raises:
@@ -70,26 +71,29 @@ def save_checkpoint(model: nn.Module, directory: Path, *, metadata: dict[str, An
                 raise OSError(str(error)) from error
         for name, text in tokenizer_files.items():
             write_text(temporary / name, text)
-        write_json(temporary / METADATA, metadata)
+        write_metadata(temporary, metadata)
 
 
-def load_checkpoint(directory: Path, *, device: str = "cpu", copies: int = 1) -> Checkpoint:
+def load_checkpoint(directory: Path, *, device: str = "cpu", copies: int = 1, verify: bool = True) -> Checkpoint:
     """Load a checkpoint folder in float32: ours, a GPT-2 that transformers wrote, or (through transformers) another known family.
 
     Args:
         directory: the folder.
         device: where the model goes.
         copies: how many of the model there will be; they have to fit the device's memory.
+        verify: whether the weights must have the hashes that `tinymem.json` holds, if it holds any.
 
     Raises:
-        UserError: missing, truncated or damaged files, weights that do not fill the model or are no numbers, a model too large for the
-            memory, or an architecture or option that is not supported.
+        UserError: missing, truncated, damaged or changed files, weights that do not fill the model or are no numbers, a model too large
+            for the memory, or an architecture or option that is not supported.
     """
     config = _read_config(directory)
-    metadata = read_object(directory / METADATA) if (directory / METADATA).is_file() else {}
+    metadata = read_metadata(directory)
     model, layout = _load(directory, config, device, copies)
     model = model.to(device).eval()
     _check_finite(model, directory)
+    if verify:
+        verify_weights(directory, metadata)
     return Checkpoint(model, metadata, layout.half_types)
 
 

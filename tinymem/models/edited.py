@@ -5,22 +5,23 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tinymem.models.gpt2_folder import published_tensors
 from tinymem.models.layout import Expected, Layout
+from tinymem.models.metadata import write_metadata
 from tinymem.models.weights import CONFIG, INDEX, METADATA, PICKLED, Folder, read_tensors, stored_tensors, weight_files, write_tensors
-from tinymem.runtime.files import new_directory, read_object, write_json
+from tinymem.runtime.files import new_directory, read_object
+from tinymem.runtime.json import Json
 
 # Files that hold the original's weights in other forms, or the state of its training.
 OTHER_WEIGHTS = (*PICKLED, ".safetensors", ".h5", ".msgpack", ".onnx", ".gguf", ".ot", ".npy", ".npz", ".tflite", ".index.json")
 TEMPLATES = "additional_chat_templates"
 
 
-def save_edited(model: nn.Module, original: Path, directory: Path, *, metadata: Mapping[str, Any]) -> None:
+def save_edited(model: nn.Module, original: Path, directory: Path, *, metadata: Mapping[str, Json]) -> None:
     """Write an edited model as its original folder has it; the folder appears whole or not at all.
 
     Names, types and files of the tensors are the original's, and so are configuration, tokenizer, templates and generation settings.
@@ -29,7 +30,7 @@ def save_edited(model: nn.Module, original: Path, directory: Path, *, metadata: 
         model: the model that the original holds, edited.
         original: the checkpoint folder that it was loaded from.
         directory: the new folder.
-        metadata: written to `tinymem.json`; any value that JSON can hold.
+        metadata: written to `tinymem.json`, with the hashes of the weights; any value that JSON can hold.
 
     Raises:
         UserError: the original no longer fits the model, the disk is full, or the folder cannot be written.
@@ -44,7 +45,7 @@ def save_edited(model: nn.Module, original: Path, directory: Path, *, metadata: 
             shutil.copytree(original / TEMPLATES, temporary / TEMPLATES)
         for path in weight_files(original):
             write_tensors(temporary / path.name, _as_stored(path, tensors, layout))
-        write_json(temporary / METADATA, metadata)
+        write_metadata(temporary, metadata)
 
 
 def edited_bytes(original: Path) -> int:

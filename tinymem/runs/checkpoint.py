@@ -29,7 +29,7 @@ from tinymem.runtime.device import describe_device, resolve_device
 from tinymem.runtime.files import content_id
 from tinymem.runtime.json import JsonObject
 from tinymem.runtime.memory import refuse_beyond_disk
-from tinymem.training.checkpoints import corpus_of, optimizer_state_of, run_of
+from tinymem.training.checkpoints import corpus_of, optimizer_state_of, recipe_of
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,7 @@ def mitigate_checkpoint(
     seed: int | None = None,
     device: str = "auto",
     measuring: Measuring | None = None,
+    verify: bool = True,
 ) -> list[MitigationRow]:
     """Run one method on a checkpoint and write the edited checkpoint to `out`.
 
@@ -84,6 +85,7 @@ def mitigate_checkpoint(
         seed: of what is drawn; default: the recipe's, or 0.
         device: `auto`, `cpu` or `cuda`.
         measuring: metrics and tests.
+        verify: as of `load_checkpoint`.
 
     Raises:
         UserError: bad input; also if the method refused or failed.
@@ -93,7 +95,7 @@ def mitigate_checkpoint(
         raise UserError(f"expected a new folder for --out, {out} exists; name another or remove it")
     if out is not None:
         refuse_beyond_disk(edited_bytes(checkpoint), out, "the edited checkpoint")
-    loaded = load_checkpoint(checkpoint, device=device, copies=2)
+    loaded = load_checkpoint(checkpoint, device=device, copies=2, verify=verify)
     identity = _identity(loaded, checkpoint, device)
     measuring = measuring or Measuring()
     changes = _Changes(protocol, forget_fraction, seed)
@@ -113,20 +115,19 @@ def mitigate_checkpoint(
             f"{call.name} failed: {described(outcome.error)}; Outcome.error of tinymem.mitigate holds the rest"
         ) from outcome.error
     if out is not None:
-        metadata = {**loaded.metadata, "edited_from": identity.model_id, "mitigation": as_json(outcome.rows)}
+        metadata: JsonObject = {**loaded.metadata.as_json(), "edited_from": identity.model_id, "mitigation": [*as_json(outcome.rows)]}
         save_edited(outcome.model, checkpoint, out, metadata=metadata)
     return outcome.rows
 
 
 def _identity(loaded: Checkpoint, checkpoint: Path, device: str) -> Identity:
     """Columns that all result rows of a checkpoint share."""
-    recipe = _recipe_of(loaded, checkpoint)
     return replace(
-        checkpoint_columns(checkpoint, loaded.metadata, recipe),
+        checkpoint_columns(checkpoint, loaded.metadata, recipe_of(checkpoint, loaded.metadata)),
         n_parameters=sum(parameter.numel() for parameter in loaded.model.parameters()),
         run=str(checkpoint),
         model_id=weights_id(checkpoint),
-        corpus_sha256=loaded.metadata.get("corpus_sha256"),
+        corpus_sha256=loaded.metadata.corpus_sha256,
         device_type=device,
         device=describe_device(device),
     )
@@ -168,14 +169,15 @@ def evaluate_checkpoint(
     protocol: str | None = None,
     device: str = "auto",
     measuring: Measuring | None = None,
+    verify: bool = True,
 ) -> CheckpointMeasurement:
-    """Measure a checkpoint on its own corpus, or on rows from files; see `mitigate_checkpoint`.
+    """Measure a checkpoint on its own corpus, or on rows from files; see `mitigate_checkpoint`; `verify` as of `load_checkpoint`.
 
     Raises:
         UserError: bad input.
     """
     device, files = resolve_device(device), files or RowFiles()
-    loaded = load_checkpoint(checkpoint, device=device)
+    loaded = load_checkpoint(checkpoint, device=device, verify=verify)
     if files.given:
         return _measured_on_files(loaded, checkpoint, files, protocol, measuring or Measuring(), device)
     recipe, corpus = own_corpus(loaded, checkpoint)
@@ -209,7 +211,7 @@ def _measured_on_files(
     loaded: Checkpoint, checkpoint: Path, files: RowFiles, protocol: str | None, measuring: Measuring, device: str
 ) -> CheckpointMeasurement:
     """Memorization of all rows to forget, and perplexity of all rows to keep."""
-    recipe = _recipe_of(loaded, checkpoint)
+    recipe = recipe_of(checkpoint, loaded.metadata)
     own = _own_rows(loaded, checkpoint, files, recipe)
     chosen = _protocol(protocol, recipe)
     evaluator = Evaluator.of_rows(
@@ -234,15 +236,10 @@ def own_corpus(loaded: Checkpoint, checkpoint: Path) -> tuple[Recipe, Corpus]:
     Raises:
         UserError: a checkpoint without its recipe, or another corpus than it was trained on.
     """
-    if "recipe" not in loaded.metadata:
+    recipe = recipe_of(checkpoint, loaded.metadata)
+    if recipe is None:
         raise UserError(f"{checkpoint} has no {METADATA} with its recipe; say which rows to use with --forget and --retain")
-    recipe = _recipe_of(loaded, checkpoint)
-    assert recipe is not None
-    return recipe, corpus_of(checkpoint, recipe, loaded.metadata.get("corpus_sha256"))
-
-
-def _recipe_of(loaded: Checkpoint, checkpoint: Path) -> Recipe | None:
-    return parse_recipe(loaded.metadata["recipe"], run_of(checkpoint)) if "recipe" in loaded.metadata else None
+    return recipe, corpus_of(checkpoint, recipe, loaded.metadata.corpus_sha256)
 
 
 def _with_window(recipe: Recipe, files: RowFiles, measuring: Measuring | None = None) -> Recipe:
@@ -296,7 +293,7 @@ def _subject_of_files(
 ) -> tuple[Subject, str]:
     if files.forget is None or files.retain is None:
         raise UserError("expected both --forget and --retain, got one of them; the retain rows say what must not be lost")
-    recipe = _recipe_of(loaded, checkpoint)
+    recipe = recipe_of(checkpoint, loaded.metadata)
     own, protocol = _own_rows(loaded, checkpoint, files, recipe), _protocol(changes.protocol, recipe)
     fraction = changes.forget_fraction or (recipe.mitigation.forget_fraction if recipe else 0.5)
     identity = replace(

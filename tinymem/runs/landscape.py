@@ -28,6 +28,7 @@ def write_landscape(
     span: float = 1.0,
     seed: int = 0,
     device: str = "auto",
+    verify: bool = True,
     progress: Progress | None = None,
 ) -> list[Path]:
     """Measure the loss around checkpoints and write `figure-04` as PNG, SVG, CSV and JSON. Returns the paths.
@@ -41,6 +42,7 @@ def write_landscape(
         span: largest step, as a share of each filter's length.
         seed: of rows and directions.
         device: `auto`, `cpu` or `cuda`.
+        verify: as of `load_checkpoint`.
         progress: where progress is shown.
 
     Raises:
@@ -52,7 +54,7 @@ def write_landscape(
 
     lines: list[Line] = []
     for name, path in zip(names_of(checkpoints), checkpoints, strict=True):
-        loaded = load_checkpoint(path, device=resolve_device(device))
+        loaded = load_checkpoint(path, device=resolve_device(device), verify=verify)
         sets = _sets(loaded, path, rows, samples, seed)
         with (progress or Progress()).stage(f"landscape {name}", steps * steps) as bar:
             found = landscape(loaded.model, sets, steps=steps, span=span, seed=seed, bar=bar)

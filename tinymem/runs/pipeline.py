@@ -267,20 +267,21 @@ def identity_of(made: Run, device: str) -> Identity:
     Raises:
         UserError: a checkpoint without the hash of its corpus.
     """
+    from tinymem.models.metadata import read_metadata
     from tinymem.models.weights import METADATA, weights_id
     from tinymem.results.checkpoint_columns import checkpoint_columns
     from tinymem.runtime.device import describe_device
-    from tinymem.runtime.files import content_id, read_object
+    from tinymem.runtime.files import content_id
 
-    metadata = read_object(made.checkpoint / METADATA, "checkpoint")
-    if "corpus_sha256" not in metadata:
+    metadata = read_metadata(made.checkpoint)
+    if metadata.corpus_sha256 is None:
         raise UserError(f"expected corpus_sha256 in {made.checkpoint / METADATA}, found none; remove {made.checkpoint} and run again")
     return replace(
         checkpoint_columns(made.checkpoint, metadata, made.recipe),
         run=made.path.name,
         model_id=content_id(made.recipe.model_key()),
         weights=weights_id(made.checkpoint),
-        corpus_sha256=metadata["corpus_sha256"],
+        corpus_sha256=metadata.corpus_sha256,
         seed=made.recipe.seed,
         protocol=made.recipe.protocol,
         device_type=device,
@@ -294,7 +295,7 @@ def subject_of_run(made: Run, device: str, identity: Identity) -> Subject:
     `identity` holds columns for the result rows, as `identity_of` gives them.
     """
     from tinymem.mitigation.run import subject_of_corpus
-    from tinymem.results.checkpoint_columns import read_metadata
+    from tinymem.models.metadata import read_metadata
     from tinymem.training.checkpoints import optimizer_state_of
 
     optimizer = optimizer_state_of(made.checkpoint, read_metadata(made.checkpoint))

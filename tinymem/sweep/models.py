@@ -10,15 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tinymem.errors import UserError
+from tinymem.models.metadata import read_metadata
 from tinymem.models.weights import CONFIG, METADATA, weight_files, weights_id
-from tinymem.recipe.recipe import Recipe, load_matrix, parse_recipe
+from tinymem.recipe.recipe import Recipe, load_matrix
 from tinymem.recipe.sizes import planned_parameters
 from tinymem.recipe.sweep import ModelMatrix, SweepRecipe
-from tinymem.results.checkpoint_columns import checkpoint_columns, read_metadata
+from tinymem.results.checkpoint_columns import checkpoint_columns
 from tinymem.results.model_columns import model_columns
 from tinymem.results.row import Identity
 from tinymem.runtime.files import content_id, write_json
-from tinymem.training.checkpoints import run_of
+from tinymem.training.checkpoints import recipe_of, run_of
 
 HASHES = ".weights.json"
 
@@ -85,10 +86,10 @@ def _matches(pattern: str) -> Iterator[tuple[Path, Recipe]]:
     if not checkpoints:
         raise UserError(f"expected run or checkpoint folders at '{pattern}', found none; train first, or check the pattern")
     for checkpoint in checkpoints:
-        metadata = read_metadata(checkpoint)
-        if "recipe" not in metadata:
+        recipe = recipe_of(checkpoint, read_metadata(checkpoint))
+        if recipe is None:
             raise UserError(f"{checkpoint} has no {METADATA} with its recipe; a sweep needs models that `tinymem train` made")
-        yield checkpoint, parse_recipe(metadata["recipe"], run_of(checkpoint))
+        yield checkpoint, recipe
 
 
 def _of_matrix(matrix: ModelMatrix, runs: Path) -> Iterator[Model]:
@@ -101,7 +102,8 @@ def _of_matrix(matrix: ModelMatrix, runs: Path) -> Iterator[Model]:
 def _at_epoch(run: Path, epoch: int) -> Path | None:
     for checkpoint in (run / "checkpoints" / f"epoch-{epoch:06d}", run / "checkpoint"):
         if (checkpoint / CONFIG).is_file():
-            columns = checkpoint_columns(checkpoint, metadata := read_metadata(checkpoint), parse_recipe(metadata["recipe"], run))
+            metadata = read_metadata(checkpoint)
+            columns = checkpoint_columns(checkpoint, metadata, recipe_of(checkpoint, metadata))
             if columns.epoch == epoch:
                 return checkpoint
     return None
@@ -130,7 +132,7 @@ def _on_disk(model: Model, model_id: str) -> Model:
     assert model.checkpoint is not None
     metadata = read_metadata(model.checkpoint)
     columns = checkpoint_columns(model.checkpoint, metadata, model.recipe)
-    corpus, edited = str(metadata.get("corpus_sha256")), "edited_from" in metadata
+    corpus, edited = str(metadata.corpus_sha256), metadata.edited_from is not None
     return Model(model.recipe, columns, model.checkpoint, _name_of(model.checkpoint), model_id, corpus, edited)
 
 

@@ -28,14 +28,14 @@ from tinymem.mitigation.run import Outcome, Subject, outcome_of, subject_of_corp
 from tinymem.mitigation.sweep_scores import Edit, shared_edits
 from tinymem.models.checkpoint import load_checkpoint
 from tinymem.models.weights import weights_id
-from tinymem.recipe.recipe import Recipe, parse_recipe
+from tinymem.recipe.recipe import Recipe
 from tinymem.results.row import MitigationRow, Status
 from tinymem.results.store import Index, worst_status, write_run
 from tinymem.runtime.device import describe_device
 from tinymem.sweep.claims import Claims
 from tinymem.sweep.plan import with_measuring
 from tinymem.sweep.work import Event, PlannedRun, WorkUnit, bare_rows, stamped
-from tinymem.training.checkpoints import corpus_of, optimizer_state_of, run_of
+from tinymem.training.checkpoints import corpus_of, optimizer_state_of, recipe_of
 
 Tell = Callable[[Event], None]
 MAXIMUM_TRACEBACK = 8000
@@ -128,7 +128,9 @@ class Worker:
                 f"expected the weights that the sweep was planned with in {checkpoint} ({expected}), got others; start it again"
             )
         loaded = load_checkpoint(checkpoint, device=self.device)
-        recipe = with_measuring(parse_recipe(loaded.metadata["recipe"], run_of(checkpoint)), group.model.measuring)
+        own = recipe_of(checkpoint, loaded.metadata)
+        assert own is not None, "the plan took models with recipes only"
+        recipe = with_measuring(own, group.model.measuring)
         corpus = self._corpus_of(checkpoint, recipe, group.model.identity.corpus_sha256)
         mitigation = recipe.mitigation.model_copy(update={"forget": group.model.forget, "forget_fraction": group.model.forget_fraction})
         # after the corpus, whose rows are those of the model's own protocol

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tinymem.errors import UserError
-from tinymem.recipe.recipe import Recipe
+from tinymem.models.metadata import METADATA, Metadata
+from tinymem.recipe.recipe import Recipe, parse_recipe
 from tinymem.training.snapshot import Keeper, Snapshot
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class RunCheckpoints:
 
     def has(self, epoch: int) -> bool:
         """Whether the checkpoint of an epoch exists."""
-        return (self.folder(epoch) / "tinymem.json").is_file()
+        return (self.folder(epoch) / METADATA).is_file()
 
     def missing(self) -> list[int]:
         """Epochs of `keep_epochs`, other than the last one, without a checkpoint."""
@@ -67,6 +68,15 @@ def run_of(checkpoint: Path) -> Path:
     return above.parent if above.name == "checkpoints" else above
 
 
+def recipe_of(checkpoint: Path, metadata: Metadata) -> Recipe | None:
+    """The recipe in a checkpoint's `tinymem.json`; None where there is none.
+
+    Raises:
+        UserError: it is no recipe, or of a plugin that is missing, changed or not agreed to.
+    """
+    return parse_recipe(metadata.recipe, run_of(checkpoint)) if metadata.recipe is not None else None
+
+
 def corpus_of(checkpoint: Path, recipe: Recipe, sha256: str | None) -> Corpus:
     """The corpus that a checkpoint was trained on: the one in its run's folder, or generated anew from the recipe.
 
@@ -84,11 +94,11 @@ def corpus_of(checkpoint: Path, recipe: Recipe, sha256: str | None) -> Corpus:
     return corpus
 
 
-def optimizer_state_of(checkpoint: Path, metadata: dict[str, Any]) -> dict[str, Tensor]:
+def optimizer_state_of(checkpoint: Path, metadata: Metadata) -> dict[str, Tensor]:
     """AdamW's state at a checkpoint's epoch; empty where no resume point holds it, or the weights were edited since."""
     from tinymem.training.state import load_state
 
-    if "mitigation" in metadata or "epoch" not in metadata:
+    if metadata.mitigation is not None or metadata.epoch is None:
         return {}
-    state = load_state(run_of(checkpoint) / "training" / "state", metadata["epoch"])
+    state = load_state(run_of(checkpoint) / "training" / "state", metadata.epoch)
     return state.optimizer if state else {}

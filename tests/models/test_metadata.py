@@ -1,0 +1,113 @@
+"""`tinymem.json` from strangers: data of known types and sizes, or one line; and the checksum of weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import ROOT, equal_weights, random_gpt, tinymem
+
+from tinymem.data.tokenizers import tokenizer_files
+from tinymem.errors import UserError
+from tinymem.models import metadata
+from tinymem.models.checkpoint import load_checkpoint, save_checkpoint
+from tinymem.models.metadata import read_metadata
+from tinymem.runtime.files import file_sha256
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    save_checkpoint(random_gpt(), tmp_path / "model", metadata={"own": [1, {"two": None}]}, tokenizer_files=tokenizer_files(24))
+    return tmp_path / "model"
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(UserError) as error:
+        read_metadata(folder)
+    message = str(error.value)
+    assert "\n" not in message and len(message) < 400 + len(str(folder))
+    return message
+
+
+WRONG: dict[str, Any] = {
+    "format": ["1", True, 0, 1.0],
+    "recipe": ["recipe", [], 3],
+    "corpus_sha256": [5, "abc", "A" * 64, "0" * 64 + "\n"],
+    "epoch": ["3", True, -1, 3.5, 2**60, 10**4000],
+    "metrics": [[], {"epoch": "last"}],
+    "mitigation": [{}, ["row"]],
+    "edited_from": [1],
+    "weights_sha256": [[], {"model.safetensors": 1}, {"../model.safetensors": "0" * 64}, {"config.json": "0" * 64}],
+}
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in WRONG.items() for value in values])
+def test_wrong_types_and_ranges(folder: Path, key: str, value: Any) -> None:
+    (folder / "tinymem.json").write_text(json.dumps({key: value}))
+    assert f"'{key}" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        '{"further": ' + "[" * 5000 + "]" * 5000 + "}",
+        '{"epoch": ' + "9" * 10_000 + "}",
+        '{"further": NaN}',
+        '{"further": 1e999}',
+        '{"further": "\\ud800"}',
+        '{"epoch": 3',
+        "[1, 2]",
+        "",
+    ],
+)
+def test_what_is_no_json_object_of_finite_depth_and_numbers(folder: Path, text: str) -> None:
+    (folder / "tinymem.json").write_text(text)
+    assert str(folder / "tinymem.json") in refusal(folder)
+
+
+def test_an_absurd_size(folder: Path) -> None:
+    with (folder / "tinymem.json").open("wb") as file:
+        file.truncate(metadata.MAXIMUM_BYTES + 1)  # a hole: no byte is stored, and none is read
+    assert "expected at most" in refusal(folder)
+
+
+def test_a_newer_format(folder: Path) -> None:
+    (folder / "tinymem.json").write_text('{"format": 2, "recipe": "of another kind"}')
+    assert "format 1 or older, got 2; a newer TinyMem wrote it" in refusal(folder)
+    assert "a newer TinyMem wrote it" in tinymem("evaluate", folder).one_line_error()
+
+
+def test_further_keys_are_kept(folder: Path) -> None:
+    assert read_metadata(folder).as_json()["own"] == [1, {"two": None}]
+    (folder / "tinymem.json").unlink()
+    assert read_metadata(folder).as_json() == {}
+
+
+@pytest.mark.parametrize("place", [-1, -999, -5000])
+def test_one_flipped_bit_is_refused(folder: Path, place: int) -> None:
+    sound = load_checkpoint(folder).model
+    weights = folder / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[place] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(UserError, match=r"model\.safetensors as it was saved .*, found it changed; copy the checkpoint again, or give"):
+        load_checkpoint(folder)
+    rows = folder.parent / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"ids": [(i + j) % 10 for j in range(20)]}) + "\n" for i in range(8)))
+    words = ("--method", "random-weights", "--forget", rows, "--retain", rows, "--prompt", 5, "--match", 5)
+    assert "found it changed" in tinymem("mitigate", folder, *words).last_line_error()
+    assert "found it changed" in tinymem("evaluate", folder).one_line_error()
+    done = tinymem("mitigate", folder, *words, "--no-verify")
+    assert done.code == 0, done.err
+    assert "no tinymem.json with its recipe" in tinymem("evaluate", folder, "--no-verify").one_line_error()
+    assert not equal_weights(load_checkpoint(folder, verify=False).model, sound)
+
+
+def test_the_zoo_has_checksums() -> None:
+    checkpoints = sorted(path.parent for path in (ROOT / "zoo").glob("*/tinymem.json"))
+    assert len(checkpoints) >= 11
+    for checkpoint in checkpoints:
+        assert read_metadata(checkpoint).weights_sha256 == {"model.safetensors": file_sha256(checkpoint / "model.safetensors")}, checkpoint
