@@ -96,6 +96,14 @@ def marks_say_what_is_slow(request: pytest.FixtureRequest) -> Iterator[None]:
     assert not unmarked, f"mark this test: @pytest.mark.{unmarked[0]}"
 
 
+@pytest.fixture(autouse=True, scope="session")
+def own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What TinyMem remembers of its user is of the tests, in their processes too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """As in other processes of the tests, since threads change the order of sums; and for tiny tensors, on which they only wait."""

@@ -17,7 +17,8 @@ PACKAGE = ROOT / "tinymem"
 # From the bottom up. A name is a folder of the package (a room) or one of its five modules; rooms of one line do not know each other.
 LAYERS = (
     ("errors",),
-    ("registry", "runtime"),
+    ("runtime",),
+    ("registry",),
     ("recipe",),
     ("data",),
     ("models",),

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from tinymem.errors import UserError, did_you_mean
+from tinymem.runtime.consent import agree
 
 T = TypeVar("T")
 
@@ -139,7 +140,7 @@ _plugin_modules: dict[str, str] = {}
 
 
 def load_plugin(path: Path) -> Plugin:
-    """Run a user's Python file so that it can register its methods, metrics, artifacts, ...
+    """Run a user's Python file so that it can register its methods, metrics, artifacts, ...; the user agrees to it by naming it.
 
     A file of the same content as an earlier one, such as the copy in a run's folder, goes by the path of that one, so that both may be
     loaded.
@@ -165,6 +166,7 @@ def load_plugin(path: Path) -> Plugin:
     except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise UserError(f"the plugin {path} failed while it was read: {type(error).__name__}: {error}") from error
+    agree(sha256)
     return _plugins.setdefault(sha256, plugin)
 
 

@@ -13,11 +13,13 @@ from helpers import QUICKSTART, SMALLER, TINY, Done, python, sets, tinymem
 
 from tinymem.errors import UserError
 from tinymem.mitigation.method import UNLEARNERS
+from tinymem.models.metadata import Metadata
 from tinymem.recipe.kinds import REGULARIZERS
 from tinymem.recipe.recipe import Recipe, load_matrix, load_recipe, parse_recipe
 from tinymem.recipe.sweep import load_sweep
 from tinymem.registry import load_plugin, loaded_plugin
 from tinymem.runs.pipeline import open_run, run, train_only
+from tinymem.training.checkpoints import recipe_of
 
 pytestmark = [pytest.mark.processes, pytest.mark.training]
 
@@ -119,6 +121,52 @@ def test_a_finished_run(recipe_file: Path, tmp_path: Path) -> None:
     assert "found none; give the file with --plugin" in fresh("evaluate", made.checkpoint).one_line_error()
     (tmp_path / "given.py").write_text(DECAY)
     assert fresh("evaluate", made.checkpoint, "--plugin", tmp_path / "given.py").code == 0
+
+
+def test_a_strangers_plugin_runs_only_where_its_user_says_so(recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mark = tmp_path / "it-ran"
+    own = recipe_file.parent / "own" / "decay.py"
+    own.write_text(f"{DECAY}\nimport pathlib\n\npathlib.Path({str(mark)!r}).touch()\n")
+    with REGULARIZERS.temporary():
+        made = train_only(tiny(recipe_file), runs=tmp_path / "runs")
+    with REGULARIZERS.temporary():
+        assert open_run(made.path).recipe.run_id() == made.recipe.run_id(), "a run of one's own opens without a word"
+    theirs = made.path.rename(tmp_path / "theirs")
+    copy, checkpoint = theirs / "plugins" / "decay.py", theirs / "checkpoint"
+    (theirs / "results.jsonl").touch()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "another-user"))
+    mark.unlink()
+    sweep = tmp_path / "sweep.yaml"
+    sweep.write_text(yaml.safe_dump({"name": "theirs", "checkpoints": [str(theirs)], "methods": ["act"], "grid": "none"}))
+    opened: list[tuple[object, ...]] = [
+        ("evaluate", checkpoint),
+        ("mitigate", checkpoint, "--method", "act"),
+        ("report", theirs, "--format", "html", "--out", tmp_path / "page.html"),
+        ("run", theirs / "recipe.yaml", "--runs", tmp_path / "runs"),
+        ("train", theirs / "recipe.yaml", "--runs", tmp_path / "runs"),
+        ("sweep", sweep, "--out", tmp_path / "sweep"),
+        ("landscape", checkpoint, "--out", tmp_path / "landscape"),
+    ]
+    for words in opened:
+        assert f"read it, then give --plugin {copy}" in fresh(*words).one_line_error(), words
+    with pytest.raises(UserError, match="expected your consent"):
+        open_run(theirs)
+    assert not mark.exists(), "it was run without consent"
+    done = fresh("evaluate", checkpoint, "--plugin", copy)
+    assert done.code == 0 and mark.exists(), done.err
+    assert fresh("evaluate", checkpoint).code == 0, "consent is remembered"
+
+
+@pytest.mark.parametrize("plugins", ["plugins/decay.py", ["plugins/decay.py"], [3]])
+def test_a_stored_recipe_names_no_file_by_its_path(plugins: object, recipe_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "decay.py").write_text(DECAY)
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({"plugins": plugins}))
+    with pytest.raises(UserError, match="by file and hash"):
+        open_run(tmp_path)
+    with pytest.raises(UserError, match="by file and hash"):
+        recipe_of(tmp_path / "checkpoint", Metadata.model_validate({"recipe": {"plugins": plugins}}))
+    assert "embedding-decay" not in REGULARIZERS.names()
 
 
 def test_the_regularizer_acts(recipe_file: Path, tmp_path: Path) -> None:

@@ -3,8 +3,9 @@
     plugins: [my_artifact.py, ../shared/my_metric.py]     # relative to the recipe's file
 
 The content of each file is part of the run's id. A run's folder has copies of them under `plugins/`, and the resolved recipe there names
-each with its hash; a copy that was changed is refused. To open such a folder is to run its plugins, as with any recipe that has some: a
-checkpoint alone carries none.
+each with its hash; a copy that was changed is refused. A plugin can do anything that its user can. So one that lies in the folder of a run
+is run only if the user has run that very content before, in a recipe of theirs or by --plugin: who is given a run or a checkpoint reads its
+plugins, and then names them with --plugin.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pydantic import Field, ValidationError
 from tinymem.errors import UserError
 from tinymem.recipe.data import Section
 from tinymem.registry import Plugin, load_plugin, loaded_plugin
+from tinymem.runtime.consent import agreed
 from tinymem.runtime.files import file_sha256, write_bytes
 from tinymem.runtime.json import Json, JsonObject
 
@@ -50,6 +52,18 @@ def with_plugins(values: JsonObject, folder: Path) -> JsonObject:
         return values
     entries = given if isinstance(given, list) else [given]
     return {**values, "plugins": [file.model_dump() for file in distinct(_loaded(entry, folder) for entry in entries)]}
+
+
+def stored(values: JsonObject) -> JsonObject:
+    """The values of a resolved recipe in a run's folder or checkpoint, once it is seen that they name no file but copies of plugins.
+
+    Raises:
+        UserError: a plugin by its path, which a recipe that the user names may have, but none that comes with a model.
+    """
+    given = values.get("plugins") or []
+    if paths := [entry for entry in (given if isinstance(given, list) else [given]) if not isinstance(entry, dict)]:
+        raise UserError(f"expected the plugins of a stored recipe by file and hash, got {str(paths[0])[:60]!r}; it was changed by hand")
+    return values
 
 
 def distinct(files: Iterable[PluginFile]) -> list[PluginFile]:
@@ -88,14 +102,21 @@ def _loaded(entry: Json, folder: Path) -> PluginFile:
         file = PluginFile.model_validate(entry)
     except ValidationError:
         raise UserError(f"expected plugins to be Python files, as in [my_metric.py], got {entry!r}") from None
-    return PluginFile.of(loaded_plugin(file.sha256) or _load(folder / file.file, file.sha256))
+    return PluginFile.of(loaded_plugin(file.sha256) or _load_copy(folder / file.file, file.sha256))
 
 
-def _load(path: Path, sha256: str | None = None) -> Plugin:
+def _load(path: Path) -> Plugin:
     """The plugin in a file, which runs unless a file of the same content did."""
-    if sha256 is not None and not path.is_file():
-        raise UserError(f"expected a copy of the recipe's plugin at {path}, found none; give the file with --plugin")
     found = file_sha256(path) if path.is_file() else ""
-    if sha256 not in (None, found):
-        raise UserError(f"expected {path} as the run was made with it (SHA-256 {sha256[:12]}), found it changed; put the old file back")
     return loaded_plugin(found) or load_plugin(path)
+
+
+def _load_copy(path: Path, sha256: str) -> Plugin:
+    """The plugin in the folder of a run, if it is unchanged and the user has agreed to run it."""
+    if not path.is_file():
+        raise UserError(f"expected a copy of the recipe's plugin at {path}, found none; give the file with --plugin")
+    if file_sha256(path) != sha256:
+        raise UserError(f"expected {path} as the run was made with it (SHA-256 {sha256[:12]}), found it changed; put the old file back")
+    if not agreed(sha256):
+        raise UserError(f"expected your consent to run {path}, which can do anything that you can; read it, then give --plugin {path}")
+    return load_plugin(path)

@@ -19,7 +19,7 @@ from tinymem.recipe.errors import explain
 from tinymem.recipe.evaluation import ALL, Evaluation, Robustness
 from tinymem.recipe.kinds import ARTIFACTS, ArtifactSection, plugins_of
 from tinymem.recipe.matrix import combinations, without_matrix
-from tinymem.recipe.plugins import PluginFile, distinct, with_plugins
+from tinymem.recipe.plugins import PluginFile, distinct, stored, with_plugins
 from tinymem.recipe.source import read_values
 from tinymem.recipe.training import Training
 from tinymem.registry import loaded_plugin
@@ -180,6 +180,15 @@ def load_recipe(path: Path | str, overrides: list[str] | None = None) -> Recipe:
     """
     path = Path(path)
     return parse_recipe(without_matrix(read_values(path), overrides or []), path.parent)
+
+
+def open_recipe(path: Path) -> Recipe:
+    """Read the resolved recipe in the folder of a run, whose plugins run only with the user's consent (`recipe.plugins`).
+
+    Raises:
+        UserError: as `load_recipe`; also a plugin that is missing, changed, not agreed to, or named by its path.
+    """
+    return parse_recipe(stored(read_values(path)), path.parent)
 
 
 def load_matrix(path: Path | str, overrides: list[str] | None = None) -> list[Recipe]:

@@ -41,10 +41,10 @@ class RunRecord:
         """
         if self.known:
             return self.known
-        from tinymem.recipe.recipe import load_recipe
+        from tinymem.recipe.recipe import open_recipe
 
         path = self.path / RECIPE
-        return load_recipe(path) if path.is_file() else None
+        return open_recipe(path) if path.is_file() else None
 
     @cached_property
     def recipe_text(self) -> str:

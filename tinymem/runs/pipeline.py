@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinymem.errors import UserError
 from tinymem.recipe.plugins import store_plugins
-from tinymem.recipe.recipe import Recipe, dump_recipe, load_recipe
+from tinymem.recipe.recipe import Recipe, dump_recipe, open_recipe
 from tinymem.results.curve import CurvePoint, read_curve
 from tinymem.results.read import as_json
 from tinymem.results.row import Identity, MeasuredRow
@@ -89,12 +89,12 @@ def open_run(path: Path | str) -> Run:
     """Open the folder of an existing run.
 
     Raises:
-        UserError: no run there.
+        UserError: no run there, or one of plugins that you have not agreed to run: `load_plugin` agrees.
     """
     path = Path(path)
     if not (path / "recipe.yaml").is_file():
         raise UserError(f"expected a run's folder (with recipe.yaml) at {path}, found none; `tinymem run` makes them under runs/")
-    return Run(path, load_recipe(path / "recipe.yaml"))
+    return Run(path, open_recipe(path / "recipe.yaml"))
 
 
 def run(recipe: Recipe, *, runs: Path | str = "runs", device: str = "auto", progress: Progress | None = None, report: bool = True) -> Run:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from tinymem.errors import UserError
 from tinymem.models.metadata import METADATA, Metadata
+from tinymem.recipe.plugins import stored
 from tinymem.recipe.recipe import Recipe, parse_recipe
 from tinymem.training.snapshot import Keeper, Snapshot
 
@@ -74,7 +75,7 @@ def recipe_of(checkpoint: Path, metadata: Metadata) -> Recipe | None:
     Raises:
         UserError: it is no recipe, or of a plugin that is missing, changed or not agreed to.
     """
-    return parse_recipe(metadata.recipe, run_of(checkpoint)) if metadata.recipe is not None else None
+    return parse_recipe(stored(metadata.recipe), run_of(checkpoint)) if metadata.recipe is not None else None
 
 
 def corpus_of(checkpoint: Path, recipe: Recipe, sha256: str | None) -> Corpus:
