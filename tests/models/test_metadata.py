@@ -86,6 +86,7 @@ def test_further_keys_are_kept(folder: Path) -> None:
     assert read_metadata(folder).as_json() == {}
 
 
+@pytest.mark.filterwarnings("ignore:.*are not memorized by the model")
 @pytest.mark.parametrize("place", [-1, -999, -5000])
 def test_one_flipped_bit_is_refused(folder: Path, place: int) -> None:
     sound = load_checkpoint(folder).model
@@ -95,9 +96,10 @@ def test_one_flipped_bit_is_refused(folder: Path, place: int) -> None:
     weights.write_bytes(content)
     with pytest.raises(UserError, match=r"model\.safetensors as it was saved .*, found it changed; copy the checkpoint again, or give"):
         load_checkpoint(folder)
-    rows = folder.parent / "rows.jsonl"
-    rows.write_text("".join(json.dumps({"ids": [(i + j) % 10 for j in range(20)]}) + "\n" for i in range(8)))
-    words = ("--method", "random-weights", "--forget", rows, "--retain", rows, "--prompt", 5, "--match", 5)
+    files = [folder.parent / "forget.jsonl", folder.parent / "retain.jsonl"]
+    for first, file in enumerate(files):
+        file.write_text("".join(json.dumps({"ids": [first, *((i + j) % 10 for j in range(19))]}) + "\n" for i in range(8)))
+    words = ("--method", "random-weights", "--forget", files[0], "--retain", files[1], "--prompt", 5, "--match", 5)
     assert "found it changed" in tinymem("mitigate", folder, *words).last_line_error()
     assert "found it changed" in tinymem("evaluate", folder).one_line_error()
     done = tinymem("mitigate", folder, *words, "--no-verify")
