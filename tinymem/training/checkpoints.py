@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinymem.errors import UserError
-from tinymem.models.metadata import METADATA, Metadata
+from tinymem.models.metadata import Metadata
+from tinymem.models.weights import METADATA
 from tinymem.recipe.plugins import stored
 from tinymem.recipe.recipe import Recipe, parse_recipe
 from tinymem.training.snapshot import Keeper, Snapshot

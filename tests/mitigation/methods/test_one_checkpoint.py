@@ -14,7 +14,8 @@ from tinymem.mitigation.method import UNLEARNERS, MitigationData, apply
 from tinymem.mitigation.methods.weight._draws import uniform
 from tinymem.mitigation.methods.weight._learned_mask import initial_scores
 from tinymem.models.adapters import in_out, mlp_parameters
-from tinymem.models.checkpoint import TRANSPOSED, load_checkpoint, save_checkpoint
+from tinymem.models.checkpoint import load_checkpoint, save_checkpoint
+from tinymem.models.gpt2_folder import TRANSPOSED
 from tinymem.testing import QUICK, config_of, tiny_case
 
 pytestmark = pytest.mark.usefixtures("one_thread")
