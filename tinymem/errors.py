@@ -30,8 +30,17 @@ class Stopped(BaseException):
 def complain(message: str, code: int) -> int:
     """Print an error on stderr in one line; returns the exit code."""
     with suppress(OSError):  # the terminal is closed
-        print(f"tinymem: {' '.join(message.split())}", file=sys.stderr)
+        print(f"tinymem: {one_line(message)}", file=sys.stderr)
     return code
+
+
+def one_line(text: str) -> str:
+    r"""A text as a terminal may show it: in one line, with control characters and the like escaped, as a stranger's file may hold some.
+
+    >>> one_line("two\nlines, \x1b[31mred")
+    'two lines, \\x1b[31mred'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(text.split()))
 
 
 def described(error: BaseException) -> str:

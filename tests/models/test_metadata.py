@@ -80,6 +80,14 @@ def test_a_newer_format(folder: Path) -> None:
     assert "a newer TinyMem wrote it" in tinymem("evaluate", folder).one_line_error()
 
 
+def test_control_characters_never_reach_the_terminal(folder: Path) -> None:
+    for name in ("\x1b[2J", "\x9b31m", "\u202e", "\r\x07"):
+        (folder / "tinymem.json").write_text(json.dumps({"recipe": {f"key{name}": 1, "name": f"name{name}"}}))
+        assert tinymem("evaluate", folder).one_line_error().isprintable()
+        (folder / "tinymem.json").write_text(json.dumps({"weights_sha256": {f"{name}.safetensors": name}}))
+        assert tinymem("evaluate", folder).one_line_error().isprintable()
+
+
 def test_further_keys_are_kept(folder: Path) -> None:
     assert read_metadata(folder).as_json()["own"] == [1, {"two": None}]
     (folder / "tinymem.json").unlink()

@@ -21,7 +21,7 @@ from tinymem.cli.reproduce import reproduce
 from tinymem.cli.run import run
 from tinymem.cli.sweep import sweep
 from tinymem.cli.train import train
-from tinymem.errors import Stopped, UserError, complain
+from tinymem.errors import Stopped, UserError, complain, one_line
 from tinymem.runtime.signals import INTERRUPTED, INTERRUPTED_CODE, hold_lifeline
 
 app = typer.Typer(
@@ -50,7 +50,7 @@ app.command()(new)
 def main() -> None:
     """Entry point: exit code 0, 1 (a method or run failed), 2 (bad input, one line), 75 (stopped by a signal) or 130 (interrupted)."""
     hold_lifeline()
-    warnings.showwarning = lambda message, *_args, **_kwargs: print(f"warning: {message}", file=sys.stderr)
+    warnings.showwarning = lambda message, *_args, **_kwargs: print(f"warning: {one_line(str(message))}", file=sys.stderr)
     try:
         code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
         if code == INTERRUPTED_CODE:  # typer turns Ctrl-C into this
