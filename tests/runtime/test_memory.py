@@ -7,9 +7,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from helpers import QUICKSTART
 
 from tinymem.errors import UserError
+from tinymem.recipe.recipe import load_recipe
 from tinymem.runtime import memory
+from tinymem.training.start import refuse_training_beyond_memory
 
 
 def test_free_memory_is_that_of_this_machine() -> None:
@@ -34,3 +37,9 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=99))
     with pytest.raises(UserError, match="expected room for an edit on the disk"):
         memory.refuse_beyond_disk(100, tmp_path / "new" / "folder", "an edit")
+
+
+def test_a_training_that_cannot_fit() -> None:
+    refuse_training_beyond_memory(load_recipe(QUICKSTART), "cpu")
+    with pytest.raises(UserError, match="expected room for the training of"):
+        refuse_training_beyond_memory(load_recipe(QUICKSTART, ["model.n_embd=4000000"]), "cpu")

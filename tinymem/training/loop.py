@@ -36,7 +36,7 @@ from tinymem.training.parallel import any_process, make_fabric, mean_over_proces
 from tinymem.training.precision import precision_context, resolve_precision, worth_compiling
 from tinymem.training.regularizer_section import TrainingRows, make_regularizers
 from tinymem.training.snapshot import Keeper, Snapshot, Trained, TrainingFacts
-from tinymem.training.start import epoch_order, fresh_model
+from tinymem.training.start import epoch_order, fresh_model, refuse_training_beyond_memory
 from tinymem.training.state import TrainingState, load_state, next_step, restore, save_state
 from tinymem.training.step import GraphedStep, Step, compiled
 from tinymem.training.tensorboard import make_logger, scalars
@@ -113,6 +113,7 @@ class _Run:
         self.index_E = torch.from_numpy(index).to(device)
         self.steps_per_epoch = -(-len(index) // config.batch_size)
         self.precision = resolve_precision(config.precision, str(device))
+        refuse_training_beyond_memory(self.recipe, str(device))
         self.model = fresh_model(self.recipe, self.corpus.row_tokens, self.corpus).to(device)
         self.regularizers = make_regularizers(config.regularizers, TrainingRows(len(self.corpus.clean), len(rows)))
         self.regularizers.attach(self.model)

@@ -9,12 +9,26 @@ from tinymem.data.corpus import Corpus
 from tinymem.models.checkpoint import math_config
 from tinymem.models.gpt2 import GPT, GPTConfig
 from tinymem.recipe.recipe import Recipe
+from tinymem.recipe.sizes import planned_parameters
+from tinymem.runtime.memory import refuse_beyond_memory
+
+TRAINED_COPIES = 4  # weights, gradients, and AdamW's two moments
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> Tensor:
     """Row order [count] of an epoch: a function of seed and epoch alone, so that resuming needs no random state."""
     mixed = (seed * 0x9E3779B1 + epoch) % 2**32  # the generator reads 32 bits only; this factor keeps different seeds apart
     return torch.randperm(count, generator=torch.Generator().manual_seed(mixed))
+
+
+def refuse_training_beyond_memory(recipe: Recipe, device: str) -> None:
+    """Refuse a model whose weights, gradients and AdamW's two moments, all in float32, do not fit a device.
+
+    Raises:
+        UserError: too large a model.
+    """
+    parameters = planned_parameters(recipe)
+    refuse_beyond_memory(TRAINED_COPIES * 4 * parameters, device, f"the training of {parameters:,} parameters")
 
 
 def fresh_model(recipe: Recipe, row_tokens: int, corpus: Corpus | None = None) -> GPT:

@@ -1,0 +1,148 @@
+"""The identity of a model, and what an edited folder takes along."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import random_gpt
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoTokenizer
+
+from tinymem.data.rows import Rows
+from tinymem.errors import UserError
+from tinymem.mitigation.run import mitigate, subject_of_rows
+from tinymem.models.adapters import neuron_layers
+from tinymem.models.checkpoint import load_checkpoint, save_checkpoint
+from tinymem.models.edited import edited_bytes, save_edited
+from tinymem.models.families import FAMILIES
+from tinymem.models.weights import weights_id
+from tinymem.results.row import Identity
+from tinymem.runtime.memory import refuse_beyond_memory
+from tinymem.testing import tiny_case, tiny_model
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    tiny_model("gpt2").save_pretrained(tmp_path / "model", max_shard_size="10KB")
+    assert len(list((tmp_path / "model").glob("*.safetensors"))) > 2
+    return tmp_path / "model"
+
+
+def change_config(folder: Path, **changes: Any) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def change_weights(folder: Path, file: int) -> None:
+    path = sorted(folder.glob("*.safetensors"))[file]
+    save_file({name: tensor + 1 for name, tensor in load_file(path).items()}, path)
+
+
+OTHERS: dict[str, Callable[[Path], None]] = {
+    "activation": lambda folder: change_config(folder, activation_function="relu"),
+    "first file": lambda folder: change_weights(folder, 0),
+    "last file": lambda folder: change_weights(folder, -1),
+}
+
+
+@pytest.mark.parametrize("change", OTHERS)
+def test_another_model_has_another_id(folder: Path, change: str) -> None:
+    before = weights_id(folder)
+    OTHERS[change](folder)
+    assert weights_id(folder) != before
+
+
+def test_the_name_of_a_folder_is_no_part_of_an_id(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "elsewhere")
+    change_config(tmp_path / "elsewhere", _name_or_path="elsewhere", transformers_version="5.99")
+    assert weights_id(tmp_path / "elsewhere") == weights_id(folder)
+    tiny_model("llama").save_pretrained(tmp_path / "other" / "model", max_shard_size="10KB")
+    assert weights_id(tmp_path / "other" / "model") != weights_id(folder)
+
+
+def slow_tokenizer(folder: Path) -> None:
+    """GPT-2's tokenizer as vocab.json and merges.txt, without tokenizer.json."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.train_from_iterator(["one two three four"] * 3)
+    tokenizer.model.save(str(folder))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "GPT2Tokenizer", "unk_token": "o"}))
+
+
+def test_an_edited_folder_has_all_but_other_forms_of_the_weights(folder: Path, tmp_path: Path) -> None:
+    slow_tokenizer(folder)
+    for name in (
+        "chat_template.jinja",
+        "README.md",
+        "pytorch_model.bin",
+        "optimizer.pt",
+        "tf_model.h5",
+        "pytorch_model.bin.index.json",
+        ".hidden",
+    ):
+        (folder / name).write_text("x")
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "rag.jinja").write_text("y")
+    model = load_checkpoint(folder).model
+    with torch.no_grad():
+        neuron_layers(model)[0].values_FD()[0] = 0
+    save_edited(model, folder, out := tmp_path / "edited", metadata={})
+    gone = {path.name for path in folder.iterdir()} - {path.name for path in out.iterdir()}
+    assert gone == {"pytorch_model.bin", "optimizer.pt", "tf_model.h5", "pytorch_model.bin.index.json", ".hidden"}
+    assert (out / "additional_chat_templates" / "rag.jinja").read_text() == "y"
+    ids = [AutoTokenizer.from_pretrained(path)("one two nine")["input_ids"] for path in (folder, out)]
+    assert ids[0] == ids[1] and len(ids[0]) > 2
+    size = sum(path.stat().st_size for path in out.iterdir() if path.is_file() and path.name != "tinymem.json")
+    assert edited_bytes(folder) == size  # the estimate before the edit
+
+
+def test_what_is_measured_of_a_bfloat16_folder_is_what_is_saved(tmp_path: Path) -> None:
+    model, data = tiny_case("llama")
+    model.to(torch.bfloat16).save_pretrained(tmp_path / "model")
+    loaded = load_checkpoint(tmp_path / "model")
+    subject = subject_of_rows(loaded.model, data.forget, data.retain, identity=Identity(device_type="cpu"))
+    outcome = mitigate(replace(subject, dtypes=loaded.dtypes), "npo", {"epochs": 1})
+    assert outcome.model is not None and outcome.rows[0].edited_parameters
+    save_edited(outcome.model, tmp_path / "model", tmp_path / "edited", metadata={})
+    assert {t.dtype for t in load_file(tmp_path / "edited" / "model.safetensors").values()} == {torch.bfloat16}
+    again = load_checkpoint(tmp_path / "edited").model.state_dict()
+    assert all(torch.equal(tensor, again[name]) for name, tensor in outcome.model.state_dict().items())
+
+
+@pytest.mark.parametrize("family", FAMILIES.names())
+def test_rows_longer_than_the_model_are_refused_before_any_pass(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row of one token more could be measured, and would fail in the method."""
+    model, data = tiny_case(family)
+    rows = Rows.of(torch.cat([data.retain.ids, data.retain.ids[:, :1]], dim=1), prompt=5)
+    monkeypatch.setattr(type(model), "forward", lambda *_, **__: pytest.fail("a pass over rows that are too long"))
+    with pytest.raises(UserError, match=r"at most 12 tokens .* got 13"):
+        subject_of_rows(model, rows, rows)
+
+
+def test_the_estimate_of_a_models_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Right within 30 %: 20 million parameters, counted before they are loaded and weighed after."""
+    save_checkpoint(random_gpt(n_embd=512, n_head=8, n_layer=6), tmp_path / "model", metadata={}, tokenizer_files={})
+    seen: list[int] = []
+    monkeypatch.setattr(
+        "tinymem.models.checkpoint.refuse_beyond_memory", lambda needed, *rest: seen.append(needed) or refuse_beyond_memory(needed, *rest)
+    )
+    ctypes.CDLL(None).malloc_trim(0)  # what was freed goes back to the system
+    before = resident()
+    model = load_checkpoint(tmp_path / "model").model
+    assert model is not None and seen[0] > 70_000_000
+    assert 0.7 < (resident() - before) / seen[0] < 1.3
+
+
+def resident() -> int:
+    """Bytes of this process's memory that no file stands for."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon"))
+    return int(line.split()[1]) * 1024
