@@ -396,6 +396,22 @@ def test_the_page_says_what_was_measured(record: RunRecord, tmp_path: Path) -> N
     assert "prefers-color-scheme: dark" in text
 
 
+def test_the_page_opens_with_the_best_stored_row_and_sorts_by_it(record: RunRecord, tmp_path: Path) -> None:
+    text = page(record, tmp_path)
+    [sentence] = re.findall(r'<p class="outcome">(.*?)</p>', text)
+    assert html.unescape(sentence) == (
+        "balanced-subnet (ratio=0.01, epochs=2) did best of 7 configurations by the paper's score: it left 1 of 44 noise rows memorized "
+        "(2.3 %, 95 % interval 0–12 %) and 0 of 120 backdoor rows memorized (0.0 %, 95 % interval 0–3 %), took 37.5 seconds and moved "
+        "accuracy from 96.2 % to 95.1 % (one seed)."
+    )
+    assert text.index('class="outcome"') < text.index("<dl")
+    methods = re.findall(r'<th scope="row">(?:<strong>)?([a-z-]+)', text)
+    assert methods[0] == methods[7] == "balanced-subnet" and methods[6] == "hard-concrete" and len(methods) == 13
+    assert text.count('<tr class="best">') == 2
+    assert re.search(r"<dt>Measured</dt><dd>\d{4}-\d\d-\d\d \d\d:\d\d UTC</dd>", text) and "tinymem run " in text
+    assert 'class="outcome"' not in page(one(tmp_path / "none", refused_row("act", "noise")), tmp_path)
+
+
 def test_every_row_links_to_its_json(record: RunRecord, tmp_path: Path) -> None:
     text = page(record, tmp_path)
     for row in record.rows:

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 Tables = Annotated[
     str,
-    typer.Option(help="Names with commas between: 1, 2, 3, best, pareto, metrics, returns, 5, 6, 7, 8, 9, projection, a plugin's; or all."),
+    typer.Option(
+        help="Names with commas between: 1, 2, 3, best, pareto, metrics, returns, 5, 6, 7, 8, 9, projection, a plugin's; or all. "
+        "Those of cost (6 to projection) are made only where named, with all, or with --machine."
+    ),
 ]
 Folders = Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of runs or sweeps, or folders of such folders.")]
 
@@ -44,13 +47,14 @@ def report(
         return
     from tinymem.report.energy import load_machine
     from tinymem.report.tables.catalogue import tables_of
+    from tinymem.report.tables.registry import TABLES
     from tinymem.results.collect import load_results
 
     results = load_results(folders)
-    names = None if tables in ("", "all") else [name.strip() for name in tables.split(",") if name.strip()]
+    names = None if not tables else TABLES.names() if tables == "all" else [name.strip() for name in tables.split(",") if name.strip()]
     found = tables_of(results, names, machine=load_machine(machine) if machine else None)
     if not found:
-        wanted = "tables" if names is None else f"table {tables}"
+        wanted = f"table {tables}" if tables not in ("", "all") else "tables"
         raise UserError(f"expected rows for {wanted} in {', '.join(map(str, folders))}, found {len(results.rows)} rows that give none")
     if out is not None and whole:
         from tinymem.report.write import write_all

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
 
 from tinymem.results.collect import Results, unit_of
 from tinymem.results.row import MeasuredRow
-from tinymem.results.run_folder import RunRecord
+from tinymem.results.run_folder import RECIPE, RESULTS, RunRecord
 from tinymem.runtime.json import Json, JsonObject
 
 NAMED = 12  # folders or methods listed by name
@@ -55,7 +57,14 @@ def about_run(record: RunRecord) -> dict[str, str]:
         "Corpus SHA-256": _distinct(record.rows, "corpus_sha256"),
         "Versions": ", ".join(dict.fromkeys(_pairs({**(row.versions or {})}) for row in record.rows)),
         "Device": _distinct(record.rows, "device"),
+        "Measured": _date(record.path / RESULTS),
+        "Again": f"tinymem run {record.path / RECIPE}" if record.values else "",
     }
+
+
+def _date(path: Path) -> str:
+    """Day and time of a file, UTC; empty where there is none."""
+    return f"{datetime.fromtimestamp(path.stat().st_mtime, UTC):%Y-%m-%d %H:%M} UTC" if path.is_file() else ""
 
 
 def about_results(results: Results) -> dict[str, str]:

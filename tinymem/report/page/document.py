@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from tinymem.report.page.about import about_results, about_run, reading_of, sect
 from tinymem.report.page.cards import cards_of
 from tinymem.report.page.figures import shown, write_long_data
 from tinymem.report.page.listings import table_of_failures, table_of_page_rows
+from tinymem.report.page.outcome import best_first, outcome_of
 from tinymem.report.page.rows import PageRows, blocks, page_rows
 from tinymem.report.render.html import fill
 from tinymem.report.tables.of_rows import table_of_run
@@ -72,7 +73,7 @@ class Page:
             ("reading", "How to read it", self._reading(section(record.values, "evaluation"))),
             ("sources", "Sources", self._sources(texts)),
         )
-        return _document(f"TinyMem report: {record.name}", about_run(record), sections)
+        return _document(f"TinyMem report: {record.name}", about_run(record), sections, outcome_of(record.rows))
 
     def of_results(self) -> str:
         """The page of many runs."""
@@ -123,7 +124,11 @@ def run_page(record: RunRecord, folder: str = "report-data") -> tuple[str, list[
     results = results_of(record.filled_rows, [record], (record.path,))
     figures, _ = figures_of(results)
     rows = page_rows({row.source: row for row in record.rows}, (), folder, UNLIMITED)
-    return Page(results, [table_of_run(record)], figures, (), rows, folder).of_run(record), figures, folder
+    return (
+        Page(results, [table_of_run(replace(record, rows=best_first(record.rows)))], figures, (), rows, folder).of_run(record),
+        figures,
+        folder,
+    )
 
 
 def write_page(results: Results, tables: Sequence[Table], out: Path) -> list[Path]:
@@ -142,11 +147,13 @@ def write_page(results: Results, tables: Sequence[Table], out: Path) -> list[Pat
     return [out, *files]
 
 
-def _document(title: str, about: Mapping[str, str], sections: Sequence[tuple[str, str, str]]) -> str:
+def _document(title: str, about: Mapping[str, str], sections: Sequence[tuple[str, str, str]], sentence: str = "") -> str:
     """The template filled in; the browser runs our script, by its hash, and no other."""
     from markupsafe import Markup
 
     script = resources.files("tinymem.report.page").joinpath("templates", "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     shown = [Section(key, title, Markup(body)) for key, title, body in sections]
-    return fill("page.html", title=title, about=about, sentences=(), sections=shown, script=Markup(script), script_hash=f"sha256-{digest}")
+    return fill(
+        "page.html", title=title, about=about, sentence=sentence, sections=shown, script=Markup(script), script_hash=f"sha256-{digest}"
+    )

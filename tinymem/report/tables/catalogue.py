@@ -24,7 +24,9 @@ from tinymem.report.threads import mixed_threads
 from tinymem.results.collect import Results
 from tinymem.runtime.power import Machine
 
-ORDER = ("1", "2", "3", "best", "pareto", "metrics", "returns", "5", "6", "7", "8", "9", "projection")
+COST = ("6", "7", "8", "9", "projection")
+"""Tables of cost and energy, made only where they are asked for."""
+ORDER = ("1", "2", "3", "best", "pareto", "metrics", "returns", "5", *COST)
 """The order of a report; tables that are not named here follow by name."""
 
 
@@ -33,14 +35,14 @@ def tables_of(results: Results, names: Collection[str] | None = None, *, machine
 
     Args:
         results: rows with their models.
-        names: which; all by default.
+        names: which; by default all, those of cost only with a machine.
         machine: our machine as equation 4 models it; guessed by default.
 
     Raises:
         UserError: an unknown name.
     """
     known = TABLES.names()
-    wanted = set(known if names is None else names)
+    wanted = {name for name in known if name not in COST or machine} if names is None else set(names)
     if unknown := sorted(wanted - set(known)):
         shown = [*ORDER, *(name for name in known if name not in ORDER)]
         raise UserError(f"expected tables of {', '.join(shown)}, got '{unknown[0]}'; {did_you_mean(unknown[0], shown)}")
