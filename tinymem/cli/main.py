@@ -23,6 +23,7 @@ from tinymem.cli.sweep import sweep
 from tinymem.cli.train import train
 from tinymem.errors import Stopped, UserError, complain, one_line
 from tinymem.runtime.signals import INTERRUPTED, INTERRUPTED_CODE, hold_lifeline
+from tinymem.runtime.streams import spell_what_streams_lack
 
 app = typer.Typer(
     help="Train small language models that memorize, and make them forget.",
@@ -50,6 +51,7 @@ app.command()(new)
 def main() -> None:
     """Entry point: exit code 0, 1 (a method or run failed), 2 (bad input, one line), 75 (stopped by a signal) or 130 (interrupted)."""
     hold_lifeline()
+    spell_what_streams_lack()
     warnings.showwarning = lambda message, *_args, **_kwargs: print(f"warning: {one_line(str(message))}", file=sys.stderr)
     try:
         code = app(sys.argv[1:] or ["--help"], standalone_mode=False)

@@ -30,8 +30,12 @@ def run(
     load_plugins(plugin)
     made = run_recipe(load_recipe(recipe, overrides), runs=runs, device=device, progress=Progress(show=True))
     print_rows(made.path, "table")
-    print(f"\n{made.path / 'report.html'}")
+    page = made.path / "report.html"
+    if page.is_file():
+        print(f"\n{page}")
     _fail_if_failed(made.rows)
+    if not page.is_file():
+        raise typer.Exit(complain(f"no page at {page}: the warning above says why; the same command tries again", 1))
 
 
 def _fail_if_failed(rows: list[MeasuredRow]) -> None:

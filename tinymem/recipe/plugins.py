@@ -19,7 +19,7 @@ from tinymem.errors import UserError
 from tinymem.recipe.data import Section
 from tinymem.registry import Plugin, load_plugin, loaded_plugin
 from tinymem.runtime.consent import agreed
-from tinymem.runtime.files import file_sha256, write_bytes
+from tinymem.runtime.files import file_sha256, user_path, write_bytes
 from tinymem.runtime.json import Json, JsonObject
 
 FOLDER = "plugins"
@@ -97,7 +97,7 @@ def store_plugins(files: Iterable[PluginFile], folder: Path) -> list[Path]:
 
 def _loaded(entry: Json, folder: Path) -> PluginFile:
     if isinstance(entry, str):
-        return PluginFile.of(_load(folder / Path(entry).expanduser()))
+        return PluginFile.of(_load(folder / user_path(entry)))
     try:
         file = PluginFile.model_validate(entry)
     except ValidationError:

@@ -32,6 +32,7 @@ from tinymem.results.curve import CurvePoint, read_curve
 from tinymem.results.read import as_json
 from tinymem.results.row import Identity, MeasuredRow
 from tinymem.results.run_folder import RESULTS, read_rows_file
+from tinymem.runs.report_stage import report_stage
 from tinymem.runtime.device import processes, resolve_device
 from tinymem.runtime.files import remove_leftovers, write_json, write_text
 from tinymem.runtime.locks import locked
@@ -119,11 +120,7 @@ def run(recipe: Recipe, *, runs: Path | str = "runs", device: str = "auto", prog
         train_stage(made, device=device, progress=progress)
         fresh = mitigation_stage(made, calls, device=device, progress=progress)
         if report and (fresh or not (made.path / "report.html").is_file()):
-            from tinymem.report.page.document import write_html
-            from tinymem.results.run_folder import load_run
-
-            progress.say("writing report.html")
-            write_html(load_run(made.path), made.path / "report.html")
+            report_stage(made.path, progress)
     return made
 
 

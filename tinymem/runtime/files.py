@@ -18,6 +18,14 @@ from typing import IO, Any, NoReturn, cast
 from tinymem.errors import UserError
 
 
+def user_path(text: str) -> Path:
+    """A path as a user writes it: `~` is the home folder, where there is one."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # no HOME, as in a container that runs as a user of its own, or no such user
+        return Path(text)
+
+
 def canonical_json(value: Any) -> str:
     """JSON with sorted keys and no spaces: equal values give equal text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

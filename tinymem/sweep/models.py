@@ -18,7 +18,7 @@ from tinymem.recipe.sweep import ModelMatrix, SweepRecipe
 from tinymem.results.checkpoint_columns import checkpoint_columns
 from tinymem.results.model_columns import model_columns
 from tinymem.results.row import Identity
-from tinymem.runtime.files import content_id, write_json
+from tinymem.runtime.files import content_id, user_path, write_json
 from tinymem.training.checkpoints import recipe_of, run_of
 
 HASHES = ".weights.json"
@@ -80,7 +80,7 @@ def checkpoints_in(folder: Path) -> list[Path]:
 
 
 def _matches(pattern: str) -> Iterator[tuple[Path, Recipe]]:
-    wanted = Path(pattern).expanduser()
+    wanted = user_path(pattern)
     paths = [wanted] if wanted.exists() else Path(wanted.anchor).glob(str(wanted.relative_to(wanted.anchor)))
     checkpoints = [checkpoint for path in sorted(paths) if path.is_dir() for checkpoint in checkpoints_in(path)]
     if not checkpoints:

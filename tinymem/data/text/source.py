@@ -17,7 +17,7 @@ from typing import Any
 from tinymem.data.text.tokenize_worker import by_size
 from tinymem.errors import UserError
 from tinymem.recipe.data import WikiData
-from tinymem.runtime.files import csv_rows, decode_line, json_lines, open_bytes
+from tinymem.runtime.files import csv_rows, decode_line, json_lines, open_bytes, user_path
 
 SPLITS = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 PARQUET, JSON_LINES, CSV, TEXT = (".parquet",), (".jsonl",), (".csv",), (".txt", ".text", ".raw", ".tokens")
@@ -83,7 +83,7 @@ def local_files(data: WikiData) -> tuple[dict[str, list[Path]], list[Path]]:
     Raises:
         UserError: no files there, none of a known type, or none named `train`.
     """
-    place = Path(data.source).expanduser()
+    place = user_path(data.source)
     folder = place / data.config if data.config and (place / data.config).is_dir() else place
     if folder.is_file():
         _check_suffix(folder)

@@ -12,7 +12,7 @@ from tinymem.data.text.tokens import cache_directory
 from tinymem.data.tokenizer_folder import named_token, read_tokenizer
 from tinymem.errors import UserError
 from tinymem.recipe.data import WikiData
-from tinymem.runtime.files import content_id, file_sha256, write_text
+from tinymem.runtime.files import content_id, file_sha256, user_path, write_text
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -142,7 +142,7 @@ def open_tokenizer(data: WikiData) -> TextTokenizer:
     Raises:
         UserError: not there, not a tokenizer, or a vocabulary of another size than `data.vocab_size`.
     """
-    place = Path(data.tokenizer).expanduser()
+    place = user_path(data.tokenizer)
     path = place / FILE if place.is_dir() else place
     if not path.is_file() and place.is_dir():
         path = _converted(place)

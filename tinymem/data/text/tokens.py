@@ -12,6 +12,7 @@ import os
 import pickle
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import deque
@@ -34,8 +35,28 @@ LEFTOVER_SECONDS = 3600
 
 
 def cache_directory() -> Path:
-    """Folder of tokenized text: $TINYMEM_CACHE, or ~/.cache/tinymem."""
-    return Path(os.environ.get("TINYMEM_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tinymem")
+    """Folder of tokenized text: $TINYMEM_CACHE, or ~/.cache/tinymem; one among the temporary files where that cannot be written."""
+    if named := os.environ.get("TINYMEM_CACHE"):
+        return Path(named)
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tinymem"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # no home, or one that is not ours, as in a container that runs as a user of its own
+        return _temporary_cache()
+    return folder if os.access(folder, os.W_OK) else _temporary_cache()
+
+
+def _temporary_cache() -> Path:
+    """A folder of this user's own among the temporary files.
+
+    Raises:
+        UserError: another user's lies in its place.
+    """
+    folder = Path(tempfile.gettempdir()) / f"tinymem-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise UserError(f"expected {folder} to be this user's own, found another's; set TINYMEM_CACHE to a folder that can be written")
+    return folder
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import html
 import io
+import os
 import re
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 
@@ -75,14 +77,28 @@ def drawing() -> Iterator[None]:
     Raises:
         UserError: matplotlib is not installed.
     """
-    try:
-        import matplotlib
-    except ImportError:
-        raise UserError("expected matplotlib for the figures, found none; try: pip install 'tinymem[report]'") from None
+    _import_matplotlib()
+    import matplotlib
+
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(cast("Any", STYLE))
         yield
+
+
+def _import_matplotlib() -> None:
+    """Import matplotlib whatever MPLBACKEND is: a shell inherits a notebook's, which may not be installed, and files need none."""
+    first, backend = "matplotlib" not in sys.modules, os.environ.pop("MPLBACKEND", None)
+    try:
+        import matplotlib
+    except ImportError:
+        raise UserError("expected matplotlib for the figures, found none; try: pip install 'tinymem[report]'") from None
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    if first and backend:
+        with suppress(ValueError):  # for the user's own plots, as if he had imported it
+            matplotlib.rcParams["backend"] = backend
 
 
 @dataclass(frozen=True)

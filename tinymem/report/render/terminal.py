@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tinymem.report.cells import DASH
 from tinymem.report.render.text import with_details
 from tinymem.report.tables.table import Cell, Table
+from tinymem.runtime.streams import to_ascii
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -157,8 +158,3 @@ def _stacked(table: Table) -> Iterator[str]:
 def _encode(console: Console) -> Callable[[str], str]:
     """How the terminal shows text: as it is, or with dashes and signs spelled out."""
     return str if console.encoding.lower().startswith("utf") else to_ascii
-
-
-def to_ascii(text: str) -> str:
-    """Text with arrows, dashes and signs spelled out."""
-    return text.replace("→", "->").replace(DASH, "-").replace("±", "+-").replace("−", "-").encode("ascii", "replace").decode()

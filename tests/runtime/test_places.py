@@ -1,0 +1,121 @@
+"""Where it runs: terminals without our characters, a notebook's shell, and users without a home."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import QUICKSTART, SMALLER, environment, sets, tinymem
+
+from tinymem.data.text.tokens import cache_directory
+from tinymem.errors import UserError
+from tinymem.report.page import document
+from tinymem.runs.pipeline import Run
+from tinymem.runtime.files import user_path
+from tinymem.runtime.streams import SPELL, spell_what_streams_lack, to_ascii
+
+NOTEBOOK = {"MPLBACKEND": "module://a_backend_that_is_not_installed"}
+
+
+def in_process(*words: object, **variables: str) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "tinymem", *map(str, words)]
+    return subprocess.run(command, env={**environment(), **variables}, capture_output=True, timeout=200)
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1"])
+def test_every_format_on_every_terminal(tiny_run: Run, encoding: str, tmp_path: Path) -> None:
+    run = shutil.copytree(tiny_run.path, tmp_path / "run→é")
+    for output in ("table", "markdown"):
+        done = in_process("report", run, "--format", output, PYTHONIOENCODING=encoding)
+        assert not done.returncode and not done.stderr, done.stderr
+        text = done.stdout.decode(encoding)
+        assert "act" in text and "run->" in text
+    assert json.loads(in_process("report", tiny_run.path, "--format", "json", PYTHONIOENCODING=encoding).stdout.decode(encoding))
+
+
+def test_what_a_stream_lacks_is_spelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    for encoding, written in (("ascii", b"1 -> 2 +- 3 \\u00e9\\u4e2d"), ("cp1252", b"1 -> 2 \xb1 3 \xe9\\u4e2d"), ("utf-8", None)):
+        bytes_ = io.BytesIO()
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(bytes_, encoding=encoding))
+        spell_what_streams_lack()
+        print("1 → 2 ± 3 é中", end="", flush=True)
+        assert bytes_.getvalue() == (written or "1 → 2 ± 3 é中".encode())
+    assert to_ascii("60 → 2 – 1") == "60 -> 2 - 1" and json.loads('"' + to_ascii("\U0001f600") + '"') == "\U0001f600"
+    assert "\udcff".encode("utf-8", SPELL) == b"\\udcff", "file names that are not UTF-8"
+
+
+@pytest.mark.processes
+def test_figures_from_the_shell_of_a_notebook(tiny_run: Run, tmp_path: Path) -> None:
+    done = in_process("report", tiny_run.path, "--format", "png", "--out", tmp_path / "figures", **NOTEBOOK)
+    assert not done.returncode and list((tmp_path / "figures").glob("*.png")), done.stderr
+    done = in_process("report", tiny_run.path, "--format", "html", "--out", tmp_path / "page.html", **NOTEBOOK)
+    assert not done.returncode and (tmp_path / "page.html").is_file(), done.stderr
+
+
+@pytest.mark.processes
+def test_the_backend_of_a_notebook_stays_its_own() -> None:
+    code = (
+        "import os\nfrom tinymem.report.figures.svg import drawing\nwith drawing(): pass\n"
+        "import matplotlib\nprint(os.environ['MPLBACKEND'], matplotlib.rcParams['backend'])"
+    )
+    variables = {**environment(), "MPLBACKEND": "svg"}
+    done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["svg", "svg"]
+
+
+@pytest.mark.training
+@pytest.mark.filterwarnings("always:no .*report.html")
+def test_a_page_that_fails_costs_no_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("run", QUICKSTART, *sets([*SMALLER, "mitigation.methods=[{random-neurons: {ratio: 0.1}}]"]), "--runs", tmp_path)
+
+    def broken(*arguments: Any) -> None:
+        raise ZeroDivisionError("no page today")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(document, "write_html", broken)
+        done = tinymem(*words)
+    assert done.code == 1 and "random-neurons" in done.out and "Traceback" not in done.err
+    assert "no page today" in done.err and "tries again" in done.err and not list(tmp_path.glob("*/report.html"))
+    again = tinymem(*words)
+    assert again.code == 0 and list(tmp_path.glob("*/report.html"))
+
+
+def without(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+
+
+def no_home(*_: object) -> Path:
+    raise RuntimeError("Could not determine home directory.")
+
+
+def test_the_cache_without_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without(monkeypatch, "TINYMEM_CACHE", "XDG_CACHE_HOME")
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    own = tmp_path / f"tinymem-{os.getuid()}"
+    for home in (tmp_path / "home", tmp_path / "file"):
+        monkeypatch.setenv("HOME", str(home))
+        (tmp_path / "file").touch()
+        assert cache_directory() == (home / ".cache" / "tinymem" if home.name == "home" else own)
+    monkeypatch.setattr(Path, "home", no_home)
+    assert cache_directory() == own and own.stat().st_mode & 0o777 == 0o700
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_000)
+    own.rename(tmp_path / f"tinymem-{os.getuid()}")
+    with pytest.raises(UserError, match="set TINYMEM_CACHE"):
+        cache_directory()
+    monkeypatch.setenv("TINYMEM_CACHE", "named")
+    assert cache_directory() == Path("named")
+
+
+def test_paths_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/somewhere")
+    assert user_path("~/text") == Path("/somewhere/text") and user_path("text/~") == Path("text/~")
+    assert user_path("~nobody-of-this-name/text") == Path("~nobody-of-this-name/text")
