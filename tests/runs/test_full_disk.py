@@ -12,6 +12,7 @@ import pytest
 from helpers import QUICKSTART, SMALLER, Done, files_of_at_most, half_written, sets, tinymem
 
 from tinymem.runs.pipeline import Run
+from tinymem.runtime.locks import sole_writer
 from tinymem.testing import tiny_model
 
 
@@ -42,7 +43,18 @@ def test_a_full_disk_while_the_edit_is_written(checkpoint: Path, tmp_path: Path,
     with files_of_at_most(2_000):
         done = tinymem("mitigate", checkpoint, "--method", "act", *words, "--out", tmp_path / "edited")
     assert "could not write" in done.last_line_error()
+    assert "act" in done.out, "the numbers of the edit are printed all the same"
     assert not (tmp_path / "edited").exists() and not half_written(tmp_path)
+
+
+def test_two_writers_of_one_folder(checkpoint: Path, tmp_path: Path) -> None:
+    """One of them is told, at its start; afterwards the name is free."""
+    out = tmp_path / "edited"
+    words = ("mitigate", checkpoint, "--method", "random-neurons", "--out", out)
+    with sole_writer(out):
+        assert tinymem(*words).one_line_error().startswith(f"another process is writing {out}")
+    assert tinymem(*words).code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["edited"]
 
 
 def test_a_full_disk_while_reporting(tiny_run: Run, tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -32,6 +34,9 @@ from tinymem.cli.options import (
 from tinymem.cli.report import print_record
 from tinymem.errors import UserError
 from tinymem.runtime.json import JsonObject
+
+if TYPE_CHECKING:
+    from tinymem.results.row import MitigationRow
 
 
 def mitigate(
@@ -65,24 +70,34 @@ def mitigate(
     --out is a folder for the edited checkpoint.
     """
     from tinymem.mitigation.method import parse_call
-    from tinymem.runs.checkpoint import Measuring, mitigate_checkpoint
+    from tinymem.runs.checkpoint import Measuring, NotSaved, mitigate_checkpoint
     from tinymem.runs.own_rows import RowFiles
+    from tinymem.runtime.locks import sole_writer
 
     load_plugins(plugin)
-    rows = mitigate_checkpoint(
-        checkpoint, parse_call(method, _method_options(context.args)), out=out,
-        files=RowFiles(forget, retain, prompt, match, column, bos, strict), protocol=protocol, forget_fraction=forget_fraction,
-        seed=seed, device=device, measuring=Measuring(words(metrics), numbers(ks, "--ks"), robustness),
-        verify=not no_verify,
-    )  # fmt: skip
+    call, measuring = parse_call(method, _method_options(context.args)), Measuring(words(metrics), numbers(ks, "--ks"), robustness)
+    files = RowFiles(forget, retain, prompt, match, column, bos, strict)
+    try:
+        with sole_writer(out) if out else nullcontext():
+            rows = mitigate_checkpoint(
+                checkpoint, call, out=out, files=files, protocol=protocol, forget_fraction=forget_fraction,
+                seed=seed, device=device, measuring=measuring, verify=not no_verify,
+            )  # fmt: skip
+    except NotSaved as error:  # the numbers of a long edit are not lost with it
+        _print(checkpoint, error.rows, output)
+        raise
+    _print(checkpoint, rows, output)
+    if out:
+        print(f"edited checkpoint: {out}", file=sys.stderr)
+
+
+def _print(checkpoint: Path, rows: list[MitigationRow], output: str) -> None:
     from tinymem.results.run_folder import RunRecord
 
     print_record(RunRecord(checkpoint, rows=list(rows), curve=[]), output)
     if output == "table" and rows[0].match is not None:
         given = "prompts of their own" if rows[0].prompt is None else f"prompt {rows[0].prompt}"
         print(f"rows: {given}, match {rows[0].match}; {rows[0].rows_left_out or 0} left out")
-    if out:
-        print(f"edited checkpoint: {out}", file=sys.stderr)
 
 
 def _method_options(arguments: list[str]) -> JsonObject:

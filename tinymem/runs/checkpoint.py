@@ -51,6 +51,14 @@ class Measuring:
         return MeasurementRequest(self.metrics or (DEFAULT,), (), Robustness() if self.robustness else None)
 
 
+class NotSaved(UserError):
+    """An edited checkpoint that could not be written, with the result rows of the edit."""
+
+    def __init__(self, message: str, rows: list[MitigationRow]) -> None:
+        super().__init__(message)
+        self.rows = rows
+
+
 @dataclass(frozen=True)
 class _Changes:
     """What the command line changes of a checkpoint's recipe; None leaves it."""
@@ -89,6 +97,7 @@ def mitigate_checkpoint(
 
     Raises:
         UserError: bad input; also if the method refused or failed.
+        NotSaved: the edited checkpoint could not be written.
     """
     device, files = resolve_device(device), files or RowFiles()
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -116,7 +125,10 @@ def mitigate_checkpoint(
         ) from outcome.error
     if out is not None:
         metadata: JsonObject = {**loaded.metadata.as_json(), "edited_from": identity.model_id, "mitigation": [*as_json(outcome.rows)]}
-        save_edited(outcome.model, checkpoint, out, metadata=metadata)
+        try:
+            save_edited(outcome.model, checkpoint, out, metadata=metadata)
+        except UserError as error:
+            raise NotSaved(str(error), outcome.rows) from error
     return outcome.rows
 
 

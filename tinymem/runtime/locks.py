@@ -129,6 +129,26 @@ def locked(path: Path, name: str = "", *, wait: bool) -> Iterator[bool]:
         file.close()
 
 
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Hold a folder's name while it is made, beside it, so that of two processes that write it one is told at its start.
+
+    Raises:
+        UserError: another process has it, or nothing can be written there.
+    """
+    lock = folder.resolve().with_name(f".{folder.resolve().name}.lock")
+    try:
+        with locked(lock, wait=False) as alone:
+            if not alone:
+                raise UserError(f"another process is writing {folder}; wait for it to end, or name another --out")
+            try:
+                yield
+            finally:
+                lock.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"could not write {folder}: {error.strerror or error}; name another --out") from error
+
+
 def _open(path: Path) -> _Key:
     """Use the one descriptor that this process has of a file; a file that was removed and made again is another one."""
     path.parent.mkdir(parents=True, exist_ok=True)
