@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import QUICKSTART, SMALLER, Killed, die_after_first_save
+from helpers import QUICKSTART, SMALLER, Killed, die_after_first_save, tinymem
 from report_rows import make_row
 
 from tinymem.data.build import make_corpus
@@ -61,7 +61,7 @@ def test_checkpoint_and_rows_say_how_many(tmp_path: Path, monkeypatch: pytest.Mo
     run = pipeline.run(recipe, runs=tmp_path, device="cpu", report=False)
     assert read_object(run.checkpoint / "tinymem.json")["threads"] == [1, 2]
     assert {row.training_threads for row in run.rows} == {"1, 2"} and all(row["training_threads"] for row in as_json(run.rows))
-    assert "trained with 1 then 2" in mixed_threads(run.rows)[0]
+    assert "trained with 1 then 2" in tinymem("report", run.path).out
 
 
 @pytest.mark.training

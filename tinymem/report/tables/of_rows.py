@@ -9,6 +9,7 @@ from tinymem.report.cells import DASH, labels, little_data, metrics, number, per
 from tinymem.report.configuration import Configuration
 from tinymem.report.selection import score
 from tinymem.report.tables.table import Cell, Column, Table
+from tinymem.report.threads import mixed_threads
 from tinymem.results.columns import PROMPT_RATES, RATES, Rate
 from tinymem.results.row import MeasuredRow
 from tinymem.results.run_folder import RunRecord
@@ -39,7 +40,14 @@ def table_of_rows(rows: Sequence[MeasuredRow], title: str, models: Sequence[str]
     ]
     kept = [i for i, column in enumerate(_columns(rows)) if models or column.title != "model"]
     columns = tuple(_columns(rows)[i] for i in kept)
-    return Table("run", "run", title, columns, tuple(tuple(line[i] for i in kept) for line in lines), tuple(_notes(rows, names, known)))
+    return Table(
+        "run",
+        "run",
+        title,
+        columns,
+        tuple(tuple(line[i] for i in kept) for line in lines),
+        (*_notes(rows, names, known), *mixed_threads(rows)),
+    )
 
 
 def _columns(rows: list[MeasuredRow]) -> list[Column]:
