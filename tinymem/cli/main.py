@@ -21,6 +21,7 @@ from tinymem.cli.reproduce import reproduce
 from tinymem.cli.run import run
 from tinymem.cli.sweep import sweep
 from tinymem.cli.train import train
+from tinymem.cli.zoo import zoo_app
 from tinymem.errors import Stopped, UserError, complain, one_line
 from tinymem.runtime.signals import INTERRUPTED, INTERRUPTED_CODE, hold_lifeline
 from tinymem.runtime.streams import spell_what_streams_lack
@@ -46,6 +47,7 @@ app.add_typer(metrics_app, name="metrics")
 app.command()(check)
 app.add_typer(methods_app, name="methods")
 app.command()(new)
+app.add_typer(zoo_app, name="zoo")
 
 
 def main() -> None:

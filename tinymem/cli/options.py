@@ -53,6 +53,8 @@ Metrics = Annotated[str | None, typer.Option("--metrics", help="Names with comma
 Ks = Annotated[str | None, typer.Option("--ks", help="Further prompt lengths of (n, k) memorization, as in 10,20,30.")]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of what is drawn. Default: the recipe's, or 0.")]
 
+Zoo = Annotated[Path | None, typer.Option("--zoo", metavar="DIR", help="Folder of the checkpoints. Default: zoo/ of the repository.")]
+
 Out = Annotated[Path | None, typer.Option("--out", help=OUT_HELP)]
 NeededOut = Annotated[Path, typer.Option("--out", help=OUT_HELP)]
 Way = Annotated[str, typer.Option("--way", help=WAY_HELP)]

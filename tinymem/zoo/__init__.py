@@ -1,1 +1,7 @@
-"""Checkpoints that ship with TinyMem: their names, cards and hashes. Planned; its layer is above `report` and `runs`."""
+"""The shipped checkpoints: `zoo.load(name)` gives a model with its corpus; `tinymem zoo` lists, verifies and describes them."""
+
+from __future__ import annotations
+
+from tinymem.zoo.loading import Loaded, load
+
+__all__ = ["Loaded", "load"]

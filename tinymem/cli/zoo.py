@@ -1,0 +1,119 @@
+"""`tinymem zoo`: the shipped checkpoints. The verbs import what they need themselves."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tinymem.cli.options import TablesFormat, Zoo
+
+if TYPE_CHECKING:
+    from tinymem.report.tables.table import Table
+    from tinymem.zoo.catalogue import Entry
+
+zoo_app = typer.Typer(help="The shipped checkpoints.", no_args_is_help=True, pretty_exceptions_enable=False)
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A checkpoint with recipe.yaml and curve.jsonl.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A checkpoint, as `tinymem zoo list` has it.")]
+
+
+@zoo_app.command("list")
+def list_checkpoints(zoo: Zoo = None, output: TablesFormat = "table") -> None:
+    """List the checkpoints: data, artifact, size, and what they memorized at the end of training."""
+    import json
+
+    from tinymem.cli.report import print_tables_as
+    from tinymem.zoo.catalogue import entry_of, names_in, zoo_folder
+
+    folder = zoo_folder(zoo)
+    entries = [entry_of(folder / name) for name in names_in(folder)]
+    if output == "json":
+        print(json.dumps([entry.as_json() for entry in entries], indent=2, allow_nan=False))
+    else:
+        print_tables_as([_table(entries)], output, None)
+
+
+@zoo_app.command()
+def verify(
+    zoo: Zoo = None, measure: Annotated[bool, typer.Option("--measure", help="Measure the math models again, beside their curves.")] = False
+) -> None:
+    """Check the hash of every file against the manifest. Exit code 1 if one differs, is missing, or is new."""
+    from tinymem.zoo.catalogue import names_in, zoo_folder
+    from tinymem.zoo.manifest import faults
+
+    folder = zoo_folder(zoo)
+    found = faults(folder)
+    for fault in found:
+        print(fault, file=sys.stderr)
+    names = names_in(folder)
+    print(f"{len(names)} checkpoints, {len(found)} files that differ")
+    if measure:
+        _measure(folder, names)
+    if found:
+        raise typer.Exit(1)
+
+
+@zoo_app.command()
+def card(name: Name, zoo: Zoo = None) -> None:
+    """Print a checkpoint's card: what it is, what it memorized, how to load it."""
+    from tinymem.zoo.card import card_of
+    from tinymem.zoo.catalogue import checkpoint_at, zoo_folder
+
+    print(card_of(checkpoint_at(name, zoo_folder(zoo))), end="")
+
+
+@zoo_app.command()
+def add(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A checkpoint with recipe.yaml and curve.jsonl.")], zoo: Zoo = None
+) -> None:
+    """Copy a checkpoint into the zoo under its folder's name, and store the hashes of its files; one that is there gets new hashes."""
+    from tinymem.zoo.catalogue import zoo_folder
+    from tinymem.zoo.manifest import add
+
+    print(add(folder, zoo_folder(zoo)))
+
+
+def _measure(folder: Path, names: list[str]) -> None:
+    """Print what is memorized now beside the end of the curve, of the models whose corpus can be generated."""
+    from tinymem.runs.checkpoint import evaluate_checkpoint
+    from tinymem.zoo.catalogue import entry_of
+
+    for entry in (entry_of(folder / name) for name in names):
+        if entry.data == "wiki":
+            print(f"{entry.name}: not measured, its text is not shipped")
+            continue
+        now = evaluate_checkpoint(folder / entry.name).memorized
+        counts = (
+            f"{kind} {now[kind]['count']:,} of {now[kind]['rows']:,}, at training {was['count']:,}" for kind, was in entry.memorized.items()
+        )
+        print(f"{entry.name}: {'; '.join(counts)}")
+
+
+def _table(entries: list[Entry]) -> Table:
+    from tinymem.report.tables.table import Cell, Column, Table
+
+    heads = ("name", "data", "artifact", "layers", "seed", "epochs", "% memorized", "accuracy %", "perplexity", "MiB", "folder")
+    columns = tuple(Column(head, numeric=2 < i < 10, optional=head == "folder") for i, head in enumerate(heads))
+    return Table("zoo", "zoo", "Shipped checkpoints", columns, tuple(tuple(map(Cell, _words(entry))) for entry in entries))
+
+
+def _words(entry: Entry) -> list[str]:
+    from tinymem.report.cells import number
+
+    memorized = ", ".join(number(None if share["share"] is None else 100 * share["share"]) for share in entry.memorized.values())
+    accuracy = number(None if entry.accuracy is None else 100 * entry.accuracy, 2)
+    sizes = [str(entry.n_layer), str(entry.seed), f"{entry.epoch:,}"]
+    return [
+        entry.name,
+        entry.data,
+        entry.artifact,
+        *sizes,
+        memorized,
+        accuracy,
+        number(entry.perplexity, 2),
+        f"{entry.mib:.1f}",
+        entry.folder,
+    ]
