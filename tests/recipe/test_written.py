@@ -10,7 +10,7 @@ from helpers import QUICKSTART
 
 from tinymem.errors import UserError
 from tinymem.recipe.recipe import Recipe, dump_recipe, load_recipe
-from tinymem.recipe.written import WrittenInt
+from tinymem.recipe.source import WrittenInt
 
 KEYS = {"backdoor": ("trigger", "payload"), "canary": ("template", "alphabet", "separator")}
 PLACES = [(kind, key) for kind, keys in KEYS.items() for key in keys]

@@ -8,10 +8,23 @@ from typing import Any
 import yaml
 
 from tinymem.errors import UserError
-from tinymem.recipe.written import WrittenInt
 from tinymem.runtime.json import Json, JsonObject
 
 MERGE = "tag:yaml.org,2002:merge"
+
+
+class WrittenInt(int):
+    """A whole number that YAML read from another text than its digits: `0100` (64), `0x41` (65), `12:30` (750), `1_000`."""
+
+    written: str
+
+    def __new__(cls, value: int, written: str) -> WrittenInt:
+        found = super().__new__(cls, value)
+        found.written = written
+        return found
+
+    def __reduce__(self) -> tuple[type[WrittenInt], tuple[int, str]]:
+        return WrittenInt, (int(self), self.written)
 
 
 def read_values(path: Path) -> JsonObject:

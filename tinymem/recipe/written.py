@@ -6,19 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ValidationInfo
 
-
-class WrittenInt(int):
-    """A whole number that YAML read from another text than its digits: `0100` (64), `0x41` (65), `12:30` (750), `1_000`."""
-
-    written: str
-
-    def __new__(cls, value: int, written: str) -> WrittenInt:
-        found = super().__new__(cls, value)
-        found.written = written
-        return found
-
-    def __reduce__(self) -> tuple[type[WrittenInt], tuple[int, str]]:
-        return WrittenInt, (int(self), self.written)
+from tinymem.recipe.source import WrittenInt
 
 
 def _as_written(value: Any, info: ValidationInfo) -> Any:
