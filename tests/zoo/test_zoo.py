@@ -92,7 +92,7 @@ def test_load_refuses_another_corpus(small: Path, tiny_run: Run) -> None:
     metadata.write_text(json.dumps({**json.loads(metadata.read_text()), "corpus_sha256": "0" * 64}))
     with pytest.raises(UserError, match="expected the corpus that"):
         zoo.load("tiny-2l-s0", zoo=small)
-    with pytest.raises(UserError, match=r"expected the corpus that tiny-2l-s0 was trained on \(000000000000\)"):
+    with pytest.raises(UserError, match=r"expected the corpus that .*tiny-2l-s0 was trained on \(000000000000\)"):
         zoo.load("tiny-2l-s0", zoo=small, corpus=tiny_run.path / "corpus")
 
 

@@ -10,6 +10,7 @@ from tinymem.cli.options import (
     Bos,
     Checkpoint,
     Column,
+    CorpusPath,
     Device,
     Forget,
     Ks,
@@ -51,6 +52,7 @@ def evaluate(
     checkpoint: Checkpoint,
     forget: Forget = None,
     retain: Retain = None,
+    corpus: CorpusPath = None,
     prompt: Prompt = None,
     match: Match = None,
     column: Column = None,
@@ -72,6 +74,6 @@ def evaluate(
 
     load_plugins(plugin)
     measuring = Measuring(words(metrics), numbers(ks, "--ks"))
-    files = RowFiles(forget, retain, prompt, match, column, bos, strict)
+    files = RowFiles(forget, retain, prompt, match, column, bos, strict, corpus)
     found = evaluate_checkpoint(checkpoint, files=files, protocol=protocol, device=device, measuring=measuring, verify=not no_verify)
     print(json.dumps(with_intervals(found.as_dict()), indent=2, allow_nan=False))

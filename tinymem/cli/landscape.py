@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tinymem.cli.options import Device, NeededOut, NoVerify, Seed
+from tinymem.cli.options import CorpusPath, Device, NeededOut, NoVerify, Seed
 from tinymem.errors import UserError
 
 Checkpoints = Annotated[list[Path], typer.Argument(metavar="CHECKPOINT...", help="A checkpoint, and edits of it to draw beside it.")]
@@ -21,6 +21,7 @@ def landscape(
     steps: Annotated[int, typer.Option(help="Points per direction, odd; time grows with its square.")] = 21,
     span: Annotated[float, typer.Option(help="Largest step; at 1 a filter's change is as long as the filter.")] = 1.0,
     seed: Seed = None,
+    corpus: CorpusPath = None,
     device: Device = "auto",
     no_verify: NoVerify = False,
 ) -> None:
@@ -34,5 +35,5 @@ def landscape(
     if out.exists() and not out.is_dir():
         raise UserError(f"expected a folder for --out, got the file {out}; name another")
     options = {"rows": rows, "samples": samples, "steps": steps, "span": span, "seed": seed or 0, "device": device, "verify": not no_verify}
-    for path in write_landscape(checkpoints, out, progress=Progress(show=True), **options):  # type: ignore[arg-type]
+    for path in write_landscape(checkpoints, out, corpus=corpus, progress=Progress(show=True), **options):  # type: ignore[arg-type]
         print(path)

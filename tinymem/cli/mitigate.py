@@ -13,6 +13,7 @@ from tinymem.cli.options import (
     Bos,
     Checkpoint,
     Column,
+    CorpusPath,
     Device,
     Forget,
     Ks,
@@ -46,6 +47,7 @@ def mitigate(
     out: Out = None,
     forget: Forget = None,
     retain: Retain = None,
+    corpus: CorpusPath = None,
     prompt: Prompt = None,
     match: Match = None,
     column: Column = None,
@@ -76,7 +78,7 @@ def mitigate(
 
     load_plugins(plugin)
     call, measuring = parse_call(method, _method_options(context.args)), Measuring(words(metrics), numbers(ks, "--ks"), robustness)
-    files = RowFiles(forget, retain, prompt, match, column, bos, strict)
+    files = RowFiles(forget, retain, prompt, match, column, bos, strict, corpus)
     try:
         with sole_writer(out) if out else nullcontext():
             rows = mitigate_checkpoint(

@@ -45,6 +45,10 @@ Forget = Annotated[
     Path | None, typer.Option("--forget", help="Rows to forget: .jsonl, .csv, .parquet or .npy. Default: the checkpoint's corpus.")
 ]
 Retain = Annotated[Path | None, typer.Option("--retain", help="Rows to keep, in the same formats; mitigate needs both.")]
+CorpusPath = Annotated[
+    Path | None,
+    typer.Option("--corpus", metavar="PATH", help="The checkpoint's corpus, or the text that it was made of; its hash is checked."),
+]
 Column = Annotated[str | None, typer.Option("--column", help="Column of ids or text in the rows' files. Default: the first that is known.")]
 Bos = Annotated[bool, typer.Option("--bos", help="Put the model's first token before each text of the rows' files.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse rows that are too short, instead of leaving them out with a warning.")]

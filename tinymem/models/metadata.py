@@ -38,6 +38,14 @@ class LastMeasurement(_Data):
     epoch: Count | None = None
 
 
+class TextHash(_Data):
+    """The text of one split that a corpus was made of."""
+
+    lines: Count
+    tokens: Count
+    sha256: Sha256
+
+
 class Metadata(_Data):
     """The content of `tinymem.json`; empty for a folder that TinyMem did not write.
 
@@ -45,6 +53,7 @@ class Metadata(_Data):
         format: of the file; raised when older versions cannot read it any more.
         recipe: the run's recipe as written, unchecked; see `training.checkpoints.recipe_of`.
         corpus_sha256: hash of the corpus that the model was trained on.
+        text: what that corpus was made of, by split; its name is the recipe's `data.source`. None for math.
         epoch: epochs trained.
         threads: numbers of threads that trained it.
         metrics: the curve's last line.
@@ -56,6 +65,7 @@ class Metadata(_Data):
     format: int = Field(FORMAT, ge=1)
     recipe: dict[str, JsonValue] | None = None
     corpus_sha256: Sha256 | None = None
+    text: dict[str, TextHash] | None = None
     epoch: Count | None = None
     threads: list[Count] | None = None
     metrics: LastMeasurement | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
@@ -83,7 +84,19 @@ class WikiData(Section):
     @property
     def is_local(self) -> bool:
         """Whether the source is a path: one that exists, or that is written like one."""
-        return Path(self.source).exists() or self.source.startswith((".", "/", "~")) or self.source.count("/") > 1
+        return _is_path(self.source)
+
+    def without_places(self) -> WikiData:
+        """The data as a checkpoint tells others of it: of local text and tokenizers the names, not where they are on this machine."""
+        local = {key: value for key in ("source", "tokenizer") if _is_path(value := getattr(self, key))}
+        return self.model_copy(update={key: f"./{Path(value).name}" for key, value in local.items()})
+
+
+def _is_path(text: str) -> bool:
+    with suppress(OSError):  # longer than a name can be
+        if Path(text).exists():
+            return True
+    return text.startswith((".", "/", "~")) or text.count("/") > 1
 
 
 Data = Annotated[Union[MathData, WikiData], Field(discriminator="kind")]  # noqa: UP007 (pydantic reads it)

@@ -29,7 +29,7 @@ from tinymem.runtime.device import describe_device, resolve_device
 from tinymem.runtime.files import content_id
 from tinymem.runtime.json import JsonObject
 from tinymem.runtime.memory import refuse_beyond_disk
-from tinymem.training.checkpoints import corpus_of, optimizer_state_of, recipe_of
+from tinymem.training.checkpoints import corpus_of, optimizer_state_of, recipe_of, run_name, without_places
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def mitigate_checkpoint(
         checkpoint: the folder.
         call: the method with its options.
         out: folder for the edited checkpoint.
-        files: rows of one's own to forget and to keep, and the window of the test; default: the checkpoint's corpus and window.
+        files: rows of one's own to forget and to keep, or the corpus, and the window; default: the checkpoint's corpus and window.
         protocol: paper or reference; default: the recipe's, or paper.
         forget_fraction: share of the memorized rows that the method is given; default: the recipe's, or a half.
         seed: of what is drawn; default: the recipe's, or 0.
@@ -124,7 +124,7 @@ def mitigate_checkpoint(
             f"{call.name} failed: {described(outcome.error)}; Outcome.error of tinymem.mitigate holds the rest"
         ) from outcome.error
     if out is not None:
-        metadata: JsonObject = {**loaded.metadata.as_json(), "edited_from": identity.model_id, "mitigation": [*as_json(outcome.rows)]}
+        metadata: JsonObject = {**_for_others(loaded), "edited_from": identity.model_id, "mitigation": [*as_json(outcome.rows)]}
         try:
             save_edited(outcome.model, checkpoint, out, metadata=metadata)
         except UserError as error:
@@ -132,12 +132,18 @@ def mitigate_checkpoint(
     return outcome.rows
 
 
+def _for_others(loaded: Checkpoint) -> JsonObject:
+    """What a checkpoint says of itself, without places on its maker's machine."""
+    values, recipe = loaded.metadata.as_json(), loaded.metadata.recipe
+    return values if recipe is None else {**values, "recipe": without_places(recipe)}
+
+
 def _identity(loaded: Checkpoint, checkpoint: Path, device: str) -> Identity:
     """Columns that all result rows of a checkpoint share."""
     return replace(
         checkpoint_columns(checkpoint, loaded.metadata, recipe_of(checkpoint, loaded.metadata)),
         n_parameters=sum(parameter.numel() for parameter in loaded.model.parameters()),
-        run=str(checkpoint),
+        run=run_name(checkpoint),
         model_id=weights_id(checkpoint),
         corpus_sha256=loaded.metadata.corpus_sha256,
         device_type=device,
@@ -192,7 +198,7 @@ def evaluate_checkpoint(
     loaded = load_checkpoint(checkpoint, device=device, verify=verify)
     if files.given:
         return _measured_on_files(loaded, checkpoint, files, protocol, measuring or Measuring(), device)
-    recipe, corpus = own_corpus(loaded, checkpoint)
+    recipe, corpus = own_corpus(loaded, checkpoint, files.corpus)
     recipe = _with_protocol(_with_window(recipe, files, measuring), protocol)
     evaluator = Evaluator.of_corpus(corpus, recipe.evaluation, recipe.protocol, device=device, metrics=recipe.evaluation.metrics)
     found = _measurement(loaded, checkpoint, evaluator, recipe.protocol, (recipe.evaluation.prompt, recipe.evaluation.match), device)
@@ -242,16 +248,16 @@ def _exposure_of_canaries(loaded: Checkpoint, corpus: Corpus, recipe: Recipe) ->
     return [e.as_dict() for e in exposures(loaded.model, corpus, seed=recipe.seed)]
 
 
-def own_corpus(loaded: Checkpoint, checkpoint: Path) -> tuple[Recipe, Corpus]:
-    """The recipe and corpus of a checkpoint: the corpus in its run's folder, or generated anew from the recipe.
+def own_corpus(loaded: Checkpoint, checkpoint: Path, named: Path | None = None) -> tuple[Recipe, Corpus]:
+    """The recipe and corpus of a checkpoint; `named`: a folder of the corpus, or its text (`training.checkpoints.corpus_of`).
 
     Raises:
-        UserError: a checkpoint without its recipe, or another corpus than it was trained on.
+        UserError: a checkpoint without its recipe, no corpus, or another one than it was trained on.
     """
     recipe = recipe_of(checkpoint, loaded.metadata)
     if recipe is None:
         raise UserError(f"{checkpoint} has no {METADATA} with its recipe; say which rows to use with --forget and --retain")
-    return recipe, corpus_of(checkpoint, recipe, loaded.metadata.corpus_sha256)
+    return recipe, corpus_of(checkpoint, recipe, loaded.metadata.corpus_sha256, named)
 
 
 def _with_window(recipe: Recipe, files: RowFiles, measuring: Measuring | None = None) -> Recipe:
@@ -289,7 +295,7 @@ def _forbidden(protocol: Protocol, checkpoint: Path) -> int | None:
 def _subject_of_own_corpus(
     loaded: Checkpoint, checkpoint: Path, files: RowFiles, changes: _Changes, identity: Identity, measuring: Measuring
 ) -> tuple[Subject, str]:
-    recipe, corpus = own_corpus(loaded, checkpoint)
+    recipe, corpus = own_corpus(loaded, checkpoint, files.corpus)
     recipe = _with_protocol(_with_window(recipe, files, measuring), changes.protocol, changes.forget_fraction)
     if changes.seed is not None:  # after the corpus: this seed is the mitigation's
         recipe = recipe.model_copy(update={"seed": changes.seed})

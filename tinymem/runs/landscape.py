@@ -15,7 +15,9 @@ from tinymem.runtime.progress import Progress
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from tinymem.data.corpus import Corpus
     from tinymem.models.checkpoint import Checkpoint
+    from tinymem.recipe.recipe import Recipe
 
 
 def write_landscape(
@@ -29,6 +31,7 @@ def write_landscape(
     seed: int = 0,
     device: str = "auto",
     verify: bool = True,
+    corpus: Path | None = None,
     progress: Progress | None = None,
 ) -> list[Path]:
     """Measure the loss around checkpoints and write `figure-04` as PNG, SVG, CSV and JSON. Returns the paths.
@@ -43,6 +46,7 @@ def write_landscape(
         seed: of rows and directions.
         device: `auto`, `cpu` or `cuda`.
         verify: as of `load_checkpoint`.
+        corpus: as of `own_corpus`, of all checkpoints.
         progress: where progress is shown.
 
     Raises:
@@ -50,12 +54,13 @@ def write_landscape(
     """
     from tinymem.evaluation.landscape import landscape
     from tinymem.models.checkpoint import load_checkpoint
+    from tinymem.runs.checkpoint import own_corpus
     from tinymem.runtime.device import resolve_device
 
     lines: list[Line] = []
     for name, path in zip(names_of(checkpoints), checkpoints, strict=True):
         loaded = load_checkpoint(path, device=resolve_device(device), verify=verify)
-        sets = _sets(loaded, path, rows, samples, seed)
+        sets = _sets(loaded, own_corpus(loaded, path, corpus), rows, samples, seed)
         with (progress or Progress()).stage(f"landscape {name}", steps * steps) as bar:
             found = landscape(loaded.model, sets, steps=steps, span=span, seed=seed, bar=bar)
         for b, row in zip(found.coordinates, found.losses, strict=True):
@@ -70,11 +75,10 @@ def names_of(checkpoints: Sequence[Path]) -> list[str]:
     return names if len(set(names)) == len(names) else [str(path) for path in checkpoints]
 
 
-def _sets(loaded: Checkpoint, path: Path, rows: str, samples: int, seed: int) -> list[tuple[Tensor, Tensor]]:
+def _sets(loaded: Checkpoint, own: tuple[Recipe, Corpus], rows: str, samples: int, seed: int) -> list[tuple[Tensor, Tensor]]:
     from tinymem.evaluation.evaluator import Evaluator
-    from tinymem.runs.checkpoint import own_corpus
 
-    recipe, corpus = own_corpus(loaded, path)
+    recipe, corpus = own
     evaluator = Evaluator.of_corpus(corpus, recipe.evaluation, recipe.protocol, device=next(loaded.model.parameters()).device)
     known = ["test", *evaluator.probes]
     if rows not in known:

@@ -20,7 +20,7 @@ DEFAULT_WINDOW = 50
 
 @dataclass(frozen=True)
 class RowFiles:
-    """Files of rows and how to read them, as chosen on the command line.
+    """Files of rows and how to read them, or the corpus, as chosen on the command line.
 
     Attributes:
         forget: rows of the test of memorization.
@@ -30,6 +30,7 @@ class RowFiles:
         column: that holds ids or text; None: the first that is known.
         bos: whether the model's first token is put before each text.
         strict: whether a row that is too short is an error, instead of left out with a warning.
+        corpus: folder of the checkpoint's corpus, or the text that it was made of; None: the one in the run's folder.
     """
 
     forget: Path | None = None
@@ -39,10 +40,17 @@ class RowFiles:
     column: str | None = None
     bos: bool = False
     strict: bool = False
+    corpus: Path | None = None
 
     @property
     def given(self) -> bool:
-        """Whether there is a file at all; without one the checkpoint's corpus is used."""
+        """Whether there is a file of rows at all; without one the checkpoint's corpus is used.
+
+        Raises:
+            UserError: a corpus besides.
+        """
+        if self.corpus and (self.forget or self.retain):
+            raise UserError("expected --corpus or rows with --forget and --retain, got both; leave one out")
         return bool(self.forget or self.retain)
 
 

@@ -19,7 +19,7 @@ from tinymem.results.checkpoint_columns import checkpoint_columns
 from tinymem.results.model_columns import model_columns
 from tinymem.results.row import Identity
 from tinymem.runtime.files import content_id, user_path, write_json
-from tinymem.training.checkpoints import recipe_of, run_of
+from tinymem.training.checkpoints import recipe_of, run_name
 
 HASHES = ".weights.json"
 
@@ -133,13 +133,7 @@ def _on_disk(model: Model, model_id: str) -> Model:
     metadata = read_metadata(model.checkpoint)
     columns = checkpoint_columns(model.checkpoint, metadata, model.recipe)
     corpus, edited = str(metadata.corpus_sha256), metadata.edited_from is not None
-    return Model(model.recipe, columns, model.checkpoint, _name_of(model.checkpoint), model_id, corpus, edited)
-
-
-def _name_of(checkpoint: Path) -> str:
-    """Name of the run that made a checkpoint; of one outside a run's folder, its own."""
-    run = run_of(checkpoint)
-    return run.name if (run / "recipe.yaml").is_file() else checkpoint.resolve().name
+    return Model(model.recipe, columns, model.checkpoint, run_name(model.checkpoint), model_id, corpus, edited)
 
 
 class _Hashes:

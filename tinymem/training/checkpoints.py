@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 from tinymem.errors import UserError
 from tinymem.models.metadata import Metadata
 from tinymem.models.weights import METADATA
+from tinymem.recipe.data import WikiData
 from tinymem.recipe.plugins import stored
-from tinymem.recipe.recipe import Recipe, parse_recipe
+from tinymem.recipe.recipe import Recipe, open_recipe, parse_recipe
+from tinymem.runtime.json import JsonObject
 from tinymem.training.snapshot import Keeper, Snapshot
 
 if TYPE_CHECKING:
@@ -53,8 +55,9 @@ class RunCheckpoints:
 
         metadata = {
             "format": 1,
-            "recipe": self.recipe.model_dump(mode="json"),
+            "recipe": without_places(self.recipe.model_dump(mode="json")),
             "corpus_sha256": sha256,
+            **_text_of(corpus),
             "epoch": snapshot.epoch,
             "step": snapshot.step,
             "metrics": snapshot.metrics.as_dict(),
@@ -70,30 +73,86 @@ def run_of(checkpoint: Path) -> Path:
     return above.parent if above.name == "checkpoints" else above
 
 
+def run_name(checkpoint: Path) -> str:
+    """Name of the run that a checkpoint is of, for result rows; of one outside a run's folder, its own. Never a path."""
+    place, run = checkpoint.resolve(), run_of(checkpoint)
+    trained = place.name == "checkpoint" or place.parent.name == "checkpoints"
+    return run.name if trained and (run / "recipe.yaml").is_file() else place.name
+
+
+def without_places(recipe: JsonObject) -> JsonObject:
+    """The values of a recipe that goes with a checkpoint to others: of local text and tokenizers the names alone."""
+    data = recipe["data"]
+    if not isinstance(data, dict) or data.get("kind") != "wiki":
+        return recipe
+    return {**recipe, "data": WikiData.model_validate(data).without_places().model_dump(mode="json")}
+
+
+def _text_of(corpus: Corpus) -> JsonObject:
+    """The hashes of the text that a corpus was made of, by split; nothing for math."""
+    splits = corpus.spec.text
+    return {} if splits is None else {"text": {split: found.model_dump(mode="json") for split, found in splits.items()}}
+
+
 def recipe_of(checkpoint: Path, metadata: Metadata) -> Recipe | None:
-    """The recipe in a checkpoint's `tinymem.json`; None where there is none.
+    """The recipe in a checkpoint's `tinymem.json`, with the places of its text if it lies in its run's folder; None where there is none.
 
     Raises:
         UserError: it is no recipe, or of a plugin that is missing, changed or not agreed to.
     """
-    return parse_recipe(stored(metadata.recipe), run_of(checkpoint)) if metadata.recipe is not None else None
+    if metadata.recipe is None:
+        return None
+    recipe, own = parse_recipe(stored(metadata.recipe), run_of(checkpoint)), run_of(checkpoint) / "recipe.yaml"
+    if not isinstance(recipe.data, WikiData) or not own.is_file():
+        return recipe
+    there = open_recipe(own).data
+    same = isinstance(there, WikiData) and _names(there) == _names(recipe.data)
+    return recipe.model_copy(update={"data": there}) if same else recipe
 
 
-def corpus_of(checkpoint: Path, recipe: Recipe, sha256: str | None) -> Corpus:
-    """The corpus that a checkpoint was trained on: the one in its run's folder, or generated anew from the recipe.
+def _names(data: WikiData) -> WikiData:
+    return data.model_copy(update={"source": Path(data.source).name, "tokenizer": Path(data.tokenizer).name})
+
+
+def corpus_of(checkpoint: Path, recipe: Recipe, sha256: str | None, named: Path | None = None) -> Corpus:
+    """The corpus that a checkpoint was trained on: the one in its run's folder; numbers are generated anew, text only where it is named.
+
+    Args:
+        checkpoint: its folder. Paths and names of the Hub in its recipe are its maker's, and not followed.
+        recipe: of its training.
+        sha256: hash of its corpus.
+        named: a folder of the corpus, or the text that it was made of, which the checkpoint's own tokenizer cuts again.
 
     Raises:
-        UserError: the corpus's hash differs from `sha256`.
+        UserError: no corpus there, or one of another hash.
     """
-    from tinymem.data.build import make_corpus
     from tinymem.data.corpus_files import load_corpus
     from tinymem.data.manifest import MANIFEST
 
-    folder = run_of(checkpoint) / "corpus"
-    corpus = load_corpus(folder) if (folder / MANIFEST).is_file() else make_corpus(recipe)
-    if corpus.sha256() != sha256:
-        raise UserError(f"expected the corpus that {checkpoint} was trained on ({str(sha256)[:12]}), got {corpus.sha256()[:12]}")
+    place = named or run_of(checkpoint) / "corpus"
+    corpus = load_corpus(place) if (place / MANIFEST).is_file() else _made_again(checkpoint, recipe, named)
+    if (found := corpus.sha256()) != sha256:
+        origin = f" from {named}; name that one" if named else ""
+        raise UserError(f"expected the corpus that {checkpoint} was trained on ({str(sha256)[:12]}), got {found[:12]}{origin}")
     return corpus
+
+
+def _made_again(checkpoint: Path, recipe: Recipe, named: Path | None) -> Corpus:
+    from tinymem.data.build import make_corpus
+
+    data = recipe.data
+    if not isinstance(data, WikiData):
+        if named is not None:
+            raise UserError(f"expected a corpus at {named}, found none; leave it out: the rows of {checkpoint} are generated anew")
+        return make_corpus(recipe)
+    if named is None:
+        raise UserError(
+            f"expected the corpus of {checkpoint} in {run_of(checkpoint) / 'corpus'}, found none; places in {METADATA} "
+            "are its maker's and not followed: name the text with --corpus PATH"
+        )
+    if not named.exists() and str(named) != data.source:  # a data set of the Hub, if the user names the same
+        raise UserError(f"expected text or a corpus at {named}, found nothing there; name what {checkpoint} was trained on")
+    return make_corpus(recipe.model_copy(update={"data": data.model_copy(update={"source": str(named), "tokenizer": str(checkpoint)})}))
 
 
 def optimizer_state_of(checkpoint: Path, metadata: Metadata) -> dict[str, Tensor]:

@@ -53,24 +53,20 @@ def load(name: str, *, device: str = "cpu", zoo: Path | str | None = None, corpu
         name: as `tinymem zoo list` has it.
         device: where the model goes.
         zoo: folder of the checkpoints; default: the one of the repository.
-        corpus: folder of the corpus of a language model, whose text is not shipped; math corpora are generated anew.
+        corpus: folder of the corpus of a language model, or its text, which is not shipped; math corpora are generated anew.
 
     Raises:
         UserError: an unknown name, no such folder, or another corpus than the model was trained on.
     """
-    from tinymem.data.corpus_files import load_corpus
     from tinymem.models.checkpoint import load_checkpoint
     from tinymem.recipe.recipe import load_recipe
     from tinymem.training.checkpoints import corpus_of
 
     folder = checkpoint_at(name, zoo_folder(Path(zoo) if zoo is not None else None))
     recipe, loaded = load_recipe(folder / "recipe.yaml"), load_checkpoint(folder, device=device)
-    sha256 = _corpus_hash(folder)
     if corpus is None and recipe.data.kind != "math":
         raise UserError(f"expected the corpus of {name}, whose text is not shipped; name its folder with corpus=PATH")
-    rows = corpus_of(folder, recipe, sha256) if corpus is None else load_corpus(Path(corpus))
-    if rows.sha256() != sha256:
-        raise UserError(f"expected the corpus that {name} was trained on ({sha256[:12]}) at {corpus}, got another ({rows.sha256()[:12]})")
+    rows = corpus_of(folder, recipe, _corpus_hash(folder), Path(corpus) if corpus is not None else None)
     return Loaded(name, loaded.model, rows, recipe)
 
 

@@ -189,4 +189,4 @@ def text_tokenizer_files(path: Path, n_positions: int, end: int) -> dict[str, st
         "clean_up_tokenization_spaces": False,
         **dict.fromkeys(("bos_token", "eos_token", "pad_token"), token),
     }
-    return {FILE: path.read_text(encoding="utf-8"), "tokenizer_config.json": json.dumps(config, indent=2, ensure_ascii=False) + "\n"}
+    return {FILE: path.read_bytes().decode(), "tokenizer_config.json": json.dumps(config, indent=2, ensure_ascii=False) + "\n"}
