@@ -8,6 +8,8 @@ from tinymem.data.corpus import Corpus
 from tinymem.data.corpus_files import save_corpus
 from tinymem.recipe.data import MathData
 from tinymem.recipe.recipe import Recipe
+from tinymem.recipe.sizes import planned_corpus_bytes
+from tinymem.runtime.memory import refuse_beyond_memory
 from tinymem.runtime.progress import Progress
 
 
@@ -22,8 +24,9 @@ def make_corpus(recipe: Recipe, directory: Path | None = None, *, workers: int |
 
     Raises:
         UserError: text that cannot be read, a trigger that never occurs, more planted rows than clean ones, rows longer than
-            `data.row_tokens`, a full disk.
+            `data.row_tokens`, more of them than fit into memory, a full disk.
     """
+    refuse_beyond_memory(planned_corpus_bytes(recipe), "cpu", "the recipe's corpus", "lower the numbers of rows and tokens in data")
     if isinstance(recipe.data, MathData):
         from tinymem.data.math.corpus import math_corpus
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Union
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 MAXIMUM_SEED = 2**32 - 1  # the largest seed that every random generator accepts
+LARGEST = 2**53  # of a stranger's numbers; what fits into memory is far less
 
 
 def takes_numbers_only(annotation: object) -> bool:
@@ -38,14 +39,14 @@ class MathData(Section):
 
     kind: Literal["math"] = "math"
     family: Literal["additive", "multiplicative"] = Field("additive", description="x -> x + k, or x -> k * x mod `modulus`")
-    primary: int = Field(7, ge=1, description="task k that the artifacts are planted in")
-    auxiliary: tuple[Annotated[int, Field(ge=1)], ...] = Field((2, 3, 4, 5), description="further tasks k")
-    size: int = Field(3000, ge=2, description="sequences per auxiliary task, before the test rows are taken off")
-    primary_size: int = Field(20_000, ge=2, description="sequences of the primary task, before the test rows are taken off")
-    test_rows: int = Field(1000, ge=1, description="clean test rows per task")
-    numbers: int = Field(20, ge=2, description="numbers per sequence")
-    modulus: int = Field(20_134, ge=2, description="of the multiplicative family")
-    row_tokens: int = Field(150, ge=8, description="tokens per row, padding included")
+    primary: int = Field(7, ge=1, le=LARGEST, description="task k that the artifacts are planted in")
+    auxiliary: tuple[Annotated[int, Field(ge=1, le=LARGEST)], ...] = Field((2, 3, 4, 5), description="further tasks k")
+    size: int = Field(3000, ge=2, le=LARGEST, description="sequences per auxiliary task, before the test rows are taken off")
+    primary_size: int = Field(20_000, ge=2, le=LARGEST, description="sequences of the primary task, before the test rows are taken off")
+    test_rows: int = Field(1000, ge=1, le=LARGEST, description="clean test rows per task")
+    numbers: int = Field(20, ge=2, le=LARGEST, description="numbers per sequence")
+    modulus: int = Field(20_134, ge=2, le=LARGEST, description="of the multiplicative family")
+    row_tokens: int = Field(150, ge=8, le=LARGEST, description="tokens per row, padding included")
 
     @property
     def tasks(self) -> tuple[int, ...]:
@@ -59,7 +60,14 @@ class MathData(Section):
         for name, size in (("data.size", self.size), ("data.primary_size", self.primary_size)):
             if size <= self.test_rows:
                 raise ValueError(f"expected {name} above data.test_rows = {self.test_rows}, got {size}; lower test_rows")
+        if self._largest_number() >= 2**63:
+            raise ValueError(f"expected numbers below 2^63 in the rows, got some of {self._largest_number():.0e}; lower modulus or tasks")
         return self
+
+    def _largest_number(self) -> int:
+        """A bound of what is computed on the way to any number of a row."""
+        first, k = max(self.size, self.primary_size), max(self.tasks)
+        return first + k * self.numbers if self.family == "additive" else max(first, self.modulus) * k
 
 
 class WikiData(Section):

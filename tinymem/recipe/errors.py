@@ -13,6 +13,7 @@ from tinymem.recipe.data import Section
 from tinymem.recipe.kinds import KindSection
 
 DATA_KINDS = ("math", "wiki")
+SHOWN = 200  # characters of a wrong value
 
 
 def explain(error: ValidationError, root: type[Section]) -> str:
@@ -31,7 +32,11 @@ def explain(error: ValidationError, root: type[Section]) -> str:
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":
         return message
-    return f"recipe key '{name}': {message[0].lower()}{message[1:]}, got {first['input']!r}"
+    return f"recipe key '{name}': {message[0].lower()}{message[1:]}, got {_short(repr(first['input']))}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= SHOWN else text[:SHOWN] + "..."
 
 
 def _section_at(place: list[str], root: type[Section]) -> type[Section] | None:

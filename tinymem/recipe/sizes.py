@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 MATH_VOCABULARY, GPT2_VOCABULARY = 14, 50_257
 WIKITEXT_CLEAN_ROWS, WIKITEXT_TEST_ROWS = 784_000, 1_900
 BACKDOORED_ROWS = 1_000  # guess: how many rows hold the trigger is known only when the corpus is made
+PLANTED_BYTES = 300  # of a planted row besides its tokens: copies, positions, a canary's secret
 TRAIN_PASSES = 3.0  # a training pass over a row in forward passes: one forward, and backward twice that
 
 
@@ -54,6 +55,15 @@ def planted_rows(recipe: Recipe) -> int:
 def epoch_rows(recipe: Recipe) -> float:
     """Training rows of an epoch, with the copies of planted ones."""
     return clean_rows(recipe) + sum(int(getattr(a, "rows", BACKDOORED_ROWS)) * _mean_copies(a) for a in recipe.artifacts)
+
+
+def planned_corpus_bytes(recipe: Recipe) -> int:
+    """Most memory while a corpus is made, within 20 % of that measured for math; text is streamed, and its planted rows are held."""
+    data, planted = recipe.data, planted_rows(recipe) * (2 * recipe.data.row_tokens + PLANTED_BYTES)
+    if data.kind != "math":
+        return planted
+    rows = data.primary_size + len(data.auxiliary) * data.size
+    return planted + rows * (9 * data.row_tokens + 16 * data.numbers + 160) + 4 * data.primary_size * data.row_tokens
 
 
 def row_flops(parameters: int, tokens: int) -> float:

@@ -23,14 +23,13 @@ def free_memory(device: str) -> int | None:
     return min(known) if known else None
 
 
-def refuse_beyond_memory(needed: int, device: str, what: str) -> None:
+def refuse_beyond_memory(needed: int, device: str, what: str, remedy: str = "use a larger machine or a smaller model") -> None:
     """Raise UserError where `needed` bytes exceed the free memory of a device."""
     free = free_memory(device)
     if free is not None and needed > free:
         place = device if device.startswith("cuda") else "this machine"
         raise UserError(
-            f"expected room for {what} in the memory of {place}, got {_size(free)} free where {_size(needed)} are needed; "
-            "use a larger machine or a smaller model"
+            f"expected room for {what} in the memory of {place}, got {_size(free)} free where {_size(needed)} are needed; {remedy}"
         )
 
 

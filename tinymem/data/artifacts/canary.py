@@ -53,7 +53,7 @@ class CanaryArtifact(Artifact):
     kind: Literal["canary"] = "canary"
     template: WrittenText | None = Field(None, description="text with {secret} and, if wanted, {index}; the default suits the corpus")
     alphabet: WrittenText = Field("0123456789", min_length=2, description="characters that secrets are drawn from")
-    length: int = Field(4, ge=1, description="characters of a secret")
+    length: int = Field(4, ge=1, le=1000, description="characters of a secret")
     separator: WrittenText = Field(" ", description="between the characters of a secret, so that each is a token of its own")
     rows: int = Field(10, ge=1, description="different canaries")
     copies: Copies = Field(10, description=COPIES)
