@@ -131,6 +131,45 @@ def test_scores_and_options_of_numpy() -> None:
     json.dumps(row.as_dict(), allow_nan=False)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Places(AblationConfig):
+    """Options that are no numbers or words of JSON."""
+
+    ratio: float = 0.25
+    rows: Path = Path("rows.npy")
+    others: tuple[Path, ...] = ()
+
+
+def test_paths_as_options(checkpoint: Path, tmp_path: Path) -> None:
+    seen: list[object] = []
+
+    def of_files(model: nn.Module, data: object, config: Places) -> Scores:
+        seen.extend([config.rows, *config.others])
+        return Scores("neuron", {layer.weight_name: torch.arange(layer.neurons) for layer in neuron_layers(model)})
+
+    scorer("files", config=Places, properties=Properties(unit="neuron", order="zeroth"))(of_files)
+    call, default = parse_call("files", {"rows": "a/b.npy", "others": ["c"]}), parse_call("files", {})
+    assert row_id(Identity(), call, "all") != row_id(Identity(), default, "all")
+    assert parse_call("files", call.config.as_json()) == call, "as a worker of a sweep gets it"
+    (row,) = mitigate(subject(), "files", {"rows": "a/b.npy", "others": ["c"]}).rows
+    assert row.is_ok and seen == [Path("a/b.npy"), Path("c")]
+    assert row.config is not None and row.config["rows"] == "a/b.npy" and row.options == {"ratio": 0.25, "rows": "a/b.npy", "others": ["c"]}
+    assert len(list(shared_edits(random_gpt(), call.method, subject().data, [call.config, default.config]))) == 2
+    done = tinymem("mitigate", checkpoint, "--method", "files", "--rows", "d.npy", "--out", tmp_path / "edited", "--format", "json")
+    assert json.loads(done.out)[0]["config"]["rows"] == "d.npy", done.err
+    assert tinymem("evaluate", tmp_path / "edited").code == 0
+
+
+def test_options_that_no_row_can_hold_are_refused_before_the_work() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Odd(MethodConfig):
+        chosen: frozenset[int] = frozenset()
+
+    editor("odd", config=Odd, properties=EDITS)(lambda model, data, config: model)
+    with pytest.raises(UserError, match="expected options that JSON can hold, or paths, got a frozenset"):
+        parse_call("odd", {})
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_options_are_finite(value: float) -> None:
     with pytest.raises(UserError, match=r"expected .*ratio"):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
+from enum import Enum
+from pathlib import PurePath
 from typing import ClassVar, Protocol, runtime_checkable
 
 from tinymem.errors import UserError
 from tinymem.mitigation.option_ranges import check_least
+from tinymem.runtime.json import JsonObject
 
 Grid = dict[str, tuple[float, ...]]
 """Values to try of each option: a sweep runs their product."""
@@ -33,6 +37,24 @@ class MethodConfig:
             if isinstance(value, float) and not math.isfinite(value):
                 raise UserError(f"expected a finite number as option '{option.name}', got {value}")
         check_least(self)
+        self.as_json()  # what no row can hold is refused before any work
+
+    def as_json(self) -> JsonObject:
+        """The options as ids, rows and workers hold them: a path is its text.
+
+        Raises:
+            UserError: an option of another type than JSON's, paths and enumerations.
+        """
+        values: JsonObject = json.loads(json.dumps(asdict(self), default=_as_json))
+        return values
+
+
+def _as_json(value: object) -> object:
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, Enum):
+        return value.value
+    raise UserError(f"expected options that JSON can hold, or paths, got a {type(value).__name__}; try numbers, words or lists of them")
 
 
 @runtime_checkable

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import traceback
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -54,7 +54,7 @@ def row_id(identity: Identity, call: MethodCall, forget: Json) -> str:
     """Content id of one method's run on one model: a hash of all that decides its result, and of nothing else."""
     what = {k: getattr(identity, k) for k in ("model_id", "corpus_sha256", "seed", "protocol", "device_type")}
     plugin = plugin_of(call.method.function)
-    method = {"method": call.name, "config": asdict(call.config), **({"plugin": plugin.sha256} if plugin else {})}
+    method = {"method": call.name, "config": call.config.as_json(), **({"plugin": plugin.sha256} if plugin else {})}
     epoch = CODE_EPOCH if identity.protocol == "reference" else MEASURING_EPOCH
     return content_id({**what, **method, "forget": forget, "epoch": epoch}, 16)
 
@@ -105,7 +105,8 @@ def outcome_of(subject: Subject, call: MethodCall, edited: nn.Module | Exception
 
 def chosen(config: MethodConfig) -> JsonObject:
     """The options that characterize a config: its ratio, and all that differ from their defaults."""
-    return {f.name: getattr(config, f.name) for f in fields(config) if f.name == "ratio" or getattr(config, f.name) != f.default}
+    values = config.as_json()
+    return {f.name: values[f.name] for f in fields(config) if f.name == "ratio" or getattr(config, f.name) != f.default}
 
 
 def versions() -> dict[str, str]:
@@ -148,7 +149,7 @@ class _Blank:
             method=self.call.name,
             unit=self.call.method.properties.unit,
             options=chosen(self.call.config),
-            config=asdict(self.call.config),
+            config=self.call.config.as_json(),
             versions=versions(),
             status="ok",
             artifact=kind,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -46,7 +46,7 @@ class Edit:
 
 def pass_key(method: Unlearner, config: MethodConfig) -> str:
     """The options, as JSON, that must be equal for two configurations to come from one scoring pass."""
-    options = asdict(config)
+    options = config.as_json()
     if method.kind == "score":
         options.pop("ratio")
     if method.by_epoch:

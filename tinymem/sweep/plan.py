@@ -7,7 +7,7 @@ by the hash of its weights: the same run in another sweep, or under another name
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from itertools import product
 
@@ -93,7 +93,7 @@ def expand(sweep: SweepRecipe) -> list[Choice]:
         for name in UNLEARNERS.names() if entry.name == "all" else [entry.name]:
             for options in grid_of(UNLEARNERS.get(name), entry, sweep.grid):
                 call = parse_call(name, options)
-                values, shared = asdict(call.config), pass_key(call.method, call.config)
+                values, shared = call.config.as_json(), pass_key(call.method, call.config)
                 found.setdefault(f"{name} {canonical_json(values)}", Choice(call, values, chosen(call.config), shared))
     return list(found.values())
 
