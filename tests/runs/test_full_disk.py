@@ -57,6 +57,17 @@ def test_two_writers_of_one_folder(checkpoint: Path, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["edited"]
 
 
+def test_two_makers_of_one_corpus(tmp_path: Path) -> None:
+    out = tmp_path / "corpus"
+    words = ("data", "make", QUICKSTART, *sets(SMALLER), "--out", out)
+    with sole_writer(out):
+        assert tinymem(*words).one_line_error().startswith(f"another process is writing {out}")
+        assert not out.exists()
+    for _ in range(2):
+        assert tinymem(*words).code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["corpus"]
+
+
 def test_a_full_disk_while_reporting(tiny_run: Run, tmp_path: Path) -> None:
     for output in ("html", "csv"):
         with files_of_at_most(100):

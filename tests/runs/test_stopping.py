@@ -151,12 +151,60 @@ def test_at_the_last_step_of_an_epoch(
     assert equal_weights(train(*case, tmp_path).model, whole.model)
 
 
+def signal_in_last_measurement(monkeypatch: pytest.MonkeyPatch, number: signal.Signals) -> None:
+    real = loop._Run._measure
+
+    def measure(self: Any, *arguments: Any) -> None:
+        real(self, *arguments)
+        if self.epoch == self.recipe.training.epochs:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(loop._Run, "_measure", measure)
+
+
+def signal_in_last_save(monkeypatch: pytest.MonkeyPatch, number: signal.Signals) -> None:
+    real = loop._Run._save
+
+    def save(self: Any, *arguments: Any) -> None:
+        real(self, *arguments)
+        if self.epoch == self.recipe.training.epochs:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(loop._Run, "_save", save)
+
+
 @pytest.mark.training
-def test_at_the_very_end_it_is_done(
+def test_at_the_very_end_it_is_trained(
     case: tuple[Recipe, Corpus], whole: loop.Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     signal_in(monkeypatch, {whole.step}, signal.SIGTERM)
-    assert equal_weights(train(*case, tmp_path).model, whole.model)
+    trained = train(*case, tmp_path)
+    assert equal_weights(trained.model, whole.model) and whole.stopped is None
+    assert str(trained.stopped) == "stopped by SIGTERM after epoch 3, the last; the same command goes on from here"
+
+
+@pytest.mark.training
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("when", ["step", "measurement", "save"])
+def test_at_the_very_end_of_training_the_methods_do_not_begin(
+    number: signal.Signals, when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trained model is kept, and the same command goes on with the methods."""
+    words = (*sets([*SMALLER, "training.epochs=1", "mitigation.methods=[{random-neurons: {ratio: 0.1}}]"]), "--device", "cpu")
+    at_end = {"measurement": signal_in_last_measurement, "save": signal_in_last_save}
+    with monkeypatch.context() as patch:
+        if when == "step":
+            recipe = load_recipe(QUICKSTART, [*SMALLER, "training.epochs=1"])
+            rows = len(make_corpus(recipe).training_rows()[1])
+            signal_in(patch, {-(-rows // recipe.training.batch_size)}, number)
+        else:
+            at_end[when](patch, number)
+        done = tinymem("run", QUICKSTART, *words, "--runs", tmp_path)
+    expected = f"stopped by {number.name} after epoch 1, the last; the same command goes on from here"
+    assert done.last_line_error(130 if number == signal.SIGINT else 75) == expected
+    assert list(tmp_path.glob("*/checkpoint/model.safetensors")) and not list(tmp_path.glob("*/results"))
+    again = tinymem("run", QUICKSTART, *words, "--runs", tmp_path)
+    assert again.code == 0 and "found the trained model" in again.err and list(tmp_path.glob("*/results/*.json"))
 
 
 @pytest.mark.training

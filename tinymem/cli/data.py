@@ -34,13 +34,15 @@ def make(
     """
     from tinymem.data.build import make_corpus
     from tinymem.recipe.recipe import load_recipe
+    from tinymem.runtime.locks import sole_writer
     from tinymem.runtime.progress import Progress
 
     load_plugins(plugin)
     loaded = load_recipe(recipe, overrides)
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "corpus.json").is_file())):
         raise UserError(f"expected a new folder or a corpus to replace at --out, got {out}; name another")
-    corpus = make_corpus(loaded, out, workers=workers, progress=Progress(show=True))
+    with sole_writer(out):
+        corpus = make_corpus(loaded, out, workers=workers, progress=Progress(show=True))
     counts = corpus.counts()
     print(f"{out}: {counts['train_rows']:,} training rows an epoch, {counts['test_rows']:,} test rows, sha256 {corpus.sha256()}")
 

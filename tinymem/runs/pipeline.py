@@ -16,11 +16,10 @@ Each stage is skipped where its result is there already, and each result is writ
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,9 +32,10 @@ from tinymem.results.read import as_json
 from tinymem.results.row import Identity, MeasuredRow
 from tinymem.results.run_folder import RESULTS, read_rows_file
 from tinymem.runs.report_stage import report_stage
+from tinymem.runs.stored_rows import collect_rows, is_finished
 from tinymem.runtime.device import processes, resolve_device
-from tinymem.runtime.files import remove_leftovers, write_json, write_text
-from tinymem.runtime.locks import locked
+from tinymem.runtime.files import remove_leftovers, require_writable, write_if_changed, write_json
+from tinymem.runtime.locks import LockFile, locked
 from tinymem.runtime.progress import Progress
 
 if TYPE_CHECKING:
@@ -110,13 +110,13 @@ def run(recipe: Recipe, *, runs: Path | str = "runs", device: str = "auto", prog
 
     Raises:
         UserError: bad input, a full disk, or another process at work on the same run.
-        Stopped: a signal came while training; the resume point is written.
+        Stopped: a signal came while training; the resume point, or the trained model, is written.
     """
     if processes()[1] > 1:
         raise UserError("expected one process for `run`, got several of torchrun; let them `train` the recipe, then run it in one")
     progress, calls = progress or Progress(), method_calls(recipe)
     made = prepare(recipe, Path(runs))
-    with _alone(made.path):
+    with _lock(made.path, lambda: _is_complete(made, calls, device)):
         train_stage(made, device=device, progress=progress)
         fresh = mitigation_stage(made, calls, device=device, progress=progress)
         if report and (fresh or not (made.path / "report.html").is_file()):
@@ -130,7 +130,7 @@ def train_only(recipe: Recipe, *, runs: Path | str = "runs", device: str = "auto
         return _train_along(recipe, Path(runs), device)
     method_calls(recipe)  # wrong options are found before anything is trained
     made = prepare(recipe, Path(runs))
-    with _alone(made.path):
+    with _lock(made.path, lambda: is_trained(Path(runs), recipe)):
         train_stage(made, device=device, progress=progress or Progress())
     return made
 
@@ -149,10 +149,10 @@ def curve_of(runs: Path, recipe: Recipe) -> list[CurvePoint]:
 
 
 def prepare(recipe: Recipe, runs: Path) -> Run:
-    """Write the resolved recipe to the run's folder."""
+    """Write the resolved recipe to the run's folder, unless it is there."""
     made = Run(runs / recipe.run_id(), recipe)
     store_plugins(recipe.plugins, made.path)
-    write_text(made.path / "recipe.yaml", dump_recipe(recipe))
+    write_if_changed(made.path / "recipe.yaml", dump_recipe(recipe))
     return made
 
 
@@ -161,6 +161,7 @@ def train_stage(made: Run, *, device: str, progress: Progress) -> None:
 
     Raises:
         UserError: a trained run lacks checkpoints that the recipe keeps.
+        Stopped: a signal came while training; the resume point, or the trained model, is written.
     """
     _check_text(made)
     from tinymem.training.checkpoints import RunCheckpoints
@@ -175,7 +176,10 @@ def train_stage(made: Run, *, device: str, progress: Progress) -> None:
 
     corpus = _corpus_stage(made, progress)
     keeper = checkpoints.keeper(corpus)
-    keeper.save(train(made.recipe, corpus, made.path / "training", device=resolve_device(device), progress=progress, keeper=keeper))
+    trained = train(made.recipe, corpus, made.path / "training", device=resolve_device(device), progress=progress, keeper=keeper)
+    keeper.save(trained)
+    if trained.stopped:
+        raise trained.stopped
 
 
 def _train_along(recipe: Recipe, runs: Path, device: str) -> Run:
@@ -195,13 +199,14 @@ def _train_along(recipe: Recipe, runs: Path, device: str) -> Run:
 def mitigation_stage(made: Run, calls: Sequence[MethodCall], *, device: str, progress: Progress) -> bool:
     """Run the methods that have no result yet; True if any ran. Rewrites results.jsonl."""
     from tinymem.mitigation.ablation import ModelChanged
-    from tinymem.mitigation.run import row_id, run_call
+    from tinymem.mitigation.run import run_call
 
     device = resolve_device(device)
     identity = identity_of(made, device)
-    planned = [(row_id(identity, call, made.recipe.mitigation.forget_selection), call) for call in calls]
-    pending = [p for p in planned if not _finished(made.path / "results" / f"{p[0]}.json", made.recipe)]
+    planned = _planned(calls, made.recipe, identity)
+    pending = [(row, call) for row, call in planned if not is_finished(made.path, row, made.recipe)]
     if pending:
+        require_writable(made.path / "results")  # before what may take hours
         progress.say(f"{len(planned) - len(pending)} of {len(planned)} mitigations found, {len(pending)} to run")
         subject = subject_of_run(made, device, identity)
         for row, call in pending:
@@ -210,8 +215,22 @@ def mitigation_stage(made: Run, calls: Sequence[MethodCall], *, device: str, pro
             write_json(made.path / "results" / f"{row}.json", as_json(outcome.rows))
             if isinstance(outcome.error, ModelChanged):
                 subject = subject_of_run(made, device, identity)
-    changed = _collect(made, [row for row, _ in planned])
+    changed = collect_rows(made.path, [row for row, _ in planned])
     return bool(pending) or changed
+
+
+def _planned(calls: Sequence[MethodCall], recipe: Recipe, identity: Identity) -> list[tuple[str, MethodCall]]:
+    from tinymem.mitigation.run import row_id
+
+    return [(row_id(identity, call, recipe.mitigation.forget_selection), call) for call in calls]
+
+
+def _is_complete(made: Run, calls: Sequence[MethodCall], device: str) -> bool:
+    """Whether the model is trained and every method has its result."""
+    if not is_trained(made.path.parent, made.recipe):
+        return False
+    identity = identity_of(made, resolve_device(device))
+    return all(is_finished(made.path, row, made.recipe) for row, _ in _planned(calls, made.recipe, identity))
 
 
 def method_calls(recipe: Recipe) -> list[MethodCall]:
@@ -299,30 +318,15 @@ def subject_of_run(made: Run, device: str, identity: Identity) -> Subject:
     return subject_of_corpus(made.model(device), made.corpus(), made.recipe, identity=identity, optimizer_state=optimizer)
 
 
-def _finished(path: Path, recipe: Recipe) -> bool:
-    """Whether a result exists, holds all measurements that the recipe requests, and is not a failure (those run again)."""
-    from tinymem.mitigation.requests import MeasurementRequest
-    from tinymem.results.store import read_run
-
-    rows = read_run(path)
-    return rows is not None and all(
-        row.status != "failed" and MeasurementRequest.of_recipe(recipe).answered_by(row.request) for row in rows
-    )
-
-
-def _collect(made: Run, first: list[str]) -> bool:
-    """Rewrite results.jsonl from the result files: the recipe's methods first, then those of earlier runs. True if it changed."""
-    from tinymem.results.store import read_run
-
-    files = {path.stem: path for path in sorted((made.path / "results").glob("*.json"))}
-    order = [row for row in dict.fromkeys(first) if row in files] + [row for row in files if row not in first]
-    rows = [row for name in order for row in read_run(files[name]) or ()]
-    text = "".join(json.dumps(row.as_dict(), allow_nan=False) + "\n" for row in rows)
-    path = made.path / RESULTS
-    if path.is_file() and path.read_text(encoding="utf-8") == text:
-        return False
-    write_text(path, text)
-    return True
+def _lock(path: Path, is_complete: Callable[[], bool]) -> AbstractContextManager[None]:
+    """The lock of a run's folder; none where nothing can be written and nothing is left to do, so that a finished run is shown."""
+    try:
+        LockFile(path / LOCK).close()
+    except UserError:
+        if not is_complete():
+            raise
+        return nullcontext()
+    return _alone(path)
 
 
 @contextmanager

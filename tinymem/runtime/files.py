@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import IO, Any, NoReturn, cast
 
 from tinymem.errors import UserError
@@ -43,7 +44,8 @@ def file_sha256(path: Path) -> str:
 
 
 @contextmanager
-def _disk_errors_named(path: Path) -> Iterator[None]:
+def disk_errors_named(path: Path) -> Iterator[None]:
+    """Raise errors of the operating system inside the context as a UserError that names the path."""
     try:
         yield
     except OSError as error:
@@ -68,7 +70,7 @@ def write_bytes(path: Path, data: bytes | memoryview) -> None:
 
     Folders that are missing on the way are made, and where the write fails they are gone again.
     """
-    with _disk_errors_named(path):
+    with disk_errors_named(path):
         missing = [folder for folder in path.parents if not folder.exists()]
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = _temporary_sibling(path)
@@ -91,6 +93,21 @@ def write_bytes(path: Path, data: bytes | memoryview) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file atomically."""
     write_bytes(path, text.encode())
+
+
+def write_if_changed(path: Path, text: str) -> bool:
+    """Write a UTF-8 text file, unless it holds the text already; True if it did not."""
+    if path.is_file() and path.read_bytes() == text.encode():
+        return False
+    write_text(path, text)
+    return True
+
+
+def require_writable(directory: Path) -> None:
+    """Raise UserError unless files can be made in a directory, which is made if it is missing."""
+    with disk_errors_named(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=directory).close()
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -212,7 +229,7 @@ def new_directory(path: Path) -> Iterator[Path]:
 
     An existing directory at `path` is replaced only after the new one is complete.
     """
-    with _disk_errors_named(path):
+    with disk_errors_named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = _temporary_sibling(path)
         temporary.mkdir()
@@ -237,4 +254,8 @@ def new_directory(path: Path) -> Iterator[Path]:
 def remove_leftovers(directory: Path) -> None:
     """Delete half-written files and folders of killed processes in `directory`; another process may be doing the same."""
     for path in directory.glob(".*.tmp"):
-        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                path.unlink()

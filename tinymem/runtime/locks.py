@@ -28,6 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tinymem.errors import UserError
+from tinymem.runtime.files import disk_errors_named
 
 POLL_SECONDS = 0.05
 _SPAN = 1 << 62  # file offsets are signed 64-bit numbers
@@ -62,9 +63,14 @@ class LockFile:
     """Named locks in one file; may be used by several threads."""
 
     def __init__(self, path: Path) -> None:
-        """Open the file, which is made if it is missing, its folder too; `close` ends the use."""
+        """Open the file, which is made if it is missing, its folder too; `close` ends the use.
+
+        Raises:
+            UserError: it cannot be written.
+        """
         self.path = path
-        self._key = _open(path)
+        with disk_errors_named(path):
+            self._key = _open(path)
 
     def take(self, name: str = "") -> bool:
         """Take the lock of a name; False if another process, or another user in this process, has it.
@@ -137,16 +143,13 @@ def sole_writer(folder: Path) -> Iterator[None]:
         UserError: another process has it, or nothing can be written there.
     """
     lock = folder.resolve().with_name(f".{folder.resolve().name}.lock")
-    try:
-        with locked(lock, wait=False) as alone:
-            if not alone:
-                raise UserError(f"another process is writing {folder}; wait for it to end, or name another --out")
-            try:
-                yield
-            finally:
-                lock.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"could not write {folder}: {error.strerror or error}; name another --out") from error
+    with locked(lock, wait=False) as alone:
+        if not alone:
+            raise UserError(f"another process is writing {folder}; wait for it to end, or name another --out")
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 def _open(path: Path) -> _Key:

@@ -63,7 +63,8 @@ def train(
     """Train a recipe's model on its corpus, continuing from the newest resume point in `directory`.
 
     Writes `directory/metrics.jsonl` (one line per measured epoch) and resume points under `directory/state`; a keeper gets a snapshot
-    after each of the recipe's `keep_epochs` but the last, which is returned.
+    after each of the recipe's `keep_epochs` but the last, which is returned, also where a signal came in its last step or later: then with
+    the `Stopped` to raise.
 
     Raises:
         UserError: a loss that is no number, a full disk, a resume point of another precision.
@@ -84,7 +85,8 @@ def train(
     if measured:
         energy["codecarbon"] = measured
     run.progress.say(f"trained in {duration(run.busy)}: about {energy['kwh']:.3g} kWh and {energy['carbon_kg']:.2g} kg of CO2")
-    return Trained(**vars(last), curve=run.curve)
+    stopped = stop.stopped(f" after epoch {run.epoch}, the last") if stop.name else None
+    return Trained(**vars(last), curve=run.curve, stopped=stopped)
 
 
 @dataclass

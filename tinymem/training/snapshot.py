@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tinymem.errors import Stopped
 from tinymem.results.curve import CurvePoint
 from tinymem.training.energy import EnergyEstimate
 
@@ -56,9 +57,15 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Trained(Snapshot):
-    """A trained model with its whole curve, whose last line is of this model."""
+    """A trained model with its whole curve, whose last line is of this model.
+
+    Attributes:
+        curve: a point for each measured epoch.
+        stopped: to be raised once the model is kept, where a signal came when nothing was left to train.
+    """
 
     curve: list[CurvePoint]
+    stopped: Stopped | None = None
 
 
 @dataclass(frozen=True)
