@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from helpers import QUICKSTART, SMALLER, Done, half_written, python, sets, start_tinymem, tinymem
 
+from tinymem import __version__
 from tinymem.cli.new import REGISTRIES
 from tinymem.runs.pipeline import Run
 
@@ -69,6 +70,13 @@ def test_import_tinymem_is_light() -> None:
 def test_without_words_there_is_help() -> None:
     done = tinymem()
     assert done.code == 0 and " new " in done.out
+
+
+def test_short_questions() -> None:
+    assert tinymem("--version") == Done(0, f"tinymem {__version__}\n", "")
+    for words in ((), ("run",), ("data", "make"), ("mitigate",)):
+        short, long = tinymem(*words, "-h"), tinymem(*words, "--help")
+        assert short == long and short.code == 0 and "-h" in short.out
 
 
 @pytest.mark.processes

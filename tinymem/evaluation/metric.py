@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -123,31 +124,40 @@ def metric(
 
 
 def chosen_metrics(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Names with `default` and `all` resolved, each once, sorted.
+    """Names with `default` and `all` resolved, each once, sorted. `all` are those that can run here; a warning names the others.
 
     Raises:
-        UserError: an unknown name, or a metric that needs a module that is not installed.
+        UserError: an unknown name, or one of a metric that needs a module that is not installed.
     """
     found: set[str] = set()
     for name in names:
         if name == ALL:
-            found |= {*METRICS.names()}
+            found |= _all_installed()
         elif name == DEFAULT:
             found |= {n for n in METRICS.names() if METRICS.get(n).default}
         else:
             found.add(METRICS.get(name).name)
     for name in found:
-        _check_installed(METRICS.get(name))
+        if lacks := _lacks(METRICS.get(name)):
+            raise UserError(f"the metric '{name}' needs {lacks}, or leave it out")
     return tuple(sorted(found))
 
 
-def _check_installed(metric: Metric) -> None:
+def _all_installed() -> set[str]:
+    lacks = {name: lacks for name in METRICS.names() if (lacks := _lacks(METRICS.get(name)))}
+    if lacks:
+        others = "; ".join(f"'{name}' needs {what}" for name, what in lacks.items())
+        warnings.warn(f"all metrics are those that are installed: {others}", stacklevel=1)  # from one place: said once
+    return {*METRICS.names()} - {*lacks}
+
+
+def _lacks(metric: Metric) -> str:
+    """What must be installed for a metric, and how; empty where nothing is missing."""
     if metric.requires is None:
-        return
+        return ""
     module, extra = metric.requires
     try:
         importlib.import_module(module)
     except ImportError:
-        raise UserError(
-            f"the metric '{metric.name}' needs {module}, which is not installed; try: pip install 'tinymem[{extra}]', or leave it out"
-        ) from None
+        return f"{module}, which is not installed; try: pip install 'tinymem[{extra}]'"
+    return ""

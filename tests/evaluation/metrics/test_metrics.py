@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
+import warnings
 import zlib
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import plain_metrics as plain
 import pytest
 import torch
-from helpers import IDENTITY, QUICKSTART, TINY, overfit, random_gpt
+from helpers import IDENTITY, QUICKSTART, TINY, overfit, random_gpt, tinymem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -229,10 +231,22 @@ def test_edit_distance(protocol: str, tiny_run: Run, corpus: Corpus, models: lis
 
 def test_edit_distance_without_rapidfuzz(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "rapidfuzz", None)
-    for names in (("edit-distance",), ("all",)):
-        with pytest.raises(UserError, match=r"'edit-distance' needs rapidfuzz.*pip install 'tinymem\[text\]'"):
+    needed = r"'edit-distance' needs rapidfuzz, which is not installed; try: pip install 'tinymem\[text\]'"
+    for names in (("edit-distance",), ("default", "edit-distance")):
+        with pytest.raises(UserError, match=needed):
             chosen_metrics(names)
     assert "edit-distance" not in chosen_metrics(("default",))
+    with pytest.warns(UserWarning, match=f"all metrics are those that are installed: {needed}"):
+        assert {*chosen_metrics(("all",))} == {*METRICS.names()} - {"edit-distance"}
+
+
+def test_all_metrics_without_rapidfuzz_from_the_shell(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rapidfuzz", None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        done = tinymem("evaluate", checkpoint, "--metrics", "all", "--json")
+    assert done.code == 0 and done.err.count("rapidfuzz") == 1 and done.err.startswith("warning: all metrics"), done.err
+    assert "edit-distance" not in done.out and "membership" in done.out
 
 
 scores = st.lists(st.integers(-3, 3).map(float), min_size=1, max_size=12)
