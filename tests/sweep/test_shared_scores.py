@@ -19,6 +19,7 @@ from tinymem.mitigation.ablation import Refused
 from tinymem.mitigation.method import UNLEARNERS, parse_call
 from tinymem.mitigation.run import Subject
 from tinymem.mitigation.sweep_scores import pass_key, shared_edits
+from tinymem.models.metadata import Metadata
 from tinymem.recipe.sweep import parse_sweep
 from tinymem.registry import load_plugin
 from tinymem.results.row import MeasuredRow
@@ -106,7 +107,7 @@ def test_a_sweep_goes_on_from_the_state_that_mitigate_does(tiny_run: Run, tmp_pa
     Worker(tmp_path / "s", "cpu").work(sweep.left()[0], lambda _event: None)
     alone = mitigate_checkpoint(run.checkpoint, parse_call("finetune-clean", {"epochs": 1}), device="cpu")
     assert {row["edit_norm"] for row in read_rows(tmp_path / "s")} == {row["edit_norm"] for row in alone}
-    assert optimizer_state_of(run.checkpoint, {"epoch": 4}) and not optimizer_state_of(run.checkpoint, {"epoch": 6})
+    assert optimizer_state_of(run.checkpoint, Metadata(epoch=4)) and not optimizer_state_of(run.checkpoint, Metadata(epoch=6))
 
 
 def test_rows_that_lack_what_is_asked_are_measured_again(tiny_run: Run, tmp_path: Path) -> None:
