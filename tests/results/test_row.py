@@ -16,10 +16,11 @@ from tinymem.mitigation.edit_size import change
 from tinymem.mitigation.method import UNLEARNERS, Properties, editor, parse_call
 from tinymem.mitigation.run import Subject, mitigate, row_id
 from tinymem.models.gpt2 import GPT
+from tinymem.models.weights import weights_id
 from tinymem.results.read import as_json
 from tinymem.results.row import Identity
 from tinymem.runs.pipeline import Run
-from tinymem.runtime.files import canonical_json, file_sha256
+from tinymem.runtime.files import canonical_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +51,8 @@ def spoiler() -> Iterator[str]:
 
 
 def test_a_row_says_what_was_to_be_forgotten_and_of_which_weights(tiny_run: Run) -> None:
-    weights = file_sha256(tiny_run.checkpoint / "model.safetensors")[:16]
-    assert {(row["forget"], row["forget_fraction"], row["weights"]) for row in tiny_run.rows} == {("all", 0.5, weights)}
+    found = {(row["forget"], row["forget_fraction"], row["weights"]) for row in tiny_run.rows}
+    assert found == {("all", 0.5, weights_id(tiny_run.checkpoint))}
 
 
 def test_rates_and_counts_by_hand(paper: Subject) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from recorded_graphs import recorded_graphs
 
 from tinymem.data.build import make_corpus
 from tinymem.data.corpus import Corpus
+from tinymem.errors import Stopped
 from tinymem.recipe.recipe import Recipe, load_recipe
 from tinymem.training import loop
 from tinymem.training.loop import Trained, train
@@ -96,12 +98,20 @@ def test_recorded_steps(
     losses = [[point.train_loss for point in trained.curve[1:]] for trained in (whole, plain)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
-    per_epoch, real = whole.step // 2, loop._Run._must_stop
+    per_epoch, real = whole.step // 2, loop._Run._pause
+
+    def stopping_at(step: int) -> Callable[[loop._Run, float], None]:
+        def pause(run: loop._Run, started: float) -> None:
+            run.stop.name = "SIGTERM" if run.steps == step else None
+            real(run, started)
+
+        return pause
+
     for step in (2, per_epoch + 3):
-        monkeypatch.setattr(loop._Run, "_must_stop", lambda run, step=step: run.steps == step)
-        with pytest.raises(loop.Stopped):
+        monkeypatch.setattr(loop._Run, "_pause", stopping_at(step))
+        with pytest.raises(Stopped):
             train(recipe, corpus, tmp_path / "cut")
-    monkeypatch.setattr(loop._Run, "_must_stop", real)
+    monkeypatch.setattr(loop._Run, "_pause", real)
     again = train(recipe, corpus, tmp_path / "cut")
     assert len(as_on_a_gpu) == 4 and equal_weights(again.model, whole.model)
     assert [p.train_loss for p in again.curve[1:]] == losses[0]

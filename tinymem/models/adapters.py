@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -127,12 +128,16 @@ def captured_neurons(model: nn.Module) -> Iterator[list[Tensor]]:
 
 
 def refuse_longer_rows(model: nn.Module, length: int) -> None:
-    """Refuse rows that a model has no positions for; of rotary families too, whose numbers beyond them mean nothing.
+    """Refuse rows that a model has no positions for; a rotary model computes beyond its own, as in transformers: that is a warning.
 
     Raises:
         UserError: rows of more tokens than the model's configuration has positions.
     """
     config: Any = getattr(model, "config", None)
     positions = config.n_positions if isinstance(model, GPT) else getattr(config, "max_position_embeddings", None)
-    if positions is not None and length > positions:
-        raise UserError(f"expected rows of at most {positions} tokens (the model's positions), got {length}; cut the rows")
+    if positions is None or length <= positions:
+        return
+    message = f"rows of at most {positions} tokens (the model's positions), got {length}"
+    if getattr(config, "rope_parameters", None) is None:
+        raise UserError(f"expected {message}; cut the rows")
+    warnings.warn(f"made for {message}: numbers of longer rows say little; cut the rows", stacklevel=2)

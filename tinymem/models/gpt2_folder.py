@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tinymem.models.gpt2 import ACTIVATIONS, GPT, GPTConfig
 from tinymem.models.layout import Expected, Layout
 from tinymem.models.weights import Folder, read_tensors
+from tinymem.recipe.sizes import GPT2_VOCABULARY
 from tinymem.runtime.json import JsonObject
 
 # transformers' GPT-2 keeps these as Conv1D, [in, out].
@@ -28,7 +29,7 @@ FIXED = {
 }
 # What transformers takes for a key that config.json lacks (GPT2Config): the smallest published GPT-2.
 DEFAULTS: JsonObject = {
-    "vocab_size": 50_257,
+    "vocab_size": GPT2_VOCABULARY,
     "n_positions": 1_024,
     "n_embd": 768,
     "n_layer": 12,

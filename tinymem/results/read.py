@@ -27,7 +27,7 @@ def _json_types(hint: object) -> tuple[type, ...]:
 
 
 def read_row(values: object, where: str, again: str = "make it again") -> ResultRow:
-    """A row from JSON.
+    """A row from JSON; intervals (`with_intervals`) follow from counts, and are not read.
 
     Args:
         values: a JSON object; its `kind` names the kind of row, by default a mitigation's.
@@ -46,6 +46,8 @@ def read_row(values: object, where: str, again: str = "make it again") -> Result
     if missing := [name for name in REQUIRED if columns.get(name) is None]:
         raise UserError(f"expected a row with {', '.join(missing)} in {where}, got one without; {again}")
     known = COLUMNS[kind.kind]
+    for name in INTERVALS & columns.keys():
+        del columns[name]
     for name, value in columns.items():
         if name not in known:
             raise UserError(f"unknown column '{name}' in {where}; {did_you_mean(name, known)}")
@@ -113,3 +115,10 @@ COLUMNS = {
     name: {f.name: _json_types(hints[f.name]) for f in fields(kind)} for name, kind in KINDS.items() for hints in [get_type_hints(kind)]
 }
 """Per kind of row, its columns with the JSON types that each may hold."""
+INTERVALS = {
+    f"{rate.share}_{end}_{moment}"
+    for rate in (*RATES.values(), *PROMPT_RATES.values())
+    for end in ("low", "high")
+    for moment in ("before", "after")
+}
+"""Columns that `with_intervals` adds."""
