@@ -244,7 +244,7 @@ def test_all_metrics_without_rapidfuzz_from_the_shell(checkpoint: Path, monkeypa
     monkeypatch.setitem(sys.modules, "rapidfuzz", None)
     with warnings.catch_warnings():
         warnings.simplefilter("default")
-        done = tinymem("evaluate", checkpoint, "--metrics", "all", "--json")
+        done = tinymem("evaluate", checkpoint, "--metrics", "all")
     assert done.code == 0 and done.err.count("rapidfuzz") == 1 and done.err.startswith("warning: all metrics"), done.err
     assert "edit-distance" not in done.out and "membership" in done.out
 
