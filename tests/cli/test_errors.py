@@ -96,6 +96,7 @@ def test_another_architecture(folder: Path) -> None:
         (["--device", "tpu"], "auto, cpu or cuda"),
         (["--prompt", "29"], "evaluation.prompt + evaluation.match"),
         (["--forget", "rows.npy"], "both --forget and --retain"),
+        (["--forget-fraction", "0"], "expected --forget-fraction above 0 and at most 1, got 0"),
     ],
 )
 def test_wrong_options_of_mitigate(checkpoint: Path, words: list[str], message: str) -> None:

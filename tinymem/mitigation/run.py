@@ -25,7 +25,6 @@ from tinymem.mitigation.subject import RowSplit, Subject, subject_of_corpus, sub
 from tinymem.models.checkpoint import not_finite
 from tinymem.models.edited import round_as_stored
 from tinymem.models.fingerprint import first_change
-from tinymem.recipe.corpus_spec import CODE_EPOCH
 from tinymem.recipe.paper import FINETUNINGS
 from tinymem.registry import plugin_of
 from tinymem.results.columns import PROMPT_RATES, RATES
@@ -37,7 +36,7 @@ from tinymem.runtime.progress import Bar, SilentBar
 
 __all__ = ["Outcome", "RowSplit", "Subject", "mitigate", "row_id", "subject_of_corpus", "subject_of_rows"]
 
-# Raised whenever a change of code changes what is measured of one model under protocol paper, so that stored rows are not taken for new.
+# Raised when code changes what a method does to a model or what is measured of it, so that stored rows are not taken for new ones.
 MEASURING_EPOCH = 2
 
 
@@ -55,8 +54,7 @@ def row_id(identity: Identity, call: MethodCall, forget: Json) -> str:
     what = {k: getattr(identity, k) for k in ("model_id", "corpus_sha256", "seed", "protocol", "device_type")}
     plugin = plugin_of(call.method.function)
     method = {"method": call.name, "config": call.config.as_json(), **({"plugin": plugin.sha256} if plugin else {})}
-    epoch = CODE_EPOCH if identity.protocol == "reference" else MEASURING_EPOCH
-    return content_id({**what, **method, "forget": forget, "epoch": epoch}, 16)
+    return content_id({**what, **method, "forget": forget, "epoch": MEASURING_EPOCH}, 16)
 
 
 def mitigate(subject: Subject, name: str, options: Mapping[str, Json], *, row: str = "", bar: Bar | None = None) -> Outcome:

@@ -63,9 +63,13 @@ class NotSaved(UserError):
 class _Changes:
     """What the command line changes of a checkpoint's recipe; None leaves it."""
 
-    protocol: str | None
-    forget_fraction: float | None
-    seed: int | None
+    protocol: str | None = None
+    forget_fraction: float | None = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.forget_fraction is not None and not 0 < self.forget_fraction <= 1:
+            raise UserError(f"expected --forget-fraction above 0 and at most 1, got {self.forget_fraction:g}")
 
 
 def mitigate_checkpoint(
@@ -199,7 +203,7 @@ def evaluate_checkpoint(
     if files.given:
         return _measured_on_files(loaded, checkpoint, files, protocol, measuring or Measuring(), device)
     recipe, corpus = own_corpus(loaded, checkpoint, files.corpus)
-    recipe = _with_protocol(_with_window(recipe, files, measuring), protocol)
+    recipe = _changed(recipe, files, measuring or Measuring(), _Changes(protocol))
     evaluator = Evaluator.of_corpus(corpus, recipe.evaluation, recipe.protocol, device=device, metrics=recipe.evaluation.metrics)
     found = _measurement(loaded, checkpoint, evaluator, recipe.protocol, (recipe.evaluation.prompt, recipe.evaluation.match), device)
     return replace(found, exposure=_exposure_of_canaries(loaded, corpus, recipe))
@@ -260,21 +264,16 @@ def own_corpus(loaded: Checkpoint, checkpoint: Path, named: Path | None = None) 
     return recipe, corpus_of(checkpoint, recipe, loaded.metadata.corpus_sha256, named)
 
 
-def _with_window(recipe: Recipe, files: RowFiles, measuring: Measuring | None = None) -> Recipe:
-    """The recipe with the window and the metrics of the command line, where given."""
-    measuring = measuring or Measuring()
+def _changed(recipe: Recipe, files: RowFiles, measuring: Measuring, changes: _Changes) -> Recipe:
+    """The recipe with what the command line gives: window, metrics, protocol and forget fraction; its seed is the corpus's, and stays."""
     wanted = {"prompt": files.prompt, "match": files.match, "metrics": measuring.metrics, "ks": measuring.ks}
     values = recipe.model_dump(mode="json")
     values["evaluation"] |= {key: value for key, value in wanted.items() if value is not None}
+    values["protocol"] = changes.protocol or recipe.protocol
+    if changes.forget_fraction is not None:
+        values["mitigation"]["forget_fraction"] = changes.forget_fraction
     if measuring.robustness:
         values["mitigation"]["robustness"] = values["mitigation"]["robustness"] or True
-    return parse_recipe(values)
-
-
-def _with_protocol(recipe: Recipe, protocol: str | None, forget_fraction: float | None = None) -> Recipe:
-    values = recipe.model_dump(mode="json")
-    values["protocol"] = protocol or recipe.protocol
-    values["mitigation"]["forget_fraction"] = forget_fraction or recipe.mitigation.forget_fraction
     return parse_recipe(values)
 
 
@@ -296,7 +295,7 @@ def _subject_of_own_corpus(
     loaded: Checkpoint, checkpoint: Path, files: RowFiles, changes: _Changes, identity: Identity, measuring: Measuring
 ) -> tuple[Subject, str]:
     recipe, corpus = own_corpus(loaded, checkpoint, files.corpus)
-    recipe = _with_protocol(_with_window(recipe, files, measuring), changes.protocol, changes.forget_fraction)
+    recipe = _changed(recipe, files, measuring, changes)
     if changes.seed is not None:  # after the corpus: this seed is the mitigation's
         recipe = recipe.model_copy(update={"seed": changes.seed})
     optimizer = optimizer_state_of(checkpoint, loaded.metadata)
@@ -313,7 +312,8 @@ def _subject_of_files(
         raise UserError("expected both --forget and --retain, got one of them; the retain rows say what must not be lost")
     recipe = recipe_of(checkpoint, loaded.metadata)
     own, protocol = _own_rows(loaded, checkpoint, files, recipe), _protocol(changes.protocol, recipe)
-    fraction = changes.forget_fraction or (recipe.mitigation.forget_fraction if recipe else 0.5)
+    own_fraction = recipe.mitigation.forget_fraction if recipe else 0.5
+    fraction = own_fraction if changes.forget_fraction is None else changes.forget_fraction
     identity = replace(
         identity, protocol=protocol, forget=None, forget_fraction=fraction, prompt=own.prompt, match=own.match, rows_left_out=own.left_out
     )
