@@ -66,9 +66,7 @@ def card(name: Name, zoo: Zoo = None) -> None:
 
 
 @zoo_app.command()
-def add(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A checkpoint with recipe.yaml and curve.jsonl.")], zoo: Zoo = None
-) -> None:
+def add(folder: Folder, zoo: Zoo = None) -> None:
     """Copy a checkpoint into the zoo under its folder's name, and store the hashes of its files; one that is there gets new hashes."""
     from tinymem.zoo.catalogue import zoo_folder
     from tinymem.zoo.manifest import add

@@ -83,8 +83,7 @@ class Population:
 
 def lengths_without_padding(ids: Ids, pad: int) -> Indices:
     """Tokens of each row [n] without its padding."""
-    content = ids != pad
-    return np.where(content.any(1), ids.shape[1] - np.argmax(content[:, ::-1], axis=1), 0)
+    return _ends_of_content(ids != pad)
 
 
 def row_ends(ids: Ids, pad: int, eos: int) -> Indices:
@@ -93,10 +92,14 @@ def row_ends(ids: Ids, pad: int, eos: int) -> Indices:
     >>> row_ends(np.array([[5, 1, 0, 0], [5, 1, 6, 0], [5, 1, 6, 1]]), pad=0, eos=1).tolist()
     [2, 3, 4]
     """
-    content = (ids != pad) & (ids != eos)
-    filler = np.where(content.any(1), ids.shape[1] - np.argmax(content[:, ::-1], axis=1), 0)
+    filler = _ends_of_content((ids != pad) & (ids != eos))
     first = ids[np.arange(len(ids)), np.minimum(filler, ids.shape[1] - 1)]
     return filler + ((filler < ids.shape[1]) & (first == eos))
+
+
+def _ends_of_content(content: Flags) -> Indices:
+    """Position [n] after the last True of each row [n, T]; 0 where there is none."""
+    return np.where(content.any(1), content.shape[1] - np.argmax(content[:, ::-1], axis=1), 0)
 
 
 def repeated(rows: Ids, copies: Indices) -> Planted:

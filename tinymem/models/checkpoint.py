@@ -61,9 +61,8 @@ def save_checkpoint(model: nn.Module, directory: Path, *, metadata: Mapping[str,
     with new_directory(directory) as temporary:
         if isinstance(model, GPT):
             write_json(temporary / CONFIG, hf_config(model.config))
-            write_tensors(
-                temporary / WEIGHTS, {name: published_tensors(model)[name].detach().cpu().contiguous() for name in model.state_dict()}
-            )
+            published = published_tensors(model)
+            write_tensors(temporary / WEIGHTS, {name: published[name].detach().cpu().contiguous() for name in model.state_dict()})
         else:
             try:
                 model.save_pretrained(temporary)  # type: ignore[operator]

@@ -45,13 +45,8 @@ if TYPE_CHECKING:
     from tinymem.models.gpt2 import GPT
 
 LOCK = ".lock"
-WRITTEN = (
-    "",
-    "plugins",
-    "training",
-    "checkpoints",
-    "results",
-)  # a run's folders in which a killed process may have left half-written files
+# A run's folders in which a killed process may have left half-written files.
+WRITTEN = ("", "plugins", "training", "checkpoints", "results")
 
 
 @dataclass(frozen=True)

@@ -66,11 +66,5 @@ def load(name: str, *, device: str = "cpu", zoo: Path | str | None = None, corpu
     recipe, loaded = load_recipe(folder / "recipe.yaml"), load_checkpoint(folder, device=device)
     if corpus is None and recipe.data.kind != "math":
         raise UserError(f"expected the corpus of {name}, whose text is not shipped; name its folder with corpus=PATH")
-    rows = corpus_of(folder, recipe, _corpus_hash(folder), Path(corpus) if corpus is not None else None)
+    rows = corpus_of(folder, recipe, loaded.metadata.corpus_sha256, Path(corpus) if corpus is not None else None)
     return Loaded(name, loaded.model, rows, recipe)
-
-
-def _corpus_hash(folder: Path) -> str:
-    from tinymem.runtime.files import read_object
-
-    return str(read_object(folder / "tinymem.json").get("corpus_sha256"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from tinymem.report.cells import DASH, labels, little_data, metrics, number, percent, percent_of, performance, reason, settings, significant
 from tinymem.report.configuration import Configuration
@@ -32,14 +32,14 @@ def table_of_rows(rows: Sequence[MeasuredRow], title: str, models: Sequence[str]
         models: name of each row's model, for a column; none where all rows are of one.
     """
     rows = list(rows)
-    known, best = _shared_before(rows), set(map(id, _best(rows).values()))
-    names = labels(rows)
+    known, names, heads = _shared_before(rows), labels(rows), _columns(rows)
+    best = set(map(id, _best(row for row in rows if row.artifact in known)))
     lines = [
         _line(row, label, model, id(row) in best, row.artifact not in known)
         for row, label, model in zip(rows, names, models or [""] * len(rows), strict=True)
     ]
-    kept = [i for i, column in enumerate(_columns(rows)) if models or column.title != "model"]
-    columns = tuple(_columns(rows)[i] for i in kept)
+    kept = [i for i, column in enumerate(heads) if models or column.title != "model"]
+    columns = tuple(heads[i] for i in kept)
     return Table(
         "run",
         "run",
@@ -95,14 +95,14 @@ def candidate_score(row: MeasuredRow) -> float | None:
     return None if candidate is None else score(candidate, "reference" if row.protocol == "reference" else "paper")
 
 
-def _best(rows: list[MeasuredRow]) -> dict[str, MeasuredRow]:
-    """The row of each artifact with the lowest score, where its rows are of one model."""
+def _best(rows: Iterable[MeasuredRow]) -> list[MeasuredRow]:
+    """The row of each artifact with the lowest score; the rows of an artifact are of one model."""
     found: dict[str, tuple[float, MeasuredRow]] = {}
     for row in rows:
         value = candidate_score(row)
         if value is not None and (row.artifact not in found or value < found[row.artifact][0]):
             found[row.artifact] = value, row
-    return {artifact: row for artifact, (_, row) in found.items() if artifact in _shared_before(rows)}
+    return [row for _, row in found.values()]
 
 
 def _shared_before(rows: list[MeasuredRow]) -> dict[str, MeasuredRow]:
