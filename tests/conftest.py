@@ -17,6 +17,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import pytest
 import torch
 from helpers import IDENTITY, METHODS, QUICKSTART, TINY
+from hub_stub import Hub, point_client_to, serving
 
 from tinymem.mitigation.method import UNLEARNERS
 from tinymem.mitigation.run import Subject, subject_of_corpus
@@ -130,6 +131,14 @@ def checkpoint(tiny_run: Run) -> Path:
 def paper(tiny_run: Run) -> Subject:
     """The tiny run's model with what a method may see of it, under protocol paper."""
     return subject_of_corpus(tiny_run.model(), tiny_run.corpus(), tiny_run.recipe, identity=IDENTITY)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A stub of the Hugging Face Hub that this process's client talks to, logged in."""
+    with serving() as found:
+        point_client_to(found, tmp_path / "hf", monkeypatch)
+        yield found
 
 
 @pytest.fixture
