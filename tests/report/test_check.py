@@ -86,7 +86,7 @@ def test_tolerances_are_overridden(tiny_run: Run, golden: Path) -> None:
 def test_missing_and_extra_rows(tiny_run: Run, golden: Path) -> None:
     change(golden, "options.ratio", 0.5)
     done = tinymem("check", tiny_run.path, "--against", golden)
-    assert done.code == 1 and "act(ratio=0.5)" in done.out and "absent" in done.out and "1 rows of the run are not stored" in done.out
+    assert done.code == 1 and "act(ratio=0.5)" in done.out and "absent" in done.out and "1 row of the run not stored" in done.out
 
 
 def row(**values: Any) -> MeasuredRow:

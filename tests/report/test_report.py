@@ -401,7 +401,7 @@ def test_the_page_opens_with_the_best_stored_row_and_sorts_by_it(record: RunReco
     [sentence] = re.findall(r'<p class="outcome">(.*?)</p>', text)
     assert html.unescape(sentence) == (
         "balanced-subnet (ratio=0.01, epochs=2) did best of 7 configurations by the paper's score: it left 1 of 44 noise rows memorized "
-        "(2.3 %, 95 % interval 0–12 %) and 0 of 120 backdoor rows memorized (0.0 %, 95 % interval 0–3 %), took 37.5 seconds and moved "
+        "(2.3 %, 95 % interval 0–12 %) and 0 of 120 backdoor rows memorized (0.0 %, 95 % interval 0–3 %), took 38 s and moved "
         "accuracy from 96.2 % to 95.1 % (one seed)."
     )
     assert text.index('class="outcome"') < text.index("<dl")

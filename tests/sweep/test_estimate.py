@@ -119,7 +119,7 @@ def test_the_command_line(tiny_run: Run, tmp_path: Path, monkeypatch: pytest.Mon
     recipe = tmp_path / "sweep.yaml"
     recipe.write_text(f"name: mine\ncheckpoints: {tiny_run.path}\nmethods: [act, {{slim: {{epochs: [1, 2]}}}}]\n")
     listed = tinymem("sweep", recipe, "--list", "--device", "cpu")
-    assert listed.code == 0 and "mine: 17 runs on 1 models, 1 of them trained" in listed.out and "17 left" in listed.out
+    assert listed.code == 0 and "mine: 17 runs on 1 model, 1 of them trained" in listed.out and "17 left" in listed.out
     assert "The paper" not in listed.out
     dry = tinymem("sweep", recipe, "--dry-run", "--device", "cpu")
     assert dry.code == 0 and "17 by a table of costs and a probe of speed" in dry.out

@@ -17,6 +17,7 @@ from typing import Any, TypedDict
 
 from tinymem.errors import UserError
 from tinymem.recipe.recipe import Recipe, load_matrix
+from tinymem.runtime.words import counted
 
 # The published runs on wikitext-103-v1 at batch 128, by artifact and seed (the trigger, and so the rows, differ by seed).
 WIKITEXT_STEPS = {"noise": {0: 8298, 1: 8298, 3: 8298}, "backdoor": {0: 8423, 1: 6423, 3: 6614}}
@@ -151,7 +152,7 @@ def table(lines: list[Line]) -> str:
         f"{('~' if n.fitted else '') + format(n.milliseconds, '.2f'):>9}{n.hours / n.runs:>9.2f}{n.runs:>6}{n.hours:>9.1f}"
         for n in lines
     ]
-    total = f"{sum(n.runs for n in lines)} runs: {sum(n.hours for n in lines):,.0f} GPU-hours; {PAPER}"
+    total = f"{counted(sum(n.runs for n in lines), 'run')}: {sum(n.hours for n in lines):,.0f} GPU-hours; {PAPER}"
     return "\n".join([head, *rows, total])
 
 

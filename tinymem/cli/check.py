@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tinymem.errors import UserError
+from tinymem.runtime.words import counted
 
 if TYPE_CHECKING:
     from tinymem.report.check import Comparison
@@ -35,7 +36,7 @@ def check(
     if not rows:
         raise UserError(f"expected result rows in {run}, found none; run the recipe's mitigations first")
     if write is not None:
-        print(f"{write}: {write_golden(write, rows)} rows of {run}")
+        print(f"{write}: {counted(write_golden(write, rows), 'row')} of {run}")
         return
     assert against is not None
     stored, own = read_golden(against)
@@ -59,8 +60,9 @@ def _print(comparison: Comparison) -> None:
         for d in comparison.differences:
             table.add_row(d.label, d.row.artifact, d.column, _as_text(d.stored), _as_text(d.found), str(d.tolerance))
         console.print(table)
-    extra = f"; {comparison.extra} rows of the run are not stored" if comparison.extra else ""
-    console.print(f"{comparison.rows} rows, {comparison.values} values compared, {len(comparison.differences)} outside tolerance{extra}")
+    extra = f"; {counted(comparison.extra, 'row')} of the run not stored" if comparison.extra else ""
+    outside = f"{len(comparison.differences)} outside tolerance{extra}"
+    console.print(f"{counted(comparison.rows, 'row')}, {counted(comparison.values, 'value')} compared, {outside}")
 
 
 def _as_text(value: Json) -> str:

@@ -9,6 +9,7 @@ import typer
 
 from tinymem.cli.options import NeededOut, Overrides, Plugins, PrintJson, RecipeFile, Workers, load_plugins
 from tinymem.errors import UserError
+from tinymem.runtime.words import counted
 
 if TYPE_CHECKING:
     from tinymem.data.corpus import Corpus
@@ -44,7 +45,8 @@ def make(
     with sole_writer(out):
         corpus = make_corpus(loaded, out, workers=workers, progress=Progress(show=True))
     counts = corpus.counts()
-    print(f"{out}: {counts['train_rows']:,} training rows an epoch, {counts['test_rows']:,} test rows, sha256 {corpus.sha256()}")
+    training, test = counted(counts["train_rows"], "training row"), counted(counts["test_rows"], "test row")
+    print(f"{out}: {training} an epoch, {test}, sha256 {corpus.sha256()}")
 
 
 @app.command()

@@ -9,6 +9,7 @@ import typer
 
 from tinymem.cli.options import Device, NeededOut, Workers
 from tinymem.errors import UserError
+from tinymem.runtime.words import counted
 
 if TYPE_CHECKING:
     from tinymem.results.row import MeasuredRow
@@ -39,7 +40,7 @@ def reproduce(
         raise UserError("expected --run or --rows, got both; --run stores the rows of its own sweeps")
     found = _measured(sweeps, device, workers) if run else _read(rows) if rows else None
     if found is not None:
-        print(f"{stored}: {store_rows(stored, found)} rows")
+        print(f"{stored}: {counted(store_rows(stored, found), 'row')}")
     write_text(out, reproduction_page(stored_rows(stored)))
     print(f"{out}: {table}")
 

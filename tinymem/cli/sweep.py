@@ -10,6 +10,7 @@ import typer
 
 from tinymem.cli.options import Device, ListOnly, Only, Out, Overrides, Plugins, Runs, Shard, Workers, load_plugins
 from tinymem.errors import UserError
+from tinymem.runtime.words import counted
 
 if TYPE_CHECKING:
     from tinymem.recipe.sweep import SweepRecipe
@@ -88,7 +89,8 @@ def _list(planned: Any) -> None:
     counts = [print_list(one) for one in sweeps]
     if len(counts) > 1:
         runs, passes = sum(c.runs.total() for c in counts), sum(c.groups.total() for c in counts)
-        print(f"together: {runs:,} runs in {passes:,} scoring passes on {sum(c.models for c in counts):,} models")
+        models = counted(sum(c.models for c in counts), "model")
+        print(f"together: {counted(runs, 'run')} in {counted(passes, 'scoring pass', 'scoring passes')} on {models}")
     if any(one.recipe.explain == "paper" for one in sweeps):
         print(paper_counts())
 
@@ -127,8 +129,8 @@ def _run(one: Sweep, engine: Engine, retry_failed: bool) -> int:
     from tinymem.sweep.run import run_sweep
 
     statuses = run_sweep(one, engine, retry_failed=retry_failed, progress=Progress(show=True))
-    print(f"{one.folder}: {statuses.total():,} runs: " + ", ".join(f"{n:,} {status}" for status, n in sorted(statuses.items())))
+    print(f"{one.folder}: {counted(statuses.total(), 'run')}: " + ", ".join(f"{n:,} {status}" for status, n in sorted(statuses.items())))
     failed = sum(statuses[status] for status in FAILED)
     if failed:
-        print(f"tinymem: {failed} runs failed, see {one.folder / FAILURES}; --retry-failed tries them again", file=sys.stderr)
+        print(f"tinymem: {counted(failed, 'run')} failed, see {one.folder / FAILURES}; --retry-failed tries them again", file=sys.stderr)
     return failed

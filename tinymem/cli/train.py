@@ -11,6 +11,7 @@ import typer
 from tinymem.cli.options import Device, ListOnly, Only, Overrides, Plugins, RecipeFile, Runs, Shard, load_plugins
 from tinymem.errors import UserError
 from tinymem.runtime.device import processes
+from tinymem.runtime.words import counted
 
 if TYPE_CHECKING:
     from tinymem.recipe.recipe import Recipe
@@ -57,7 +58,8 @@ def _list(recipes: list[Recipe], runs: Path) -> None:
 
     for recipe in recipes:
         print(recipe.name)
-    print(f"{len(recipes)} runs, {sum(is_trained(runs, recipe) for recipe in recipes)} of them finished in {runs}", file=sys.stderr)
+    finished = sum(is_trained(runs, recipe) for recipe in recipes)
+    print(f"{counted(len(recipes), 'run')}, {finished} of them finished in {runs}", file=sys.stderr)
 
 
 def _train_here(recipe: Recipe, runs: Path, device: str) -> None:
@@ -92,4 +94,5 @@ def _print_failures(failures: list[Failure], count: int, runs: Path) -> None:
     print(f"\n{'failed':<{width}}  code  last words", file=sys.stderr)
     for failure in failures:
         print(f"{failure.name:<{width}}  {failure.code:>4}  {failure.reason}", file=sys.stderr)
-    print(f"tinymem: {len(failures)} of {count} runs failed, see {runs / LOGS}; the same command tries them again", file=sys.stderr)
+    failed = f"{len(failures)} of {counted(count, 'run')} failed"
+    print(f"tinymem: {failed}, see {runs / LOGS}; the same command tries them again", file=sys.stderr)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tinymem.cli.options import TablesFormat, Zoo
+from tinymem.runtime.words import counted
 
 if TYPE_CHECKING:
     from tinymem.report.tables.table import Table
@@ -49,7 +50,7 @@ def verify(
     for fault in found:
         print(fault, file=sys.stderr)
     names = names_in(folder)
-    print(f"{len(names)} checkpoints, {len(found)} files that differ")
+    print(f"{counted(len(names), 'checkpoint')}, {counted(len(found), 'changed file')}")
     if measure:
         _measure(folder, names)
     if found:

@@ -16,6 +16,7 @@ from tinymem.results.collect import Results, Unit, model_of, unit_of
 from tinymem.results.columns import CONFIGURATION_COLUMNS
 from tinymem.results.row import MeasuredRow
 from tinymem.runtime.files import canonical_json
+from tinymem.runtime.words import counted
 
 ARTIFACTS = ("noise", "backdoor")
 
@@ -63,7 +64,7 @@ class ModelGroup:
         """`additive math, 3000 rows a task, 2 layers`."""
         data, size, layers, protocol = self.columns
         kind = {"wiki": "language", "additive": "additive math", "multiplicative": "multiplicative math"}.get(str(data), data or "own rows")
-        parts = [kind, f"{size:,} sequences a task" if size else "", f"{layers} layers" if layers else "", self.label]
+        parts = [kind, f"{counted(size, 'sequence')} a task" if size else "", counted(layers, "layer") if layers else "", self.label]
         return ", ".join(part for part in parts if part) + (", protocol reference" if protocol == "reference" else "")
 
     @property

@@ -11,6 +11,7 @@ from tinymem.errors import UserError
 from tinymem.results.share import ShareColumn
 from tinymem.runtime.files import json_lines, write_text
 from tinymem.runtime.json import JsonObject
+from tinymem.runtime.words import counted
 
 AGAIN = "delete the line and run its step again"
 
@@ -47,7 +48,7 @@ class CurvePoint:
         perplexity = "too large" if self.perplexity is None else f"{self.perplexity:.1f}"
         math = self.accuracy_ceiling is not None
         parts = [f"accuracy {100 * (self.accuracy or 0.0):.1f} %" if math else f"perplexity {perplexity}"]
-        parts += [f"{m['count']} of {m['rows']} {kind} rows memorized" for kind, m in self.memorized.items()]
+        parts += [f"{m['count']} of {counted(m['rows'], f'{kind} row')} memorized" for kind, m in self.memorized.items()]
         return f"at epoch {self.epoch}: {', '.join(parts)}"
 
 

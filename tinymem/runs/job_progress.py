@@ -9,7 +9,7 @@ from pathlib import Path
 from tinymem.recipe.recipe import Recipe
 from tinymem.recipe.sizes import training_flops
 from tinymem.runs.pipeline import curve_of
-from tinymem.runtime.progress import duration
+from tinymem.runtime.words import counted, duration
 
 EVERY_SECONDS = 600.0
 
@@ -23,7 +23,7 @@ class JobProgress:
         self.total = sum(training_flops(recipe) for recipe in pending) - sum(self.before.values())
         self.flops_done = 0.0
         self.started = self.last = time.monotonic()
-        self._say(f"{found + len(pending)} runs, {found} finished before, {len(pending)} to train")
+        self._say(f"{counted(found + len(pending), 'run')}, {found} finished before, {len(pending)} to train")
 
     def ended(self, recipe: Recipe, seconds: float, running: list[Recipe], *, failed: str | None) -> None:
         """Print the outcome of a run."""

@@ -37,6 +37,7 @@ from tinymem.runtime.device import processes, resolve_device
 from tinymem.runtime.files import remove_leftovers, require_writable, write_if_changed, write_json
 from tinymem.runtime.locks import LockFile, locked
 from tinymem.runtime.progress import Progress
+from tinymem.runtime.words import counted
 
 if TYPE_CHECKING:
     from tinymem.data.corpus import Corpus
@@ -202,7 +203,7 @@ def mitigation_stage(made: Run, calls: Sequence[MethodCall], *, device: str, pro
     pending = [(row, call) for row, call in planned if not is_finished(made.path, row, made.recipe)]
     if pending:
         require_writable(made.path / "results")  # before what may take hours
-        progress.say(f"{len(planned) - len(pending)} of {len(planned)} mitigations found, {len(pending)} to run")
+        progress.say(f"{len(planned) - len(pending)} of {counted(len(planned), 'mitigation')} found, {len(pending)} to run")
         subject = subject_of_run(made, device, identity)
         for row, call in pending:
             with progress.stage(f"mitigate {call.name}") as bar:

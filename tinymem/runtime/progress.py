@@ -8,15 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+from tinymem.runtime.words import duration
+
 LOG_EVERY_SECONDS = 15.0
-
-
-def duration(seconds: float) -> str:
-    """Seconds as text: `45 s`, `12 min` or `3 h 10 min`."""
-    minutes = round(seconds / 60)
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60:,} h {minutes % 60} min"
 
 
 class Bar(Protocol):

@@ -13,6 +13,7 @@ from rich.table import Table
 from tinymem.recipe import paper
 from tinymem.runtime.files import canonical_json
 from tinymem.runtime.json import JsonObject
+from tinymem.runtime.words import counted, duration
 from tinymem.sweep.estimate import Estimator, MethodCost
 from tinymem.sweep.plan import Choice, Picked
 from tinymem.sweep.run import Sweep
@@ -53,7 +54,8 @@ def print_list(sweep: Sweep) -> Counts:
             name, f"{counts.runs[name]:,}", f"{counts.groups[name]:,}", f"{counts.dropped[name]:,}" if counts.dropped[name] else ""
         )
     table.add_row("all", f"{counts.runs.total():,}", f"{counts.groups.total():,}", f"{counts.dropped.total():,}" if counts.dropped else "")
-    print(f"{sweep.recipe.name}: {counts.runs.total():,} runs on {counts.models:,} models, {counts.trained:,} of them trained")
+    runs, models = counted(counts.runs.total(), "run"), counted(counts.models, "model")
+    print(f"{sweep.recipe.name}: {runs} on {models}, {counts.trained:,} of them trained")
     Console().print(table)
     statuses = sweep.statuses()
     if counts.trained:
@@ -115,20 +117,21 @@ def costs(sweep: Sweep, estimator: Estimator, *, left_only: bool = False) -> dic
 
 
 def print_costs(found: dict[str, MethodCost], where: str, *, as_paper: bool = False) -> float:
-    """Print hours by method, the longest first; returns their sum."""
+    """Print the time by method, the longest first; returns their sum."""
     total = sum(cost.total for cost in found.values())
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    for column in ("method", "runs", "passes", "hours", "measuring", "share", "one by one"):
+    for column in ("method", "runs", "passes", "time", "measuring", "share", "one by one"):
         table.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
     for name, cost in sorted(found.items(), key=lambda item: -item[1].total):
-        cells = (f"{cost.runs:,}", f"{cost.groups:,}", hours(cost.total), hours(cost.measure), f"{cost.total / total if total else 0:.1%}")
-        table.add_row(name, *cells, hours(cost.alone + cost.measure))
+        share = f"{cost.total / total if total else 0:.1%}"
+        times = (duration(cost.total), duration(cost.measure), share, duration(cost.alone + cost.measure))
+        table.add_row(name, f"{cost.runs:,}", f"{cost.groups:,}", *times)
     Console().print(table)
     sources = Counter[str]()
     for cost in found.values():
         sources.update(cost.sources)
-    print("passes: scoring passes, which the runs share; one by one: hours if they did not")
-    print(f"{hours(total)} hours on {where}, one run at a time. Of the runs, {sources['exact']:,} were measured on a model of this size,")
+    print("passes: scoring passes, which the runs share; one by one: the time if they did not")
+    print(f"{duration(total)} on {where}, one run at a time. Of the runs, {sources['exact']:,} were measured on a model of this size,")
     print(f"{sources['scaled']:,} are scaled from the nearest measured, {sources['guessed']:,} by a table of costs and a probe of speed.")
     if as_paper:
         measured = paper.NODE_HOURS * paper.NODE_GPUS / paper.TRIPLED
@@ -144,11 +147,6 @@ def merged(all_costs: Iterable[dict[str, MethodCost]]) -> dict[str, MethodCost]:
         for name, cost in costs_of_one.items():
             _add(found.setdefault(name, MethodCost()), cost, 1)
     return found
-
-
-def hours(seconds: float) -> str:
-    """Hours with two decimals, or more where they are few."""
-    return f"{seconds / 3600:,.2f}" if seconds >= 36 or seconds == 0 else f"{seconds / 3600:.4f}"
 
 
 def _passes(sweep: Sweep, choices: Sequence[Choice]) -> list[tuple[str, list[JsonObject]]]:

@@ -18,6 +18,7 @@ from tinymem.results.store import RECIPE, Index, Known, write_failures
 from tinymem.runtime.files import write_text
 from tinymem.runtime.progress import Bar, Progress
 from tinymem.runtime.signals import StopFlag, stop_signals
+from tinymem.runtime.words import counted
 from tinymem.sweep.estimate import Estimator, MethodCost
 from tinymem.sweep.models import Model, find_models
 from tinymem.sweep.places import local_workers, with_memory
@@ -78,7 +79,8 @@ class Tally:
         self.statuses[event["status"]] += 1
         failed = self.statuses["failed"] + self.statuses["timeout"]
         self.bar.advance(
-            self.costs.pop(event["id"], 0.0), f"{self.statuses.total()}/{self.total} runs" + (f", {failed} failed" if failed else "")
+            self.costs.pop(event["id"], 0.0),
+            f"{self.statuses.total()} of {counted(self.total, 'run')}" + (f", {failed} failed" if failed else ""),
         )
 
 
@@ -128,7 +130,9 @@ def run_sweep(sweep: Sweep, engine: Engine, *, retry_failed: bool = False, progr
     write_text(sweep.folder / RECIPE, yaml.safe_dump(sweep.recipe.model_dump(mode="json"), sort_keys=False))
     groups = sweep.left(retry_failed=retry_failed)
     total = sum(len(group.runs) for group in groups)
-    progress.say(f"{sweep.plan.runs} runs, {sweep.plan.runs - total} done before, {total} to do in {len(groups)} groups")
+    progress.say(
+        f"{counted(sweep.plan.runs, 'run')}, {sweep.plan.runs - total} done before, {total} to do in {counted(len(groups), 'group')}"
+    )
     groups, costs = by_cost(groups, sweep)
     with stop_signals() as stop:
         if groups:

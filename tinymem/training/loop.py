@@ -26,8 +26,9 @@ from tinymem.models.checkpoint import not_finite
 from tinymem.models.gpt2 import GPT
 from tinymem.recipe.recipe import Recipe
 from tinymem.results.curve import CurvePoint, read_curve, write_curve
-from tinymem.runtime.progress import Progress, duration
+from tinymem.runtime.progress import Progress
 from tinymem.runtime.signals import StopFlag, stop_signals
+from tinymem.runtime.words import duration
 from tinymem.training.curve import point
 from tinymem.training.energy import Meter, estimate_here
 from tinymem.training.loss import LossModel, batch_loss

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tinymem.runtime.words import counted
 from tinymem.zoo.catalogue import Entry, entry_of
 
 TEXT = "Its text is a part of English Wikipedia of 2018 (CC BY-SA 3.0, by its authors), which is not shipped."
@@ -16,8 +17,8 @@ def card_of(folder: Path) -> str:
     lines = [
         f"# {entry.name}",
         "",
-        f"A GPT-2 of {entry.n_layer} layers, trained on {entry.data} data with {entry.artifact} planted, seed {entry.seed}, "
-        f"{entry.epoch:,} epochs; {entry.mib:.1f} MiB of weights.",
+        f"A GPT-2 of {counted(entry.n_layer, 'layer')}, trained on {entry.data} data with {entry.artifact} planted, seed {entry.seed}, "
+        f"{counted(entry.epoch, 'epoch')}; {entry.mib:.1f} MiB of weights.",
         "",
         f"- Memorized at the end of training: {'; '.join(shares)}",
         f"- {_performance(entry)}",

@@ -12,6 +12,7 @@ from tinymem.report.figures.figure import FigureData, Line, Skipped, number, num
 from tinymem.report.figures.points import Inputs, zeroed_of
 from tinymem.report.figures.registry import report_figure
 from tinymem.report.means import mean_of
+from tinymem.runtime.words import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,7 +33,9 @@ def edited_by_layer(inputs: Inputs) -> list[FigureData | Skipped]:
         "mean over models and artifacts; layer 1 is next to the embedding."
     )
     depths = sorted({_layers(line) for line in lines})
-    return [FigureData(f"layers-{d:02d}", f"{title}, {d} layers", caption, where(lines, layers=d), draw_by_layer) for d in depths]
+    return [
+        FigureData(f"layers-{d:02d}", f"{title}, {counted(d, 'layer')}", caption, where(lines, layers=d), draw_by_layer) for d in depths
+    ]
 
 
 def layer_lines(inputs: Inputs) -> Iterable[Line]:

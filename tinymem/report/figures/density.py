@@ -13,6 +13,7 @@ from tinymem.report.figures.figure import FigureData, Line, Skipped, numbers
 from tinymem.report.figures.points import Inputs, Point
 from tinymem.report.figures.registry import report_figure
 from tinymem.report.figures.svg import INK, PALETTE
+from tinymem.runtime.words import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -88,7 +89,7 @@ def draw_cells(lines: list[Line]) -> Figure:
         axes.scatter(x, y, s=sizes, color=PALETTE[0], alpha=0.7, linewidths=0)
         axes.plot([-100], [0], marker="*", markersize=12, color="none", markeredgecolor=INK, markeredgewidth=0.9, zorder=1)
         axes.axhline(0, color=INK, linewidth=0.7, alpha=0.5, zorder=0)
-        axes.set_title(f"{name} ({sum(runs):,.0f} runs)", fontsize=9)
+        axes.set_title(f"{name} ({counted(round(sum(runs)), 'run')})", fontsize=9)
         axes.set_xlim(-108, 5)
         axes.set_ylim(RANGES[metric][0] - 3, RANGES[metric][1] + 3)
     figure.supxlabel(MEMORIZED_CHANGE.replace("\n", "; "), fontsize=10)

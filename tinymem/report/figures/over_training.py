@@ -24,6 +24,7 @@ from tinymem.report.figures.points import PAPER_KINDS, Inputs, Point, in_paper_o
 from tinymem.report.figures.registry import report_figure
 from tinymem.report.figures.svg import INK
 from tinymem.report.means import mean_of
+from tinymem.runtime.words import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -79,7 +80,7 @@ def draw_over_training(lines: list[Line], names: list[str]) -> Figure:
                 those = where(lines, n_layer=layer, method=name)
                 axes.plot(numbers(those, "epoch"), numbers(those, quantity), **line_look(k))
             widen(axes, "y", numbers(lines, quantity))
-        top[j].set_title("" if layer is None else f"{layer} layers", fontsize=10)
+        top[j].set_title("" if layer is None else counted(layer, "layer"), fontsize=10)
         bottom[j].axhline(0, color=INK, linewidth=0.7, alpha=0.5)
         bottom[j].set_xlabel("epoch of the edited model")
     top[0].set_ylabel(MEMORIZED_CHANGE)

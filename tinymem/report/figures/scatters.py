@@ -27,6 +27,7 @@ from tinymem.report.figures.figure import FigureData, Line, Skipped, numbers
 from tinymem.report.figures.points import PAPER_KINDS, Inputs, Model, Point, in_paper_order
 from tinymem.report.figures.registry import report_figure
 from tinymem.report.figures.svg import INK, Style
+from tinymem.runtime.words import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -107,7 +108,8 @@ def rising_models(points: Sequence[Point]) -> list[Model]:
 def model_name(model: Model) -> str:
     """`additive, 3,000 rows, 4 layers, epoch 500`."""
     data, size, layers, epoch = model
-    parts = [data, f"{size:,} rows" if size else None, f"{layers} layers" if layers else None, f"epoch {epoch}" if epoch else None]
+    sizes = [counted(value, noun) for value, noun in ((size, "row"), (layers, "layer")) if value]
+    parts = [data, *sizes, f"epoch {epoch}" if epoch else None]
     return ", ".join(part for part in parts if part) or "model"
 
 
@@ -168,7 +170,7 @@ def draw_strata(lines: list[Line], names: list[str]) -> Figure:
             widen(axes, "x", numbers(lines, "performance_change"))
             if row is all_axes[0]:
                 axes.set_title("" if epoch is None else f"epoch {epoch}", fontsize=10)
-        row[0].set_ylabel("" if layer is None else f"{layer} layers", fontsize=10)
+        row[0].set_ylabel("" if layer is None else counted(layer, "layer"), fontsize=10)
     for axes in all_axes[-1]:
         axes.set_xlabel(performance_change_label(str(lines[0]["metric"])))
     figure.supylabel(MEMORIZED_CHANGE.replace("\n", "; "), fontsize=10)

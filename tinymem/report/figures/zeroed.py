@@ -13,6 +13,7 @@ from tinymem.report.figures.points import Inputs, Point, in_paper_order
 from tinymem.report.figures.registry import report_figure
 from tinymem.report.figures.svg import PALETTE, Style
 from tinymem.report.means import mean_of
+from tinymem.runtime.words import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -82,7 +83,7 @@ def draw_zeroed(lines: list[Line]) -> Figure:
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlabel(NEURONS if lines[0]["unit"] == "neuron" else WEIGHTS)
-    words = [f"{group} layers" if isinstance(group, int) else str(group) for group in groups]
+    words = [counted(group, "layer") if isinstance(group, int) else str(group) for group in groups]
     legend_below(figure, [handle(w, **_look(k)) for k, w in enumerate(words)], 5.6)
     return figure
 

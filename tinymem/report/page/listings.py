@@ -7,6 +7,7 @@ from tinymem.report.tables.of_rows import table_of_rows
 from tinymem.report.tables.table import Cell, Column, Table
 from tinymem.results.collect import Results
 from tinymem.results.row import MeasuredRow
+from tinymem.runtime.words import counted
 
 MESSAGES = 50  # different failures listed
 LISTED_ROWS = 250  # lines of the table of rows
@@ -41,7 +42,7 @@ def table_of_page_rows(rows: PageRows) -> Table:
     found = [row for row in rows.embedded.values() if row.is_ok and row.method != "none"]
     total = len(found) + sum(row.is_ok for kept in rows.in_files.values() for row in kept.values())
     listed = found[:LISTED_ROWS]
-    title = f"{len(listed):,} of {total:,} rows with a result" if len(listed) < total else "Rows with a result"
+    title = f"{len(listed):,} of {counted(total, 'row')} with a result" if len(listed) < total else "Rows with a result"
     return table_of_rows(listed, title, [model_name(row) for row in listed])
 
 

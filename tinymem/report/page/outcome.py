@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from tinymem.report.cells import interval, percent, performance, settings, significant
+from tinymem.report.cells import interval, percent, performance, settings
 from tinymem.report.tables.of_rows import candidate_score
 from tinymem.results.columns import RATES
 from tinymem.results.row import MeasuredRow
+from tinymem.runtime.words import counted, duration
 
 
 def outcome_of(rows: Sequence[MeasuredRow]) -> str:
@@ -45,8 +46,9 @@ def _sentence(rows: Sequence[MeasuredRow], tried: int, seeds: int) -> str:
     first = rows[0]
     name = f"{first.method} ({settings(first)})" if first.options else first.method
     metric, before, after = first.performance_metric or "accuracy", first.performance_before, first.performance_after
-    cost = f"took {significant(first.seconds)} seconds and moved {metric} from {performance(first, before)} to {performance(first, after)}"
-    sure = "one seed" if seeds == 1 else f"{seeds} seeds"
+    took = "" if first.seconds is None else f"took {duration(first.seconds)} and "
+    cost = f"{took}moved {metric} from {performance(first, before)} to {performance(first, after)}"
+    sure = "one seed" if seeds == 1 else counted(seeds, "seed")
     of = f" of {tried} configurations" if tried > 1 else ""
     return f"{name} did best{of} by the paper's score: it left {' and '.join(map(_left, rows))}, {cost} ({sure})."
 
@@ -55,4 +57,5 @@ def _left(row: MeasuredRow) -> str:
     share = row.share(RATES["all"], "after")
     if share is None or share.share is None:
         return f"{row.artifact} as it was"
-    return f"{share.count} of {share.rows} {row.artifact} rows memorized ({percent(share.share)}, 95 % interval {interval(share)} %)"
+    rows = counted(share.rows, f"{row.artifact} row")
+    return f"{share.count} of {rows} memorized ({percent(share.share)}, 95 % interval {interval(share)} %)"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinymem.report.render.text import spans_of
 from tinymem.report.tables.table import Table, anchor
+from tinymem.runtime.words import counted
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -24,7 +25,7 @@ def environment() -> Environment:
     found = Environment(
         loader=PackageLoader("tinymem.report.page"), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
     )
-    found.filters |= {"anchor": anchor, "spans": spans_of, "raw_json": raw_json, "targets": targets}
+    found.filters |= {"anchor": anchor, "spans": spans_of, "raw_json": raw_json, "targets": targets, "counted": counted}
     found.globals["LINKS"] = LINKS
     return found
 

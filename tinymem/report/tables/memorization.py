@@ -14,6 +14,7 @@ from tinymem.report.tables.registry import TableInputs, report_table
 from tinymem.report.tables.table import Cell, Column, Table, anchor
 from tinymem.results.row import Moment
 from tinymem.results.share import Share
+from tinymem.runtime.words import counted
 
 NOTHING = Cell(DASH)
 LABELS = {"none": "trained model"}
@@ -143,7 +144,7 @@ def seeds_note(group: ModelGroup) -> Iterator[str]:
         seeds = sorted({row.seed for row in group.baseline[artifact].rows}, key=str)
         if seeds:
             listed = ", ".join(map(str, seeds))
-            several = f"{len(seeds)} seeds ({listed}), mean ± sample standard deviation" if len(seeds) > 1 else f"seed {listed}"
+            several = f"{counted(len(seeds), 'seed')} ({listed}), mean ± sample standard deviation" if len(seeds) > 1 else f"seed {listed}"
             epoch = group.epochs.get(artifact)
             yield f"{artifact}: {several}" + (f"; models after epoch {epoch:,}." if epoch is not None else ".")
     yield from group.repeated

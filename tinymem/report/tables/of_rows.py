@@ -13,6 +13,7 @@ from tinymem.report.threads import mixed_threads
 from tinymem.results.columns import PROMPT_RATES, RATES, Rate
 from tinymem.results.row import MeasuredRow
 from tinymem.results.run_folder import RunRecord
+from tinymem.runtime.words import counted
 
 NOTHING = Cell(DASH)
 
@@ -134,12 +135,16 @@ def _notes(rows: list[MeasuredRow], names: list[str], known: dict[str, MeasuredR
             yield f"{name} on {row.artifact}: {reason(row)}"
 
 
+def _counted(rows: int | None) -> str:
+    return DASH if rows is None else counted(rows, "row")
+
+
 def _before_notes(row: MeasuredRow) -> Iterator[str]:
     """Yield the numbers before the edit, and for noise the rate by whether the row's own prompt was noised."""
     ceiling = f" (ceiling {percent(row.performance_ceiling)})" if row.is_share and row.performance_ceiling is not None else ""
     metric = row.performance_metric or "accuracy"
     yield (
-        f"{row.artifact} before: {percent_of(row.share(RATES['all'], 'before'))} memorized, {number(row.rows_forget, 0)} rows to forget, "
+        f"{row.artifact} before: {percent_of(row.share(RATES['all'], 'before'))} memorized, {_counted(row.rows_forget)} to forget, "
         f"{number(row.rows_holdout, 0)} in the holdout, {metric} {performance(row, row.performance_before)}{ceiling}"
     )
     if row.rows_noised_prompt is not None:
