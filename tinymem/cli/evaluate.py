@@ -71,9 +71,12 @@ def evaluate(
     from tinymem.results.read import with_intervals
     from tinymem.runs.checkpoint import Measuring, evaluate_checkpoint
     from tinymem.runs.own_rows import RowFiles
+    from tinymem.runtime.progress import Progress
 
     load_plugins(plugin)
     measuring = Measuring(words(metrics), numbers(ks, "--ks"))
     files = RowFiles(forget, retain, prompt, match, column, bos, strict, corpus)
-    found = evaluate_checkpoint(checkpoint, files=files, protocol=protocol, device=device, measuring=measuring, verify=not no_verify)
+    found = evaluate_checkpoint(
+        checkpoint, files=files, protocol=protocol, device=device, measuring=measuring, verify=not no_verify, progress=Progress(show=True)
+    )
     print(json.dumps(with_intervals(found.as_dict()), indent=2, allow_nan=False))

@@ -75,6 +75,7 @@ def mitigate(
     from tinymem.runs.checkpoint import Measuring, NotSaved, mitigate_checkpoint
     from tinymem.runs.own_rows import RowFiles
     from tinymem.runtime.locks import sole_writer
+    from tinymem.runtime.progress import Progress
 
     load_plugins(plugin)
     call, measuring = parse_call(method, _method_options(context.args)), Measuring(words(metrics), numbers(ks, "--ks"), robustness)
@@ -83,7 +84,7 @@ def mitigate(
         with sole_writer(out) if out else nullcontext():
             rows = mitigate_checkpoint(
                 checkpoint, call, out=out, files=files, protocol=protocol, forget_fraction=forget_fraction,
-                seed=seed, device=device, measuring=measuring, verify=not no_verify,
+                seed=seed, device=device, measuring=measuring, verify=not no_verify, progress=Progress(show=True),
             )  # fmt: skip
     except NotSaved as error:  # the numbers of a long edit are not lost with it
         _print(checkpoint, error.rows, output)

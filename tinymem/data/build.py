@@ -10,17 +10,17 @@ from tinymem.recipe.data import MathData
 from tinymem.recipe.recipe import Recipe
 from tinymem.recipe.sizes import planned_corpus_bytes
 from tinymem.runtime.memory import refuse_beyond_memory
-from tinymem.runtime.progress import Progress
+from tinymem.runtime.progress import Progress, progress_of
 
 
-def make_corpus(recipe: Recipe, directory: Path | None = None, *, workers: int | None = None, progress: Progress | None = None) -> Corpus:
+def make_corpus(recipe: Recipe, directory: Path | None = None, *, workers: int | None = None, progress: Progress | bool = True) -> Corpus:
     """Make the rows that a recipe describes; the same recipe gives the same rows, on any day and with any number of workers.
 
     Args:
         recipe: its seed, protocol, data and artifacts count.
         directory: where to save the corpus, which appears whole or not at all. Text is always saved, in the cache if nowhere else.
         workers: processes that tokenize text; default: one per core.
-        progress: where progress is shown; nowhere by default.
+        progress: as of `tinymem.run`.
 
     Raises:
         UserError: text that cannot be read, a trigger that never occurs, more planted rows than clean ones, rows longer than
@@ -36,4 +36,4 @@ def make_corpus(recipe: Recipe, directory: Path | None = None, *, workers: int |
         return corpus
     from tinymem.data.text.corpus import wiki_corpus
 
-    return wiki_corpus(recipe, recipe.data, directory, workers=workers, progress=progress or Progress())
+    return wiki_corpus(recipe, recipe.data, directory, workers=workers, progress=progress_of(progress))

@@ -28,6 +28,7 @@ from tinymem.recipe.corpus_spec import Protocol
 from tinymem.recipe.evaluation import Evaluation
 from tinymem.results.share import Share
 from tinymem.runtime.json import JsonObject
+from tinymem.runtime.progress import Bar
 
 MAXIMUM_LOGITS = 1 << 28  # 1 GB in fp32: a batch of rows over GPT-2's vocabulary is cut to that
 
@@ -131,15 +132,15 @@ class Evaluator(EvaluationInputs):
         return ForwardPlan(parts)
 
     @torch.no_grad()
-    def measure(self, model: nn.Module) -> Measurement:
-        """Measure a model; leaves it in evaluation mode.
+    def measure(self, model: nn.Module, bar: Bar | None = None) -> Measurement:
+        """Measure a model; leaves it in evaluation mode. `bar` counts the batches of the forward pass.
 
         Raises:
             UserError: rows that are longer than the model.
         """
         refuse_longer_rows(model, self.plan.length)
         model.eval()
-        outputs = self.plan.outputs(model, batch_size=self.batch_size, forbid=self.forbid, process=self.process)
+        outputs = self.plan.outputs(model, batch_size=self.batch_size, forbid=self.forbid, process=self.process, bar=bar)
         view = View(model, self, self.plan, outputs.of_all(self.process[1]))
         by_task, total_loss = {}, 0.0
         for name in self.tests:

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinymem.models.adapters import logits_at
+from tinymem.runtime.progress import Bar, SilentBar
 
 Key = tuple[str, str]  # the purpose of the rows ("probe", "test", ...), and their artifact or test set
 NOT_QUERIED = -1
@@ -110,19 +111,24 @@ class ForwardPlan:
         self.queried_NT[:, 0] = False
 
     @torch.no_grad()
-    def outputs(self, model: nn.Module, *, batch_size: int, forbid: int | None = None, process: tuple[int, int] = (0, 1)) -> TokenOutputs:
-        """The model's outputs; process r of w computes every w-th batch from the r-th on."""
+    def outputs(
+        self, model: nn.Module, *, batch_size: int, forbid: int | None = None, process: tuple[int, int] = (0, 1), bar: Bar | None = None
+    ) -> TokenOutputs:
+        """The model's outputs; process r of w computes every w-th batch from the r-th on. `bar` counts the batches."""
         predicted_NT = torch.full_like(self.ids_NT, NOT_QUERIED, dtype=torch.int32)
         loss_NT = torch.zeros_like(self.ids_NT, dtype=torch.float32)
         rank, world = process
         if self.ids_NT.device.type == "cpu":
             batch_size = min(batch_size, max(1, CPU_TOKENS // self.length))
-        for batch in self._cut(batch_size)[rank::world]:
+        batches, bar = self._cut(batch_size)[rank::world], bar or SilentBar()
+        bar.expect(len(batches))
+        for batch in batches:
             scores_nV = logits_at(model, batch.ids_BT, batch.positions_n).float()
             loss_NT.view(-1)[batch.places_n] = F.cross_entropy(scores_nV, batch.targets_n, reduction="none")
             if forbid is not None and batch.forbidden_n is not None:
                 scores_nV[batch.forbidden_n, forbid] = -torch.inf
             predicted_NT.view(-1)[batch.places_n] = scores_nV.argmax(-1).int()
+            bar.advance()
         return TokenOutputs(predicted_NT, loss_NT)
 
     def scores(self, outputs: TokenOutputs, key: Key) -> TokenScores:

@@ -32,7 +32,7 @@ from tinymem.results.row import Identity, MitigationRow, Moment, RateColumns, St
 from tinymem.runtime.cost import Cost, measured
 from tinymem.runtime.files import content_id
 from tinymem.runtime.json import Json, JsonObject
-from tinymem.runtime.progress import Bar, SilentBar
+from tinymem.runtime.progress import Bar, Progress, SilentBar, progress_of
 
 __all__ = ["Outcome", "RowSplit", "Subject", "mitigate", "row_id", "subject_of_corpus", "subject_of_rows"]
 
@@ -57,7 +57,7 @@ def row_id(identity: Identity, call: MethodCall, forget: Json) -> str:
     return content_id({**what, **method, "forget": forget, "epoch": MEASURING_EPOCH}, 16)
 
 
-def mitigate(subject: Subject, name: str, options: Mapping[str, Json], *, row: str = "", bar: Bar | None = None) -> Outcome:
+def mitigate(subject: Subject, name: str, options: Mapping[str, Json], *, row: str = "", progress: Progress | bool = True) -> Outcome:
     """Run one registered method with its options; errors of the method become rows, not exceptions.
 
     Args:
@@ -65,12 +65,14 @@ def mitigate(subject: Subject, name: str, options: Mapping[str, Json], *, row: s
         name: of the method.
         options: those that are not at their defaults.
         row: the id of the result rows.
-        bar: where progress is shown.
+        progress: as of `tinymem.run`.
 
     Raises:
         UserError: an unknown method or option, or a model that was changed since the subject was made.
     """
-    return run_call(subject, parse_call(name, options), row=row, bar=bar)
+    call = parse_call(name, options)
+    with progress_of(progress).stage(f"mitigate {call.name}") as bar:
+        return run_call(subject, call, row=row, bar=bar)
 
 
 def run_call(subject: Subject, call: MethodCall, *, row: str = "", bar: Bar | None = None) -> Outcome:

@@ -29,6 +29,7 @@ from tinymem.runtime.device import describe_device, resolve_device
 from tinymem.runtime.files import content_id
 from tinymem.runtime.json import JsonObject
 from tinymem.runtime.memory import refuse_beyond_disk
+from tinymem.runtime.progress import Bar, Progress, progress_of
 from tinymem.training.checkpoints import corpus_of, optimizer_state_of, recipe_of, run_name, without_places
 
 
@@ -84,6 +85,7 @@ def mitigate_checkpoint(
     device: str = "auto",
     measuring: Measuring | None = None,
     verify: bool = True,
+    progress: Progress | bool = True,
 ) -> list[MitigationRow]:
     """Run one method on a checkpoint and write the edited checkpoint to `out`.
 
@@ -98,6 +100,7 @@ def mitigate_checkpoint(
         device: `auto`, `cpu` or `cuda`.
         measuring: metrics and tests.
         verify: as of `load_checkpoint`.
+        progress: as of `tinymem.run`.
 
     Raises:
         UserError: bad input; also if the method refused or failed.
@@ -119,7 +122,8 @@ def mitigate_checkpoint(
     if loaded.dtypes:
         subject = replace(subject, dtypes=loaded.dtypes)
     row = row_id(subject.identity, call, forgotten)
-    outcome = run_call(subject, call, row=row)
+    with progress_of(progress).stage(f"mitigate {call.name}") as bar:
+        outcome = run_call(subject, call, row=row, bar=bar)
     if outcome.model is None:
         assert outcome.error is not None
         if isinstance(outcome.error, UserError):
@@ -192,27 +196,30 @@ def evaluate_checkpoint(
     device: str = "auto",
     measuring: Measuring | None = None,
     verify: bool = True,
+    progress: Progress | bool = True,
 ) -> CheckpointMeasurement:
-    """Measure a checkpoint on its own corpus, or on rows from files; see `mitigate_checkpoint`; `verify` as of `load_checkpoint`.
+    """Measure a checkpoint on its own corpus, or on rows from files; the arguments are as of `mitigate_checkpoint`.
 
     Raises:
         UserError: bad input.
     """
     device, files = resolve_device(device), files or RowFiles()
     loaded = load_checkpoint(checkpoint, device=device, verify=verify)
-    if files.given:
-        return _measured_on_files(loaded, checkpoint, files, protocol, measuring or Measuring(), device)
-    recipe, corpus = own_corpus(loaded, checkpoint, files.corpus)
-    recipe = _changed(recipe, files, measuring or Measuring(), _Changes(protocol))
-    evaluator = Evaluator.of_corpus(corpus, recipe.evaluation, recipe.protocol, device=device, metrics=recipe.evaluation.metrics)
-    found = _measurement(loaded, checkpoint, evaluator, recipe.protocol, (recipe.evaluation.prompt, recipe.evaluation.match), device)
-    return replace(found, exposure=_exposure_of_canaries(loaded, corpus, recipe))
+    with progress_of(progress).stage("evaluate") as bar:
+        if files.given:
+            return _measured_on_files(loaded, checkpoint, files, protocol, measuring or Measuring(), device, bar)
+        recipe, corpus = own_corpus(loaded, checkpoint, files.corpus)
+        recipe = _changed(recipe, files, measuring or Measuring(), _Changes(protocol))
+        evaluator = Evaluator.of_corpus(corpus, recipe.evaluation, recipe.protocol, device=device, metrics=recipe.evaluation.metrics)
+        window = (recipe.evaluation.prompt, recipe.evaluation.match)
+        found = _measurement(loaded, checkpoint, evaluator, recipe.protocol, window, device, bar)
+        return replace(found, exposure=_exposure_of_canaries(loaded, corpus, recipe))
 
 
 def _measurement(
-    loaded: Checkpoint, checkpoint: Path, evaluator: Evaluator, protocol: str, window: tuple[int | None, int], device: str
+    loaded: Checkpoint, checkpoint: Path, evaluator: Evaluator, protocol: str, window: tuple[int | None, int], device: str, bar: Bar
 ) -> CheckpointMeasurement:
-    measured = evaluator.measure(loaded.model)
+    measured = evaluator.measure(loaded.model, bar)
     return CheckpointMeasurement(
         checkpoint=str(checkpoint),
         protocol=protocol,
@@ -230,7 +237,7 @@ def _measurement(
 
 
 def _measured_on_files(
-    loaded: Checkpoint, checkpoint: Path, files: RowFiles, protocol: str | None, measuring: Measuring, device: str
+    loaded: Checkpoint, checkpoint: Path, files: RowFiles, protocol: str | None, measuring: Measuring, device: str, bar: Bar
 ) -> CheckpointMeasurement:
     """Memorization of all rows to forget, and perplexity of all rows to keep."""
     recipe = recipe_of(checkpoint, loaded.metadata)
@@ -239,7 +246,7 @@ def _measured_on_files(
     evaluator = Evaluator.of_rows(
         own.forget.to(device), own.retain.to(device), metrics=measuring.request().metrics, forbid=_forbidden(chosen, checkpoint)
     )
-    found = _measurement(loaded, checkpoint, evaluator, chosen, (own.prompt, own.match), device)
+    found = _measurement(loaded, checkpoint, evaluator, chosen, (own.prompt, own.match), device, bar)
     return replace(found, rows_left_out=own.left_out)
 
 

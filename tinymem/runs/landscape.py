@@ -10,7 +10,7 @@ from tinymem.errors import UserError, did_you_mean
 from tinymem.report.figures.figure import Line
 from tinymem.report.figures.files import write_figures
 from tinymem.report.figures.landscape import figure_4
-from tinymem.runtime.progress import Progress
+from tinymem.runtime.progress import Progress, progress_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +32,7 @@ def write_landscape(
     device: str = "auto",
     verify: bool = True,
     corpus: Path | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool = True,
 ) -> list[Path]:
     """Measure the loss around checkpoints and write `figure-04` as PNG, SVG, CSV and JSON. Returns the paths.
 
@@ -47,7 +47,7 @@ def write_landscape(
         device: `auto`, `cpu` or `cuda`.
         verify: as of `load_checkpoint`.
         corpus: as of `own_corpus`, of all checkpoints.
-        progress: where progress is shown.
+        progress: as of `tinymem.run`.
 
     Raises:
         UserError: bad input; nothing is written then.
@@ -61,7 +61,7 @@ def write_landscape(
     for name, path in zip(names_of(checkpoints), checkpoints, strict=True):
         loaded = load_checkpoint(path, device=resolve_device(device), verify=verify)
         sets = _sets(loaded, own_corpus(loaded, path, corpus), rows, samples, seed)
-        with (progress or Progress()).stage(f"landscape {name}", steps * steps) as bar:
+        with progress_of(progress).stage(f"landscape {name}", steps * steps) as bar:
             found = landscape(loaded.model, sets, steps=steps, span=span, seed=seed, bar=bar)
         for b, row in zip(found.coordinates, found.losses, strict=True):
             lines += [{"model": name, "rows": rows, "a": a, "b": b, "loss": loss} for a, loss in zip(found.coordinates, row, strict=True)]

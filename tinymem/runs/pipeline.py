@@ -36,7 +36,7 @@ from tinymem.runs.stored_rows import collect_rows, is_finished
 from tinymem.runtime.device import processes, resolve_device
 from tinymem.runtime.files import remove_leftovers, require_writable, write_if_changed, write_json
 from tinymem.runtime.locks import LockFile, locked
-from tinymem.runtime.progress import Progress
+from tinymem.runtime.progress import Progress, progress_of
 from tinymem.runtime.words import counted
 
 if TYPE_CHECKING:
@@ -94,14 +94,14 @@ def open_run(path: Path | str) -> Run:
     return Run(path, open_recipe(path / "recipe.yaml"))
 
 
-def run(recipe: Recipe, *, runs: Path | str = "runs", device: str = "auto", progress: Progress | None = None, report: bool = True) -> Run:
+def run(recipe: Recipe, *, runs: Path | str = "runs", device: str = "auto", progress: Progress | bool = True, report: bool = True) -> Run:
     """Complete a recipe's run: corpus, training, mitigations and report, each skipped where its result exists.
 
     Args:
         recipe: the recipe of the run.
         runs: folder of all runs.
         device: `auto` (a GPU if there is one), `cpu` or `cuda`.
-        progress: where progress is shown; nowhere by default.
+        progress: whether a terminal or a notebook shows bars; or where they are shown.
         report: whether to write `report.html` (needs matplotlib).
 
     Raises:
@@ -110,7 +110,7 @@ def run(recipe: Recipe, *, runs: Path | str = "runs", device: str = "auto", prog
     """
     if processes()[1] > 1:
         raise UserError("expected one process for `run`, got several of torchrun; let them `train` the recipe, then run it in one")
-    progress, calls = progress or Progress(), method_calls(recipe)
+    progress, calls = progress_of(progress), method_calls(recipe)
     made = prepare(recipe, Path(runs))
     with _lock(made.path, lambda: _is_complete(made, calls, device)):
         train_stage(made, device=device, progress=progress)
@@ -120,14 +120,14 @@ def run(recipe: Recipe, *, runs: Path | str = "runs", device: str = "auto", prog
     return made
 
 
-def train_only(recipe: Recipe, *, runs: Path | str = "runs", device: str = "auto", progress: Progress | None = None) -> Run:
+def train_only(recipe: Recipe, *, runs: Path | str = "runs", device: str = "auto", progress: Progress | bool = True) -> Run:
     """The first half of `run`: corpus, training and checkpoint. Under `torchrun` all processes call this, and train one model together."""
     if processes()[0]:
         return _train_along(recipe, Path(runs), device)
     method_calls(recipe)  # wrong options are found before anything is trained
     made = prepare(recipe, Path(runs))
     with _lock(made.path, lambda: is_trained(Path(runs), recipe)):
-        train_stage(made, device=device, progress=progress or Progress())
+        train_stage(made, device=device, progress=progress_of(progress))
     return made
 
 

@@ -16,7 +16,7 @@ from tinymem.recipe.sweep import SweepRecipe
 from tinymem.results.row import RequestColumn
 from tinymem.results.store import RECIPE, Index, Known, write_failures
 from tinymem.runtime.files import write_text
-from tinymem.runtime.progress import Bar, Progress
+from tinymem.runtime.progress import Bar, Progress, progress_of
 from tinymem.runtime.signals import StopFlag, stop_signals
 from tinymem.runtime.words import counted
 from tinymem.sweep.estimate import Estimator, MethodCost
@@ -109,14 +109,14 @@ def open_sweep(
     return Sweep(recipe, out, models, plan, known, tuple(path.resolve() for path in (*plugins, *copies)))
 
 
-def run_sweep(sweep: Sweep, engine: Engine, *, retry_failed: bool = False, progress: Progress | None = None) -> Counter[str]:
-    """Run all runs that are left; returns the number of planned runs by status.
+def run_sweep(sweep: Sweep, engine: Engine, *, retry_failed: bool = False, progress: Progress | bool = True) -> Counter[str]:
+    """Run all runs that are left; returns the number of planned runs by status. `progress`: as of `tinymem.run`.
 
     Raises:
         UserError: no model of the sweep is trained yet.
         Stopped: a signal came; the same command continues.
     """
-    progress = progress or Progress()
+    progress = progress_of(progress)
     if not sweep.plan.groups:
         raise UserError(
             f"expected trained models, found none of the {len(sweep.models)} of the recipe; train them first, --list names them"

@@ -26,7 +26,7 @@ from tinymem.models.checkpoint import not_finite
 from tinymem.models.gpt2 import GPT
 from tinymem.recipe.recipe import Recipe
 from tinymem.results.curve import CurvePoint, read_curve, write_curve
-from tinymem.runtime.progress import Progress
+from tinymem.runtime.progress import Progress, progress_of
 from tinymem.runtime.signals import StopFlag, stop_signals
 from tinymem.runtime.words import duration
 from tinymem.training.curve import point
@@ -58,14 +58,14 @@ def train(
     directory: Path,
     *,
     device: str = "cpu",
-    progress: Progress | None = None,
+    progress: Progress | bool = True,
     keeper: Keeper | None = None,
 ) -> Trained:
     """Train a recipe's model on its corpus, continuing from the newest resume point in `directory`.
 
     Writes `directory/metrics.jsonl` (one line per measured epoch) and resume points under `directory/state`; a keeper gets a snapshot
     after each of the recipe's `keep_epochs` but the last, which is returned, also where a signal came in its last step or later: then with
-    the `Stopped` to raise.
+    the `Stopped` to raise. `progress`: as of `tinymem.run`.
 
     Raises:
         UserError: a loss that is no number, a full disk, a resume point of another precision.
@@ -75,7 +75,8 @@ def train(
     loggers = [make_logger(directory, next_step(directory / STATE))] if settings.tensorboard else []
     fabric = make_fabric(device, loggers)
     with stop_signals() as stop, training_threads(fabric.device) as threads:
-        run = _Run(recipe, corpus, directory, fabric, progress or Progress(), stop, keeper, {threads} if threads else set())
+        shown = progress_of(progress if fabric.global_rank == 0 else False)
+        run = _Run(recipe, corpus, directory, fabric, shown, stop, keeper, {threads} if threads else set())
         meter = Meter(settings.energy.country)
         try:
             run.all_epochs()

@@ -19,7 +19,7 @@ RECIPES = ("table1.yaml", "table1-reference.yaml")
 TITLE = "Table 1"
 
 
-def run_table(recipes: Path, out: Path, device: str, workers: int | None = None, progress: Progress | None = None) -> list[MeasuredRow]:
+def run_table(recipes: Path, out: Path, device: str, workers: int | None = None, progress: Progress | bool = True) -> list[MeasuredRow]:
     """Do what is left of a table's sweeps; returns all rows.
 
     Args:
@@ -27,7 +27,7 @@ def run_table(recipes: Path, out: Path, device: str, workers: int | None = None,
         out: folder of the sweeps.
         device: as `tinymem sweep` takes it.
         workers: processes at a time.
-        progress: where progress is shown.
+        progress: as of `tinymem.run`.
 
     Raises:
         UserError: as `open_sweep`.
@@ -63,7 +63,7 @@ def _chosen(found: Reproduction) -> Iterator[Method]:
             yield Method(name=method, options=options)
 
 
-def _run(sweep: SweepRecipe, out: Path, place: str, workers: int | None, progress: Progress | None) -> Path:
+def _run(sweep: SweepRecipe, out: Path, place: str, workers: int | None, progress: Progress | bool) -> Path:
     folder = out / sweep.name
     opened = open_sweep(sweep, out=folder, runs=Path("runs"), device_type=place.partition(":")[0])
     run_sweep(opened, local_engine(place, workers), progress=progress)
