@@ -97,7 +97,7 @@ def test_time_left_of_runs_that_were_begun_or_fail(monkeypatch: pytest.MonkeyPat
         now, epochs[f"r{i}"] = now + seconds, epoch
         progress.ended(recipes[i], seconds, recipes[i + 1 : i + 2], failed="nan" if i == 1 else None)
     lines = capsys.readouterr().err.splitlines()[1:]
-    assert [line.rpartition(", ")[2] for line in lines] == [f"{left} left" for left in ("5 min", "3 min", "2 min", "0 s")]
+    assert [line.rpartition(", ")[2] for line in lines] == [f"{left} left" for left in ("5 min", "3 min 20 s", "1 min 40 s", "0 s")]
 
 
 @pytest.mark.processes
