@@ -26,20 +26,20 @@ def worker(given: argparse.Namespace) -> None:
 
     from tinymem.bench.sizes import TOKENS
     from tinymem.bench.train import our_parts, the_case
-    from tinymem.training.parallel import make_fabric, mean_over_processes
+    from tinymem.training.parallel import make_processes, mean_over_processes
     from tinymem.training.step import GraphedStep, Step, compiled
 
-    fabric = make_fabric(given.device)
-    case, process = the_case(given.case), (fabric.global_rank, fabric.world_size)
+    processes = make_processes(given.device)
+    case, process = the_case(given.case), (processes.global_rank, processes.world_size)
     rows_NT = torch.randint(case.vocabulary, (BATCHES * given.rows, TOKENS), generator=torch.Generator().manual_seed(0))
-    on_gpu = fabric.device.type == "cuda"
-    step = our_parts(case, rows_NT, fabric.device, GraphedStep if on_gpu else Step, precision=given.precision, process=process)
+    on_gpu = processes.device.type == "cuda"
+    step = our_parts(case, rows_NT, processes.device, GraphedStep if on_gpu else Step, precision=given.precision, process=process)
     if isinstance(step, GraphedStep) and given.compile:
         step.compiled, step.batch_size = compiled(step.model), given.rows
-    batches = torch.arange(len(rows_NT), device=fabric.device).split(given.rows)
+    batches = torch.arange(len(rows_NT), device=processes.device).split(given.rows)
 
     def run(steps: int) -> float:
-        fabric.barrier()
+        processes.barrier()
         started = time.perf_counter()
         for i in range(steps):
             step(batches[i % BATCHES])
@@ -51,9 +51,9 @@ def worker(given: argparse.Namespace) -> None:
     step.loss_sum.zero_()
     seconds = min(run(given.steps) for _ in range(3))
     loss = float(mean_over_processes(step.loss_sum)) / (3 * given.steps)
-    if fabric.global_rank == 0:
-        device = torch.cuda.get_device_name(fabric.device) if on_gpu else "cpu"
-        print(json.dumps({"processes": fabric.world_size, "milliseconds": 1e3 * seconds / given.steps, "loss": loss, "device": device}))
+    if processes.global_rank == 0:
+        device = torch.cuda.get_device_name(processes.device) if on_gpu else "cpu"
+        print(json.dumps({"processes": processes.world_size, "milliseconds": 1e3 * seconds / given.steps, "loss": loss, "device": device}))
 
 
 def launch(processes: int, given: argparse.Namespace) -> dict[str, float]:

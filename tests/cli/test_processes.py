@@ -43,15 +43,17 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.processes
-def test_verbs_that_train_nothing_do_not_import_lightning(tiny_run: Run) -> None:
+def test_verbs_import_what_they_need(tiny_run: Run, tmp_path: Path) -> None:
+    """Lightning is for several processes, the others for files and models of theirs."""
     found = loaded(
         ["report", str(tiny_run.path), "--format", "json"],
         ["methods"],
         ["evaluate", str(tiny_run.checkpoint)],
         ["mitigate", str(tiny_run.checkpoint), "--method", "finetune-clean", "--epochs", "1"],
         ["report", str(tiny_run.path)],
+        ["train", str(QUICKSTART), *sets(SMALLER), "--device", "cpu", "--runs", str(tmp_path)],
     )
-    assert set(found) == {"report", "methods", "evaluate", "mitigate"}
+    assert set(found) == {"report", "methods", "evaluate", "mitigate", "train"}
     assert "torch" in found["mitigate"]
     assert not any({"lightning", "transformers", "datasets"} & modules for modules in found.values())
 

@@ -1,7 +1,7 @@
 """The training loop: one permutation of the rows per epoch, with resume points, measurements and checkpoints on the way.
 
-The rows are on the device, and within an epoch nothing is read back from it (`step`). Lightning Fabric provides devices and launching
-(`parallel`); under `torchrun` every process takes its part of each batch.
+The rows are on the device, and within an epoch nothing is read back from it (`step`). Under `torchrun` every process takes its
+part of each batch (`parallel`).
 
 After a stop signal (`signals`) the run finishes its step, writes a resume point in the middle of the epoch, and raises `Stopped`.
 Not at the epoch's end: an epoch of the language models may take longer than the half a minute that schedulers give. For the same reason
@@ -33,7 +33,7 @@ from tinymem.training.curve import point
 from tinymem.training.energy import Meter, estimate_here
 from tinymem.training.loss import LossModel, batch_loss
 from tinymem.training.optimizer import learning_rate, make_optimizer, optimizer_tensors
-from tinymem.training.parallel import any_process, make_fabric, mean_over_processes
+from tinymem.training.parallel import OneProcess, any_process, make_processes, mean_over_processes
 from tinymem.training.precision import precision_context, resolve_precision, worth_compiling
 from tinymem.training.regularizer_section import TrainingRows, make_regularizers
 from tinymem.training.snapshot import Keeper, Snapshot, Trained, TrainingFacts
@@ -73,10 +73,10 @@ def train(
     """
     settings = recipe.training
     loggers = [make_logger(directory, next_step(directory / STATE))] if settings.tensorboard else []
-    fabric = make_fabric(device, loggers)
-    with stop_signals() as stop, training_threads(fabric.device) as threads:
-        shown = progress_of(progress if fabric.global_rank == 0 else False)
-        run = _Run(recipe, corpus, directory, fabric, shown, stop, keeper, {threads} if threads else set())
+    processes = make_processes(device, loggers)
+    with stop_signals() as stop, training_threads(processes.device) as threads:
+        shown = progress_of(progress if processes.global_rank == 0 else False)
+        run = _Run(recipe, corpus, directory, processes, shown, stop, keeper, {threads} if threads else set())
         meter = Meter(settings.energy.country)
         try:
             run.all_epochs()
@@ -98,7 +98,7 @@ class _Run:
     recipe: Recipe
     corpus: Corpus
     directory: Path
-    fabric: Fabric
+    processes: Fabric | OneProcess
     progress: Progress
     stop: StopFlag
     keeper: Keeper | None = None
@@ -111,7 +111,7 @@ class _Run:
     saved: float = 0.0
 
     def __post_init__(self) -> None:
-        config, device = self.recipe.training, self.fabric.device
+        config, device = self.recipe.training, self.processes.device
         self.saved = time.monotonic()
         rows, index = self.corpus.training_rows()
         self.index_E = torch.from_numpy(index).to(device)
@@ -121,15 +121,15 @@ class _Run:
         self.model = fresh_model(self.recipe, self.corpus.row_tokens, self.corpus).to(device)
         self.regularizers = make_regularizers(config.regularizers, TrainingRows(len(self.corpus.clean), len(rows)))
         self.regularizers.attach(self.model)
-        self.process = (self.fabric.global_rank, self.fabric.world_size)
+        self.process = (self.processes.global_rank, self.processes.world_size)
         self.evaluator = Evaluator.of_corpus(self.corpus, self.recipe.evaluation, self.recipe.protocol, device=device, process=self.process)
         self.optimizer = make_optimizer(self.model.parameters(), config, device=device)
         self.step = self._make_step(compact_rows(rows, device))
 
     def _make_step(self, rows_NT: Tensor) -> Step:
         """The fastest step for the device: replayed graphs on GPUs, eager on CPUs."""
-        config, device = self.recipe.training, str(self.fabric.device)
-        kind = GraphedStep if self.fabric.device.type == "cuda" else Step
+        config, device = self.recipe.training, str(self.processes.device)
+        kind = GraphedStep if self.processes.device.type == "cuda" else Step
         step = kind(
             LossModel(self.model),
             self.optimizer,
@@ -169,7 +169,7 @@ class _Run:
         if state:
             self._take_over(state)
         self.curve = [line for line in read_curve(self.directory / METRICS) if line.epoch <= self.epoch]
-        self.fabric.barrier()  # nobody writes before all have read
+        self.processes.barrier()  # nobody writes before all have read
         if not state:
             self.curve, started = [], time.perf_counter()
             self._measure(float("nan"), 0.0)
@@ -208,12 +208,12 @@ class _Run:
         if last or kept or self.epoch % config.measured_every == 0:
             self._measure(train_loss, speed)
         self.busy += time.perf_counter() - started
-        stopped = any_process(self.stop.name is not None, self.fabric.device)
-        if last or kept or stopped or self.epoch % config.saved_every == 0 or any_process(self._is_late, self.fabric.device):
+        stopped = any_process(self.stop.name is not None, self.processes.device)
+        if last or kept or stopped or self.epoch % config.saved_every == 0 or any_process(self._is_late, self.processes.device):
             self._save()
         if kept:
             self._keep(self.model, self.epoch, self.steps, self.busy)
-        self.fabric.barrier()
+        self.processes.barrier()
         if stopped and not last:
             raise self.stop.stopped(f" after epoch {self.epoch}")
 
@@ -243,23 +243,23 @@ class _Run:
     @property
     def _may_pause(self) -> bool:
         """Whether steps of this epoch are left, and all processes ask each other now."""
-        return self.in_epoch < self.steps_per_epoch and (self.fabric.world_size == 1 or self.steps % STOP_TOGETHER == 0)
+        return self.in_epoch < self.steps_per_epoch and (self.processes.world_size == 1 or self.steps % STOP_TOGETHER == 0)
 
     def _pause(self, started: float) -> None:
         """Write a resume point within the epoch if a process has had a stop signal, which ends the run, or none was written for long."""
         stop = self.stop.name is not None
-        if not any_process(stop or self._is_late, self.fabric.device):
+        if not any_process(stop or self._is_late, self.processes.device):
             return
         float(self.step.loss_sum)  # the host was ahead: wait for the device, so that its time is counted
         self._save(time.perf_counter() - started)
-        self.fabric.barrier()
-        if any_process(stop, self.fabric.device):
+        self.processes.barrier()
+        if any_process(stop, self.processes.device):
             raise self.stop.stopped(f" after step {self.in_epoch} of epoch {self.epoch + 1}")
 
     def _save(self, spent: float = 0.0) -> None:
         """Write a resume point; `spent` seconds of the epoch under way are not counted yet."""
         loss_sum = mean_over_processes(self.step.loss_sum)  # each has its own; all take part
-        if self.fabric.global_rank == 0:
+        if self.processes.global_rank == 0:
             state = TrainingState(
                 epoch=self.epoch,
                 step=self.steps,
@@ -280,12 +280,12 @@ class _Run:
     def _measure(self, train_loss: float, speed: float) -> None:
         measured = self.evaluator.measure(self.model)
         self.curve.append(point(self.evaluator, measured, self.epoch, self.steps, train_loss, self.seconds, speed))
-        if self.fabric.global_rank == 0:
+        if self.processes.global_rank == 0:
             write_curve(self.directory / METRICS, self.curve)
-            self.fabric.log_dict(scalars(self.curve[-1].as_dict()), step=self.steps)
+            self.processes.log_dict(scalars(self.curve[-1].as_dict()), step=self.steps)
 
     def _keep(self, model: GPT, epoch: int, step: int, busy: float) -> None:
-        if self.keeper is not None and self.fabric.global_rank == 0 and epoch < self.recipe.training.epochs:
+        if self.keeper is not None and self.processes.global_rank == 0 and epoch < self.recipe.training.epochs:
             self.keeper.save(self.snapshot(model, epoch, step, busy))
 
     def _keep_missing(self) -> None:
@@ -296,7 +296,7 @@ class _Run:
             state = load_state(self.directory / STATE, epoch)
             if state is None:
                 raise UserError(f"expected to keep epoch {epoch}, but {self.directory.parent} is past it; train it anew: --set name=...")
-            model = GPT(self.model.config).to(self.fabric.device)
+            model = GPT(self.model.config).to(self.processes.device)
             model.load_state_dict(state.model)
             self._keep(model, epoch, state.step, state.busy_seconds)
 
@@ -309,13 +309,13 @@ class _Run:
         metrics = next((line for line in self.curve if line.epoch == epoch), None)
         if metrics is None:
             raise UserError(f"expected a line of epoch {epoch} in {self.directory / METRICS}, found none; train it anew: --set name=...")
-        device, energy = self.fabric.device, self.recipe.training.energy
+        device, energy = self.processes.device, self.recipe.training.energy
         facts = TrainingFacts(
             precision=self.precision,
             device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-            processes=self.fabric.world_size,
+            processes=self.processes.world_size,
             threads=sorted(self.threads) or None,
             torch=torch.__version__,
-            energy=estimate_here(busy, energy, device, self.fabric.world_size),
+            energy=estimate_here(busy, energy, device, self.processes.world_size),
         )
         return Snapshot(self.regularizers.folded(model), epoch, step, metrics, metrics.seconds or 0.0, facts)

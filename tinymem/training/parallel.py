@@ -1,4 +1,4 @@
-"""Several processes, each on its part of every batch: Lightning Fabric finds the devices and starts the process group.
+"""The processes of a training run, each on its part of every batch: Lightning Fabric starts several, one needs nothing.
 
 Gradients are averaged here, in one all-reduce of one flat buffer between the backward pass and the optimizer, and not by DDP's wrapper:
 models this small have nothing to overlap it with, and so the whole step, all-reduce included, goes into one CUDA graph.
@@ -6,7 +6,8 @@ models this small have nothing to overlap it with, and so the whole step, all-re
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -21,25 +22,43 @@ if TYPE_CHECKING:
 PRECISION: Literal["32-true"] = "32-true"
 
 
-def make_fabric(device: str, loggers: list[Any] | None = None) -> Fabric:
-    """Fabric in fp32 (precision is the step's business): one device, or under `torchrun` one for each process."""
-    from lightning.fabric import Fabric  # takes seconds: only training pays for it
+@dataclass(frozen=True)
+class OneProcess:
+    """The only process of a training run, in Fabric's words."""
+
+    device: torch.device
+    loggers: list[Any] = field(default_factory=list)
+    global_rank: int = 0
+    world_size: int = 1
+
+    def barrier(self) -> None:
+        """Wait for nobody."""
+
+    def log_dict(self, metrics: Mapping[str, float], step: int) -> None:
+        """Hand numbers to every logger."""
+        for logger in self.loggers:
+            logger.log_metrics(metrics, step=step)
+
+
+def make_processes(device: str, loggers: list[Any] | None = None) -> Fabric | OneProcess:
+    """This process among those that `torchrun` started together, in fp32 (precision is the step's business)."""
+    (_, all_of_them), nodes = processes(), machines()
+    if all_of_them == 1:
+        here = torch.device(device)
+        return OneProcess(torch.device("cuda", here.index or 0) if here.type == "cuda" else here, loggers or [])
+    from lightning.fabric import Fabric  # takes seconds: only several processes pay for it
 
     accelerator = "cuda" if device.startswith("cuda") else "cpu"
-    (_, all_of_them), nodes = processes(), machines()
-    if all_of_them > 1:
-        fabric = Fabric(
-            accelerator=accelerator,
-            strategy="ddp",
-            devices=all_of_them // nodes,
-            num_nodes=nodes,
-            precision=PRECISION,
-            loggers=loggers or [],
-        )
-        fabric.launch()
-        return fabric
-    devices: Any = 1 if accelerator == "cpu" else [torch.device(device).index or 0]
-    return Fabric(accelerator=accelerator, devices=devices, precision=PRECISION, loggers=loggers or [])
+    fabric = Fabric(
+        accelerator=accelerator,
+        strategy="ddp",
+        devices=all_of_them // nodes,
+        num_nodes=nodes,
+        precision=PRECISION,
+        loggers=loggers or [],
+    )
+    fabric.launch()
+    return fabric
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
