@@ -31,7 +31,7 @@ quickstart: $(VENV)/report.stamp
 	$(BIN)/tinymem run recipes/quickstart.yaml $(RUN_ARGS)
 
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest --timeout 600 --numprocesses 2 $(MARKS) $(TEST_ARGS)
+	$(BIN)/python -m pytest --timeout 600 --numprocesses 2 --dist loadgroup $(MARKS) $(TEST_ARGS)
 
 test-fast: MARKS := -m "not processes and not training and not slow"
 test-fast: test

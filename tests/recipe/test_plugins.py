@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers import QUICKSTART, SMALLER, TINY, Done, python, sets, tinymem
+from helpers import QUICKSTART, SMALLER, TINY, Done, environment, sets, tinymem
 
 from tinymem.errors import UserError
 from tinymem.mitigation.method import UNLEARNERS
@@ -66,7 +66,9 @@ WITH_IT = ["training.regularizers=[{kind: embedding-decay}]", "mitigation.method
 
 
 @pytest.fixture(autouse=True)
-def registries() -> Iterator[None]:
+def registries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name, value in environment().items():
+        monkeypatch.setenv(name, value)
     with REGULARIZERS.temporary(), UNLEARNERS.temporary():
         yield
 
@@ -95,7 +97,7 @@ def refusal(path: Path, *overrides: str) -> str:
 
 def fresh(*words: object) -> Done:
     """The command line as in a process that has loaded no plugin yet."""
-    with REGULARIZERS.temporary():
+    with REGULARIZERS.temporary(), UNLEARNERS.temporary():
         return tinymem(*words)
 
 
@@ -233,11 +235,11 @@ def test_refusals(recipe_file: Path) -> None:
 def test_many_runs_and_their_processes(recipe_file: Path, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     words = (recipe_file, *sets([*SMALLER, *WITH_IT, "matrix={seed: [0, 1]}"]), "--runs", runs, "--device", "cpu", "--jobs", 2)
-    done = python("-m", "tinymem", "train", *words)
+    done = fresh("train", *words)
     assert done.code == 0, done.err
     assert len(list(runs.glob("*/plugins/decay.py"))) == 2
     given = (QUICKSTART, *words[1:], "--plugin", recipe_file.parent / "own" / "decay.py")
-    assert "2 runs, 2 of them finished" in python("-m", "tinymem", "train", *given, "--list").err, "the same runs, by --plugin"
+    assert "2 runs, 2 of them finished" in fresh("train", *given, "--list").err, "the same runs, by --plugin"
 
 
 def test_a_sweep(recipe_file: Path, tmp_path: Path) -> None:
@@ -248,13 +250,13 @@ def test_a_sweep(recipe_file: Path, tmp_path: Path) -> None:
     values = {"name": "own", "plugins": ["halving.py"], "checkpoints": [str(trained.path)], "methods": ["halving"], "grid": "none"}
     sweep.write_text(yaml.safe_dump(values))
     out = tmp_path / "out"
-    words = ("-m", "tinymem", "sweep", sweep, "--out", out, "--device", "cpu", "--workers", 1)
-    done = python(*words)
+    words = ("sweep", sweep, "--out", out, "--device", "cpu", "--workers", 1)
+    done = fresh(*words)
     assert done.code == 0 and "1 runs: 1 refused" in done.out, done.err + done.out  # so short a run memorizes nothing
     assert (out / "plugins" / "halving.py").read_text() == HALVER
-    assert "1 done before, 0 to do" in python(*words).err
+    assert "1 done before, 0 to do" in fresh(*words).err
     (tmp_path / "sweeps" / "halving.py").write_text(HALVER.replace("mul_", "div_"))
-    assert "0 done before, 1 to do" in python(*words).err, "another content is another run"
+    assert "0 done before, 1 to do" in fresh(*words).err, "another content is another run"
     assert load_sweep(sweep).plugins[0].file == "plugins/halving.py"
 
 

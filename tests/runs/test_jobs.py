@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import QUICKSTART, SMALLER, python, sets
+from helpers import QUICKSTART, SMALLER, environment, sets, tinymem
 
 from tinymem.errors import Stopped, UserError
 from tinymem.recipe.recipe import Recipe, load_matrix, parse_recipe
@@ -184,12 +184,14 @@ def test_mps_serves_all_processes(stub: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.processes
-def test_real_runs_share_their_corpus(tmp_path: Path) -> None:
+def test_real_runs_share_their_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in environment().items():
+        monkeypatch.setenv(name, value)
     rates = "\nmatrix:\n  rate: {good: {}, bad: {training.learning_rate: 1.0e+30}}\n"
     (tmp_path / "r.yaml").write_text(QUICKSTART.read_text() + rates)
     overrides = [o for o in [*SMALLER, "training.epochs=1"] if "learning_rate" not in o]
     words = (tmp_path / "r.yaml", *sets(overrides), "--runs", tmp_path / "runs", "--device", "cpu")
-    done = python("-m", "tinymem", "train", *words, "--jobs", 2)
+    done = tinymem("train", *words, "--jobs", 2)
     assert done.code == 1, done.err
     assert "1 of 2 runs failed" in done.err and "quickstart-bad" in done.err and "lower training.learning_rate" in done.err
     (checkpoint,) = [Path(line) for line in done.out.split()]

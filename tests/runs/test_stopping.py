@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from tinymem.data.build import make_corpus
 from tinymem.data.corpus import Corpus
 from tinymem.errors import Stopped
 from tinymem.recipe.recipe import Recipe, load_recipe
-from tinymem.results.curve import read_curve
 from tinymem.runtime.progress import Progress
 from tinymem.runtime.signals import stop_signals
 from tinymem.training import loop
@@ -215,57 +213,6 @@ def test_the_command_line(number: signal.Signals, code: int, tmp_path: Path, mon
     assert done.last_line_error(code).startswith(f"stopped by {number.name} after step ")
     assert list(tmp_path.glob("*/training/state/epoch-*"))
     assert not half_written(tmp_path) and not list(tmp_path.glob("*/checkpoint"))
-
-
-TWO = """
-    import os, shutil, signal, sys, warnings
-    warnings.simplefilter("ignore")
-    import torch
-    torch.set_num_threads(1)
-    from pathlib import Path
-    from tinymem.data.build import make_corpus
-    from tinymem.errors import Stopped
-    from tinymem.recipe.recipe import load_recipe
-    from tinymem.training import loop
-    recipe, folder = load_recipe(sys.argv[1], sys.argv[3:]), Path(sys.argv[2])
-    loop.STOP_TOGETHER = 3  # where the two have seen losses of other sums
-    real, done = loop.Step._step, 0
-    def step(*arguments):
-        global done
-        done += 1
-        if done == 2 and os.environ["RANK"] == "1":
-            os.kill(os.getpid(), signal.SIGTERM)
-        real(*arguments)
-    corpus = make_corpus(recipe)
-    loop.Step._step = step
-    try:
-        loop.train(recipe, corpus, folder)
-    except Stopped as stop:
-        Path(sys.argv[2] + "-stopped-" + os.environ["RANK"]).write_text(str(stop))
-        if os.environ["RANK"] == "0":
-            shutil.copytree(folder, sys.argv[2] + "-alone")
-    loop.Step._step = real
-    loop.train(recipe, corpus, folder)
-"""
-
-
-@pytest.mark.training
-@pytest.mark.processes
-def test_two_processes_stop_together(tmp_path: Path) -> None:
-    """A signal to one of them: both stop at the same step, and go on; so does one process alone."""
-    (tmp_path / "two.py").write_text(textwrap.dedent(TWO))
-    overrides = [*SMALLER, "training.epochs=1", "training.schedule=constant", "training.learning_rate=1e-3"]
-    recipe = load_recipe(QUICKSTART, overrides)
-    one = train(recipe, make_corpus(recipe), tmp_path / "1")
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", 2)
-    both = python(*launcher, tmp_path / "two.py", QUICKSTART, tmp_path / "2", *overrides)
-    assert both.code == 0, both.err
-    for rank in (0, 1):  # files: what two processes print to one pipe can interleave within a line
-        assert "after step 3 of epoch 1" in (tmp_path / f"2-stopped-{rank}").read_text()
-    together = read_curve(tmp_path / "2" / "metrics.jsonl")
-    alone = train(recipe, make_corpus(recipe), tmp_path / "2-alone").curve
-    for curve in (together, alone):
-        assert [p.train_loss for p in curve[1:]] == pytest.approx([p.train_loss for p in one.curve[1:]], rel=1e-4)
 
 
 @pytest.mark.processes

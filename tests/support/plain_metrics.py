@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -87,3 +88,21 @@ def accuracy_and_loss(model: nn.Module, rows: torch.Tensor, scored: torch.Tensor
                 loss -= float(log_p[t - 1][ids[t]])
                 tokens += 1
     return right, tokens, loss
+
+
+def flat(value: Any, name: str = "") -> dict[str, Any]:
+    """Nested values by path."""
+    if isinstance(value, dict):
+        return {k: v for key, inner in value.items() for k, v in flat(inner, f"{name}/{key}").items()}
+    return {name: value}
+
+
+def assert_same(found: Any, expected: Any, tolerance: float = 1e-5) -> None:
+    """Counts and nulls alike; other numbers up to the rounding of float32."""
+    one, other = flat(found), flat(expected)
+    assert set(one) == set(other)
+    for name, value in one.items():
+        if isinstance(value, float):
+            assert value == pytest.approx(other[name], rel=tolerance, abs=1e-6), name
+        else:
+            assert value == other[name], name

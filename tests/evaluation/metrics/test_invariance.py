@@ -1,11 +1,8 @@
-"""Batch size, number of processes, padding and model class change no metric, and the one pass gives what a plain loop gives."""
+"""Batch size, padding and model class change no metric, and the one pass gives what a plain loop gives."""
 
 from __future__ import annotations
 
-import json
-import textwrap
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +10,7 @@ import plain_metrics as plain
 import pytest
 import torch
 from helpers import QUICKSTART, ROOT, TINY, python
+from plain_metrics import assert_same
 
 from tinymem.data.build import make_corpus
 from tinymem.data.corpus import Corpus
@@ -32,24 +30,6 @@ KS = (6, 16)
 def evaluator_of(run: Run, corpus: Corpus, **options: Any) -> Evaluator:
     setting = run.recipe.evaluation.model_copy(update={"ks": KS, "batch_size": options.pop("batch_size", 512)})
     return Evaluator.of_corpus(corpus, setting, options.pop("protocol", "paper"), metrics=("all",), **options)
-
-
-def flat(value: Any, name: str = "") -> dict[str, Any]:
-    """Nested values by path."""
-    if isinstance(value, dict):
-        return {k: v for key, inner in value.items() for k, v in flat(inner, f"{name}/{key}").items()}
-    return {name: value}
-
-
-def assert_same(found: Any, expected: Any, tolerance: float = 1e-5) -> None:
-    """Counts and nulls alike; other numbers up to the rounding of float32."""
-    one, other = flat(found), flat(expected)
-    assert set(one) == set(other)
-    for name, value in one.items():
-        if isinstance(value, float):
-            assert value == pytest.approx(other[name], rel=tolerance, abs=1e-6), name
-        else:
-            assert value == other[name], name
 
 
 def test_a_difference_would_be_seen() -> None:
@@ -102,36 +82,6 @@ def test_padding(tiny_run: Run) -> None:
     found = evaluator_of(tiny_run, padded(corpus, 10)).measure(wide)
     assert found.accuracy == expected.accuracy and found.perplexity == pytest.approx(expected.perplexity, rel=1e-6)
     assert_same(found.metrics(), expected.metrics())
-
-
-CASE = """
-    import json, sys, torch
-    import torch.distributed as dist
-    from pathlib import Path
-    from tinymem.evaluation.evaluator import Evaluator
-    from tinymem.runs.pipeline import open_run
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo")
-    rank, world = dist.get_rank(), dist.get_world_size()
-    run = open_run(Path(sys.argv[1]))
-    setting = run.recipe.evaluation.model_copy(update={"batch_size": 8, "ks": (6, 16)})
-    evaluator = Evaluator.of_corpus(run.corpus(), setting, "paper", metrics=("all",), process=(rank, world))
-    measured = evaluator.measure(run.model())
-    Path(sys.argv[2], f"{rank}.json").write_text(json.dumps({"metrics": measured.metrics(), "accuracy": measured.accuracy.as_dict()}))
-    dist.destroy_process_group()
-"""
-
-
-@pytest.mark.processes
-def test_two_processes_measure_as_one(tiny_run: Run, tmp_path: Path) -> None:
-    script = tmp_path / "case.py"
-    script.write_text(textwrap.dedent(CASE))
-    both = python("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", 2, script, tiny_run.path, tmp_path)
-    assert both.code == 0, both.err
-    measured = evaluator_of(tiny_run, tiny_run.corpus()).measure(tiny_run.model())
-    expected = json.loads(json.dumps({"metrics": measured.metrics(), "accuracy": measured.accuracy.as_dict()}))
-    for rank in (0, 1):
-        assert_same(json.loads((tmp_path / f"{rank}.json").read_text()), expected)
 
 
 def test_parts_of_a_sheet_join(tiny_run: Run) -> None:

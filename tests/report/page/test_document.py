@@ -127,7 +127,7 @@ def test_odd_numbers_and_missing_columns_do_not_break_it(tmp_path: Path) -> None
 
 
 def test_two_writes_give_equal_bytes(tmp_path: Path) -> None:
-    results = results_of(list(sweep_rows(("additive",), (2,), (500,), (0,), (3000,))))
+    results = results_of(list(sweep_rows(("additive",), (2,), (500,), (0,), (3000,)))[:6])  # of one method: few figures
     assert page(results, tmp_path / "a") == page(results, tmp_path / "b")
 
 
