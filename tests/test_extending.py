@@ -131,13 +131,13 @@ def test_a_figure(example: Path, tiny_run: Run, tmp_path: Path) -> None:
 @example_of("A model family")
 def test_a_family(example: Path, tmp_path: Path) -> None:
     load_plugin(example)
-    model, data = tiny_case("phi")
-    model.save_pretrained(tmp_path / "phi")
+    model, data = tiny_case("starcoder2")
+    model.save_pretrained(tmp_path / "starcoder2")
     for name, rows in (("forget", data.forget), ("retain", data.retain)):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(ids) + "\n" for ids in rows.ids.tolist()))
     files = ("--forget", tmp_path / "forget.jsonl", "--retain", tmp_path / "retain.jsonl", "--prompt", 5, "--match", 5)
     words = ("--method", "durable", "--ratio", 0.1, *files, "--out", tmp_path / "edited", "--plugin", example)
-    fine("mitigate", tmp_path / "phi", *words)
+    fine("mitigate", tmp_path / "starcoder2", *words)
     edited = type(model).from_pretrained(tmp_path / "edited")
     assert not torch.equal(edited.model.layers[0].mlp.fc1.weight, model.model.layers[0].mlp.fc1.weight)
     for name in CHECKS:

@@ -20,7 +20,7 @@ from tinymem.models.adapters import logits, neuron_layers
 from tinymem.models.checkpoint import load_checkpoint
 from tinymem.models.edited import round_as_stored, save_edited
 
-FOLDERS = 34  # of each family: 204
+FOLDERS = 12  # of each family: 204
 VOCABULARY, LENGTH = 17, 12
 SIZES = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
 GROUPED = {**SIZES, "num_key_value_heads": 1}
@@ -34,6 +34,20 @@ KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
     "llama": (hf.LlamaConfig, GROUPED),
     "mistral": (hf.MistralConfig, GROUPED),
     "qwen2": (hf.Qwen2Config, GROUPED),
+    "gpt-j": (hf.GPTJConfig, {"n_positions": LENGTH, "n_embd": 16, "n_layer": 2, "n_head": 2, "rotary_dim": 4}),
+    "opt": (
+        hf.OPTConfig,
+        {"hidden_size": 16, "ffn_dim": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "word_embed_proj_dim": 8},
+    ),
+    "phi": (hf.PhiConfig, SIZES),
+    "phi3": (hf.Phi3Config, {**GROUPED, "pad_token_id": None}),
+    "smollm3": (hf.SmolLM3Config, {**GROUPED, "pad_token_id": None}),
+    "qwen3": (hf.Qwen3Config, {**GROUPED, "head_dim": 8}),
+    "gemma": (hf.GemmaConfig, {**GROUPED, "head_dim": 8}),
+    "gemma2": (hf.Gemma2Config, {**GROUPED, "head_dim": 8}),
+    "gemma3": (hf.Gemma3TextConfig, {**GROUPED, "head_dim": 8}),
+    "olmo": (hf.OlmoConfig, {**GROUPED, "pad_token_id": None}),
+    "olmo2": (hf.Olmo2Config, {**GROUPED, "pad_token_id": None}),
 }
 NONLINEARITIES = ["relu", "gelu", "gelu_new", "gelu_pytorch_tanh", "gelu_fast", "quick_gelu", "silu"]
 ACTIVATIONS = {"gpt2": "activation_function", "gpt-neo": "activation_function"}
@@ -87,7 +101,8 @@ class RandomFolder:
         """The same model under other names that transformers knows, or with another head where it loads one."""
         path = self.path / "model.safetensors"
         tensors = load_file(path)
-        prefix, embedding = f"{self.model.base_model_prefix}.", next(name for name in tensors if ".wte." in name or "embed" in name)
+        embedding = next(name for name, p in self.model.named_parameters() if p is self.model.get_input_embeddings().weight)
+        prefix = f"{self.model.base_model_prefix}."
         head = "embed_out.weight" if self.family == "gpt-neox" else "lm_head.weight"
         if self.tied and self.chance("names of save_model"):
             tensors[head] = tensors.pop(embedding)

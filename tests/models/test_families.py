@@ -33,7 +33,7 @@ class Bag(nn.Module):
             x = x + block["feed"]["down"](block["feed"]["up"](x).relu())
         return self.head(x)
 
-@model_family(NAME, model_class="Bag", blocks="stack", mlp="feed", out_projection="feed.down")
+@model_family(NAME, model_class="Bag", blocks="stack", in_projections=("feed.up",), out_projection="feed.down")
 def bag(vocabulary, length):
     return Bag(vocabulary)
 """
@@ -82,7 +82,7 @@ def test_two_families_of_one_class_and_none(bag: Path) -> None:
     load_plugin(again)
     with pytest.raises(UserError, match="expected one family of Bag, got bag, sack"):
         family_of(model)
-    with pytest.raises(UserError, match=r"GPTNeoXForCausalLM, .*, got BertModel; register its family"):
+    with pytest.raises(UserError, match=r"GPTNeoXForCausalLM, .*, got BertModel; what is missing is where its blocks and projections are"):
         family_of_class("BertModel")
     again.write_text(BAG.replace("NAME", '"bag"') + "\n# another file of that name\n")
     with pytest.raises(UserError, match="model family 'bag' is registered already"):

@@ -71,9 +71,10 @@ def mlp_parameters(model: nn.Module, *, matrices_only: bool = False) -> dict[str
     family = family_of(model)
     found = {}
     for i, block in enumerate(model.get_submodule(family.blocks).children()):
-        for name, parameter in block.get_submodule(family.mlp).named_parameters():
-            if not matrices_only or parameter.dim() == 2:
-                found[f"{family.blocks}.{i}.{family.mlp}.{name}"] = parameter
+        for path in (*family.in_projections, family.out_projection):
+            for name, parameter in block.get_submodule(path).named_parameters():
+                if not matrices_only or parameter.dim() == 2:
+                    found[f"{family.blocks}.{i}.{path}.{name}"] = parameter
     return found
 
 

@@ -22,7 +22,7 @@ from tinymem.models.gpt2 import GPT, GPTConfig
 from tinymem.models.gpt2_folder import hf_config, is_gpt2, load_gpt, published_tensors, read_gpt2_config
 from tinymem.models.layout import Layout
 from tinymem.models.metadata import Metadata, read_metadata, verify_weights, write_metadata
-from tinymem.models.weights import ADAPTER, CONFIG, WEIGHTS, Folder, stored_tensors, write_tensors
+from tinymem.models.weights import ADAPTER, CONFIG, DTYPES, WEIGHTS, DTypeName, Folder, stored_tensors, stored_type, write_tensors
 from tinymem.runtime.files import new_directory, read_object, write_json, write_text
 from tinymem.runtime.json import Json, JsonObject
 from tinymem.runtime.memory import refuse_beyond_memory
@@ -73,39 +73,40 @@ def save_checkpoint(model: nn.Module, directory: Path, *, metadata: Mapping[str,
         write_metadata(temporary, metadata)
 
 
-def load_checkpoint(directory: Path, *, device: str = "cpu", copies: int = 1, verify: bool = True) -> Checkpoint:
-    """Load a checkpoint folder in float32: ours, a GPT-2 that transformers wrote, or (through transformers) another known family.
+def load_checkpoint(directory: Path, *, device: str = "cpu", copies: int = 1, verify: bool = True, dtype: DTypeName = "fp32") -> Checkpoint:
+    """Load a checkpoint folder: ours, a GPT-2 that transformers wrote, or (through transformers) another known family.
 
     Args:
         directory: the folder.
         device: where the model goes.
         copies: how many of the model there will be; they have to fit the device's memory.
         verify: whether the weights must have the hashes that `tinymem.json` holds, if it holds any.
+        dtype: type of the weights in memory. `auto`: of our GPT-2s float32, of other families the type that most of their weights have.
 
     Raises:
         UserError: missing, truncated, damaged or changed files, weights that do not fill the model or are no numbers, a model too large
             for the memory, or an architecture or option that is not supported.
     """
-    config = _read_config(directory)
     metadata = read_metadata(directory)
-    model, layout = _load(directory, config, device, copies)
-    model = model.to(device).eval()
+    folder = Folder(directory, _read_config(directory), stored_tensors(directory))
+    model, layout = _load(folder, device, copies, dtype)
+    model.eval()
     _check_finite(model, directory)
     if verify:
         verify_weights(directory, metadata)
     return Checkpoint(model, metadata, layout.half_types)
 
 
-def _load(directory: Path, config: JsonObject, device: str, copies: int) -> tuple[nn.Module, Layout]:
+def _load(folder: Folder, device: str, copies: int, dtype: DTypeName) -> tuple[nn.Module, Layout]:
     """The model and where its tensors are stored."""
-    folder = Folder(directory, config, stored_tensors(directory))
-    sizes = read_gpt2_config(config) if is_gpt2(folder) else None
+    sizes = read_gpt2_config(folder.config) if is_gpt2(folder) else None
 
     def check(model: nn.Module) -> None:
-        refuse_beyond_memory(copies * bytes_of(model), device, f"the model in {directory}" + (f", {copies} times" if copies > 1 else ""))
+        what = f"the model in {folder.path}" + (f", {copies} times" if copies > 1 else "")
+        refuse_beyond_memory(copies * bytes_of(model), device, what)
 
-    ours = load_gpt(folder, sizes, device, check) if sizes else None
-    return ours or load_foreign(folder, check)
+    ours = load_gpt(folder, sizes, device, DTYPES.get(dtype, torch.float32), check) if sizes else None
+    return ours or load_foreign(folder, device, DTYPES.get(dtype) or stored_type(folder.stored.values()), check)
 
 
 def bytes_of(model: nn.Module) -> int:

@@ -1,13 +1,13 @@
-"""Model families: where blocks, feed-forward layers and neurons are in each class of models, one entry a family.
+"""Model families: where blocks, projections and neurons are in each class of models, one entry a family.
 
-    @model_family("my-family", model_class="MyModelForCausalLM", blocks="model.layers", mlp="mlp", out_projection="mlp.down_proj")
+    @model_family("mine", model_class="MyModelForCausalLM", blocks="model.layers", in_projections=("mlp.up",), out_projection="mlp.down")
     def my_family(vocabulary, length):
         \"\"\"A tiny random model of the family, for tests.\"\"\"
         return MyModelForCausalLM(MyConfig(vocab_size=vocabulary, max_position_embeddings=length, ...))
 
 A neuron is one coordinate of a feed-forward block's hidden vector after the non-linearity, that is one input of the block's
 out-projection; its value vector holds the weights it multiplies there (Chang et al., section 2). Hooking the *input of the
-out-projection* is one rule that also covers gated blocks (Llama).
+out-projection* is one rule that also covers gated blocks (Llama), which have two projections into the hidden vector.
 """
 
 from __future__ import annotations
@@ -15,16 +15,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from torch import nn
 
 from tinymem.errors import UserError
 from tinymem.models.gpt2 import GPT, GPTConfig
+from tinymem.models.opt import keep_rows_apart
 from tinymem.registry import Registry
-
-if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+from tinymem.runtime.json import Json
 
 TinyModel = Callable[[int, int], nn.Module]
 """(size of the vocabulary, positions) -> a random model of two blocks."""
@@ -38,20 +36,22 @@ class Family:
         name: short name.
         model_class: name of the class, as `architectures` of a checkpoint's config.json has it.
         blocks: path to the list of blocks.
-        mlp: path from a block to its feed-forward part.
+        in_projections: paths from a block to the linear layers into its hidden vector: one, or gate and up of a gated block.
         out_projection: path from a block to the linear layer that its neurons are the inputs of.
         transposed: whether the feed-forward matrices are stored [in, out] (transformers' Conv1D) instead of [out, in]; that layer's is
             then [neurons, embedding].
         tiny: makes a tiny random model, for tests.
+        prepare: changes how a model of the class computes, and not what, so that a neuron layer's inputs are [B, T, F]; None: they are.
     """
 
     name: str
     model_class: str
     blocks: str
-    mlp: str
+    in_projections: tuple[str, ...]
     out_projection: str
     transposed: bool
     tiny: TinyModel
+    prepare: Callable[[nn.Module], None] | None = None
 
     @property
     def origin(self) -> str:
@@ -63,16 +63,23 @@ FAMILIES: Registry[Family] = Registry("model family", entry_points="tinymem.fami
 
 
 def model_family(
-    name: str, *, model_class: str, blocks: str, mlp: str, out_projection: str, transposed: bool = False
+    name: str,
+    *,
+    model_class: str,
+    blocks: str,
+    in_projections: tuple[str, ...],
+    out_projection: str,
+    transposed: bool = False,
+    prepare: Callable[[nn.Module], None] | None = None,
 ) -> Callable[[TinyModel], TinyModel]:
-    """Register a family with a function `(vocabulary, length) -> tiny random model` for tests; the paths are those of `Family`.
+    """Register a family with a function `(vocabulary, length) -> tiny random model` for tests; the other arguments are those of `Family`.
 
     Raises:
         UserError: another family has the name.
     """
 
     def register(tiny: TinyModel) -> TinyModel:
-        FAMILIES.register(name, Family(name, model_class, blocks, mlp, out_projection, transposed, tiny))
+        FAMILIES.register(name, Family(name, model_class, blocks, in_projections, out_projection, transposed, tiny, prepare))
         return tiny
 
     return register
@@ -87,67 +94,92 @@ def family_of_class(model_class: str) -> Family:
     families = [FAMILIES.get(name) for name in FAMILIES.names()]
     found = [family for family in families if family.model_class == model_class]
     if not found:
-        known = ", ".join(family.model_class for family in families)
-        raise UserError(f"expected one of the models {known}, got {model_class}; register its family, see tinymem/models/families.py")
+        known = ", ".join(sorted(family.model_class for family in families))
+        raise UserError(
+            f"expected one of the models {known}, got {model_class}; what is missing is where its blocks and projections are: "
+            "a plugin with @model_family says it, see docs/extending.md"
+        )
     if len(found) > 1:
         raise UserError(f"expected one family of {model_class}, got {', '.join(f.name for f in found)}; leave one of the plugins out")
     return found[0]
 
 
-@model_family("gpt", model_class="GPT", blocks="transformer.h", mlp="mlp", out_projection="mlp.c_proj")
+def _tiny(model: str, **sizes: Json) -> TinyModel:
+    """A maker of random models of a class of transformers, by the beginning of the class's name."""
+
+    def make(vocabulary: int, length: int) -> nn.Module:
+        import transformers
+
+        options = {"vocab_size": vocabulary, "max_position_embeddings": length, "bos_token_id": 0, "eos_token_id": 1, **sizes}
+        config = getattr(transformers, f"{model}Config")(**options)
+        made: nn.Module = transformers.AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+        prepare_model(made)
+        return made
+
+    return make
+
+
+def prepare_model(model: nn.Module) -> nn.Module:
+    """The model, in place, with the inputs of its neuron layers as [B, T, F] (`Family.prepare`)."""
+    prepare = family_of_class(type(model).__name__).prepare
+    if prepare is not None:
+        prepare(model)
+    return model
+
+
+SIZES: dict[str, Json] = {"hidden_size": 16, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+GROUPED: dict[str, Json] = {**SIZES, "num_key_value_heads": 2}
+OLD: dict[str, Json] = {"n_embd": 16, "n_layer": 2, "n_head": 2}
+
+
+@model_family("gpt", model_class="GPT", blocks="transformer.h", in_projections=("mlp.c_fc",), out_projection="mlp.c_proj")
 def _gpt(vocabulary: int, length: int) -> nn.Module:
     return GPT(GPTConfig(vocab_size=vocabulary, n_positions=length, n_layer=2, n_embd=16, n_head=2), seed=1)
 
 
-@model_family("gpt2", model_class="GPT2LMHeadModel", blocks="transformer.h", mlp="mlp", out_projection="mlp.c_proj", transposed=True)
-def _gpt2(vocabulary: int, length: int) -> nn.Module:
-    from transformers import GPT2Config
-
-    return _random(GPT2Config, vocab_size=vocabulary, n_positions=length, n_embd=16, n_layer=2, n_head=2)
-
-
-@model_family("gpt-neo", model_class="GPTNeoForCausalLM", blocks="transformer.h", mlp="mlp", out_projection="mlp.c_proj")
-def _gpt_neo(vocabulary: int, length: int) -> nn.Module:
-    from transformers import GPTNeoConfig
-
-    sizes = {"hidden_size": 16, "intermediate_size": 64, "num_layers": 2, "num_heads": 2, "attention_types": [[["global"], 2]]}
-    return _random(GPTNeoConfig, vocab_size=vocabulary, max_position_embeddings=length, **sizes)
-
-
-@model_family("gpt-neox", model_class="GPTNeoXForCausalLM", blocks="gpt_neox.layers", mlp="mlp", out_projection="mlp.dense_4h_to_h")
-def _gpt_neox(vocabulary: int, length: int) -> nn.Module:
-    from transformers import GPTNeoXConfig
-
-    return _random(GPTNeoXConfig, vocab_size=vocabulary, max_position_embeddings=length, **SIZES)
-
-
-@model_family("llama", model_class="LlamaForCausalLM", blocks="model.layers", mlp="mlp", out_projection="mlp.down_proj")
-def _llama(vocabulary: int, length: int) -> nn.Module:
-    from transformers import LlamaConfig
-
-    return _random(LlamaConfig, vocab_size=vocabulary, max_position_embeddings=length, num_key_value_heads=2, **SIZES)
+def _transformers_family(
+    name: str,
+    model: str,
+    sizes: dict[str, Json],
+    blocks: str,
+    ins: str,
+    out: str,
+    *,
+    model_class: str = "",
+    transposed: bool = False,
+    prepare: Callable[[nn.Module], None] | None = None,
+) -> None:
+    """Register a class of transformers: its name's beginning, sizes of a tiny one, and the paths, those into the neurons with spaces."""
+    register = model_family(
+        name,
+        model_class=model_class or f"{model}ForCausalLM",
+        blocks=blocks,
+        in_projections=tuple(ins.split()),
+        out_projection=out,
+        transposed=transposed,
+        prepare=prepare,
+    )
+    register(_tiny(model, **sizes))
 
 
-@model_family("mistral", model_class="MistralForCausalLM", blocks="model.layers", mlp="mlp", out_projection="mlp.down_proj")
-def _mistral(vocabulary: int, length: int) -> nn.Module:
-    from transformers import MistralConfig
+LAYERS, GATED = "model.layers", ("mlp.gate_proj mlp.up_proj", "mlp.down_proj")
+NEO: dict[str, Json] = {"hidden_size": 16, "intermediate_size": 64, "num_layers": 2, "num_heads": 2, "attention_types": [[["global"], 2]]}
+OPT_SIZES: dict[str, Json] = {"hidden_size": 16, "ffn_dim": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "word_embed_proj_dim": 16}
 
-    return _random(MistralConfig, vocab_size=vocabulary, max_position_embeddings=length, num_key_value_heads=2, **SIZES)
-
-
-@model_family("qwen2", model_class="Qwen2ForCausalLM", blocks="model.layers", mlp="mlp", out_projection="mlp.down_proj")
-def _qwen2(vocabulary: int, length: int) -> nn.Module:
-    from transformers import Qwen2Config
-
-    return _random(Qwen2Config, vocab_size=vocabulary, max_position_embeddings=length, num_key_value_heads=2, **SIZES)
-
-
-SIZES = {"hidden_size": 16, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-
-
-def _random(config: Callable[..., PretrainedConfig], **options: object) -> nn.Module:
-    from transformers import AutoModelForCausalLM
-
-    made = config(**options, bos_token_id=0, eos_token_id=1)
-    model: nn.Module = AutoModelForCausalLM.from_config(made)  # type: ignore[no-untyped-call]
-    return model
+_transformers_family("gpt2", "GPT2", OLD, "transformer.h", "mlp.c_fc", "mlp.c_proj", model_class="GPT2LMHeadModel", transposed=True)
+_transformers_family("gpt-neo", "GPTNeo", NEO, "transformer.h", "mlp.c_fc", "mlp.c_proj")
+_transformers_family("gpt-neox", "GPTNeoX", SIZES, "gpt_neox.layers", "mlp.dense_h_to_4h", "mlp.dense_4h_to_h")  # Pythia
+_transformers_family("gpt-j", "GPTJ", {**OLD, "rotary_dim": 4}, "transformer.h", "mlp.fc_in", "mlp.fc_out")
+_transformers_family("opt", "OPT", OPT_SIZES, "model.decoder.layers", "fc1", "fc2", prepare=keep_rows_apart)
+_transformers_family("phi", "Phi", SIZES, LAYERS, "mlp.fc1", "mlp.fc2")  # Phi-1, 1.5, 2
+_transformers_family("phi3", "Phi3", {**GROUPED, "pad_token_id": None}, LAYERS, "mlp.gate_up_proj", "mlp.down_proj")  # Phi-3, 3.5, 4
+_transformers_family("llama", "Llama", GROUPED, LAYERS, *GATED)  # Llama 1 to 3, SmolLM 1 and 2
+_transformers_family("smollm3", "SmolLM3", {**GROUPED, "pad_token_id": None}, LAYERS, *GATED)
+_transformers_family("mistral", "Mistral", GROUPED, LAYERS, *GATED)
+_transformers_family("qwen2", "Qwen2", GROUPED, LAYERS, *GATED)  # Qwen 1.5 to 2.5
+_transformers_family("qwen3", "Qwen3", {**GROUPED, "head_dim": 8}, LAYERS, *GATED)
+_transformers_family("gemma", "Gemma", {**GROUPED, "head_dim": 8}, LAYERS, *GATED)
+_transformers_family("gemma2", "Gemma2", {**GROUPED, "head_dim": 8}, LAYERS, *GATED)
+_transformers_family("gemma3", "Gemma3Text", {**GROUPED, "head_dim": 8}, LAYERS, *GATED, model_class="Gemma3ForCausalLM")
+_transformers_family("olmo", "Olmo", {**GROUPED, "pad_token_id": None}, LAYERS, *GATED)
+_transformers_family("olmo2", "Olmo2", {**GROUPED, "pad_token_id": None}, LAYERS, *GATED)

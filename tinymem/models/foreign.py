@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -10,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from tinymem.errors import UserError
-from tinymem.models.families import family_of_class
+from tinymem.models.families import family_of_class, prepare_model
 from tinymem.models.gpt2_folder import published_tensors
 from tinymem.models.layout import Expected, Layout
 from tinymem.models.weights import CONFIG, Folder
@@ -21,11 +23,13 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 
-def load_foreign(folder: Folder, check: Callable[[nn.Module], None]) -> tuple[nn.Module, Layout]:
-    """Load a folder through transformers, in float32 on the CPU.
+def load_foreign(folder: Folder, device: str, dtype: torch.dtype, check: Callable[[nn.Module], None]) -> tuple[nn.Module, Layout]:
+    """A model of transformers, read from a folder straight to the device in one type: a tensor at a time is on the CPU.
 
     Args:
         folder: with `config.json` and safetensors.
+        device: where the model goes.
+        dtype: floating-point type of its weights, whatever the folder's is.
         check: sees the model before it has memory, and raises where there is not enough.
 
     Raises:
@@ -34,25 +38,62 @@ def load_foreign(folder: Folder, check: Callable[[nn.Module], None]) -> tuple[nn
     model_class = _model_class(folder)
     assert model_class.config_class is not None
     with _transformers(folder.path):
-        made = model_class.config_class.from_pretrained(folder.path, local_files_only=True)
-    folder.check_layers(int(getattr(made, "num_hidden_layers", 0)))
+        config = model_class.config_class.from_pretrained(folder.path, local_files_only=True)
+    folder.check_layers(int(getattr(config, "num_hidden_layers", 0)))
+    layout = _layout(folder, model_class, config, dtype, check)
+    if not layout.agrees():  # a head of its own in spite of the configuration
+        config.tie_word_embeddings = False
+        layout = _layout(folder, model_class, config, dtype, check)
+    with _transformers(folder.path), _parameters_on_meta():
+        model = _made(model_class, config, dtype)
+    _allocate(model, device)
+    layout.fill(published_tensors(model))
+    model.config.use_cache = False  # no pass that is measured or trained continues another
+    return prepare_model(model), layout
+
+
+def _layout(
+    folder: Folder, model_class: type[PreTrainedModel], config: PretrainedConfig, dtype: torch.dtype, check: Callable[[nn.Module], None]
+) -> Layout:
+    """Where the folder has the tensors of a model, which never has memory."""
     with _transformers(folder.path), torch.device("meta"):
-        shell = model_class(made)
+        shell = _made(model_class, config, dtype)
     layout = Expected(f"a {model_class.__name__}", published_tensors(shell), shell.base_model_prefix).layout(folder)
     check(shell)
-    return _filled(folder.path, model_class, made), layout
+    return layout
 
 
-def _filled(folder: Path, model_class: type[PreTrainedModel], config: PretrainedConfig) -> nn.Module:
-    loader: Any = model_class
-    with _transformers(folder):
-        model, report = loader.from_pretrained(
-            folder, config=config, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True
-        )
-    if unfilled := [*report["missing_keys"], *report["mismatched_keys"]]:  # the layout knows better; nothing random passes
-        raise UserError(f"expected weights that fill a {model_class.__name__} in {folder}, got none for '{unfilled[0]}'")
-    loaded: nn.Module = model
-    return loaded
+def _made(model_class: type[PreTrainedModel], config: PretrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
+    maker: Any = model_class
+    model: PreTrainedModel = maker._from_config(copy.deepcopy(config), dtype=dtype)
+    return model
+
+
+@contextmanager
+def _parameters_on_meta() -> Iterator[None]:
+    """Inside the context new parameters have a shape and a type but no memory; buffers, which no file holds, have their values."""
+
+    def without_memory(_module: nn.Module, _name: str, parameter: nn.Parameter | None) -> nn.Parameter | None:
+        return parameter if parameter is None or parameter.is_meta else nn.Parameter(parameter.to("meta"), parameter.requires_grad)
+
+    hook: Any = without_memory  # torch's type of it forgets that what it returns is taken
+    handle = register_module_parameter_registration_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _allocate(model: nn.Module, device: str) -> None:
+    """Give the parameters memory on a device, tied ones once, and move the buffers there."""
+    made: dict[int, nn.Parameter] = {}
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                if id(parameter) not in made:
+                    made[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device=device), parameter.requires_grad)
+                module._parameters[name] = made[id(parameter)]
+    model.to(device)
 
 
 def _model_class(folder: Folder) -> type[PreTrainedModel]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tinymem.models.gpt2 import ACTIVATIONS, GPT, GPTConfig
 from tinymem.models.layout import Expected, Layout
-from tinymem.models.weights import Folder, read_tensors
+from tinymem.models.weights import Folder
 from tinymem.recipe.sizes import GPT2_VOCABULARY
 from tinymem.runtime.json import JsonObject
 
@@ -69,28 +69,23 @@ def read_gpt2_config(config: JsonObject) -> GPTConfig | None:
     return GPTConfig(**sizes)
 
 
-def load_gpt(folder: Folder, config: GPTConfig, device: str, check: Callable[[nn.Module], None]) -> tuple[GPT, Layout] | None:
-    """A GPT-2 as our class, straight to the device in float32; None where the stored head differs from the embedding.
+def load_gpt(
+    folder: Folder, config: GPTConfig, device: str, dtype: torch.dtype, check: Callable[[nn.Module], None]
+) -> tuple[GPT, Layout] | None:
+    """A GPT-2 as our class, straight to the device in one type; None where the stored head differs from the embedding.
 
     `check` sees the model before it has memory, and raises where there is not enough.
     """
     folder.check_layers(config.n_layer)
     with torch.device("meta"):
-        model = GPT(config)
+        model = GPT(config).to(dtype)
     layout = Expected(f"a GPT-2 (GPT2LMHeadModel) of {config.n_layer} layers", published_tensors(model), "transformer").layout(folder)
-    if not _tied(layout):
+    if not layout.agrees():
         return None
     check(model)
     model.to_empty(device=device)
     layout.fill(published_tensors(model))
     return model, layout
-
-
-def _tied(layout: Layout) -> bool:
-    """Whether all stored tensors that fill the embedding are equal."""
-    heads = [name for name, place in layout.places.items() if place in (HEAD, EMBEDDING)]
-    first, *others = [read_tensors(layout.stored[name].file, [name])[name] for name in heads]
-    return all(torch.equal(first, other) for other in others)
 
 
 def hf_config(config: GPTConfig) -> JsonObject:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tinymem.errors import UserError
-from tinymem.models.weights import Folder, StoredTensor, opened
+from tinymem.models.weights import Folder, StoredTensor, opened, read_tensors
 
 # Buffers that older versions of transformers store in addition to the weights.
 MASKS = ("attn.bias", "attn.masked_bias", "attention.bias", "attention.masked_bias")
@@ -36,12 +36,21 @@ class Layout:
     stored: Mapping[str, StoredTensor]
     places: Mapping[str, str]
     """By stored name the name in the model; tensors that only older versions of transformers store have none."""
+    shared: tuple[tuple[str, ...], ...] = ()
+    """Stored names that fill one tensor of the model."""
 
     @property
     def half_types(self) -> dict[str, torch.dtype]:
         """The type of each of the model's tensors that is stored in 16 bits."""
         halves = (torch.float16, torch.bfloat16)
         return {place: dtype for name, place in self.places.items() if (dtype := self.stored[name].dtype) in halves and dtype}
+
+    def agrees(self) -> bool:
+        """Whether stored tensors that fill one tensor of the model, as a tied head and its embedding do, are equal."""
+        return all(torch.equal(self._read(first), self._read(other)) for first, *others in self.shared for other in others)
+
+    def _read(self, name: str) -> Tensor:
+        return read_tensors(self.stored[name].file, [name])[name]
 
     @torch.no_grad()
     def fill(self, tensors: Mapping[str, Tensor]) -> None:
@@ -81,7 +90,13 @@ class Expected:
             raise UserError(self._mismatch(folder, missing, extra))
         for name, place in places.items():
             _check(name, folder, self.tensors[place])
-        return Layout(stored, places)
+        return Layout(stored, places, self._shared(places))
+
+    def _shared(self, places: Mapping[str, str]) -> tuple[tuple[str, ...], ...]:
+        names: dict[int, list[str]] = {}
+        for name, place in places.items():
+            names.setdefault(id(self.tensors[place]), []).append(name)
+        return tuple(tuple(found) for found in names.values() if len(found) > 1)
 
     def _place(self, name: str) -> str | None:
         renamed = [new + name.removeprefix(old) for old, new in RENAMED.items() if name.startswith(old)]

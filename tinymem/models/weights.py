@@ -6,11 +6,13 @@ Only safetensors are read: `model.safetensors`, or the files that `model.safeten
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping
+import math
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -23,6 +25,8 @@ from tinymem.runtime.json import JsonObject
 
 WEIGHTS, INDEX, CONFIG, METADATA = "model.safetensors", "model.safetensors.index.json", "config.json", "tinymem.json"
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTypeName = Literal["auto", "fp32", "bf16", "fp16"]
 ADAPTER = "adapter_config.json"
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 # Keys of config.json that say where a model came from and not what it computes.
@@ -107,6 +111,16 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
                 part = file.get_slice(name)
                 found[name] = StoredTensor(path, tuple(part.get_shape()), part.get_dtype())
     return found
+
+
+def stored_type(stored: Iterable[StoredTensor]) -> torch.dtype:
+    """The floating-point type that most stored numbers have; float32 where that is float64."""
+    numbers: Counter[torch.dtype] = Counter()
+    for tensor in stored:
+        if tensor.dtype is not None:
+            numbers[tensor.dtype] += math.prod(tensor.shape)
+    found = max(numbers, key=numbers.__getitem__, default=torch.float32)
+    return torch.float32 if found == torch.float64 else found
 
 
 @contextmanager
