@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from tinymem.cli.options import (
+    MAX_SIZE,
     Bos,
     Checkpoint,
     Column,
@@ -15,14 +16,17 @@ from tinymem.cli.options import (
     Forget,
     Ks,
     Match,
+    MaxSize,
     Metrics,
     NoVerify,
     Plugins,
     Prompt,
     ProtocolName,
     Retain,
+    Revision,
     Strict,
     load_plugins,
+    local_checkpoint,
     numbers,
     words,
 )  # fmt: skip
@@ -63,6 +67,8 @@ def evaluate(
     ks: Ks = None,
     device: Device = "auto",
     no_verify: NoVerify = False,
+    revision: Revision = None,
+    max_size: MaxSize = MAX_SIZE,
     plugin: Plugins = None,
 ) -> None:
     """Measure a checkpoint on its own corpus, or on rows of your own; prints JSON."""
@@ -77,6 +83,7 @@ def evaluate(
     measuring = Measuring(words(metrics), numbers(ks, "--ks"))
     files = RowFiles(forget, retain, prompt, match, column, bos, strict, corpus)
     found = evaluate_checkpoint(
-        checkpoint, files=files, protocol=protocol, device=device, measuring=measuring, verify=not no_verify, progress=Progress(show=True)
-    )
+        local_checkpoint(checkpoint, revision, max_size),
+        files=files, protocol=protocol, device=device, measuring=measuring, verify=not no_verify, progress=Progress(show=True),
+    )  # fmt: skip
     print(json.dumps(with_intervals(found.as_dict()), indent=2, allow_nan=False))

@@ -7,10 +7,13 @@ from typing import Annotated
 
 import typer
 
-from tinymem.cli.options import CorpusPath, Device, NeededOut, NoVerify, Seed
+from tinymem.cli.options import MAX_SIZE, CorpusPath, Device, MaxSize, NeededOut, NoVerify, Seed, local_checkpoint
 from tinymem.errors import UserError
 
-Checkpoints = Annotated[list[Path], typer.Argument(metavar="CHECKPOINT...", help="A checkpoint, and edits of it to draw beside it.")]
+Checkpoints = Annotated[
+    list[Path],
+    typer.Argument(metavar="CHECKPOINT...", help="A checkpoint, and edits of it to draw beside it; ORG/NAME[@REVISION] is fetched."),
+]
 
 
 def landscape(
@@ -24,6 +27,7 @@ def landscape(
     corpus: CorpusPath = None,
     device: Device = "auto",
     no_verify: NoVerify = False,
+    max_size: MaxSize = MAX_SIZE,
 ) -> None:
     """Draw the loss around a checkpoint on a random filter-normalized plane (the paper's Figure 4).
 
@@ -35,5 +39,6 @@ def landscape(
     if out.exists() and not out.is_dir():
         raise UserError(f"expected a folder for --out, got the file {out}; name another")
     options = {"rows": rows, "samples": samples, "steps": steps, "span": span, "seed": seed or 0, "device": device, "verify": not no_verify}
-    for path in write_landscape(checkpoints, out, corpus=corpus, progress=Progress(show=True), **options):  # type: ignore[arg-type]
+    folders = [local_checkpoint(checkpoint, max_size=max_size) for checkpoint in checkpoints]
+    for path in write_landscape(folders, out, corpus=corpus, progress=Progress(show=True), **options):  # type: ignore[arg-type]
         print(path)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tinymem.cli.options import (
+    MAX_SIZE,
     Bos,
     Checkpoint,
     Column,
@@ -18,6 +19,7 @@ from tinymem.cli.options import (
     Forget,
     Ks,
     Match,
+    MaxSize,
     Metrics,
     NoVerify,
     Out,
@@ -25,10 +27,12 @@ from tinymem.cli.options import (
     Prompt,
     ProtocolName,
     Retain,
+    Revision,
     RowsFormat,
     Seed,
     Strict,
     load_plugins,
+    local_checkpoint,
     numbers,
     words,
 )  # fmt: skip
@@ -64,6 +68,8 @@ def mitigate(
     robustness: Annotated[bool, typer.Option("--robustness", help="Test whether it comes back: relearning, rounding, prompts.")] = False,
     device: Device = "auto",
     no_verify: NoVerify = False,
+    revision: Revision = None,
+    max_size: MaxSize = MAX_SIZE,
     plugin: Plugins = None,
     output: RowsFormat = "table",
 ) -> None:
@@ -79,6 +85,7 @@ def mitigate(
 
     load_plugins(plugin)
     call, measuring = parse_call(method, _method_options(context.args)), Measuring(words(metrics), numbers(ks, "--ks"), robustness)
+    checkpoint = local_checkpoint(checkpoint, revision, max_size)
     files = RowFiles(forget, retain, prompt, match, column, bos, strict, corpus)
     try:
         with sole_writer(out) if out else nullcontext():

@@ -14,7 +14,13 @@ FORMAT_HELP = "What to print: a table, or text; html writes a page, png and svg 
 WAY_HELP = "A way of training: reference, compiled, graph, ours, ours+goldfish, ..."
 
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML recipe; see recipes/.")]
-Checkpoint = Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A checkpoint folder, such as runs/<run>/checkpoint.")]
+Checkpoint = Annotated[
+    Path,
+    typer.Argument(metavar="CHECKPOINT", help="A checkpoint folder, such as runs/<run>/checkpoint, or ORG/NAME[@REVISION] of the Hub."),
+]
+Revision = Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of a model on the Hub. Default: main.")]
+MaxSize = Annotated[str, typer.Option("--max-size", help="Take at most so much from the Hub, as in 500MB.")]
+MAX_SIZE = "4GB"
 
 Overrides = Annotated[
     list[str] | None,
@@ -86,6 +92,17 @@ def numbers(text: str | None, option: str) -> tuple[int, ...] | None:
     if found is not None and not all(word.isdecimal() for word in found):
         raise UserError(f"expected {option} to be numbers with commas between, as in 10,20, got '{text}'")
     return None if found is None else tuple(map(int, found))
+
+
+def local_checkpoint(given: Path, revision: str | None = None, max_size: str = MAX_SIZE) -> Path:
+    """The folder of a checkpoint; a model on the Hub is fetched into the client's cache and verified.
+
+    Raises:
+        UserError: it cannot be fetched, or is not safe.
+    """
+    from tinymem.hub.fetch import checkpoint_folder, parse_size
+
+    return checkpoint_folder(given, revision=revision, max_size=parse_size(max_size))
 
 
 def load_plugins(paths: list[Path] | None) -> None:
