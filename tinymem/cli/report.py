@@ -80,7 +80,7 @@ def _write_figures(folders: list[Path], format: str, out: Path | None) -> None:
 
     figures, skipped = figures_of(load_results(folders))
     for figure in skipped:
-        print(f"not drawn: {figure.title}: {figure.reason}", file=sys.stderr)
+        print(f"not drawn: {figure.name}: {figure.reason}", file=sys.stderr)
     if not figures:
         raise UserError(f"expected rows for a figure in {', '.join(map(str, folders))}, found none; run some methods first")
     for path in write_figures(figures, out or folders[0] / "figures", (format, "csv", "json")):
