@@ -90,31 +90,31 @@ CASES = {
     "math": [
         *runs("math.yaml", "math"),
         "report runs/math-* --format json",
-        "evaluate runs/math-*/checkpoint --metrics all --ks 5,9 --prompt 10",
-        "evaluate runs/math-*/checkpoints/* --protocol reference",
+        "evaluate runs/math-*/checkpoint --metrics all --ks 5,9 --prompt 10 --json",
+        "evaluate runs/math-*/checkpoints/* --protocol reference --json",
         "mitigate runs/math-*/checkpoint --method act --ratio 0.05 --robustness --seed 3 --format json --out edited",
-        "evaluate edited",
+        "evaluate edited --json",
         "mitigate edited --method durable --prompt 12 --match 8 --forget digits.jsonl --retain sums.jsonl --format json",
-        "landscape edited --rows noise --samples 32 --steps 3 --out landscape",
-        "sweep grid.yaml --only act --only random-neurons --workers {threads} --set checkpoints=runs/math-*",
+        "landscape edited --of noise --samples 32 --points 3 --out landscape",
+        "sweep grid.yaml --only act --only random-neurons --jobs {threads} --set checkpoints=runs/math-*",
     ],
     "text": [
         *runs("text.yaml", "text"),
-        "evaluate runs/text-*/checkpoint --metrics all --ks 4,10",
+        "evaluate runs/text-*/checkpoint --metrics all --ks 4,10 --json",
         "mitigate runs/text-*/checkpoint --method act --prompt 8 --match 8 --forget lines.jsonl --retain others.jsonl --format json",
     ],
     "reference": [*runs("math.yaml", "noise", "digits"), *runs("text.yaml", "phrases", "word")],
     "regularizers": runs("math.yaml", "spectral", "truncation", "dropout", "sinks", "goldfish", "several"),
     "matrix": [
         "train math.yaml --set name=matrix --only matrix-dropout --only matrix-goldfish",
-        "sweep grid.yaml --workers {threads} --set checkpoints=runs/matrix-* --set seeds=[0,5]",
+        "sweep grid.yaml --jobs {threads} --set checkpoints=runs/matrix-* --set seeds=[0,5]",
     ],
     "quickstart": [
         "train {tree}/recipes/quickstart.yaml",
         "run {tree}/recipes/quickstart.yaml --set mitigation.robustness=true --set evaluation.metrics=all"
         f" --set 'mitigation.methods=[{OWN}, all]'",
     ],
-    "sweep": ["sweep {tree}/recipes/sweep-quickstart.yaml --workers {threads} --set grid=none --set checkpoints={quickstart}/*/checkpoint"],
+    "sweep": ["sweep {tree}/recipes/sweep-quickstart.yaml --jobs {threads} --set grid=none --set checkpoints={quickstart}/*/checkpoint"],
 }
 
 

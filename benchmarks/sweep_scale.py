@@ -60,7 +60,7 @@ def main() -> None:
         plugin, recipe = folder.parent / "nudge.py", folder.parent / "sweep.yaml"
         plugin.write_text(PLUGIN)
         recipe.write_text(f"checkpoints: {given.checkpoint}\nmethods: [{{nudge: {{number: {list(range(given.runs))}}}}}]\n")
-        words = ["sweep", recipe, "--out", folder, "--plugin", plugin, "--workers", given.workers, "--device", given.device]
+        words = ["sweep", recipe, "--out", folder, "--plugin", plugin, "--jobs", given.workers, "--device", given.device]
         watched = watch([sys.executable, "-m", "tinymem", *map(str, words)], folder, given)
         report(folder, given, watched)
 

@@ -22,7 +22,6 @@ LAYERS = (
     ("recipe",),
     ("data",),
     ("models",),
-    ("hub",),
     ("results",),
     ("evaluation",),
     ("training",),
@@ -30,7 +29,7 @@ LAYERS = (
     ("testing", "localization", "sweep"),
     ("report",),
     ("runs",),
-    ("zoo", "bench"),
+    ("zoo", "hub", "bench"),
     ("cli",),
     ("__main__",),
 )

@@ -73,7 +73,7 @@ main()
     assert "| durable |" in done.stdout and "of the largest score" in done.stdout and "| random-neurons |" in done.stdout
 
 
-@pytest.mark.parametrize("words", [["--rows", "3"], ["--device", "tpu"], ["--methods", "durabel"]])
+@pytest.mark.parametrize("words", [["--plain-rows", "3"], ["--device", "tpu"], ["--methods", "durabel"]])
 def test_what_cannot_be_timed(words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["bench", "--device", "cpu", "--scale", "0.001", *words])
     with pytest.raises(SystemExit) as stop:

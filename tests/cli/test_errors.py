@@ -192,8 +192,8 @@ def test_names_that_are_taken(tmp_path: Path, name: str) -> None:
 def test_a_file_where_a_sweep_should_be(checkpoint: Path, tmp_path: Path, folder: str) -> None:
     (tmp_path / "file").write_text("mine")
     (tmp_path / "sweep.yaml").write_text(f"checkpoints: {checkpoint}\nmethods: act\ngrid: none\n")
-    said = tinymem("sweep", tmp_path / "sweep.yaml", "--out", tmp_path / folder).last_line_error()
-    assert f"could not make the folder {tmp_path / folder}" in said and (tmp_path / "file").read_text() == "mine"
+    said = tinymem("sweep", tmp_path / "sweep.yaml", "--out", tmp_path / folder).one_line_error()
+    assert "for --out, got" in said and str(tmp_path / folder) in said and (tmp_path / "file").read_text() == "mine"
 
 
 @pytest.mark.parametrize("group", ["data", "bench"])

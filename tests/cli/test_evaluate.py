@@ -53,13 +53,15 @@ def test_list_and_show(own: Path) -> None:
 
 
 def test_evaluate(checkpoint: Path, own: Path) -> None:
-    default = json.loads(tinymem("evaluate", checkpoint).out)
+    default = json.loads(tinymem("evaluate", checkpoint, "--json").out)
     assert set(default["metrics"]["noise"]) == {n for n in METRICS.names() if METRICS.get(n).default}
-    some = json.loads(tinymem("evaluate", checkpoint, "--metrics", "memorized, prompt-length", "--ks", "6,9", "--plugin", own).out)
+    some = json.loads(
+        tinymem("evaluate", checkpoint, "--metrics", "memorized, prompt-length", "--ks", "6,9", "--plugin", own, "--json").out
+    )
     assert set(some["metrics"]["noise"]) == {"memorized", "prompt-length"}
     assert set(some["metrics"]["noise"]["memorized"]) == {"k=6", "k=9", "k=12"}
     assert some["metrics"]["noise"]["prompt-length"]["all"]["mean"] == 12
-    everything = json.loads(tinymem("evaluate", checkpoint, "--metrics", "all").out)
+    everything = json.loads(tinymem("evaluate", checkpoint, "--metrics", "all", "--json").out)
     assert everything["metrics"]["noise"]["membership"]["loss"]["all"]["auc"] > 0.5
     assert {k: v for k, v in everything.items() if k != "metrics"} == {k: v for k, v in default.items() if k != "metrics"}
 

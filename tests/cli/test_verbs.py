@@ -53,16 +53,16 @@ def test_mitigate_does_what_run_did(tiny_run: Run, tmp_path: Path) -> None:
 
 
 def test_evaluate(tiny_run: Run, tmp_path: Path) -> None:
-    done = tinymem("evaluate", tiny_run.checkpoint)
+    done = tinymem("evaluate", tiny_run.checkpoint, "--json")
     measured, row = json.loads(done.out), tiny_run.rows[0]
     assert measured["memorized"]["noise"]["share"] == row["memorized_before"]
     assert measured["accuracy"] == row["performance_before"] and measured["accuracy_ceiling"] == row["performance_ceiling"]
     copied = shutil.copytree(tiny_run.checkpoint, tmp_path / "elsewhere")  # without its corpus: generated anew
-    elsewhere = json.loads(tinymem("evaluate", copied).out)
+    elsewhere = json.loads(tinymem("evaluate", copied, "--json").out)
     assert {**elsewhere, "checkpoint": ""} == {**measured, "checkpoint": ""}
-    shorter = json.loads(tinymem("evaluate", tiny_run.checkpoint, "--prompt", 10, "--match", 3).out)
+    shorter = json.loads(tinymem("evaluate", tiny_run.checkpoint, "--prompt", 10, "--match", 3, "--json").out)
     assert (shorter["prompt"], shorter["match"]) == (10, 3) and shorter["memorized"]["noise"] != measured["memorized"]["noise"]
-    reference = json.loads(tinymem("evaluate", tiny_run.checkpoint, "--protocol", "reference").out)
+    reference = json.loads(tinymem("evaluate", tiny_run.checkpoint, "--protocol", "reference", "--json").out)
     assert reference["protocol"] == "reference" and reference["accuracy"] != measured["accuracy"]
 
 

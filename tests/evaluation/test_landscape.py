@@ -109,7 +109,7 @@ def test_levels_lie_between_the_lowest_and_nearly_the_highest_loss() -> None:
 
 
 def test_the_verb_measures_and_draws(checkpoint: Path, paper: Subject, tmp_path: Path) -> None:
-    words = ("--out", tmp_path / "out", "--steps", 3, "--samples", 10_000, "--span", 0.5, "--device", "cpu")
+    words = ("--out", tmp_path / "out", "--points", 3, "--samples", 10_000, "--span", 0.5, "--device", "cpu")
     done = tinymem("landscape", checkpoint, *words)
     assert done.code == 0, done.err
     assert sorted(path.suffix for path in map(Path, done.out.split())) == [".csv", ".json", ".png", ".svg"]
@@ -121,7 +121,7 @@ def test_the_verb_measures_and_draws(checkpoint: Path, paper: Subject, tmp_path:
     assert len((tmp_path / "out" / "figure-04.csv").read_text().splitlines()) == 10
 
 
-@pytest.mark.parametrize(("words", "message"), [(("--rows", "noisy"), "did you mean 'noise'"), (("--steps", 4), "odd number of steps")])
+@pytest.mark.parametrize(("words", "message"), [(("--of", "noisy"), "did you mean 'noise'"), (("--points", 4), "odd number of steps")])
 def test_the_verb_refuses_on_one_line(checkpoint: Path, tmp_path: Path, words: tuple[object, ...], message: str) -> None:
     assert message in tinymem("landscape", checkpoint, "--out", tmp_path / "out", *words).last_line_error()
     assert not (tmp_path / "out").exists() and not half_written(tmp_path)

@@ -250,9 +250,9 @@ def test_a_sweep(recipe_file: Path, tmp_path: Path) -> None:
     values = {"name": "own", "plugins": ["halving.py"], "checkpoints": [str(trained.path)], "methods": ["halving"], "grid": "none"}
     sweep.write_text(yaml.safe_dump(values))
     out = tmp_path / "out"
-    words = ("sweep", sweep, "--out", out, "--device", "cpu", "--workers", 1)
+    words = ("sweep", sweep, "--out", out, "--device", "cpu", "--jobs", 1)
     done = fresh(*words)
-    assert done.code == 0 and "1 runs: 1 refused" in done.out, done.err + done.out  # so short a run memorizes nothing
+    assert done.code == 0 and "1 run: 1 refused" in done.out, done.err + done.out  # so short a run memorizes nothing
     assert (out / "plugins" / "halving.py").read_text() == HALVER
     assert "1 done before, 0 to do" in fresh(*words).err
     (tmp_path / "sweeps" / "halving.py").write_text(HALVER.replace("mul_", "div_"))

@@ -130,8 +130,8 @@ def test_rules() -> None:
         ([], "got neither"),
         (["--against", "a", "--write", "b"], "got both"),
         (["--against", "nothing.json"], "expected a file of stored rows at nothing.json"),
-        (["--write", "x", "--tolerance", "memorized"], "expected a tolerance such as"),
-        (["--write", "x", "--tolerance", "memorized=lots"], "got 'lots'"),
+        (["--against", "x.json", "--tolerance", "memorized"], "expected a tolerance such as"),
+        (["--against", "x.json", "--tolerance", "memorized=lots"], "got 'lots'"),
     ],
 )
 def test_bad_input(tiny_run: Run, words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +149,7 @@ def test_broken_files(tiny_run: Run, tmp_path: Path) -> None:
     ):
         (tmp_path / "bad.json").write_text(text)
         assert message in tinymem("check", tiny_run.path, "--against", tmp_path / "bad.json").one_line_error()
-    assert "found none" in tinymem("check", tmp_path / "nowhere", "--write", tmp_path / "x").one_line_error()
+    assert "found none" in tinymem("check", tmp_path / "nowhere", "--write", tmp_path / "x.json").one_line_error()
 
 
 def test_any_results_folder(tiny_run: Run, golden: Path, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def downloaded(made: tuple[Run, Path], tmp_path: Path) -> Path:
 
 
 def measured(*words: object) -> dict[str, Any]:
-    done = tinymem("evaluate", *words)
+    done = tinymem("evaluate", *words, "--json")
     assert done.code == 0, done.err
     found = json.loads(done.out)
     return {key: value for key, value in found.items() if key != "checkpoint"}

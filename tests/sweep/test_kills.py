@@ -58,7 +58,7 @@ def engine(workers: int, tell: Callable[[Supervisor, Row], None] = lambda _super
             tally(event)
             tell(supervisor, event)
 
-        started = local_workers(sweep.folder, "cpu", workers, 1, sweep.plugins)
+        started = local_workers(sweep.folder, "cpu", workers, sweep.plugins)
         supervisor = Supervisor(sweep.folder, started, sweep.recipe.limits, compact_every=sweep.recipe.compact_every, tell=heard, stop=stop)
         try:
             supervisor.run(groups)
@@ -157,7 +157,7 @@ def test_two_supervisors_at_once_of_which_one_is_killed(tiny_run: Run, tmp_path:
 
 
 def start(recipe: Path, tmp_path: Path) -> subprocess.Popen[str]:
-    words = ["sweep", recipe, "--out", tmp_path / "sweep", "--plugin", FAKES, "--workers", 1, "--device", "cpu"]
+    words = ["sweep", recipe, "--out", tmp_path / "sweep", "--plugin", FAKES, "--jobs", 1, "--device", "cpu"]
     command = [sys.executable, "-m", "tinymem", *map(str, words)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 

@@ -107,7 +107,7 @@ def test_verbs_find_its_corpus_and_its_optimizer(kept: Run, monkeypatch: pytest.
     state = load_state(kept.path / "training" / "state", 3)
     assert state is not None and state.epoch == 3
     assert seen[0].keys() == state.optimizer.keys() and all(torch.equal(t, state.optimizer[n]) for n, t in seen[0].items())
-    measured = json.loads(tinymem("evaluate", folder).out)
+    measured = json.loads(tinymem("evaluate", folder, "--json").out)
     curve = {point.epoch: point for point in loop.read_curve(kept.path / "training" / "metrics.jsonl")}
     shares = {kind: {name: share[name] for name in ("share", "count", "rows")} for kind, share in measured["memorized"].items()}
     assert shares == curve[3].memorized and measured["accuracy"] == curve[3].accuracy

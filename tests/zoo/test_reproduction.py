@@ -128,7 +128,7 @@ def test_the_chosen_runs_are_tested_for_robustness() -> None:
 def test_the_command_writes_the_page(tmp_path: Path) -> None:
     sweep = write_results(tmp_path / "sweep", paper_like_rows())
     words = ("--stored", tmp_path / "rows.parquet", "--out", tmp_path / "page.md")
-    done = tinymem("reproduce", "table1", "--rows", sweep, *words)
+    done = tinymem("reproduce", "table1", "--from", sweep, *words)
     assert done.code == 0, done.err
     first = (tmp_path / "page.md").read_text()
     assert first == reproduction_page(stored_rows(tmp_path / "rows.parquet"))
@@ -137,7 +137,7 @@ def test_the_command_writes_the_page(tmp_path: Path) -> None:
 
 
 def test_refusals(tmp_path: Path) -> None:
-    both = tinymem("reproduce", "table1", "--run", "--rows", tmp_path)
-    assert both.code == 2 and "expected --run or --rows, got both" in both.err
+    both = tinymem("reproduce", "table1", "--run", "--from", tmp_path)
+    assert both.code == 2 and "expected --run or --from, got both" in both.err
     missing = tinymem("reproduce", "table1", "--stored", tmp_path / "none.parquet", "--out", tmp_path / "page.md")
     assert missing.code == 2 and "none.parquet" in missing.err and not (tmp_path / "page.md").exists()

@@ -142,18 +142,21 @@ def steps_per_epoch(recipe: Recipe) -> int:
     return steps
 
 
-def table(lines: list[Line]) -> str:
-    """The estimate as a text table; `~` marks times from the fitted line."""
-    head = (
-        f"{'recipe':<22}{'regularizer':<22}{'layers':>6}{'steps/epoch':>13}{'epochs':>8}{'ms/step':>9}{'h a run':>9}{'runs':>6}{'hours':>9}"
-    )
-    rows = [
-        f"{n.recipe:<22}{n.regularizer:<22}{n.layers:>6}{n.steps_per_epoch:>13,}{n.epochs:>8,}"
-        f"{('~' if n.fitted else '') + format(n.milliseconds, '.2f'):>9}{n.hours / n.runs:>9.2f}{n.runs:>6}{n.hours:>9.1f}"
+HEADS = ("recipe", "regularizer", "layers", "steps an epoch", "epochs", "ms a step", "from", "hours a run", "runs", "hours")
+
+
+def cells(lines: list[Line]) -> list[tuple[str | float, ...]]:
+    """The estimate, a line of `HEADS` each."""
+    return [
+        (n.recipe, n.regularizer, n.layers, n.steps_per_epoch, n.epochs, round(n.milliseconds, 2), source, each, n.runs, round(n.hours, 1))
         for n in lines
+        for source, each in [("a fitted line" if n.fitted else "measured", round(n.hours / n.runs, 2))]
     ]
-    total = f"{counted(sum(n.runs for n in lines), 'run')}: {sum(n.hours for n in lines):,.0f} GPU-hours; {PAPER}"
-    return "\n".join([head, *rows, total])
+
+
+def total(lines: list[Line]) -> str:
+    """Runs and GPU-hours of all lines together."""
+    return f"{counted(sum(n.runs for n in lines), 'run')}: {sum(n.hours for n in lines):,.0f} GPU-hours"
 
 
 def _kind(recipe: Recipe) -> str:

@@ -94,6 +94,11 @@ def bench(
 HEADER = f"{'case':<12}{'way':<30}{'ms/step':>9}{'tokens/s':>13}{'TFLOP/s':>9}{'start s':>9}{'GB':>7}"
 
 
+def json_lines(timings: list[Timing]) -> str:
+    """Timings as `bench hours` reads them: a line of JSON each."""
+    return "\n".join(json.dumps(asdict(timing)) for timing in timings)
+
+
 def line(t: Timing) -> str:
     """A timing as one line of the text table."""
     memory = f"{t.gigabytes:7.2f}" if t.gigabytes is not None else "      -"
@@ -214,7 +219,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--case", action="append", help=f"one of {', '.join(c.name for c in CASES)}; may be repeated")
     parser.add_argument("--way", action="append", help=f"one of {', '.join(all_ways())}; may be repeated")
     parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--rows", type=int, default=BATCH, help="rows of a batch")
+    parser.add_argument("--batch", type=int, default=BATCH, help="rows of a batch")
     parser.add_argument("--json", action="store_true", help="print JSON lines")
     given = parser.parse_args(words)
     cases = given.case or list(DEFAULT_CASES)
@@ -226,13 +231,13 @@ def main(words: list[str] | None = None) -> None:
             ways,
             device=place,
             steps=given.steps,
-            rows=given.rows,
+            rows=given.batch,
             say=lambda text: None if given.json else print(text, flush=True),
         )
     except UserError as error:
         sys.exit(complain(str(error), 2))
     if given.json:
-        print("\n".join(json.dumps(asdict(timing)) for timing in timings))
+        print(json_lines(timings))
 
 
 def default_ways(device: str) -> list[str]:

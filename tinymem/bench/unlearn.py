@@ -83,13 +83,19 @@ def _cells(name: str, cost: Cost, comparison: Comparison | None) -> tuple[str, .
     return (*cells, f"{whole:.3g}", f"{whole / cost.seconds:.1f}", comparison.part, comparison.difference)
 
 
+def about(scale: float, device: str) -> list[str]:
+    """What the table was measured on, in sentences."""
+    case, where = math_case(scale, "cpu"), describe_device(resolve_device(device))
+    return [
+        f"{where}, torch {torch.__version__}, python {platform.python_version()}, fp32.",
+        f"4-layer math model, random weights; {len(case.data.forget)} rows to forget, {len(case.data.retain)} to keep, 150 tokens.",
+        "Plain loops: measured on the part that the table names, and scaled up.",
+    ]
+
+
 def print_bench(*, scale: float, methods: Sequence[str], device: str, rows: int, plain: bool = True) -> None:
     """Print the table in Markdown, row by row."""
-    case = math_case(scale, "cpu")
-    where = describe_device(resolve_device(device))
-    print(f"{where}, torch {torch.__version__}, python {platform.python_version()}, fp32.")
-    print(f"4-layer math model, random weights; {len(case.data.forget)} rows to forget, {len(case.data.retain)} to keep, 150 tokens.")
-    print("Plain loops: measured on the part that the table names, and scaled up.\n")
+    print(*about(scale, device), sep="\n", end="\n\n")
     print(f"| {' | '.join(HEADER)} |\n|{' --- |' * len(HEADER)}")
     for cells in bench(scale=scale, methods=methods, device=device, rows=rows, plain=plain):
         print(f"| {' | '.join(cells)} |", flush=True)
@@ -101,12 +107,12 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="times the rows of the paper's corpus")
     parser.add_argument("--methods", default="", help="names with commas between, or all; those with a plain loop by default")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--rows", type=int, default=4, help="forget rows that the slow plain loops run on")
+    parser.add_argument("--plain-rows", type=int, default=4, help="forget rows that the slow plain loops run on")
     parser.add_argument("--no-plain", action="store_true", help="leave the plain loops out")
     given = parser.parse_args()
     methods = [name for name in given.methods.split(",") if name]
     try:
-        print_bench(scale=given.scale, methods=methods, device=given.device, rows=given.rows, plain=not given.no_plain)
+        print_bench(scale=given.scale, methods=methods, device=given.device, rows=given.plain_rows, plain=not given.no_plain)
     except UserError as error:
         sys.exit(complain(str(error), 2))
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tinymem.cli.options import NeededOut, Overrides, Plugins, PrintJson, RecipeFile, Workers, load_plugins
+from tinymem.cli.options import Format, Jobs, NeededOut, Overrides, Plugins, PrintJson, RecipeFile, load_plugins
+from tinymem.cli.printing import chosen, listing, print_json, print_listing
 from tinymem.errors import UserError
 from tinymem.runtime.words import counted
 
@@ -26,12 +28,12 @@ def make(
     recipe: RecipeFile,
     out: NeededOut,
     overrides: Overrides = None,
-    workers: Workers = None,
+    jobs: Jobs = None,
     plugin: Plugins = None,
 ) -> None:
     """Make a recipe's corpus. A killed run goes on where it was, since finished blocks of text are kept in the cache.
 
-    --out is the folder of the corpus; it appears whole or not at all. --workers tokenize text.
+    --out is the folder of the corpus; it appears whole or not at all. --jobs processes tokenize text.
     """
     from tinymem.data.build import make_corpus
     from tinymem.recipe.recipe import load_recipe
@@ -43,7 +45,7 @@ def make(
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "corpus.json").is_file())):
         raise UserError(f"expected a new folder or a corpus to replace at --out, got {out}; name another")
     with sole_writer(out):
-        corpus = make_corpus(loaded, out, workers=workers, progress=Progress(show=True))
+        corpus = make_corpus(loaded, out, workers=jobs, progress=Progress(show=True))
     counts = corpus.counts()
     training, test = counted(counts["train_rows"], "training row"), counted(counts["test_rows"], "test row")
     print(f"{out}: {training} an epoch, {test}, sha256 {corpus.sha256()}")
@@ -52,27 +54,29 @@ def make(
 @app.command()
 def inspect(
     directory: Directory,
-    json: PrintJson = False,
-    rows: Annotated[int, typer.Option(min=0, help="Show so many rows of each artifact, what was planted highlighted.")] = 0,
+    rows: Annotated[
+        int, typer.Option(min=0, metavar="NUMBER", help="Show so many rows of each artifact, what was planted highlighted.")
+    ] = 0,
     plugin: Plugins = None,
+    output: Format = "table",
+    json: PrintJson = False,
 ) -> None:
     """Counts of a corpus, and sample rows with the planted positions highlighted."""
-    from json import dumps
-
     from tinymem.data.corpus_files import load_corpus
     from tinymem.data.manifest import read_manifest
 
+    output = chosen(output, json)
     load_plugins(plugin)
     corpus = load_corpus(directory)
     counts = _counts(corpus, read_manifest(directory))
-    if json:
-        print(dumps(counts, indent=2))
+    if output == "json":
+        print_json(counts)
     else:
-        _print_counts(counts)
+        print_listing(listing(str(directory), ("what", "count"), _lines(counts)), output)
     if rows:
         from tinymem.data.samples import print_samples
 
-        print_samples(corpus, rows, to_stderr=json)
+        print_samples(corpus, rows, to_stderr=output != "table")
 
 
 @app.command()
@@ -101,20 +105,12 @@ def _counts(corpus: Corpus, manifest: CorpusManifest) -> JsonObject:
     return corpus_counts(corpus, manifest, {kind: len(probe) for kind, probe in probes.items()})
 
 
-def _print_counts(counts: JsonObject) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(show_header=False, box=None)
-    table.add_column()
-    table.add_column(overflow="fold")
+def _lines(counts: JsonObject) -> Iterator[tuple[str, str]]:
     for key, value in counts.items():
         if isinstance(value, dict):
-            for kind, found in value.items():
-                table.add_row(kind, _listed(found))
+            yield from ((kind, _listed(found)) for kind, found in value.items())
         else:
-            table.add_row(key.replace("_", " "), f"{value:,}" if isinstance(value, int) and key != "seed" else str(value))
-    Console().print(table)
+            yield key.replace("_", " "), f"{value:,}" if isinstance(value, int) and key != "seed" else str(value)
 
 
 def _listed(counts: Json) -> str:

@@ -7,48 +7,52 @@ from typing import Annotated
 import typer
 
 from tinymem.cli.options import (
-    MAX_SIZE,
     Bos,
     Checkpoint,
     Column,
     CorpusPath,
     Device,
     Forget,
+    Format,
     Ks,
     Match,
-    MaxSize,
     Metrics,
     NoVerify,
     Plugins,
+    PrintJson,
     Prompt,
     ProtocolName,
     Retain,
-    Revision,
     Strict,
     load_plugins,
-    local_checkpoint,
     numbers,
     words,
 )  # fmt: skip
+from tinymem.cli.printing import chosen, listing, print_json, print_listing, print_tables_as
 
 metrics_app = typer.Typer(help="What metrics there are.", invoke_without_command=True, pretty_exceptions_enable=False)
 
 
 @metrics_app.callback()
-def metrics(context: typer.Context, plugin: Plugins = None) -> None:
+def metrics(context: typer.Context, plugin: Plugins = None, output: Format = "table", json: PrintJson = False) -> None:
     """List the registered metrics: formula, unit, direction and range."""
+    output = chosen(output, json)
     load_plugins(plugin)
     if context.invoked_subcommand is None:
-        from tinymem.evaluation.metric_pages import print_catalogue
+        from tinymem.evaluation.metric_pages import HEADS, catalogue, print_catalogue
 
-        print_catalogue()
+        if output == "table":
+            print_catalogue()
+        else:
+            print_listing(listing("Metrics", HEADS, catalogue()), output)
 
 
 @metrics_app.command("show")
-def metrics_show(name: Annotated[str, typer.Argument(help="A metric's name.")]) -> None:
+def metrics_show(name: Annotated[str, typer.Argument(metavar="NAME", help="A metric's name.")], plugin: Plugins = None) -> None:
     """Formula, unit, direction, range and source of one metric, and what to know about it."""
     from tinymem.evaluation.metric_pages import describe
 
+    load_plugins(plugin)
     print(describe(name))
 
 
@@ -67,23 +71,25 @@ def evaluate(
     ks: Ks = None,
     device: Device = "auto",
     no_verify: NoVerify = False,
-    revision: Revision = None,
-    max_size: MaxSize = MAX_SIZE,
     plugin: Plugins = None,
+    output: Format = "table",
+    json: PrintJson = False,
 ) -> None:
-    """Measure a checkpoint on its own corpus, or on rows of your own; prints JSON."""
-    import json
-
+    """Measure a checkpoint on its own corpus, or on rows of your own."""
+    from tinymem.cli.measured import table_of_measurement
     from tinymem.results.read import with_intervals
     from tinymem.runs.checkpoint import Measuring, evaluate_checkpoint
     from tinymem.runs.own_rows import RowFiles
     from tinymem.runtime.progress import Progress
 
+    output = chosen(output, json)
     load_plugins(plugin)
     measuring = Measuring(words(metrics), numbers(ks, "--ks"))
     files = RowFiles(forget, retain, prompt, match, column, bos, strict, corpus)
     found = evaluate_checkpoint(
-        local_checkpoint(checkpoint, revision, max_size),
-        files=files, protocol=protocol, device=device, measuring=measuring, verify=not no_verify, progress=Progress(show=True),
-    )  # fmt: skip
-    print(json.dumps(with_intervals(found.as_dict()), indent=2, allow_nan=False))
+        checkpoint, files=files, protocol=protocol, device=device, measuring=measuring, verify=not no_verify, progress=Progress(show=True)
+    )
+    if output == "json":
+        print_json(with_intervals(found.as_dict()))
+    else:
+        print_tables_as([table_of_measurement(found)], output, None)

@@ -7,27 +7,26 @@ from typing import Annotated
 
 import typer
 
-from tinymem.cli.options import MAX_SIZE, CorpusPath, Device, MaxSize, NeededOut, NoVerify, Seed, local_checkpoint
-from tinymem.errors import UserError
+from tinymem.cli.options import CorpusPath, Device, NeededOut, NoVerify, Plugins, Seed, load_plugins
+from tinymem.cli.printing import check_folder
 
-Checkpoints = Annotated[
-    list[Path],
-    typer.Argument(metavar="CHECKPOINT...", help="A checkpoint, and edits of it to draw beside it; ORG/NAME[@REVISION] is fetched."),
-]
+Checkpoints = Annotated[list[Path], typer.Argument(metavar="CHECKPOINT...", help="A checkpoint, and edits of it to draw beside it.")]
 
 
 def landscape(
     checkpoints: Checkpoints,
     out: NeededOut,
-    rows: Annotated[str, typer.Option(help="Rows that the loss is of: test (clean test rows), or an artifact such as noise.")] = "test",
-    samples: Annotated[int, typer.Option(min=1, help="At most so many rows.")] = 256,
-    steps: Annotated[int, typer.Option(help="Points per direction, odd; time grows with its square.")] = 21,
-    span: Annotated[float, typer.Option(help="Largest step; at 1 a filter's change is as long as the filter.")] = 1.0,
+    rows: Annotated[
+        str, typer.Option("--of", metavar="WHICH", help="Rows that the loss is of: test (clean test rows), or an artifact such as noise.")
+    ] = "test",
+    samples: Annotated[int, typer.Option(min=1, metavar="NUMBER", help="At most so many rows.")] = 256,
+    steps: Annotated[int, typer.Option("--points", metavar="NUMBER", help="Points per direction, odd; time grows with its square.")] = 21,
+    span: Annotated[float, typer.Option(metavar="STEP", help="Largest step; at 1 a filter's change is as long as the filter.")] = 1.0,
     seed: Seed = None,
     corpus: CorpusPath = None,
     device: Device = "auto",
     no_verify: NoVerify = False,
-    max_size: MaxSize = MAX_SIZE,
+    plugin: Plugins = None,
 ) -> None:
     """Draw the loss around a checkpoint on a random filter-normalized plane (the paper's Figure 4).
 
@@ -36,9 +35,8 @@ def landscape(
     from tinymem.runs.landscape import write_landscape
     from tinymem.runtime.progress import Progress
 
-    if out.exists() and not out.is_dir():
-        raise UserError(f"expected a folder for --out, got the file {out}; name another")
+    load_plugins(plugin)
+    check_folder(out)
     options = {"rows": rows, "samples": samples, "steps": steps, "span": span, "seed": seed or 0, "device": device, "verify": not no_verify}
-    folders = [local_checkpoint(checkpoint, max_size=max_size) for checkpoint in checkpoints]
-    for path in write_landscape(folders, out, corpus=corpus, progress=Progress(show=True), **options):  # type: ignore[arg-type]
+    for path in write_landscape(checkpoints, out, corpus=corpus, progress=Progress(show=True), **options):  # type: ignore[arg-type]
         print(path)

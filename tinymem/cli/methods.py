@@ -6,24 +6,27 @@ from typing import Annotated
 
 import typer
 
-from tinymem.cli.options import Plugins, load_plugins
+from tinymem.cli.options import Format, Plugins, PrintJson, load_plugins
+from tinymem.cli.printing import chosen, listing, print_listing
 
 methods_app = typer.Typer(help="What methods there are.", invoke_without_command=True, pretty_exceptions_enable=False)
 
 
 @methods_app.callback()
-def methods(context: typer.Context, plugin: Plugins = None) -> None:
+def methods(context: typer.Context, plugin: Plugins = None, output: Format = "table", json: PrintJson = False) -> None:
     """List the registered methods with their properties (the paper's Table 5)."""
+    output = chosen(output, json)
     load_plugins(plugin)
     if context.invoked_subcommand is None:
-        from tinymem.mitigation.method_pages import print_catalogue
+        from tinymem.mitigation.method_pages import COLUMNS, NOTE, catalogue
 
-        print_catalogue()
+        print_listing(listing("Methods", COLUMNS, catalogue(), notes=[NOTE]), output)
 
 
 @methods_app.command("show")
-def methods_show(name: Annotated[str, typer.Argument(help="A method's name.")]) -> None:
+def methods_show(name: Annotated[str, typer.Argument(metavar="NAME", help="A method's name.")], plugin: Plugins = None) -> None:
     """Idea, formula, source, cost, options with defaults, and the paper's grid of one method."""
     from tinymem.mitigation.method_pages import describe
 
+    load_plugins(plugin)
     print(describe(name))

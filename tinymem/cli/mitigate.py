@@ -10,33 +10,30 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tinymem.cli.options import (
-    MAX_SIZE,
     Bos,
     Checkpoint,
     Column,
     CorpusPath,
     Device,
     Forget,
+    Format,
     Ks,
     Match,
-    MaxSize,
     Metrics,
     NoVerify,
     Out,
     Plugins,
+    PrintJson,
     Prompt,
     ProtocolName,
     Retain,
-    Revision,
-    RowsFormat,
     Seed,
     Strict,
     load_plugins,
-    local_checkpoint,
     numbers,
     words,
 )  # fmt: skip
-from tinymem.cli.report import print_record
+from tinymem.cli.printing import chosen, print_record
 from tinymem.errors import UserError
 from tinymem.runtime.json import JsonObject
 
@@ -47,7 +44,7 @@ if TYPE_CHECKING:
 def mitigate(
     context: typer.Context,
     checkpoint: Checkpoint,
-    method: Annotated[str, typer.Option(help="A registered method; `tinymem methods` lists them.")],
+    method: Annotated[str, typer.Option(metavar="NAME", help="A registered method; `tinymem methods` lists them.")],
     out: Out = None,
     forget: Forget = None,
     retain: Retain = None,
@@ -60,7 +57,13 @@ def mitigate(
     protocol: ProtocolName = None,
     forget_fraction: Annotated[
         float | None,
-        typer.Option("--forget-fraction", min=0, max=1, help="Share of the memorized rows that the method is given. Default: a half."),
+        typer.Option(
+            "--forget-fraction",
+            min=0,
+            max=1,
+            metavar="SHARE",
+            help="Share of the memorized rows that the method is given. Default: a half.",
+        ),
     ] = None,
     seed: Seed = None,
     metrics: Metrics = None,
@@ -68,10 +71,9 @@ def mitigate(
     robustness: Annotated[bool, typer.Option("--robustness", help="Test whether it comes back: relearning, rounding, prompts.")] = False,
     device: Device = "auto",
     no_verify: NoVerify = False,
-    revision: Revision = None,
-    max_size: MaxSize = MAX_SIZE,
     plugin: Plugins = None,
-    output: RowsFormat = "table",
+    output: Format = "table",
+    json: PrintJson = False,
 ) -> None:
     """Run one method on a checkpoint. Its options follow: `--method act --ratio 0.05`; see `tinymem methods show act`.
 
@@ -83,9 +85,9 @@ def mitigate(
     from tinymem.runtime.locks import sole_writer
     from tinymem.runtime.progress import Progress
 
+    output = chosen(output, json)
     load_plugins(plugin)
     call, measuring = parse_call(method, _method_options(context.args)), Measuring(words(metrics), numbers(ks, "--ks"), robustness)
-    checkpoint = local_checkpoint(checkpoint, revision, max_size)
     files = RowFiles(forget, retain, prompt, match, column, bos, strict, corpus)
     try:
         with sole_writer(out) if out else nullcontext():

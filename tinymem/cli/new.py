@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tinymem.cli.options import a_folder
 from tinymem.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ REGISTRIES = {
 def new(
     kind: Annotated[str, typer.Argument(metavar="KIND", help=f"What to write: {', '.join(REGISTRIES)}.")],
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name to register, in lower case with dashes.")],
-    directory: Annotated[Path, typer.Option("--dir", help="Where to write the two files.")] = Path(),
+    directory: Annotated[Path, typer.Option("--dir", metavar="DIR", callback=a_folder, help="Where to write the two files.")] = Path(),
 ) -> None:
     """Write a file that registers something of your own, and its test, for you to fill in."""
     for path in write_template(kind, name, directory):

@@ -10,17 +10,42 @@ import typer
 from tinymem.errors import UserError
 
 OUT_HELP = "Where to write; the description says what, and whether to a file or a folder."
-FORMAT_HELP = "What to print: a table, or text; html writes a page, png and svg the figures with their numbers."
+FORMAT_HELP = "What to print; report: html writes a page, png and svg the figures with their numbers."
 WAY_HELP = "A way of training: reference, compiled, graph, ours, ours+goldfish, ..."
 
+
+def _known_device(device: str) -> str:
+    from tinymem.runtime.device import check_device_name
+
+    check_device_name(device)
+    return device
+
+
+def outside_files(parameter: typer.CallbackParam, place: Path | None) -> Path | None:
+    """Check of a place to write: it is not inside of a file."""
+    file = next((folder for folder in place.parents if folder.is_file()), None) if place else None
+    if file is not None:
+        raise UserError(f"expected a place to write for {parameter.opts[0]}, got {place}, where {file} is a file; name another")
+    return place
+
+
+def a_folder(parameter: typer.CallbackParam, folder: Path | None) -> Path | None:
+    """Check of a folder, or of a place for one: it is no file, nor inside of one."""
+    file = next((place for place in (folder, *folder.parents) if place.is_file()), None) if folder else None
+    if file is not None:
+        raise UserError(f"expected a folder for {parameter.opts[0]}, got {folder}, where {file} is a file; name another")
+    return folder
+
+
+def a_file(parameter: typer.CallbackParam, file: Path | None) -> Path | None:
+    """Check of a file to read: it is there."""
+    if file is not None and not file.is_file():
+        raise UserError(f"expected a file for {parameter.opts[0]}, found none at {file}; check the path")
+    return file
+
+
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML recipe; see recipes/.")]
-Checkpoint = Annotated[
-    Path,
-    typer.Argument(metavar="CHECKPOINT", help="A checkpoint folder, such as runs/<run>/checkpoint, or ORG/NAME[@REVISION] of the Hub."),
-]
-Revision = Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of a model on the Hub. Default: main.")]
-MaxSize = Annotated[str, typer.Option("--max-size", help="Take at most so much from the Hub, as in 500MB.")]
-MAX_SIZE = "4GB"
+Checkpoint = Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A checkpoint folder, such as runs/<run>/checkpoint.")]
 
 Overrides = Annotated[
     list[str] | None,
@@ -35,43 +60,70 @@ Plugins = Annotated[
         help="A Python file that registers methods, metrics, artifacts, ... of your own. Repeatable.",
     ),
 ]
-Runs = Annotated[Path, typer.Option("--runs", help="Folder that holds all runs.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N; many runs use every visible GPU with auto and cuda.")]
+Runs = Annotated[Path, typer.Option("--runs", metavar="DIR", callback=a_folder, help="Folder that holds all runs.")]
+Device = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        metavar="DEVICE",
+        callback=_known_device,
+        help="auto, cpu, cuda or cuda:N; many runs use every visible GPU with auto and cuda.",
+    ),
+]
 Only = Annotated[
     list[str] | None,
-    typer.Option("--only", metavar="PATTERN", help="Only runs of this name (train), or METHOD or COLUMN=GLOB (sweep). Repeatable."),
+    typer.Option("--only", metavar="PATTERN", help="Only runs of this name (train, run), or METHOD or COLUMN=GLOB (sweep). Repeatable."),
 ]
 Shard = Annotated[str | None, typer.Option("--shard", metavar="I/N", help="The I-th of N parts of the work, as in 3/16.")]
 ListOnly = Annotated[bool, typer.Option("--list", help="Say what would be run, and run nothing.")]
-Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Processes at a time. Default: one per core or GPU.")]
-
-Prompt = Annotated[int | None, typer.Option("--prompt", min=1, help="Tokens given in the test of memorization.")]
-Match = Annotated[int | None, typer.Option("--match", min=1, help="Tokens that must follow.")]
-Forget = Annotated[
-    Path | None, typer.Option("--forget", help="Rows to forget: .jsonl, .csv, .parquet or .npy. Default: the checkpoint's corpus.")
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs",
+        min=1,
+        metavar="NUMBER",
+        help="Processes at a time: on each GPU, or on the CPU. Default: 1 on a GPU and where models are trained, else one a core.",
+    ),
 ]
-Retain = Annotated[Path | None, typer.Option("--retain", help="Rows to keep, in the same formats; mitigate needs both.")]
+
+Prompt = Annotated[int | None, typer.Option("--prompt", min=1, metavar="TOKENS", help="Tokens given in the test of memorization.")]
+Match = Annotated[int | None, typer.Option("--match", min=1, metavar="TOKENS", help="Tokens that must follow.")]
+Forget = Annotated[
+    Path | None,
+    typer.Option("--forget", metavar="FILE", help="Rows to forget: .jsonl, .csv, .parquet or .npy. Default: the checkpoint's corpus."),
+]
+Retain = Annotated[Path | None, typer.Option("--retain", metavar="FILE", help="Rows to keep, in the same formats; mitigate needs both.")]
 CorpusPath = Annotated[
     Path | None,
-    typer.Option("--corpus", metavar="PATH", help="The checkpoint's corpus, or the text that it was made of; its hash is checked."),
+    typer.Option("--corpus", metavar="PLACE", help="The checkpoint's corpus, or the text that it was made of; its hash is checked."),
 ]
-Column = Annotated[str | None, typer.Option("--column", help="Column of ids or text in the rows' files. Default: the first that is known.")]
+Column = Annotated[
+    str | None,
+    typer.Option("--column", metavar="NAME", help="Column of ids or text in the rows' files. Default: the first that is known."),
+]
 Bos = Annotated[bool, typer.Option("--bos", help="Put the model's first token before each text of the rows' files.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse rows that are too short, instead of leaving them out with a warning.")]
-ProtocolName = Annotated[str | None, typer.Option("--protocol", help="paper or reference. Default: the recipe's, or paper.")]
-Metrics = Annotated[str | None, typer.Option("--metrics", help="Names with commas between, default or all; `tinymem metrics` lists them.")]
-Ks = Annotated[str | None, typer.Option("--ks", help="Further prompt lengths of (n, k) memorization, as in 10,20,30.")]
-Seed = Annotated[int | None, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of what is drawn. Default: the recipe's, or 0.")]
+ProtocolName = Annotated[
+    Literal["paper", "reference"] | None, typer.Option("--protocol", help="How to count. Default: the recipe's, or paper.")
+]
+Metrics = Annotated[
+    str | None,
+    typer.Option("--metrics", metavar="NAMES", help="Names with commas between, default or all; `tinymem metrics` lists them."),
+]
+Ks = Annotated[str | None, typer.Option("--ks", metavar="NUMBERS", help="Further prompt lengths of (n, k) memorization, as in 10,20,30.")]
+Seed = Annotated[
+    int | None,
+    typer.Option("--seed", min=0, max=2**32 - 1, metavar="NUMBER", help="Seed of what is drawn. Default: the recipe's, or 0."),
+]
 
 Zoo = Annotated[Path | None, typer.Option("--zoo", metavar="DIR", help="Folder of the checkpoints. Default: zoo/ of the repository.")]
 
-Out = Annotated[Path | None, typer.Option("--out", help=OUT_HELP)]
-NeededOut = Annotated[Path, typer.Option("--out", help=OUT_HELP)]
-Way = Annotated[str, typer.Option("--way", help=WAY_HELP)]
-Ways = Annotated[list[str] | None, typer.Option("--way", help=WAY_HELP)]
-PrintJson = Annotated[bool, typer.Option("--json", help="Print JSON; of several results a line each.")]
-RowsFormat = Annotated[Literal["table", "json", "csv", "markdown", "latex", "html"], typer.Option("--format", help=FORMAT_HELP)]
-TablesFormat = Annotated[Literal["table", "json", "csv", "markdown", "latex"], typer.Option("--format", help=FORMAT_HELP)]
+Out = Annotated[Path | None, typer.Option("--out", metavar="PLACE", callback=outside_files, help=OUT_HELP)]
+NeededOut = Annotated[Path, typer.Option("--out", metavar="PLACE", callback=outside_files, help=OUT_HELP)]
+Way = Annotated[str, typer.Option("--way", metavar="WAY", help=WAY_HELP)]
+Ways = Annotated[list[str] | None, typer.Option("--way", metavar="WAY", help=WAY_HELP)]
+PrintJson = Annotated[bool, typer.Option("--json", help="Short for --format json.")]
+Format = Annotated[Literal["table", "json", "csv", "markdown", "latex", "html"], typer.Option("--format", help=FORMAT_HELP)]
 ReportFormat = Annotated[
     Literal["table", "json", "csv", "markdown", "latex", "html", "png", "svg"], typer.Option("--format", help=FORMAT_HELP)
 ]
@@ -92,17 +144,6 @@ def numbers(text: str | None, option: str) -> tuple[int, ...] | None:
     if found is not None and not all(word.isdecimal() for word in found):
         raise UserError(f"expected {option} to be numbers with commas between, as in 10,20, got '{text}'")
     return None if found is None else tuple(map(int, found))
-
-
-def local_checkpoint(given: Path, revision: str | None = None, max_size: str = MAX_SIZE) -> Path:
-    """The folder of a checkpoint; a model on the Hub is fetched into the client's cache and verified.
-
-    Raises:
-        UserError: it cannot be fetched, or is not safe.
-    """
-    from tinymem.hub.fetch import checkpoint_folder, parse_size
-
-    return checkpoint_folder(given, revision=revision, max_size=parse_size(max_size))
 
 
 def load_plugins(paths: list[Path] | None) -> None:

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from tinymem.cli.options import Out, Plugins, ReportFormat, TablesFormat, load_plugins
+from tinymem.cli.options import Format, Out, Plugins, PrintJson, ReportFormat, a_file, load_plugins, words
+from tinymem.cli.printing import check_folder, check_out, chosen, print_rows, print_tables_as
 from tinymem.errors import UserError
-
-if TYPE_CHECKING:
-    from tinymem.report.tables.table import Table
-    from tinymem.results.run_folder import RunRecord
 
 Tables = Annotated[
     str,
     typer.Option(
+        metavar="NAMES",
         help="Names with commas between: 1, 2, 3, best, pareto, metrics, returns, 5, 6, 7, 8, 9, projection, a plugin's; or all. "
-        "Those of cost (6 to projection) are made only where named, with all, or with --machine."
+        "Those of cost (6 to projection) are made only where named, with all, or with --machine.",
     ),
 ]
 Folders = Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of runs or sweeps, or folders of such folders.")]
@@ -30,18 +28,22 @@ def report(
     output: ReportFormat = "table",
     tables: Tables = "",
     out: Out = None,
-    machine: Annotated[Path | None, typer.Option(help="YAML with the machine's power, for the tables of cost.")] = None,
+    machine: Annotated[
+        Path | None, typer.Option(metavar="FILE", callback=a_file, help="YAML with the machine's power, for the tables of cost.")
+    ] = None,
     plugin: Plugins = None,
+    json: PrintJson = False,
 ) -> None:
     """Show results. One run: its rows. Several runs or a sweep, or with --tables: the paper's tables of them.
 
     --out is a file to write instead of printing; a folder (a name without suffix) gets every format.
     """
     load_plugins(plugin)
+    output, whole = chosen(output, json), out is not None and (out.is_dir() or not out.suffix)
     if output in ("png", "svg"):
         _write_figures(folders, output, out)
         return
-    whole = out is not None and not out.suffix and not out.is_file()
+    check_folder(out) if whole else check_out(out, output)
     if not (whole or tables or machine) and len(folders) == 1 and _is_run(folders[0]):
         print_rows(folders[0], output, out)
         return
@@ -51,7 +53,7 @@ def report(
     from tinymem.results.collect import load_results
 
     results = load_results(folders)
-    names = None if not tables else TABLES.names() if tables == "all" else [name.strip() for name in tables.split(",") if name.strip()]
+    names = None if not tables else TABLES.names() if tables == "all" else words(tables) or [tables]
     found = tables_of(results, names, machine=load_machine(machine) if machine else None)
     if not found:
         wanted = f"table {tables}" if tables not in ("", "all") else "tables"
@@ -78,9 +80,10 @@ def _write_figures(folders: list[Path], format: str, out: Path | None) -> None:
     from tinymem.report.figures.files import write_figures
     from tinymem.results.collect import load_results
 
+    check_folder(out)
     figures, skipped = figures_of(load_results(folders))
     for figure in skipped:
-        print(f"not drawn: {figure.name}: {figure.reason}", file=sys.stderr)
+        print(f"not drawn: {figure.title}: {figure.reason}", file=sys.stderr)
     if not figures:
         raise UserError(f"expected rows for a figure in {', '.join(map(str, folders))}, found none; run some methods first")
     for path in write_figures(figures, out or folders[0] / "figures", (format, "csv", "json")):
@@ -90,8 +93,10 @@ def _write_figures(folders: list[Path], format: str, out: Path | None) -> None:
 def compare(
     folders: Folders,
     other: Annotated[Literal["published"], typer.Option("--with", help="What to compare with: the paper's tables.")] = "published",
-    output: TablesFormat = "table",
+    output: Format = "table",
     out: Out = None,
+    plugin: Plugins = None,
+    json: PrintJson = False,
 ) -> None:
     """Our rows beside the paper's, with the difference, and what is known of the published numbers.
 
@@ -100,65 +105,14 @@ def compare(
     from tinymem.report.compare import compare_with_published
     from tinymem.results.collect import load_results
 
+    output = chosen(output, json)
+    check_out(out, output)
+    load_plugins(plugin)
     found, unmatched = compare_with_published(load_results(folders))
     if found or output != "table":
         print_tables_as(found, output, out)
     for line in unmatched:
         print(line, file=sys.stdout if output == "table" and out is None else sys.stderr)
-
-
-def print_tables_as(tables: list[Table], output: str, out: Path | None) -> None:
-    """Print tables on the terminal, or write them as text there or to a file."""
-    if output == "table" and out is None:
-        from tinymem.report.render.terminal import print_tables
-
-        print_tables(tables)
-        return
-    from tinymem.report.render.text import render
-
-    _emit(render(tables, "markdown" if output == "table" else output), out)
-
-
-def print_rows(path: Path, output: str, out: Path | None = None) -> None:
-    """Print the result rows of one run; html writes a page to its folder."""
-    from tinymem.results.run_folder import load_run
-
-    record = load_run(path)
-    if output == "html":
-        from tinymem.report.page.document import write_html
-
-        target = out or path / "report.html"
-        write_html(record, target)
-        print(target)
-    else:
-        print_record(record, output, out)
-
-
-def print_record(record: RunRecord, output: str, out: Path | None = None) -> None:
-    """Print results in memory: rows as JSON or CSV, their table, or the page as text."""
-    from tinymem.report.render import rows
-    from tinymem.report.tables.of_rows import table_of_run
-
-    if output == "json":
-        _emit(rows.to_json(record.rows), out)
-    elif output == "csv":
-        _emit(rows.to_csv(record.rows), out)
-    elif output == "html":
-        from tinymem.report.page.document import run_page
-
-        _emit(run_page(record)[0], out)
-    else:
-        print_tables_as([table_of_run(record)], output, out)
-
-
-def _emit(text: str, out: Path | None) -> None:
-    text = text.rstrip("\n") + "\n"
-    if out is None:
-        sys.stdout.write(text)
-    else:
-        from tinymem.runtime.files import write_text
-
-        write_text(out, text)
 
 
 def _is_run(path: Path) -> bool:

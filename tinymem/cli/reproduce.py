@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tinymem.cli.options import Device, NeededOut, Workers
+from tinymem.cli.options import Device, Jobs, NeededOut, a_folder
+from tinymem.cli.printing import check_out
 from tinymem.errors import UserError
 from tinymem.runtime.words import counted
 
@@ -21,11 +22,11 @@ RECIPES = Path("recipes/paper")
 def reproduce(
     table: Annotated[Literal["table1"], typer.Argument(help="The published table.")] = "table1",
     run: Annotated[bool, typer.Option("--run", help="Do what is left of the table's sweeps, and store their rows first.")] = False,
-    rows: Annotated[list[Path] | None, typer.Option(metavar="DIR", help="Store the rows of these sweeps first. Repeatable.")] = None,
+    rows: Annotated[list[Path] | None, typer.Option("--from", metavar="DIR", help="First store the rows of these. Repeatable.")] = None,
     stored: Annotated[Path, typer.Option(metavar="FILE", help="Where the rows are stored.")] = STORED,
     out: NeededOut = Path("docs/reproduction.md"),
-    sweeps: Annotated[Path, typer.Option("--sweeps", metavar="DIR", help="Folder of the sweeps of --run.")] = Path("sweeps"),
-    workers: Workers = None,
+    sweeps: Annotated[Path, typer.Option("--sweeps", metavar="DIR", callback=a_folder, help="Folder for --run.")] = Path("sweeps"),
+    jobs: Jobs = None,
     device: Device = "auto",
 ) -> None:
     """Write a published table beside the stored rows of ours, with the reason for each difference, as Markdown.
@@ -36,9 +37,10 @@ def reproduce(
     from tinymem.zoo.document import reproduction_page
     from tinymem.zoo.stored import store_rows, stored_rows
 
+    check_out(out, "markdown")
     if run and rows:
-        raise UserError("expected --run or --rows, got both; --run stores the rows of its own sweeps")
-    found = _measured(sweeps, device, workers) if run else _read(rows) if rows else None
+        raise UserError("expected --run or --from, got both; --run stores the rows of its own sweeps")
+    found = _measured(sweeps, device, jobs) if run else _read(rows) if rows else None
     if found is not None:
         print(f"{stored}: {counted(store_rows(stored, found), 'row')}")
     write_text(out, reproduction_page(stored_rows(stored)))
@@ -51,8 +53,8 @@ def _read(folders: list[Path]) -> list[MeasuredRow]:
     return load_results(folders).rows
 
 
-def _measured(sweeps: Path, device: str, workers: int | None) -> list[MeasuredRow]:
+def _measured(sweeps: Path, device: str, jobs: int | None) -> list[MeasuredRow]:
     from tinymem.runtime.progress import Progress
     from tinymem.zoo.table_runs import run_table
 
-    return run_table(RECIPES, sweeps, device, workers, Progress(show=True))
+    return run_table(RECIPES, sweeps, device, jobs, Progress(show=True))

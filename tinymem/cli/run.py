@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from tinymem.cli.options import Device, Overrides, Plugins, RecipeFile, Runs, load_plugins
-from tinymem.cli.report import print_rows
+from tinymem.cli.options import Device, Format, Overrides, Plugins, PrintJson, RecipeFile, Runs, load_plugins
+from tinymem.cli.printing import chosen, print_rows
 from tinymem.errors import complain
 
 if TYPE_CHECKING:
@@ -21,18 +22,21 @@ def run(
     runs: Runs = Path("runs"),
     device: Device = "auto",
     plugin: Plugins = None,
+    output: Format = "table",
+    json: PrintJson = False,
 ) -> None:
     """Generate data, train, mitigate and report. Run again, it goes on from where it is."""
     from tinymem.recipe.recipe import load_recipe
     from tinymem.runs.pipeline import run as run_recipe
     from tinymem.runtime.progress import Progress
 
+    output = chosen(output, json)
     load_plugins(plugin)
     made = run_recipe(load_recipe(recipe, overrides), runs=runs, device=device, progress=Progress(show=True))
-    print_rows(made.path, "table")
     page = made.path / "report.html"
-    if page.is_file():
-        print(f"\n{page}")
+    print_rows(made.path, output)
+    if page.is_file() and output != "html":
+        print(f"\n{page}", file=sys.stdout if output == "table" else sys.stderr)
     _fail_if_failed(made.rows)
     if not page.is_file():
         raise typer.Exit(complain(f"no page at {page}: the warning above says why; the same command tries again", 1))

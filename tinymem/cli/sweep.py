@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tinymem.cli.options import Device, ListOnly, Only, Out, Overrides, Plugins, Runs, Shard, Workers, load_plugins
+from tinymem.cli.options import Device, Format, Jobs, ListOnly, Only, Out, Overrides, Plugins, PrintJson, Runs, Shard, load_plugins
+from tinymem.cli.printing import chosen
+from tinymem.cli.sweep_plan import print_estimate, print_plan
 from tinymem.errors import UserError
 from tinymem.runtime.words import counted
 
 if TYPE_CHECKING:
     from tinymem.recipe.sweep import SweepRecipe
-    from tinymem.sweep.estimate import MethodCost
     from tinymem.sweep.run import Engine, Sweep
 
 Recipes = Annotated[list[Path], typer.Argument(metavar="RECIPE...", help="YAML recipes of sweeps; see recipes/sweep-quickstart.yaml.")]
-Project = Annotated[Path | None, typer.Option(metavar="DIR|FILE", help="Hours of all runs, from rows that were measured there.")]
+Project = Annotated[Path | None, typer.Option(metavar="PLACE", help="Hours of all runs, from rows that were measured there.")]
 
 
 def sweep(
@@ -30,14 +31,15 @@ def sweep(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Estimate the time of what is left, and run nothing.")] = False,
     project: Project = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed and stopped runs again.")] = False,
-    workers: Workers = None,
-    workers_per_device: Annotated[int, typer.Option(min=1, help="Worker processes on each GPU.")] = 1,
+    jobs: Jobs = None,
     engine: Annotated[Literal["local", "parsl"], typer.Option(help="parsl: on a cluster, as --config says.")] = "local",
-    config: Annotated[Path | None, typer.Option(help="A Python file with a Parsl `config`; see recipes/cluster/.")] = None,
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help="A Python file with a Parsl `config`; see recipes/cluster/.")] = None,
     out: Out = None,
     runs: Runs = Path("runs"),
     device: Device = "auto",
     plugin: Plugins = None,
+    output: Format = "table",
+    json: PrintJson = False,
 ) -> None:
     """Run checkpoints x methods x grids x seeds. Kill it, start it again, start it twice: no run is lost or done again.
 
@@ -45,18 +47,25 @@ def sweep(
     """
     from tinymem.recipe.sweep import load_sweep
 
+    output = chosen(output, json)
     load_plugins(plugin)
+    if config is not None and engine != "parsl":
+        raise UserError(f"expected --engine parsl with --config {config}, got --engine {engine}; leave one out")
+    if project is not None and not project.exists():
+        raise UserError(f"expected a sweep, a run or a file of rows for --project, found none at {project}; check the path")
+    if out is not None and out.is_file():
+        raise UserError(f"expected a folder for --out, got the file {out}; name another")
     loaded = [load_sweep(recipe, overrides) for recipe in recipes]
     if out is not None and len(loaded) > 1:
         raise UserError(f"expected one recipe with --out, got {len(loaded)}; each has a folder of its own")
     place = _place(device, engine, plan_only=list_runs or dry_run or project is not None)
     planned = (_open(recipe, out, runs, place, only, shard, plugin) for recipe in loaded)
     if list_runs:
-        _list(planned)
+        print_plan(planned, output)
     elif dry_run or project is not None:
-        _estimate(planned, place, project)
+        print_estimate(planned, place, project, output)
     else:
-        made = _engine(engine, config, place, workers, workers_per_device)
+        made = _engine(engine, config, place, jobs)
         failed = sum([_run(one, made, retry_failed) for one in planned])
         if failed:
             raise typer.Exit(1)
@@ -82,36 +91,7 @@ def _open(
     )
 
 
-def _list(planned: Any) -> None:
-    from tinymem.sweep.listing import paper_counts, print_list
-
-    sweeps = list(planned)
-    counts = [print_list(one) for one in sweeps]
-    if len(counts) > 1:
-        runs, passes = sum(c.runs.total() for c in counts), sum(c.groups.total() for c in counts)
-        models = counted(sum(c.models for c in counts), "model")
-        print(f"together: {counted(runs, 'run')} in {counted(passes, 'scoring pass', 'scoring passes')} on {models}")
-    if any(one.recipe.explain == "paper" for one in sweeps):
-        print(paper_counts())
-
-
-def _estimate(planned: Any, place: str, project: Path | None) -> None:
-    from tinymem.runtime.device import describe_device
-    from tinymem.sweep.estimate import Estimator, measured_rows
-    from tinymem.sweep.listing import costs, merged, print_costs
-
-    found: list[dict[str, MethodCost]] = []
-    paper = False
-    devices: set[str] = set()
-    for one in planned:
-        rows = measured_rows(project) if project else measured_rows(one.folder) if one.folder.is_dir() else []
-        devices |= {row.device for row in rows if row.device}
-        paper |= one.recipe.explain == "paper"
-        found.append(costs(one, Estimator(rows, place), left_only=project is None))
-    print_costs(merged(found), " and ".join(sorted(devices)) or describe_device(place), as_paper=paper)
-
-
-def _engine(name: str, config: Path | None, place: str, workers: int | None, per_device: int) -> Engine:
+def _engine(name: str, config: Path | None, place: str, jobs: int | None) -> Engine:
     if name == "parsl":
         from tinymem.sweep.cluster import parsl_engine
 
@@ -120,7 +100,7 @@ def _engine(name: str, config: Path | None, place: str, workers: int | None, per
         return parsl_engine(config, place)
     from tinymem.sweep.run import local_engine
 
-    return local_engine(place, workers, per_device)
+    return local_engine(place, jobs)
 
 
 def _run(one: Sweep, engine: Engine, retry_failed: bool) -> int:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tinymem.cli.options import Device, ListOnly, Only, Overrides, Plugins, RecipeFile, Runs, Shard, load_plugins
+from tinymem.cli.options import Device, Format, Jobs, ListOnly, Only, Overrides, Plugins, PrintJson, RecipeFile, Runs, Shard, load_plugins
+from tinymem.cli.printing import chosen, listing, print_listing
 from tinymem.errors import UserError
 from tinymem.runtime.device import processes
 from tinymem.runtime.words import counted
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from tinymem.recipe.recipe import Recipe
     from tinymem.runs.jobs import Failure
 
-Jobs = Annotated[int | None, typer.Option(min=1, help="Processes at a time: on each GPU, or on the CPU. Default: 1.")]
 Mps = Annotated[bool, typer.Option("--mps", help="Let the processes of a GPU run side by side, through NVIDIA's MPS.")]
 
 
@@ -32,6 +32,8 @@ def train(
     runs: Runs = Path("runs"),
     device: Device = "auto",
     plugin: Plugins = None,
+    output: Format = "table",
+    json: PrintJson = False,
 ) -> None:
     """Generate data and train only; prints each checkpoint's folder. A recipe with a matrix trains all of its runs.
 
@@ -40,11 +42,12 @@ def train(
     from tinymem.recipe.matrix import pick
     from tinymem.recipe.recipe import load_matrix
 
+    output = chosen(output, json)
     load_plugins(plugin)
     recipes = load_matrix(recipe, overrides)
     picked = pick(recipes, only or (), shard)
     if list_runs:
-        _list(picked, runs)
+        _list(picked, runs, output)
     elif len(picked) > 1 and processes()[1] > 1:
         raise UserError(f"expected one run under torchrun, whose processes train it together, got {len(picked)}; pick one with --only")
     elif len(picked) == 1:
@@ -53,12 +56,16 @@ def train(
         _train_many(recipe, overrides or [], picked, runs, device, jobs or 1, mps, plugin or [])
 
 
-def _list(recipes: list[Recipe], runs: Path) -> None:
+def _list(recipes: list[Recipe], runs: Path, output: str) -> None:
     from tinymem.runs.pipeline import is_trained
 
-    for recipe in recipes:
-        print(recipe.name)
-    finished = sum(is_trained(runs, recipe) for recipe in recipes)
+    trained = [is_trained(runs, recipe) for recipe in recipes]
+    if output == "table":
+        print(*(recipe.name for recipe in recipes), sep="\n")
+    else:
+        rows = [(recipe.name, recipe.run_id(), done) for recipe, done in zip(recipes, trained, strict=True)]
+        print_listing(listing("Runs", ("name", "run", "trained"), rows), output)
+    finished = sum(trained)
     print(f"{counted(len(recipes), 'run')}, {finished} of them finished in {runs}", file=sys.stderr)
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tinymem.cli.options import TablesFormat, Zoo
+from tinymem.cli.options import Format, PrintJson, Zoo
+from tinymem.cli.printing import chosen, print_json, print_tables_as
 from tinymem.runtime.words import counted
 
 if TYPE_CHECKING:
@@ -22,17 +23,14 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="A checkpoint, as `tin
 
 
 @zoo_app.command("list")
-def list_checkpoints(zoo: Zoo = None, output: TablesFormat = "table") -> None:
+def list_checkpoints(zoo: Zoo = None, output: Format = "table", json: PrintJson = False) -> None:
     """List the checkpoints: data, artifact, size, and what they memorized at the end of training."""
-    import json
-
-    from tinymem.cli.report import print_tables_as
     from tinymem.zoo.catalogue import entry_of, names_in, zoo_folder
 
-    folder = zoo_folder(zoo)
+    output, folder = chosen(output, json), zoo_folder(zoo)
     entries = [entry_of(folder / name) for name in names_in(folder)]
     if output == "json":
-        print(json.dumps([entry.as_json() for entry in entries], indent=2, allow_nan=False))
+        print_json([entry.as_json() for entry in entries])
     else:
         print_tables_as([_table(entries)], output, None)
 

@@ -67,9 +67,9 @@ def read_rows(path: Path, tokens: ModelTokens, *, column: str | None = None, bos
         UserError: no such file, another format, or something else than ids or text in it; it names the line or row.
     """
     suffix = next((s for s in sorted(FORMATS, key=len, reverse=True) if path.name.lower().endswith(s)), None)
-    if suffix is None:
+    if suffix is None and (path.is_file() or path.suffix):
         raise UserError(f"expected rows as {', '.join(FORMATS)}, got {path}")
-    if not path.is_file():
+    if suffix is None or not path.is_file():
         raise UserError(f"expected a file of rows at {path}, found none; check the path")
     found = RowsFile(path, "line" if suffix.startswith((".jsonl", ".csv")) else "row")
     raw = [_Raw.of(value, number, found, column) for number, value in _values(path, suffix)]

@@ -7,12 +7,21 @@ import textwrap
 from tinymem.evaluation.metric import FIELDS, METRICS, Metric
 
 WIDTH = 118
+HEADS = ("metric", "of", "by default", *(name.lower() for name in FIELDS[:-1]))
+
+
+def catalogue() -> list[list[str | bool]]:
+    """A line of `HEADS` per registered metric, those of `default` first."""
+    return [[m.name, m.per, m.default, *(" ".join(m.field(name).split()) for name in FIELDS[:-1])] for m in _metrics()]
+
+
+def _metrics() -> list[Metric]:
+    return sorted((METRICS.get(name) for name in METRICS.names()), key=lambda m: not m.default)
 
 
 def print_catalogue() -> None:
     """All registered metrics, those of `default` first."""
-    metrics = sorted((METRICS.get(name) for name in METRICS.names()), key=lambda m: not m.default)
-    print("\n\n".join(_described(metric) for metric in metrics))
+    print("\n\n".join(map(_described, _metrics())))
     print("\nMetrics marked * are measured unless evaluation.metrics says otherwise. `tinymem metrics show NAME` says more.")
 
 

@@ -24,19 +24,12 @@ def properties_row(properties: Properties) -> list[str]:
 COLUMNS = ("method", "unit", "order", "iterative", "layer-wise", "criterion", "dual")
 
 
-def print_catalogue() -> None:
-    """All registered methods with their properties."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
+NOTE = "Table 5 of the paper, its methods as it has them; the option `scope` says what competes. `tinymem methods show NAME` says more."
 
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    for column in COLUMNS:
-        table.add_column(column, no_wrap=True)
-    for name in UNLEARNERS.names():
-        table.add_row(name, *properties_row(UNLEARNERS.get(name).properties))
-    Console().print(table)
-    print("Table 5 of the paper, its methods as it has them; the option `scope` says what competes. `tinymem methods show NAME` says more.")
+
+def catalogue() -> list[list[str]]:
+    """A line of `COLUMNS` per registered method."""
+    return [[name, *properties_row(UNLEARNERS.get(name).properties)] for name in UNLEARNERS.names()]
 
 
 def describe(name: str) -> str:

@@ -63,6 +63,8 @@ class Comparison:
     differences: list[Difference]
     extra: int
     """Number of the run's rows without a stored counterpart."""
+    columns: frozenset[str] = frozenset()
+    """Columns that were compared, nested ones under a.b.c."""
 
 
 def compare(stored: list[StoredRow], found: list[MeasuredRow], rules: Rules = ()) -> Comparison:
@@ -86,7 +88,8 @@ def compare(stored: list[StoredRow], found: list[MeasuredRow], rules: Rules = ()
             if column not in there or not tolerance.allows(value, there[column]):
                 differences.append(Difference(s.row, column, value, there.get(column, ABSENT), tolerance))
     known = {_value(s.row, key) for s in stored}
-    return Comparison(len(stored), values, differences, sum(_value(row, key) not in known for row in found))
+    compared = frozenset(column for s in stored for column in columns(s.values))
+    return Comparison(len(stored), values, differences, sum(_value(row, key) not in known for row in found), compared)
 
 
 def columns(values: JsonObject) -> JsonObject:

@@ -48,12 +48,6 @@ class Configuration:
         values = (row.performance_before if when == "before" else row.performance_after for row in self.rows)
         return mean_of(None if value is None else factor * value for value in values)
 
-    def width(self, quantity: Literal["memorized", "performance"]) -> float | None:
-        """Width of the narrowest 95 % interval of the rows after the edit, in percent; None where a row lacks the counts."""
-        shares = [memorized(row, "after")[1] if quantity == "memorized" else tokens_of(row, "after") for row in self.rows]
-        found = [width for share in shares if (width := width_of(share)) is not None]
-        return min(found) if found and len(found) == len(self.rows) else None
-
     @property
     def metric(self) -> Literal["accuracy", "perplexity"]:
         """Name of the performance metric of the rows."""
@@ -85,21 +79,6 @@ def memorized(row: MeasuredRow, when: Moment) -> tuple[float | None, Share | Non
         most = classes[max(classes, key=int)]
         return most["share"], Share(most["count"], most["rows"])
     return row.memorized_before if when == "before" else row.memorized_after, row.share(RATES["all"], when)
-
-
-def tokens_of(row: MeasuredRow, when: Moment) -> Share | None:
-    """The tokens behind the accuracy, where the metric `accuracy` was measured."""
-    metric = ((row.metrics_before if when == "before" else row.metrics_after) or {}).get("accuracy")
-    found = metric.get("all") if isinstance(metric, dict) and row.is_share else None
-    count, tokens = (found.get("count"), found.get("tokens")) if isinstance(found, dict) else (None, None)
-    return Share(count, tokens) if isinstance(count, int) and isinstance(tokens, int) else None
-
-
-def width_of(share: Share | None) -> float | None:
-    """Width of the 95 % interval of a share, in percent; None without rows."""
-    if share is None or share.interval is None:
-        return None
-    return 100 * (share.interval[1] - share.interval[0])
 
 
 def _times_100(share: float | None) -> float | None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TypeGuard
 
-from tinymem.errors import UserError
+from tinymem.errors import UserError, did_you_mean
 from tinymem.runtime.json import Json
 
 Rules = tuple[tuple[str, "Tolerance"], ...]
@@ -64,6 +64,13 @@ def parse_rules(texts: Iterable[str]) -> Rules:
             raise UserError(f"expected a tolerance such as 'memorized_*=0.1' or 'perplexity_*=5%', got '{text}'")
         rules.append((pattern, parse_tolerance(amount, text)))
     return tuple(rules)
+
+
+def refuse_unused(rules: Rules, columns: Collection[str]) -> None:
+    """Raise UserError if a rule fits no column that is compared."""
+    for pattern, _ in rules:
+        if not any(fnmatchcase(column, pattern) for column in columns):
+            raise UserError(f"expected a tolerance of a column that is compared, got '{pattern}'; {did_you_mean(pattern, columns)}")
 
 
 def parse_tolerance(text: str, where: str) -> Tolerance:

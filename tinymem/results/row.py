@@ -22,7 +22,6 @@ Moment = Literal["before", "after"]
 OPTIONAL = frozenset(
     {
         "family",
-        "commit",
         "training_seconds",
         "training_threads",
         "finished",
@@ -110,8 +109,6 @@ class Identity:
     """Content id of the recipe (a run's rows) or of the weights (a sweep's)."""
     weights: str | None = None
     """Content id of the model's weights, 16 hexadecimal digits."""
-    commit: str | None = None
-    """Commit of the Hub that the model was fetched at; null for a folder of this machine."""
     corpus_sha256: str | None = None
     """SHA-256 of the training corpus."""
     seed: int | None = None

@@ -47,11 +47,16 @@ class RowFiles:
         """Whether there is a file of rows at all; without one the checkpoint's corpus is used.
 
         Raises:
-            UserError: a corpus besides.
+            UserError: a corpus besides; or how to read files that are not given.
         """
-        if self.corpus and (self.forget or self.retain):
+        there = bool(self.forget or self.retain)
+        if self.corpus and there:
             raise UserError("expected --corpus or rows with --forget and --retain, got both; leave one out")
-        return bool(self.forget or self.retain)
+        reading = {"--column": self.column is not None, "--bos": self.bos, "--strict": self.strict}
+        if not there and any(reading.values()):
+            option = next(name for name, given in reading.items() if given)
+            raise UserError(f"expected files of rows, with --forget and --retain, for {option} to read, got none")
+        return there
 
 
 @dataclass(frozen=True)

@@ -19,17 +19,22 @@ def resolve_device(device: str) -> str:
     """
     import torch
 
+    check_device_name(device)
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu":
         return device
-    if not re.fullmatch(r"cuda(:\d{1,4})?", device):
-        raise UserError(f"expected --device auto, cpu or cuda (a certain one: cuda:1), got '{device}'")
     if not torch.cuda.is_available():
         raise UserError(f"expected a GPU for --device {device}, found none; try --device cpu")
     if int(device.partition(":")[2] or 0) >= (count := torch.cuda.device_count()):
         raise UserError(f"expected --device cuda:N with N below the {count} visible GPUs, got {device}; try --device cuda:{count - 1}")
     return device
+
+
+def check_device_name(device: str) -> None:
+    """Raise UserError unless the name may be one of a device."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,4})?", device):
+        raise UserError(f"expected --device auto, cpu or cuda (a certain one: cuda:1), got '{device}'")
 
 
 def describe_device(device: str) -> str:

@@ -26,17 +26,15 @@ class Slot:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-def device_slots(device: str, per_device: int, *, count: int | None = None) -> list[Slot]:
+def device_slots(device: str, per_device: int) -> list[Slot]:
     """Slots on a device as `resolve_device` gives it, each pinned to its GPU.
 
     Args:
         device: `cpu`, `cuda` (every visible GPU) or `cuda:N`.
         per_device: slots on the CPU, or on each GPU; neighbors are on different GPUs.
-        count: total number of slots instead, on the GPUs in turn.
     """
     places = [("cpu", {})] if device == "cpu" else [("cuda", {"CUDA_VISIBLE_DEVICES": gpu}) for gpu in gpus_of(device)]
-    chosen = [places[i % len(places)] for i in range(count or per_device * len(places))]
-    return [Slot(str(number), name, environment) for number, (name, environment) in enumerate(chosen)]
+    return [Slot(str(number), name, environment) for number, (name, environment) in enumerate(places * per_device)]
 
 
 def with_environment(slots: list[Slot], environment: Mapping[str, str]) -> list[Slot]:

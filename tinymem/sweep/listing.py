@@ -1,4 +1,4 @@
-"""Listing of a planned sweep: runs and scoring passes by method, the paper's counts for comparison, and hours."""
+"""Counts of a planned sweep: runs and scoring passes by method, their costs, and the paper's numbers for comparison."""
 
 from __future__ import annotations
 
@@ -6,14 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
 from tinymem.recipe import paper
 from tinymem.runtime.files import canonical_json
 from tinymem.runtime.json import JsonObject
-from tinymem.runtime.words import counted, duration
 from tinymem.sweep.estimate import Estimator, MethodCost
 from tinymem.sweep.plan import Choice, Picked
 from tinymem.sweep.run import Sweep
@@ -40,28 +35,6 @@ def count(sweep: Sweep) -> Counts:
         counts.runs.update(choice.call.name for choice in picked.kept)
         counts.dropped.update(choice.call.name for choice in picked.dropped)
         counts.groups.update(name for name, _ in _passes(sweep, picked.kept))
-    return counts
-
-
-def print_list(sweep: Sweep) -> Counts:
-    """Print a table by method, the state of the sweep, and the arithmetic of the count."""
-    counts = count(sweep)
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    for column in ("method", "runs", "passes", "left out"):
-        table.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
-    for name in sorted(set(counts.runs) | set(counts.dropped)):
-        table.add_row(
-            name, f"{counts.runs[name]:,}", f"{counts.groups[name]:,}", f"{counts.dropped[name]:,}" if counts.dropped[name] else ""
-        )
-    table.add_row("all", f"{counts.runs.total():,}", f"{counts.groups.total():,}", f"{counts.dropped.total():,}" if counts.dropped else "")
-    runs, models = counted(counts.runs.total(), "run"), counted(counts.models, "model")
-    print(f"{sweep.recipe.name}: {runs} on {models}, {counts.trained:,} of them trained")
-    Console().print(table)
-    statuses = sweep.statuses()
-    if counts.trained:
-        print("of the trained models' runs: " + ", ".join(f"{n:,} {status}" for status, n in sorted(statuses.items())))
-    if sweep.recipe.explain == "paper":
-        print(explain(counts, sweep))
     return counts
 
 
@@ -116,28 +89,11 @@ def costs(sweep: Sweep, estimator: Estimator, *, left_only: bool = False) -> dic
     return found
 
 
-def print_costs(found: dict[str, MethodCost], where: str, *, as_paper: bool = False) -> float:
-    """Print the time by method, the longest first; returns their sum."""
-    total = sum(cost.total for cost in found.values())
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    for column in ("method", "runs", "passes", "time", "measuring", "share", "one by one"):
-        table.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
-    for name, cost in sorted(found.items(), key=lambda item: -item[1].total):
-        share = f"{cost.total / total if total else 0:.1%}"
-        times = (duration(cost.total), duration(cost.measure), share, duration(cost.alone + cost.measure))
-        table.add_row(name, f"{cost.runs:,}", f"{cost.groups:,}", *times)
-    Console().print(table)
-    sources = Counter[str]()
-    for cost in found.values():
-        sources.update(cost.sources)
-    print("passes: scoring passes, which the runs share; one by one: the time if they did not")
-    print(f"{duration(total)} on {where}, one run at a time. Of the runs, {sources['exact']:,} were measured on a model of this size,")
-    print(f"{sources['scaled']:,} are scaled from the nearest measured, {sources['guessed']:,} by a table of costs and a probe of speed.")
-    if as_paper:
-        measured = paper.NODE_HOURS * paper.NODE_GPUS / paper.TRIPLED
-        nodes = f"{paper.NODE_HOURS:,} node-hours of {paper.NODE_GPUS} A100s"
-        print(f"The paper: {paper.EXPERIMENTS:,} runs, {nodes}, tripled: {measured:,.0f} A100-hours measured.")
-    return total / 3600
+def paper_cost() -> str:
+    """Runs and hours of the paper, to compare with."""
+    measured = paper.NODE_HOURS * paper.NODE_GPUS / paper.TRIPLED
+    nodes = f"{paper.NODE_HOURS:,} node-hours of {paper.NODE_GPUS} A100s"
+    return f"The paper: {paper.EXPERIMENTS:,} runs, {nodes}, tripled: {measured:,.0f} A100-hours measured."
 
 
 def merged(all_costs: Iterable[dict[str, MethodCost]]) -> dict[str, MethodCost]:

@@ -13,12 +13,12 @@ from tinymem.sweep.worker_process import WorkerProcess
 MEMORY_SHARE = 0.9
 
 
-def local_workers(folder: Path, device: str, workers: int | None, per_device: int, plugins: tuple[Path, ...] = ()) -> list[WorkerProcess]:
-    """Workers of this machine: one per core, with one thread, or `per_device` for each visible GPU; `workers` overrides the number."""
+def local_workers(folder: Path, device: str, jobs: int | None, plugins: tuple[Path, ...] = ()) -> list[WorkerProcess]:
+    """Workers of this machine: `jobs` on the CPU, by default one per core, each with one thread; or on each visible GPU, by default one."""
     if device == "cpu":
-        slots = with_environment(device_slots(device, workers or available_cores()), ONE_THREAD)
+        slots = with_environment(device_slots(device, jobs or available_cores()), ONE_THREAD)
     else:
-        slots = device_slots(device, per_device, count=workers)
+        slots = device_slots(device, jobs or 1)
     return [WorkerProcess(folder, slot, plugins) for slot in slots]
 
 

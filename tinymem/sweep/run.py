@@ -158,11 +158,11 @@ def by_cost(groups: list[WorkUnit], sweep: Sweep) -> tuple[list[WorkUnit], dict[
     return sorted(groups, key=lambda group: (order[group.model_key], -lengths[id(group)])), parts
 
 
-def local_engine(device: str, workers: int | None = None, workers_per_device: int = 1) -> Engine:
-    """An engine of worker processes on this machine."""
+def local_engine(device: str, jobs: int | None = None) -> Engine:
+    """An engine of worker processes on this machine; `jobs` as `local_workers` takes it."""
 
     def engine(sweep: Sweep, groups: Sequence[WorkUnit], tally: Tally, stop: StopFlag) -> None:
-        started = local_workers(sweep.folder, device, workers, workers_per_device, sweep.plugins)[: len(groups)]
+        started = local_workers(sweep.folder, device, jobs, sweep.plugins)[: len(groups)]
         limits = with_memory(sweep.recipe.limits, len(started))
         supervisor = Supervisor(sweep.folder, started, limits, compact_every=sweep.recipe.compact_every, tell=tally, stop=stop)
         try:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinymem.errors import UserError
-from tinymem.hub.names import origin_of
 from tinymem.models.metadata import Metadata
 from tinymem.models.weights import METADATA
 from tinymem.recipe.data import WikiData
@@ -75,9 +74,7 @@ def run_of(checkpoint: Path) -> Path:
 
 
 def run_name(checkpoint: Path) -> str:
-    """Name of the run that a checkpoint is of, for result rows; of one from the Hub its repository's, of another its own. No path."""
-    if origin := origin_of(checkpoint):
-        return origin.repo
+    """Name of the run that a checkpoint is of, for result rows; of one outside a run's folder, its own. Never a path."""
     place, run = checkpoint.resolve(), run_of(checkpoint)
     trained = place.name == "checkpoint" or place.parent.name == "checkpoints"
     return run.name if trained and (run / "recipe.yaml").is_file() else place.name

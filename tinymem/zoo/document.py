@@ -39,7 +39,7 @@ HEAD = """# Table 1, reproduced
 Written by `tinymem reproduce table1` from the rows in `docs/table1.parquet`, 4 layers, multiplicative. Those under protocol `paper` are of
 the checkpoints in `zoo/` (`recipes/paper/table1.yaml`); those under protocol `reference` of the same, measured as the published code
 measured (`recipes/paper/table1-reference.yaml`), or of models that were trained under it, on the published code's rows.
-`tinymem reproduce table1 --run` does both sweeps; `--rows DIR` takes the rows of any.
+`tinymem reproduce table1 --run` does both sweeps; `--from DIR` takes the rows of any.
 
 A method's run is chosen by M - P, the percent of memorization removed less the percent of accuracy lost, among those that take no longer
 than `finetune-extra`; the rule as printed, M + P, rewards lost accuracy. Ours are means over seeds ± standard deviation under protocol

@@ -19,14 +19,14 @@ RECIPES = ("table1.yaml", "table1-reference.yaml")
 TITLE = "Table 1"
 
 
-def run_table(recipes: Path, out: Path, device: str, workers: int | None = None, progress: Progress | bool = True) -> list[MeasuredRow]:
+def run_table(recipes: Path, out: Path, device: str, jobs: int | None = None, progress: Progress | bool = True) -> list[MeasuredRow]:
     """Do what is left of a table's sweeps; returns all rows.
 
     Args:
         recipes: folder of the two recipes.
         out: folder of the sweeps.
         device: as `tinymem sweep` takes it.
-        workers: processes at a time.
+        jobs: processes at a time, as `tinymem sweep` takes it.
         progress: as of `tinymem.run`.
 
     Raises:
@@ -35,9 +35,9 @@ def run_table(recipes: Path, out: Path, device: str, workers: int | None = None,
     """
     own, reference = (load_sweep(recipes / name) for name in RECIPES)
     place = resolve_device(device)
-    folders = [_run(sweep, out, place, workers, progress) for sweep in (own, reference)]
+    folders = [_run(sweep, out, place, jobs, progress) for sweep in (own, reference)]
     chosen = chosen_recipes(load_results(folders).rows, own)
-    return load_results([*folders, *(_run(sweep, out, place, workers, progress) for sweep in chosen)]).rows
+    return load_results([*folders, *(_run(sweep, out, place, jobs, progress) for sweep in chosen)]).rows
 
 
 def chosen_recipes(rows: Sequence[MeasuredRow], sweep: SweepRecipe) -> list[SweepRecipe]:
@@ -63,8 +63,8 @@ def _chosen(found: Reproduction) -> Iterator[Method]:
             yield Method(name=method, options=options)
 
 
-def _run(sweep: SweepRecipe, out: Path, place: str, workers: int | None, progress: Progress | bool) -> Path:
+def _run(sweep: SweepRecipe, out: Path, place: str, jobs: int | None, progress: Progress | bool) -> Path:
     folder = out / sweep.name
     opened = open_sweep(sweep, out=folder, runs=Path("runs"), device_type=place.partition(":")[0])
-    run_sweep(opened, local_engine(place, workers), progress=progress)
+    run_sweep(opened, local_engine(place, jobs), progress=progress)
     return folder

@@ -147,6 +147,13 @@ def write_page(results: Results, tables: Sequence[Table], out: Path) -> list[Pat
     return [out, *files]
 
 
+def tables_page(tables: Sequence[Table]) -> str:
+    """Tables alone as a page, without the rows behind their numbers."""
+    title = tables[0].title if tables else "No table"
+    body = fill("tables.html", tables=tables, links={}, open=len(tables), nothing="No rows.")
+    return _document(title, {}, [("tables", "Tables", body)])
+
+
 def _document(title: str, about: Mapping[str, str], sections: Sequence[tuple[str, str, str]], sentence: str = "") -> str:
     """The template filled in; the browser runs our script, by its hash, and no other."""
     from markupsafe import Markup

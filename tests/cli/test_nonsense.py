@@ -1,0 +1,144 @@
+"""Every option that takes a path, or one of some words or numbers, refuses nonsense: exit code 2, one line that says what there is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_tree import COMMANDS
+from helpers import QUICKSTART, SMALLER, files_in, sets, tinymem
+
+from tinymem.runs.pipeline import Run
+
+NOWHERE, IN_FILE = "nowhere/none", "file/inside"
+SWEEP = ("sweep", "sweep.yaml", "--list")
+MITIGATE = ("mitigate", "@checkpoint", "--method", "act", "--ratio", "0.1")
+LANDSCAPE = ("landscape", "@checkpoint", "--out", "figures", "--points", "3")
+UNLEARN = ("bench", "unlearn", "--device", "cpu", "--scale", "0.001", "--methods", "act")
+TRAIN = ("bench", "train", "--device", "cpu", "--case", "math-2", "--way", "graph", "--steps", "1", "--batch", "2")
+HOURS = ("bench", "hours", "recipe.yaml", "--times", "times.jsonl")
+# What each verb needs besides the option in question, which is given last and so holds.
+NEEDED: dict[str, tuple[str, ...]] = {
+    "run": ("run", "recipe.yaml"),
+    "train": ("train", "recipe.yaml", "--list"),
+    "sweep": SWEEP,
+    "mitigate": MITIGATE,
+    "evaluate": ("evaluate", "@checkpoint"),
+    "report": ("report", "@run"),
+    "compare": ("compare", "@run"),
+    "check": ("check", "@run", "--against", "golden.json"),
+    "landscape": LANDSCAPE,
+    "data make": ("data", "make", "recipe.yaml", "--out", "corpus"),
+    "data inspect": ("data", "inspect", "@corpus"),
+    "data verify": ("data", "verify", "@corpus"),
+    "bench unlearn": UNLEARN,
+    "bench train": TRAIN,
+    "bench hours": HOURS,
+    "metrics": ("metrics",),
+    "metrics show": ("metrics", "show", "memorized"),
+    "methods": ("methods",),
+    "methods show": ("methods", "show", "act"),
+    "new": ("new", "method", "mine"),
+    "reproduce": ("reproduce", "--out", "page.md"),
+    "zoo list": ("zoo", "list"),
+    "zoo verify": ("zoo", "verify"),
+    "zoo card": ("zoo", "card", "math-add-noise-2l-s0"),
+    "zoo add": ("zoo", "add", "@checkpoint"),
+}
+# Nonsense for an option, and words of the one line that it gets; a verb's own comes before that of all verbs.
+NONSENSE: dict[str, list[tuple[str, str]]] = {
+    "--format": [("pdf", "table")],
+    "--protocol": [("mine", "paper")],
+    "--engine": [("slurm", "local")],
+    "--with": [("others", "published")],
+    "--device": [("tpu", "auto, cpu or cuda")],
+    "--plugin": [(NOWHERE, "found none")],
+    "--set": [("model.layers=3", "unknown key"), ("nonsense", "key.sub=value")],
+    "--only": [("nobody", "nobody")],
+    "--shard": [("5/4", "3/16"), ("some", "3/16")],
+    "--runs": [(IN_FILE, "expected a folder for --runs"), ("file", "is a file")],
+    "--metrics": [("memorised", "did you mean 'memorized'")],
+    "--ks": [("ten", "expected --ks to be numbers"), ("0", "from 1 to")],
+    "--forget": [(NOWHERE, "--retain")],
+    "--retain": [(NOWHERE, "found none")],
+    "--corpus": [(NOWHERE, "found none")],
+    "--column": [("words", "--forget")],
+    "--method": [("durabel", "did you mean 'durable'")],
+    "--methods": [("durabel", "did you mean 'durable'")],
+    "--tables": [("bets", "did you mean 'best'"), (",", "expected tables of")],
+    "--machine": [(NOWHERE, "found none")],
+    "--project": [(NOWHERE, "found none")],
+    "--config": [(NOWHERE, "expected --engine parsl")],
+    "--against": [(NOWHERE, "found none")],
+    "--write": [("rows.csv", ".json")],
+    "--tolerance": [
+        ("memorised_*=0.1", "did you mean 'memorized_"),
+        ("memorized_*", "memorized_*=0.1"),
+        ("memorized_*=lots", "0.05 or 2%"),
+    ],
+    "--of": [("noisy", "did you mean 'noise'")],
+    "--points": [("4", "odd number")],
+    "--case": [("math-3", "did you mean")],
+    "--way": [("theirs", "--way graph")],
+    "--times": [(NOWHERE, "found none")],
+    "--zoo": [(NOWHERE, "expected checkpoints in")],
+    "--stored": [(NOWHERE, "found none")],
+    "--from": [(NOWHERE, "found none")],
+    "--sweeps": [(IN_FILE, "expected a folder for --sweeps")],
+    "--dir": [(IN_FILE, "is a file")],
+}
+OWN: dict[tuple[str, str], list[tuple[str, str]]] = {
+    ("mitigate", "--out"): [("file", "expected a new folder"), (IN_FILE, "is a file")],
+    ("report", "--out"): [
+        ("rows.pdf", ".md or .txt"),
+        ("rows.csv", "try --format csv"),
+        ("file", "expected a folder"),
+        (IN_FILE, "is a file"),
+    ],
+    ("compare", "--out"): [("rows.pdf", ".md or .txt"), ("rows", ".md or .txt"), (f"{IN_FILE}.md", "is a file")],
+    ("landscape", "--out"): [("file", "expected a folder"), ("figure.png", "no suffix"), (IN_FILE, "is a file")],
+    ("data make", "--out"): [("file", "expected a new folder or a corpus"), (IN_FILE, "is a file")],
+    ("sweep", "--out"): [("file", "expected a folder"), (IN_FILE, "is a file")],
+    ("reproduce", "--out"): [("page.pdf", ".md"), (f"{IN_FILE}.md", "is a file")],
+    ("bench train", "--way"): [("theirs", "reference")],
+    ("evaluate", "--forget"): [(NOWHERE, "found none")],
+    ("mitigate", "--retain"): [(NOWHERE, "--forget")],
+}
+
+
+def cases() -> list[Any]:
+    """Every option of every verb that takes words or paths, with its nonsense."""
+    found = []
+    for name, command in COMMANDS.items():
+        for parameter in command.params:
+            flag = parameter.opts[-1]
+            if parameter.param_type_name == "option" and not parameter.is_flag and parameter.type_descriptor.annotation not in (int, float):
+                found += [
+                    pytest.param(name, flag, *case, id=f"{name} {flag} {case[0]}") for case in OWN.get((name, flag)) or NONSENSE[flag]
+                ]
+    return found
+
+
+@pytest.fixture
+def here(tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with a recipe, a sweep, stored rows and times, and a file where a folder might be meant."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "recipe.yaml").write_text(QUICKSTART.read_text())
+    (tmp_path / "sweep.yaml").write_text(f"checkpoints: {tiny_run.checkpoint}\nmethods: act\ngrid: none\n")
+    line = {"way": "ours", "case": "math-2", "milliseconds": 1.0}
+    (tmp_path / "times.jsonl").write_text(json.dumps(line) + "\n" + json.dumps({**line, "case": "math-4"}))
+    assert tinymem("check", tiny_run.path, "--write", "golden.json").code == 0
+    return tmp_path
+
+
+@pytest.mark.parametrize(("name", "flag", "nonsense", "said"), cases())
+def test_nonsense_is_refused_in_one_line(name: str, flag: str, nonsense: str, said: str, here: Path, tiny_run: Run) -> None:
+    places = {"@checkpoint": tiny_run.checkpoint, "@run": tiny_run.path, "@corpus": tiny_run.path / "corpus"}
+    words = [str(places.get(word, word)) for word in NEEDED[name]]
+    words = words[: words.index("--against")] if (name, flag) == ("check", "--write") else words
+    before = files_in(here)
+    assert said in tinymem(*words, *(sets(SMALLER) if words[0] in ("run", "train") else ()), flag, nonsense).one_line_error()
+    assert files_in(here) == before, "something was written"

@@ -1,0 +1,87 @@
+"""What `tinymem sweep --list`, `--dry-run` and `--project` print: the runs of sweeps by method, and the time that they take."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tinymem.cli.printing import listing, print_listing
+from tinymem.runtime.words import counted, duration
+
+if TYPE_CHECKING:
+    from tinymem.sweep.estimate import MethodCost
+    from tinymem.sweep.listing import Counts
+    from tinymem.sweep.run import Sweep
+
+LIST = ("sweep", "method", "runs", "passes", "left out")
+COSTS = ("method", "runs", "passes", "time", "measuring", "share", "one by one")
+
+
+def print_plan(planned: Iterable[Sweep], output: str) -> None:
+    """Print the runs of each sweep by method, with the arithmetic behind their number."""
+    from tinymem.sweep.listing import count, paper_counts
+
+    sweeps = list(planned)
+    counts = [count(one) for one in sweeps]
+    notes = [sentence for one, found in zip(sweeps, counts, strict=True) for sentence in _of_sweep(one, found)]
+    if len(counts) > 1:
+        runs, passes = sum(c.runs.total() for c in counts), sum(c.groups.total() for c in counts)
+        models = counted(sum(c.models for c in counts), "model")
+        notes.append(f"together: {counted(runs, 'run')} in {counted(passes, 'scoring pass', 'scoring passes')} on {models}")
+    if any(one.recipe.explain == "paper" for one in sweeps):
+        notes.append(paper_counts())
+    rows = [(one.recipe.name, *line) for one, found in zip(sweeps, counts, strict=True) for line in _methods(found)]
+    print_listing(listing("Runs by method", LIST, rows, notes=notes), output)
+
+
+def _methods(counts: Counts) -> Iterator[tuple[str, int, int, int | None]]:
+    for name in sorted({*counts.runs, *counts.dropped}):
+        yield name, counts.runs[name], counts.groups[name], counts.dropped[name] or None
+    yield "all", counts.runs.total(), counts.groups.total(), counts.dropped.total() or None
+
+
+def _of_sweep(sweep: Sweep, counts: Counts) -> Iterator[str]:
+    from tinymem.sweep.listing import explain
+
+    runs, models = counted(counts.runs.total(), "run"), counted(counts.models, "model")
+    yield f"{sweep.recipe.name}: {runs} on {models}, {counts.trained:,} of them trained"
+    if counts.trained:
+        statuses = sorted(sweep.statuses().items())
+        yield f"{sweep.recipe.name}, of the trained models' runs: " + ", ".join(f"{n:,} {status}" for status, n in statuses)
+    if sweep.recipe.explain == "paper":
+        yield explain(counts, sweep)
+
+
+def print_estimate(planned: Iterable[Sweep], place: str, project: Path | None, output: str) -> None:
+    """Print the time of the runs that are left, or of all with the rows of `project`, by method, the longest first."""
+    from tinymem.runtime.device import describe_device
+    from tinymem.sweep.estimate import Estimator, measured_rows
+    from tinymem.sweep.listing import costs, merged, paper_cost
+
+    found, devices, notes, paper = list[dict[str, "MethodCost"]](), set[str](), list[str](), False
+    for one in planned:
+        rows = measured_rows(project) if project else measured_rows(one.folder) if one.folder.is_dir() else []
+        devices |= {row.device for row in rows if row.device}
+        paper |= one.recipe.explain == "paper"
+        found.append(costs(one, Estimator(rows, place), left_only=project is None))
+    all_costs, where = merged(found), " and ".join(sorted(devices)) or describe_device(place)
+    notes = [*_said(all_costs, where), *([paper_cost()] if paper else [])]
+    print_listing(listing("Time by method", COSTS, _times(all_costs), notes=notes), output)
+
+
+def _times(found: dict[str, MethodCost]) -> Iterator[tuple[str | int, ...]]:
+    total = sum(cost.total for cost in found.values())
+    for name, cost in sorted(found.items(), key=lambda item: -item[1].total):
+        times = duration(cost.total), duration(cost.measure), f"{cost.total / total if total else 0:.1%}"
+        yield name, cost.runs, cost.groups, *times, duration(cost.alone + cost.measure)
+
+
+def _said(found: dict[str, MethodCost], where: str) -> Iterator[str]:
+    total, sources = sum(cost.total for cost in found.values()), Counter[str]()
+    for cost in found.values():
+        sources.update(cost.sources)
+    yield "passes: scoring passes, which the runs share; one by one: the time if they did not"
+    yield f"{duration(total)} on {where}, one run at a time. Of the runs, {sources['exact']:,} were measured on a model of this size,"
+    yield f"{sources['scaled']:,} are scaled from the nearest measured, {sources['guessed']:,} by a table of costs and a probe of speed."
