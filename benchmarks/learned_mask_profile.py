@@ -22,12 +22,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from tinymem.bench.case import math_case
 from tinymem.data.rows import concatenate
 from tinymem.mitigation.method import UNLEARNERS, apply
-from tinymem.mitigation.methods.losses import row_losses
 from tinymem.mitigation.methods.replay import Replayed
 from tinymem.mitigation.methods.weight import _selection
 from tinymem.mitigation.methods.weight._batches import batches
 from tinymem.mitigation.methods.weight._learned_mask import LearnedMask, initial_scores
-from tinymem.mitigation.methods.weight.balanced_subnet import BalancedSubnetConfig, balanced_objective
+from tinymem.mitigation.methods.weight.balanced_subnet import BalancedSubnetConfig, coefficients
 from tinymem.runtime.device import describe_device, resolve_device
 
 SHAPES = ((8, 65_536), (4, 131_712), (1, 524_288))
@@ -104,8 +103,7 @@ def step_of(case, config: BalancedSubnetConfig) -> tuple[LearnedMask, Callable[[
 
     def step(index: Tensor) -> None:
         with mask.passes:
-            losses_B = row_losses(mask.masked(), rows.take(index))
-            mask.step(balanced_objective(losses_B, forget_N[index], config))
+            mask.step(rows, coefficients(forget_N[index], config), index)
 
     draws = list(batches(len(data.forget), len(data.retain), "shuffled", config.batch_size, generator))
     return mask, step, [index for index in draws if len(index) == config.batch_size]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tinymem.errors import UserError
 from tinymem.mitigation.config import MethodConfig
+from tinymem.mitigation.ranking import highest
 from tinymem.models.adapters import NeuronLayer, in_out, layer_of, neuron_layers
 
 Scope = Literal["tensor", "layer", "model"]
@@ -87,12 +88,8 @@ def select(model: nn.Module, scores: Scores, config: AblationConfig) -> Mask:
     masks: dict[str, Tensor] = {}
     sizes = {name: s.numel() for name, s in scores.values.items()}
     for names, count in group_counts(model, sizes, config):
-        published = [in_out(model, scores.values[n]) for n in names]
-        flat = torch.cat([values.flatten() for values in published])
-        chosen = torch.zeros_like(flat, dtype=torch.bool)
-        chosen[torch.sort(flat, descending=True, stable=True).indices[:count]] = True
-        for name, values, part in zip(names, published, chosen.split([sizes[n] for n in names]), strict=True):
-            masks[name] = in_out(model, part.view(values.shape))
+        chosen = highest([in_out(model, scores.values[name]) for name in names], count)
+        masks |= {name: in_out(model, mask) for name, mask in zip(names, chosen, strict=True)}
     return Mask(scores.unit, masks)
 
 

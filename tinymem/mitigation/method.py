@@ -264,7 +264,9 @@ def apply(method: Unlearner, model: nn.Module, data: MitigationData, config: Met
         return edited
     refuse_if_nothing(model, method, config)
     scores: Scores = method.function(model, data, config)
-    return ablate(model, select(model, scores, config))
+    mask = select(model, scores, config)
+    del scores  # of a large model they take twice its room, which the copy needs
+    return ablate(model, mask)
 
 
 def is_control(config: MethodConfig) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -92,10 +94,27 @@ def layer_of(model: nn.Module, parameter_name: str) -> int:
     return int(parameter_name.removeprefix(family_of(model).blocks + ".").split(".", 1)[0])
 
 
-def logits(model: nn.Module, ids_BT: Tensor) -> Tensor:
-    """Next-token logits [B, T, V] of any causal language model."""
-    output = model(ids_BT)
-    return output if isinstance(output, Tensor) else output.logits
+def logits(model: nn.Module, ids_BT: Tensor, start: int = 0) -> Tensor:
+    """Next-token logits [B, T - start, V] of any causal language model at the positions from `start` on; no cache of keys is built."""
+    taken = _arguments(type(model).forward)
+    options: dict[str, int] = {"use_cache": False} if "use_cache" in taken else {}
+    narrow = next((name for name in ("start", "logits_to_keep") if name in taken), None) if start else None
+    if narrow:
+        options[narrow] = start if narrow == "start" else ids_BT.shape[1] - start
+    output = model(ids_BT, **options)
+    found: Tensor = output if isinstance(output, Tensor) else output.logits
+    return found if narrow or not start else found[:, start:]
+
+
+@cache
+def _arguments(forward: Callable[..., object]) -> frozenset[str]:
+    """Names of a forward pass's arguments."""
+    return frozenset(inspect.signature(forward).parameters)
+
+
+def heads_apart(model: nn.Module) -> bool:
+    """Whether `logits` from a later position on save the head's work before it (our GPT's small head runs whole, as it always did)."""
+    return "logits_to_keep" in _arguments(type(model).forward)
 
 
 def logits_at(model: nn.Module, ids_BT: Tensor, positions_n: Tensor) -> Tensor:
@@ -105,27 +124,34 @@ def logits_at(model: nn.Module, ids_BT: Tensor, positions_n: Tensor) -> Tensor:
     """
     if isinstance(model, GPT) and not model._forward_hooks and not model._forward_pre_hooks:
         return F.linear(model.transformer(ids_BT).flatten(0, 1)[positions_n], model.transformer.wte.weight)
-    return logits(model, ids_BT).flatten(0, 1)[positions_n]
+    if not len(positions_n) or not heads_apart(model):
+        return logits(model, ids_BT).flatten(0, 1)[positions_n]
+    row_n, at_n = positions_n // ids_BT.shape[1], positions_n % ids_BT.shape[1]
+    start = int(at_n.min())
+    return logits(model, ids_BT, start)[row_n, at_n - start]
+
+
+@contextmanager
+def seen_neurons(model: nn.Module, see: Callable[[int, Tensor], None]) -> Iterator[None]:
+    """Inside the context each forward pass calls `see(layer, activations [B, T, F])` for each layer in turn, and keeps none of them."""
+
+    def hook_of(index: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        return lambda _, inputs: see(index, inputs[0])
+
+    handles = [layer.module.register_forward_pre_hook(hook_of(layer.index)) for layer in neuron_layers(model)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @contextmanager
 def captured_neurons(model: nn.Module) -> Iterator[list[Tensor]]:
     """Inside the context each forward pass fills the list with the neurons' activations [B, T, F], one entry a layer."""
-    layers = neuron_layers(model)
-    activations: list[Tensor] = [torch.empty(0)] * len(layers)
-
-    def keep(index: int) -> object:
-        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            activations[index] = inputs[0]
-
-        return layers[index].module.register_forward_pre_hook(hook)
-
-    handles = [keep(i) for i in range(len(layers))]
-    try:
+    activations: list[Tensor] = [torch.empty(0)] * len(neuron_layers(model))
+    with seen_neurons(model, activations.__setitem__):
         yield activations
-    finally:
-        for handle in handles:
-            handle.remove()  # type: ignore[attr-defined]
 
 
 def refuse_longer_rows(model: nn.Module, length: int) -> None:

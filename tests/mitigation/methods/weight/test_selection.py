@@ -13,8 +13,8 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from tinymem.errors import UserError
-from tinymem.mitigation.methods.losses import row_losses
-from tinymem.mitigation.methods.weight import _selection
+from tinymem.mitigation.methods.pieces import Pieces
+from tinymem.mitigation.methods.weight import _learned_mask, _selection
 from tinymem.mitigation.methods.weight._learned_mask import LearnedMask, LearnedMaskConfig, initial_scores
 from tinymem.models.adapters import mlp_parameters
 from tinymem.testing import FAMILIES, tiny_case
@@ -24,7 +24,9 @@ KERNEL = """
     import tinymem.mitigation.methods.weight._selection_kernel as kernel
     kernel.CHUNK = 64
     generator = torch.Generator().manual_seed(0)
-    for G, N, levels in ((2, 400, 0), (3, 97, 3), (1, 64, 1)):  # the last two are full of ties
+    cases = ((2, 400, 0), (3, 97, 3), (1, 64, 1))  # the last two are full of ties
+    for many, (G, N, levels) in [(many, case) for many in (256, 1) for case in cases]:  # 1: counts of long rows, summed between launches
+        kernel.MANY = many
         scores, weights = torch.rand(G, N, generator=generator) - 0.5, torch.rand(G, N, generator=generator) + 1
         weights = weights.bfloat16().float()  # the interpreter does not round as a GPU does
         scores = (scores * levels * 2).round() if levels else scores
@@ -65,7 +67,7 @@ class PlainMask:
     def __init__(self, mask: LearnedMask) -> None:
         self.model, self.config = mask.model, mask.config
         self.weights = {n: p.detach() for n, p in mlp_parameters(mask.model, matrices_only=True).items()}
-        self.scores = {n: s.clone().requires_grad_() for n, s in mask.split(mask.scores_P.detach()).items()}
+        self.scores = {n: s.clone().requires_grad_() for n, s in mask.split(mask.scores_P).items()}
         options = {"lr": self.config.learning_rate, "momentum": self.config.momentum, "weight_decay": self.config.weight_decay}
         self.optimizer = torch.optim.SGD(list(self.scores.values()), **options)
         self.sign = 1.0 if self.config.drop == "highest" else -1.0
@@ -95,12 +97,30 @@ def test_masks_equal_those_of_the_plain_way(family: str, drop: str) -> None:
     model, data = tiny_case(family)
     mask = LearnedMask(model, LearnedMaskConfig(ratio=0.3, drop=drop, learning_rate=10.0), initial_scores(model, 0))
     plain = PlainMask(mask)
-    start = mask.dropped()
+    start = mask.edited()
     for _ in range(30):
-        mask.step(row_losses(mask.masked(), data.retain).mean())
+        mask.step(data.retain, torch.full((len(data.retain),), 1 / len(data.retain)))
         plain.step(data.retain.ids)
-    assert all(torch.equal(chosen, plain.dropped()[name] == 1) for name, chosen in mask.dropped().items())
-    assert any((chosen != start[name]).any() for name, chosen in mask.dropped().items()), "the mask did not move"
+    edited = mask.edited()
+    assert all(torch.equal(edited.get_parameter(name) == 0, chosen == 1) for name, chosen in plain.dropped().items())
+    assert any((edited.get_parameter(name) != start.get_parameter(name)).any() for name in plain.scores), "the mask did not move"
+
+
+@pytest.mark.parametrize("scope", ["tensor", "layer", "model"])
+def test_parts_and_pieces_change_nothing_but_rounding(scope: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A matrix at a time, and two rows of a batch at a time, as a large model goes through."""
+    model, data = tiny_case("gpt-neox")
+    masks = []
+    for part, rows in ((_learned_mask.PART, None), (1, 2)):
+        monkeypatch.setattr(_learned_mask, "PART", part)
+        mask = LearnedMask(model, LearnedMaskConfig(ratio=0.3, scope=scope, learning_rate=10.0), initial_scores(model, 0))
+        mask.pieces = Pieces(model, 12, gradients=True, rows=rows)
+        for _ in range(3):
+            mask.step(data.retain, torch.linspace(-0.1, 0.2, len(data.retain)))
+        masks.append(mask)
+    assert (len(masks[0].parts), len(masks[1].parts)) == {"tensor": (1, 4), "layer": (1, 2), "model": (1, 1)}[scope]
+    torch.testing.assert_close(masks[0].scores_P, masks[1].scores_P, atol=1e-6, rtol=1e-5)
+    assert not torch.equal(masks[0].scores_P, LearnedMask(model, LearnedMaskConfig(), initial_scores(model, 0)).scores_P)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -109,9 +129,10 @@ def test_bf16_passes_point_the_same_way(family: str) -> None:
     model, data = tiny_case(family)
     slopes = []
     for precision in ("fp32", "bf16", "tf32"):
-        mask = LearnedMask(model, LearnedMaskConfig(ratio=0.3, precision=precision), initial_scores(model, 0))
+        mask = LearnedMask(model, LearnedMaskConfig(ratio=0.3, precision=precision, weight_decay=0.0), initial_scores(model, 0))
         with mask.passes:
-            slopes.append(torch.autograd.grad(row_losses(mask.masked(), data.retain).mean(), mask.scores_P)[0])
+            mask.step(data.retain, torch.full((len(data.retain),), 1 / len(data.retain)))
+        slopes.append(mask.velocity_P)
         assert {p.dtype for p in mask.edited().parameters()} == {torch.float32}
     assert torch.cosine_similarity(slopes[0], slopes[1], dim=0) > 0.999 and not torch.equal(slopes[0], slopes[1])
     assert torch.equal(slopes[0], slopes[2]), "a CPU has no short products"
@@ -121,7 +142,6 @@ def test_bf16_passes_point_the_same_way(family: str) -> None:
 def test_scores_that_ran_away_are_no_edit() -> None:
     model = tiny_case("gpt")[0]
     mask = LearnedMask(model, LearnedMaskConfig(), initial_scores(model, 0))
-    with torch.no_grad():
-        mask.scores_P[5] = float("nan")
+    mask.scores_P[5] = float("nan")
     with pytest.raises(UserError, match="lower learning_rate"):
         mask.edited()

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from tinymem.data.rows import Rows
 from tinymem.errors import UserError
 from tinymem.mitigation.ablation import AblationConfig, Scores
-from tinymem.models.adapters import NeuronLayer, captured_neurons, logits, neuron_layers
+from tinymem.mitigation.methods.pieces import rows_at_once
+from tinymem.models.adapters import NeuronLayer, logits, neuron_layers, seen_neurons
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,11 +108,19 @@ def gated(model: nn.Module, gates: list[Tensor]) -> Iterator[None]:
 @torch.no_grad()
 def activity(model: nn.Module, rows: Rows, batch_size: int, mode: str = "mean_abs") -> Iterator[Tensor]:
     """Mean absolute activations [B, L, F] at the positions that predict the suffix, batch by batch (`abs_mean`: |mean|)."""
-    with captured_neurons(model) as activations:
-        for batch in rows.batches(batch_size):
-            batch = cropped(batch)
-            logits(model, batch.ids)
-            at_BT1 = predicting(batch)[:, :, None]
-            count_B1 = at_BT1.sum(1).clamp(min=1)
-            sums = [((h.abs() if mode == "mean_abs" else h).float() * at_BT1).sum(1) / count_B1 for h in activations]
-            yield torch.stack(sums, dim=1).abs()
+    size = min(batch_size, rows_at_once(model, rows.ids.shape[1], gradients=False) or batch_size)
+    for batch in rows.batches(size):
+        yield _activity(model, cropped(batch), mode)
+
+
+def _activity(model: nn.Module, rows: Rows, mode: str) -> Tensor:
+    at_BT1, sums = predicting(rows)[:, :, None], []
+    count_B1 = at_BT1.sum(1).clamp(min=1)
+
+    def see(_: int, h_BTF: Tensor) -> None:
+        total_BF = ((h_BTF.abs() if mode == "mean_abs" else h_BTF).float() * at_BT1.to(h_BTF.device)).sum(1)
+        sums.append(total_BF.to(count_B1.device) / count_B1)
+
+    with seen_neurons(model, see):
+        logits(model, rows.ids, rows.ids.shape[1] - 1)
+    return torch.stack(sums, dim=1).abs()

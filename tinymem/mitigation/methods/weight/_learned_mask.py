@@ -4,34 +4,40 @@ Each weight has a score s. Forward: exactly K weights of each group, those with 
 is treated as if it were |s| itself, so that the gradient of |s| is minus that of the kept share of the weight: scores grow where dropping
 lowers the objective. `drop="lowest"` is the published code's reading: |s| says how much to keep a weight, and the gradient's sign follows.
 
-All scores are one flat parameter, group after group, each matrix in the published layout (`in_out`): groups of one size are ranked
-together, and a step of SGD is four operations.
+All scores are one flat tensor, group after group, each matrix in the published layout (`in_out`). What a step computes on the way it
+computes for a part of the groups at a time: all of them for a small model, whose groups of one size are ranked together; for a large one
+the groups that `PART` entries hold, since gradients and other temporaries of all its matrices would not fit beside scores and velocities.
 
-Shape suffixes: P weights of all matrices, G groups, N entries of a group.
+Shape suffixes: P weights of all matrices, G groups of a part, N entries of a group.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from tinymem.data.rows import Rows
 from tinymem.errors import UserError
 from tinymem.mitigation.ablation import AblationConfig, group_counts
+from tinymem.mitigation.methods.losses import row_losses
+from tinymem.mitigation.methods.pieces import Pieces, add_gradients
 from tinymem.mitigation.methods.substitute import Substituted, constants
 from tinymem.mitigation.methods.weight._draws import uniform
-from tinymem.mitigation.methods.weight._selection import extreme, without_extreme
+from tinymem.mitigation.methods.weight._selection import without_extreme
 from tinymem.models.adapters import in_out, mlp_parameters
 
 Drop = Literal["highest", "lowest"]
 Precision = Literal["auto", "fp32", "tf32", "bf16"]
+PART = 2**26
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,43 +82,74 @@ class LearnedMask:
     def __init__(self, model: nn.Module, config: LearnedMaskConfig, scores: Mapping[str, Tensor]) -> None:
         self.model, self.config = model, config
         weights = {name: in_out(model, p.detach()) for name, p in mlp_parameters(model, matrices_only=True).items()}
-        started = _checked(scores, model, weights)
-        self.shapes = {name: w.shape for name, w in weights.items()}
+        wrong = [name for name in {**weights, **scores} if not _fits(model, weights.get(name), scores.get(name))]
+        if wrong:
+            raise UserError(f"expected scores of the model's feed-forward matrices, each of its shape; got others at '{wrong[0]}'")
         groups = group_counts(model, {name: w.numel() for name, w in weights.items()}, config)
-        sizes = [(sum(weights[n].numel() for n in names), count) for names, count in groups]
-        self.runs = [(len(list(same)), *kind) for kind, same in groupby(sizes)]  # equal groups in a row: how many, size, count
-        self.weights_P = torch.cat([weights[n].flatten() for names, _ in groups for n in names])
-        self.scores_P = torch.cat([started[n].flatten() for names, _ in groups for n in names]).requires_grad_()
-        self.velocity_P = torch.zeros_like(self.scores_P)
-        self.dtype, self.passes = _precision(config.precision, self.weights_P)
+        self.shapes = {n: weights[n].shape for names, _ in groups for n in names}
+        self.parts = list(_parts([(names, sum(weights[n].numel() for n in names), count) for names, count in groups]))
+        device = next(iter(weights.values())).device
+        self.scores_P = torch.empty(sum(w.numel() for w in weights.values()), device=device)
+        for name, part in self.split(self.scores_P).items():
+            part.copy_(scores[name])
+        self.dtype, self.passes = _precision(config.precision, next(iter(weights.values())))
         self.constants = constants(model, self.shapes, self.dtype)
+        self.pieces: Pieces | None = None
 
-    def dropped(self) -> dict[str, Tensor]:
-        """Masks by name, shaped as the matrices: True where a weight is dropped, exactly the configured number of them."""
-        lowest, parts = self.config.drop == "lowest", []
-        for (_, _, count), scores_GN in self._by_run(self.scores_P):
-            parts.append(extreme(scores_GN, count, lowest=lowest).flatten())
-        return self.split(torch.cat(parts))
+    @cached_property
+    def velocity_P(self) -> Tensor:
+        """SGD's momentum, made when the first step needs it: by then the scores that were given are gone."""
+        return torch.zeros_like(self.scores_P)
 
-    def masked(self) -> Substituted:
-        """The model under the current mask; gradients of its outputs reach the scores."""
-        weights_P: Tensor = _Masked.apply(self.scores_P, self)  # type: ignore[no-untyped-call]
-        return Substituted(self.model, {**self.constants, **self.split(weights_P)})
+    def masked(self, leaves: Sequence[Tensor] | None = None) -> Substituted:
+        """The model under the current mask, or under weights that are given part by part."""
+        weights: dict[str, Tensor] = {}
+        for part, leaf in zip(self.parts, self.masked_weights() if leaves is None else leaves, strict=True):
+            weights |= self._matrices(part.names, leaf)
+        return Substituted(self.model, {**self.constants, **weights})
 
-    def masked_weights(self) -> Tensor:
-        """The weights [P] that the mask leaves, 0 where one is dropped."""
-        lowest, parts = self.config.drop == "lowest", []
-        for ((_, _, count), scores_GN), (_, weights_GN) in zip(self._by_run(self.scores_P), self._by_run(self.weights_P), strict=True):
-            parts.append(without_extreme(weights_GN, scores_GN, count, lowest=lowest, dtype=self.dtype).flatten())
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+    def masked_weights(self, dtype: torch.dtype | None = None) -> Iterator[Tensor]:
+        """The weights that the mask leaves, 0 where one is dropped, flat and part by part."""
+        lowest = self.config.drop == "lowest"
+        for part in self.parts:
+            weights_GN, scores_GN = self._weights(part).view(part.groups, part.size), part.of(self.scores_P)
+            yield without_extreme(weights_GN, scores_GN, part.count, lowest=lowest, dtype=dtype or self.dtype).flatten()
 
-    def step(self, objective: Tensor) -> None:
-        """Lower the objective by one step of SGD on the scores; the model's own weights stay as they are."""
-        (gradient_P,) = torch.autograd.grad(objective, self.scores_P)
-        with torch.no_grad():
-            gradient_P = gradient_P.add(self.scores_P, alpha=self.config.weight_decay)
-            self.velocity_P.mul_(self.config.momentum).add_(gradient_P)
-            self.scores_P.add_(self.velocity_P, alpha=-self.config.learning_rate)
+    def step(self, rows: Rows, coefficient_B: Tensor, index_B: Tensor | None = None) -> None:
+        """Lower sum(coefficient * loss of a row) by one step of SGD on the scores; the model's own weights stay as they are.
+
+        Args:
+            rows: rows of a batch, or those that `index_B` chooses a batch from.
+            coefficient_B: of each row of the batch [B].
+            index_B: which rows they are; None: all.
+        """
+        leaves = {str(k): leaf.requires_grad_() for k, leaf in enumerate(self.masked_weights())}
+        model, started = self.masked([*leaves.values()]), set[str]()
+        self.pieces = self.pieces or Pieces(self.model, rows.ids.shape[1], gradients=True)
+        index_B = torch.arange(len(coefficient_B), device=rows.ids.device) if index_B is None else index_B
+
+        def share(at_b: Tensor) -> Tensor:
+            losses_b = row_losses(model, rows.take(index_B[at_b]))
+            return (losses_b * coefficient_B[at_b].to(losses_b.device)).sum()
+
+        def add(key: str, gradient_n: Tensor) -> None:
+            self._accelerate(self.parts[int(key)], gradient_n, first=key not in started)
+            started.add(key)
+
+        add_gradients(self.pieces, torch.arange(len(index_B), device=rows.ids.device), share, leaves, add)
+        self.scores_P.add_(self.velocity_P, alpha=-self.config.learning_rate)
+
+    @torch.no_grad()
+    def _accelerate(self, part: _Part, gradient_n: Tensor, *, first: bool) -> None:
+        """Add a gradient of a part's masked weights to its velocity. With w (1 - d) treated as w (1 -+ |s|): -+ gradient * w * sgn(s)."""
+        scores_n, velocity_n = part.flat(self.scores_P), part.flat(self.velocity_P)
+        slope_n = gradient_n.to(scores_n.device, torch.float32).mul_(self._weights(part)).mul_(scores_n.sgn())
+        if self.config.drop == "highest":
+            slope_n.neg_()
+        if first:
+            slope_n.add_(scores_n, alpha=self.config.weight_decay)
+            velocity_n.mul_(self.config.momentum)
+        velocity_n.add_(slope_n)
 
     def edited(self) -> nn.Module:
         """A copy of the model without the dropped weights.
@@ -120,13 +157,13 @@ class LearnedMask:
         Raises:
             UserError: training the scores ended in NaN or infinity.
         """
-        if not torch.isfinite(self.scores_P).all():
+        if not all(bool(torch.isfinite(part.flat(self.scores_P)).all()) for part in self.parts):
             raise UserError("expected finite scores, got NaN or infinity: the mask's training diverged; try a lower learning_rate")
         edited = deepcopy(self.model)
-        parameters = dict(edited.named_parameters())
         with torch.no_grad():
-            for name, drop in self.dropped().items():
-                parameters[name].masked_fill_(drop, 0)
+            for part, kept in zip(self.parts, self.masked_weights(edited.get_parameter(self.parts[0].names[0]).dtype), strict=True):
+                for name, weight in self._matrices(part.names, kept).items():
+                    edited.get_parameter(name).copy_(weight)
         return edited
 
     def split(self, flat_P: Tensor) -> dict[str, Tensor]:
@@ -134,26 +171,45 @@ class LearnedMask:
         parts = flat_P.split([shape.numel() for shape in self.shapes.values()])
         return {name: in_out(self.model, part.view(shape)) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
 
-    def _by_run(self, flat_P: Tensor) -> Iterator[tuple[tuple[int, int, int], Tensor]]:
-        parts = flat_P.detach().split([groups * size for groups, size, _ in self.runs])
-        for run, part in zip(self.runs, parts, strict=True):
-            yield run, part.view(run[0], run[1])
+    def _matrices(self, names: Sequence[str], flat_n: Tensor) -> dict[str, Tensor]:
+        """Consecutive matrices by name, of a flat tensor that holds them: views, but for those that the model has on another device."""
+        parts = flat_n.split([self.shapes[name].numel() for name in names])
+        shaped = {name: in_out(self.model, part.view(self.shapes[name])) for name, part in zip(names, parts, strict=True)}
+        return {name: matrix.to(self.model.get_parameter(name).device) for name, matrix in shaped.items()}
+
+    def _weights(self, part: _Part) -> Tensor:
+        """The model's own weights of a part, flat."""
+        flat = [in_out(self.model, self.model.get_parameter(name).detach()).flatten().to(self.scores_P.device) for name in part.names]
+        return flat[0] if len(flat) == 1 else torch.cat(flat)
 
 
-class _Masked(torch.autograd.Function):
-    """Scores -> weights that the mask leaves. With w (1 - d) for d the choice, treated as +-|s|: d/ds = -+ gradient * w * sgn(s)."""
+@dataclass(frozen=True)
+class _Part:
+    """Consecutive groups of one size, and how many weights of each are dropped: what is computed at once."""
 
-    @staticmethod
-    def forward(ctx: Any, scores_P: Tensor, mask: LearnedMask) -> Tensor:
-        ctx.mask = mask
-        ctx.save_for_backward(scores_P)
-        return mask.masked_weights()
+    names: tuple[str, ...]
+    groups: int
+    size: int
+    count: int
+    start: int
 
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (scores_P,), mask = ctx.saved_tensors, ctx.mask
-        slope_P = gradients[0].float() * mask.weights_P.float() * scores_P.sgn()
-        return (slope_P if mask.config.drop == "lowest" else -slope_P), None
+    def flat(self, flat_P: Tensor) -> Tensor:
+        """This part of a flat tensor: a view."""
+        return flat_P[self.start : self.start + self.groups * self.size]
+
+    def of(self, flat_P: Tensor) -> Tensor:
+        """This part of a flat tensor, a row [N] a group: a view."""
+        return self.flat(flat_P).view(self.groups, self.size)
+
+
+def _parts(groups: Sequence[tuple[list[str], int, int]]) -> Iterator[_Part]:
+    """Parts of (names, size, count) a group: equal groups in a row together, as many as `PART` entries hold."""
+    start = 0
+    for (size, count), same in groupby(groups, key=lambda group: group[1:]):
+        names, at_once = [group[0] for group in same], max(1, PART // size)
+        for taken in (names[k : k + at_once] for k in range(0, len(names), at_once)):
+            yield _Part(tuple(name for group in taken for name in group), len(taken), size, count, start)
+            start += len(taken) * size
 
 
 def _precision(chosen: Precision, weights: Tensor) -> tuple[torch.dtype, AbstractContextManager[None]]:
@@ -181,13 +237,8 @@ class _ShortProducts(AbstractContextManager[None]):
 def initial_scores(model: nn.Module, seed: int) -> dict[str, Tensor]:
     """Kaiming-uniform scores with a = sqrt(5) by the names of the matrices, as torch initializes linear layers: U(-1, 1) / sqrt(inputs)."""
     drawn = uniform(model, mlp_parameters(model, matrices_only=True), seed)
-    return {name: (u * 2 - 1) * (1 / math.sqrt(in_out(model, u).shape[0])) for name, u in drawn.items()}
+    return {name: u.mul_(2).sub_(1).mul_(1 / math.sqrt(in_out(model, u).shape[0])) for name, u in drawn.items()}
 
 
-def _checked(scores: Mapping[str, Tensor], model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Scores of all matrices as [in, out], on the matrices' devices."""
-    published = {name: in_out(model, s.detach()).to(weights[name].device, torch.float32) for name, s in scores.items() if name in weights}
-    wrong = [name for name in {**weights, **scores} if name not in published or published[name].shape != weights[name].shape]
-    if wrong:
-        raise UserError(f"expected scores of the model's feed-forward matrices, each of its shape; got others at '{wrong[0]}'")
-    return published
+def _fits(model: nn.Module, weight: Tensor | None, score: Tensor | None) -> bool:
+    return weight is not None and score is not None and in_out(model, score).shape == weight.shape

@@ -14,8 +14,6 @@ from torch import Tensor
 
 from tinymem.runtime.device import triton_there
 
-KERNEL_LIMIT = 2**20  # above, each block of the kernel would read more counts than entries
-
 
 def without_extreme(weights_GN: Tensor, scores_GN: Tensor, count: int, *, lowest: bool, dtype: torch.dtype) -> Tensor:
     """The weights [G, N] in `dtype`, with 0 in place of the `count` of each row whose |score| is highest (or lowest)."""
@@ -47,5 +45,5 @@ def _kth_highest(values_GN: Tensor, count: int) -> Tensor:
 
 
 def use_kernel(scores_GN: Tensor) -> bool:
-    """True where the kernel can run: fp32 scores on a GPU, groups below `KERNEL_LIMIT`, triton installed."""
-    return scores_GN.is_cuda and scores_GN.dtype == torch.float32 and scores_GN.shape[1] <= KERNEL_LIMIT and triton_there()
+    """True where the kernel can run: fp32 scores on a GPU, and triton installed."""
+    return scores_GN.is_cuda and scores_GN.dtype == torch.float32 and triton_there()

@@ -3,6 +3,7 @@
 The bits of a non-negative float order as the float does. Four times a launch counts, for each digit of eight bits, how many keys that agree
 with what is known of the K-th have that digit; the next launch reads off one digit more. The last launch knows the K-th key exactly, and
 among equal keys takes the earlier. Counts are kept per chunk of a row, so no launch waits for another's atomics and all runs are equal.
+Of long rows (more than `MANY` chunks) the counts of all chunks are summed between launches, since each block reads them all.
 
 Shape suffixes: G rows, N entries of a row, C chunks of a row, R rounds, V values of a digit.
 """
@@ -18,7 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-CHUNK, WARPS = 4096, 8
+CHUNK, WARPS, MANY = 4096, 8, 256
 ROUNDS = 4
 VALUES = tl.constexpr(256)
 BITS = tl.constexpr(8)
@@ -27,7 +28,7 @@ TOGETHER = tl.constexpr(16)  # chunks whose counts are summed at once
 
 @triton.jit
 def _key(scores, row, at, N, LOWEST: tl.constexpr):
-    bits = tl.load(scores + row * N + at, mask=at < N, other=0.0).to(tl.int32, bitcast=True) & 0x7FFFFFFF
+    bits = tl.load(scores + row.to(tl.int64) * N + at, mask=at < N, other=0.0).to(tl.int32, bitcast=True) & 0x7FFFFFFF
     if LOWEST:
         bits = 0x7FFFFFFF - bits
     return bits
@@ -39,7 +40,7 @@ def _known(counts, row, left, G, C: tl.constexpr, KNOWN: tl.constexpr):
     digits = tl.arange(0, VALUES)
     prefix = 0
     for known in tl.static_range(KNOWN):
-        found = tl.zeros((VALUES,), tl.int32)
+        found = tl.zeros((VALUES,), counts.dtype.element_ty)
         for start in range(0, C, TOGETHER):
             chunks = start + tl.arange(0, TOGETHER)
             at = ((known * G + row) * C + chunks[:, None]) * VALUES + digits[None, :]
@@ -52,37 +53,42 @@ def _known(counts, row, left, G, C: tl.constexpr, KNOWN: tl.constexpr):
 
 
 @triton.jit
-def _count(scores, counts, N, K, G, C: tl.constexpr, ROUND: tl.constexpr, LOWEST: tl.constexpr, CHUNK: tl.constexpr):
-    row, chunk = tl.program_id(0), tl.program_id(1)
-    at = chunk * CHUNK + tl.arange(0, CHUNK)
+def _count(
+    scores, counts, known, N, K, G, C: tl.constexpr, KC: tl.constexpr, ROUND: tl.constexpr, LOWEST: tl.constexpr, CHUNK: tl.constexpr
+):
+    row, chunk = tl.program_id(1), tl.program_id(0)
+    at = chunk.to(tl.int64) * CHUNK + tl.arange(0, CHUNK)
     key = _key(scores, row, at, N, LOWEST)
     agrees = at < N
     shifted = key >> (BITS * (3 - ROUND))
     if ROUND > 0:
-        prefix, _ = _known(counts, row, K, G, C, ROUND)
+        prefix, _ = _known(known, row, K, G, KC, ROUND)
         agrees = agrees & ((shifted >> BITS) == prefix)
     # Keys that do not agree are counted under digits that do not exist.
-    found = tl.histogram(tl.where(agrees, shifted & (VALUES - 1), VALUES + (at & (VALUES - 1))), 2 * VALUES)
+    found = tl.histogram(tl.where(agrees, shifted & (VALUES - 1), VALUES + (at & (VALUES - 1)).to(tl.int32)), 2 * VALUES)
     digits = tl.arange(0, 2 * VALUES)
     tl.store(counts + ((ROUND * G + row) * C + chunk) * VALUES + digits, found, mask=digits < VALUES)
 
 
 @triton.jit
-def _write(weights, scores, counts, out, N, K, G, C: tl.constexpr, LOWEST: tl.constexpr, CHUNK: tl.constexpr):
-    row, chunk = tl.program_id(0), tl.program_id(1)
-    at = chunk * CHUNK + tl.arange(0, CHUNK)
+def _write(weights, scores, counts, known, out, N, K, G, C: tl.constexpr, KC: tl.constexpr, LOWEST: tl.constexpr, CHUNK: tl.constexpr):
+    row, chunk = tl.program_id(1), tl.program_id(0)
+    at = chunk.to(tl.int64) * CHUNK + tl.arange(0, CHUNK)
     key = _key(scores, row, at, N, LOWEST)
-    kth, left = _known(counts, row, K, G, C, 4)
-    before = 0  # keys equal to the K-th in earlier chunks
-    for start in range(0, C, TOGETHER):
-        chunks = start + tl.arange(0, TOGETHER)
-        last = ((3 * G + row) * C + chunks) * VALUES + (kth & (VALUES - 1))
-        before += tl.sum(tl.load(counts + last, mask=chunks < chunk, other=0), 0)
+    kth, left = _known(known, row, K, G, KC, 4)
+    before = left * 0  # keys equal to the K-th in earlier chunks
+    if KC == C:
+        for start in range(0, C, TOGETHER):
+            chunks = start + tl.arange(0, TOGETHER)
+            last = ((3 * G + row) * C + chunks) * VALUES + (kth & (VALUES - 1))
+            before += tl.sum(tl.load(counts + last, mask=chunks < chunk, other=0), 0)
+    else:  # the last round's counts are running sums
+        before += tl.load(counts + ((3 * G + row) * C + chunk - 1) * VALUES + (kth & (VALUES - 1)), mask=chunk > 0, other=0)
     equal = (key == kth) & (at < N)
     place = before + tl.cumsum(equal.to(tl.int32), 0)
     dropped = (key > kth) | (equal & (place <= left))
-    weight = tl.load(weights + row * N + at, mask=at < N, other=0.0)
-    tl.store(out + row * N + at, tl.where(dropped, 0.0, weight).to(out.dtype.element_ty), mask=at < N)
+    weight = tl.load(weights + row.to(tl.int64) * N + at, mask=at < N, other=0.0)
+    tl.store(out + row.to(tl.int64) * N + at, tl.where(dropped, 0.0, weight).to(out.dtype.element_ty), mask=at < N)
 
 
 def masked(weights_GN: Tensor, scores_GN: Tensor, count: int, *, lowest: bool, dtype: torch.dtype) -> Tensor:
@@ -90,8 +96,13 @@ def masked(weights_GN: Tensor, scores_GN: Tensor, count: int, *, lowest: bool, d
     (G, N), weights_GN, scores_GN = scores_GN.shape, weights_GN.contiguous(), scores_GN.contiguous()
     C = triton.cdiv(N, CHUNK)
     counts = torch.empty(ROUNDS, G, C, VALUES.value, dtype=torch.int32, device=scores_GN.device)
+    known, KC = (counts, C) if C <= MANY else (torch.empty(ROUNDS, G, 1, VALUES.value, dtype=torch.int64, device=counts.device), 1)
     out_GN = torch.empty(G, N, dtype=dtype, device=scores_GN.device)
-    for known in range(ROUNDS):
-        _count[(G, C)](scores_GN, counts, N, count, G, C, ROUND=known, LOWEST=lowest, CHUNK=CHUNK, num_warps=WARPS)
-    _write[(G, C)](weights_GN, scores_GN, counts, out_GN, N, count, G, C, LOWEST=lowest, CHUNK=CHUNK, num_warps=WARPS)
+    for digit in range(ROUNDS):
+        _count[(C, G)](scores_GN, counts, known, N, count, G, C, KC, ROUND=digit, LOWEST=lowest, CHUNK=CHUNK, num_warps=WARPS)
+        if KC != C:
+            known[digit] = counts[digit].sum(1, keepdim=True)
+    if KC != C:
+        counts[3] = counts[3].cumsum(1)
+    _write[(C, G)](weights_GN, scores_GN, counts, known, out_GN, N, count, G, C, KC, LOWEST=lowest, CHUNK=CHUNK, num_warps=WARPS)
     return out_GN

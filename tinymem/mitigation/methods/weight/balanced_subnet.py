@@ -28,7 +28,6 @@ from tinymem.errors import UserError
 from tinymem.mitigation import grids
 from tinymem.mitigation.config import Grid
 from tinymem.mitigation.method import MitigationData, Properties, editor
-from tinymem.mitigation.methods.losses import row_losses
 from tinymem.mitigation.methods.replay import Replayed
 from tinymem.mitigation.methods.weight._batches import Order, Sampler, batches, steps_per_epoch
 from tinymem.mitigation.methods.weight._learned_mask import LearnedMask, LearnedMaskConfig, initial_scores
@@ -109,8 +108,7 @@ def _trained(
 
     def step(index: Tensor) -> None:
         with mask.passes:
-            losses_B = row_losses(mask.masked(), rows.take(index))
-            mask.step(balanced_objective(losses_B, forget_N[index], config))
+            mask.step(rows, coefficients(forget_N[index], config), index)
 
     count, epochs = _epochs(data, config, order)
     data.bar.expect(count)
@@ -133,11 +131,10 @@ def _epochs(data: MitigationData, config: BalancedSubnetConfig, order: Order | N
     return sum(map(len, order)), order
 
 
-def balanced_objective(losses_B: Tensor, forget_B: Tensor, config: BalancedSubnetConfig) -> Tensor:
-    """The scalar objective that a step lowers; a class (forget or retain) that the batch lacks adds nothing."""
-    w = config.loss_weight
+def coefficients(forget_B: Tensor, config: BalancedSubnetConfig) -> Tensor:
+    """The weight [B] of each row's loss in the objective; a class (forget or retain) that the batch lacks adds nothing."""
+    weight_B = torch.where(forget_B, -(1 - config.loss_weight), config.loss_weight)
     if config.average == "row":
-        return (torch.where(forget_B, -(1 - w), w) * losses_B).mean()
-    forget_mean = (losses_B * forget_B).sum() / forget_B.sum().clamp(min=1)
-    retain_mean = (losses_B * ~forget_B).sum() / (~forget_B).sum().clamp(min=1)
-    return w * retain_mean - (1 - w) * forget_mean
+        return weight_B * (1 / len(forget_B))
+    forget = forget_B.sum()
+    return weight_B / torch.where(forget_B, forget, len(forget_B) - forget)

@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tinymem.mitigation import grids
 from tinymem.mitigation.ablation import AblationConfig, Scores
 from tinymem.mitigation.config import Grid
 from tinymem.mitigation.method import MitigationData, Properties, scorer
 from tinymem.mitigation.methods.losses import Over, row_losses
+from tinymem.mitigation.methods.pieces import Pieces, add_gradients
 from tinymem.models.adapters import mlp_parameters
 
 
@@ -39,10 +40,13 @@ class DurableConfig(AblationConfig):
 @scorer("durable", config=DurableConfig, properties=Properties(unit="weight", order="first", layer_wise=True))
 def durable(model: nn.Module, data: MitigationData, config: DurableConfig) -> Scores:
     """Absolute accumulated gradients of the feed-forward parameters."""
-    parameters = mlp_parameters(model)
-    totals = [torch.zeros_like(p) for p in parameters.values()]
-    for rows in data.forget.batches(config.batch_size):
-        gradients = torch.autograd.grad(row_losses(model, rows, config.over).sum(), list(parameters.values()))
-        for total, gradient in zip(totals, gradients, strict=True):
-            total += gradient
-    return Scores("weight", {name: total.abs() for name, total in zip(parameters, totals, strict=True)})
+    parameters, rows = mlp_parameters(model), data.forget
+    totals = {name: torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32)) for name, p in parameters.items()}
+    pieces = Pieces(model, rows.ids.shape[1], gradients=True)
+
+    def loss(index: Tensor) -> Tensor:
+        return row_losses(model, rows.take(index), config.over).sum()
+
+    for index in torch.arange(len(rows), device=rows.ids.device).split(config.batch_size):
+        add_gradients(pieces, index, loss, parameters, lambda name, gradient: totals[name].add_(gradient))
+    return Scores("weight", {name: total.abs_() for name, total in totals.items()})
