@@ -113,8 +113,12 @@ def _arguments(forward: Callable[..., object]) -> frozenset[str]:
 
 
 def heads_apart(model: nn.Module) -> bool:
-    """Whether `logits` from a later position on save the head's work before it (our GPT's small head runs whole, as it always did)."""
-    return "logits_to_keep" in _arguments(type(model).forward)
+    """Whether `logits` from a later position on save the head's work before it, of a large model.
+
+    In fp32 the head runs whole, as it always did: products of other sizes round otherwise.
+    """
+    halves = all(p.dtype in (torch.bfloat16, torch.float16) for p in model.parameters())
+    return halves and "logits_to_keep" in _arguments(type(model).forward)
 
 
 def logits_at(model: nn.Module, ids_BT: Tensor, positions_n: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from tinymem.data.rows import concatenate
 from tinymem.errors import UserError
 from tinymem.mitigation.ablation import group_counts
 from tinymem.mitigation.method import UNLEARNERS, apply
+from tinymem.mitigation.methods import pieces
 from tinymem.mitigation.methods.losses import row_losses
 from tinymem.mitigation.methods.weight import _batches, _row_gradients, balanced_subnet, durable, durable_agg, greedy, sou, subnet
 from tinymem.models.adapters import in_out, logits, mlp_parameters
@@ -102,6 +103,18 @@ def test_greedy_equals_a_step_by_step_recomputation(family, criterion):
         for parameter, part in zip(parameters.values(), torch.arange(sum(map(len, values))).split([len(v) for v in values]), strict=True):
             parameter.data[(part == best).view_as(parameter)] = 0
     assert sum(int((s > 0).sum()) for s in scores.values()) == count
+
+
+def test_greedy_in_parts_and_pieces_removes_the_same(monkeypatch):
+    """A tensor at a time, and two rows of a batch at a time, as a large model goes through."""
+    model, data = tiny_case("gpt-neox")
+    config, found = greedy.GreedyConfig(ratio=0.01, per_step=7, batch_size=5), []
+    for part, rows in ((greedy.PART, None), (1, 2)):
+        monkeypatch.setattr(greedy, "PART", part)
+        monkeypatch.setattr(pieces, "rows_at_once", lambda *_, rows=rows, **__: rows)
+        found.append(greedy.greedy(model, data, config).values)
+    assert all(torch.equal(scores, found[1][name]) for name, scores in found[0].items())
+    assert max(float(scores.max()) for scores in found[0].values()) == sum(int((scores > 0).sum()) for scores in found[0].values())
 
 
 def test_greedy_steps_of_many_weights_and_its_scope():

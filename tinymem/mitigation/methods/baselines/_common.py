@@ -16,7 +16,9 @@ from tinymem.data.rows import Rows
 from tinymem.errors import UserError
 from tinymem.mitigation.config import MethodConfig
 from tinymem.mitigation.method import MitigationData
+from tinymem.mitigation.methods.baselines._optimizer import optimizer_of, refuse_fp16
 from tinymem.mitigation.methods.losses import Over, row_losses
+from tinymem.mitigation.methods.pieces import Pieces, add_gradients, rows_at_once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,34 +48,65 @@ class RetainConfig(BaselineConfig):
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of one step: forget rows with their indices, and retain rows."""
+    """Rows of one step, or a piece of them: forget rows with their indices, and retain rows."""
 
     forget: Rows
     retain: Rows
     index: Tensor
     """Indices [B] of the batch's forget rows among all of them."""
+    step: Batch | None = None
+    """The whole batch of which this is a piece."""
+
+    @property
+    def whole(self) -> Batch:
+        """The batch that means are taken over."""
+        return self.step or self
+
+    def piece(self, at_b: Tensor) -> Batch:
+        """The forget rows at some places of the batch, with as many retain rows."""
+        return Batch(self.forget.take(at_b), self.retain.take(at_b) if len(self.retain) else self.retain, self.index[at_b], self)
 
 
 Objective = Callable[[nn.Module, Batch], Tensor]
+"""(edited model, piece of a batch) -> scalar; summed over the pieces it is what a step lowers: means are over `Batch.whole`."""
 
 
 def descend(
     model: nn.Module, data: MitigationData, config: BaselineConfig, objective: Objective, trained: Callable[[str], bool] = lambda _: True
 ) -> nn.Module:
-    """A copy of the model after minimizing the objective over the parameters whose name `trained` accepts."""
+    """A copy of the model after minimizing the objective over the parameters whose name `trained` accepts.
+
+    Raises:
+        UserError: a model in fp16, whose steps are mostly too small for it.
+    """
+    refuse_fp16(model)
     edited = deepcopy(model)
-    chosen = [p for name, p in edited.named_parameters() if trained(name)]
-    optimizer = torch.optim.AdamW(chosen, lr=config.learning_rate, weight_decay=config.weight_decay)
+    chosen = {name: p for name, p in edited.named_parameters() if trained(name)}
+    optimizer = optimizer_of([*chosen.values()], config.learning_rate, config.weight_decay, data.seed)
+    rows = rows_at_once(model, data.forget.ids.shape[1], gradients=True)
+    pieces = Pieces(model, data.forget.ids.shape[1], gradients=True, rows=rows and max(1, rows // 2))
     data.bar.expect(config.epochs * -(-len(data.forget) // config.batch_size))
     for batch in _batches(data, config):
-        gradients = torch.autograd.grad(objective(edited, batch), chosen, allow_unused=True)
-        for parameter, gradient in zip(chosen, gradients, strict=True):
-            parameter.grad = gradient
+        gradients = _gradients(edited, batch, objective, chosen, pieces)
+        for name, parameter in chosen.items():
+            parameter.grad = gradients.pop(name, None)
         optimizer.step()
+        for parameter in chosen.values():
+            parameter.grad = None
         data.bar.advance(1)
-    for parameter in chosen:
-        parameter.grad = None
     return edited
+
+
+def _gradients(edited: nn.Module, batch: Batch, objective: Objective, chosen: dict[str, nn.Parameter], pieces: Pieces) -> dict[str, Tensor]:
+    """The objective's gradients over a batch, by name; parameters that it does not reach have none."""
+    totals: dict[str, Tensor] = {}
+
+    def add(name: str, gradient: Tensor) -> None:
+        totals[name] = totals[name].add_(gradient) if name in totals else gradient
+
+    places = torch.arange(len(batch.index), device=batch.index.device)
+    add_gradients(pieces, places, lambda at: objective(edited, batch.piece(at) if len(at) < len(places) else batch), chosen, add)
+    return totals
 
 
 def _batches(data: MitigationData, config: BaselineConfig) -> Iterator[Batch]:
@@ -97,11 +130,11 @@ def summed(model: nn.Module, rows: Rows, over: Over) -> tuple[Tensor, Tensor]:
 
 
 def retain_loss(model: nn.Module, batch: Batch) -> Tensor:
-    """Mean next-token loss of the retain rows, a scalar in nats.
+    """A piece's share in the mean next-token loss of a batch's retain rows, a scalar in nats.
 
     Raises:
         UserError: there are none.
     """
     if not len(batch.retain):
         raise UserError("expected rows to keep, got none; name some, or use gradient-ascent or task-vector, which need none")
-    return row_losses(model, batch.retain).mean()
+    return row_losses(model, batch.retain).sum() / len(batch.whole.retain)

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
 from tinymem.mitigation.method import MitigationData, Properties, editor
-from tinymem.mitigation.methods.baselines._common import BaselineConfig, descend
+from tinymem.mitigation.methods.baselines._common import BaselineConfig, Batch, descend
 from tinymem.mitigation.methods.losses import row_losses
 
 
@@ -28,4 +28,8 @@ class GradientAscentConfig(BaselineConfig):
 @editor("gradient-ascent", config=GradientAscentConfig, properties=Properties(unit="model", order="first", criterion="optimization"))
 def gradient_ascent(model: nn.Module, data: MitigationData, config: GradientAscentConfig) -> nn.Module:
     """The model after gradient ascent on the forget rows."""
-    return descend(model, data, config, lambda edited, batch: -row_losses(edited, batch.forget, config.over).mean())
+
+    def objective(edited: nn.Module, batch: Batch) -> Tensor:
+        return -row_losses(edited, batch.forget, config.over).sum() / len(batch.whole.forget)
+
+    return descend(model, data, config, objective)

@@ -39,16 +39,19 @@ def gradient_difference(model: nn.Module, data: MitigationData, config: Gradient
     """The model after some steps on both terms."""
 
     def objective(edited: nn.Module, batch: Batch) -> Tensor:
-        kept = retain_loss(edited, batch) if config.retain_term == "loss" else divergence(model, edited, batch.retain)
-        return config.retain_weight * kept - config.forget_weight * row_losses(edited, batch.forget, config.over).mean()
+        kept = retain_loss(edited, batch) if config.retain_term == "loss" else divergence(model, edited, batch.retain, batch.whole.retain)
+        raised = row_losses(edited, batch.forget, config.over).sum() / len(batch.whole.forget)
+        return config.retain_weight * kept - config.forget_weight * raised
 
     return descend(model, data, config, objective)
 
 
-def divergence(original: nn.Module, edited: nn.Module, rows: Rows) -> Tensor:
-    """Mean KL(original || edited) of the next-token distributions, a scalar in nats."""
+def divergence(original: nn.Module, edited: nn.Module, rows: Rows, whole: Rows) -> Tensor:
+    """The share of some rows in the mean KL(original || edited) of the next-token distributions of a whole batch, a scalar in nats."""
     with torch.no_grad():
         before_BTV = logits(original, rows.ids)[:, :-1].float().log_softmax(-1)
     after_BTV = logits(edited, rows.ids)[:, :-1].float().log_softmax(-1)
     divergence_BT = (before_BTV.exp() * (before_BTV - after_BTV)).sum(-1)
-    return divergence_BT.mean() if rows.length is None else divergence_BT[rows.own()[:, 1:]].mean()
+    if rows.length is None:
+        return divergence_BT.sum() / whole.ids[:, 1:].numel()
+    return divergence_BT[rows.own()[:, 1:]].sum() / whole.own()[:, 1:].sum()

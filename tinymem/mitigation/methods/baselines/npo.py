@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from tinymem.mitigation.method import MitigationData, Properties, editor
 from tinymem.mitigation.methods.baselines._common import Batch, RetainConfig, descend, retain_loss, summed
+from tinymem.mitigation.methods.pieces import rows_at_once
 from tinymem.mitigation.option_ranges import check_above
 
 
@@ -37,15 +38,18 @@ class NPOConfig(RetainConfig):
 def npo(model: nn.Module, data: MitigationData, config: NPOConfig) -> nn.Module:
     """The model after some steps on both terms."""
     with torch.no_grad():
-        original_N = torch.cat([-summed(model, rows, config.over)[0] for rows in data.forget.batches(config.batch_size)])
+        rows = rows_at_once(model, data.forget.ids.shape[1], gradients=False) or config.batch_size
+        parts = data.forget.batches(min(rows, config.batch_size))
+        original_N = torch.cat([-summed(model, rows, config.over)[0] for rows in parts])
 
     def objective(edited: nn.Module, batch: Batch) -> Tensor:
         log_ratio_B = -summed(edited, batch.forget, config.over)[0] - original_N[batch.index]
-        return config.forget_weight * npo_loss(log_ratio_B, config.beta) + config.retain_weight * retain_loss(edited, batch)
+        lowered = npo_loss(log_ratio_B, config.beta, len(batch.whole.forget))
+        return config.forget_weight * lowered + config.retain_weight * retain_loss(edited, batch)
 
     return descend(model, data, config, objective)
 
 
-def npo_loss(log_ratio_B: Tensor, beta: float) -> Tensor:
-    """Mean of -(2 / beta) * log sigmoid(-beta * log ratio)."""
-    return -(2 / beta) * F.logsigmoid(-beta * log_ratio_B).mean()
+def npo_loss(log_ratio_B: Tensor, beta: float, rows: int) -> Tensor:
+    """Sum of -(2 / beta) * log sigmoid(-beta * log ratio), over the number of rows of the whole batch."""
+    return -(2 / beta) * (F.logsigmoid(-beta * log_ratio_B).sum() / rows)

@@ -59,32 +59,50 @@ def rmu(model: nn.Module, data: MitigationData, config: RMUConfig) -> nn.Module:
         with torch.no_grad():
             anchor_BTD = block_output(model, batch.retain, layer)
         distance_BT = (block_output(edited, batch.forget, layer) - target_D).square().mean(-1)
-        at_BT = batch.forget.own() if config.over == "row" else batch.forget.window().roll(-1, dims=1)
-        forget = (distance_BT * at_BT).sum() / at_BT.sum()
-        retain = _distance(block_output(edited, batch.retain, layer), anchor_BTD, batch.retain)
+        at_BT = _steered(batch.forget, config)
+        forget = (distance_BT * at_BT).sum() / _steered(batch.whole.forget, config).sum()
+        retain = _distance(block_output(edited, batch.retain, layer), anchor_BTD, batch)
         return config.forget_weight * forget + config.retain_weight * retain
 
     trained = {n for n in mlp_parameters(model) if layer - config.layers < layer_of(model, n) <= layer}
     return descend(model, data, config, objective, trained.__contains__)
 
 
-def _distance(states_BTD: Tensor, anchor_BTD: Tensor, rows: Rows) -> Tensor:
-    if rows.length is None:
-        return F.mse_loss(states_BTD, anchor_BTD)
-    own_BT = rows.own()
-    return F.mse_loss(states_BTD[own_BT], anchor_BTD[own_BT])
+def _steered(rows: Rows, config: RMUConfig) -> Tensor:
+    """Positions [B, T] whose states are steered."""
+    return rows.own() if config.over == "row" else rows.window().roll(-1, dims=1)
+
+
+def _distance(states_BTD: Tensor, anchor_BTD: Tensor, batch: Batch) -> Tensor:
+    """A piece's share in the mean squared distance over the batch's retain rows."""
+    own_BT, positions = batch.retain.own(), batch.whole.retain.own().sum()
+    if batch.retain.length is not None:
+        states_BTD, anchor_BTD = states_BTD[own_BT], anchor_BTD[own_BT]
+    return F.mse_loss(states_BTD, anchor_BTD, reduction="sum") / (positions * states_BTD.shape[-1])
 
 
 def block_output(model: nn.Module, rows: Rows, layer: int) -> Tensor:
-    """Residual states [B, T, D] after a block."""
-    found: list[Tensor] = []
+    """Residual states [B, T, D] after a block; the blocks above it do not run."""
     block = list(model.get_submodule(family_of(model).blocks).children())[layer]
-    handle = block.register_forward_hook(lambda _m, _x, y: found.append(y if isinstance(y, Tensor) else y[0]))
+
+    def stop(_module: nn.Module, _inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
+        raise _Reached(output if isinstance(output, Tensor) else output[0])
+
+    handle = block.register_forward_hook(stop)
     try:
         logits(model, rows.ids)
+    except _Reached as reached:
+        return reached.states_BTD.float()
     finally:
         handle.remove()
-    return found[0].float()
+    raise AssertionError("the model's forward pass left its block out")
+
+
+class _Reached(Exception):
+    """The states after a block, on their way out of the model."""
+
+    def __init__(self, states_BTD: Tensor) -> None:
+        self.states_BTD = states_BTD
 
 
 def _unit_vector(model: nn.Module, data: MitigationData) -> Tensor:

@@ -40,11 +40,12 @@ def simnpo(model: nn.Module, data: MitigationData, config: SimNPOConfig) -> nn.M
 
     def objective(edited: nn.Module, batch: Batch) -> Tensor:
         losses_B = row_losses(edited, batch.forget, config.over)
-        return config.forget_weight * simnpo_loss(losses_B, config) + config.retain_weight * retain_loss(edited, batch)
+        lowered = simnpo_loss(losses_B, config, len(batch.whole.forget))
+        return config.forget_weight * lowered + config.retain_weight * retain_loss(edited, batch)
 
     return descend(model, data, config, objective)
 
 
-def simnpo_loss(losses_B: Tensor, config: SimNPOConfig) -> Tensor:
-    """Mean of -(2 / beta) * log sigmoid(beta * (loss - delta))."""
-    return -(2 / config.beta) * F.logsigmoid(config.beta * (losses_B - config.delta)).mean()
+def simnpo_loss(losses_B: Tensor, config: SimNPOConfig, rows: int) -> Tensor:
+    """Sum of -(2 / beta) * log sigmoid(beta * (loss - delta)), over the number of rows of the whole batch."""
+    return -(2 / config.beta) * (F.logsigmoid(config.beta * (losses_B - config.delta)).sum() / rows)

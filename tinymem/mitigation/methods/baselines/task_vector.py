@@ -11,10 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tinymem.mitigation.method import MitigationData, Properties, editor
-from tinymem.mitigation.methods.baselines._common import BaselineConfig, descend
+from tinymem.mitigation.methods.baselines._common import BaselineConfig, Batch, descend
 from tinymem.mitigation.methods.losses import row_losses
 
 
@@ -28,7 +28,11 @@ class TaskVectorConfig(BaselineConfig):
 @editor("task-vector", config=TaskVectorConfig, properties=Properties(unit="model", order="first", criterion="optimization"))
 def task_vector(model: nn.Module, data: MitigationData, config: TaskVectorConfig) -> nn.Module:
     """The model minus what fine-tuning on the forget rows adds to it."""
-    edited = descend(model, data, config, lambda tuned, batch: row_losses(tuned, batch.forget, config.over).mean())
+
+    def objective(tuned: nn.Module, batch: Batch) -> Tensor:
+        return row_losses(tuned, batch.forget, config.over).sum() / len(batch.whole.forget)
+
+    edited = descend(model, data, config, objective)
     with torch.no_grad():
         for new, old in zip(edited.parameters(), model.parameters(), strict=True):
             new.copy_(old - config.strength * (new - old))

@@ -95,7 +95,7 @@ def gated(model: nn.Module, gates: list[Tensor]) -> Iterator[None]:
     """Inside the context layer l's activations [B, T, F] are multiplied by `gates[l]`: [F], or [B, 1, F] for a gate per row."""
 
     def hook_of(gate: Tensor) -> object:
-        return lambda _, inputs: (inputs[0] * gate.to(inputs[0].dtype), *inputs[1:])
+        return lambda _, inputs: (inputs[0] * gate.to(inputs[0]), *inputs[1:])
 
     handles = [layer.module.register_forward_pre_hook(hook_of(gate)) for layer, gate in zip(neuron_layers(model), gates, strict=True)]  # type: ignore[arg-type]
     try:

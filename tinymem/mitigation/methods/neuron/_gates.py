@@ -18,6 +18,7 @@ from tinymem.data.rows import Rows
 from tinymem.mitigation.method import MitigationData
 from tinymem.mitigation.methods.losses import Over, row_losses
 from tinymem.mitigation.methods.neuron._common import NeuronConfig, cropped, frozen, gated, row_generators, width
+from tinymem.mitigation.methods.pieces import Pieces
 from tinymem.mitigation.methods.replay import Replayed
 from tinymem.mitigation.option_ranges import check_least
 from tinymem.models.adapters import neuron_layers
@@ -77,9 +78,10 @@ def learn(model: nn.Module, data: MitigationData, config: GatesConfig, rule: Rul
     neg_grad_sum, running = torch.zeros_like(parameters), torch.ones(shape[0], 1, 1, dtype=torch.bool, device=rows.ids.device)
     noise = torch.empty_like(parameters, requires_grad=False)
     draws = _draws(rows, data, shape, by_row) if rule.noisy else None
+    pieces = Pieces(model, rows.ids.shape[1], gradients=True)
 
     def step(index: Tensor) -> None:
-        neg_grad, penalty_G = _gradients(model, rows.take(index), parameters, noise, config, rule, sum_rows=by_row)
+        neg_grad, penalty_G = _gradients(model, rows.take(index), parameters, noise, config, rule, pieces, sum_rows=by_row)
         running.logical_and_((penalty_G >= config.stop)[:, None, None])
         before = parameters.detach().clone()
         optimizer.step()
@@ -101,20 +103,29 @@ def learn(model: nn.Module, data: MitigationData, config: GatesConfig, rule: Rul
 
 
 def _gradients(
-    model: nn.Module, batch: Rows, parameters: Tensor, noise: Tensor, config: GatesConfig, rule: Rule, *, sum_rows: bool
+    model: nn.Module, batch: Rows, parameters: Tensor, noise: Tensor, config: GatesConfig, rule: Rule, pieces: Pieces, *, sum_rows: bool
 ) -> tuple[Tensor, Tensor]:
     """Set the parameters' gradient of loss + penalty; returns -d loss / d parameters [G, L, F] and each group's penalty [G]."""
-    first = 1 if config.skip_bottom else 0
+    first, loss_gradient = (1 if config.skip_bottom else 0), torch.zeros_like(parameters, requires_grad=False)
+    weight = 1.0 if sum_rows else 1 / len(batch)
+
+    def add(index: Tensor, _: set[str]) -> None:
+        with gated(model, _layers(rule.gate(parameters, noise), first, index)):
+            losses_B = row_losses(model, batch.take(index), config.over)
+        loss_gradient.add_(torch.autograd.grad(losses_B, parameters, torch.full_like(losses_B, weight))[0])
+
     with torch.enable_grad(), frozen(model):
-        gates_GLF = rule.gate(parameters, noise)
-        gates = [torch.ones_like(gates_GLF[:, :1])] * first + [gates_GLF[:, i : i + 1] for i in range(first, parameters.shape[1])]
-        with gated(model, gates):
-            losses_B = row_losses(model, batch, config.over)
-        (loss_gradient,) = torch.autograd.grad(losses_B.sum() if sum_rows else losses_B.mean(), parameters)
+        pieces.run(torch.arange(len(batch), device=parameters.device), add)
         penalty_G = rule.penalty(parameters[:, first:]).mean((1, 2))
         (penalty_gradient,) = torch.autograd.grad(penalty_G.sum(), parameters)
     parameters.grad = loss_gradient + config.penalty * penalty_gradient
     return -loss_gradient, penalty_G.detach()
+
+
+def _layers(gates_GLF: Tensor, first: int, index: Tensor) -> list[Tensor]:
+    """Gates [G, 1, F] of each layer for the rows of `index`: their own, or those that all rows share; ones below layer `first`."""
+    gates_GLF = gates_GLF if len(gates_GLF) == 1 else gates_GLF[index]
+    return [torch.ones_like(gates_GLF[:, :1])] * first + [gates_GLF[:, i : i + 1] for i in range(first, gates_GLF.shape[1])]
 
 
 def _draws(rows: Rows, data: MitigationData, shape: tuple[int, int, int], by_row: bool) -> Iterator[Tensor]:

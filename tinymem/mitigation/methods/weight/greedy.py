@@ -27,10 +27,13 @@ from tinymem.mitigation.ablation import AblationConfig, Scope, Scores, group_cou
 from tinymem.mitigation.config import Grid
 from tinymem.mitigation.method import MitigationData, Properties, scorer
 from tinymem.mitigation.methods.losses import row_losses
+from tinymem.mitigation.methods.pieces import Pieces, add_gradients
 from tinymem.mitigation.methods.replay import Replayed
 from tinymem.mitigation.methods.substitute import Substituted, constants
 from tinymem.mitigation.methods.weight._batches import Sampler, batches
 from tinymem.models.adapters import mlp_parameters
+
+PART = 2**26
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,10 +79,8 @@ def greedy(model: nn.Module, data: MitigationData, config: GreedyConfig) -> Scor
         step(next(draws))
         data.bar.advance(1)
     if count % config.per_step:
-        removal.step(next(draws).to(removal.flat.device), count % config.per_step)
-    sizes = [p.numel() for p in parameters.values()]
-    parts = zip(parameters.items(), removal.scores.split(sizes), strict=True)
-    return Scores("weight", {name: part.view_as(p) for (name, p), part in parts})
+        removal.step(next(draws).to(removal.device), count % config.per_step)
+    return Scores("weight", removal.by_name())
 
 
 def _count(model: nn.Module, config: GreedyConfig) -> int:
@@ -88,34 +89,83 @@ def _count(model: nn.Module, config: GreedyConfig) -> int:
 
 
 class _Removal:
-    """The feed-forward parameters as one flat tensor that loses weights step by step, on the device."""
+    """The feed-forward parameters as flat tensors that lose weights step by step, on their device: one, of a large model some."""
 
     def __init__(self, model: nn.Module, parameters: dict[str, Tensor], data: MitigationData, config: GreedyConfig, count: int) -> None:
-        self.model, self.parameters, self.config = model, parameters, config
+        self.model, self.config = model, config
+        self.parts = list(_parts(parameters))
         self.constants = constants(model, parameters)
-        self.flat = torch.cat([p.flatten() for p in parameters.values()]).requires_grad_()
-        self.scores = torch.zeros_like(self.flat, dtype=torch.float32)
-        self.left = torch.full((), float(count), device=self.flat.device)
+        self.flat = [torch.cat([p.flatten() for p in part.values()]).requires_grad_() for part in self.parts]
+        self.scores = [torch.zeros_like(flat, dtype=torch.float32) for flat in self.flat]
         self.rows = concatenate([data.forget, data.retain])
-        self.signs = torch.where(torch.arange(len(self.rows), device=self.flat.device) < len(data.forget), -1.0, 1.0)
+        self.device = self.rows.ids.device
+        self.left = torch.full((), float(count), device=self.device)
+        self.signs = torch.where(torch.arange(len(self.rows), device=self.device) < len(data.forget), -1.0, 1.0)
+        self.pieces = Pieces(model, self.rows.ids.shape[1], gradients=True)
 
     def step(self, index: Tensor, weights: int | None = None) -> None:
         """Remove the weights (`per_step` of them) that the rows of `index` point to."""
-        gradient = self._gradient(index)
+        weights, gradients = weights or self.config.per_step, self._gradients(index)
         with torch.no_grad():
-            value = (gradient * self.flat if self.config.criterion == "product" else gradient.abs()).float()
-            value.masked_fill_(self.scores > 0, float("-inf"))
-            chosen = value.topk(weights or self.config.per_step).indices
-            places = self.left - torch.arange(len(chosen), device=chosen.device)
-            self.scores.index_copy_(0, chosen, places)
-            self.flat.index_fill_(0, chosen, 0)
-            self.left -= len(chosen)
+            found = [self._highest(k, gradients.pop(str(k)), weights) for k in range(len(self.parts))]
+            order = torch.cat([values.to(self.device) for values, _ in found]).argsort(descending=True, stable=True)[:weights]
+            places = torch.zeros(sum(len(at) for _, at in found), device=self.device)
+            places[order] = self.left - torch.arange(len(order), device=self.device)
+            for (_, at), place, flat, scores in zip(found, places.split([len(at) for _, at in found]), self.flat, self.scores, strict=True):
+                place = place.to(flat.device)
+                scores[at] = torch.where(place > 0, place, scores[at])
+                flat[at] = torch.where(place > 0, 0, flat[at])
+            self.left -= len(order)
 
-    def _gradient(self, index: Tensor) -> Tensor:
-        parts = self.flat.split([p.numel() for p in self.parameters.values()])
-        weights = {name: part.view_as(p) for (name, p), part in zip(self.parameters.items(), parts, strict=True)}
-        losses_B = row_losses(Substituted(self.model, {**self.constants, **weights}), self.rows.take(index))
-        return torch.autograd.grad((losses_B * self.signs[index]).sum(), self.flat)[0]
+    def by_name(self) -> dict[str, Tensor]:
+        """Scores by the parameters' names, in their shapes."""
+        found: dict[str, Tensor] = {}
+        for part, scores in zip(self.parts, self.scores, strict=True):
+            found |= _split(scores, part)
+        return found
+
+    def _highest(self, k: int, gradient: Tensor, weights: int) -> tuple[Tensor, Tensor]:
+        """The highest values of a part, and their places in it."""
+        value = gradient.mul_(self.flat[k]) if self.config.criterion == "product" else gradient.abs_()
+        value.masked_fill_(self.scores[k] > 0, float("-inf"))
+        values, at = value.float().topk(min(weights, len(value)))
+        return values, at
+
+    def _gradients(self, index: Tensor) -> dict[str, Tensor]:
+        """Gradients of the parts by their number, at least in fp32."""
+        weights = dict(self.constants)
+        for flat, part in zip(self.flat, self.parts, strict=True):
+            weights |= _split(flat, part)
+        model, totals = Substituted(self.model, weights), dict[str, Tensor]()
+
+        def share(at: Tensor) -> Tensor:
+            losses_B = row_losses(model, self.rows.take(at))
+            return (losses_B * self.signs[at].to(losses_B.device)).sum()
+
+        def add(name: str, gradient: Tensor) -> None:
+            whole = totals.get(name)
+            totals[name] = gradient.to(torch.promote_types(gradient.dtype, torch.float32)) if whole is None else whole.add_(gradient)
+
+        add_gradients(self.pieces, index, share, {str(k): flat for k, flat in enumerate(self.flat)}, add)
+        return totals
+
+
+def _parts(parameters: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    """Consecutive parameters of one device, as many together as `PART` entries hold."""
+    part: dict[str, Tensor] = {}
+    for name, parameter in parameters.items():
+        together = {p.device for p in part.values()} <= {parameter.device}
+        if part and not (together and sum(p.numel() for p in part.values()) + parameter.numel() <= PART):
+            yield part
+            part = {}
+        part[name] = parameter
+    yield part
+
+
+def _split(flat: Tensor, part: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The pieces of a flat tensor by name, each of its parameter's shape: views."""
+    pieces = flat.split([p.numel() for p in part.values()])
+    return {name: piece.view_as(p) for (name, p), piece in zip(part.items(), pieces, strict=True)}
 
 
 def _forever(data: MitigationData, config: GreedyConfig) -> Iterator[Tensor]:

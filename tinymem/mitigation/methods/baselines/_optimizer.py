@@ -1,0 +1,87 @@
+"""AdamW of the baselines: torch's for fp32, and for bf16 one that rounds at random, since most steps are smaller than half a bf16 step.
+
+A weight of bf16 keeps 8 bits: a step below 1/512 of it is lost in rounding to nearest, always. Rounded up or down with the probability of
+its distance, the weight is right in the mean, without a copy in fp32. Moments are kept in the same way: 6 bytes a parameter in all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from tinymem.errors import UserError
+from tinymem.runtime.device import triton_there
+
+BETAS, EPSILON = (0.9, 0.999), 1e-8
+CHUNK = 2**24
+"""Parameters that take a step at once where no kernel runs."""
+
+
+class Optimizer(Protocol):
+    """What takes the steps of a descent, by the parameters' gradients."""
+
+    def step(self) -> object:
+        """One step; parameters without a gradient stay."""
+
+
+def refuse_fp16(model: nn.Module) -> None:
+    """Raise UserError for a model in fp16: its smallest steps and gradients are 0."""
+    if any(p.dtype == torch.float16 for p in model.parameters()):
+        raise UserError("expected a model in bf16 or fp32 for a method that trains it, got fp16; load it with dtype bf16 or fp32")
+
+
+def optimizer_of(parameters: Sequence[nn.Parameter], learning_rate: float, weight_decay: float, seed: int) -> Optimizer:
+    """AdamW for parameters of one type: with stochastic rounding in bf16."""
+    if any(p.dtype == torch.bfloat16 for p in parameters):
+        return RoundedAdamW(parameters, learning_rate, weight_decay, seed)
+    return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
+
+
+class RoundedAdamW:
+    """AdamW whose parameters and moments are bf16, computed in fp32 and rounded at random.
+
+    Args:
+        parameters: in bf16.
+        learning_rate, weight_decay: as of AdamW.
+        seed: of the rounding; the same seed gives the same weights on the same kind of device.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], learning_rate: float, weight_decay: float, seed: int) -> None:
+        self.parameters, self.rate, self.decay, self.seed, self.steps = parameters, learning_rate, weight_decay, seed, 0
+        self.moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in parameters]
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """One step; parameters without a gradient stay."""
+        self.steps += 1
+        for k, (parameter, moments) in enumerate(zip(self.parameters, self.moments, strict=True)):
+            if parameter.grad is not None:
+                seed = (self.seed * 1_000_003 + self.steps) * 100_003 + k
+                self._step(parameter, parameter.grad.contiguous(), moments, seed % 2**31)
+
+    def _step(self, parameter: Tensor, gradient: Tensor, moments: tuple[Tensor, Tensor], seed: int) -> None:
+        corrections = 1 - BETAS[0] ** self.steps, 1 - BETAS[1] ** self.steps
+        flat = [tensor.view(-1) for tensor in (parameter, gradient, *moments)]
+        if parameter.is_cuda and triton_there():
+            from tinymem.mitigation.methods.baselines._optimizer_kernel import step
+
+            step(*flat, seed=seed, rate=self.rate, decay=self.decay, corrections=corrections)
+            return
+        generator = torch.Generator(parameter.device).manual_seed(seed)
+        for weight_n, gradient_n, mean_n, square_n in zip(*(part.split(CHUNK) for part in flat), strict=True):
+            change = gradient_n.float()
+            mean = mean_n.float().lerp_(change, 1 - BETAS[0])
+            square = square_n.float().lerp_(change.square(), 1 - BETAS[1])
+            denominator = (square / corrections[1]).sqrt_().add_(EPSILON)
+            weight = weight_n.float().mul_(1 - self.rate * self.decay).addcdiv_(mean, denominator, value=-self.rate / corrections[0])
+            for kept, value in ((weight_n, weight), (mean_n, mean), (square_n, square)):
+                kept.copy_(rounded(value, generator))
+
+
+def rounded(values: Tensor, generator: torch.Generator) -> Tensor:
+    """fp32 values as bf16, up or down at random so that the mean is right; what bf16 holds stays as it is."""
+    noise = torch.randint(0, 2**16, values.shape, dtype=torch.int32, device=values.device, generator=generator)
+    return ((values.view(torch.int32) + noise) & -(2**16)).view(torch.float32).bfloat16()
