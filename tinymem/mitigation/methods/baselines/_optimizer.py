@@ -68,7 +68,8 @@ class RoundedAdamW:
         if parameter.is_cuda and triton_there():
             from tinymem.mitigation.methods.baselines._optimizer_kernel import step
 
-            step(*flat, seed=seed, rate=self.rate, decay=self.decay, corrections=corrections)
+            options = {"rate": self.rate, "decay": self.decay, "epsilon": EPSILON}
+            step(*flat, seed=seed, betas=BETAS, corrections=corrections, **options)
             return
         generator = torch.Generator(parameter.device).manual_seed(seed)
         for weight_n, gradient_n, mean_n, square_n in zip(*(part.split(CHUNK) for part in flat), strict=True):

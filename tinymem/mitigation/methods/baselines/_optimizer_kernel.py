@@ -10,8 +10,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from tinymem.mitigation.methods.baselines._optimizer import BETAS, EPSILON
-
 CHUNK, WARPS = 1024, 4
 
 
@@ -47,9 +45,11 @@ def step(
     seed: int,
     rate: float,
     decay: float,
+    betas: tuple[float, float],
     corrections: tuple[float, float],
+    epsilon: float,
 ) -> None:
     """Change flat bf16 weights and moments by one step; `corrections` are 1 - beta^steps of the two moments."""
     N, (first, second) = weights.numel(), corrections
-    sizes = (N, seed, rate, 1 - rate * decay, first, second, *BETAS, EPSILON)
+    sizes = (N, seed, rate, 1 - rate * decay, first, second, *betas, epsilon)
     _step[(triton.cdiv(N, CHUNK),)](weights, gradients, means, squares, *sizes, CHUNK=CHUNK, num_warps=WARPS)
