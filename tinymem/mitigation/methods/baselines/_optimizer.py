@@ -68,8 +68,7 @@ class RoundedAdamW:
         if parameter.is_cuda and triton_there():
             from tinymem.mitigation.methods.baselines._optimizer_kernel import step
 
-            options = {"rate": self.rate, "decay": self.decay, "epsilon": EPSILON}
-            step(*flat, seed=seed, betas=BETAS, corrections=corrections, **options)
+            step(*flat, seed, rate=self.rate, decay=self.decay, betas=BETAS, corrections=corrections, epsilon=EPSILON)
             return
         generator = torch.Generator(parameter.device).manual_seed(seed)
         for weight_n, gradient_n, mean_n, square_n in zip(*(part.split(CHUNK) for part in flat), strict=True):
