@@ -64,14 +64,15 @@ class RoundedAdamW:
 
     def _step(self, parameter: Tensor, gradient: Tensor, moments: tuple[Tensor, Tensor], seed: int) -> None:
         corrections = 1 - BETAS[0] ** self.steps, 1 - BETAS[1] ** self.steps
-        flat = [tensor.view(-1) for tensor in (parameter, gradient, *moments)]
+        weights, gradients, means, squares = (tensor.view(-1) for tensor in (parameter, gradient, *moments))
         if parameter.is_cuda and triton_there():
             from tinymem.mitigation.methods.baselines._optimizer_kernel import step
 
-            step(*flat, seed, rate=self.rate, decay=self.decay, betas=BETAS, corrections=corrections, epsilon=EPSILON)
+            sizes = {"rate": self.rate, "decay": self.decay, "epsilon": EPSILON}
+            step(weights, gradients, means, squares, seed, betas=BETAS, corrections=corrections, **sizes)
             return
         generator = torch.Generator(parameter.device).manual_seed(seed)
-        for weight_n, gradient_n, mean_n, square_n in zip(*(part.split(CHUNK) for part in flat), strict=True):
+        for weight_n, gradient_n, mean_n, square_n in zip(*(p.split(CHUNK) for p in (weights, gradients, means, squares)), strict=True):
             change = gradient_n.float()
             mean = mean_n.float().lerp_(change, 1 - BETAS[0])
             square = square_n.float().lerp_(change.square(), 1 - BETAS[1])
