@@ -12,25 +12,11 @@ from helpers import ROOT, tinymem
 from tinymem import zoo
 from tinymem.errors import UserError
 from tinymem.models.checkpoint import load_checkpoint
-from tinymem.recipe.recipe import dump_recipe
 from tinymem.runs.pipeline import Run
 from tinymem.zoo.catalogue import names_in
 from tinymem.zoo.manifest import faults
 
 SHIPPED = ROOT / "zoo"
-
-
-@pytest.fixture
-def small(tiny_run: Run, tmp_path: Path) -> Path:
-    """A zoo of one small checkpoint, added by the command."""
-    folder = tmp_path / "tiny-2l-s0"
-    shutil.copytree(tiny_run.checkpoint, folder)
-    (folder / "recipe.yaml").write_text(dump_recipe(tiny_run.recipe))
-    shutil.copy(tiny_run.path / "training" / "metrics.jsonl", folder / "curve.jsonl")
-    (tmp_path / "zoo").mkdir()
-    done = tinymem("zoo", "add", folder, "--zoo", tmp_path / "zoo")
-    assert (done.code, done.out) == (0, "tiny-2l-s0\n"), done.err
-    return tmp_path / "zoo"
 
 
 def test_the_shipped_checkpoints_are_as_the_manifest_says() -> None:

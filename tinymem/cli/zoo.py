@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tinymem.cli.leaderboard import leaderboard
 from tinymem.cli.options import Format, PrintJson, Zoo
 from tinymem.cli.printing import chosen, print_json, print_tables_as
 from tinymem.runtime.words import counted
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from tinymem.zoo.catalogue import Entry
 
 zoo_app = typer.Typer(help="The shipped checkpoints.", no_args_is_help=True, pretty_exceptions_enable=False)
+zoo_app.command()(leaderboard)
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A checkpoint with recipe.yaml and curve.jsonl.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A checkpoint, as `tinymem zoo list` has it.")]

@@ -165,6 +165,7 @@ class _Blank:
             request=subject.request.as_column(),
             metrics_before=subject.metrics_before[kind],
             optimizer_state=bool(subject.data.optimizer_state) if self.call.name in FINETUNINGS else None,
+            plugin=plugin.sha256 if (plugin := plugin_of(self.call.method.function)) else None,
         )
 
     def without_result(self, kind: str, status: Status, message: str) -> MitigationRow:

@@ -39,6 +39,7 @@ OPTIONAL = frozenset(
         "rows_retain",
         "row_tokens",
         "optimizer_state",
+        "plugin",
     }
 )
 """Columns that are written only where they have a value."""
@@ -273,6 +274,8 @@ class MeasuredRow(ResultRow):
     """Length of the training rows in tokens."""
     optimizer_state: bool | None = None
     """Fine-tunings: whether they went on with AdamW's state at the end of training, or with a fresh one."""
+    plugin: str | None = None
+    """Methods of a user's file: the SHA-256 of that file."""
 
     @property
     def is_share(self) -> bool:

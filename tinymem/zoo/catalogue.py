@@ -102,3 +102,10 @@ def entry_of(folder: Path) -> Entry:
         mib=(folder / WEIGHTS).stat().st_size / 2**20,
         folder=str(folder),
     )
+
+
+def weights_of(zoo: Path) -> dict[str, str]:
+    """The id of each checkpoint's weights, as result rows have it, by name."""
+    from tinymem.models.weights import weights_id
+
+    return {name: weights_id(zoo / name) for name in names_in(zoo)}

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from tinymem.results.row import MeasuredRow
 from tinymem.runtime.files import write_bytes
 
 COMPRESSION_LEVEL = 19
+
+
+def lean(row: MeasuredRow) -> MeasuredRow:
+    """The row without what pages do not show and that is many times larger: nested metrics, all options, and where it ran."""
+    return replace(row, metrics_before=None, metrics_after=None, edited_by_layer=None, config=None, request=None, host=None, attempts=None)
 
 
 def store_rows(path: Path, rows: Iterable[MeasuredRow]) -> int:

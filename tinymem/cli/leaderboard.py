@@ -1,0 +1,94 @@
+"""`tinymem zoo leaderboard`: every method on every shipped checkpoint, as a page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tinymem.cli.options import Device, NeededOut, Workers, Zoo
+from tinymem.errors import UserError
+
+if TYPE_CHECKING:
+    from tinymem.results.row import MeasuredRow
+    from tinymem.zoo.board_runs import Place
+
+STORED, TABLE, PAGE = Path("docs/leaderboard.parquet"), Path("docs/table1.parquet"), Path("docs/leaderboard.md")
+SECONDS = 1.0
+
+
+def leaderboard(
+    submit: Annotated[Path | None, typer.Option(metavar="PLUGIN", help="Run the methods of this file first, and store their rows.")] = None,
+    rows: Annotated[list[Path] | None, typer.Option(metavar="DIR", help="Store the rows of these sweeps first. Repeatable.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Run a sample of the lines again, and write nothing.")] = False,
+    sample: Annotated[int, typer.Option(min=1, help="Lines that --check runs.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the sample.")] = 0,
+    stored: Annotated[Path, typer.Option(metavar="FILE", help="Where the rows are stored.")] = STORED,
+    table: Annotated[Path, typer.Option(metavar="FILE", help="Rows of Table 1, which are read too.")] = TABLE,
+    out: NeededOut = PAGE,
+    sweeps: Annotated[Path, typer.Option("--sweeps", metavar="DIR", help="Folder of the sweeps of --submit and --check.")] = Path("sweeps"),
+    zoo: Zoo = None,
+    workers: Workers = None,
+    device: Device = "auto",
+) -> None:
+    """Write the page of every method on every shipped checkpoint, from stored rows; or run a sample of it again.
+
+    --out is the page. --check runs lines that took no longer than a second; exit code 1 if a number lies outside its tolerance.
+    """
+    from tinymem.runtime.files import write_text
+    from tinymem.runtime.progress import Progress
+    from tinymem.zoo.board_runs import Place, merged
+    from tinymem.zoo.catalogue import entry_of, names_in, weights_of, zoo_folder
+    from tinymem.zoo.leaderboard import leaderboard_page
+    from tinymem.zoo.stored import store_rows, stored_rows
+
+    if sum((submit is not None, bool(rows), check)) > 1:
+        raise UserError("expected one of --submit, --rows and --check, got several; call it once for each")
+    folder = zoo_folder(zoo)
+    known = [stored_rows(path) if path.exists() else [] for path in (table, stored)]
+    place = Place(folder, sweeps, device, workers, Progress(show=True))
+    if check:
+        _check([*known[0], *known[1]], place, sample, seed)
+        return
+    new = _submitted(submit, place) if submit else _read(rows or [])
+    if new:
+        known[1] = merged(known[1], new)
+        print(f"{stored}: {store_rows(stored, known[1])} rows")
+    entries = [entry_of(folder / name) for name in names_in(folder)]
+    write_text(out, leaderboard_page([*known[0], *known[1]], entries, weights_of(folder)))
+    print(f"{out}: {len(entries)} checkpoints")
+
+
+def _submitted(plugin: Path, place: Place) -> list[MeasuredRow]:
+    from tinymem.zoo.board_runs import submitted
+    from tinymem.zoo.catalogue import entry_of, names_in
+
+    names = [name for name in names_in(place.zoo) if entry_of(place.zoo / name).data != "wiki"]  # whose text is not shipped
+    return submitted(plugin, names, place)
+
+
+def _read(folders: list[Path]) -> list[MeasuredRow]:
+    from tinymem.results.collect import load_results
+    from tinymem.zoo.stored import lean
+
+    return [lean(row) for row in load_results(folders).rows] if folders else []
+
+
+def _check(rows: list[MeasuredRow], place: Place, count: int, seed: int) -> None:
+    """Print the compared numbers of a sample of lines, stored and found."""
+    from tinymem.zoo.board_runs import repeated, sample
+    from tinymem.zoo.catalogue import weights_of
+    from tinymem.zoo.leaderboard import standings, tolerance_sentence
+
+    chosen = sample(standings(rows, weights_of(place.zoo)), count, seed, SECONDS)
+    if not chosen:
+        raise UserError("expected stored rows of these checkpoints, found none; --rows DIR stores those of a sweep")
+    wrong = 0
+    for found in repeated(chosen, place):
+        wrong += not found.is_within
+        label = " ".join(part for part in (found.checkpoint, found.line.name, found.line.setting.options) if part)
+        print(f"{'ok' if found.is_within else 'OUTSIDE'}: {label}, {found.column}: stored {found.stored:.4f}, found {found.found:.4f}")
+    print(f"{len(chosen)} lines run again, {wrong} numbers outside. {tolerance_sentence()}")
+    if wrong:
+        raise typer.Exit(1)
