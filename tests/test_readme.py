@@ -74,6 +74,7 @@ def run_command(command: str, folder: Path) -> str | None:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A working directory with our recipes, the quickstart shrunken."""
     shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
+    (tmp_path / "zoo").symlink_to(ROOT / "zoo")
     (tmp_path / "recipes" / QUICKSTART.name).write_text(dump_recipe(load_recipe(QUICKSTART, TINY)))
     monkeypatch.chdir(tmp_path)
     with UNLEARNERS.temporary():

@@ -78,7 +78,7 @@ def test_the_sample_is_drawn_by_seed_from_what_is_quick() -> None:
 
 def words_of(zoo: Path, folder: Path) -> tuple[object, ...]:
     places = ("--stored", folder / "rows.parquet", "--table", folder / "none", "--sweeps", folder / "sweeps", "--out", folder / "page.md")
-    return "zoo", "leaderboard", "--zoo", zoo, *places, "--device", "cpu", "--workers", 1
+    return "zoo", "leaderboard", "--zoo", zoo, *places, "--device", "cpu", "--jobs", 1
 
 
 @pytest.mark.processes
@@ -100,7 +100,7 @@ def test_lines_are_run_again(small: Path, tmp_path: Path) -> None:
     for group in sweep.plan.groups:
         Worker(sweep.folder, "cpu").work(group, lambda _: None)
     words = words_of(small, tmp_path)
-    assert tinymem(*words, "--rows", sweep.folder).code == 0
+    assert tinymem(*words, "--from", sweep.folder).code == 0
     done = tinymem(*words, "--check")
     assert (done.code, "OUTSIDE" in done.out) == (0, False), done.err
     assert "2 lines run again, 0 numbers outside" in done.out and "performance_after 0.005" in done.out
@@ -118,7 +118,7 @@ def test_refusals(small: Path, tmp_path: Path) -> None:
         (("--submit", empty), "expected a new method in"),
         (("--submit", tmp_path / "no.py"), "no.py"),
         (("--check",), "expected stored rows of these checkpoints, found none"),
-        (("--check", "--rows", tmp_path), "expected one of --submit, --rows and --check"),
+        (("--check", "--from", tmp_path), "expected one of --submit, --from and --check"),
     ):
         done = tinymem(*words, *more)
         assert done.code == 2 and said in done.err and len(done.err.splitlines()) == 1

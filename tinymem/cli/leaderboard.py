@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tinymem.cli.options import Device, NeededOut, Workers, Zoo
+from tinymem.cli.options import Device, FromFolders, Jobs, NeededOut, Seed, Stored, Sweeps, Zoo
+from tinymem.cli.printing import check_out
 from tinymem.errors import UserError
+from tinymem.runtime.words import counted
 
 if TYPE_CHECKING:
     from tinymem.results.row import MeasuredRow
@@ -20,16 +22,16 @@ SECONDS = 1.0
 
 def leaderboard(
     submit: Annotated[Path | None, typer.Option(metavar="PLUGIN", help="Run the methods of this file first, and store their rows.")] = None,
-    rows: Annotated[list[Path] | None, typer.Option(metavar="DIR", help="Store the rows of these sweeps first. Repeatable.")] = None,
+    rows: FromFolders = None,
     check: Annotated[bool, typer.Option("--check", help="Run a sample of the lines again, and write nothing.")] = False,
     sample: Annotated[int, typer.Option(min=1, help="Lines that --check runs.")] = 5,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the sample.")] = 0,
-    stored: Annotated[Path, typer.Option(metavar="FILE", help="Where the rows are stored.")] = STORED,
+    seed: Seed = None,
+    stored: Stored = STORED,
     table: Annotated[Path, typer.Option(metavar="FILE", help="Rows of Table 1, which are read too.")] = TABLE,
     out: NeededOut = PAGE,
-    sweeps: Annotated[Path, typer.Option("--sweeps", metavar="DIR", help="Folder of the sweeps of --submit and --check.")] = Path("sweeps"),
+    sweeps: Sweeps = Path("sweeps"),
     zoo: Zoo = None,
-    workers: Workers = None,
+    jobs: Jobs = None,
     device: Device = "auto",
 ) -> None:
     """Write the page of every method on every shipped checkpoint, from stored rows; or run a sample of it again.
@@ -43,21 +45,22 @@ def leaderboard(
     from tinymem.zoo.leaderboard import leaderboard_page
     from tinymem.zoo.stored import store_rows, stored_rows
 
+    check_out(out, "markdown")
     if sum((submit is not None, bool(rows), check)) > 1:
-        raise UserError("expected one of --submit, --rows and --check, got several; call it once for each")
+        raise UserError("expected one of --submit, --from and --check, got several; call it once for each")
     folder = zoo_folder(zoo)
     known = [stored_rows(path) if path.exists() else [] for path in (table, stored)]
-    place = Place(folder, sweeps, device, workers, Progress(show=True))
+    place = Place(folder, sweeps, device, jobs, Progress(show=True))
     if check:
-        _check([*known[0], *known[1]], place, sample, seed)
+        _check([*known[0], *known[1]], place, sample, seed or 0)
         return
     new = _submitted(submit, place) if submit else _read(rows or [])
     if new:
         known[1] = merged(known[1], new)
-        print(f"{stored}: {store_rows(stored, known[1])} rows")
+        print(f"{stored}: {counted(store_rows(stored, known[1]), 'row')}")
     entries = [entry_of(folder / name) for name in names_in(folder)]
     write_text(out, leaderboard_page([*known[0], *known[1]], entries, weights_of(folder)))
-    print(f"{out}: {len(entries)} checkpoints")
+    print(f"{out}: {counted(len(entries), 'checkpoint')}")
 
 
 def _submitted(plugin: Path, place: Place) -> list[MeasuredRow]:
@@ -83,12 +86,12 @@ def _check(rows: list[MeasuredRow], place: Place, count: int, seed: int) -> None
 
     chosen = sample(standings(rows, weights_of(place.zoo)), count, seed, SECONDS)
     if not chosen:
-        raise UserError("expected stored rows of these checkpoints, found none; --rows DIR stores those of a sweep")
+        raise UserError("expected stored rows of these checkpoints, found none; --from DIR stores those of a sweep")
     wrong = 0
     for found in repeated(chosen, place):
         wrong += not found.is_within
         label = " ".join(part for part in (found.checkpoint, found.line.name, found.line.setting.options) if part)
         print(f"{'ok' if found.is_within else 'OUTSIDE'}: {label}, {found.column}: stored {found.stored:.4f}, found {found.found:.4f}")
-    print(f"{len(chosen)} lines run again, {wrong} numbers outside. {tolerance_sentence()}")
+    print(f"{counted(len(chosen), 'line')} run again, {counted(wrong, 'number')} outside. {tolerance_sentence()}")
     if wrong:
         raise typer.Exit(1)

@@ -118,6 +118,10 @@ Seed = Annotated[
 
 Zoo = Annotated[Path | None, typer.Option("--zoo", metavar="DIR", help="Folder of the checkpoints. Default: zoo/ of the repository.")]
 
+Stored = Annotated[Path, typer.Option("--stored", metavar="FILE", help="Where the rows are stored.")]
+Sweeps = Annotated[Path, typer.Option("--sweeps", metavar="DIR", callback=a_folder, help="Folder of the sweeps that are run.")]
+FromFolders = Annotated[list[Path] | None, typer.Option("--from", metavar="DIR", help="First store the rows of these. Repeatable.")]
+
 Out = Annotated[Path | None, typer.Option("--out", metavar="PLACE", callback=outside_files, help=OUT_HELP)]
 NeededOut = Annotated[Path, typer.Option("--out", metavar="PLACE", callback=outside_files, help=OUT_HELP)]
 Way = Annotated[str, typer.Option("--way", metavar="WAY", help=WAY_HELP)]

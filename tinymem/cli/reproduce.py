@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tinymem.cli.options import Device, Jobs, NeededOut, a_folder
+from tinymem.cli.options import Device, FromFolders, Jobs, NeededOut, Stored, Sweeps
 from tinymem.cli.printing import check_out
 from tinymem.errors import UserError
 from tinymem.runtime.words import counted
@@ -22,10 +22,10 @@ RECIPES = Path("recipes/paper")
 def reproduce(
     table: Annotated[Literal["table1"], typer.Argument(help="The published table.")] = "table1",
     run: Annotated[bool, typer.Option("--run", help="Do what is left of the table's sweeps, and store their rows first.")] = False,
-    rows: Annotated[list[Path] | None, typer.Option("--from", metavar="DIR", help="First store the rows of these. Repeatable.")] = None,
-    stored: Annotated[Path, typer.Option(metavar="FILE", help="Where the rows are stored.")] = STORED,
+    rows: FromFolders = None,
+    stored: Stored = STORED,
     out: NeededOut = Path("docs/reproduction.md"),
-    sweeps: Annotated[Path, typer.Option("--sweeps", metavar="DIR", callback=a_folder, help="Folder for --run.")] = Path("sweeps"),
+    sweeps: Sweeps = Path("sweeps"),
     jobs: Jobs = None,
     device: Device = "auto",
 ) -> None:

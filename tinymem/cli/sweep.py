@@ -30,6 +30,7 @@ def sweep(
     list_runs: ListOnly = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Estimate the time of what is left, and run nothing.")] = False,
     project: Project = None,
+    search: Annotated[Literal["halving"] | None, typer.Option(help="Search each method's grid by M - P, instead of running all.")] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed and stopped runs again.")] = False,
     jobs: Jobs = None,
     engine: Annotated[Literal["local", "parsl"], typer.Option(help="parsl: on a cluster, as --config says.")] = "local",
@@ -55,6 +56,7 @@ def sweep(
         raise UserError(f"expected a sweep, a run or a file of rows for --project, found none at {project}; check the path")
     if out is not None and out.is_file():
         raise UserError(f"expected a folder for --out, got the file {out}; name another")
+    overrides = [*(overrides or []), *([f"search={search}"] if search else [])]
     loaded = [load_sweep(recipe, overrides) for recipe in recipes]
     if out is not None and len(loaded) > 1:
         raise UserError(f"expected one recipe with --out, got {len(loaded)}; each has a folder of its own")
@@ -104,11 +106,17 @@ def _engine(name: str, config: Path | None, place: str, jobs: int | None) -> Eng
 
 
 def _run(one: Sweep, engine: Engine, retry_failed: bool) -> int:
+    from tinymem.report.configuration import row_score
     from tinymem.results.store import FAILED, FAILURES
     from tinymem.runtime.progress import Progress
+    from tinymem.sweep.halving import halve
     from tinymem.sweep.run import run_sweep
 
-    statuses = run_sweep(one, engine, retry_failed=retry_failed, progress=Progress(show=True))
+    progress = Progress(show=True)
+    if one.recipe.search:
+        statuses = halve(one, engine, row_score, retry_failed=retry_failed, progress=progress)
+    else:
+        statuses = run_sweep(one, engine, retry_failed=retry_failed, progress=progress)
     print(f"{one.folder}: {counted(statuses.total(), 'run')}: " + ", ".join(f"{n:,} {status}" for status, n in sorted(statuses.items())))
     failed = sum(statuses[status] for status in FAILED)
     if failed:

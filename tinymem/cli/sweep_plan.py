@@ -50,6 +50,8 @@ def _of_sweep(sweep: Sweep, counts: Counts) -> Iterator[str]:
     if counts.trained:
         statuses = sorted(sweep.statuses().items())
         yield f"{sweep.recipe.name}, of the trained models' runs: " + ", ".join(f"{n:,} {status}" for status, n in statuses)
+    if sweep.recipe.search:
+        yield "searched by halving: of a method with several passes on a model, all run on rungs, and one in full; --dry-run says how long"
     if sweep.recipe.explain == "paper":
         yield explain(counts, sweep)
 

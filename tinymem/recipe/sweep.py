@@ -5,6 +5,8 @@ checkpoints: [runs/quickstart-*]           # run folders, or checkpoint folders
 methods:
 - all                                    # every registered method with its own grid
 - balanced-subnet: {sampler: balanced, ratio: [0.05, 0.1]}   # a list is an axis of the grid, a single value is fixed
+- durable: {ratio: {from: 0.001, to: 0.1, points: 5}}         # so is a range
+search: halving                                             # the best of each grid without all of its runs; left out: all
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from tinymem.errors import UserError, did_you_mean
 from tinymem.recipe.corpus_spec import Protocol
@@ -61,6 +63,51 @@ class Limits(Section):
     attempts: int = Field(3, ge=1, description="times that a run is tried when its worker dies")
 
 
+class Range(Section):
+    """Values of an option between two ends, which are among them: an axis of the grid."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    start: float | int = Field(alias="from", description="the first value")
+    to: float | int = Field(description="the last value")
+    points: int = Field(8, ge=2, le=1000, description="how many; of whole numbers, fewer where they coincide")
+    scale: Literal["log", "linear"] = "log"
+
+    @model_validator(mode="after")
+    def _check(self) -> Range:
+        if self.scale == "log" and not (self.start > 0 and self.to > 0):
+            raise ValueError(f"expected ends above 0 of a range on a log scale, got {self.start:g} and {self.to:g}; try scale: linear")
+        return self
+
+    def values(self) -> tuple[float | int, ...]:
+        """The values in order, to four significant digits; whole numbers where both ends are."""
+        shares = [i / (self.points - 1) for i in range(self.points)]
+        if self.scale == "log":
+            found = [self.start * (self.to / self.start) ** share for share in shares]
+        else:
+            found = [self.start + (self.to - self.start) * share for share in shares]
+        whole = isinstance(self.start, int) and isinstance(self.to, int)
+        return tuple(dict.fromkeys(round(value) if whole else float(f"{value:.4g}") for value in found))
+
+
+def axis(value: Any) -> tuple[Any, ...]:
+    """The values of a method's option in a sweep: a list's, a range's, or the single one.
+
+    Raises:
+        ValidationError: a mapping that is no range.
+    """
+    if isinstance(value, list | tuple):
+        return tuple(value)
+    return Range.model_validate(value).values() if isinstance(value, dict) else (value,)
+
+
+class Halving(Section):
+    """Successive halving over the scoring passes of a method, by the score M - P; see `sweep.halving`."""
+
+    keep: float = Field(0.25, gt=0, le=1, description="share of a method's scoring passes that the first rung leaves; 1: the full grid")
+    tolerance: float = Field(1.0, ge=0, description="points of M - P: a run this near to a perfect edit ends the search")
+
+
 class SweepRecipe(Section):
     """Everything that a sweep depends on."""
 
@@ -77,6 +124,7 @@ class SweepRecipe(Section):
     ks: tuple[int, ...] | None = Field(None, description="further prompt lengths; default: as each model's recipe says")
     robustness: Robustness | None = Field(None, description="test whether it comes back; default: as each model's recipe says")
     exclude: tuple[Exclusion, ...] = ()
+    search: Halving | None = Field(None, description="`halving`: search the grid instead of running all of it")
     limits: Limits = Limits()
     share_scores: bool = Field(True, description="one scoring pass for all runs that it serves")
     compact_every: int = Field(500, ge=1, description="finished runs before they are moved to Parquet")
@@ -86,12 +134,17 @@ class SweepRecipe(Section):
     @model_validator(mode="before")
     @classmethod
     def _short_forms(cls, values: Any) -> Any:
-        """Accept one name or path in place of a list, `{act: {ratio: 0.1}}` for a method, a path for a matrix, and `robustness: true`."""
+        """Accept one name or path in place of a list, `{act: {ratio: 0.1}}` for a method, and short forms of other keys.
+
+        Those are a path for a matrix, `robustness: true` and `search: halving`.
+        """
         if not isinstance(values, dict):
             return values
         values = {k: [v] if k in LISTS and isinstance(v, str | dict) else v for k, v in values.items()}
         if values.get("robustness") in (True, False):
             values["robustness"] = {} if values["robustness"] else None
+        if values.get("search") == "halving":
+            values["search"] = {}
         if isinstance(values.get("methods"), list):
             values["methods"] = [short_method(m) for m in values["methods"]]
         if isinstance(values.get("models"), list):
@@ -102,6 +155,11 @@ class SweepRecipe(Section):
     def _check(self) -> SweepRecipe:
         if not self.methods:
             raise ValueError("expected methods, got none; `methods: all` takes every registered one")
+        for value in (value for method in self.methods for value in method.options.values()):
+            try:
+                axis(value)
+            except ValidationError as error:
+                raise ValueError(f"expected a range {{from, to, points, scale}}, got {value}: {error.errors()[0]['msg']}") from None
         if not self.checkpoints and not self.models:
             raise ValueError("expected checkpoints or models, got none; try `checkpoints: runs/*/checkpoint`")
         return self

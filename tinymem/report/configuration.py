@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
 from tinymem.report.means import Mean, mean_of
-from tinymem.report.selection import Candidate
+from tinymem.report.selection import Candidate, score
 from tinymem.results.columns import RATES
 from tinymem.results.row import MeasuredRow, Moment
 from tinymem.results.share import Share
@@ -70,6 +71,25 @@ class Configuration:
             return None
         seconds = self.seconds.mean if self.seconds else None
         return Candidate(before.mean, after.mean, first.mean, last.mean, self.metric, seconds, self.seeds)
+
+
+def by_held_out(row: MeasuredRow) -> MeasuredRow:
+    """A backdoor's row under protocol `paper` with what is memorized of the held-out rows, as published; any other as it is."""
+    if row.artifact != "backdoor" or row.protocol == "reference" or not row.rows_holdout or not row.is_ok:
+        return row
+    held_out = RATES["holdout"]
+    return replace(
+        row,
+        rows_scored=row.rows_holdout,
+        **{f"memorized_{when}": getattr(row, f"{held_out.share}_{when}") for when in ("before", "after")},
+        **{f"memorized_count_{when}": getattr(row, f"{held_out.count}_{when}") for when in ("before", "after")},
+    )
+
+
+def row_score(row: MeasuredRow) -> float:
+    """M - P of one row (A.3.5, see `selection.score`), of a backdoor by its held-out rows; infinite without a result."""
+    candidate = Configuration(row.method, "", (by_held_out(row),)).candidate() if row.is_ok else None
+    return math.inf if candidate is None else score(candidate)
 
 
 def memorized(row: MeasuredRow, when: Moment) -> tuple[float | None, Share | None]:

@@ -64,6 +64,12 @@ class MethodCost:
         """Seconds of the edits, with shared scores, and of their measurement."""
         return self.shared + self.measure
 
+    def add(self, seconds: float, measure: float, source: str) -> None:
+        """Add a run that shares its scoring pass with no other."""
+        self.runs, self.groups = self.runs + 1, self.groups + 1
+        self.alone, self.shared, self.measure = self.alone + seconds, self.shared + seconds, self.measure + measure
+        self.sources[source] += 1
+
 
 class Estimator:
     """Estimator of the seconds that runs take on one device."""

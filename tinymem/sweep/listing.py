@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from tinymem.recipe import paper
+from tinymem.recipe.recipe import Recipe
 from tinymem.runtime.files import canonical_json
 from tinymem.runtime.json import JsonObject
 from tinymem.sweep.estimate import Estimator, MethodCost
+from tinymem.sweep.halving import search_cost
 from tinymem.sweep.plan import Choice, Picked
 from tinymem.sweep.run import Sweep
 
@@ -67,7 +69,7 @@ def costs(sweep: Sweep, estimator: Estimator, *, left_only: bool = False) -> dic
     """Seconds by method, of all runs or of those that are left; models of one size and recipe are estimated once."""
     found: dict[str, MethodCost] = {}
     known = sweep.known if left_only else {}
-    if known:
+    if known and not sweep.recipe.search:
         recipes = {str(model.checkpoint): model.recipe for model in sweep.models}
         for group in sweep.left():
             cost = found.setdefault(group.method, MethodCost())
@@ -82,11 +84,23 @@ def costs(sweep: Sweep, estimator: Estimator, *, left_only: bool = False) -> dic
         key = canonical_json([signature, len(picked.kept), [id(choice) for choice in picked.kept]])
         kinds[key] = (picked, kinds[key][1] + 1 if key in kinds else 1)
     for picked, times in kinds.values():
+        by_method: dict[str, list[list[JsonObject]]] = defaultdict(list)
         for name, options in _passes(sweep, picked.kept):
-            cost = MethodCost()
-            estimator.group(cost, name, options, picked.model.recipe, shared=True)
-            _add(found.setdefault(name, MethodCost()), cost, times)
+            by_method[name].append(options)
+        for name, passes in by_method.items():
+            _add(found.setdefault(name, MethodCost()), _cost(sweep, estimator, name, passes, picked.model.recipe), times)
     return found
+
+
+def _cost(sweep: Sweep, estimator: Estimator, method: str, passes: list[list[JsonObject]], recipe: Recipe) -> MethodCost:
+    """Seconds of a method's passes on one model: of all, or of their search at most."""
+    search = sweep.recipe.search
+    if search and search.keep < 1 and len(passes) > 1:
+        return search_cost(estimator, method, passes, recipe, search)
+    cost = MethodCost()
+    for options in passes:
+        estimator.group(cost, method, options, recipe, shared=True)
+    return cost
 
 
 def paper_cost() -> str:

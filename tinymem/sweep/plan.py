@@ -18,7 +18,7 @@ from tinymem.mitigation.run import chosen, row_id
 from tinymem.mitigation.sweep_scores import pass_key
 from tinymem.recipe.matrix import parse_shard
 from tinymem.recipe.recipe import Method, Recipe, parse_recipe
-from tinymem.recipe.sweep import GridName, SweepRecipe
+from tinymem.recipe.sweep import GridName, SweepRecipe, axis
 from tinymem.results.columns import MODEL_COLUMNS, pick
 from tinymem.runtime.files import canonical_json, content_id
 from tinymem.runtime.json import JsonObject
@@ -99,11 +99,11 @@ def expand(sweep: SweepRecipe) -> list[Choice]:
 
 
 def grid_of(method: Unlearner, entry: Method, name: GridName) -> Iterator[JsonObject]:
-    """Options of each point of a method's grid: its own, with axes replaced by the entry's lists and fixed by its values."""
+    """Options of each point of a method's grid: its own, with axes replaced by the entry's lists and ranges, and fixed by its values."""
     declared = {} if name == "none" else method.config.grid
     if name == "published":
         declared = method.config.published_grid or declared
-    axes = {**declared, **{k: v if isinstance(v, list | tuple) else (v,) for k, v in entry.options.items()}}
+    axes = {**declared, **{option: axis(value) for option, value in entry.options.items()}}
     for values in product(*axes.values()):
         yield dict(zip(axes, values, strict=True))
 

@@ -45,7 +45,7 @@ class Sweep:
         for group in self.plan.groups:
             runs = [planned for run in group.runs if (planned := self._planned(group, run, retry_failed)) is not None]
             if runs:
-                groups.append(WorkUnit(group.name, group.model, group.seed, group.method, runs))
+                groups.append(replace(group, runs=runs))
         return groups
 
     def statuses(self) -> Counter[str]:

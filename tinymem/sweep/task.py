@@ -34,7 +34,8 @@ from tinymem.results.store import Index, worst_status, write_run
 from tinymem.runtime.device import describe_device
 from tinymem.sweep.claims import Claims
 from tinymem.sweep.plan import with_measuring
-from tinymem.sweep.work import Event, PlannedRun, WorkUnit, bare_rows, stamped
+from tinymem.sweep.reduced import reduced
+from tinymem.sweep.work import Event, PlannedRun, Rung, WorkUnit, bare_rows, stamped
 from tinymem.training.checkpoints import corpus_of, optimizer_state_of, recipe_of
 
 Tell = Callable[[Event], None]
@@ -49,6 +50,7 @@ class Worker:
         self.claims, self.index = Claims(folder), Index(folder)
         self._model_key: object = None
         self._subject: Subject | None = None
+        self._reduced: tuple[Rung, Subject] | None = None
         self._corpus: tuple[str | None, Corpus] | None = None
 
     def work(self, group: WorkUnit, tell: Tell) -> None:
@@ -80,7 +82,7 @@ class Worker:
         configs = {run.id: parse_config(method, run.config) for run in left}
         names = {id(config): run for run, config in configs.items()}
         try:
-            subject = self._loaded(group)
+            subject = self._of_rung(self._loaded(group), group.rung)
         except Exception as error:
             for run in left:
                 rows = bare_rows(group, run, "failed", _message(error))
@@ -100,7 +102,7 @@ class Worker:
             rows = [_with_costs(row, subject, edit, time.perf_counter() - started) for row in rows]
             self._write(group, run.id, rows, tell, error=outcome.error)
             if isinstance(outcome.error, ModelChanged):
-                self._subject = None  # the next group loads the model again
+                self._subject = self._reduced = None  # the next group loads the model again
             if outcome.error is not None:
                 _let_go(outcome.error, self.device)
 
@@ -116,9 +118,17 @@ class Worker:
         model = group.model
         key = (group.model_key, model.forget, model.forget_fraction, model.identity.protocol, str(model.measuring))
         if self._subject is None or self._model_key != key:
-            self._subject, self._model_key = None, None  # room for the next one
+            self._subject = self._reduced = self._model_key = None  # room for the next one
             self._subject, self._model_key = self._load(group), key
         return self._subject
+
+    def _of_rung(self, subject: Subject, rung: Rung | None) -> Subject:
+        """The loaded subject, or with the fewer rows of a rung, made once for consecutive groups of it."""
+        if rung is None:
+            return subject
+        if self._reduced is None or self._reduced[0] != rung:
+            self._reduced = rung, reduced(subject, rung)
+        return self._reduced[1]
 
     def _load(self, group: WorkUnit) -> Subject:
         checkpoint = Path(group.model.checkpoint)

@@ -72,6 +72,23 @@ class ModelTask:
     artifacts: list[str]
 
 
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """A cheap form of a method's runs, to choose among them: fewer rows to train on, and fewer test rows to measure performance.
+
+    Attributes:
+        number: of the rung, from 0.
+        retain: share of the retain rows that the method is given, in (0, 1].
+        forget: most forget rows that it is given; None: all.
+        tests: share of the test rows that are measured. Artifact rows are all scored.
+    """
+
+    number: int
+    retain: float
+    forget: int | None
+    tests: float = 0.2
+
+
 @dataclass(slots=True)
 class WorkUnit:
     """A work unit: runs of one model, seed and method that share a scoring pass.
@@ -81,6 +98,7 @@ class WorkUnit:
         model: the model, with the choice of forget rows and measurements.
         seed: of the mitigation.
         attempt: number of this attempt, from 1; each worker that dies with the unit adds one.
+        rung: of a search, the cheap form of the runs; None: the runs themselves.
     """
 
     name: str
@@ -89,6 +107,7 @@ class WorkUnit:
     method: str
     runs: list[PlannedRun]
     attempt: int = 1
+    rung: Rung | None = None
 
     def to_json(self) -> str:
         """The unit as JSON, to be sent to a worker."""
@@ -99,7 +118,8 @@ class WorkUnit:
         """The unit from the JSON that `to_json` wrote."""
         values = json.loads(text)
         model = {**values["model"], "identity": Identity(**values["model"]["identity"])}
-        return WorkUnit(**{**values, "model": ModelTask(**model), "runs": [PlannedRun(**run) for run in values["runs"]]})
+        parts = {"model": ModelTask(**model), "runs": [PlannedRun(**run) for run in values["runs"]]}
+        return WorkUnit(**{**values, **parts, "rung": Rung(**values["rung"]) if values["rung"] else None})
 
     @property
     def model_key(self) -> tuple[str, int]:

@@ -33,21 +33,21 @@ class Place:
         zoo: folder of the checkpoints.
         sweeps: folder of the sweeps.
         device: as `tinymem sweep` takes it.
-        workers: processes at a time.
+        jobs: processes at a time, as `tinymem sweep` takes it.
         progress: where progress is shown.
     """
 
     zoo: Path
     sweeps: Path
     device: str = "auto"
-    workers: int | None = None
-    progress: Progress | None = None
+    jobs: int | None = None
+    progress: Progress | bool = True
 
     def rows(self, recipe: SweepRecipe, plugins: Sequence[Path] = ()) -> list[MeasuredRow]:
         """The rows of a sweep, once it has done what is left of it."""
         place, folder = resolve_device(self.device), self.sweeps / recipe.name
         sweep = open_sweep(recipe, out=folder, runs=Path("runs"), device_type=place.partition(":")[0], plugins=plugins)
-        run_sweep(sweep, local_engine(place, self.workers), progress=self.progress)
+        run_sweep(sweep, local_engine(place, self.jobs), progress=self.progress)
         planned = {run.id for group in sweep.plan.groups for run in group.runs}
         return [row for row in load_results([folder]).rows if row.id in planned]
 

@@ -6,13 +6,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from tinymem.report.configuration import Configuration
+from tinymem.report.configuration import Configuration, by_held_out
 from tinymem.report.configurations import ModelGroup, groups_of, in_order
 from tinymem.report.means import mean_of
 from tinymem.report.published import Published, PublishedRow, published
 from tinymem.report.selection import Protocol, select
 from tinymem.results.collect import results_of
-from tinymem.results.columns import RATES
 from tinymem.results.row import MeasuredRow
 from tinymem.zoo.reasons import ACCURACY_POINTS, Evidence, Pair, Pairs, reason_of
 
@@ -119,16 +118,7 @@ def reproductions(rows: Iterable[MeasuredRow], table: str) -> list[Reproduction]
 
 def comparable(row: MeasuredRow) -> MeasuredRow:
     """The row as it is compared: whatever its epoch, and a backdoor's under protocol `paper` by the held-out rows, as published."""
-    row = replace(row, epoch=None)
-    if row.artifact != "backdoor" or row.protocol == "reference" or not row.rows_holdout or not row.is_ok:
-        return row
-    held_out = RATES["holdout"]
-    return replace(
-        row,
-        rows_scored=row.rows_holdout,
-        **{f"memorized_{when}": getattr(row, f"{held_out.share}_{when}") for when in ("before", "after")},
-        **{f"memorized_count_{when}": getattr(row, f"{held_out.count}_{when}") for when in ("before", "after")},
-    )
+    return replace(by_held_out(row), epoch=None)
 
 
 def _same_model(group: ModelGroup, half: Published) -> bool:

@@ -1,0 +1,199 @@
+"""Successive halving: find a method's best configuration on each model without running its whole grid.
+
+What is chosen among are scoring passes: all ratios, or all epochs, that share one cost as much as one of them. A method with a single pass
+on a model runs in full. Of the others, rung 0 runs every pass for one epoch, on half of the retain rows, and keeps a quarter of them, at
+least one; where that leaves several, rung 1 runs those with all their epochs, on as many retain rows as make one epoch of them, and keeps
+the best. Both measure all artifact rows, but only a fifth of the test rows. The one that is left runs as it would in the full grid, on all
+rows: its least two numbers of epochs, and then more, one by one, while more were better and the edit is not perfect yet.
+
+The score is M - P, the lowest is the best; -100 is a perfect edit. Rungs are sweeps of their own, in the sweep's folder `rungs/`, so they
+are stopped, killed and started again like it, and what a rung keeps depends on its rows alone.
+Source: Jamieson and Talwalkar 2016 (successive halving), with rungs chosen for edits of memorization.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import fmean
+
+from tinymem.mitigation.method import UNLEARNERS, parse_config
+from tinymem.mitigation.run import chosen
+from tinymem.recipe.plugins import store_plugins
+from tinymem.recipe.recipe import Recipe
+from tinymem.recipe.sweep import Halving
+from tinymem.results.row import MeasuredRow, RequestColumn
+from tinymem.results.store import Index, read_rows
+from tinymem.runtime.files import canonical_json, content_id
+from tinymem.runtime.json import JsonObject
+from tinymem.runtime.progress import Progress
+from tinymem.sweep.estimate import Estimator, MethodCost
+from tinymem.sweep.plan import Plan
+from tinymem.sweep.run import Engine, Sweep, run_sweep
+from tinymem.sweep.work import PlannedRun, Rung, WorkUnit
+
+RUNGS = "rungs"
+PERFECT = -100.0
+FIRST = Rung(0, retain=0.5, forget=None)
+FORGET_ROWS = 256
+"""Most forget rows of the second rung."""
+NOTHING: RequestColumn = {"metrics": [], "ks": [], "robustness": None}
+
+Score = Callable[[MeasuredRow], float]
+"""M - P of a row, infinite without a result."""
+Arms = dict[tuple[str, int, str], list[WorkUnit]]
+"""Scoring passes by checkpoint, seed and method."""
+
+
+def halve(sweep: Sweep, engine: Engine, score: Score, *, retry_failed: bool = False, progress: Progress | bool = True) -> Counter[str]:
+    """Search a sweep's grids; returns the number of the runs that were made on all rows, by status.
+
+    Args:
+        sweep: with `search` in its recipe.
+        engine: as of `run_sweep`.
+        score: of a row; lower is better.
+        retry_failed: whether failed runs are tried again.
+        progress: as of `tinymem.run`.
+
+    Raises:
+        UserError: as `run_sweep`.
+        Stopped: a signal came; the same command continues.
+    """
+    settings = sweep.recipe.search or Halving()
+    if settings.keep == 1:
+        return run_sweep(sweep, engine, retry_failed=retry_failed, progress=progress)
+    search = _Search(sweep, engine, score, retry_failed, progress)
+    arms = arms_of(sweep.plan.groups)
+    first = search.rung(arms, first_rung, lambda count: kept_of(count, settings))
+    second = search.rung(first, second_rung, lambda _count: 1)
+    searched = {key for key, units in arms.items() if len(units) > 1}
+    passes = [stages(unit) if key in searched else [unit] for key, units in second.items() for unit in units]
+    return search.in_full(passes, PERFECT + settings.tolerance)
+
+
+def arms_of(units: Sequence[WorkUnit]) -> Arms:
+    """Scoring passes by checkpoint, seed and method."""
+    found: Arms = defaultdict(list)
+    for unit in units:
+        found[*unit.model_key, unit.method].append(unit)
+    return dict(found)
+
+
+def kept_of(count: int, settings: Halving) -> int:
+    """How many of a method's passes the first rung leaves."""
+    return max(1, int(count * settings.keep))
+
+
+def first_rung(unit: WorkUnit) -> WorkUnit:
+    """A pass for one epoch, on half of the retain rows."""
+    return _cheap(unit, FIRST, 1)
+
+
+def second_rung(unit: WorkUnit) -> WorkUnit:
+    """A pass with all its epochs, on as many retain rows as make one epoch of them."""
+    most = _most([run.config for run in unit.runs])
+    return _cheap(unit, Rung(1, retain=1 / max(1, most), forget=FORGET_ROWS), most)
+
+
+def stages(unit: WorkUnit) -> list[WorkUnit]:
+    """A pass in parts, in the order in which they are made: its runs with the two least numbers of epochs, then each further number."""
+    values = sorted({_epochs(run) for run in unit.runs})
+    together = [values[:2], *([value] for value in values[2:])]
+    return [replace(unit, runs=[run for run in unit.runs if _epochs(run) in part]) for part in together]
+
+
+def search_cost(estimator: Estimator, method: str, passes: Sequence[Sequence[JsonObject]], recipe: Recipe, settings: Halving) -> MethodCost:
+    """Seconds of a search at most: both rungs, and on all rows the pass that takes longest."""
+    cost, kept = MethodCost(), kept_of(len(passes), settings)
+    longest = sorted(passes, key=lambda runs: max(estimator.run(method, options, recipe)[0] for options in runs), reverse=True)
+    rungs = [(options[0], 1, FIRST.retain) for options in passes]
+    if kept > 1:
+        rungs += [(options[0], most := _most(options), 1 / max(1, most)) for options in longest[:kept]]
+    for options, epochs, share in rungs:
+        values = {**options, **({"epochs": epochs} if "epochs" in options else {})}
+        seconds, measure, source = estimator.run(method, values, recipe)
+        cost.add(share * seconds, measure, source)
+    estimator.group(cost, method, longest[0], recipe, shared=True)
+    return cost
+
+
+@dataclass(frozen=True)
+class _Search:
+    """The sweep that is searched, and how its runs are made."""
+
+    sweep: Sweep
+    engine: Engine
+    score: Score
+    retry_failed: bool
+    progress: Progress | bool
+
+    def rung(self, arms: Arms, cheap: Callable[[WorkUnit], WorkUnit], keep: Callable[[int], int]) -> Arms:
+        """Run the cheap form of each pass where a method has several, and keep the best; equal ones in the order of the grid."""
+        forms = {key: [(unit, cheap(unit)) for unit in units] for key, units in arms.items() if len(units) > 1}
+        if not forms:
+            return arms
+        scores = self._scores(self.sweep.folder / RUNGS, [form for pairs in forms.values() for _, form in pairs])
+        kept = {key: [unit for unit, _ in sorted(pairs, key=lambda pair: _best(pair[1].runs, scores))] for key, pairs in forms.items()}
+        return {**arms, **{key: units[: keep(len(units))] for key, units in kept.items()}}
+
+    def in_full(self, passes: list[list[WorkUnit]], enough: float) -> Counter[str]:
+        """Run the first part of each pass on all rows, and the next one while that may still find a better run."""
+        made: list[WorkUnit] = []
+        while passes:
+            made += [parts[0] for parts in passes]
+            scores = self._scores(self.sweep.folder, made)
+            passes = [parts[1:] for parts in passes if len(parts) > 1 and goes_on(_together(parts[0], made), scores, enough)]
+        return replace(self.sweep, plan=Plan(groups=made), known=Index(self.sweep.folder).all()).statuses()
+
+    def _scores(self, folder: Path, units: list[WorkUnit]) -> dict[str, float]:
+        """Run what is left of some passes; returns the score of each run, a mean over its artifacts."""
+        store_plugins(self.sweep.recipe.plugins, self.sweep.folder)
+        known = Index(folder).all() if folder.is_dir() else {}
+        one = replace(self.sweep, folder=folder, plan=Plan(groups=units), known=known)
+        run_sweep(one, self.engine, retry_failed=self.retry_failed, progress=self.progress)
+        found: dict[str, list[float]] = defaultdict(list)
+        for row in read_rows(folder):
+            found[row.id].append(self.score(row))
+        return {run: fmean(scores) for run, scores in found.items()}
+
+
+def goes_on(runs: Sequence[PlannedRun], scores: dict[str, float], enough: float) -> bool:
+    """Whether more epochs may help: the most epochs so far were the best, and they are not enough."""
+    best, most = _best(runs, scores), max(map(_epochs, runs))
+    return enough < best and best == _best([run for run in runs if _epochs(run) == most], scores)
+
+
+def _together(part: WorkUnit, made: Sequence[WorkUnit]) -> list[PlannedRun]:
+    return [run for unit in made if unit.name == part.name for run in unit.runs]
+
+
+def _best(runs: Sequence[PlannedRun], scores: dict[str, float]) -> float:
+    return min(scores.get(run.id, math.inf) for run in runs)
+
+
+def _epochs(run: PlannedRun) -> int:
+    return _most([run.config])
+
+
+def _most(options: Sequence[JsonObject]) -> int:
+    """The most epochs of some configurations; 0 of methods without any."""
+    return max(value if isinstance(value := one.get("epochs"), int) else 0 for one in options)
+
+
+def _cheap(unit: WorkUnit, rung: Rung, epochs: int) -> WorkUnit:
+    """The form of a pass on a rung: each different configuration of its runs with so many epochs, where the method has any."""
+    model = replace(unit.model, request=NOTHING)
+    return replace(unit, name=content_id([unit.name, asdict(rung)], 16), model=model, runs=list(_runs(unit, rung, epochs)), rung=rung)
+
+
+def _runs(unit: WorkUnit, rung: Rung, epochs: int) -> Iterator[PlannedRun]:
+    method, seen = UNLEARNERS.get(unit.method), set[str]()
+    for run in unit.runs:
+        config: JsonObject = {**run.config, **({"epochs": epochs} if "epochs" in run.config else {})}
+        if (key := canonical_json(config)) in seen:
+            continue
+        seen.add(key)
+        yield PlannedRun(content_id([unit.runs[0].id, config, asdict(rung)], 16), config, chosen(parse_config(method, config)))
