@@ -17,11 +17,11 @@ FORMATS = ["table", "json", "csv", "markdown", "latex", "html"]
 # These print no table: pages and paths, a file's or a checkpoint's own text, or lines that say what was checked or done.
 WITHOUT_FORMAT = {
     *("data make", "data verify", "landscape", "methods show", "metrics show", "new", "reproduce", "zoo add", "zoo card", "zoo verify"),
-    "",
+    *("", "zoo leaderboard"),
 }
-# Nothing of a plugin's occurs in these.
+# Nothing of a plugin's occurs in these; that of the leaderboard comes with --submit.
 WITHOUT_PLUGIN = {
-    *("new", "reproduce", "zoo list", "zoo verify", "zoo card", "zoo add", ""),
+    *("new", "reproduce", "zoo list", "zoo verify", "zoo card", "zoo add", "zoo leaderboard", ""),
 }
 SHARED = [value for value in vars(options).values() if get_origin(value) is Annotated]
 

@@ -21,10 +21,10 @@ SECONDS = 1.0
 
 
 def leaderboard(
-    submit: Annotated[Path | None, typer.Option(metavar="PLUGIN", help="Run the methods of this file first, and store their rows.")] = None,
+    submit: Annotated[Path | None, typer.Option(metavar="FILE", help="Run the methods of this file first, and store their rows.")] = None,
     rows: FromFolders = None,
     check: Annotated[bool, typer.Option("--check", help="Run a sample of the lines again, and write nothing.")] = False,
-    sample: Annotated[int, typer.Option(min=1, help="Lines that --check runs.")] = 5,
+    sample: Annotated[int, typer.Option(min=1, metavar="NUMBER", help="Lines that --check runs.")] = 5,
     seed: Seed = None,
     stored: Stored = STORED,
     table: Annotated[Path, typer.Option(metavar="FILE", help="Rows of Table 1, which are read too.")] = TABLE,
