@@ -11,7 +11,7 @@ from helpers import ROOT, equal_weights, random_gpt, tinymem
 
 from tinymem.data.tokenizers import tokenizer_files
 from tinymem.errors import UserError
-from tinymem.models import metadata
+from tinymem.models import metadata, weights
 from tinymem.models.checkpoint import load_checkpoint, save_checkpoint
 from tinymem.models.metadata import read_metadata
 from tinymem.runtime.files import file_sha256
@@ -86,6 +86,18 @@ def test_control_characters_never_reach_the_terminal(folder: Path) -> None:
         assert tinymem("evaluate", folder).one_line_error().isprintable()
         (folder / "tinymem.json").write_text(json.dumps({"weights_sha256": {f"{name}.safetensors": name}}))
         assert tinymem("evaluate", folder).one_line_error().isprintable()
+
+
+@pytest.mark.filterwarnings("ignore:.*are not memorized by the model")
+def test_weights_are_read_once_for_their_hash(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    for module in (metadata, weights):
+        monkeypatch.setattr(module, "file_sha256", lambda path: read.append(path.name) or file_sha256(path))
+    assert tinymem("mitigate", checkpoint, "--method", "random-neurons", "--ratio", 0.1).code == 0
+    assert read == ["model.safetensors"]
+    loaded = load_checkpoint(checkpoint)
+    assert weights.weights_id(checkpoint, loaded.hashes) == weights.weights_id(checkpoint)
+    assert not load_checkpoint(checkpoint, verify=False).hashes, "what was not compared is not known"
 
 
 def test_further_keys_are_kept(folder: Path) -> None:

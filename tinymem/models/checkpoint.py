@@ -39,6 +39,8 @@ class Checkpoint:
     metadata: Metadata
     dtypes: Mapping[str, torch.dtype] = field(default_factory=dict)
     """Types of the tensors that the folder stores in 16 bits, by their names in `published_tensors`."""
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 of the files of weights that were compared with `tinymem.json`, by their names."""
 
 
 def math_config(**sizes: Any) -> GPTConfig:
@@ -94,7 +96,7 @@ def load_checkpoint(directory: Path, *, device: str = "cpu", copies: int = 1, ve
     _check_finite(model, directory)
     if verify:
         verify_weights(directory, metadata)
-    return Checkpoint(model, metadata, layout.half_types)
+    return Checkpoint(model, metadata, layout.half_types, metadata.weights_sha256 if verify else {})
 
 
 def _load(folder: Folder, device: str, copies: int, dtype: DTypeName) -> tuple[nn.Module, Layout]:

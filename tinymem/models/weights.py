@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -155,10 +156,15 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
         raise OSError(str(error)) from error
 
 
-def weights_id(checkpoint: Path) -> str:
-    """Identity of a trained model, whatever its folder is called: 16 hexadecimal digits over its configuration and all files of weights."""
+def weights_id(checkpoint: Path, known: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Identity of a trained model, whatever its folder is called: 16 hexadecimal digits over its configuration and all files of weights.
+
+    Args:
+        checkpoint: the folder.
+        known: hashes of files, by their names, that need not be read again, as `Checkpoint.hashes`.
+    """
     config = {key: value for key, value in read_object(checkpoint / CONFIG, "model configuration").items() if key not in PROVENANCE}
-    hashes = [file_sha256(path) for path in weight_files(checkpoint)]
+    hashes = [known.get(path.name) or file_sha256(path) for path in weight_files(checkpoint)]
     return hashlib.sha256(canonical_json([config, hashes]).encode()).hexdigest()[:16]
 
 

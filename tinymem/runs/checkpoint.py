@@ -152,7 +152,7 @@ def _identity(loaded: Checkpoint, checkpoint: Path, device: str) -> Identity:
         checkpoint_columns(checkpoint, loaded.metadata, recipe_of(checkpoint, loaded.metadata)),
         n_parameters=sum(parameter.numel() for parameter in loaded.model.parameters()),
         run=run_name(checkpoint),
-        model_id=weights_id(checkpoint),
+        model_id=weights_id(checkpoint, loaded.hashes),
         corpus_sha256=loaded.metadata.corpus_sha256,
         device_type=device,
         device=describe_device(device),

@@ -133,11 +133,11 @@ class Worker:
     def _load(self, group: WorkUnit) -> Subject:
         checkpoint = Path(group.model.checkpoint)
         expected = group.model.identity.model_id
-        if weights_id(checkpoint) != expected:
+        loaded = load_checkpoint(checkpoint, device=self.device)
+        if weights_id(checkpoint, loaded.hashes) != expected:
             raise UserError(
                 f"expected the weights that the sweep was planned with in {checkpoint} ({expected}), got others; start it again"
             )
-        loaded = load_checkpoint(checkpoint, device=self.device)
         own = recipe_of(checkpoint, loaded.metadata)
         assert own is not None, "the plan took models with recipes only"
         recipe = with_measuring(own, group.model.measuring)
