@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from typing import Any
+
+TYPE_CHECKING = False  # as typing's, which takes longer to import than all else here
+if TYPE_CHECKING:
+    from typing import Any
 
 __version__ = "0.1.0"
 

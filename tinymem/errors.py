@@ -6,6 +6,7 @@ import difflib
 import math
 import sys
 import traceback
+import unicodedata
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -34,13 +35,27 @@ def complain(message: str, code: int) -> int:
     return code
 
 
+def printable(text: str) -> str:
+    r"""A text as a terminal may show it: what controls the terminal or the direction of writing is escaped, but new lines and tabs.
+
+    >>> printable("red: \x1b[31m, backwards: \u202e, a\xa0space")
+    'red: \\x1b[31m, backwards: \\u202e, a\xa0space'
+    """
+    return text if text.isprintable() else "".join(c.encode("unicode_escape").decode() if _controls(c) else c for c in text)
+
+
+def _controls(character: str) -> bool:
+    """Whether a character is C0 or C1, a separator of lines, or of the invisible ones but for those that join letters."""
+    return character not in "\n\t\u200c\u200d" and unicodedata.category(character) in ("Cc", "Cf", "Zl", "Zp")
+
+
 def one_line(text: str) -> str:
-    r"""A text as a terminal may show it: in one line, with control characters and the like escaped, as a stranger's file may hold some.
+    r"""A text as a terminal may show it, in one line.
 
     >>> one_line("two\nlines, \x1b[31mred")
     'two lines, \\x1b[31mred'
     """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(text.split()))
+    return printable(" ".join(text.split()))
 
 
 def described(error: BaseException) -> str:

@@ -248,6 +248,26 @@ def test_ctrl_c_while_modules_are_imported(tmp_path: Path) -> None:
     assert done.one_line_error(130) == "interrupted at once; the same command goes on from what is written" and not done.out
 
 
+@pytest.mark.processes
+def test_little_is_imported_before_ctrl_c_is_quiet() -> None:
+    """What a key pressed at the very start could interrupt with a traceback: no library, and none of ours with more than a few lines."""
+    code = (
+        "import sys\nbefore = set(sys.modules)\nimport tinymem.cli\nnow = set(sys.modules) - before\n"
+        "print(*(m for m in now if m.split('.')[0] not in sys.stdlib_module_names or m in ('typing', 'inspect', 're', 'dataclasses')))"
+    )
+    found = set(python("-c", code).out.split())
+    assert found == {"tinymem", "tinymem.cli", "tinymem.runtime", "tinymem.runtime.interrupts"}
+
+
+@pytest.mark.processes
+def test_a_reader_that_goes(tmp_path: Path) -> None:
+    """As `| head -1` does: not a word, and the exit code that shells give tools without a reader."""
+    for words in ("-h", "methods", "new method mine --dir ."):
+        command = f"{sys.executable} -m tinymem {words} | (exec 0<&-; sleep 0.1); exit ${{PIPESTATUS[0]}}"
+        done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=100)
+        assert (done.returncode, done.stderr) == (141, ""), words
+
+
 def test_time_left_is_that_of_this_start(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """What an earlier start did took it time, not this one."""
     now = 100.0

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tinymem.runtime.signals import end_imports_quietly
+from tinymem.runtime.interrupts import end_imports_quietly
 
 end_imports_quietly()

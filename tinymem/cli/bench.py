@@ -9,6 +9,7 @@ import typer
 
 from tinymem.cli.options import Device, Format, Plugins, PrintJson, Way, Ways, load_plugins, words
 from tinymem.cli.printing import chosen, listing, print_listing
+from tinymem.runtime.streams import echo
 
 bench_app = typer.Typer(help="Timings of methods and of training.", no_args_is_help=True)
 
@@ -72,7 +73,7 @@ def train(
 
     timings = bench(case or list(DEFAULT_CASES), way or default_ways(place), device=place, steps=steps, rows=rows, say=say)
     if output == "json":
-        print(json_lines(timings))
+        echo(json_lines(timings))
     elif output != "table":
         heads = [f.name.replace("_", " ") for f in fields(Timing)]
         print_listing(listing("A training step, timed", heads, map(astuple, timings)), output)

@@ -10,6 +10,7 @@ import typer
 from tinymem.cli.options import Format, Plugins, PrintJson, load_plugins
 from tinymem.cli.printing import check_out, chosen, listing, print_json, print_listing
 from tinymem.errors import UserError
+from tinymem.runtime.streams import echo
 from tinymem.runtime.words import counted
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def check(
     if not rows:
         raise UserError(f"expected result rows in {run}, found none; run the recipe's mitigations first")
     if write is not None:
-        print(f"{write}: {counted(write_golden(write, rows), 'row')} of {run}")
+        echo(f"{write}: {counted(write_golden(write, rows), 'row')} of {run}")
         return
     assert against is not None
     stored, own = read_golden(against)
@@ -72,7 +73,7 @@ def _print(comparison: Comparison, output: str) -> None:
         shown = [(*values[:3], *map(_as_text, values[3:5]), values[5]) for values in found]
         print_listing(listing("Outside tolerance", HEADS, shown, notes=[said]), output)
     else:
-        print(said)
+        echo(said)
 
 
 def _as_text(value: Json) -> str:

@@ -11,6 +11,7 @@ import typer
 from tinymem.cli.options import Format, Jobs, NeededOut, Overrides, Plugins, PrintJson, RecipeFile, load_plugins
 from tinymem.cli.printing import chosen, listing, print_json, print_listing
 from tinymem.errors import UserError
+from tinymem.runtime.streams import echo
 from tinymem.runtime.words import counted
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def make(
         corpus = make_corpus(loaded, out, workers=jobs, progress=Progress(show=True))
     counts = corpus.counts()
     training, test = counted(counts["train_rows"], "training row"), counted(counts["test_rows"], "test row")
-    print(f"{out}: {training} an epoch, {test}, sha256 {corpus.sha256()}")
+    echo(f"{out}: {training} an epoch, {test}, sha256 {corpus.sha256()}")
 
 
 @app.command()
@@ -90,10 +91,10 @@ def verify(directory: Directory, plugin: Plugins = None) -> None:
     if not problems and load_corpus(directory).sha256() != read_manifest(directory).sha256:
         problems = ["the rows do not have the manifest's sha256"]
     for problem in problems:
-        print(problem)
+        echo(problem)
     if problems:
         raise typer.Exit(1)
-    print(f"{directory}: as it was written")
+    echo(f"{directory}: as it was written")
 
 
 def _counts(corpus: Corpus, manifest: CorpusManifest) -> JsonObject:

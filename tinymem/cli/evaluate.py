@@ -29,6 +29,7 @@ from tinymem.cli.options import (
     words,
 )  # fmt: skip
 from tinymem.cli.printing import chosen, listing, print_json, print_listing, print_tables_as
+from tinymem.runtime.streams import echo
 
 metrics_app = typer.Typer(help="What metrics there are.", invoke_without_command=True, pretty_exceptions_enable=False)
 
@@ -53,7 +54,7 @@ def metrics_show(name: Annotated[str, typer.Argument(metavar="NAME", help="A met
     from tinymem.evaluation.metric_pages import describe
 
     load_plugins(plugin)
-    print(describe(name))
+    echo(describe(name))
 
 
 def evaluate(

@@ -9,6 +9,7 @@ import typer
 
 from tinymem.cli.options import CorpusPath, Device, NeededOut, NoVerify, Plugins, Seed, load_plugins
 from tinymem.cli.printing import check_folder
+from tinymem.runtime.streams import echo
 
 Checkpoints = Annotated[list[Path], typer.Argument(metavar="CHECKPOINT...", help="A checkpoint, and edits of it to draw beside it.")]
 
@@ -39,4 +40,4 @@ def landscape(
     check_folder(out)
     options = {"rows": rows, "samples": samples, "steps": steps, "span": span, "seed": seed or 0, "device": device, "verify": not no_verify}
     for path in write_landscape(checkpoints, out, corpus=corpus, progress=Progress(show=True), **options):  # type: ignore[arg-type]
-        print(path)
+        echo(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import warnings
 from typing import Annotated
@@ -25,8 +26,9 @@ from tinymem.cli.sweep import sweep
 from tinymem.cli.train import train
 from tinymem.cli.zoo import zoo_app
 from tinymem.errors import Stopped, UserError, complain, one_line
-from tinymem.runtime.signals import INTERRUPTED, INTERRUPTED_CODE, hold_lifeline
-from tinymem.runtime.streams import spell_what_streams_lack
+from tinymem.runtime.interrupts import INTERRUPTED, INTERRUPTED_CODE
+from tinymem.runtime.signals import hold_lifeline
+from tinymem.runtime.streams import echo, spell_what_streams_lack
 
 app = typer.Typer(
     help="Train small language models that memorize, and make them forget.",
@@ -39,7 +41,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"tinymem {__version__}")
+        echo(f"tinymem {__version__}")
         raise typer.Exit
 
 
@@ -68,12 +70,16 @@ app.add_typer(zoo_app, name="zoo")
 
 
 def main() -> None:
-    """Entry point: exit code 0, 1 (a method or run failed), 2 (bad input, one line), 75 (stopped by a signal) or 130 (interrupted)."""
-    hold_lifeline()
-    spell_what_streams_lack()
-    warnings.showwarning = lambda message, *_args, **_kwargs: print(f"warning: {one_line(str(message))}", file=sys.stderr)
+    """Entry point: exit code 0, 1 (a method or run failed), 2 (bad input, one line), 75 (stopped by a signal) or 130 (interrupted).
+
+    141 is what shells say of tools whose reader has gone, as under `| head -1`.
+    """
     try:
+        hold_lifeline()
+        spell_what_streams_lack()
+        warnings.showwarning = lambda message, *_args, **_kwargs: echo(f"warning: {one_line(str(message))}", err=True)
         code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+        sys.stdout.flush()
         if code == INTERRUPTED_CODE:  # typer turns Ctrl-C into this
             raise KeyboardInterrupt
         sys.exit(code)
@@ -84,14 +90,28 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(complain(INTERRUPTED, INTERRUPTED_CODE))
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        sys.exit(_reader_gone())
+    except SystemExit as stop:
+        if isinstance(stop.__context__, BrokenPipeError):  # click has seen it first
+            sys.exit(_reader_gone())
+        raise
     except Exception as error:
         # Wrong options: click's own errors, which typer brings along under a name of its own in some releases.
         if not hasattr(error, "format_message"):
             raise
         message = error.format_message().rstrip(".") or "expected a command, got none"  # click has printed the group's help
         sys.exit(complain(f"{message}; see tinymem --help", 2))
+
+
+def _reader_gone() -> int:
+    """Let what is still to be written vanish; returns the exit code."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(nowhere, stream.fileno())
+    return 128 + signal.SIGPIPE
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import typer
 
 from tinymem.cli.options import Format, Plugins, PrintJson, load_plugins
 from tinymem.cli.printing import chosen, listing, print_listing
+from tinymem.runtime.streams import echo
 
 methods_app = typer.Typer(help="What methods there are.", invoke_without_command=True, pretty_exceptions_enable=False)
 
@@ -29,4 +30,4 @@ def methods_show(name: Annotated[str, typer.Argument(metavar="NAME", help="A met
     from tinymem.mitigation.method_pages import describe
 
     load_plugins(plugin)
-    print(describe(name))
+    echo(describe(name))

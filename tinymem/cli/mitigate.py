@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -36,6 +35,7 @@ from tinymem.cli.options import (
 from tinymem.cli.printing import chosen, print_record
 from tinymem.errors import UserError
 from tinymem.runtime.json import JsonObject
+from tinymem.runtime.streams import echo
 
 if TYPE_CHECKING:
     from tinymem.results.row import MitigationRow
@@ -100,7 +100,7 @@ def mitigate(
         raise
     _print(checkpoint, rows, output)
     if out:
-        print(f"edited checkpoint: {out}", file=sys.stderr)
+        echo(f"edited checkpoint: {out}", err=True)
 
 
 def _print(checkpoint: Path, rows: list[MitigationRow], output: str) -> None:
@@ -109,7 +109,7 @@ def _print(checkpoint: Path, rows: list[MitigationRow], output: str) -> None:
     print_record(RunRecord(checkpoint, rows=list(rows), curve=[]), output)
     if output == "table" and rows[0].match is not None:
         given = "prompts of their own" if rows[0].prompt is None else f"prompt {rows[0].prompt}"
-        print(f"rows: {given}, match {rows[0].match}; {rows[0].rows_left_out or 0} left out")
+        echo(f"rows: {given}, match {rows[0].match}; {rows[0].rows_left_out or 0} left out")
 
 
 def _method_options(arguments: list[str]) -> JsonObject:

@@ -12,6 +12,7 @@ import typer
 
 from tinymem.cli.options import a_folder
 from tinymem.errors import UserError, did_you_mean
+from tinymem.runtime.streams import echo
 
 if TYPE_CHECKING:
     from tinymem.registry import Registry
@@ -32,7 +33,7 @@ def new(
 ) -> None:
     """Write a file that registers something of your own, and its test, for you to fill in."""
     for path in write_template(kind, name, directory):
-        print(path)
+        echo(path)
 
 
 def write_template(kind: str, name: str, directory: Path) -> list[Path]:

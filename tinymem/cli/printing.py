@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from tinymem.errors import UserError
+from tinymem.errors import UserError, printable
+from tinymem.runtime.streams import echo
 
 if TYPE_CHECKING:
     from tinymem.report.tables.table import Cell, Number, Table
@@ -77,14 +78,15 @@ def print_listing(table: Table, output: str) -> None:
         emit(to_wide_csv(table), None)
     elif output == "table":
         print_tables_as([replace(table, notes=())] if table.rows else [], output, None)
-        print(*table.notes, sep="\n", end="\n" if table.notes else "")  # in lines as they are: other programs read them
+        for note in table.notes:
+            echo(note)  # in lines as they are: other programs read them
     else:
         print_tables_as([table], output, None)
 
 
 def print_json(value: Json | Sequence[Json]) -> None:
     """Print a value as indented JSON."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+    emit(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False), None)
 
 
 def print_tables_as(tables: Sequence[Table], output: str, out: Path | None) -> None:
@@ -113,7 +115,7 @@ def print_rows(path: Path, output: str, out: Path | None = None) -> None:
 
         target = out or path / "report.html"
         write_html(record, target)
-        print(target)
+        echo(target)
     else:
         print_record(record, output, out)
 
@@ -136,10 +138,10 @@ def print_record(record: RunRecord, output: str, out: Path | None = None) -> Non
 
 
 def emit(text: str, out: Path | None) -> None:
-    """Print a text, or write it to a file."""
+    """Print a text, or write it to a file; only a terminal gets it escaped."""
     text = text.rstrip("\n") + "\n"
     if out is None:
-        sys.stdout.write(text)
+        sys.stdout.write(printable(text) if sys.stdout.isatty() else text)
     else:
         from tinymem.runtime.files import write_text
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,6 +10,7 @@ import typer
 from tinymem.cli.options import Format, Out, Plugins, PrintJson, ReportFormat, a_file, load_plugins, words
 from tinymem.cli.printing import check_folder, check_out, chosen, print_rows, print_tables_as
 from tinymem.errors import UserError
+from tinymem.runtime.streams import echo
 
 Tables = Annotated[
     str,
@@ -62,14 +62,14 @@ def report(
         from tinymem.report.write import write_all
 
         for path in write_all(results, found, out):
-            print(path)
+            echo(path)
     elif output == "html":
         from tinymem.report.page.document import write_page
 
         inside = len(folders) == 1 and not (folders[0] / "recipe.yaml").is_file()  # a run has a page of its own
         target = out or (folders[0] / "report.html" if inside else Path("report.html"))
         write_page(results, found, target)
-        print(target)
+        echo(target)
     else:
         print_tables_as(found, output, out)
 
@@ -83,11 +83,11 @@ def _write_figures(folders: list[Path], format: str, out: Path | None) -> None:
     check_folder(out)
     figures, skipped = figures_of(load_results(folders))
     for figure in skipped:
-        print(f"not drawn: {figure.title}: {figure.reason}", file=sys.stderr)
+        echo(f"not drawn: {figure.title}: {figure.reason}", err=True)
     if not figures:
         raise UserError(f"expected rows for a figure in {', '.join(map(str, folders))}, found none; run some methods first")
     for path in write_figures(figures, out or folders[0] / "figures", (format, "csv", "json")):
-        print(path)
+        echo(path)
 
 
 def compare(
@@ -112,7 +112,7 @@ def compare(
     if found or output != "table":
         print_tables_as(found, output, out)
     for line in unmatched:
-        print(line, file=sys.stdout if output == "table" and out is None else sys.stderr)
+        echo(line, err=output != "table" or out is not None)
 
 
 def _is_run(path: Path) -> bool:

@@ -10,6 +10,7 @@ import typer
 from tinymem.cli.options import Device, FromFolders, Jobs, NeededOut, Stored, Sweeps
 from tinymem.cli.printing import check_out
 from tinymem.errors import UserError
+from tinymem.runtime.streams import echo
 from tinymem.runtime.words import counted
 
 if TYPE_CHECKING:
@@ -42,9 +43,9 @@ def reproduce(
         raise UserError("expected --run or --from, got both; --run stores the rows of its own sweeps")
     found = _measured(sweeps, device, jobs) if run else _read(rows) if rows else None
     if found is not None:
-        print(f"{stored}: {counted(store_rows(stored, found), 'row')}")
+        echo(f"{stored}: {counted(store_rows(stored, found), 'row')}")
     write_text(out, reproduction_page(stored_rows(stored)))
-    print(f"{out}: {table}")
+    echo(f"{out}: {table}")
 
 
 def _read(folders: list[Path]) -> list[MeasuredRow]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ import typer
 from tinymem.cli.options import Device, Format, Overrides, Plugins, PrintJson, RecipeFile, Runs, load_plugins
 from tinymem.cli.printing import chosen, print_rows
 from tinymem.errors import complain
+from tinymem.runtime.streams import echo
 
 if TYPE_CHECKING:
     from tinymem.results.row import MeasuredRow
@@ -36,7 +36,7 @@ def run(
     page = made.path / "report.html"
     print_rows(made.path, output)
     if page.is_file() and output != "html":
-        print(f"\n{page}", file=sys.stdout if output == "table" else sys.stderr)
+        echo(f"\n{page}", err=output != "table")
     _fail_if_failed(made.rows)
     if not page.is_file():
         raise typer.Exit(complain(f"no page at {page}: the warning above says why; the same command tries again", 1))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,6 +11,7 @@ from tinymem.cli.options import Device, Format, Jobs, ListOnly, Only, Out, Overr
 from tinymem.cli.printing import chosen
 from tinymem.cli.sweep_plan import print_estimate, print_plan
 from tinymem.errors import UserError
+from tinymem.runtime.streams import echo
 from tinymem.runtime.words import counted
 
 if TYPE_CHECKING:
@@ -117,8 +117,8 @@ def _run(one: Sweep, engine: Engine, retry_failed: bool) -> int:
         statuses = halve(one, engine, row_score, retry_failed=retry_failed, progress=progress)
     else:
         statuses = run_sweep(one, engine, retry_failed=retry_failed, progress=progress)
-    print(f"{one.folder}: {counted(statuses.total(), 'run')}: " + ", ".join(f"{n:,} {status}" for status, n in sorted(statuses.items())))
+    echo(f"{one.folder}: {counted(statuses.total(), 'run')}: " + ", ".join(f"{n:,} {status}" for status, n in sorted(statuses.items())))
     failed = sum(statuses[status] for status in FAILED)
     if failed:
-        print(f"tinymem: {counted(failed, 'run')} failed, see {one.folder / FAILURES}; --retry-failed tries them again", file=sys.stderr)
+        echo(f"tinymem: {counted(failed, 'run')} failed, see {one.folder / FAILURES}; --retry-failed tries them again", err=True)
     return failed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +11,7 @@ from tinymem.cli.options import Device, Format, Jobs, ListOnly, Only, Overrides,
 from tinymem.cli.printing import chosen, listing, print_listing
 from tinymem.errors import UserError
 from tinymem.runtime.device import processes
+from tinymem.runtime.streams import echo
 from tinymem.runtime.words import counted
 
 if TYPE_CHECKING:
@@ -61,12 +61,12 @@ def _list(recipes: list[Recipe], runs: Path, output: str) -> None:
 
     trained = [is_trained(runs, recipe) for recipe in recipes]
     if output == "table":
-        print(*(recipe.name for recipe in recipes), sep="\n")
+        echo(*(recipe.name for recipe in recipes), sep="\n")
     else:
         rows = [(recipe.name, recipe.run_id(), done) for recipe, done in zip(recipes, trained, strict=True)]
         print_listing(listing("Runs", ("name", "run", "trained"), rows), output)
     finished = sum(trained)
-    print(f"{counted(len(recipes), 'run')}, {finished} of them finished in {runs}", file=sys.stderr)
+    echo(f"{counted(len(recipes), 'run')}, {finished} of them finished in {runs}", err=True)
 
 
 def _train_here(recipe: Recipe, runs: Path, device: str) -> None:
@@ -76,7 +76,7 @@ def _train_here(recipe: Recipe, runs: Path, device: str) -> None:
     first = processes()[0] == 0  # of torchrun's, it speaks for all
     made = train_only(recipe, runs=runs, device=device, progress=Progress(show=first))
     if first:
-        print(made.checkpoint)
+        echo(made.checkpoint)
 
 
 def _train_many(
@@ -88,7 +88,7 @@ def _train_many(
     failures = train_many(recipe_file, overrides, recipes, runs=runs, device=device, jobs=jobs, mps=mps, plugins=plugins)
     for recipe in recipes:
         if is_trained(runs, recipe):
-            print(runs / recipe.run_id() / "checkpoint")
+            echo(runs / recipe.run_id() / "checkpoint")
     if failures:
         _print_failures(failures, len(recipes), runs)
         raise typer.Exit(1)
@@ -98,8 +98,8 @@ def _print_failures(failures: list[Failure], count: int, runs: Path) -> None:
     from tinymem.runs.jobs import LOGS
 
     width = max(len(failure.name) for failure in failures)
-    print(f"\n{'failed':<{width}}  code  last words", file=sys.stderr)
+    echo(f"\n{'failed':<{width}}  code  last words", err=True)
     for failure in failures:
-        print(f"{failure.name:<{width}}  {failure.code:>4}  {failure.reason}", file=sys.stderr)
+        echo(f"{failure.name:<{width}}  {failure.code:>4}  {failure.reason}", err=True)
     failed = f"{len(failures)} of {counted(count, 'run')} failed"
-    print(f"tinymem: {failed}, see {runs / LOGS}; the same command tries them again", file=sys.stderr)
+    echo(f"tinymem: {failed}, see {runs / LOGS}; the same command tries them again", err=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +10,7 @@ import typer
 from tinymem.cli.leaderboard import leaderboard
 from tinymem.cli.options import Format, PrintJson, Zoo
 from tinymem.cli.printing import chosen, print_json, print_tables_as
+from tinymem.runtime.streams import echo
 from tinymem.runtime.words import counted
 
 if TYPE_CHECKING:
@@ -48,9 +48,9 @@ def verify(
     folder = zoo_folder(zoo)
     found = faults(folder)
     for fault in found:
-        print(fault, file=sys.stderr)
+        echo(fault, err=True)
     names = names_in(folder)
-    print(f"{counted(len(names), 'checkpoint')}, {counted(len(found), 'changed file')}")
+    echo(f"{counted(len(names), 'checkpoint')}, {counted(len(found), 'changed file')}")
     if measure:
         _measure(folder, names)
     if found:
@@ -63,7 +63,7 @@ def card(name: Name, zoo: Zoo = None) -> None:
     from tinymem.zoo.card import card_of
     from tinymem.zoo.catalogue import checkpoint_at, zoo_folder
 
-    print(card_of(checkpoint_at(name, zoo_folder(zoo))), end="")
+    echo(card_of(checkpoint_at(name, zoo_folder(zoo))).rstrip("\n"))
 
 
 @zoo_app.command()
@@ -72,7 +72,7 @@ def add(folder: Folder, zoo: Zoo = None) -> None:
     from tinymem.zoo.catalogue import zoo_folder
     from tinymem.zoo.manifest import add
 
-    print(add(folder, zoo_folder(zoo)))
+    echo(add(folder, zoo_folder(zoo)))
 
 
 def _measure(folder: Path, names: list[str]) -> None:
@@ -82,13 +82,13 @@ def _measure(folder: Path, names: list[str]) -> None:
 
     for entry in (entry_of(folder / name) for name in names):
         if entry.data == "wiki":
-            print(f"{entry.name}: not measured, its text is not shipped")
+            echo(f"{entry.name}: not measured, its text is not shipped")
             continue
         now = evaluate_checkpoint(folder / entry.name).memorized
         counts = (
             f"{kind} {now[kind]['count']:,} of {now[kind]['rows']:,}, at training {was['count']:,}" for kind, was in entry.memorized.items()
         )
-        print(f"{entry.name}: {'; '.join(counts)}")
+        echo(f"{entry.name}: {'; '.join(counts)}")
 
 
 def _table(entries: list[Entry]) -> Table:

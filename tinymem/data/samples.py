@@ -21,7 +21,7 @@ MARK = "bold reverse red"
 
 def print_samples(corpus: Corpus, count: int, *, to_stderr: bool = False) -> None:
     """Print the first rows of each artifact and of the clean rows. Without colors, planted tokens are put in [[ ]]."""
-    from rich.console import Console
+    from tinymem.runtime.console import Console
 
     console = Console(stderr=to_stderr, highlight=False)
     decode = decoder(corpus)
@@ -62,7 +62,7 @@ def marked_row(row: Ids, marks: npt.NDArray[np.bool_], decode: Callable[[list[in
     text = Text()
     edges = [0, *(1 + np.flatnonzero(marks[1:] != marks[:-1])).tolist(), len(row)]
     for first, last in pairwise(edges):
-        piece = decode(row[first:last].tolist()).replace("\n", "\\n")
+        piece = decode(row[first:last].tolist()).replace("\n", "\\n").replace("\t", "\\t")
         if marks[first]:
             text.append(f"[[{piece}]]" if plain else piece, style=MARK)
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 
 from tinymem.evaluation.metric import FIELDS, METRICS, Metric
+from tinymem.runtime.streams import echo
 
 WIDTH = 118
 HEADS = ("metric", "of", "by default", *(name.lower() for name in FIELDS[:-1]))
@@ -21,8 +22,8 @@ def _metrics() -> list[Metric]:
 
 def print_catalogue() -> None:
     """All registered metrics, those of `default` first."""
-    print("\n\n".join(map(_described, _metrics())))
-    print("\nMetrics marked * are measured unless evaluation.metrics says otherwise. `tinymem metrics show NAME` says more.")
+    echo("\n\n".join(map(_described, _metrics())))
+    echo("\nMetrics marked * are measured unless evaluation.metrics says otherwise. `tinymem metrics show NAME` says more.")
 
 
 def describe(name: str) -> str:

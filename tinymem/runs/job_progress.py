@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 
 from tinymem.recipe.recipe import Recipe
 from tinymem.recipe.sizes import training_flops
 from tinymem.runs.pipeline import curve_of
+from tinymem.runtime.streams import echo
 from tinymem.runtime.words import counted, duration
 
 EVERY_SECONDS = 600.0
@@ -57,4 +57,4 @@ class JobProgress:
 
     def _say(self, text: str) -> None:
         self.last = time.monotonic()
-        print(text, file=sys.stderr, flush=True)
+        echo(text, err=True)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
+from tinymem.runtime.streams import echo
 from tinymem.runtime.words import duration
 
 LOG_EVERY_SECONDS = 15.0
@@ -53,9 +54,7 @@ class _LogBar:
             self.last = now
             spent = now - self.started
             left = spent * (self.total - self.done) / max(self.done - self.before, 1e-9)
-            print(
-                f"{self.name}: {self.done / self.total:.0%}, {duration(spent)}, {duration(left)} left  {note}", file=sys.stderr, flush=True
-            )
+            echo(f"{self.name}: {self.done / self.total:.0%}, {duration(spent)}, {duration(left)} left  {note}", err=True)
 
 
 class _RichBar:
@@ -97,7 +96,7 @@ class Progress:
     def say(self, text: str) -> None:
         """Print a line apart from the bar: on standard error, or in a notebook as output of its cell."""
         if self.show:
-            print(text, file=sys.stdout if in_notebook() else sys.stderr, flush=True)
+            echo(text, err=not in_notebook())
 
     @contextmanager
     def stage(self, name: str, total: float = 1, done: int = 0) -> Iterator[Bar]:
@@ -135,17 +134,18 @@ def in_notebook() -> bool:
 
 
 def _rich_progress() -> RichProgress:
-    from rich.console import Console
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as RichProgress
 
+    from tinymem.runtime.console import Console
+
     columns = (
-        TextColumn("{task.description:<28}"),
+        TextColumn("{task.description:<28}", markup=False),
         BarColumn(bar_width=28),
         TaskProgressColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", style="dim"),
+        TextColumn("{task.fields[note]}", style="dim", markup=False),
     )
     return RichProgress(*columns, console=Console(stderr=True))

@@ -10,15 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-from tinymem.errors import Stopped, complain
+from tinymem.errors import Stopped
+from tinymem.runtime.interrupts import INTERRUPTED_CODE
 
 STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
 """Signals that schedulers send before they kill (SIGTERM by Slurm and Kubernetes, SIGUSR1 by Slurm's `--signal=USR1@60`), and those of
 Ctrl-C and of a terminal that is closed."""
 LIFELINE = "TINYMEM_LIFELINE"
-INTERRUPTED = "interrupted at once; the same command goes on from what is written"
-INTERRUPTED_CODE = 130
-IMPORTING = "<frozen importlib._bootstrap>"
 
 
 @dataclass
@@ -55,20 +53,6 @@ def stop_signals() -> Iterator[StopFlag]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def end_imports_quietly() -> None:
-    """Let Ctrl-C end the process at once while a module is imported, when there is nothing to save and a traceback says nothing."""
-
-    def interrupt(_number: int, frame: FrameType | None) -> None:
-        while frame is not None:
-            if frame.f_code.co_filename == IMPORTING:
-                os._exit(complain(INTERRUPTED, INTERRUPTED_CODE))
-            frame = frame.f_back
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
-        signal.signal(signal.SIGINT, interrupt)
 
 
 def hold_lifeline() -> None:

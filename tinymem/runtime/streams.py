@@ -7,6 +7,8 @@ import io
 import json
 import sys
 
+from tinymem.errors import printable
+
 SPELLED = {"→": "->", "–": "-", "—": "-", "−": "-", "±": "+-", "×": "x", "…": "...", "─": "-", "━": "-", "≤": "<=", "≥": ">="}
 SPELL = "tinymem.spell"
 
@@ -18,6 +20,11 @@ def to_ascii(text: str) -> str:
     '62 -> 42 \\u00e9'
     """
     return text.encode("ascii", SPELL).decode()
+
+
+def echo(text: object, *, err: bool = False) -> None:
+    """Print a line on standard output, or on standard error; a stranger's text in it cannot control the terminal."""
+    print(printable(str(text)), file=sys.stderr if err else sys.stdout, flush=True)
 
 
 def spell_what_streams_lack() -> None:

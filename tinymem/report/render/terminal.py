@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tinymem.errors import printable
 from tinymem.report.cells import DASH
 from tinymem.report.render.text import with_details
 from tinymem.report.tables.table import Cell, Table
@@ -45,7 +46,7 @@ LAYOUTS = [
 
 def print_tables(tables: Sequence[Table], console: Console | None = None) -> None:
     """Print tables with their notes; without a console, to standard output."""
-    from rich.console import Console
+    from tinymem.runtime.console import Console
 
     if console is None:
         console = Console()
@@ -61,7 +62,7 @@ def _print(table: Table, console: Console) -> None:
 
     layout = next((layout for layout in LAYOUTS if _fits(table, layout, console.width)), None)
     if layout is None:
-        console.print(Text("\n".join([table.title, *map(_encode(console), _stacked(table))])))
+        console.print(Text("\n".join(map(_encode(console), [table.title, *_stacked(table)]))))
     elif table.rows:
         console.print(_build(table, layout, console))
     below = [] if layout is None or layout.beside else _details(table)
@@ -156,5 +157,5 @@ def _stacked(table: Table) -> Iterator[str]:
 
 
 def _encode(console: Console) -> Callable[[str], str]:
-    """How the terminal shows text: as it is, or with dashes and signs spelled out."""
-    return str if console.encoding.lower().startswith("utf") else to_ascii
+    """How the terminal shows text: without what controls it, as it is or with dashes and signs spelled out."""
+    return printable if console.encoding.lower().startswith("utf") else lambda text: to_ascii(printable(text))
