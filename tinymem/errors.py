@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 import sys
 import traceback
 import unicodedata
@@ -64,6 +65,18 @@ def described(error: BaseException) -> str:
     own = [frame for frame in frames if "site-packages" not in frame.filename] or frames
     place = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
     return "".join(traceback.format_exception_only(error)).strip() + place
+
+
+def portable_traceback(error: BaseException) -> str:
+    """The traceback of an error, with files named from their package on, as they are on any machine: `torch/nn/modules/module.py`."""
+    text = "".join(traceback.format_exception(error))
+    return re.sub(r'(?m)^(\s+File ")([^"]+)"', lambda found: f'{found[1]}{_in_package(found[2])}"', text)
+
+
+def _in_package(file: str) -> str:
+    roots = [str(Path(__file__).parents[1]), *(str(Path(entry).absolute()) for entry in sys.path)]
+    inside = [file.removeprefix(f"{root}/") for root in roots if file.startswith(f"{root}/")]
+    return min(inside, key=len, default=file if file.startswith("<") else Path(file).name)
 
 
 def uneven_heads(n_embd: int, n_head: int) -> str | None:

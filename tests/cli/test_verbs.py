@@ -20,6 +20,7 @@ from tinymem.data.rows import Rows
 from tinymem.mitigation.methods.neuron import nemo
 from tinymem.models.checkpoint import load_checkpoint
 from tinymem.results.read import as_json, with_intervals
+from tinymem.results.share import Share
 from tinymem.runs.pipeline import Run
 from tinymem.runtime.files import file_sha256
 
@@ -57,6 +58,11 @@ def test_evaluate(tiny_run: Run, tmp_path: Path) -> None:
     measured, row = json.loads(done.out), tiny_run.rows[0]
     assert measured["memorized"]["noise"]["share"] == row["memorized_before"]
     assert measured["accuracy"] == row["performance_before"] and measured["accuracy_ceiling"] == row["performance_ceiling"]
+    tokens = Share(row["performance_count_before"], row["performance_tokens"])
+    assert (measured["accuracy_count"], measured["accuracy_tokens"]) == (tokens.count, tokens.rows) and tokens.share == measured["accuracy"]
+    assert (measured["accuracy_low"], measured["accuracy_high"]) == tokens.interval
+    tasks = measured["accuracy_by_task"].values()
+    assert sum(task["count"] for task in tasks) == tokens.count and all(task["low"] < task["share"] <= task["high"] for task in tasks)
     copied = shutil.copytree(tiny_run.checkpoint, tmp_path / "elsewhere")  # without its corpus: generated anew
     elsewhere = json.loads(tinymem("evaluate", copied, "--json").out)
     assert {**elsewhere, "checkpoint": ""} == {**measured, "checkpoint": ""}

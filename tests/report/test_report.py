@@ -24,12 +24,13 @@ from tinymem.errors import UserError
 from tinymem.recipe.recipe import parse_recipe
 from tinymem.report.cells import labels
 from tinymem.report.figures.catalogue import figures_of
-from tinymem.report.page.document import write_html
+from tinymem.report.page.document import run_page, write_html
 from tinymem.report.render.rows import to_csv, to_json
 from tinymem.report.render.terminal import print_tables
-from tinymem.report.render.text import render
+from tinymem.report.render.text import counts, render
 from tinymem.report.tables.of_rows import table_of_run
 from tinymem.results.collect import results_of
+from tinymem.results.columns import RATES
 from tinymem.results.curve import CurvePoint, write_curve
 from tinymem.results.read import read_measured, with_intervals
 from tinymem.results.row import MeasuredRow
@@ -258,6 +259,22 @@ def test_json_is_the_rows_as_they_are(record: RunRecord) -> None:
     assert "memorized_low_after" not in found[-1]  # refused
 
 
+def test_accuracy_has_its_interval_everywhere() -> None:
+    columns = {"performance_tokens": 1000, "performance_count_before": 950, "performance_count_after": 900}
+    row = fake_row("act", "noise", 10, accuracy=0.9, performance_before=0.95, **columns)
+    low, high = Share(900, 1000).interval or (0, 0)
+    [stored], [line] = json.loads(to_json([row])), list(csv.DictReader(io.StringIO(to_csv([row]))))
+    for found in (stored, line):
+        assert (float(found["performance_low_after"]), float(found["performance_high_after"])) == (low, high)
+        assert float(found["memorized_low_after"]) == row.share(RATES["all"], "after").interval[0]
+    record = RunRecord(Path("r"), rows=[row], curve=[])
+    [cell] = [cell for cell in table_of_run(record).rows[0] if cell.text == "90.0"]
+    assert cell.details == ("88–92",) and counts(cell)["low"] == 100 * low
+    assert "accuracy 95.0 % (93–96, 1,000 tokens, ceiling 97.5 %)" in " ".join(table_of_run(record).notes)
+    page = run_page(record)[0]
+    assert "88–92" in page and "(950/1000 tokens, 93–96 %)" in page
+
+
 def test_every_share_in_json_has_an_interval(tmp_path: Path) -> None:
     nested = {"clean": {"all": {"share": 0.5, "count": 5, "rows": 10}}, "accuracy": {"all": {"share": 0.9, "count": 90, "tokens": 100}}}
     [row] = json.loads(to_json([fake_row("act", "noise", 3, metrics_after=nested)]))
@@ -290,7 +307,7 @@ def test_little_data_is_said(tmp_path: Path) -> None:
 def test_csv_holds_every_field_and_config_as_json(record: RunRecord) -> None:
     rows = list(csv.DictReader(io.StringIO(to_csv(record.rows))))
     assert len(rows) == len(record.rows)
-    assert list(rows[0]) == list(record.rows[0].as_dict())
+    assert list(rows[0]) == list(with_intervals(record.rows[0].as_dict()))
     assert json.loads(rows[0]["config"]) == record.rows[0].config
     assert float(rows[0]["memorized_before"]) == record.rows[0].memorized_before
     assert rows[-1]["memorized_after"] == ""

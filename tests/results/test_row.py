@@ -75,6 +75,8 @@ def test_rates_and_counts_by_hand(paper: Subject) -> None:
                 assert row[f"memorized_noised_prompt_{when}"] == flags[~clean].sum() / (~clean).sum()
         assert row["performance_metric"] == "accuracy" and row["performance_before"] == paper.before.accuracy.share
         assert row["performance_after"] == after.accuracy.share and row["performance_ceiling"] == paper.evaluator.ceiling.share
+        counted = (row["performance_tokens"], row["performance_count_before"], row["performance_count_after"])
+        assert counted == (after.accuracy.rows, paper.before.accuracy.count, after.accuracy.count)
         assert row["forget_memorized_before"] == row["holdout_memorized_before"] == 1
         assert (row["edited_parameters"], row["edit_norm"]) == change(paper.model, outcome.model)
         assert row["seconds"] > 0 and row["peak_mb"] > 0 and row["id"] == "r" and row["config"]["ratio"] == 0.05

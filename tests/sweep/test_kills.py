@@ -124,7 +124,9 @@ def test_what_goes_wrong_goes_wrong_alone(tiny_run: Run, tmp_path: Path, monkeyp
     facts = {column: rows[0][column] for column in ("model_name", "data", "n_layer", "epoch", "seed", "protocol")}
     assert all({**rows[n], **facts} == rows[n].as_dict() for n in rows)
     table = [json.loads(line) for line in (tmp_path / "sweep" / FAILURES).read_text().splitlines()]
-    assert len(table) == 4 and "go_wrong" in next(row for row in table if row["message"].startswith("Arithmetic"))["traceback"]
+    text = next(row for row in table if row["message"].startswith("Arithmetic"))["traceback"]
+    assert len(table) == 4 and 'File "sweep_fakes.py"' in text and "in go_wrong" in text
+    assert 'File "tinymem/mitigation/' in text and 'File "/' not in text, "no place of this machine"
 
     again = opened(recipe, tmp_path)
     assert not again.left() and run_sweep(again, engine(1)) == statuses, "failed runs are not tried again by themselves"

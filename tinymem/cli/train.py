@@ -61,7 +61,7 @@ def _list(recipes: list[Recipe], runs: Path, output: str) -> None:
 
     trained = [is_trained(runs, recipe) for recipe in recipes]
     if output == "table":
-        echo(*(recipe.name for recipe in recipes), sep="\n")
+        echo("\n".join(recipe.name for recipe in recipes))
     else:
         rows = [(recipe.name, recipe.run_id(), done) for recipe, done in zip(recipes, trained, strict=True)]
         print_listing(listing("Runs", ("name", "run", "trained"), rows), output)

@@ -159,7 +159,8 @@ class _Blank:
             rows_clean_prompt=int((~probe.prompt_changed).sum()) if noisy else None,
             rows_noised_prompt=int(probe.prompt_changed.sum()) if noisy else None,
             performance_metric=evaluator.performance_metric,
-            performance_before=subject.before.performance(evaluator.performance_metric),
+            **performance_columns(subject, subject.before, "before"),
+            performance_tokens=subject.before.accuracy.rows if evaluator.performance_metric == "accuracy" else None,
             performance_ceiling=evaluator.ceiling.share if evaluator.ceiling else None,
             perplexity_before=subject.before.perplexity,
             request=subject.request.as_column(),
@@ -182,7 +183,7 @@ def _rows(blank: _Blank, after: Measurement, cost: Cost, edited: nn.Module) -> l
         replace(
             blank.row(kind),
             **memorized_columns(subject, kind, after, "after"),
-            performance_after=after.performance(subject.evaluator.performance_metric),
+            **performance_columns(subject, after, "after"),
             perplexity_after=after.perplexity,
             seconds=cost.seconds,
             peak_mb=cost.peak_mb,
@@ -194,6 +195,13 @@ def _rows(blank: _Blank, after: Measurement, cost: Cost, edited: nn.Module) -> l
         )
         for kind in subject.splits
     ]
+
+
+def performance_columns(subject: Subject, measurement: Measurement, moment: Moment) -> Any:
+    """The columns of performance before or after the edit, by name; of an accuracy also how many tokens are right."""
+    metric = subject.evaluator.performance_metric
+    count = measurement.accuracy.count if metric == "accuracy" else None
+    return {f"performance_{moment}": measurement.performance(metric), f"performance_count_{moment}": count}
 
 
 def memorized_columns(subject: Subject, kind: str, measurement: Measurement, moment: Moment) -> Any:

@@ -19,6 +19,8 @@ PROMPT_RATES: dict[str, RateColumns] = {
     "prompt clean in training": RateColumns("memorized_clean_prompt", "memorized_clean_prompt_count", "rows_clean_prompt"),
     "prompt noised in training": RateColumns("memorized_noised_prompt", "memorized_noised_prompt_count", "rows_noised_prompt"),
 }
+ACCURACY = RateColumns("performance", "performance_count", "performance_tokens")
+"""Accuracy, of tokens; its columns hold no counts where the performance is a perplexity."""
 REQUIRED = ("method", "artifact", "status")
 """Columns that every row must have, whatever its kind."""
 MODEL_COLUMNS = ("model_name", "data", "data_size", "n_layer", "n_parameters", "epoch", "regularizer")

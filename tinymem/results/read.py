@@ -8,7 +8,7 @@ from types import NoneType, UnionType
 from typing import Literal, Union, get_args, get_origin, get_type_hints
 
 from tinymem.errors import UserError, did_you_mean
-from tinymem.results.columns import PROMPT_RATES, RATES, REQUIRED
+from tinymem.results.columns import ACCURACY, PROMPT_RATES, RATES, REQUIRED
 from tinymem.results.row import KINDS, MeasuredRow, ResultRow
 from tinymem.results.share import Share
 from tinymem.runtime.json import Json, JsonObject
@@ -73,6 +73,9 @@ def as_json(rows: Sequence[ResultRow]) -> list[JsonObject]:
     return [row.as_dict() for row in rows]
 
 
+SHARES = (*RATES.values(), *PROMPT_RATES.values(), ACCURACY)
+
+
 def with_intervals(value: JsonObject) -> JsonObject:
     """A row or a measurement as JSON, in which every share that has its count and rows has its 95 % interval in [0, 1] too.
 
@@ -93,12 +96,12 @@ def _nested(value: Json) -> Json:
 
 def _flat_intervals(value: JsonObject) -> JsonObject:
     found: JsonObject = {}
-    for rate in (*RATES.values(), *PROMPT_RATES.values()):
+    for rate in SHARES:
         for moment in ("before", "after"):
             if rate.rows in value:
                 ends = (f"{rate.share}_low_{moment}", f"{rate.share}_high_{moment}")
                 found |= _ends(value.get(f"{rate.count}_{moment}"), value[rate.rows], *ends)
-    return found
+    return found | _ends(value.get("accuracy_count"), value.get("accuracy_tokens"), "accuracy_low", "accuracy_high")
 
 
 def _ends(count: Json, rows: Json, low: str, high: str) -> JsonObject:
@@ -106,19 +109,14 @@ def _ends(count: Json, rows: Json, low: str, high: str) -> JsonObject:
     return {low: interval[0], high: interval[1]} if interval else {}
 
 
-def columns_in(rows: Sequence[ResultRow]) -> list[str]:
-    """Names of the columns that the rows write, each once, in order."""
-    return list(dict.fromkeys(name for row in rows for name in row.as_dict()))
+def columns_in(rows: Sequence[JsonObject]) -> list[str]:
+    """Names of the columns of rows, each once, in order."""
+    return list(dict.fromkeys(name for row in rows for name in row))
 
 
 COLUMNS = {
     name: {f.name: _json_types(hints[f.name]) for f in fields(kind)} for name, kind in KINDS.items() for hints in [get_type_hints(kind)]
 }
 """Per kind of row, its columns with the JSON types that each may hold."""
-INTERVALS = {
-    f"{rate.share}_{end}_{moment}"
-    for rate in (*RATES.values(), *PROMPT_RATES.values())
-    for end in ("low", "high")
-    for moment in ("before", "after")
-}
+INTERVALS = {f"{rate.share}_{end}_{moment}" for rate in SHARES for end in ("low", "high") for moment in ("before", "after")}
 """Columns that `with_intervals` adds."""

@@ -47,7 +47,7 @@ OPTIONAL = frozenset(
 
 @dataclass(frozen=True)
 class RateColumns:
-    """The columns of a rate of memorization: `<share>_before` and `_after`, `<count>_before` and `_after`, and the rows behind them."""
+    """The columns of a rate: `<share>_before` and `_after`, `<count>_before` and `_after`, and the rows or tokens behind them."""
 
     share: str
     count: str
@@ -242,11 +242,14 @@ class MeasuredRow(ResultRow):
     """Metric of performance on clean test rows: accuracy (a share, higher is better) or perplexity (at least 1, lower is better)."""
     performance_before: float | None = None
     performance_after: float | None = None
+    performance_tokens: int | None = None
+    performance_count_before: int | None = None
+    performance_count_after: int | None = None
+    """Accuracy: number of scored tokens, and of those that are right before and after the edit."""
     performance_ceiling: float | None = None
     """Highest accuracy there can be: the share of the scored tokens that their prefix determines."""
     perplexity_before: float | None = None
     perplexity_after: float | None = None
-
     seconds: float | None = None
     """Wall-clock seconds of the method, without the measurements."""
     peak_mb: float | None = None
@@ -283,7 +286,7 @@ class MeasuredRow(ResultRow):
         return self.performance_metric != "perplexity"
 
     def share(self, rate: RateColumns, moment: Moment) -> Share | None:
-        """A rate of memorization with its count; None where it was not measured."""
+        """A rate with its count; None where it was not measured."""
         count, rows = getattr(self, f"{rate.count}_{moment}"), getattr(self, rate.rows)
         return None if count is None or rows is None else Share(count, rows)
 

@@ -50,6 +50,10 @@ class Share:
         """The share as a plain JSON object, for columns of arbitrary JSON."""
         return {"share": self.share, "count": self.count, "rows": self.rows}
 
+    def of_tokens(self) -> JsonObject:
+        """The same where the rows are tokens."""
+        return {"share": self.share, "count": self.count, "tokens": self.rows}
+
     def as_dict(self) -> ShareColumn:
         """The share as a typed column, with its count and rows."""
         return {"share": self.share, "count": self.count, "rows": self.rows}

@@ -171,8 +171,11 @@ class CheckpointMeasurement:
     memorized: dict[str, ShareColumn]
     """Share, count and scored rows, by artifact."""
     accuracy: float | None
+    accuracy_count: int
+    accuracy_tokens: int
     accuracy_ceiling: float | None
-    accuracy_by_task: dict[str, float | None]
+    accuracy_by_task: dict[str, JsonObject]
+    """Share, count and scored tokens, by task."""
     perplexity: float | None
     exposure: list[JsonObject] | None
     """Exposure of every canary; None, and not printed, for a corpus without canaries."""
@@ -227,8 +230,10 @@ def _measurement(
         match=window[1],
         memorized={kind: measured.memorized_share(kind).as_dict() for kind in measured.memorized},
         accuracy=measured.accuracy.share,
+        accuracy_count=measured.accuracy.count,
+        accuracy_tokens=measured.accuracy.rows,
         accuracy_ceiling=evaluator.ceiling.share if evaluator.ceiling else None,
-        accuracy_by_task={task: share.share for task, share in measured.accuracy_by_task.items()},
+        accuracy_by_task={task: share.of_tokens() for task, share in measured.accuracy_by_task.items()},
         perplexity=measured.perplexity,
         exposure=None,
         metrics=measured.metrics(),

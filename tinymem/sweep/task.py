@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from tinymem.data.corpus import Corpus
-from tinymem.errors import UserError
+from tinymem.errors import UserError, portable_traceback
 from tinymem.mitigation.ablation import ModelChanged
 from tinymem.mitigation.config import MethodConfig
 from tinymem.mitigation.method import UNLEARNERS, MethodCall, parse_config
@@ -108,7 +108,7 @@ class Worker:
 
     def _write(self, group: WorkUnit, run: str, rows: list[MitigationRow], tell: Tell, *, error: Exception | None) -> None:
         status = worst_status([row.status for row in rows])
-        text = "".join(traceback.format_exception(error))[-MAXIMUM_TRACEBACK:] if error is not None and status == "failed" else None
+        text = portable_traceback(error)[-MAXIMUM_TRACEBACK:] if error is not None and status == "failed" else None
         write_run(self.folder, run, stamped(rows, group, text))
         seconds = (rows[0].seconds or 0.0) + (rows[0].seconds_measure or 0.0)
         tell({"event": "run", "id": run, "status": status, "seconds": seconds})

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 
 from tinymem.report.cells import fraction, interval, number, percent, percent_of, performance
 from tinymem.results.collect import Results
-from tinymem.results.columns import PROMPT_RATES, RATES
+from tinymem.results.columns import ACCURACY, PROMPT_RATES, RATES
 from tinymem.results.row import MeasuredRow
-from tinymem.results.share import Share
 
 
 @dataclass(frozen=True)
@@ -45,14 +44,6 @@ def _performance(row: MeasuredRow, link: str) -> Card:
     if row.is_share and row.perplexity_before is not None:
         parts.append(("perplexity", number(row.perplexity_before, 2)))
     title = f"{row.performance_metric or 'accuracy'} on clean rows"
-    tokens = _tokens(row)
+    tokens = row.share(ACCURACY, "before")
     small = f"({fraction(tokens)} tokens, {interval(tokens)} %)" if tokens else ""
     return Card(title, performance(row, row.performance_before), small, parts, link)
-
-
-def _tokens(row: MeasuredRow) -> Share | None:
-    """The tokens behind the accuracy, where the metric `accuracy` was measured."""
-    metric = (row.metrics_before or {}).get("accuracy")
-    found = metric.get("all") if isinstance(metric, dict) and row.is_share else None
-    count, tokens = (found.get("count"), found.get("tokens")) if isinstance(found, dict) else (None, None)
-    return Share(count, tokens) if isinstance(count, int) and isinstance(tokens, int) else None

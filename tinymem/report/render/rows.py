@@ -18,13 +18,14 @@ def to_json(rows: Sequence[MeasuredRow]) -> str:
 
 
 def to_csv(rows: Sequence[MeasuredRow]) -> str:
-    """One line per row, every field a column; nested fields (config, versions) as JSON text, nulls empty."""
-    fields = columns_in(rows)
+    """One line per row, every field a column, shares with their intervals; nested fields (config, versions) as JSON text, nulls empty."""
+    lines = list(map(with_intervals, as_json(rows)))
+    fields = columns_in(lines)
     out = io.StringIO()
     writer = csv.DictWriter(out, fields, restval="", lineterminator="\n")
     if fields:
         writer.writeheader()
-    writer.writerows({field: _cell(value) for field, value in row.as_dict().items()} for row in rows)
+    writer.writerows({field: _cell(value) for field, value in line.items()} for line in lines)
     return out.getvalue()
 
 

@@ -5,12 +5,25 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
-from tinymem.report.cells import DASH, labels, little_data, metrics, number, percent, percent_of, performance, reason, settings, significant
+from tinymem.report.cells import (
+    DASH,
+    interval,
+    labels,
+    little_data,
+    metrics,
+    number,
+    percent,
+    percent_of,
+    performance,
+    reason,
+    settings,
+    significant,
+)
 from tinymem.report.configuration import Configuration
 from tinymem.report.selection import score
 from tinymem.report.tables.table import Cell, Column, Table
 from tinymem.report.threads import mixed_threads
-from tinymem.results.columns import PROMPT_RATES, RATES, Rate
+from tinymem.results.columns import ACCURACY, PROMPT_RATES, RATES, Rate
 from tinymem.results.row import MeasuredRow
 from tinymem.results.run_folder import RunRecord
 from tinymem.runtime.words import counted
@@ -83,7 +96,8 @@ def _performance(row: MeasuredRow, best: bool, before: bool) -> Cell:
     factor, digits = (100, 1) if row.is_share else (1, 2)
     first = None if row.performance_before is None else factor * row.performance_before
     value = factor * row.performance_after
-    return Cell(number(value, digits), f"before {number(first, digits)}" if before else "", value, sources=(row.source,), best=best)
+    small, share = f"before {number(first, digits)}" if before else "", row.share(ACCURACY, "after")
+    return Cell(number(value, digits), small, value, share=share, of_tokens=True, sources=(row.source,), best=best)
 
 
 def _number(row: MeasuredRow, value: float | None, text: str) -> Cell:
@@ -135,17 +149,26 @@ def _notes(rows: list[MeasuredRow], names: list[str], known: dict[str, MeasuredR
             yield f"{name} on {row.artifact}: {reason(row)}"
 
 
+def _performance_before(row: MeasuredRow) -> str:
+    """The performance with, of an accuracy, its interval, the number of tokens and the ceiling."""
+    tokens = row.share(ACCURACY, "before")
+    inside = [interval(tokens), f"{tokens.rows:,} tokens"] if tokens else []
+    if row.is_share and row.performance_ceiling is not None:
+        inside.append(f"ceiling {percent(row.performance_ceiling)}")
+    text = performance(row, row.performance_before)
+    return f"{text} ({', '.join(inside)})" if inside else text
+
+
 def _counted(rows: int | None) -> str:
     return DASH if rows is None else counted(rows, "row")
 
 
 def _before_notes(row: MeasuredRow) -> Iterator[str]:
     """Yield the numbers before the edit, and for noise the rate by whether the row's own prompt was noised."""
-    ceiling = f" (ceiling {percent(row.performance_ceiling)})" if row.is_share and row.performance_ceiling is not None else ""
     metric = row.performance_metric or "accuracy"
     yield (
         f"{row.artifact} before: {percent_of(row.share(RATES['all'], 'before'))} memorized, {_counted(row.rows_forget)} to forget, "
-        f"{number(row.rows_holdout, 0)} in the holdout, {metric} {performance(row, row.performance_before)}{ceiling}"
+        f"{number(row.rows_holdout, 0)} in the holdout, {metric} {_performance_before(row)}"
     )
     if row.rows_noised_prompt is not None:
         clean, noised = (percent_of(row.share(rate, "before")) for rate in PROMPT_RATES.values())

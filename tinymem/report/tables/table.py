@@ -29,6 +29,7 @@ class Cell:
         spread: sample standard deviation over seeds; None for fewer than two.
         n: seeds (or runs) behind the value.
         share: counts behind a percentage, summed over seeds; its count, rows and interval are small print too.
+        of_tokens: whether the share is one of tokens, which are so many that only the interval is small print.
         sources: `source` of every row behind the value.
         marks: numbers of the table's footnotes that concern this cell, counted from 1.
         best: whether it is the best of its column.
@@ -40,6 +41,7 @@ class Cell:
     spread: float | None = None
     n: int | None = None
     share: Share | None = None
+    of_tokens: bool = False
     sources: tuple[str, ...] = ()
     marks: tuple[int, ...] = ()
     best: bool = False
@@ -49,7 +51,7 @@ class Cell:
         """The small print: the cell's own, then count, interval and number of seeds of a share."""
         found = [self.small]
         if self.share is not None:
-            found += [fraction(self.share), interval(self.share), f"n={self.n}" if (self.n or 0) > 1 else ""]
+            found += ["" if self.of_tokens else fraction(self.share), interval(self.share), f"n={self.n}" if (self.n or 0) > 1 else ""]
         return tuple(part for part in found if part)
 
 
