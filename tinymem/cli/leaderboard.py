@@ -10,6 +10,7 @@ import typer
 from tinymem.cli.options import Device, FromFolders, Jobs, NeededOut, Seed, Stored, Sweeps, Zoo
 from tinymem.cli.printing import check_out
 from tinymem.errors import UserError
+from tinymem.runtime.streams import echo
 from tinymem.runtime.words import counted
 
 if TYPE_CHECKING:
@@ -57,10 +58,10 @@ def leaderboard(
     new = _submitted(submit, place) if submit else _read(rows or [])
     if new:
         known[1] = merged(known[1], new)
-        print(f"{stored}: {counted(store_rows(stored, known[1]), 'row')}")
+        echo(f"{stored}: {counted(store_rows(stored, known[1]), 'row')}")
     entries = [entry_of(folder / name) for name in names_in(folder)]
     write_text(out, leaderboard_page([*known[0], *known[1]], entries, weights_of(folder)))
-    print(f"{out}: {counted(len(entries), 'checkpoint')}")
+    echo(f"{out}: {counted(len(entries), 'checkpoint')}")
 
 
 def _submitted(plugin: Path, place: Place) -> list[MeasuredRow]:
@@ -91,7 +92,7 @@ def _check(rows: list[MeasuredRow], place: Place, count: int, seed: int) -> None
     for found in repeated(chosen, place):
         wrong += not found.is_within
         label = " ".join(part for part in (found.checkpoint, found.line.name, found.line.setting.options) if part)
-        print(f"{'ok' if found.is_within else 'OUTSIDE'}: {label}, {found.column}: stored {found.stored:.4f}, found {found.found:.4f}")
-    print(f"{counted(len(chosen), 'line')} run again, {counted(wrong, 'number')} outside. {tolerance_sentence()}")
+        echo(f"{'ok' if found.is_within else 'OUTSIDE'}: {label}, {found.column}: stored {found.stored:.4f}, found {found.found:.4f}")
+    echo(f"{counted(len(chosen), 'line')} run again, {counted(wrong, 'number')} outside. {tolerance_sentence()}")
     if wrong:
         raise typer.Exit(1)

@@ -28,7 +28,8 @@ from tinymem.models.fingerprint import first_change
 from tinymem.recipe.paper import FINETUNINGS
 from tinymem.registry import plugin_of
 from tinymem.results.columns import PROMPT_RATES, RATES
-from tinymem.results.row import Identity, MitigationRow, Moment, RateColumns, Status
+from tinymem.results.row import Identity, MitigationRow, Moment, Status
+from tinymem.results.share import RateColumns
 from tinymem.runtime.cost import Cost, measured
 from tinymem.runtime.files import content_id
 from tinymem.runtime.json import Json, JsonObject

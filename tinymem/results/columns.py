@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from tinymem.results.row import Identity, RateColumns
+from tinymem.results.row import Identity
+from tinymem.results.share import RateColumns
 from tinymem.runtime.json import JsonObject
 
 Rate = Literal["all", "forget", "holdout"]

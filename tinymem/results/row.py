@@ -13,7 +13,7 @@ from collections.abc import Iterator, KeysView
 from dataclasses import dataclass, field, fields
 from typing import ClassVar, Literal, TypedDict
 
-from tinymem.results.share import Share, ShareColumn
+from tinymem.results.share import RateColumns, Share, ShareColumn
 from tinymem.runtime.json import Json, JsonObject
 
 Status = Literal["ok", "refused", "failed", "timeout"]
@@ -43,15 +43,6 @@ OPTIONAL = frozenset(
     }
 )
 """Columns that are written only where they have a value."""
-
-
-@dataclass(frozen=True)
-class RateColumns:
-    """The columns of a rate: `<share>_before` and `_after`, `<count>_before` and `_after`, and the rows or tokens behind them."""
-
-    share: str
-    count: str
-    rows: str
 
 
 class RequestColumn(TypedDict):
@@ -250,6 +241,7 @@ class MeasuredRow(ResultRow):
     """Highest accuracy there can be: the share of the scored tokens that their prefix determines."""
     perplexity_before: float | None = None
     perplexity_after: float | None = None
+
     seconds: float | None = None
     """Wall-clock seconds of the method, without the measurements."""
     peak_mb: float | None = None

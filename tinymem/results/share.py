@@ -57,3 +57,12 @@ class Share:
     def as_dict(self) -> ShareColumn:
         """The share as a typed column, with its count and rows."""
         return {"share": self.share, "count": self.count, "rows": self.rows}
+
+
+@dataclass(frozen=True)
+class RateColumns:
+    """The columns of a rate: `<share>_before` and `_after`, `<count>_before` and `_after`, and the rows or tokens behind them."""
+
+    share: str
+    count: str
+    rows: str
