@@ -13,6 +13,7 @@ from tinymem.report.compare import compare_with_published
 from tinymem.report.configurations import groups_of
 from tinymem.report.figures.points import inputs_of
 from tinymem.report.tables.catalogue import tables_of
+from tinymem.report.tables.memorization import table_of_best
 from tinymem.results.collect import results_of
 from tinymem.results.row import MeasuredRow
 from tinymem.results.run_folder import RunRecord
@@ -61,3 +62,19 @@ def test_figures_count_it_once() -> None:
     assert point.memorized == pytest.approx(11.0) and len(point.sources) == 2
     records = [RunRecord(Path(folder) / "n-0000000a", [], curve(), recipe()) for folder in ("x", "y")]
     assert len(inputs_of(results_of([], records)).curves) == 1
+
+
+def test_seeds_that_were_trained_for_different_times_count_each_at_its_last_epoch() -> None:
+    """Seed 0 was trained to 3,500 epochs, the others to 1,500; of each, earlier checkpoints were measured too."""
+    trained = {0: (500, 1500, 3500), 1: (500, 1500), 3: (1500,)}
+    rows = [
+        make_row("act", after=after, seed=seed, epoch=epoch, weights=f"{seed}-{epoch}", model_name="m")
+        for seed, epochs in trained.items()
+        for after, epoch in zip((9, 5, 1), epochs, strict=False)
+    ]
+    (group,) = groups_of(results_of(rows))
+    assert [(row.seed, row.epoch) for row in group.of_method("noise", "act")[0].rows] == [(0, 3500), (1, 1500), (3, 1500)]
+    assert group.epochs["noise"] == 3500
+    said = "trained for different times: seeds 1 and 3 after epoch 1,500; seed 0 after epoch 3,500."
+    assert any(said in note for note in table_of_best(group).notes)
+    assert [group.epochs["noise"] for group in groups_of(results_of(rows), every_epoch=True)] == [500, 1500, 3500]

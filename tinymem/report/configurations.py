@@ -1,4 +1,4 @@
-"""Grouping of rows: models that are equal but for the seed, at their last epoch, and on them each method's configurations."""
+"""Grouping of rows: models that are equal but for the seed, each at its last epoch, and on them each method's configurations."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class ModelGroup:
     Attributes:
         columns: values that the models share.
         label: readable name of the recipe behind it, for groups of equal columns; else empty.
-        settings: per artifact, every configuration of every method on the unregularized models at their last epoch.
+        settings: per artifact, every configuration of every method on the unregularized models, each seed at its last epoch.
         failed: per artifact, the rows of those that have no result.
         baseline: per artifact, the unregularized models before any method.
         regularized: per artifact, the models trained with a regularizer, one Configuration per training configuration.
-        epochs: per artifact, the last epoch.
+        epochs: per artifact, the last epoch of any seed.
         repeated: a sentence for each configuration and seed that was trained more than once, about the weights that count.
     """
 
@@ -125,7 +125,7 @@ def in_order(methods: Iterable[str]) -> list[str]:
 
 
 def groups_of(results: Results, *, every_epoch: bool = False) -> list[ModelGroup]:
-    """All groups, in order of appearance: of the last epoch of each artifact, or one for every epoch."""
+    """All groups, in order of appearance: of each seed's last epoch, or one for every epoch."""
     return list(_groups(results, every_epoch))
 
 
@@ -176,8 +176,13 @@ def _group(columns: GroupColumns, label: str, rows: list[MeasuredRow]) -> ModelG
 
 
 def _last_epoch(rows: list[MeasuredRow]) -> tuple[list[MeasuredRow], int | None]:
-    last = max((row.epoch for row in rows if row.epoch is not None), default=None)
-    return [row for row in rows if row.epoch in (None, last)], last
+    """Rows of each model, a regularizer's and a seed's, at the last of its own epochs; and the last of all."""
+    last: dict[tuple[str | None, int | None], int] = {}
+    for row in rows:
+        if row.epoch is not None:
+            last[row.regularizer, row.seed] = max(row.epoch, last.get((row.regularizer, row.seed), 0))
+    kept = [row for row in rows if row.epoch in (None, last.get((row.regularizer, row.seed)))]
+    return kept, max(last.values(), default=None)
 
 
 def _settings(rows: list[MeasuredRow]) -> list[Configuration]:

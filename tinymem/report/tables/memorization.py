@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -145,14 +146,26 @@ def seeds_note(group: ModelGroup) -> Iterator[str]:
         if seeds:
             listed = ", ".join(map(str, seeds))
             several = f"{counted(len(seeds), 'seed')} ({listed}), mean ± sample standard deviation" if len(seeds) > 1 else f"seed {listed}"
-            epoch = group.epochs.get(artifact)
-            yield f"{artifact}: {several}" + (f"; models after epoch {epoch:,}." if epoch is not None else ".")
+            yield f"{artifact}: {several}" + _epochs(group, artifact)
     yield from group.repeated
     measured = [row for artifact in group.artifacts for row in group.baseline[artifact].rows]
     fewest: dict[str, int | None] = {}
     for row in measured:
         fewest[row.artifact] = min(filter(None, (fewest.get(row.artifact), row.rows_scored)), default=None)
     yield from little_data(fewest, len({row.seed for row in measured}))
+
+
+def _epochs(group: ModelGroup, artifact: str) -> str:
+    """`; models after epoch 500.`, or the epoch of each seed where they differ."""
+    by_epoch: dict[int, list[str]] = defaultdict(list)
+    for row in sorted(group.baseline[artifact].rows, key=lambda row: str(row.seed)):
+        if row.epoch is not None:
+            by_epoch[row.epoch].append(str(row.seed))
+    if len(by_epoch) > 1:
+        found = "; ".join(f"{'seeds' if len(seeds) > 1 else 'seed'} {' and '.join(seeds)} after epoch {epoch:,}" for epoch, seeds in sorted(by_epoch.items()))
+        return f"; trained for different times: {found}."
+    epoch = group.epochs.get(artifact)
+    return f"; models after epoch {epoch:,}." if epoch is not None else "."
 
 
 def _without_result(group: ModelGroup) -> Iterator[tuple[str, str, str]]:
