@@ -50,12 +50,14 @@ def reproduce(
 
 def _read(folders: list[Path]) -> list[MeasuredRow]:
     from tinymem.results.collect import load_results
+    from tinymem.zoo.stored import lean
 
-    return load_results(folders).rows
+    return [lean(row) for row in load_results(folders).rows]
 
 
 def _measured(sweeps: Path, device: str, jobs: int | None) -> list[MeasuredRow]:
     from tinymem.runtime.progress import Progress
+    from tinymem.zoo.stored import lean
     from tinymem.zoo.table_runs import run_table
 
-    return run_table(RECIPES, sweeps, device, jobs, Progress(show=True))
+    return [lean(row) for row in run_table(RECIPES, sweeps, device, jobs, Progress(show=True))]

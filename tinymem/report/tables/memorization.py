@@ -162,7 +162,7 @@ def _epochs(group: ModelGroup, artifact: str) -> str:
         if row.epoch is not None:
             by_epoch[row.epoch].append(str(row.seed))
     if len(by_epoch) > 1:
-        found = "; ".join(f"{'seeds' if len(seeds) > 1 else 'seed'} {' and '.join(seeds)} after epoch {epoch:,}" for epoch, seeds in sorted(by_epoch.items()))
+        found = "; ".join(f"seed{'s' * (len(seeds) > 1)} {' and '.join(seeds)} after epoch {e:,}" for e, seeds in sorted(by_epoch.items()))
         return f"; trained for different times: {found}."
     epoch = group.epochs.get(artifact)
     return f"; models after epoch {epoch:,}." if epoch is not None else "."
