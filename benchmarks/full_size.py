@@ -28,6 +28,7 @@ from tinymem.data.rows import Rows
 from tinymem.mitigation.method import UNLEARNERS, MitigationData, apply, parse_config
 from tinymem.mitigation.methods.losses import row_losses
 from tinymem.models.adapters import mlp_parameters
+from tinymem.models.spread import spread
 from tinymem.runtime.cost import measured
 from tinymem.runtime.device import describe_device, resolve_device
 
@@ -96,9 +97,13 @@ def timed(name: str, model: nn.Module, data: MitigationData, given: argparse.Nam
     method = UNLEARNERS.get(name)
     for warm_up in (True, False):
         options = options_of(name, model, given, warm_up=warm_up)
+        for gpu in range(given.gpus if given.device != "cpu" else 0):
+            torch.cuda.reset_peak_memory_stats(gpu)
         with measured(data.forget.ids.device) as cost:
             apply(method, model, part_of(data, WARM_UP) if warm_up else data, parse_config(method, options))
     found = {"options": options, "seconds": round(cost.seconds, 3), "gib": round(cost.peak_mb / 1024, 2)}
+    if given.gpus > 1:
+        found["gib"] = [round(torch.cuda.max_memory_allocated(gpu) / 2**30, 2) for gpu in range(given.gpus)]
     return found | ({"seconds_a_step": round(cost.seconds / given.steps, 4)} if name == "greedy" else {})
 
 
@@ -128,6 +133,7 @@ def main() -> None:
     parser.add_argument("--per-step", type=int, default=1, help="weights that Greedy zeroes a step")
     parser.add_argument("--option", action="append", default=[], metavar="NAME=JSON", help="an option of every method named")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--gpus", type=int, default=1, help="spread the model over so many; GiB are then of each")
     parser.add_argument("--memory-gib", type=float, help="most memory that the process may take on the GPU")
     given = parser.parse_args()
     given.device = resolve_device(given.device)
@@ -137,6 +143,8 @@ def main() -> None:
     forget = torch.load(given.forget, weights_only=True)[: given.forget_rows]
     kept, test = text_rows(given.text, given.tokenizer, 2 * given.rows).split(given.rows)
     model = neox(given.shape, given.device)
+    if given.gpus > 1:
+        model = spread(model, [f"cuda:{gpu}" for gpu in range(given.gpus)])
     data = MitigationData(forget=Rows.of(forget, PROMPT).to(given.device), retain=Rows.of(kept).to(given.device))
     with torch.no_grad():
         loss = torch.cat([row_losses(model, rows) for rows in Rows.of(test).to(given.device).batches(16)]).mean()

@@ -1,0 +1,62 @@
+"""A model too large for one GPU, spread over several of one machine by accelerate: some blocks on each, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+
+from torch import nn
+
+from tinymem.errors import UserError
+from tinymem.models.adapters import family_of
+from tinymem.models.gpt2 import GPT
+
+
+def spread(model: nn.Module, devices: Sequence[str]) -> nn.Module:
+    """The model with its blocks moved to several devices, in turn and about equally many; ids go in and logits come out on the first.
+
+    Methods edit it as they edit a model on one device. What they keep for all weights at once (Subnet's and BalancedSubnet's scores) is on
+    the first device.
+
+    Raises:
+        UserError: our own GPT, fewer blocks than devices, or accelerate is not installed.
+    """
+    if isinstance(model, GPT):
+        raise UserError("expected a model of transformers to spread over devices, got our GPT, which fits one; name one device")
+    if find_spec("accelerate") is None:
+        raise UserError("a model is spread over devices by accelerate, which is not installed; try: pip install 'tinymem[spread]'")
+    from accelerate import dispatch_model
+
+    spread_model: nn.Module = dispatch_model(model, device_map=device_map(model, devices), force_hooks=True)
+    return spread_model
+
+
+def device_map(model: nn.Module, devices: Sequence[str]) -> dict[str, str]:
+    """The device of each block, and of the modules before (the first) and behind all blocks (the last), by name.
+
+    Raises:
+        UserError: fewer blocks than devices.
+    """
+    blocks = family_of(model).blocks
+    count = len(list(model.get_submodule(blocks).children()))
+    if count < len(devices):
+        raise UserError(f"expected at least a block for each of {len(devices)} devices, got {count}; name fewer")
+    places = dict(_places(model, blocks, [devices[k * len(devices) // count] for k in range(count)]))
+    owners: dict[int, str] = {}
+    for name, device in sorted(places.items(), key=lambda place: devices.index(place[1])):  # a tied head goes where the embedding is
+        weights = [id(parameter) for parameter in model.get_submodule(name).parameters()]
+        places[name] = next((owners[weight] for weight in weights if weight in owners), device)
+        owners |= dict.fromkeys(weights, places[name])
+    return places
+
+
+def _places(model: nn.Module, blocks: str, devices: list[str]) -> Iterator[tuple[str, str]]:
+    found, path = False, ""
+    for name in blocks.split("."):
+        for child, _ in model.get_submodule(path).named_children():
+            if child == name:
+                found = True
+            else:
+                yield f"{path}.{child}".lstrip("."), devices[-1] if found else devices[0]
+        found, path = False, f"{path}.{name}".lstrip(".")
+    yield from ((f"{blocks}.{k}", device) for k, device in enumerate(devices))
