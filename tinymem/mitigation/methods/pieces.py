@@ -54,7 +54,7 @@ class Pieces:
         try:
             return work(index_B, counting)
         except torch.OutOfMemoryError:
-            if len(index_B) == 1 or torch.cuda.is_current_stream_capturing():
+            if len(index_B) == 1 or (index_B.is_cuda and torch.cuda.is_current_stream_capturing()):
                 raise
         self._halve(len(index_B))  # out here, where the failed pass is gone
         for half in index_B.tensor_split(2):

@@ -22,7 +22,8 @@ def uniform(model: nn.Module, names: Collection[str], seed: int) -> dict[str, Te
     def draw(name: str) -> Tensor:
         parameter = model.get_parameter(name)
         stream = np.random.default_rng([seed, zlib.crc32(name.encode())])
-        drawn = torch.from_numpy(stream.random(in_out(model, parameter).shape, dtype=np.float32))
+        drawn = torch.empty(in_out(model, parameter).shape, pin_memory=parameter.is_cuda)  # pinned: many times faster to copy
+        stream.random(out=drawn.numpy(), dtype=np.float32)
         return in_out(model, drawn.to(parameter.device))
 
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
