@@ -24,6 +24,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "run": ("run", "recipe.yaml"),
     "train": ("train", "recipe.yaml", "--list"),
     "sweep": SWEEP,
+    "runs": ("runs", "@run"),
     "mitigate": MITIGATE,
     "evaluate": ("evaluate", "@checkpoint"),
     "report": ("report", "@run"),
@@ -45,6 +46,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "zoo list": ("zoo", "list"),
     "zoo verify": ("zoo", "verify"),
     "zoo card": ("zoo", "card", "math-add-noise-2l-s0"),
+    "zoo leaderboard": ("zoo", "leaderboard", "--out", "page.md"),
     "zoo add": ("zoo", "add", "@checkpoint"),
 }
 # Nonsense for an option, and words of the one line that it gets; a verb's own comes before that of all verbs.
@@ -84,6 +86,9 @@ NONSENSE: dict[str, list[tuple[str, str]]] = {
     "--way": [("theirs", "--way graph")],
     "--times": [(NOWHERE, "found none")],
     "--zoo": [(NOWHERE, "expected checkpoints in")],
+    "--submit": [(NOWHERE, "found none")],
+    "--table": [(NOWHERE, "found none")],
+    "--search": [("random", "halving")],
     "--stored": [(NOWHERE, "found none")],
     "--from": [(NOWHERE, "found none")],
     "--sweeps": [(IN_FILE, "expected a folder for --sweeps")],
@@ -102,6 +107,7 @@ OWN: dict[tuple[str, str], list[tuple[str, str]]] = {
     ("data make", "--out"): [("file", "expected a new folder or a corpus"), (IN_FILE, "is a file")],
     ("sweep", "--out"): [("file", "expected a folder"), (IN_FILE, "is a file")],
     ("reproduce", "--out"): [("page.pdf", ".md"), (f"{IN_FILE}.md", "is a file")],
+    ("zoo leaderboard", "--out"): [(f"{IN_FILE}.md", "is a file")],
     ("bench train", "--way"): [("theirs", "reference")],
     ("evaluate", "--forget"): [(NOWHERE, "found none")],
     ("mitigate", "--retain"): [(NOWHERE, "--forget")],

@@ -21,7 +21,7 @@ WITHOUT_FORMAT = {
 }
 # Nothing of a plugin's occurs in these; that of the leaderboard comes with --submit.
 WITHOUT_PLUGIN = {
-    *("new", "reproduce", "zoo list", "zoo verify", "zoo card", "zoo add", "zoo leaderboard", ""),
+    *("new", "reproduce", "runs", "zoo list", "zoo verify", "zoo card", "zoo add", "zoo leaderboard", ""),
 }
 SHARED = [value for value in vars(options).values() if get_origin(value) is Annotated]
 

@@ -19,7 +19,7 @@ from tinymem.errors import Stopped, UserError
 from tinymem.recipe.recipe import Recipe, load_matrix, parse_recipe
 from tinymem.results.curve import CurvePoint
 from tinymem.runs import job_progress, jobs
-from tinymem.runs.jobs import job_slots, train_many
+from tinymem.runs.jobs import do_many, job_slots
 from tinymem.runtime import slots
 from tinymem.runtime.slots import Slot
 
@@ -70,7 +70,7 @@ def notes(folder: Path) -> list[list[Any]]:
 @pytest.mark.processes
 def test_others_go_on_where_some_fail(stub: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipes = some(stub, 0, 1, 3)
-    failures = train_many(stub / "r.yaml", [], recipes, runs=stub / "runs", device="cpu", jobs=2)
+    failures = do_many("train", stub / "r.yaml", [], recipes, runs=stub / "runs", device="cpu", jobs=2)
     assert {(f.name, f.code, f.reason) for f in failures} == {(f"stub-seed1-layers{n}", 2, "the loss became nan") for n in (1, 2)}
     assert all(f.log.read_text() == "tinymem: the loss became nan\n" for f in failures)
     assert {name for what, name, *_ in notes(stub) if what == "end"} == {f"stub-seed{s}-layers{n}" for s in (0, 3) for n in (1, 2)}
@@ -80,7 +80,7 @@ def test_others_go_on_where_some_fail(stub: Path, capsys: pytest.CaptureFixture[
         assert running <= 2
     said = capsys.readouterr().err
     assert "6 runs, 0 finished before, 6 to train" in said and "[6/6]" in said and "2 failed" in said and "left" in said
-    again = train_many(stub / "r.yaml", [], recipes, runs=stub / "runs", device="cpu", jobs=2)
+    again = do_many("train", stub / "r.yaml", [], recipes, runs=stub / "runs", device="cpu", jobs=2)
     assert len(again) == 2 and "6 runs, 4 finished before, 2 to train" in capsys.readouterr().err
     starts = [name for what, name, *_ in notes(stub) if what == "start"]
     assert len(starts) == 6 + 2 and len(set(starts)) == 6
@@ -92,7 +92,7 @@ def test_time_left_of_runs_that_were_begun_or_fail(monkeypatch: pytest.MonkeyPat
     now, epochs = 0.0, dict.fromkeys((recipe.name for recipe in recipes), 50)
     monkeypatch.setattr(job_progress, "curve_of", lambda _, recipe: [CurvePoint(epochs[recipe.name], accuracy=0.5)])
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    progress = job_progress.JobProgress(Path("runs"), recipes, found=0)
+    progress = job_progress.JobProgress(Path("runs"), recipes, "train", found=0)
     for i, (seconds, epoch) in enumerate(((100, 100), (40, 70), (100, 100), (100, 100))):
         now, epochs[f"r{i}"] = now + seconds, epoch
         progress.ended(recipes[i], seconds, recipes[i + 1 : i + 2], failed="nan" if i == 1 else None)
@@ -103,10 +103,10 @@ def test_time_left_of_runs_that_were_begun_or_fail(monkeypatch: pytest.MonkeyPat
 @pytest.mark.processes
 def test_shares_of_energy(stub: Path) -> None:
     """Those of the places side by side, unless the recipe has its own."""
-    train_many(stub / "r.yaml", [], some(stub, 0), runs=stub / "runs", device="cpu", jobs=2)
+    do_many("train", stub / "r.yaml", [], some(stub, 0), runs=stub / "runs", device="cpu", jobs=2)
     (stub / "r.yaml").write_text((stub / "r.yaml").read_text() + "training: {energy: {machine_share: 0.1}}\n")
-    train_many(stub / "r.yaml", [], some(stub, 3), runs=stub / "runs", device="cpu", jobs=2)
-    train_many(stub / "r.yaml", [], some(stub, 4), runs=stub / "runs", device="cpu", jobs=1)
+    do_many("train", stub / "r.yaml", [], some(stub, 3), runs=stub / "runs", device="cpu", jobs=2)
+    do_many("train", stub / "r.yaml", [], some(stub, 4), runs=stub / "runs", device="cpu", jobs=1)
     expected = {"0": ["machine_share=0.5000", "gpu_share=0.5000"], "3": ["gpu_share=0.5000"], "4": []}
     assert {name[9]: shares for what, name, _, _, shares in notes(stub) if what == "end"} == expected
 
@@ -115,17 +115,17 @@ def test_shares_of_energy(stub: Path) -> None:
 def test_last_words_are_of_this_start(stub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that is killed says nothing; what its log has from before is not why."""
     (recipe,) = [recipe for recipe in some(stub, 1) if recipe.name.endswith("1")]
-    (failure,) = train_many(stub / "r.yaml", [], [recipe], runs=stub / "runs", device="cpu", jobs=1)
+    (failure,) = do_many("train", stub / "r.yaml", [], [recipe], runs=stub / "runs", device="cpu", jobs=1)
     assert failure.reason == "the loss became nan"
     kill = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
     monkeypatch.setattr(jobs, "COMMAND", (sys.executable, "-c", kill))
-    (failure,) = train_many(stub / "r.yaml", [], [recipe], runs=stub / "runs", device="cpu", jobs=1)
+    (failure,) = do_many("train", stub / "r.yaml", [], [recipe], runs=stub / "runs", device="cpu", jobs=1)
     assert (failure.code, failure.reason) == (-signal.SIGKILL, "said nothing")
 
 
 @pytest.mark.processes
 def test_long_runs_start_first(stub: Path) -> None:
-    train_many(stub / "r.yaml", [], some(stub, 0, 3), runs=stub / "runs", device="cpu", jobs=1)
+    do_many("train", stub / "r.yaml", [], some(stub, 0, 3), runs=stub / "runs", device="cpu", jobs=1)
     starts = [name for what, name, *_ in notes(stub) if what == "start"]
     assert [name[-1] for name in starts] == ["2", "2", "1", "1"]
 
@@ -139,7 +139,7 @@ def test_told_to_stop(stub: Path) -> None:
 
     threading.Thread(target=tell).start()
     with pytest.raises(Stopped, match="stopped by SIGTERM"):
-        train_many(stub / "r.yaml", [], some(stub, 2, 4), runs=stub / "runs", device="cpu", jobs=4)
+        do_many("train", stub / "r.yaml", [], some(stub, 2, 4), runs=stub / "runs", device="cpu", jobs=4)
     assert [what for what, *_ in notes(stub)].count("stopped") == 2
 
 
@@ -172,15 +172,15 @@ def test_mps_serves_all_processes(stub: Path, monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     recipes = some(stub, 0)
-    assert not train_many(stub / "r.yaml", [], recipes, runs=stub / "runs", device="cpu", jobs=2, mps=True)
+    assert not do_many("train", stub / "r.yaml", [], recipes, runs=stub / "runs", device="cpu", jobs=2, mps=True)
     assert (stub / "mps").read_text().split() == ["-d", "quit", "-t", "5"], "started and stopped, and sees all GPUs"
     assert all(pipe and pipe.endswith("/pipe") and not Path(pipe).exists() for *_, pipe, _ in notes(stub))
     monkeypatch.setenv("CODE", "1")
     with pytest.raises(UserError, match="did not start"):
-        train_many(stub / "r.yaml", [], recipes, runs=stub / "runs", device="cpu", jobs=2, mps=True)
+        do_many("train", stub / "r.yaml", [], recipes, runs=stub / "runs", device="cpu", jobs=2, mps=True)
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UserError, match="leave --mps out"):
-        train_many(stub / "r.yaml", [], recipes, runs=stub / "runs", device="cpu", jobs=2, mps=True)
+        do_many("train", stub / "r.yaml", [], recipes, runs=stub / "runs", device="cpu", jobs=2, mps=True)
 
 
 @pytest.mark.processes

@@ -59,6 +59,8 @@ def leaderboard(
     if new:
         known[1] = merged(known[1], new)
         echo(f"{stored}: {counted(store_rows(stored, known[1]), 'row')}")
+    if not any(known):
+        raise UserError(f"expected rows in {stored} or {table}, found none; check the paths, or run some with --submit or --from")
     entries = [entry_of(folder / name) for name in names_in(folder)]
     write_text(out, leaderboard_page([*known[0], *known[1]], entries, weights_of(folder)))
     echo(f"{out}: {counted(len(entries), 'checkpoint')}")

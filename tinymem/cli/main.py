@@ -22,6 +22,7 @@ from tinymem.cli.new import new
 from tinymem.cli.report import compare, report
 from tinymem.cli.reproduce import reproduce
 from tinymem.cli.run import run
+from tinymem.cli.runs import runs
 from tinymem.cli.sweep import sweep
 from tinymem.cli.train import train
 from tinymem.cli.zoo import zoo_app
@@ -54,6 +55,7 @@ def _options(
 app.command()(run)
 app.command()(train)
 app.command()(sweep)
+app.command()(runs)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(mitigate)
 app.command()(evaluate)
 app.command()(report)

@@ -75,6 +75,7 @@ Only = Annotated[
     typer.Option("--only", metavar="PATTERN", help="Only runs of this name (train, run), or METHOD or COLUMN=GLOB (sweep). Repeatable."),
 ]
 Shard = Annotated[str | None, typer.Option("--shard", metavar="I/N", help="The I-th of N parts of the work, as in 3/16.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, how long it takes and how much disk; do nothing.")]
 ListOnly = Annotated[bool, typer.Option("--list", help="Say what would be run, and run nothing.")]
 Jobs = Annotated[
     int | None,
@@ -85,6 +86,8 @@ Jobs = Annotated[
         help="Processes at a time: on each GPU, or on the CPU. Default: 1 on a GPU and where models are trained, else one a core.",
     ),
 ]
+
+Mps = Annotated[bool, typer.Option("--mps", help="Let the processes of a GPU run side by side, through NVIDIA's MPS.")]
 
 Prompt = Annotated[int | None, typer.Option("--prompt", min=1, metavar="TOKENS", help="Tokens given in the test of memorization.")]
 Match = Annotated[int | None, typer.Option("--match", min=1, metavar="TOKENS", help="Tokens that must follow.")]

@@ -1,38 +1,79 @@
-"""`tinymem run`: corpus, training, mitigations and report of a recipe."""
+"""`tinymem run`: corpus, training, mitigations and report of a recipe, or of all runs of its matrix."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from tinymem.cli.options import Device, Format, Overrides, Plugins, PrintJson, RecipeFile, Runs, load_plugins
-from tinymem.cli.printing import chosen, print_rows
+from tinymem.cli.many import end_with, print_dry_run, print_runs
+from tinymem.cli.options import (
+    Device,
+    DryRun,
+    Format,
+    Jobs,
+    ListOnly,
+    Mps,
+    Only,
+    Overrides,
+    Plugins,
+    PrintJson,
+    RecipeFile,
+    Runs,
+    Shard,
+    load_plugins,
+)  # fmt: skip
+from tinymem.cli.printing import chosen, print_record, print_rows, print_tables_as
 from tinymem.errors import complain
 from tinymem.runtime.streams import echo
 
 if TYPE_CHECKING:
+    from tinymem.recipe.recipe import Recipe
     from tinymem.results.row import MeasuredRow
 
 
 def run(
     recipe: RecipeFile,
     overrides: Overrides = None,
+    only: Only = None,
+    shard: Shard = None,
+    list_runs: ListOnly = False,
+    dry_run: DryRun = False,
+    jobs: Jobs = None,
+    mps: Mps = False,
     runs: Runs = Path("runs"),
     device: Device = "auto",
     plugin: Plugins = None,
     output: Format = "table",
     json: PrintJson = False,
 ) -> None:
-    """Generate data, train, mitigate and report. Run again, it goes on from where it is."""
-    from tinymem.recipe.recipe import load_recipe
-    from tinymem.runs.pipeline import run as run_recipe
-    from tinymem.runtime.progress import Progress
+    """Generate data, train, mitigate and report, of a matrix all of its runs. Run again, it goes on from where it is."""
+    from tinymem.recipe.matrix import pick
+    from tinymem.recipe.recipe import load_matrix
+    from tinymem.runs.jobs import do_many
 
     output = chosen(output, json)
     load_plugins(plugin)
-    made = run_recipe(load_recipe(recipe, overrides), runs=runs, device=device, progress=Progress(show=True))
+    picked = pick(load_matrix(recipe, overrides), only or (), shard)
+    if list_runs:
+        print_runs(picked, runs, output)
+    elif dry_run:
+        print_dry_run(picked, runs, device, output, whole=True)
+    elif len(picked) == 1:
+        _run_here(picked[0], runs, device, output)
+    else:
+        failures = do_many("run", recipe, overrides or [], picked, runs=runs, device=device, jobs=jobs or 1, mps=mps, plugins=plugin or ())
+        _print_together(picked, recipe.stem, runs, output)
+        end_with(failures, len(picked), runs)
+
+
+def _run_here(recipe: Recipe, runs: Path, device: str, output: str) -> None:
+    from tinymem.runs.pipeline import run as run_recipe
+    from tinymem.runtime.progress import Progress
+
+    made = run_recipe(recipe, runs=runs, device=device, progress=Progress(show=True))
     page = made.path / "report.html"
     print_rows(made.path, output)
     if page.is_file() and output != "html":
@@ -40,6 +81,26 @@ def run(
     _fail_if_failed(made.rows)
     if not page.is_file():
         raise typer.Exit(complain(f"no page at {page}: the warning above says why; the same command tries again", 1))
+
+
+def _print_together(recipes: Sequence[Recipe], name: str, runs: Path, output: str) -> None:
+    """Print the rows of all runs, a table with the run in each line, and write one page about them."""
+    from tinymem.report.tables.of_rows import table_of_rows
+    from tinymem.results.run_folder import RunRecord
+    from tinymem.runs.pipeline import Run
+    from tinymem.runs.report_stage import report_of_runs
+
+    found = [(recipe, row) for recipe in recipes for row in Run(runs / recipe.run_id(), recipe).rows]
+    rows = [row for _, row in found]
+    page = report_of_runs([runs / recipe.run_id() for recipe in recipes], runs / f"{name}.html") if rows else None
+    if output == "html" or not rows:
+        echo(page or "no run has results")
+    elif output in ("json", "csv"):
+        print_record(RunRecord(runs / name, rows, []), output)
+    else:
+        print_tables_as([table_of_rows(rows, name, [recipe.name for recipe, _ in found])], output, None)
+    if page and output != "html":
+        echo(f"\n{page}", err=output != "table")
 
 
 def _fail_if_failed(rows: list[MeasuredRow]) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tinymem.cli.options import Device, Format, Jobs, ListOnly, Only, Out, Overrides, Plugins, PrintJson, Runs, Shard, load_plugins
+from tinymem.cli.options import Device, DryRun, Format, Jobs, ListOnly, Only, Out, Overrides, Plugins, PrintJson, Runs, Shard, load_plugins
 from tinymem.cli.printing import chosen
 from tinymem.cli.sweep_plan import print_estimate, print_plan
 from tinymem.errors import UserError
@@ -28,7 +28,8 @@ def sweep(
     only: Only = None,
     shard: Shard = None,
     list_runs: ListOnly = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Estimate the time of what is left, and run nothing.")] = False,
+    status: Annotated[bool, typer.Option("--status", help="Say what each method's runs came to and why some have no result.")] = False,
+    dry_run: DryRun = False,
     project: Project = None,
     search: Annotated[Literal["halving"] | None, typer.Option(help="Search each method's grid by M - P, instead of running all.")] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed and stopped runs again.")] = False,
@@ -60,10 +61,10 @@ def sweep(
     loaded = [load_sweep(recipe, overrides) for recipe in recipes]
     if out is not None and len(loaded) > 1:
         raise UserError(f"expected one recipe with --out, got {len(loaded)}; each has a folder of its own")
-    place = _place(device, engine, plan_only=list_runs or dry_run or project is not None)
+    place = _place(device, engine, plan_only=list_runs or status or dry_run or project is not None)
     planned = (_open(recipe, out, runs, place, only, shard, plugin) for recipe in loaded)
-    if list_runs:
-        print_plan(planned, output)
+    if list_runs or status:
+        print_plan(planned, output, status=status)
     elif dry_run or project is not None:
         print_estimate(planned, place, project, output)
     else:
@@ -118,6 +119,8 @@ def _run(one: Sweep, engine: Engine, retry_failed: bool) -> int:
     else:
         statuses = run_sweep(one, engine, retry_failed=retry_failed, progress=progress)
     echo(f"{one.folder}: {counted(statuses.total(), 'run')}: " + ", ".join(f"{n:,} {status}" for status, n in sorted(statuses.items())))
+    for reason in one.reasons():
+        echo(f"  {reason}")
     failed = sum(statuses[status] for status in FAILED)
     if failed:
         echo(f"tinymem: {counted(failed, 'run')} failed, see {one.folder / FAILURES}; --retry-failed tries them again", err=True)

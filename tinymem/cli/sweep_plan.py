@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from tinymem.sweep.listing import Counts
     from tinymem.sweep.run import Sweep
 
+STATUS = ("sweep", "method", "runs", "left", "ok", "refused", "failed", "timeout")
 LIST = ("sweep", "method", "runs", "passes", "left out")
 COSTS = ("method", "runs", "passes", "time", "measuring", "share", "one by one")
 
 
-def print_plan(planned: Iterable[Sweep], output: str) -> None:
-    """Print the runs of each sweep by method, with the arithmetic behind their number."""
+def print_plan(planned: Iterable[Sweep], output: str, *, status: bool) -> None:
+    """Print the runs of each sweep by method: their number, with the arithmetic behind it, or what they came to."""
     from tinymem.sweep.listing import count, paper_counts
 
     sweeps = list(planned)
@@ -32,8 +33,21 @@ def print_plan(planned: Iterable[Sweep], output: str) -> None:
         notes.append(f"together: {counted(runs, 'run')} in {counted(passes, 'scoring pass', 'scoring passes')} on {models}")
     if any(one.recipe.explain == "paper" for one in sweeps):
         notes.append(paper_counts())
+    if status:
+        came_to = [(one.recipe.name, *line) for one in sweeps for line in _statuses(one)]
+        print_listing(listing("Runs of trained models by method", STATUS, came_to, notes=notes), output)
+        return
     rows = [(one.recipe.name, *line) for one, found in zip(sweeps, counts, strict=True) for line in _methods(found)]
     print_listing(listing("Runs by method", LIST, rows, notes=notes), output)
+
+
+def _statuses(sweep: Sweep) -> Iterator[tuple[str | int, ...]]:
+    found: dict[str, Counter[str]] = {}
+    for group in sweep.plan.groups:
+        for run in group.runs:
+            found.setdefault(group.method, Counter())[sweep.known[run.id].status if run.id in sweep.known else "left"] += 1
+    for method, statuses in sorted(found.items()):
+        yield method, statuses.total(), *(statuses[name] for name in STATUS[3:])
 
 
 def _methods(counts: Counts) -> Iterator[tuple[str, int, int, int | None]]:
@@ -50,6 +64,7 @@ def _of_sweep(sweep: Sweep, counts: Counts) -> Iterator[str]:
     if counts.trained:
         statuses = sorted(sweep.statuses().items())
         yield f"{sweep.recipe.name}, of the trained models' runs: " + ", ".join(f"{n:,} {status}" for status, n in statuses)
+        yield from (f"  {reason}" for reason in sweep.reasons())
     if sweep.recipe.search:
         yield "searched by halving: of a method with several passes on a model, all run on rungs, and one in full; --dry-run says how long"
     if sweep.recipe.explain == "paper":

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from tinymem.cli.options import Device, Format, Jobs, ListOnly, Only, Overrides, Plugins, PrintJson, RecipeFile, Runs, Shard, load_plugins
-from tinymem.cli.printing import chosen, listing, print_listing
+from tinymem.cli.many import end_with, print_dry_run, print_runs
+from tinymem.cli.options import (
+    Device,
+    DryRun,
+    Format,
+    Jobs,
+    ListOnly,
+    Mps,
+    Only,
+    Overrides,
+    Plugins,
+    PrintJson,
+    RecipeFile,
+    Runs,
+    Shard,
+    load_plugins,
+)
+from tinymem.cli.printing import chosen
 from tinymem.errors import UserError
 from tinymem.runtime.device import processes
 from tinymem.runtime.streams import echo
-from tinymem.runtime.words import counted
 
 if TYPE_CHECKING:
     from tinymem.recipe.recipe import Recipe
-    from tinymem.runs.jobs import Failure
-
-Mps = Annotated[bool, typer.Option("--mps", help="Let the processes of a GPU run side by side, through NVIDIA's MPS.")]
 
 
 def train(
@@ -27,6 +37,7 @@ def train(
     only: Only = None,
     shard: Shard = None,
     list_runs: ListOnly = False,
+    dry_run: DryRun = False,
     jobs: Jobs = None,
     mps: Mps = False,
     runs: Runs = Path("runs"),
@@ -41,32 +52,46 @@ def train(
     """
     from tinymem.recipe.matrix import pick
     from tinymem.recipe.recipe import load_matrix
+    from tinymem.runs.jobs import do_many
+    from tinymem.runs.pipeline import is_trained
 
     output = chosen(output, json)
     load_plugins(plugin)
     recipes = load_matrix(recipe, overrides)
     picked = pick(recipes, only or (), shard)
     if list_runs:
-        _list(picked, runs, output)
-    elif len(picked) > 1 and processes()[1] > 1:
+        print_runs(picked, runs, output)
+        return
+    if dry_run:
+        print_dry_run(picked, runs, device, output, whole=False)
+        return
+    if processes()[0] == 0:
+        _say_what_is_left_aside(recipes)
+    if len(picked) > 1 and processes()[1] > 1:
         raise UserError(f"expected one run under torchrun, whose processes train it together, got {len(picked)}; pick one with --only")
     elif len(picked) == 1:
         _train_here(picked[0], runs, device)
     else:
-        _train_many(recipe, overrides or [], picked, runs, device, jobs or 1, mps, plugin or [])
+        failures = do_many(
+            "train", recipe, overrides or [], picked, runs=runs, device=device, jobs=jobs or 1, mps=mps, plugins=plugin or ()
+        )
+        for one in picked:
+            if is_trained(runs, one):
+                echo(runs / one.run_id() / "checkpoint")
+        end_with(failures, len(picked), runs)
 
 
-def _list(recipes: list[Recipe], runs: Path, output: str) -> None:
-    from tinymem.runs.pipeline import is_trained
+def _say_what_is_left_aside(recipes: list[Recipe]) -> None:
+    """Name the sections of the recipe that training does not read."""
+    from tinymem.recipe.evaluation import Evaluation
 
-    trained = [is_trained(runs, recipe) for recipe in recipes]
-    if output == "table":
-        echo("\n".join(recipe.name for recipe in recipes))
-    else:
-        rows = [(recipe.name, recipe.run_id(), done) for recipe, done in zip(recipes, trained, strict=True)]
-        print_listing(listing("Runs", ("name", "run", "trained"), rows), output)
-    finished = sum(trained)
-    echo(f"{counted(len(recipes), 'run')}, {finished} of them finished in {runs}", err=True)
+    there = {
+        "mitigation": any(recipe.mitigation.methods for recipe in recipes),
+        "evaluation.metrics": any(recipe.evaluation.metrics != Evaluation().metrics for recipe in recipes),
+        "evaluation.ks": any(recipe.evaluation.ks for recipe in recipes),
+    }
+    if names := [name for name, given in there.items() if given]:
+        echo(f"left aside: {', '.join(names)}, which `tinymem run` does", err=True)
 
 
 def _train_here(recipe: Recipe, runs: Path, device: str) -> None:
@@ -77,29 +102,3 @@ def _train_here(recipe: Recipe, runs: Path, device: str) -> None:
     made = train_only(recipe, runs=runs, device=device, progress=Progress(show=first))
     if first:
         echo(made.checkpoint)
-
-
-def _train_many(
-    recipe_file: Path, overrides: list[str], recipes: list[Recipe], runs: Path, device: str, jobs: int, mps: bool, plugins: list[Path]
-) -> None:
-    from tinymem.runs.jobs import train_many
-    from tinymem.runs.pipeline import is_trained
-
-    failures = train_many(recipe_file, overrides, recipes, runs=runs, device=device, jobs=jobs, mps=mps, plugins=plugins)
-    for recipe in recipes:
-        if is_trained(runs, recipe):
-            echo(runs / recipe.run_id() / "checkpoint")
-    if failures:
-        _print_failures(failures, len(recipes), runs)
-        raise typer.Exit(1)
-
-
-def _print_failures(failures: list[Failure], count: int, runs: Path) -> None:
-    from tinymem.runs.jobs import LOGS
-
-    width = max(len(failure.name) for failure in failures)
-    echo(f"\n{'failed':<{width}}  code  last words", err=True)
-    for failure in failures:
-        echo(f"{failure.name:<{width}}  {failure.code:>4}  {failure.reason}", err=True)
-    failed = f"{len(failures)} of {counted(count, 'run')} failed"
-    echo(f"tinymem: {failed}, see {runs / LOGS}; the same command tries them again", err=True)

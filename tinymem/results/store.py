@@ -6,6 +6,7 @@
       compacting/<id>.json        the same, on the way to Parquet
       parquet/part-000007.parquet rows of many runs: `row` is the row as JSON, exactly; the flat columns are for other tools
       failures.jsonl              failed runs with their tracebacks, rewritten from the rows
+      planned.json                number of the runs that were planned last, on trained models or not
 
 A run's rows are those of its file in results/, else of its file in compacting/, else of the newest Parquet part that has its id. Compaction
 moves files to compacting/, writes a part, then removes them; killed anywhere, a run may be in two of these places, and counts once. Readers
@@ -28,7 +29,7 @@ from tinymem.results.read import read_measured
 from tinymem.results.row import MeasuredRow, RequestColumn, Status
 from tinymem.runtime.files import strict_json, write_text
 
-RECIPE, RESULTS, STAGED, FAILURES = "sweep.yaml", "results", "compacting", "failures.jsonl"
+RECIPE, RESULTS, STAGED, FAILURES, PLANNED = "sweep.yaml", "results", "compacting", "failures.jsonl", "planned.json"
 SMALL_ROWS, SMALL_PARTS = 1000, 32
 """More than `SMALL_PARTS` parts of fewer than `SMALL_ROWS` rows are merged: short sweeps leave few files, and large parts stay."""
 OLD_SECONDS = 3600.0
@@ -69,7 +70,7 @@ def read_rows(folder: Path | str) -> list[MeasuredRow]:
     folder = Path(folder)
     if not (folder / RESULTS).is_dir() and not (folder / PARQUET).is_dir():
         raise UserError(f"expected a folder with results/ or parquet/ at {folder}, found none; sweeps lie under sweeps/, runs under runs/")
-    found = dict(_all_rows(folder))
+    found = dict(read_runs(folder))
     return [row for run in sorted(found) for row in found[run]]
 
 
@@ -164,15 +165,18 @@ def merge(folder: Path, small: list[Path]) -> None:
 def write_failures(folder: Path) -> int:
     """Rewrite the failure table; returns the number of failed runs."""
     failed = {run for run, known in Index(folder).all().items() if known.failed}
-    found = dict(_all_rows(folder, failed)) if failed else {}
+    found = dict(read_runs(folder, failed)) if failed else {}
     lines = [json.dumps({column: rows[0][column] for column in FAILURE_COLUMNS}) + "\n" for _, rows in sorted(found.items())]
     if lines or (folder / FAILURES).exists():
         write_text(folder / FAILURES, "".join(lines))
     return len(lines)
 
 
-def _all_rows(folder: Path, wanted: set[str] | None = None) -> Iterator[tuple[str, list[MeasuredRow]]]:
-    """Runs with their rows. Loose files are read first: one that goes meanwhile is in a part by then."""
+def read_runs(folder: Path, wanted: set[str] | None = None) -> Iterator[tuple[str, list[MeasuredRow]]]:
+    """Yield the runs of a folder with their rows, or the `wanted` ones among them.
+
+    Loose files are read first: one that goes meanwhile is in a part by then.
+    """
     loose = _loose(folder, wanted)
     for run, texts in _compacted_texts(folder, wanted).items():
         if run not in loose:

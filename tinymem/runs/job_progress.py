@@ -17,13 +17,13 @@ EVERY_SECONDS = 600.0
 class JobProgress:
     """Counter of runs, with an estimate of the time left from the work done since the start (of running ones by their measured epochs)."""
 
-    def __init__(self, runs: Path, pending: list[Recipe], *, found: int) -> None:
+    def __init__(self, runs: Path, pending: list[Recipe], verb: str, *, found: int) -> None:
         self.runs, self.count, self.done, self.failed = runs, len(pending), 0, 0
         self.before = {recipe.name: self._done_of(recipe) for recipe in pending}
         self.total = sum(training_flops(recipe) for recipe in pending) - sum(self.before.values())
         self.flops_done = 0.0
         self.started = self.last = time.monotonic()
-        self._say(f"{counted(found + len(pending), 'run')}, {found} finished before, {len(pending)} to train")
+        self._say(f"{counted(found + len(pending), 'run')}, {found} finished before, {len(pending)} to {verb}")
 
     def ended(self, recipe: Recipe, seconds: float, running: list[Recipe], *, failed: str | None) -> None:
         """Print the outcome of a run."""

@@ -1,8 +1,8 @@
-"""Many training runs: each a separate process, a fixed number at a time on each device.
+"""Many runs, trained only or whole: each a separate process, a fixed number at a time on each device.
 
-A run is `python -m tinymem train RECIPE --only NAME`, pinned to its GPU by CUDA_VISIBLE_DEVICES. Whatever becomes of it, the others go
-on; finished ones are found, and one that was cut off continues from its resume point. Long runs start first, so that the last to end are
-short. When the supervisor dies, its processes stop too (`signals.hold_lifeline`).
+A run is `python -m tinymem train RECIPE --only NAME`, or `run`, pinned to its GPU by CUDA_VISIBLE_DEVICES. Whatever becomes of it, the
+others go on; finished ones are found, and one that was cut off continues from its resume point. Long runs start first, so that the last to
+end are short. When the supervisor dies, its processes stop too (`signals.hold_lifeline`).
 """
 
 from __future__ import annotations
@@ -15,25 +15,27 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from tinymem.recipe.recipe import Recipe
 from tinymem.recipe.sizes import training_flops
 from tinymem.runs.job_progress import JobProgress
 from tinymem.runs.mps import mps_server
-from tinymem.runs.pipeline import is_trained
+from tinymem.runs.pipeline import is_complete, is_trained
 from tinymem.runtime.device import python_path, resolve_device
 from tinymem.runtime.signals import LIFELINE, StopFlag, stop_signals
 from tinymem.runtime.slots import Slot, device_slots, fair_threads, with_environment
 
 # -P: a file of the working directory must not stand in for a library. So the package's own folder is named too (`_process`).
-COMMAND = (sys.executable, "-P", "-m", "tinymem", "train")
+COMMAND = (sys.executable, "-P", "-m", "tinymem")
+Verb = Literal["train", "run"]
 POLL_SECONDS = 0.2
 LOGS = "logs"
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that ended without a checkpoint: exit code (negative: killed by that signal), the end of its log, and the log's path."""
+    """A run without checkpoint or results: exit code (negative: killed by that signal), the end of its log, and the log's path."""
 
     name: str
     code: int
@@ -51,7 +53,8 @@ class _Running:
     started: float
 
 
-def train_many(
+def do_many(
+    verb: Verb,
     recipe_file: Path,
     overrides: list[str],
     recipes: list[Recipe],
@@ -62,17 +65,17 @@ def train_many(
     mps: bool = False,
     plugins: Sequence[Path] = (),
 ) -> list[Failure]:
-    """Train the runs that are not finished, `jobs` at a time on each device; returns the failed ones.
+    """Train the runs that are not finished, or do all of them, `jobs` at a time on each device; returns the failed ones.
 
     Raises:
         UserError: no such device, or no MPS.
         Stopped: a signal came, and all processes have stopped, with resume points.
     """
-    pending = [recipe for recipe in recipes if not is_trained(runs, recipe)]
-    progress = JobProgress(runs, pending, found=len(recipes) - len(pending))
+    pending = [recipe for recipe in recipes if not (is_trained(runs, recipe) if verb == "train" else is_complete(runs, recipe, device))]
+    progress = JobProgress(runs, pending, verb, found=len(recipes) - len(pending))
     slots = job_slots(device, jobs)
     shares = {"machine_share": 1 / len(slots), "gpu_share": 1 / jobs} if len(slots) > 1 else {}
-    command = [*COMMAND, str(recipe_file), *_words("--set", overrides), *_words("--plugin", plugins), "--runs", str(runs)]
+    command = [*COMMAND, verb, str(recipe_file), *_words("--set", overrides), *_words("--plugin", plugins), "--runs", str(runs)]
     server: AbstractContextManager[dict[str, str]] = mps_server() if mps else nullcontext({})
     with server as environment, stop_signals() as stop:
         supervisor = _Supervisor(command, runs, with_environment(slots, environment), pending, progress, shares)
@@ -131,7 +134,7 @@ class _Supervisor:
     def _process(self, recipe: Recipe, slot: Slot) -> _Running:
         log = self.runs / LOGS / f"{recipe.name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
-        environment = {**os.environ, **slot.environment, LIFELINE: "1", "PYTHONPATH": python_path()}
+        environment = {**os.environ, **slot.environment, LIFELINE: "1", "PYTHONUNBUFFERED": "1", "PYTHONPATH": python_path()}
         before = log.stat().st_size if log.exists() else 0
         with log.open("ab") as file:
             process = subprocess.Popen(

@@ -16,10 +16,8 @@ Each stage is skipped where its result is there already, and each result is writ
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,11 +29,11 @@ from tinymem.results.curve import CurvePoint, read_curve
 from tinymem.results.read import as_json
 from tinymem.results.row import Identity, MeasuredRow
 from tinymem.results.run_folder import RESULTS, read_rows_file
+from tinymem.runs.lock import lock_of_run
 from tinymem.runs.report_stage import report_stage
 from tinymem.runs.stored_rows import collect_rows, is_finished
 from tinymem.runtime.device import processes, resolve_device
-from tinymem.runtime.files import remove_leftovers, require_writable, write_if_changed, write_json
-from tinymem.runtime.locks import LockFile, locked
+from tinymem.runtime.files import require_writable, write_if_changed, write_json
 from tinymem.runtime.progress import Progress, progress_of
 from tinymem.runtime.words import counted
 
@@ -44,10 +42,6 @@ if TYPE_CHECKING:
     from tinymem.mitigation.method import MethodCall
     from tinymem.mitigation.run import Subject
     from tinymem.models.gpt2 import GPT
-
-LOCK = ".lock"
-# A run's folders in which a killed process may have left half-written files.
-WRITTEN = ("", "plugins", "training", "checkpoints", "results")
 
 
 @dataclass(frozen=True)
@@ -112,7 +106,7 @@ def run(recipe: Recipe, *, runs: Path | str = "runs", device: str = "auto", prog
         raise UserError("expected one process for `run`, got several of torchrun; let them `train` the recipe, then run it in one")
     progress, calls = progress_of(progress), method_calls(recipe)
     made = prepare(recipe, Path(runs))
-    with _lock(made.path, lambda: _is_complete(made, calls, device)):
+    with lock_of_run(made.path, lambda: _is_complete(made, calls, device)):
         train_stage(made, device=device, progress=progress)
         fresh = mitigation_stage(made, calls, device=device, progress=progress)
         if report and (fresh or not (made.path / "report.html").is_file()):
@@ -126,7 +120,7 @@ def train_only(recipe: Recipe, *, runs: Path | str = "runs", device: str = "auto
         return _train_along(recipe, Path(runs), device)
     method_calls(recipe)  # wrong options are found before anything is trained
     made = prepare(recipe, Path(runs))
-    with _lock(made.path, lambda: is_trained(Path(runs), recipe)):
+    with lock_of_run(made.path, lambda: is_trained(Path(runs), recipe)):
         train_stage(made, device=device, progress=progress_of(progress))
     return made
 
@@ -137,6 +131,12 @@ def is_trained(runs: Path, recipe: Recipe) -> bool:
 
     checkpoints = RunCheckpoints(runs / recipe.run_id(), recipe)
     return checkpoints.has(recipe.training.epochs) and not checkpoints.missing()
+
+
+def is_complete(runs: Path, recipe: Recipe, device: str) -> bool:
+    """Whether the run of a recipe has all its checkpoints, its methods' results and its page."""
+    made = Run(runs / recipe.run_id(), recipe)
+    return _is_complete(made, method_calls(recipe), device) and (made.path / "report.html").is_file()
 
 
 def curve_of(runs: Path, recipe: Recipe) -> list[CurvePoint]:
@@ -221,12 +221,17 @@ def _planned(calls: Sequence[MethodCall], recipe: Recipe, identity: Identity) ->
     return [(row_id(identity, call, recipe.mitigation.forget_selection), call) for call in calls]
 
 
+def pending_calls(made: Run, calls: Sequence[MethodCall], device: str) -> list[MethodCall]:
+    """Those methods of a trained run that have no result yet; `device` as `resolve_device` gives it."""
+    planned = _planned(calls, made.recipe, identity_of(made, device))
+    return [call for row, call in planned if not is_finished(made.path, row, made.recipe)]
+
+
 def _is_complete(made: Run, calls: Sequence[MethodCall], device: str) -> bool:
     """Whether the model is trained and every method has its result."""
     if not is_trained(made.path.parent, made.recipe):
         return False
-    identity = identity_of(made, resolve_device(device))
-    return all(is_finished(made.path, row, made.recipe) for row, _ in _planned(calls, made.recipe, identity))
+    return not pending_calls(made, calls, resolve_device(device))
 
 
 def method_calls(recipe: Recipe) -> list[MethodCall]:
@@ -312,33 +317,3 @@ def subject_of_run(made: Run, device: str, identity: Identity) -> Subject:
 
     optimizer = optimizer_state_of(made.checkpoint, read_metadata(made.checkpoint))
     return subject_of_corpus(made.model(device), made.corpus(), made.recipe, identity=identity, optimizer_state=optimizer)
-
-
-def _lock(path: Path, is_complete: Callable[[], bool]) -> AbstractContextManager[None]:
-    """The lock of a run's folder; none where nothing can be written and nothing is left to do, so that a finished run is shown."""
-    try:
-        LockFile(path / LOCK).close()
-    except UserError:
-        if not is_complete():
-            raise
-        return nullcontext()
-    return _alone(path)
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Hold the lock of a run's folder, so that no two processes work in it; the lock ends with its process.
-
-    A run that fails before it has made anything, for a recipe that cannot work, leaves no folder.
-    """
-    with locked(path / LOCK, wait=False) as alone:
-        if not alone:
-            raise UserError(f"another process is at work in {path}; wait for it to end")
-        for folder in WRITTEN:  # only now: before, they may be of that process
-            remove_leftovers(path / folder)
-        try:
-            yield
-        except UserError:
-            if {entry.name for entry in path.iterdir()} <= {LOCK, "recipe.yaml", "plugins"}:
-                shutil.rmtree(path)
-            raise

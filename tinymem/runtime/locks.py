@@ -135,6 +135,34 @@ def locked(path: Path, name: str = "", *, wait: bool) -> Iterator[bool]:
         file.close()
 
 
+def is_taken(path: Path, name: str | None = None) -> bool:
+    """Whether another process has the lock of a name, or of any name, of a file; no lock is in one that is missing or cannot be read.
+
+    The lock is shared for an instant, which only a process that starts in this very instant could notice.
+    """
+    start, length = (0, 0) if name is None else (_byte(name), 1)
+    with _mutex:
+        if (key := _key_of(path)) is None:
+            return False
+        if key in _files:  # ours: to close another descriptor of it would free its locks
+            return bool(_files[key].held)
+        return _is_locked(path, start, length)
+
+
+def _is_locked(path: Path, start: int, length: int) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB, length, start)
+    except OSError as error:
+        return error.errno in (errno.EACCES, errno.EAGAIN)
+    finally:
+        os.close(descriptor)
+    return False
+
+
 @contextmanager
 def sole_writer(folder: Path) -> Iterator[None]:
     """Hold a folder's name while it is made, beside it, so that of two processes that write it one is told at its start.

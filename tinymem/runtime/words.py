@@ -31,6 +31,19 @@ def trimmed(value: float, digits: int) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
+def size(count: float) -> str:
+    """A number of bytes in the unit that suits it, of 1000 each.
+
+    >>> size(512), size(1_530_000), size(43_000_000_000)
+    ('512 B', '1.5 MB', '43 GB')
+    """
+    units = ["TB", "GB", "MB", "kB", "B"]
+    while count >= 999.5 and len(units) > 1:
+        count /= 1000
+        units.pop()
+    return f"{trimmed(count, 1 if count < 9.95 else 0)} {units[-1]}"
+
+
 def counted(count: int, noun: str, plural: str = "") -> str:
     """A count with its noun, singular or plural.
 

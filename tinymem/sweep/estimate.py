@@ -18,7 +18,7 @@ from typing import Any
 from tinymem.errors import UserError
 from tinymem.mitigation.subject import MAXIMUM_RETAIN
 from tinymem.recipe.recipe import Recipe
-from tinymem.recipe.sizes import planned_vocabulary, row_flops
+from tinymem.recipe.sizes import TRAIN_PASSES, epoch_rows, planned_vocabulary, row_flops
 from tinymem.results.parquet import PARQUET, read_part
 from tinymem.results.read import read_measured
 from tinymem.results.row import MeasuredRow
@@ -96,6 +96,13 @@ class Estimator:
             seconds, measure = _scaled(best, method, options, size)
             return seconds, self._measurement(recipe, size) if measure is None else measure, "scaled"
         return passes(method, options, size) * self._speed(recipe, size), self._measurement(recipe, size), "guessed"
+
+    def training(self, recipe: Recipe) -> float:
+        """Seconds of a recipe's training, with its measurements on the way, by a probe of speed."""
+        size, settings = size_of(recipe), recipe.training
+        measurements = 1 + math.ceil(settings.epochs / settings.measured_every)
+        rows = TRAIN_PASSES * settings.epochs * epoch_rows(recipe) + measurements * measurement_passes(size)
+        return rows * self._speed(recipe, size)
 
     def group(self, cost: MethodCost, method: str, runs: Sequence[JsonObject], recipe: Recipe, *, shared: bool) -> float:
         """Add the runs of a scoring pass to a method's cost; returns their seconds."""

@@ -13,9 +13,10 @@ from tinymem.errors import UserError
 from tinymem.mitigation.requests import MeasurementRequest, covers
 from tinymem.recipe.plugins import store_plugins
 from tinymem.recipe.sweep import SweepRecipe
+from tinymem.results.reasons import Reason, grouped_reasons
 from tinymem.results.row import RequestColumn
-from tinymem.results.store import RECIPE, Index, Known, write_failures
-from tinymem.runtime.files import write_text
+from tinymem.results.store import PLANNED, RECIPE, Index, Known, read_runs, write_failures
+from tinymem.runtime.files import write_json, write_text
 from tinymem.runtime.progress import Bar, Progress, progress_of
 from tinymem.runtime.signals import StopFlag, stop_signals
 from tinymem.runtime.words import counted
@@ -51,6 +52,12 @@ class Sweep:
     def statuses(self) -> Counter[str]:
         """Number of planned runs by status; `left` for those without rows."""
         return Counter(self.known[run.id].status if run.id in self.known else "left" for g in self.plan.groups for run in g.runs)
+
+    def reasons(self) -> list[Reason]:
+        """Why planned runs were refused or failed, that of the most runs first."""
+        planned = {run.id for group in self.plan.groups for run in group.runs}
+        wanted = {run for run in planned & self.known.keys() if self.known[run].status != "ok"}
+        return grouped_reasons(row for _, rows in (read_runs(self.folder, wanted) if wanted else ()) for row in rows)
 
     def _planned(self, group: WorkUnit, run: PlannedRun, retry_failed: bool) -> PlannedRun | None:
         known = self.known.get(run.id)
@@ -128,6 +135,7 @@ def run_sweep(sweep: Sweep, engine: Engine, *, retry_failed: bool = False, progr
     remove_stale_logs(sweep.folder)
     store_plugins(sweep.recipe.plugins, sweep.folder)
     write_text(sweep.folder / RECIPE, yaml.safe_dump(sweep.recipe.model_dump(mode="json"), sort_keys=False))
+    write_json(sweep.folder / PLANNED, {"runs": sweep.plan.counted})
     groups = sweep.left(retry_failed=retry_failed)
     total = sum(len(group.runs) for group in groups)
     progress.say(

@@ -1,0 +1,144 @@
+"""`tinymem runs`: the state of runs and sweeps from their files; and what `--dry-run` says before there are any."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from helpers import METHODS, QUICKSTART, SMALLER, TINY, files_in, sets, tinymem
+
+from tinymem.recipe.recipe import load_recipe
+from tinymem.recipe.sizes import planned_parameters
+from tinymem.results.reasons import grouped_reasons
+from tinymem.results.row import MitigationRow, Status
+from tinymem.results.store import PLANNED, write_run
+from tinymem.runs.listing import Listed, list_folders
+from tinymem.runs.pipeline import Run
+from tinymem.runtime.locks import is_taken, locked
+
+
+def row(run: str, status: Status = "ok", message: str | None = None, method: str = "act") -> MitigationRow:
+    return MitigationRow(method=method, artifact="noise", status=status, id=run, message=message)
+
+
+def one(folder: Path) -> Listed:
+    (found,) = list_folders([folder])
+    return found
+
+
+def test_states_of_a_run(tiny_run: Run, tmp_path: Path) -> None:
+    run = shutil.copytree(tiny_run.path, tmp_path / "runs" / tiny_run.path.name)
+    found = one(run)
+    assert (found.name, found.kind, found.state, found.progress, found.why) == (run.name, "run", "done", "trained, 4 of 4 methods", "")
+    assert found.bytes == sum(path.stat().st_size for path in run.rglob("*") if path.is_file())
+    with locked(run / ".lock", wait=False):
+        assert one(run).state == "running"
+    lines = (run / "results.jsonl").read_text().splitlines()
+    (run / "results.jsonl").write_text("\n".join(line for line in lines if '"method": "act"' not in line) + "\n")
+    assert (one(run).state, one(run).progress) == ("waiting", "trained, 3 of 4 methods")
+    broken = {**json.loads(lines[0]), "status": "failed", "message": "no luck"}
+    (run / "results.jsonl").write_text(json.dumps(broken) + "\n")
+    assert one(run).state == "failed" and one(run).why == "failed: 1 run of act: no luck"
+    shutil.rmtree(run / "checkpoint")
+    (run / "results.jsonl").unlink()
+    assert (one(run).state, one(run).progress) == ("waiting", "at epoch 6 of 6")
+
+
+def test_runs_that_failed_in_processes_of_their_own(tiny_run: Run, tmp_path: Path) -> None:
+    """Their logs say why: of one that has made something, and of one that has left nothing."""
+    run = shutil.copytree(tiny_run.path, tmp_path / "matrix-seed1-0123abcd")
+    shutil.rmtree(run / "checkpoint")
+    (run / "results.jsonl").unlink()
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "matrix-seed1.log").write_text("making the corpus\ntinymem: the loss became nan\n")
+    (tmp_path / "logs" / "matrix-seed2.log").write_text("tinymem: expected room\n")
+    (tmp_path / "logs" / "matrix-seed3.log").write_text("tinymem: stopped by SIGINT after epoch 1; the same command goes on from here\n")
+    found = list_folders([tmp_path])
+    assert [(listed.name, listed.state, listed.why) for listed in found] == [
+        ("matrix-seed1-0123abcd", "failed", "the loss became nan"),
+        ("matrix-seed2", "failed", "expected room"),
+    ]
+
+
+def test_states_of_a_sweep(tmp_path: Path) -> None:
+    sweep = tmp_path / "sweeps" / "mine"
+    sweep.mkdir(parents=True)
+    (sweep / "sweep.yaml").write_text("name: mine\n")
+    (sweep / PLANNED).write_text('{"runs": 3}')
+    write_run(sweep, "a", [row("a")])
+    write_run(sweep, "b", [row("b", "refused", "ratio 0.001 zeroes nothing")])
+    assert (one(sweep).state, one(sweep).progress) == ("waiting", "2 of 3 runs, 1 ok, 1 refused")
+    write_run(sweep, "c", [row("c", "refused", "ratio 0.002 zeroes nothing", "zero")])
+    assert (one(sweep).state, one(sweep).why) == ("done", "refused: 2 runs of act, zero: ratio 0.001 zeroes nothing")
+    write_run(sweep, "c", [row("c", "timeout", "stopped after 3 s")])
+    assert one(sweep).state == "failed" and "timeout: 1 run of act: stopped after 3 s" in one(sweep).why
+    with locked(sweep / "claims.lock", "some group", wait=False):
+        assert one(sweep).state == "running"
+
+
+def test_reasons_are_grouped_by_what_they_say_and_count_runs_once() -> None:
+    rows = [
+        row("a", "refused", "got 1"),
+        row("a", "refused", "got 1"),
+        row("b", "refused", "got 2.5e-3"),
+        row("c", "failed", "got 1"),
+        row("d"),
+    ]
+    assert list(map(str, grouped_reasons(rows))) == ["refused: 2 runs of act: got 1", "failed: 1 run of act: got 1"]
+
+
+def test_a_lock_is_seen_without_being_taken(tmp_path: Path) -> None:
+    assert not is_taken(tmp_path / "none") and not (tmp_path / "none").exists()
+    (tmp_path / "free").touch()
+    assert not is_taken(tmp_path / "free")
+    with locked(tmp_path / "free", wait=False):
+        assert is_taken(tmp_path / "free")
+    assert not is_taken(tmp_path / "free")
+
+
+def test_the_command(tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "expected a folder of runs or sweeps at runs, found none" in tinymem("runs").one_line_error()
+    done = tinymem("runs", tiny_run.path.parent)
+    assert done.code == 0 and "trained, 4 of 4 methods" in done.out and "1 run or sweep: 1 done" in done.out
+    (listed,) = json.loads(tinymem("runs", tiny_run.path.parent, "--json").out)
+    assert listed["name"] == tiny_run.path.name and listed["state"] == "done" and listed["bytes"] > 100_000
+
+
+def test_a_dry_run_says_what_and_does_nothing(tmp_path: Path) -> None:
+    words = (QUICKSTART, *sets([*TINY, METHODS]), "--runs", tmp_path / "runs", "--device", "cpu", "--dry-run", "--json")
+    (whole,) = json.loads(tinymem("run", *words).out)
+    assert whole["to do"] == "make the corpus, train 6 epochs, run 4 methods, report" and whole["time"] > 0
+    parameters = planned_parameters(load_recipe(QUICKSTART, TINY))
+    assert 7 * 4 * parameters < whole["disk"] < 7 * 4 * parameters + 2_000_000, "weights, and two resume points of three times as much"
+    (part,) = json.loads(tinymem("train", *words).out)
+    assert part["to do"] == "make the corpus, train 6 epochs" and part["time"] > 0
+    assert files_in(tmp_path) == {}
+
+
+def test_a_dry_run_of_what_is_done(tiny_run: Run) -> None:
+    before = files_in(tiny_run.path)
+    words = (QUICKSTART, *sets([*TINY, METHODS]), "--runs", tiny_run.path.parent, "--device", "cpu", "--dry-run", "--json")
+    assert json.loads(tinymem("run", *words).out) == [{"run": tiny_run.path.name, "to do": "nothing", "time": 0.0, "disk": 0}]
+    (more,) = json.loads(tinymem("run", *words, "--set", "mitigation.methods=[act, zero]").out)
+    assert more["to do"] == "run 1 method, report" and files_in(tiny_run.path) == before
+
+
+@pytest.mark.slow
+@pytest.mark.processes
+def test_a_matrix_is_run_whole(tmp_path: Path) -> None:
+    """In processes of their own; then all is found, and one table and one page show all runs."""
+    recipe = tmp_path / "many.yaml"
+    recipe.write_text(QUICKSTART.read_text() + "\nmatrix: {seed: [0, 1]}\n")
+    words = (recipe, *sets([*SMALLER, "mitigation.methods=random-weights"]), "--runs", tmp_path / "runs", "--device", "cpu")
+    assert tinymem("run", *words, "--list").out.split() == ["quickstart-seed0", "quickstart-seed1"]
+    done = tinymem("run", *words, "--jobs", 2)
+    assert "2 runs, 0 finished before, 2 to run" in done.err, done.err
+    if done.code == 0:
+        assert "quickstart-seed1" in done.out and (tmp_path / "runs" / "many.html").is_file()
+    assert {listed.state for listed in list_folders([tmp_path / "runs"])} == {"done"}, done.err + done.out
+    assert "2 runs, 2 finished before, 0 to run" in tinymem("run", *words).err
+    left = tinymem("train", *words, "--only", "*seed0")
+    assert "left aside: mitigation, which `tinymem run` does" in left.err
