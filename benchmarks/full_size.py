@@ -135,7 +135,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--gpus", type=int, default=1, help="spread the model over so many; GiB are then of each")
     parser.add_argument("--memory-gib", type=float, help="most memory that the process may take on the GPU")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     given.device = resolve_device(given.device)
     if given.memory_gib and given.device != "cpu":
         torch.cuda.set_per_process_memory_fraction(given.memory_gib * 2**30 / torch.cuda.mem_get_info()[1])

@@ -21,7 +21,9 @@ def row_losses(model: nn.Module, rows: Rows, over: Over = "row") -> Tensor:
 
     A whole row of a corpus holds its padding, as in training; rows of different lengths end where they end.
     """
-    start = max(0, int(rows.prompt.min()) - 1) if over == "suffix" and len(rows) and heads_apart(model) else 0
+    if not len(rows):  # a piece of a batch without rows of this kind
+        return torch.zeros(0, device=rows.ids.device)
+    start = max(0, int(rows.prompt.min()) - 1) if over == "suffix" and heads_apart(model) else 0
     losses_BT = token_losses(logits(model, rows.ids, start)[:, :-1], rows.ids[:, start + 1 :])
     if over == "row" and rows.length is None:
         return losses_BT.mean(1)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tinymem.models.adapters import neuron_layers
 
 LARGE = 2 * 2**30
-ACTIVATIONS = 5 * 2**30
+ACTIVATIONS = 7 * 2**30
 """Bytes of activations that a piece of a large model's batch may take, by estimate."""
 
 Work = Callable[[Tensor, set[str]], None]
@@ -66,15 +66,20 @@ class Pieces:
         warnings.warn(f"out of memory with {rows} rows at once: batches go on in pieces of {self.rows}, and count as before", stacklevel=4)
 
 
-def rows_at_once(model: nn.Module, tokens: int, *, gradients: bool) -> int | None:
-    """Rows whose activations fit `ACTIVATIONS`; None, for all of a batch, of a model that is not large."""
+def rows_at_once(model: nn.Module, tokens: int, *, gradients: bool, room: int | None = None) -> int | None:
+    """Rows whose activations fit `room` bytes (`ACTIVATIONS`); None, for all of a batch, of a model that is not large."""
     parameters = list(model.parameters())
-    if sum(p.numel() * p.element_size() for p in parameters) < LARGE:
+    if size_of(model) < LARGE:
         return None
     layers = neuron_layers(model)
     width, neurons = layers[0].values_FD().shape[1], layers[0].neurons
     a_token = (3 * neurons + 12 * width) * (len(layers) if gradients else 1) + 3 * parameters[0].shape[0]
-    return max(1, int(ACTIVATIONS / (a_token * parameters[0].element_size() * tokens)))
+    return max(1, int((room or ACTIVATIONS) / (a_token * parameters[0].element_size() * tokens)))
+
+
+def size_of(model: nn.Module) -> int:
+    """Bytes of a model's weights."""
+    return sum(p.numel() * p.element_size() for p in model.parameters())
 
 
 def add_gradients(pieces: Pieces, index_B: Tensor, objective: Callable[[Tensor], Tensor], leaves: Mapping[str, Tensor], add: Add) -> None:

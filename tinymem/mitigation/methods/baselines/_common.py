@@ -18,7 +18,7 @@ from tinymem.mitigation.config import MethodConfig
 from tinymem.mitigation.method import MitigationData
 from tinymem.mitigation.methods.baselines._optimizer import optimizer_of, refuse_fp16
 from tinymem.mitigation.methods.losses import Over, row_losses
-from tinymem.mitigation.methods.pieces import Pieces, add_gradients, rows_at_once
+from tinymem.mitigation.methods.pieces import ACTIVATIONS, Pieces, add_gradients, rows_at_once, size_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,10 +63,13 @@ class Batch:
         return self.step or self
 
     def piece(self, at_b: Tensor) -> Batch:
-        """The forget rows at some places of the batch, with as many retain rows."""
-        return Batch(self.forget.take(at_b), self.retain.take(at_b) if len(self.retain) else self.retain, self.index[at_b], self)
+        """The rows at some places of the batch, whose forget rows come first; either kind may be none."""
+        forget = at_b[at_b < len(self.forget)]
+        return Batch(self.forget.take(forget), self.retain.take(at_b[len(forget) :] - len(self.forget)), self.index[forget], self)
 
 
+ROOM = 40 * 2**30
+"""Bytes that training a large model may take, where that leaves `ACTIVATIONS` for those."""
 Objective = Callable[[nn.Module, Batch], Tensor]
 """(edited model, piece of a batch) -> scalar; summed over the pieces it is what a step lowers: means are over `Batch.whole`."""
 
@@ -83,11 +86,13 @@ def descend(
     edited = deepcopy(model)
     chosen = {name: p for name, p in edited.named_parameters() if trained(name)}
     optimizer = optimizer_of([*chosen.values()], config.learning_rate, config.weight_decay, data.seed)
-    rows = rows_at_once(model, data.forget.ids.shape[1], gradients=True)
-    pieces = Pieces(model, data.forget.ids.shape[1], gradients=True, rows=rows and max(1, rows // 2))
+    room = max(ACTIVATIONS, ROOM - 5 * size_of(model))  # the model, its copy, gradients and two moments
+    tokens = data.forget.ids.shape[1]
+    pieces = Pieces(model, tokens, gradients=True, rows=rows_at_once(model, tokens, gradients=True, room=room))
     data.bar.expect(config.epochs * -(-len(data.forget) // config.batch_size))
     for batch in _batches(data, config):
-        gradients = _gradients(edited, batch, objective, chosen, pieces)
+        places = torch.arange(len(batch.forget) + (len(batch.retain) if isinstance(config, RetainConfig) else 0), device=batch.index.device)
+        gradients = _gradients(edited, batch, places, objective, chosen, pieces)
         for name, parameter in chosen.items():
             parameter.grad = gradients.pop(name, None)
         optimizer.step()
@@ -97,14 +102,15 @@ def descend(
     return edited
 
 
-def _gradients(edited: nn.Module, batch: Batch, objective: Objective, chosen: dict[str, nn.Parameter], pieces: Pieces) -> dict[str, Tensor]:
+def _gradients(
+    edited: nn.Module, batch: Batch, places: Tensor, objective: Objective, chosen: dict[str, nn.Parameter], pieces: Pieces
+) -> dict[str, Tensor]:
     """The objective's gradients over a batch, by name; parameters that it does not reach have none."""
     totals: dict[str, Tensor] = {}
 
     def add(name: str, gradient: Tensor) -> None:
         totals[name] = totals[name].add_(gradient) if name in totals else gradient
 
-    places = torch.arange(len(batch.index), device=batch.index.device)
     add_gradients(pieces, places, lambda at: objective(edited, batch.piece(at) if len(at) < len(places) else batch), chosen, add)
     return totals
 
@@ -135,6 +141,6 @@ def retain_loss(model: nn.Module, batch: Batch) -> Tensor:
     Raises:
         UserError: there are none.
     """
-    if not len(batch.retain):
+    if not len(batch.whole.retain):
         raise UserError("expected rows to keep, got none; name some, or use gradient-ascent or task-vector, which need none")
     return row_losses(model, batch.retain).sum() / len(batch.whole.retain)

@@ -48,6 +48,8 @@ def gradient_difference(model: nn.Module, data: MitigationData, config: Gradient
 
 def divergence(original: nn.Module, edited: nn.Module, rows: Rows, whole: Rows) -> Tensor:
     """The share of some rows in the mean KL(original || edited) of the next-token distributions of a whole batch, a scalar in nats."""
+    if not len(rows):  # a piece of a batch without rows to keep
+        return torch.zeros((), device=rows.ids.device)
     with torch.no_grad():
         before_BTV = logits(original, rows.ids)[:, :-1].float().log_softmax(-1)
     after_BTV = logits(edited, rows.ids)[:, :-1].float().log_softmax(-1)

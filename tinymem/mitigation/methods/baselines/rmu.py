@@ -56,16 +56,24 @@ def rmu(model: nn.Module, data: MitigationData, config: RMUConfig) -> nn.Module:
     target_D = _unit_vector(model, data) * config.steering
 
     def objective(edited: nn.Module, batch: Batch) -> Tensor:
-        with torch.no_grad():
-            anchor_BTD = block_output(model, batch.retain, layer)
-        distance_BT = (block_output(edited, batch.forget, layer) - target_D).square().mean(-1)
-        at_BT = _steered(batch.forget, config)
-        forget = (distance_BT * at_BT).sum() / _steered(batch.whole.forget, config).sum()
-        retain = _distance(block_output(edited, batch.retain, layer), anchor_BTD, batch)
-        return config.forget_weight * forget + config.retain_weight * retain
+        terms = []
+        if len(batch.forget):
+            terms.append(config.forget_weight * _steering(block_output(edited, batch.forget, layer), target_D, batch, config))
+        if len(batch.retain):
+            with torch.no_grad():
+                anchor_BTD = block_output(model, batch.retain, layer)
+            terms.append(config.retain_weight * _distance(block_output(edited, batch.retain, layer), anchor_BTD, batch))
+        return torch.stack(terms).sum()
 
     trained = {n for n in mlp_parameters(model) if layer - config.layers < layer_of(model, n) <= layer}
     return descend(model, data, config, objective, trained.__contains__)
+
+
+def _steering(states_BTD: Tensor, target_D: Tensor, batch: Batch, config: RMUConfig) -> Tensor:
+    """A piece's share in the mean squared distance of the steered states to the target."""
+    distance_BT = (states_BTD - target_D.to(states_BTD.device)).square().mean(-1)
+    at_BT, positions = _steered(batch.forget, config), _steered(batch.whole.forget, config).sum()
+    return (distance_BT * at_BT.to(distance_BT.device)).sum() / positions.to(distance_BT.device)
 
 
 def _steered(rows: Rows, config: RMUConfig) -> Tensor:
@@ -75,7 +83,7 @@ def _steered(rows: Rows, config: RMUConfig) -> Tensor:
 
 def _distance(states_BTD: Tensor, anchor_BTD: Tensor, batch: Batch) -> Tensor:
     """A piece's share in the mean squared distance over the batch's retain rows."""
-    own_BT, positions = batch.retain.own(), batch.whole.retain.own().sum()
+    own_BT, positions = batch.retain.own().to(states_BTD.device), batch.whole.retain.own().sum().to(states_BTD.device)
     if batch.retain.length is not None:
         states_BTD, anchor_BTD = states_BTD[own_BT], anchor_BTD[own_BT]
     return F.mse_loss(states_BTD, anchor_BTD, reduction="sum") / (positions * states_BTD.shape[-1])

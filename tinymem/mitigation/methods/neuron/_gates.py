@@ -78,7 +78,7 @@ def learn(model: nn.Module, data: MitigationData, config: GatesConfig, rule: Rul
     neg_grad_sum, running = torch.zeros_like(parameters), torch.ones(shape[0], 1, 1, dtype=torch.bool, device=rows.ids.device)
     noise = torch.empty_like(parameters, requires_grad=False)
     draws = _draws(rows, data, shape, by_row) if rule.noisy else None
-    pieces = Pieces(model, rows.ids.shape[1], gradients=True)
+    pieces = Pieces(model, rows.ids.shape[1], gradients=True, rows=max(1, len(rows)))  # of frozen weights few activations are kept
 
     def step(index: Tensor) -> None:
         neg_grad, penalty_G = _gradients(model, rows.take(index), parameters, noise, config, rule, pieces, sum_rows=by_row)
