@@ -36,6 +36,7 @@ def test_what_cannot_be_spread() -> None:
         spread(tiny_model("gpt"), ["cpu", "cpu"])
 
 
+@pytest.mark.processes  # accelerate asks nvidia-smi
 @pytest.mark.skipif(GPUS < 2 or find_spec("accelerate") is None, reason="needs two GPUs and accelerate")
 @pytest.mark.parametrize("name", METHODS)
 def test_the_edit_is_that_of_one_device(name: str) -> None:
