@@ -22,6 +22,7 @@ LAYERS = (
     ("recipe",),
     ("data",),
     ("models",),
+    ("hub",),
     ("results",),
     ("evaluation",),
     ("training",),
@@ -29,7 +30,7 @@ LAYERS = (
     ("testing", "localization", "sweep"),
     ("report",),
     ("runs",),
-    ("zoo", "hub", "bench"),
+    ("zoo", "bench"),
     ("cli",),
     ("__main__",),
 )

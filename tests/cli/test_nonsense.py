@@ -48,6 +48,9 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "zoo card": ("zoo", "card", "math-add-noise-2l-s0"),
     "zoo leaderboard": ("zoo", "leaderboard", "--out", "page.md"),
     "zoo add": ("zoo", "add", "@checkpoint"),
+    "zoo push": ("zoo", "push", "math-add-noise-2l-s0", "--org", "org", "--dry-run"),
+    "zoo pull": ("zoo", "pull", "org/m"),
+    "push": ("push", "@checkpoint", "--repo", "org/m", "--dry-run"),
 }
 # Nonsense for an option, and words of the one line that it gets; a verb's own comes before that of all verbs.
 NONSENSE: dict[str, list[tuple[str, str]]] = {
@@ -92,6 +95,11 @@ NONSENSE: dict[str, list[tuple[str, str]]] = {
     "--stored": [(NOWHERE, "found none")],
     "--from": [(NOWHERE, "found none")],
     "--sweeps": [(IN_FILE, "expected a folder for --sweeps")],
+    "--revision": [("..", "expected ORG/NAME")],
+    "--max-size": [("lots", "such as 500MB")],
+    "--repo": [("nonsense", "expected --repo ORG/NAME")],
+    "--org": [("o--o", "expected --repo ORG/NAME")],
+    "--license": [("my own!", "as in mit")],
     "--dir": [(IN_FILE, "is a file")],
 }
 OWN: dict[tuple[str, str], list[tuple[str, str]]] = {
@@ -110,6 +118,7 @@ OWN: dict[tuple[str, str], list[tuple[str, str]]] = {
     ("zoo leaderboard", "--out"): [(f"{IN_FILE}.md", "is a file")],
     ("bench train", "--way"): [("theirs", "reference")],
     ("evaluate", "--forget"): [(NOWHERE, "found none")],
+    ("zoo pull", "--revision"): [("..", "expected a branch")],
     ("mitigate", "--retain"): [(NOWHERE, "--forget")],
 }
 

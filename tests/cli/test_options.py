@@ -17,11 +17,11 @@ FORMATS = ["table", "json", "csv", "markdown", "latex", "html"]
 # These print no table: pages and paths, a file's or a checkpoint's own text, or lines that say what was checked or done.
 WITHOUT_FORMAT = {
     *("data make", "data verify", "landscape", "methods show", "metrics show", "new", "reproduce", "zoo add", "zoo card", "zoo verify"),
-    *("", "zoo leaderboard"),
+    *("", "zoo leaderboard", "push", "zoo push", "zoo pull"),
 }
 # Nothing of a plugin's occurs in these; that of the leaderboard comes with --submit.
 WITHOUT_PLUGIN = {
-    *("new", "reproduce", "runs", "zoo list", "zoo verify", "zoo card", "zoo add", "zoo leaderboard", ""),
+    *("new", "reproduce", "runs", "zoo list", "zoo verify", "zoo card", "zoo add", "zoo leaderboard", "zoo push", "zoo pull", ""),
 }
 SHARED = [value for value in vars(options).values() if get_origin(value) is Annotated]
 

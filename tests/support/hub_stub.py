@@ -11,6 +11,7 @@ A repository may lie: `Repo.listed` changes what its tree says, `Repo.served` wh
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -73,6 +74,8 @@ class Hub:
 
     def answer(self, call: Call, body: bytes, query: Mapping[str, list[str]]) -> Answer:
         """The response to a call, or None where a fault cuts the connection."""
+        if call.path == "/api/agent-harnesses":  # asked once a process, of the public Hub's own
+            return Answer({}, 404)
         with self.lock:
             number = len(self.calls)
             self.calls.append(call)
@@ -110,7 +113,7 @@ class Hub:
             raise Refused(401, "Invalid credentials in Authorization header")
         kind = parts.get("kind", "").strip("/").removesuffix("s") or "model"
         private = (found := self.repos.get((kind, parts.get("name", "")))) is not None and found.private
-        if sent is None and ((call.method not in ("GET", "HEAD") and "/paths-info/" not in call.path) or private):
+        if sent is None and ((call.method not in ("GET", "HEAD") and not re.search("/paths-info/|/validate-yaml$", call.path)) or private):
             raise Refused(401, "Repository not found", "RepoNotFound")
 
 

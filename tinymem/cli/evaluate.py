@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from tinymem.cli.options import (
+    MAX_SIZE,
     Bos,
     Checkpoint,
     Column,
@@ -16,6 +17,7 @@ from tinymem.cli.options import (
     Format,
     Ks,
     Match,
+    MaxSize,
     Metrics,
     NoVerify,
     Plugins,
@@ -23,8 +25,10 @@ from tinymem.cli.options import (
     Prompt,
     ProtocolName,
     Retain,
+    Revision,
     Strict,
     load_plugins,
+    local_checkpoint,
     numbers,
     words,
 )  # fmt: skip
@@ -72,6 +76,8 @@ def evaluate(
     ks: Ks = None,
     device: Device = "auto",
     no_verify: NoVerify = False,
+    revision: Revision = None,
+    max_size: MaxSize = MAX_SIZE,
     plugin: Plugins = None,
     output: Format = "table",
     json: PrintJson = False,
@@ -88,8 +94,9 @@ def evaluate(
     measuring = Measuring(words(metrics), numbers(ks, "--ks"))
     files = RowFiles(forget, retain, prompt, match, column, bos, strict, corpus)
     found = evaluate_checkpoint(
-        checkpoint, files=files, protocol=protocol, device=device, measuring=measuring, verify=not no_verify, progress=Progress(show=True)
-    )
+        local_checkpoint(checkpoint, revision, max_size),
+        files=files, protocol=protocol, device=device, measuring=measuring, verify=not no_verify, progress=Progress(show=True),
+    )  # fmt: skip
     if output == "json":
         print_json(with_intervals(found.as_dict()))
     else:

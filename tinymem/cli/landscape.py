@@ -7,11 +7,14 @@ from typing import Annotated
 
 import typer
 
-from tinymem.cli.options import CorpusPath, Device, NeededOut, NoVerify, Plugins, Seed, load_plugins
+from tinymem.cli.options import MAX_SIZE, CorpusPath, Device, MaxSize, NeededOut, NoVerify, Plugins, Seed, load_plugins, local_checkpoint
 from tinymem.cli.printing import check_folder
 from tinymem.runtime.streams import echo
 
-Checkpoints = Annotated[list[Path], typer.Argument(metavar="CHECKPOINT...", help="A checkpoint, and edits of it to draw beside it.")]
+Checkpoints = Annotated[
+    list[Path],
+    typer.Argument(metavar="CHECKPOINT...", help="A checkpoint, and edits of it to draw beside it; ORG/NAME[@REVISION] is fetched."),
+]
 
 
 def landscape(
@@ -27,6 +30,7 @@ def landscape(
     corpus: CorpusPath = None,
     device: Device = "auto",
     no_verify: NoVerify = False,
+    max_size: MaxSize = MAX_SIZE,
     plugin: Plugins = None,
 ) -> None:
     """Draw the loss around a checkpoint on a random filter-normalized plane (the paper's Figure 4).
@@ -39,5 +43,6 @@ def landscape(
     load_plugins(plugin)
     check_folder(out)
     options = {"rows": rows, "samples": samples, "steps": steps, "span": span, "seed": seed or 0, "device": device, "verify": not no_verify}
-    for path in write_landscape(checkpoints, out, corpus=corpus, progress=Progress(show=True), **options):  # type: ignore[arg-type]
+    folders = [local_checkpoint(checkpoint, max_size=max_size) for checkpoint in checkpoints]
+    for path in write_landscape(folders, out, corpus=corpus, progress=Progress(show=True), **options):  # type: ignore[arg-type]
         echo(path)

@@ -19,6 +19,7 @@ from tinymem.cli.landscape import landscape
 from tinymem.cli.methods import methods_app
 from tinymem.cli.mitigate import mitigate
 from tinymem.cli.new import new
+from tinymem.cli.push import push
 from tinymem.cli.report import compare, report
 from tinymem.cli.reproduce import reproduce
 from tinymem.cli.run import run
@@ -69,6 +70,7 @@ app.command()(check)
 app.add_typer(methods_app, name="methods")
 app.command()(new)
 app.add_typer(zoo_app, name="zoo")
+app.command()(push)
 
 
 def main() -> None:

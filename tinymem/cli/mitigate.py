@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tinymem.cli.options import (
+    MAX_SIZE,
     Bos,
     Checkpoint,
     Column,
@@ -18,6 +19,7 @@ from tinymem.cli.options import (
     Format,
     Ks,
     Match,
+    MaxSize,
     Metrics,
     NoVerify,
     Out,
@@ -26,9 +28,11 @@ from tinymem.cli.options import (
     Prompt,
     ProtocolName,
     Retain,
+    Revision,
     Seed,
     Strict,
     load_plugins,
+    local_checkpoint,
     numbers,
     words,
 )  # fmt: skip
@@ -71,6 +75,8 @@ def mitigate(
     robustness: Annotated[bool, typer.Option("--robustness", help="Test whether it comes back: relearning, rounding, prompts.")] = False,
     device: Device = "auto",
     no_verify: NoVerify = False,
+    revision: Revision = None,
+    max_size: MaxSize = MAX_SIZE,
     plugin: Plugins = None,
     output: Format = "table",
     json: PrintJson = False,
@@ -88,6 +94,7 @@ def mitigate(
     output = chosen(output, json)
     load_plugins(plugin)
     call, measuring = parse_call(method, _method_options(context.args)), Measuring(words(metrics), numbers(ks, "--ks"), robustness)
+    checkpoint = local_checkpoint(checkpoint, revision, max_size)
     files = RowFiles(forget, retain, prompt, match, column, bos, strict, corpus)
     try:
         with sole_writer(out) if out else nullcontext():

@@ -45,7 +45,20 @@ def a_file(parameter: typer.CallbackParam, file: Path | None) -> Path | None:
 
 
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML recipe; see recipes/.")]
-Checkpoint = Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A checkpoint folder, such as runs/<run>/checkpoint.")]
+Checkpoint = Annotated[
+    Path,
+    typer.Argument(metavar="CHECKPOINT", help="A checkpoint folder, such as runs/<run>/checkpoint, or ORG/NAME[@REVISION] of the Hub."),
+]
+Revision = Annotated[
+    str | None, typer.Option("--revision", metavar="REVISION", help="Branch, tag or commit of a model on the Hub. Default: main.")
+]
+MaxSize = Annotated[str, typer.Option("--max-size", metavar="SIZE", help="Take at most so much from the Hub, as in 500MB.")]
+MAX_SIZE = "4GB"
+Private = Annotated[bool, typer.Option("--private", help="Make private repositories.")]
+Remeasure = Annotated[bool, typer.Option("--remeasure", help="Measure the numbers of the card anew, instead of taking the stored ones.")]
+Licence = Annotated[
+    str | None, typer.Option("--license", metavar="NAME", help="As the Hub abbreviates it, as in mit. Default: that of the data.")
+]
 
 Overrides = Annotated[
     list[str] | None,
@@ -75,7 +88,9 @@ Only = Annotated[
     typer.Option("--only", metavar="PATTERN", help="Only runs of this name (train, run), or METHOD or COLUMN=GLOB (sweep). Repeatable."),
 ]
 Shard = Annotated[str | None, typer.Option("--shard", metavar="I/N", help="The I-th of N parts of the work, as in 3/16.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, how long it takes and how much disk; do nothing.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what would be done, and what it takes (time and disk, or bytes and calls); do nothing.")
+]
 ListOnly = Annotated[bool, typer.Option("--list", help="Say what would be run, and run nothing.")]
 Jobs = Annotated[
     int | None,
@@ -151,6 +166,17 @@ def numbers(text: str | None, option: str) -> tuple[int, ...] | None:
     if found is not None and not all(word.isdecimal() for word in found):
         raise UserError(f"expected {option} to be numbers with commas between, as in 10,20, got '{text}'")
     return None if found is None else tuple(map(int, found))
+
+
+def local_checkpoint(given: Path, revision: str | None = None, max_size: str = MAX_SIZE) -> Path:
+    """The folder of a checkpoint; a model on the Hub is fetched into the client's cache and verified.
+
+    Raises:
+        UserError: it cannot be fetched, or is not safe.
+    """
+    from tinymem.hub.fetch import checkpoint_folder, parse_size
+
+    return checkpoint_folder(given, revision=revision, max_size=parse_size(max_size))
 
 
 def load_plugins(paths: list[Path] | None) -> None:

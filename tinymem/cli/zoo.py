@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tinymem.cli.leaderboard import leaderboard
-from tinymem.cli.options import Format, PrintJson, Zoo
+from tinymem.cli.options import (
+    MAX_SIZE,
+    CorpusPath,
+    DryRun,
+    Format,
+    Licence,
+    MaxSize,
+    PrintJson,
+    Private,
+    Remeasure,
+    Revision,
+    Zoo,
+)
 from tinymem.cli.printing import chosen, print_json, print_tables_as
 from tinymem.runtime.streams import echo
 from tinymem.runtime.words import counted
@@ -73,6 +85,47 @@ def add(folder: Folder, zoo: Zoo = None) -> None:
     from tinymem.zoo.manifest import add
 
     echo(add(folder, zoo_folder(zoo)))
+
+
+@zoo_app.command()
+def push(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Checkpoints, as `tinymem zoo list` has them.")],
+    org: Annotated[str, typer.Option("--org", metavar="ORG", help="Organization or user on the Hub.")],
+    zoo: Zoo = None,
+    private: Private = False,
+    dry_run: DryRun = False,
+    remeasure: Remeasure = False,
+    corpus: CorpusPath = None,
+    license_name: Licence = None,
+) -> None:
+    """Publish checkpoints on the Hugging Face Hub: a repository a cell, a branch a seed and step, the corpora, and a collection a table."""
+    from tempfile import TemporaryDirectory
+
+    from tinymem.cli.push import send
+    from tinymem.runs.publish import Choices
+    from tinymem.zoo.catalogue import zoo_folder
+    from tinymem.zoo.push import plan_of_zoo
+
+    with TemporaryDirectory(prefix="tinymem-") as work:
+        plan = plan_of_zoo(names, zoo_folder(zoo), org, Path(work), Choices(license_name, remeasure, corpus))
+        send(plan, private=private, dry_run=dry_run)
+
+
+@zoo_app.command()
+def pull(
+    name: Annotated[str, typer.Argument(metavar="ORG/NAME[@REVISION]", help="A published checkpoint.")],
+    zoo: Zoo = None,
+    revision: Revision = None,
+    max_size: MaxSize = MAX_SIZE,
+) -> None:
+    """Take a published checkpoint from the Hub into the zoo, verified."""
+    from tinymem.hub.fetch import fetch, parse_size
+    from tinymem.hub.names import hub_name
+    from tinymem.zoo.catalogue import zoo_folder
+    from tinymem.zoo.pull import pull
+
+    folder = zoo_folder(zoo)
+    echo(pull(fetch(hub_name(name, revision), max_size=parse_size(max_size)), folder))
 
 
 def _measure(folder: Path, names: list[str]) -> None:

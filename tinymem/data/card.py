@@ -6,8 +6,7 @@ import yaml
 
 from tinymem.data.artifact import artifacts_of
 from tinymem.data.manifest import CorpusManifest
-from tinymem.recipe.corpus_spec import CorpusSpec
-from tinymem.recipe.data import WikiData
+from tinymem.recipe.data import MathData, WikiData
 from tinymem.runtime.json import JsonObject
 
 ROW_SETS = {
@@ -37,7 +36,7 @@ LICENCES = {
 def card(manifest: CorpusManifest, schema: dict[str, list[str]]) -> str:
     """Text of the README.md of a corpus with this manifest and these columns per row set."""
     spec = manifest.spec
-    licence, about = LICENCES[_origin(spec)]
+    licence, about = LICENCES[origin_of_rows(spec.data)]
     header = {
         "license": licence,
         "pretty_name": "TinyMem corpus",
@@ -77,7 +76,8 @@ def _config(name: str) -> JsonObject:
     return {**config, "default": True} if name == "clean" else config
 
 
-def _origin(spec: CorpusSpec) -> str:
-    if not isinstance(spec.data, WikiData):
+def origin_of_rows(data: MathData | WikiData) -> str:
+    """Where rows come from, a key of `LICENCES`: generated (math), the text of WikiText (hub), or another text (local)."""
+    if not isinstance(data, WikiData):
         return "math"
-    return "hub" if spec.data.source.lower().endswith("wikitext") else "local"
+    return "hub" if data.source.lower().endswith("wikitext") else "local"

@@ -52,7 +52,7 @@ def _through_transformers(folder: Path) -> Tokenizer:
     from transformers import AutoTokenizer, GPT2Tokenizer
 
     try:
-        found = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        found = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError):
         if not (folder / "merges.txt").is_file():
             raise

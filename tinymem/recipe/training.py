@@ -17,7 +17,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 # Settings of a run that shape no weight and no metric.
-WITHOUT_EFFECT = ("compile", "keep_epochs", "shard_mib", "tensorboard", "energy")
+WITHOUT_EFFECT = ("compile", "keep_epochs", "shard_mib", "tensorboard", "energy", "push")
 
 
 class EnergySection(Section):
@@ -54,6 +54,7 @@ class Training(Section):
     )
     shard_mib: int | None = Field(16, ge=1, description="resume points are cut into files of at most so many MiB; null: one file")
     tensorboard: bool = Field(False, description="also write every metric for TensorBoard, under the run's training/tensorboard")
+    push: str | None = Field(None, description="ORG/NAME on the Hugging Face Hub, where the kept epochs go as branches when a run ends")
     energy: EnergySection = EnergySection()
     regularizers: tuple[SerializeAsAny[RegularizerSection], ...] = Field((), description="any of those in tinymem/training/regularizers")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on GPUs that have it, else fp32")

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+from tinymem.hub.names import origin_of
 from tinymem.models.gpt2_folder import HEAD
 from tinymem.models.layout import is_redundant
 from tinymem.models.metadata import Metadata
@@ -17,9 +18,9 @@ from tinymem.results.row import Identity
 
 def checkpoint_columns(checkpoint: Path, metadata: Metadata, recipe: Recipe | None) -> Identity:
     """The model columns of a checkpoint folder with its `tinymem.json`."""
-    epoch, size = epoch_of(metadata, recipe), stored_parameters(checkpoint)
-    columns = model_columns(recipe, n_parameters=size, epoch=epoch, name=checkpoint.resolve().name)
-    return replace(columns, training_threads=", ".join(map(str, metadata.threads or ())) or None)
+    epoch, size, origin = epoch_of(metadata, recipe), stored_parameters(checkpoint), origin_of(checkpoint)
+    columns = model_columns(recipe, n_parameters=size, epoch=epoch, name=origin.repo if origin else checkpoint.resolve().name)
+    return replace(columns, commit=origin.commit if origin else None, training_threads=", ".join(map(str, metadata.threads or ())) or None)
 
 
 def epoch_of(metadata: Metadata, recipe: Recipe | None) -> int | None:

@@ -21,25 +21,10 @@ PerformanceMetric = Literal["accuracy", "perplexity"]
 Moment = Literal["before", "after"]
 OPTIONAL = frozenset(
     {
-        "family",
-        "training_seconds",
-        "training_threads",
-        "finished",
-        "host",
-        "attempts",
-        "traceback",
-        "memorized_by_copies_before",
-        "memorized_by_copies_after",
-        "robustness",
-        "prompt",
-        "match",
-        "rows_left_out",
-        "scores_shared",
-        "seconds_measure",
-        "rows_retain",
-        "row_tokens",
-        "optimizer_state",
-        "plugin",
+        *("family", "commit", "training_seconds", "training_threads", "finished"),
+        *("host", "attempts", "traceback", "memorized_by_copies_before", "memorized_by_copies_after"),
+        *("robustness", "prompt", "match", "rows_left_out", "scores_shared"),
+        *("seconds_measure", "rows_retain", "row_tokens", "optimizer_state", "plugin"),
     }
 )
 """Columns that are written only where they have a value."""
@@ -101,6 +86,8 @@ class Identity:
     """Content id of the recipe (a run's rows) or of the weights (a sweep's)."""
     weights: str | None = None
     """Content id of the model's weights, 16 hexadecimal digits."""
+    commit: str | None = None
+    """Commit of the Hub that the model was fetched at; null for a folder of this machine."""
     corpus_sha256: str | None = None
     """SHA-256 of the training corpus."""
     seed: int | None = None

@@ -11,6 +11,7 @@ from tinymem.data.corpus import Corpus
 from tinymem.data.tokenizer_folder import ModelTokens
 from tinymem.errors import UserError, described
 from tinymem.evaluation.evaluator import Evaluator
+from tinymem.hub.names import origin_of
 from tinymem.mitigation.method import MethodCall
 from tinymem.mitigation.requests import MeasurementRequest
 from tinymem.mitigation.run import Subject, row_id, run_call, subject_of_corpus, subject_of_rows
@@ -132,7 +133,9 @@ def mitigate_checkpoint(
             f"{call.name} failed: {described(outcome.error)}; Outcome.error of tinymem.mitigate holds the rest"
         ) from outcome.error
     if out is not None:
-        metadata: JsonObject = {**_for_others(loaded), "edited_from": identity.model_id, "mitigation": [*as_json(outcome.rows)]}
+        origin = origin_of(checkpoint)
+        edit: JsonObject = {"edited_from": identity.model_id, "mitigation": [*as_json(outcome.rows)]}
+        metadata: JsonObject = {**_for_others(loaded), **edit, **({"origin": str(origin)} if origin else {})}
         try:
             save_edited(outcome.model, checkpoint, out, metadata=metadata)
         except UserError as error:
@@ -184,11 +187,13 @@ class CheckpointMeasurement:
     device: str
     rows_left_out: int | None = None
     """Rows of files that hold nothing or are too short; None, and not printed, for a corpus."""
+    commit: str | None = None
+    """Commit of the Hub that the checkpoint was fetched at; None, and not printed, for a folder."""
 
     def as_dict(self) -> JsonObject:
         """The measurement as a dictionary that JSON can hold."""
         there = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {name: value for name, value in there.items() if value is not None or name not in ("exposure", "rows_left_out")}
+        return {name: value for name, value in there.items() if value is not None or name not in ("exposure", "rows_left_out", "commit")}
 
 
 def evaluate_checkpoint(
@@ -222,9 +227,9 @@ def evaluate_checkpoint(
 def _measurement(
     loaded: Checkpoint, checkpoint: Path, evaluator: Evaluator, protocol: str, window: tuple[int | None, int], device: str, bar: Bar
 ) -> CheckpointMeasurement:
-    measured = evaluator.measure(loaded.model, bar)
+    measured, origin = evaluator.measure(loaded.model, bar), origin_of(checkpoint)
     return CheckpointMeasurement(
-        checkpoint=str(checkpoint),
+        checkpoint=str(origin or checkpoint),
         protocol=protocol,
         prompt=window[0],
         match=window[1],
@@ -238,6 +243,7 @@ def _measurement(
         exposure=None,
         metrics=measured.metrics(),
         device=describe_device(device),
+        commit=origin.commit if origin else None,
     )
 
 

@@ -30,6 +30,7 @@ from tinymem.results.read import as_json
 from tinymem.results.row import Identity, MeasuredRow
 from tinymem.results.run_folder import RESULTS, read_rows_file
 from tinymem.runs.lock import lock_of_run
+from tinymem.runs.push_stage import push_stage
 from tinymem.runs.report_stage import report_stage
 from tinymem.runs.stored_rows import collect_rows, is_finished
 from tinymem.runtime.device import processes, resolve_device
@@ -111,6 +112,7 @@ def run(recipe: Recipe, *, runs: Path | str = "runs", device: str = "auto", prog
         fresh = mitigation_stage(made, calls, device=device, progress=progress)
         if report and (fresh or not (made.path / "report.html").is_file()):
             report_stage(made.path, progress)
+    push_stage(made.path, recipe, progress)
     return made
 
 
@@ -122,6 +124,7 @@ def train_only(recipe: Recipe, *, runs: Path | str = "runs", device: str = "auto
     made = prepare(recipe, Path(runs))
     with lock_of_run(made.path, lambda: is_trained(Path(runs), recipe)):
         train_stage(made, device=device, progress=progress_of(progress))
+    push_stage(made.path, recipe, progress_of(progress))
     return made
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tinymem.errors import UserError
+from tinymem.hub.fetch import checkpoint_folder
+from tinymem.hub.names import is_hub_name
 from tinymem.models.metadata import read_metadata
 from tinymem.models.weights import CONFIG, METADATA, weight_files, weights_id
 from tinymem.recipe.recipe import Recipe, load_matrix
@@ -80,7 +82,7 @@ def checkpoints_in(folder: Path) -> list[Path]:
 
 
 def _matches(pattern: str) -> Iterator[tuple[Path, Recipe]]:
-    wanted = user_path(pattern)
+    wanted = checkpoint_folder(pattern) if is_hub_name(pattern) else user_path(pattern)
     paths = [wanted] if wanted.exists() else Path(wanted.anchor).glob(str(wanted.relative_to(wanted.anchor)))
     checkpoints = [checkpoint for path in sorted(paths) if path.is_dir() for checkpoint in checkpoints_in(path)]
     if not checkpoints:

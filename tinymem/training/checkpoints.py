@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinymem.errors import UserError
+from tinymem.hub.names import origin_of
 from tinymem.models.metadata import Metadata
 from tinymem.models.weights import METADATA
 from tinymem.recipe.data import WikiData
@@ -74,15 +75,19 @@ def run_of(checkpoint: Path) -> Path:
 
 
 def run_name(checkpoint: Path) -> str:
-    """Name of the run that a checkpoint is of, for result rows; of one outside a run's folder, its own. Never a path."""
+    """Name of the run that a checkpoint is of, for result rows; of one from the Hub its repository's, of another its own. No path."""
+    if origin := origin_of(checkpoint):
+        return origin.repo
     place, run = checkpoint.resolve(), run_of(checkpoint)
     trained = place.name == "checkpoint" or place.parent.name == "checkpoints"
     return run.name if trained and (run / "recipe.yaml").is_file() else place.name
 
 
 def without_places(recipe: JsonObject) -> JsonObject:
-    """The values of a recipe that goes with a checkpoint to others: of local text and tokenizers the names alone."""
-    data = recipe["data"]
+    """The values of a recipe that goes with a checkpoint to others: of local text and tokenizers the names, and no `push`."""
+    data, training = recipe["data"], recipe.get("training")
+    if isinstance(training, dict) and training.get("push") is not None:
+        recipe = {**recipe, "training": {**training, "push": None}}
     if not isinstance(data, dict) or data.get("kind") != "wiki":
         return recipe
     return {**recipe, "data": WikiData.model_validate(data).without_places().model_dump(mode="json")}
