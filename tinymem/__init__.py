@@ -58,7 +58,7 @@ _PUBLIC = {
     "scorer": "tinymem.mitigation.method",
     "editor": "tinymem.mitigation.method",
     "mitigate": "tinymem.mitigation.run",
-    "evaluate_checkpoint": "tinymem.runs.checkpoint",
+    "evaluate_checkpoint": "tinymem.runs.evaluate",
     "mitigate_checkpoint": "tinymem.runs.checkpoint",
     "load_sweep": "tinymem.recipe.sweep",
     "open_sweep": "tinymem.sweep.run",

@@ -91,7 +91,7 @@ def test_transformers_loads_it(kept: Run) -> None:
 
 @pytest.mark.training
 def test_verbs_find_its_corpus_and_its_optimizer(kept: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tinymem.runs import checkpoint as command
+    from tinymem.runs import subjects as command
 
     folder = kept.path / "checkpoints" / "epoch-000003"
     seen: list[dict[str, torch.Tensor]] = []

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tinymem.cli.find_memorized import find_memorized
 from tinymem.cli.options import Format, Jobs, NeededOut, Overrides, Plugins, PrintJson, RecipeFile, load_plugins
 from tinymem.cli.printing import chosen, listing, print_json, print_listing
 from tinymem.errors import UserError
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from tinymem.runtime.json import Json, JsonObject
 
 app = typer.Typer(help="Make, inspect and verify corpora.", no_args_is_help=True, pretty_exceptions_enable=False)
+
+app.command("find-memorized")(find_memorized)
 
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A corpus, such as runs/<run>/corpus.")]
 

@@ -13,6 +13,7 @@ from tinymem.cli.options import (
     Column,
     CorpusPath,
     Device,
+    DType,
     Forget,
     Format,
     Ks,
@@ -24,12 +25,14 @@ from tinymem.cli.options import (
     PrintJson,
     Prompt,
     ProtocolName,
+    Raw,
     Retain,
     Revision,
     Strict,
     load_plugins,
     local_checkpoint,
     numbers,
+    raw_layout,
     words,
 )  # fmt: skip
 from tinymem.cli.printing import chosen, listing, print_json, print_listing, print_tables_as
@@ -71,10 +74,12 @@ def evaluate(
     column: Column = None,
     bos: Bos = False,
     strict: Strict = False,
+    raw: Raw = None,
     protocol: ProtocolName = None,
     metrics: Metrics = None,
     ks: Ks = None,
     device: Device = "auto",
+    dtype: DType = "auto",
     no_verify: NoVerify = False,
     revision: Revision = None,
     max_size: MaxSize = MAX_SIZE,
@@ -85,17 +90,19 @@ def evaluate(
     """Measure a checkpoint on its own corpus, or on rows of your own."""
     from tinymem.cli.measured import table_of_measurement
     from tinymem.results.read import with_intervals
-    from tinymem.runs.checkpoint import Measuring, evaluate_checkpoint
+    from tinymem.runs.evaluate import evaluate_checkpoint
     from tinymem.runs.own_rows import RowFiles
+    from tinymem.runs.subjects import Measuring
     from tinymem.runtime.progress import Progress
 
     output = chosen(output, json)
     load_plugins(plugin)
     measuring = Measuring(words(metrics), numbers(ks, "--ks"))
-    files = RowFiles(forget, retain, prompt, match, column, bos, strict, corpus)
+    files = RowFiles(forget, retain, prompt, match, column, bos, strict, corpus, raw=raw_layout(raw))
     found = evaluate_checkpoint(
         local_checkpoint(checkpoint, revision, max_size),
-        files=files, protocol=protocol, device=device, measuring=measuring, verify=not no_verify, progress=Progress(show=True),
+        files=files, protocol=protocol, device=device, measuring=measuring, verify=not no_verify, dtype=dtype,
+        progress=Progress(show=True),
     )  # fmt: skip
     if output == "json":
         print_json(with_intervals(found.as_dict()))

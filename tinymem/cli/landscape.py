@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from tinymem.cli.options import MAX_SIZE, CorpusPath, Device, MaxSize, NeededOut, NoVerify, Plugins, Seed, load_plugins, local_checkpoint
+from tinymem.cli.options import (
+    MAX_SIZE,
+    CorpusPath,
+    Device,
+    DType,
+    MaxSize,
+    NeededOut,
+    NoVerify,
+    Plugins,
+    Seed,
+    load_plugins,
+    local_checkpoint,
+)  # fmt: skip
 from tinymem.cli.printing import check_folder
 from tinymem.runtime.streams import echo
 
@@ -21,7 +33,10 @@ def landscape(
     checkpoints: Checkpoints,
     out: NeededOut,
     rows: Annotated[
-        str, typer.Option("--of", metavar="WHICH", help="Rows that the loss is of: test (clean test rows), or an artifact such as noise.")
+        str,
+        typer.Option(
+            "--of", metavar="WHICH", help="Rows that the loss is of: test (clean test rows), an artifact such as noise, or a file."
+        ),
     ] = "test",
     samples: Annotated[int, typer.Option(min=1, metavar="NUMBER", help="At most so many rows.")] = 256,
     steps: Annotated[int, typer.Option("--points", metavar="NUMBER", help="Points per direction, odd; time grows with its square.")] = 21,
@@ -29,6 +44,7 @@ def landscape(
     seed: Seed = None,
     corpus: CorpusPath = None,
     device: Device = "auto",
+    dtype: DType = "auto",
     no_verify: NoVerify = False,
     max_size: MaxSize = MAX_SIZE,
     plugin: Plugins = None,
@@ -42,7 +58,8 @@ def landscape(
 
     load_plugins(plugin)
     check_folder(out)
-    options = {"rows": rows, "samples": samples, "steps": steps, "span": span, "seed": seed or 0, "device": device, "verify": not no_verify}
+    drawn = {"rows": rows, "samples": samples, "steps": steps, "span": span, "seed": seed or 0}
+    options = {**drawn, "device": device, "verify": not no_verify, "dtype": dtype}
     folders = [local_checkpoint(checkpoint, max_size=max_size) for checkpoint in checkpoints]
     for path in write_landscape(folders, out, corpus=corpus, progress=Progress(show=True), **options):  # type: ignore[arg-type]
         echo(path)

@@ -10,7 +10,7 @@ from tinymem.report.tables.table import Cell, Column, Table
 from tinymem.results.share import Share
 
 if TYPE_CHECKING:
-    from tinymem.runs.checkpoint import CheckpointMeasurement
+    from tinymem.runs.evaluate import CheckpointMeasurement
     from tinymem.runtime.json import Json, JsonObject
 
 HEADS = (Column("of", numeric=False), Column("metric", numeric=False), Column("value"))

@@ -15,7 +15,9 @@ from tinymem.cli.options import (
     Column,
     CorpusPath,
     Device,
+    DType,
     Forget,
+    ForgetRowsChoice,
     Format,
     Ks,
     Match,
@@ -27,13 +29,16 @@ from tinymem.cli.options import (
     PrintJson,
     Prompt,
     ProtocolName,
+    Raw,
     Retain,
     Revision,
     Seed,
     Strict,
     load_plugins,
     local_checkpoint,
+    named_revision,
     numbers,
+    raw_layout,
     words,
 )  # fmt: skip
 from tinymem.cli.printing import chosen, print_record
@@ -48,7 +53,7 @@ if TYPE_CHECKING:
 def mitigate(
     context: typer.Context,
     checkpoint: Checkpoint,
-    method: Annotated[str, typer.Option(metavar="NAME", help="A registered method; `tinymem methods` lists them.")],
+    method: Annotated[list[str], typer.Option(metavar="NAME", help="A registered method; `tinymem methods` lists them. Repeatable.")],
     out: Out = None,
     forget: Forget = None,
     retain: Retain = None,
@@ -58,6 +63,8 @@ def mitigate(
     column: Column = None,
     bos: Bos = False,
     strict: Strict = False,
+    raw: Raw = None,
+    forget_rows: ForgetRowsChoice = "all",
     protocol: ProtocolName = None,
     forget_fraction: Annotated[
         float | None,
@@ -74,6 +81,7 @@ def mitigate(
     ks: Ks = None,
     robustness: Annotated[bool, typer.Option("--robustness", help="Test whether it comes back: relearning, rounding, prompts.")] = False,
     device: Device = "auto",
+    dtype: DType = "auto",
     no_verify: NoVerify = False,
     revision: Revision = None,
     max_size: MaxSize = MAX_SIZE,
@@ -81,33 +89,39 @@ def mitigate(
     output: Format = "table",
     json: PrintJson = False,
 ) -> None:
-    """Run one method on a checkpoint. Its options follow: `--method act --ratio 0.05`; see `tinymem methods show act`.
+    """Run methods on a checkpoint. Options follow: `--method act --ratio 0.05`; see `tinymem methods show act`.
 
-    --out is a folder for the edited checkpoint.
+    Several methods share the loaded model, and each must have every option that is given. --out is a folder for the edited checkpoint,
+    of several methods one for each in it.
     """
     from tinymem.mitigation.method import parse_call
-    from tinymem.runs.checkpoint import Measuring, NotSaved, mitigate_checkpoint
+    from tinymem.runs.checkpoint import NotSaved, mitigate_checkpoint
     from tinymem.runs.own_rows import RowFiles
+    from tinymem.runs.subjects import Measuring
     from tinymem.runtime.locks import sole_writer
     from tinymem.runtime.progress import Progress
 
     output = chosen(output, json)
     load_plugins(plugin)
-    call, measuring = parse_call(method, _method_options(context.args)), Measuring(words(metrics), numbers(ks, "--ks"), robustness)
-    checkpoint = local_checkpoint(checkpoint, revision, max_size)
-    files = RowFiles(forget, retain, prompt, match, column, bos, strict, corpus)
+    options = _method_options(context.args)
+    calls, measuring = [parse_call(name, options) for name in method], Measuring(words(metrics), numbers(ks, "--ks"), robustness)
+    revision, checkpoint = named_revision(checkpoint, revision), local_checkpoint(checkpoint, revision, max_size)
+    files = RowFiles(forget, retain, prompt, match, column, bos, strict, corpus, forget_rows, raw_layout(raw))
     try:
         with sole_writer(out) if out else nullcontext():
             rows = mitigate_checkpoint(
-                checkpoint, call, out=out, files=files, protocol=protocol, forget_fraction=forget_fraction,
-                seed=seed, device=device, measuring=measuring, verify=not no_verify, progress=Progress(show=True),
+                checkpoint, calls, out=out, files=files, protocol=protocol, forget_fraction=forget_fraction,
+                seed=seed, device=device, measuring=measuring, verify=not no_verify, dtype=dtype, revision=revision,
+                progress=Progress(show=True),
             )  # fmt: skip
     except NotSaved as error:  # the numbers of a long edit are not lost with it
         _print(checkpoint, error.rows, output)
         raise
     _print(checkpoint, rows, output)
     if out:
-        echo(f"edited checkpoint: {out}", err=True)
+        echo(f"edited checkpoint: {out}" if len(calls) == 1 else f"edited checkpoints in {out}", err=True)
+    if any(row.status == "failed" for row in rows):
+        raise typer.Exit(1)
 
 
 def _print(checkpoint: Path, rows: list[MitigationRow], output: str) -> None:

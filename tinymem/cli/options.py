@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from tinymem.errors import UserError
+
+if TYPE_CHECKING:
+    from tinymem.data.token_arrays import RawLayout
 
 OUT_HELP = "Where to write; the description says what, and whether to a file or a folder."
 FORMAT_HELP = "What to print; report: html writes a page, png and svg the figures with their numbers."
@@ -101,6 +104,15 @@ Jobs = Annotated[
         help="Processes at a time: on each GPU, or on the CPU. Default: 1 on a GPU and where models are trained, else one a core.",
     ),
 ]
+DType = Annotated[
+    Literal["auto", "fp32", "bf16", "fp16"],
+    typer.Option("--dtype", help="Type of the weights in memory. auto: fp32 for TinyMem's GPT-2, for other families that of their files."),
+]
+Raw = Annotated[str | None, typer.Option("--raw", metavar="TYPExWIDTH", help="How .bin files hold token ids, as in uint16x2049.")]
+ForgetRowsChoice = Annotated[
+    Literal["all", "memorized"],
+    typer.Option("--forget-rows", help="Give the method all rows of --forget but the holdout, or only those that are memorized."),
+]
 
 Mps = Annotated[bool, typer.Option("--mps", help="Let the processes of a GPU run side by side, through NVIDIA's MPS.")]
 
@@ -108,7 +120,9 @@ Prompt = Annotated[int | None, typer.Option("--prompt", min=1, metavar="TOKENS",
 Match = Annotated[int | None, typer.Option("--match", min=1, metavar="TOKENS", help="Tokens that must follow.")]
 Forget = Annotated[
     Path | None,
-    typer.Option("--forget", metavar="FILE", help="Rows to forget: .jsonl, .csv, .parquet or .npy. Default: the checkpoint's corpus."),
+    typer.Option(
+        "--forget", metavar="FILE", help="Rows to forget: .jsonl, .csv, .parquet, .npy, .pt, .bin. Default: the checkpoint's corpus."
+    ),
 ]
 Retain = Annotated[Path | None, typer.Option("--retain", metavar="FILE", help="Rows to keep, in the same formats; mitigate needs both.")]
 CorpusPath = Annotated[
@@ -166,6 +180,20 @@ def numbers(text: str | None, option: str) -> tuple[int, ...] | None:
     if found is not None and not all(word.isdecimal() for word in found):
         raise UserError(f"expected {option} to be numbers with commas between, as in 10,20, got '{text}'")
     return None if found is None else tuple(map(int, found))
+
+
+def raw_layout(text: str | None) -> RawLayout | None:
+    """The layout of raw files of ids; raises as `RawLayout.parse`."""
+    from tinymem.data.token_arrays import RawLayout
+
+    return None if text is None else RawLayout.parse(text)
+
+
+def named_revision(given: Path, revision: str | None) -> str | None:
+    """The revision of a model on the Hub that was asked for, with --revision or behind @; None where none was."""
+    from tinymem.hub.names import is_hub_name
+
+    return revision or (str(given).partition("@")[2] or None if is_hub_name(str(given)) else None)
 
 
 def local_checkpoint(given: Path, revision: str | None = None, max_size: str = MAX_SIZE) -> Path:

@@ -130,7 +130,7 @@ def pull(
 
 def _measure(folder: Path, names: list[str]) -> None:
     """Print what is memorized now beside the end of the curve, of the models whose corpus can be generated."""
-    from tinymem.runs.checkpoint import evaluate_checkpoint
+    from tinymem.runs.evaluate import evaluate_checkpoint
     from tinymem.zoo.catalogue import entry_of
 
     for entry in (entry_of(folder / name) for name in names):

@@ -1,30 +1,31 @@
 """Token rows from a user's file, as ids or as text, each to its own end.
 
-.npy holds an integer array [N, T]. Parquet, JSON lines and CSV hold a row each, with a column of ids (`ids`, `input_ids`, `tokens`), of
-text (`text`), or `prompt` and `target`, which fix where the test of memorization begins and ends. A line of JSON may also be a list of
-ids or a string. JSON lines and CSV may be compressed (.gz). Text is tokenized as a training text is: nothing is cut, padded or added.
+.npy, .pt and .bin hold an integer array [N, T] (`token_arrays`). Parquet, JSON lines and CSV hold a row each, with a column of ids (`ids`,
+`input_ids`, `tokens`), of text (`text`, `paragraph`), or `prompt` and `target`, which fix where the test of memorization begins and ends;
+a text in `all` with a `prompt_len` has its own prompt too. A line of JSON may also be a list of ids or a string. JSON lines and CSV may be
+compressed (.gz). Text is tokenized as a training text is: nothing is cut, padded or added.
 """
 
 from __future__ import annotations
 
 import json
-import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tinymem.data.padded import without_padding
+from tinymem.data.token_arrays import ARRAYS, RawLayout, read_token_array
 from tinymem.data.tokenizer_folder import ModelTokens
 from tinymem.errors import UserError
 from tinymem.runtime.files import csv_rows, json_lines
 
-IDS, TEXT, PAIR, MASK = ("ids", "input_ids", "tokens"), "text", ("prompt", "target"), "attention_mask"
-COLUMNS = (*IDS, TEXT, *PAIR)
-COLUMNS_TEXT = "`ids`, `input_ids`, `tokens`, `text`, or `prompt` and `target`"
-FORMATS = (".npy", ".parquet", ".jsonl", ".csv", ".jsonl.gz", ".csv.gz")
+IDS, TEXTS, PAIR, MASK = ("ids", "input_ids", "tokens"), ("text", "paragraph"), ("prompt", "target"), "attention_mask"
+WHOLE, PROMPT_TOKENS = "all", "prompt_len"
+"""Columns of MemPi's strings: a text, and how many of its tokens are the prompt."""
+COLUMNS = (*IDS, *TEXTS, *PAIR, WHOLE)
+COLUMNS_TEXT = "`ids`, `input_ids`, `tokens`, `text`, `paragraph`, or `prompt` and `target`"
+FORMATS = (*ARRAYS, ".parquet", ".jsonl", ".csv", ".jsonl.gz", ".csv.gz")
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,9 @@ class RowsFile:
         return f"{self.counted}{'s' if len(numbers) > 1 else ''} {shown}"
 
 
-def read_rows(path: Path, tokens: ModelTokens, *, column: str | None = None, bos: bool = False) -> RowsFile:
+def read_rows(
+    path: Path, tokens: ModelTokens, *, column: str | None = None, bos: bool = False, layout: RawLayout | None = None
+) -> RowsFile:
     """Read a file of rows.
 
     Args:
@@ -62,6 +65,7 @@ def read_rows(path: Path, tokens: ModelTokens, *, column: str | None = None, bos
         tokens: of the model, whose padding is left out, left and right, and whose tokenizer reads text.
         column: that holds the ids or the text; default: the first that is known and not null.
         bos: whether the model's first token is put before each text.
+        layout: of a raw file (.bin).
 
     Raises:
         UserError: no such file, another format, or something else than ids or text in it; it names the line or row.
@@ -72,7 +76,7 @@ def read_rows(path: Path, tokens: ModelTokens, *, column: str | None = None, bos
     if suffix is None or not path.is_file():
         raise UserError(f"expected a file of rows at {path}, found none; check the path")
     found = RowsFile(path, "line" if suffix.startswith((".jsonl", ".csv")) else "row")
-    raw = [_Raw.of(value, number, found, column) for number, value in _values(path, suffix)]
+    raw = [_Raw.of(value, number, found, column) for number, value in _values(path, suffix, layout)]
     found.empty.extend(r.number for r in raw if r.value is None)
     encoded = _encoded([r for r in raw if r.value is not None], found, tokens, bos)
     stripped = without_padding([ids for ids, _, _ in encoded], [r.mask for _, _, r in encoded], tokens)
@@ -86,23 +90,19 @@ def read_rows(path: Path, tokens: ModelTokens, *, column: str | None = None, bos
 # ---- formats ------------------------------------------------------------------------------------------------------------------------
 
 
-def _values(path: Path, suffix: str) -> Iterator[tuple[int, Any]]:
-    if suffix == ".npy":
-        return enumerate(_read_npy(path), start=1)
+def _values(path: Path, suffix: str, layout: RawLayout | None) -> Iterator[tuple[int, Any]]:
+    if suffix in ARRAYS:
+        return enumerate(_array_rows(path, layout), start=1)
     if suffix == ".parquet":
         return enumerate(_read_parquet(path), start=1)
     return json_lines(path, "repair the line", json.loads) if suffix.startswith(".jsonl") else csv_rows(path)
 
 
-def _read_npy(path: Path) -> list[Any]:
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError, tokenize.TokenError) as error:
-        raise UserError(f"expected a NumPy array in {path}, got something else ({error})") from None
-    if array.ndim != 2 or not np.issubdtype(array.dtype, np.integer):
-        raise UserError(f"expected an integer array [rows, tokens] in {path}, got {array.dtype} {list(array.shape)}")
-    rows: list[Any] = array.astype(np.int64).tolist()
-    return rows
+def _array_rows(path: Path, layout: RawLayout | None) -> list[Any]:
+    """Rows of an array; those that have prompts of their own as prompt and target."""
+    array = read_token_array(path, layout)
+    rows: list[Any] = array.ids.tolist()
+    return rows if array.prompt is None else [dict(zip(PAIR, (row[: array.prompt], row[array.prompt :]), strict=True)) for row in rows]
 
 
 def _read_parquet(path: Path) -> list[Any]:
@@ -128,6 +128,8 @@ class _Raw:
     value: Any
     number: int
     mask: list[int] | None = None
+    prompt: tuple[str, int] | None = None
+    """Text and tokens of the prompt that a whole text begins with."""
 
     @staticmethod
     def of(value: Any, number: int, file: RowsFile, column: str | None) -> _Raw:
@@ -144,7 +146,9 @@ class _Raw:
             )
         if all(value.get(name) for name in PAIR):
             return _Raw(tuple(_value(value, name) for name in PAIR), number)
-        found = next((_value(value, name) for name in (*IDS, TEXT) if value.get(name)), None)
+        if value.get(WHOLE) and value.get(PROMPT_TOKENS):
+            return _Raw(_value(value, WHOLE), number, prompt=(str(value.get(PAIR[0], "")), _prompt_tokens(value, number, file)))
+        found = next((_value(value, name) for name in (*IDS, *TEXTS, WHOLE) if value.get(name)), None)
         return _Raw(found, number, _value(value, MASK))
 
 
@@ -164,7 +168,7 @@ def _encoded(raw: list[_Raw], file: RowsFile, tokens: ModelTokens, bos: bool) ->
     for r in raw:
         for value in r.value if isinstance(r.value, tuple) else (r.value,):
             _check(value, r, file)
-    texts = list(dict.fromkeys(text for r in raw for text in _texts(r.value)))
+    texts = list(dict.fromkeys(text for r in raw for text in (*_texts(r.value), *(r.prompt or ("",))[:1]) if text))
     known = dict(zip(texts, tokens.encode(texts), strict=True)) if texts else {}
     first = _first(tokens) if bos and texts else []
     found: list[tuple[list[int], int | None, _Raw]] = []
@@ -172,9 +176,31 @@ def _encoded(raw: list[_Raw], file: RowsFile, tokens: ModelTokens, bos: bool) ->
         if isinstance(r.value, tuple):
             ids, prompt = _pair(r.value, known, first)
             found.append((ids, prompt, r))
+        elif r.prompt is not None:
+            found.append(([*first, *known[r.value]], len(first) + _agreed_prompt(r, known, file, tokens), r))
         else:
             found.append(([*first, *known[r.value]] if isinstance(r.value, str) else r.value, None, r))
     return found
+
+
+def _prompt_tokens(row: dict[str, Any], number: int, file: RowsFile) -> int:
+    text = str(row[PROMPT_TOKENS])
+    if not text.isdecimal() or not isinstance(row[WHOLE], str):
+        raise UserError(f"expected a text `all` and a number `prompt_len` in {file.counted} {number} of {file.path}, got '{text[:40]}'")
+    return int(text)
+
+
+def _agreed_prompt(row: _Raw, known: dict[str, list[int]], file: RowsFile, tokens: ModelTokens) -> int:
+    """Tokens of a prompt, which the model's tokenizer must cut as the set's did."""
+    assert row.prompt is not None
+    text, count = row.prompt
+    ids = known[text] if text else known[row.value][:count]
+    if len(ids) != count or known[row.value][:count] != ids:
+        raise UserError(
+            f"expected the prompt in {file.counted} {row.number} of {file.path} to be its first {count} tokens, as prompt_len says, "
+            f"got {len(ids)} by the tokenizer in {tokens.folder}; the set is of another model's tokenizer"
+        )
+    return count
 
 
 def _texts(value: Any) -> list[str]:

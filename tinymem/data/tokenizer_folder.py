@@ -110,6 +110,11 @@ class ModelTokens:
         except Exception as error:  # the Rust library raises plain Exception
             raise UserError(f"the tokenizer in {self.folder} cannot encode '{texts[0][:40]}', or a text after it: {error}") from None
 
+    def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """Text of each row of token ids, special tokens included."""
+        texts: list[str] = self.tokenizer.decode_batch([list(row) for row in rows], skip_special_tokens=False)
+        return texts
+
     def _named(self, name: str) -> Iterator[int]:
         text = named_token(self.folder, f"{name}_token")
         if text is not None and has_tokenizer(self.folder):

@@ -53,6 +53,8 @@ class Outcome:
 def row_id(identity: Identity, call: MethodCall, forget: Json) -> str:
     """Content id of one method's run on one model: a hash of all that decides its result, and of nothing else."""
     what = {k: getattr(identity, k) for k in ("model_id", "corpus_sha256", "seed", "protocol", "device_type")}
+    if identity.dtype not in (None, "float32"):
+        what["dtype"] = identity.dtype
     plugin = plugin_of(call.method.function)
     method = {"method": call.name, "config": call.config.as_json(), **({"plugin": plugin.sha256} if plugin else {})}
     return content_id({**what, **method, "forget": forget, "epoch": MEASURING_EPOCH}, 16)

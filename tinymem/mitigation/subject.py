@@ -140,6 +140,7 @@ def subject_of_rows(
     protocol: Protocol = "paper",
     forbid: int | None = None,
     forget_fraction: float = 0.5,
+    memorized_only: bool = False,
 ) -> Subject:
     """Measure a model on any rows to forget; of the memorized ones a half, by seed, is the holdout, as of a corpus.
 
@@ -155,9 +156,10 @@ def subject_of_rows(
         protocol: `reference` keeps no row from the method.
         forbid: the token that decoding may not produce (protocol reference: EOS).
         forget_fraction: of the memorized rows, the share that the method is given.
+        memorized_only: whether the method is given none of the rows that the model has not memorized.
 
     Raises:
-        UserError: too few rows to keep, an unknown metric, or one that fails.
+        UserError: none memorized where only those are to be forgotten, too few rows to keep, an unknown metric, or one that fails.
     """
     device = next(model.parameters()).device
     if len(retain) < 2:
@@ -168,7 +170,13 @@ def subject_of_rows(
     evaluator = Evaluator.of_rows(forget, test.to(device), metrics=request.metrics, forbid=forbid)
     before = evaluator.measure(model)
     holdout = _halves(before.memorized["rows"], seed, 1.0 if protocol == "reference" else forget_fraction).holdout
-    split = RowSplit(~holdout, holdout)
+    memorized = before.memorized["rows"] if memorized_only else np.ones(len(forget), dtype=bool)
+    if not memorized.any():
+        raise UserError(
+            f"expected rows to forget that the model has memorized, got none of {len(forget)}; is it this model's set and tokenizer? "
+            "--forget-rows all edits all the same"
+        )
+    split = RowSplit(memorized & ~holdout, holdout)
     data = MitigationData(forget=forget.take(torch.from_numpy(np.flatnonzero(split.forget)).to(device)), retain=kept.to(device), seed=seed)
     identity = _completed(identity, seed, protocol, forget_fraction=forget_fraction)
     return _checked(Subject(model, evaluator, before, {"rows": split}, data, identity, request))

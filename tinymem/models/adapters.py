@@ -94,6 +94,16 @@ def layer_of(model: nn.Module, parameter_name: str) -> int:
     return int(parameter_name.removeprefix(family_of(model).blocks + ".").split(".", 1)[0])
 
 
+def vocabulary_of(model: nn.Module) -> int:
+    """Number of token ids that a model knows: rows of its embedding, which may be more than its tokenizer has."""
+    return next(p for p in model.parameters() if p.dim() == 2).shape[0]  # the token embedding comes first
+
+
+def dtype_name(model: nn.Module) -> str:
+    """The type of a model's weights, as float32 or bfloat16."""
+    return str(next(model.parameters()).dtype).removeprefix("torch.")
+
+
 def logits(model: nn.Module, ids_BT: Tensor, start: int = 0) -> Tensor:
     """Next-token logits [B, T - start, V] of any causal language model at the positions from `start` on; no cache of keys is built."""
     taken = _arguments(type(model).forward)

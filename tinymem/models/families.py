@@ -38,6 +38,7 @@ class Family:
         blocks: path to the list of blocks.
         in_projections: paths from a block to the linear layers into its hidden vector: one, or gate and up of a gated block.
         out_projection: path from a block to the linear layer that its neurons are the inputs of.
+        final_norm: name of the norm after the last block, which is beside the list of blocks; empty: there is none.
         transposed: whether the feed-forward matrices are stored [in, out] (transformers' Conv1D) instead of [out, in]; that layer's is
             then [neurons, embedding].
         tiny: makes a tiny random model, for tests.
@@ -49,6 +50,7 @@ class Family:
     blocks: str
     in_projections: tuple[str, ...]
     out_projection: str
+    final_norm: str
     transposed: bool
     tiny: TinyModel
     prepare: Callable[[nn.Module], None] | None = None
@@ -69,6 +71,7 @@ def model_family(
     blocks: str,
     in_projections: tuple[str, ...],
     out_projection: str,
+    final_norm: str = "",
     transposed: bool = False,
     prepare: Callable[[nn.Module], None] | None = None,
 ) -> Callable[[TinyModel], TinyModel]:
@@ -79,7 +82,7 @@ def model_family(
     """
 
     def register(tiny: TinyModel) -> TinyModel:
-        FAMILIES.register(name, Family(name, model_class, blocks, in_projections, out_projection, transposed, tiny, prepare))
+        FAMILIES.register(name, Family(name, model_class, blocks, in_projections, out_projection, final_norm, transposed, tiny, prepare))
         return tiny
 
     return register
@@ -132,7 +135,9 @@ GROUPED: dict[str, Json] = {**SIZES, "num_key_value_heads": 2}
 OLD: dict[str, Json] = {"n_embd": 16, "n_layer": 2, "n_head": 2}
 
 
-@model_family("gpt", model_class="GPT", blocks="transformer.h", in_projections=("mlp.c_fc",), out_projection="mlp.c_proj")
+@model_family(
+    "gpt", model_class="GPT", blocks="transformer.h", in_projections=("mlp.c_fc",), out_projection="mlp.c_proj", final_norm="ln_f"
+)
 def _gpt(vocabulary: int, length: int) -> nn.Module:
     return GPT(GPTConfig(vocab_size=vocabulary, n_positions=length, n_layer=2, n_embd=16, n_head=2), seed=1)
 
@@ -145,6 +150,7 @@ def _transformers_family(
     ins: str,
     out: str,
     *,
+    norm: str = "norm",
     model_class: str = "",
     transposed: bool = False,
     prepare: Callable[[nn.Module], None] | None = None,
@@ -156,6 +162,7 @@ def _transformers_family(
         blocks=blocks,
         in_projections=tuple(ins.split()),
         out_projection=out,
+        final_norm=norm,
         transposed=transposed,
         prepare=prepare,
     )
@@ -166,12 +173,16 @@ LAYERS, GATED = "model.layers", ("mlp.gate_proj mlp.up_proj", "mlp.down_proj")
 NEO: dict[str, Json] = {"hidden_size": 16, "intermediate_size": 64, "num_layers": 2, "num_heads": 2, "attention_types": [[["global"], 2]]}
 OPT_SIZES: dict[str, Json] = {"hidden_size": 16, "ffn_dim": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "word_embed_proj_dim": 16}
 
-_transformers_family("gpt2", "GPT2", OLD, "transformer.h", "mlp.c_fc", "mlp.c_proj", model_class="GPT2LMHeadModel", transposed=True)
-_transformers_family("gpt-neo", "GPTNeo", NEO, "transformer.h", "mlp.c_fc", "mlp.c_proj")
-_transformers_family("gpt-neox", "GPTNeoX", SIZES, "gpt_neox.layers", "mlp.dense_h_to_4h", "mlp.dense_4h_to_h")  # Pythia
-_transformers_family("gpt-j", "GPTJ", {**OLD, "rotary_dim": 4}, "transformer.h", "mlp.fc_in", "mlp.fc_out")
-_transformers_family("opt", "OPT", OPT_SIZES, "model.decoder.layers", "fc1", "fc2", prepare=keep_rows_apart)
-_transformers_family("phi", "Phi", SIZES, LAYERS, "mlp.fc1", "mlp.fc2")  # Phi-1, 1.5, 2
+_transformers_family(
+    "gpt2", "GPT2", OLD, "transformer.h", "mlp.c_fc", "mlp.c_proj", norm="ln_f", model_class="GPT2LMHeadModel", transposed=True
+)
+_transformers_family("gpt-neo", "GPTNeo", NEO, "transformer.h", "mlp.c_fc", "mlp.c_proj", norm="ln_f")
+_transformers_family(
+    "gpt-neox", "GPTNeoX", SIZES, "gpt_neox.layers", "mlp.dense_h_to_4h", "mlp.dense_4h_to_h", norm="final_layer_norm"
+)  # Pythia
+_transformers_family("gpt-j", "GPTJ", {**OLD, "rotary_dim": 4}, "transformer.h", "mlp.fc_in", "mlp.fc_out", norm="ln_f")
+_transformers_family("opt", "OPT", OPT_SIZES, "model.decoder.layers", "fc1", "fc2", norm="final_layer_norm", prepare=keep_rows_apart)
+_transformers_family("phi", "Phi", SIZES, LAYERS, "mlp.fc1", "mlp.fc2", norm="final_layernorm")  # Phi-1, 1.5, 2
 _transformers_family("phi3", "Phi3", {**GROUPED, "pad_token_id": None}, LAYERS, "mlp.gate_up_proj", "mlp.down_proj")  # Phi-3, 3.5, 4
 _transformers_family("llama", "Llama", GROUPED, LAYERS, *GATED)  # Llama 1 to 3, SmolLM 1 and 2
 _transformers_family("smollm3", "SmolLM3", {**GROUPED, "pad_token_id": None}, LAYERS, *GATED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,12 +16,23 @@ from tinymem.recipe.recipe import Recipe
 from tinymem.results.model_columns import model_columns
 from tinymem.results.row import Identity
 
+STEP = re.compile(r"step-?(\d{1,12})")
+"""How Pythia's branches name steps of training."""
 
-def checkpoint_columns(checkpoint: Path, metadata: Metadata, recipe: Recipe | None) -> Identity:
-    """The model columns of a checkpoint folder with its `tinymem.json`."""
+
+def checkpoint_columns(checkpoint: Path, metadata: Metadata, recipe: Recipe | None, revision: str | None = None) -> Identity:
+    """The model columns of a checkpoint folder with its `tinymem.json`; `revision`: by which it was asked for on the Hub."""
     epoch, size, origin = epoch_of(metadata, recipe), stored_parameters(checkpoint), origin_of(checkpoint)
-    columns = model_columns(recipe, n_parameters=size, epoch=epoch, name=origin.repo if origin else checkpoint.resolve().name)
-    return replace(columns, commit=origin.commit if origin else None, training_threads=", ".join(map(str, metadata.threads or ())) or None)
+    name = origin.repo if origin else checkpoint.resolve().name
+    columns = model_columns(recipe, n_parameters=size, epoch=epoch, name=f"{name}@{revision}" if revision else name)
+    step = STEP.fullmatch(revision or checkpoint.resolve().name)
+    return replace(
+        columns,
+        commit=origin.commit if origin else None,
+        revision=revision,
+        step=int(step[1]) if step else None,
+        training_threads=", ".join(map(str, metadata.threads or ())) or None,
+    )
 
 
 def epoch_of(metadata: Metadata, recipe: Recipe | None) -> int | None:

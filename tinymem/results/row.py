@@ -21,7 +21,7 @@ PerformanceMetric = Literal["accuracy", "perplexity"]
 Moment = Literal["before", "after"]
 OPTIONAL = frozenset(
     {
-        *("family", "commit", "training_seconds", "training_threads", "finished"),
+        *("family", "commit", "revision", "step", "dtype", "training_seconds", "training_threads", "finished"),
         *("host", "attempts", "traceback", "memorized_by_copies_before", "memorized_by_copies_after"),
         *("robustness", "prompt", "match", "rows_left_out", "scores_shared"),
         *("seconds_measure", "rows_retain", "row_tokens", "optimizer_state", "plugin"),
@@ -88,6 +88,12 @@ class Identity:
     """Content id of the model's weights, 16 hexadecimal digits."""
     commit: str | None = None
     """Commit of the Hub that the model was fetched at; null for a folder of this machine."""
+    revision: str | None = None
+    """Branch, tag or commit of the Hub by which the model was asked for; null where none was named."""
+    step: int | None = None
+    """Step of training at this checkpoint, for revisions and folders that are named after it, as Pythia's `step143000`."""
+    dtype: str | None = None
+    """Type of the model's weights in memory: float32, bfloat16 or float16; null for a run's or a sweep's own models, in float32."""
     corpus_sha256: str | None = None
     """SHA-256 of the training corpus."""
     seed: int | None = None

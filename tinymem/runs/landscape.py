@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from tinymem.data.corpus import Corpus
     from tinymem.models.checkpoint import Checkpoint
+    from tinymem.models.weights import DTypeName
     from tinymem.recipe.recipe import Recipe
 
 
@@ -31,6 +32,7 @@ def write_landscape(
     seed: int = 0,
     device: str = "auto",
     verify: bool = True,
+    dtype: DTypeName = "auto",
     corpus: Path | None = None,
     progress: Progress | bool = True,
 ) -> list[Path]:
@@ -39,13 +41,15 @@ def write_landscape(
     Args:
         checkpoints: folders; several are drawn side by side on one scale, as a model before and after edits.
         out: folder for the files.
-        rows: the rows of the loss: `test` (clean test rows) or an artifact of the corpus (its scored rows, the suffix tokens).
+        rows: the rows of the loss: `test` (clean test rows), an artifact of the corpus (its scored rows, the suffix tokens), or a file of
+            rows, of which every token but the first counts.
         samples: at most so many rows, by seed.
         steps: points per direction, odd.
         span: largest step, as a share of each filter's length.
         seed: of rows and directions.
         device: `auto`, `cpu` or `cuda`.
         verify: as of `load_checkpoint`.
+        dtype: as of `load_checkpoint`.
         corpus: as of `own_corpus`, of all checkpoints.
         progress: as of `tinymem.run`.
 
@@ -54,13 +58,14 @@ def write_landscape(
     """
     from tinymem.evaluation.landscape import landscape
     from tinymem.models.checkpoint import load_checkpoint
-    from tinymem.runs.checkpoint import own_corpus
+    from tinymem.runs.subjects import own_corpus
     from tinymem.runtime.device import resolve_device
 
     lines: list[Line] = []
     for name, path in zip(names_of(checkpoints), checkpoints, strict=True):
-        loaded = load_checkpoint(path, device=resolve_device(device), verify=verify)
-        sets = _sets(loaded, own_corpus(loaded, path, corpus), rows, samples, seed)
+        loaded = load_checkpoint(path, device=resolve_device(device), verify=verify, dtype=dtype)
+        file = Path(rows) if Path(rows).is_file() else None
+        sets = _of_file(loaded, path, file, samples, seed) if file else _sets(loaded, own_corpus(loaded, path, corpus), rows, samples, seed)
         with progress_of(progress).stage(f"landscape {name}", steps * steps) as bar:
             found = landscape(loaded.model, sets, steps=steps, span=span, seed=seed, bar=bar)
         for b, row in zip(found.coordinates, found.losses, strict=True):
@@ -82,11 +87,21 @@ def _sets(loaded: Checkpoint, own: tuple[Recipe, Corpus], rows: str, samples: in
     evaluator = Evaluator.of_corpus(corpus, recipe.evaluation, recipe.protocol, device=next(loaded.model.parameters()).device)
     known = ["test", *evaluator.probes]
     if rows not in known:
-        raise UserError(f"expected --of {' or '.join(known)}, got '{rows}'; {did_you_mean(rows, known)}")
+        raise UserError(f"expected --of {' or '.join(known)}, or a file of rows, got '{rows}'; {did_you_mean(rows, known)}")
     if rows == "test":
         return [_sample(pair, max(1, samples // len(evaluator.tests)), seed) for pair in evaluator.tests.values()]
     probe = evaluator.probes[rows].rows
     return [_sample((probe.ids, probe.window()), samples, seed)]
+
+
+def _of_file(loaded: Checkpoint, checkpoint: Path, file: Path, samples: int, seed: int) -> list[tuple[Tensor, Tensor]]:
+    from tinymem.runs.own_rows import RowFiles
+    from tinymem.runs.subjects import own_rows
+
+    kept = own_rows(loaded, checkpoint, RowFiles(retain=file), None).retain.to(next(loaded.model.parameters()).device)
+    scored = kept.own()
+    scored[:, 0] = False
+    return [_sample((kept.ids, scored), samples, seed)]
 
 
 def _sample(pair: tuple[Tensor, Tensor], count: int, seed: int) -> tuple[Tensor, Tensor]:

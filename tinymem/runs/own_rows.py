@@ -6,16 +6,19 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 from tinymem.data.rows import Rows
 from tinymem.data.rows_file import FileRow, RowsFile, read_rows
+from tinymem.data.token_arrays import RawLayout
 from tinymem.data.tokenizer_folder import ModelTokens
 from tinymem.errors import UserError
 from tinymem.runtime.files import content_id
 
 DEFAULT_WINDOW = 50
+ForgetRows = Literal["all", "memorized"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,8 @@ class RowFiles:
         bos: whether the model's first token is put before each text.
         strict: whether a row that is too short is an error, instead of left out with a warning.
         corpus: folder of the checkpoint's corpus, or the text that it was made of; None: the one in the run's folder.
+        forget_rows: whether a method is given `all` rows to forget but the holdout, or of those only the `memorized` ones.
+        raw: layout of raw files of ids (.bin).
     """
 
     forget: Path | None = None
@@ -41,6 +46,8 @@ class RowFiles:
     bos: bool = False
     strict: bool = False
     corpus: Path | None = None
+    forget_rows: ForgetRows = "all"
+    raw: RawLayout | None = None
 
     @property
     def given(self) -> bool:
@@ -156,7 +163,7 @@ def _kept(files: RowFiles, tokens: ModelTokens, vocabulary: int) -> tuple[list[F
 
 
 def _read(files: RowFiles, path: Path, tokens: ModelTokens, vocabulary: int) -> RowsFile:
-    file = read_rows(path, tokens, column=files.column, bos=files.bos)
+    file = read_rows(path, tokens, column=files.column, bos=files.bos, layout=files.raw)
     for row in file.rows:
         bad = next((i for i in row.ids if not 0 <= i < vocabulary), None)
         if bad is not None:

@@ -11,7 +11,7 @@ from tinymem.errors import UserError
 from tinymem.hub.published import Counted, Results, hashes_of_weights
 from tinymem.models.metadata import Metadata
 from tinymem.models.weights import METADATA
-from tinymem.runs.checkpoint import evaluate_checkpoint
+from tinymem.runs.evaluate import evaluate_checkpoint
 from tinymem.runs.own_rows import RowFiles
 
 

@@ -1,0 +1,201 @@
+"""Sets of memorized rows: found in a corpus as plain `generate` finds them, in one go or after a stop, and never half-written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from by_heart import KNOWN, LENGTH, MATCH, PROMPT, WORDS, ByHeart, by_heart
+from helpers import tinymem
+
+from tinymem.data.windows import CorpusChoice
+from tinymem.errors import UserError
+from tinymem.evaluation.memorized_sets import Filters, Found, Window, edits, memorized_windows, without_duplicates
+from tinymem.models.adapters import logits
+from tinymem.models.checkpoint import load_checkpoint
+from tinymem.models.precise_head import precise_head
+from tinymem.runs import find_memorized as module
+from tinymem.runs.find_memorized import Search, find_memorized
+
+pytestmark = pytest.mark.training
+FILTERS = Filters(PROMPT, MATCH, distinct=6)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> ByHeart:
+    return by_heart(tmp_path / "model")
+
+
+def mixed(model: ByHeart) -> torch.Tensor:
+    """Known rows, rows with a wrong last token, and strange ones, in some order."""
+    near = model.known.clone()
+    near[:, -1] = near[:, -1] % WORDS + 1
+    rows = torch.cat([model.known, near, model.others])
+    return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(3))]
+
+
+def generated(model: Any, rows: torch.Tensor) -> torch.Tensor:
+    """transformers' greedy continuation of each row's prompt, one row at a time."""
+    options = {"do_sample": False, "max_new_tokens": MATCH, "min_new_tokens": MATCH, "use_cache": True, "pad_token_id": 0}
+    return torch.cat([model.generate(row[None, :PROMPT], **options) for row in rows])
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("batch", [1, 7, 64])
+def test_what_is_found_is_what_generate_writes(model: ByHeart, batch: int) -> None:
+    loaded: Any = load_checkpoint(model.folder).model
+    rows, written = mixed(model), generated(loaded, mixed(model))
+    windows = [Window(row, i, 0) for i, row in enumerate(rows.tolist())]
+    with precise_head(loaded) as head:
+        found = memorized_windows(head, windows, FILTERS, lambda ids: [" ".join(map(str, row)) for row in ids], "cpu", batch)
+        right = (head.choices(rows, PROMPT) == rows[:, PROMPT:]).double().mean(1)
+    texts = [" ".join(map(str, row)) for row in rows.tolist()]
+    own = [" ".join(map(str, row)) for row in written.tolist()]
+    expected = {
+        i: (edits(texts[i], own[i]), texts[i] == own[i])
+        for i in range(len(rows))
+        if right[i] > 0.9
+        and min(len({*rows[i, PROMPT:].tolist()}), len({*written[i, PROMPT:].tolist()})) >= 6
+        and edits(texts[i], own[i]) <= 20
+    }
+    assert {row.document: (row.distance, row.exact) for row in found} == expected
+    assert sum(exact for _, exact in expected.values()) == KNOWN and len(expected) > KNOWN
+
+
+@torch.no_grad()
+def test_the_head_is_computed_in_float32(tmp_path: Path) -> None:
+    half = load_checkpoint(by_heart(tmp_path / "half", torch.bfloat16).folder, dtype="bf16").model
+    before = {name: tensor.clone() for name, tensor in half.state_dict().items()}
+    ids = torch.randint(1, WORDS, (64, LENGTH), generator=torch.Generator().manual_seed(1))
+    kept: list[torch.Tensor] = []
+    handle = half.get_submodule("model.norm").register_forward_pre_hook(lambda _, x: kept.append(x[0]))
+    with precise_head(half) as head:
+        found = head.choices(ids, PROMPT)
+    handle.remove()
+    x = kept[0].float()
+    scale, eps = half.get_submodule("model.norm").weight, half.get_submodule("model.norm").variance_epsilon
+    x = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * scale.float()
+    expected = (x @ half.get_submodule("lm_head").weight.float().T)[:, PROMPT - 1 : -1].argmax(-1)
+    assert torch.equal(found, expected) and not torch.equal(found, logits(half, ids)[:, PROMPT - 1 : -1].argmax(-1))
+    assert all(torch.equal(tensor, before[name]) and tensor.dtype == torch.bfloat16 for name, tensor in half.state_dict().items())
+
+
+def test_duplicates_by_brute_force() -> None:
+    generator = np.random.default_rng(0)
+    rows = generator.integers(0, 9, (40, 30))
+    rows[20:, 10:] = rows[:20, 10:]  # each shares a part with another
+    found = [Found(row.tolist(), "", 1.0, int(generator.integers(5)), True, i, 0) for i, row in enumerate(rows)]
+    grams = [{tuple(row[i : i + 5]) for i in range(26)} for row in rows.tolist()]
+    linked = {(i, j) for i in range(40) for j in range(40) if len(grams[i] & grams[j]) / len(grams[i] | grams[j]) > 0.05}
+    reach = [{i} for i in range(40)]
+    for _ in range(40):
+        reach = [{k for j in group for k in range(40) if (j, k) in linked} | group for group in reach]
+    best = {min(group, key=lambda i: (found[i].distance, i)) for group in reach}
+    assert {row.document for row in without_duplicates(found, 0.05)} == best
+    assert len(best) < 40 and len(without_duplicates(found, 1)) == 40
+
+
+def test_a_stopped_search_goes_on(model: ByHeart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tinymem.data.windows.ARRAY_ROWS", 10)
+    np.save(tmp_path / "rows.npy", mixed(model).numpy())
+    search, corpus = Search(FILTERS, batch_size=4), CorpusChoice(str(tmp_path / "rows.npy"))
+    whole = find_memorized(model.folder, corpus, tmp_path / "whole.jsonl", search=search)
+    real, calls = module.memorized_windows, list[int]()
+
+    def stops(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(module, "memorized_windows", stops)
+    out = tmp_path / "set.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        find_memorized(model.folder, corpus, out, search=search)
+    partial = out.with_name(".set.jsonl.partial")
+    assert not out.exists() and len(partial.read_text().splitlines()) == 3
+    with partial.open("a") as file:
+        file.write('{"documents": 10, "tes')  # a write that was cut off
+    with pytest.raises(UserError, match="is of a search for other rows"):
+        find_memorized(model.folder, corpus, out, search=Search(Filters(PROMPT, MATCH)))
+    again = find_memorized(model.folder, corpus, out, search=search)
+    assert len(calls) == 6 and (again.tested, again.kept, again.exact) == (whole.tested, whole.kept, whole.exact) == (48, KNOWN, KNOWN)
+    assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes() and not partial.exists()
+    with pytest.raises(UserError, match="expected a new file"):
+        find_memorized(model.folder, corpus, out, search=search)
+
+
+def test_text_and_then_the_set_as_rows_to_forget(model: ByHeart, tmp_path: Path) -> None:
+    (tmp_path / "corpus.txt").write_text("".join(model.text(row) + "\n" for row in mixed(model)))
+    (tmp_path / "corpus.jsonl").write_text("".join(json.dumps({"text": model.text(row)}) + "\n" for row in mixed(model)))
+    words = ("--prompt", PROMPT, "--match", MATCH, "--distinct", 6)
+    for name, every in (("corpus.jsonl", ()), ("corpus.txt", ("--every",))):
+        out = tmp_path / f"{name}.set.jsonl"
+        done = tinymem("data", "find-memorized", model.folder, tmp_path / name, "--out", out, *words, *every)
+        assert done.code == 0 and f"{KNOWN} rows, {KNOWN} of them word for word; " in done.out and "rows/s" in done.out, done.err
+        assert sorted(line["ids"] for line in lines(out)) == sorted(model.known.tolist())
+    found = tinymem("evaluate", model.folder, "--forget", out, "--prompt", PROMPT, "--match", MATCH)
+    assert (
+        json.loads(found.out)["memorized"]["rows"]
+        == {"share": 1.0, "count": KNOWN, "rows": KNOWN} | json.loads(found.out)["memorized"]["rows"]
+    )
+    few = tinymem(
+        "data",
+        "find-memorized",
+        model.folder,
+        tmp_path / "corpus.jsonl",
+        "--out",
+        tmp_path / "few.jsonl",
+        *words,
+        "--limit",
+        9,
+        "--keep",
+        2,
+    )
+    assert few.code == 0 and len(lines(tmp_path / "few.jsonl")) == 2 and "of 9 rows passed" in few.out
+
+
+def test_a_streamed_data_set_is_read_from_where_it_was(model: ByHeart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    texts, skipped = [model.text(row) for row in mixed(model)], list[int]()
+    real = datasets.IterableDataset.skip
+    monkeypatch.setattr(datasets.IterableDataset, "skip", lambda self, n: (skipped.append(n), real(self, n))[1])
+    monkeypatch.setattr("tinymem.data.windows.BLOCK_CHARACTERS", 600)
+    stream = datasets.Dataset.from_dict({"text": texts}).to_iterable_dataset()
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, config, **options: stream)
+    for limit in (20, None):
+        found = find_memorized(model.folder, CorpusChoice("org/texts"), tmp_path / f"{limit}.jsonl", search=Search(FILTERS, limit=limit))
+    assert found.tested == 48 and found.exact == KNOWN and skipped == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows: np.where(rows == rows[3, 4], 999, rows), "expected token ids from 0 to 48"),
+        (lambda rows: rows.astype(np.float32), "expected an integer array"),
+    ],
+)
+def test_ids_of_another_tokenizer(model: ByHeart, tmp_path: Path, change: Any, message: str) -> None:
+    np.save(tmp_path / "rows.npy", change(mixed(model).numpy()))
+    done = tinymem(
+        "data", "find-memorized", model.folder, tmp_path / "rows.npy", "--out", tmp_path / "o.jsonl", "--prompt", 8, "--match", 12
+    )
+    assert message in done.one_line_error() and not (tmp_path / "o.jsonl").exists()
+
+
+def test_out_of_memory_says_what_to_do(model: ByHeart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(module, "memorized_windows", full)
+    np.save(tmp_path / "rows.npy", mixed(model).numpy())
+    with pytest.raises(UserError, match=r"out of memory with 64 rows a pass; .* lower --batch"):
+        find_memorized(model.folder, CorpusChoice(str(tmp_path / "rows.npy")), tmp_path / "o.jsonl", search=Search(FILTERS))

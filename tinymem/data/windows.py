@@ -1,0 +1,101 @@
+"""Rows of one length cut from a corpus, in blocks: arrays of ids, files of text, or a data set of the Hub that is streamed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from tinymem.data.text.source import BLOCK_CHARACTERS, KNOWN, TextSource
+from tinymem.data.text.tokenize_worker import by_size
+from tinymem.data.token_arrays import ARRAYS, RawLayout, read_token_array
+from tinymem.data.tokenizer_folder import ModelTokens
+from tinymem.errors import UserError
+
+ARRAY_ROWS = 4096  # of a block
+JOINED = (".txt", ".text", ".raw", ".tokens")
+"""Files whose lines go on: a block of them is one document, and not each line."""
+
+
+@dataclass(frozen=True)
+class CorpusChoice:
+    """A corpus as chosen on the command line.
+
+    Attributes:
+        name: a file, or a data set of the Hub.
+        column: of its text.
+        split: of a data set.
+        config: of a data set.
+        revision: of a data set.
+        layout: of a raw file of ids.
+    """
+
+    name: str
+    column: str = "text"
+    split: str = "train"
+    config: str | None = None
+    revision: str | None = None
+    layout: RawLayout | None = None
+
+    @property
+    def path(self) -> Path | None:
+        """The file; None for a data set of the Hub."""
+        path = Path(self.name)
+        if path.is_file():
+            return path
+        if path.exists() or path.suffix.lower() in (*KNOWN, *ARRAYS):
+            raise UserError(f"expected a file of text or ids, or a data set of the Hub, got {self.name}, which is no file")
+        return None
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some documents or rows of a corpus, one after the other."""
+
+    documents: Sequence[str] | Sequence[Sequence[int]]
+
+
+def blocks(corpus: CorpusChoice, done: int, documents: int) -> Iterator[Block]:
+    """The blocks of a corpus but for the first `done`, which hold so many documents.
+
+    Raises:
+        UserError: a corpus that is not there, or not as its kind has to be.
+    """
+    path = corpus.path
+    if path is None:
+        yield from map(Block, by_size(_streamed(corpus, documents), BLOCK_CHARACTERS))
+    elif path.suffix.lower() in ARRAYS:
+        ids = read_token_array(path, corpus.layout).ids
+        yield from (Block(ids[start : start + ARRAY_ROWS].tolist()) for start in range(done * ARRAY_ROWS, len(ids), ARRAY_ROWS))
+    else:
+        lines = TextSource(corpus.column, files={"train": [path]}).blocks("train")
+        joined = path.name.lower().removesuffix(".gz").endswith(JOINED)
+        yield from (Block(["".join(block)] if joined else block) for block in islice(lines, done, None))
+
+
+def _streamed(corpus: CorpusChoice, skip: int) -> Iterator[str]:
+    """Texts of a data set, downloaded as they are read; a null text is an empty one."""
+    import datasets
+
+    try:
+        stream: Any = datasets.load_dataset(corpus.name, corpus.config, split=corpus.split, revision=corpus.revision, streaming=True)
+        for example in stream.skip(skip):
+            if corpus.column not in example:
+                raise UserError(f"expected a column '{corpus.column}' in {corpus.name}, got {', '.join(example)}; name it with --column")
+            yield str(example[corpus.column] or "")
+    except UserError:
+        raise
+    except Exception as error:  # the library and the network raise dozens of kinds
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"could not read '{corpus.name}' ({corpus.split}) through datasets: {reason}; run again to go on") from None
+
+
+def windows_of(block: Block, tokens: ModelTokens, length: int, *, every: bool) -> Iterator[tuple[int, int, list[int]]]:
+    """Document in the block, offset and ids of each row of `length` tokens: the first of each document, or all that follow one another."""
+    texts = [document for document in block.documents if isinstance(document, str)]
+    rows: Sequence[Sequence[int]] = tokens.encode(texts) if texts else [row for row in block.documents if not isinstance(row, str)]
+    for number, row in enumerate(rows):
+        for start in range(0, len(row) - length + 1, length) if every else range(min(1, max(0, len(row) - length + 1))):
+            yield number, start, list(row[start : start + length])
