@@ -16,6 +16,7 @@ from tinymem.errors import UserError
 FORMATS = ["table", "json", "csv", "markdown", "latex", "html"]
 # These print no table: pages and paths, a file's or a checkpoint's own text, or lines that say what was checked or done.
 WITHOUT_FORMAT = {
+    "data find-memorized",
     *("data make", "data verify", "landscape", "methods show", "metrics show", "new", "reproduce", "zoo add", "zoo card", "zoo verify"),
     *("", "zoo leaderboard", "push", "zoo push", "zoo pull"),
 }

@@ -44,6 +44,8 @@ class CorpusChoice:
         """The file; None for a data set of the Hub."""
         path = Path(self.name)
         if path.is_file():
+            if self.config or self.split != "train":
+                raise UserError(f"expected --split and --config with a data set of the Hub, got them with the file {path}; leave them out")
             return path
         if path.exists() or path.suffix.lower() in (*KNOWN, *ARRAYS):
             raise UserError(f"expected a file of text or ids, or a data set of the Hub, got {self.name}, which is no file")

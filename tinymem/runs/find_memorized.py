@@ -68,8 +68,6 @@ class _State:
         self.found: list[Found] = []
         if self.path.is_file():
             self._read()
-        else:
-            self._append({"key": key}, "x")
 
     def _read(self) -> None:
         whole, _, cut = self.path.read_text(encoding="utf-8").rpartition("\n")
@@ -85,7 +83,9 @@ class _State:
     def add(self, documents: int, tested: int, found: list[Found]) -> None:
         """Keep a finished block."""
         line: dict[str, Any] = {"documents": documents, "tested": tested, "found": [row.as_dict() for row in found]}
-        self._append(line, "a")
+        first = [] if self.path.is_file() else [{"key": self.key}]
+        with disk_errors_named(self.path), self.path.open("a", encoding="utf-8") as file:
+            file.write("".join(json.dumps(entry) + "\n" for entry in [*first, line]))
         self._add(line)
 
     def _add(self, line: dict[str, Any]) -> None:
@@ -93,10 +93,6 @@ class _State:
         self.documents += line["documents"]
         self.tested += line["tested"]
         self.found += [Found(**row) for row in line["found"]]
-
-    def _append(self, line: dict[str, Any], mode: str) -> None:
-        with disk_errors_named(self.path), self.path.open(mode, encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
 
 
 def find_memorized(
@@ -137,7 +133,7 @@ def find_memorized(
         seconds = _searched(model, ModelTokens(checkpoint), corpus, search, state, progress or Progress())
     kept = without_duplicates(state.found, search.filters.overlap)[: search.keep]
     write_text(out, "".join(json.dumps(row.as_dict(), ensure_ascii=False) + "\n" for row in kept))
-    state.path.unlink()
+    state.path.unlink(missing_ok=True)
     rate = (state.tested - before) / seconds if seconds and state.tested > before else None
     return SearchResult(state.tested, len(state.found), len(kept), sum(row.exact for row in kept), rate)
 
