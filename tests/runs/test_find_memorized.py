@@ -141,7 +141,7 @@ def test_text_and_then_the_set_as_rows_to_forget(model: ByHeart, tmp_path: Path)
         done = tinymem("data", "find-memorized", model.folder, tmp_path / name, "--out", out, *words, *every)
         assert done.code == 0 and f"{KNOWN} rows, {KNOWN} of them word for word; " in done.out and "rows/s" in done.out, done.err
         assert sorted(line["ids"] for line in lines(out)) == sorted(model.known.tolist())
-    found = tinymem("evaluate", model.folder, "--forget", out, "--prompt", PROMPT, "--match", MATCH)
+    found = tinymem("evaluate", model.folder, "--forget", out, "--prompt", PROMPT, "--match", MATCH, "--json")
     assert (
         json.loads(found.out)["memorized"]["rows"]
         == {"share": 1.0, "count": KNOWN, "rows": KNOWN} | json.loads(found.out)["memorized"]["rows"]

@@ -43,7 +43,7 @@ def test_several_methods_on_one_loaded_model(model: ByHeart, tmp_path: Path) -> 
         out = tmp_path / "edited" / row["method"]
         assert json.loads((out / "tinymem.json").read_text())["mitigation"][0]["id"] == row["id"]
         assert (out / "model.safetensors.index.json").is_file()
-        found = tinymem("evaluate", out, "--forget", model.jsonl("again", torch.cat([model.known, model.others])), *WINDOW)
+        found = tinymem("evaluate", out, "--forget", model.jsonl("again", torch.cat([model.known, model.others])), *WINDOW, "--json")
         assert json.loads(found.out)["memorized"]["rows"]["count"] == row["memorized_count_after"]
     one = mitigated(model, "--method", "durable", "--forget-rows", "memorized")
     same = ("id", "memorized_count_after", "perplexity_after", "edited_parameters")

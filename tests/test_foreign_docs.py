@@ -1,0 +1,31 @@
+"""The commands of docs/foreign-models.md run as they stand, on a tiny model that knows some rows by heart."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+from by_heart import KNOWN, by_heart
+from helpers import ROOT, tinymem
+
+
+@pytest.mark.training
+@pytest.mark.filterwarnings("ignore:.*rows to forget are not memorized")
+def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = by_heart(tmp_path / "MODEL", torch.bfloat16)
+    model.jsonl("retain", model.retain)
+    texts = [model.text(row) for row in torch.cat([model.others, model.known])]
+    (tmp_path / "corpus.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "docs" / "foreign-models.md").read_text(), re.DOTALL)
+    commands = [shlex.split(line) for block in blocks for line in block.splitlines()]
+    assert [words[1] for words in commands] == ["data", "mitigate", "evaluate", "landscape"]
+    for words in commands:
+        done = tinymem(*words[1:])
+        assert done.code == 0, (words, done.err)
+    assert len((tmp_path / "found.jsonl").read_text().splitlines()) == KNOWN
+    assert {path.name for path in (tmp_path / "edited").iterdir()} == {"act", "durable"}
