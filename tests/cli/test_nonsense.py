@@ -74,8 +74,6 @@ NONSENSE: dict[str, list[tuple[str, str]]] = {
     "--raw": [("uint16", "such as uint16x2049"), ("float16x8", "such as uint16x2049")],
     "--forget-rows": [("some", "memorized")],
     "--dtype": [("int8", "bf16")],
-    "--revision": [("..", "ORG/NAME")],
-    "--max-size": [("lots", "500MB")],
     "--split": [("test", "with a data set of the Hub")],
     "--method": [("durabel", "did you mean 'durable'")],
     "--methods": [("durabel", "did you mean 'durable'")],
