@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 from helpers import QUICKSTART, ROOT, TINY, environment, tinymem
+from hub_stub import Hub
 
 from tinymem.mitigation.method import UNLEARNERS
 from tinymem.recipe.recipe import dump_recipe, load_recipe
@@ -84,7 +85,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.mark.filterwarnings("ignore:.*not memorized by the model")  # of the shrunken recipe's
 @pytest.mark.training
 @pytest.mark.processes
-def test_every_block_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_block_runs(folder: Path, hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    hub.organizations.append("my-org")
     verbs, namespace, languages = set(), {"__name__": "readme"}, set()
     for block in blocks(README.read_text(encoding="utf-8")):
         if block.language in ("bash", "sh", "shell", "console"):
