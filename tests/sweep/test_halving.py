@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import environment
 
 from tinymem.errors import Stopped, UserError
 from tinymem.mitigation.method import UNLEARNERS
@@ -25,9 +26,11 @@ from tinymem.runtime.signals import StopFlag
 from tinymem.sweep.estimate import Estimator
 from tinymem.sweep.halving import FORGET_ROWS, RUNGS, goes_on, halve, kept_of, second_rung, stages
 from tinymem.sweep.listing import costs
+from tinymem.sweep.places import local_workers
 from tinymem.sweep.plan import grid_of
 from tinymem.sweep.reduced import reduced
 from tinymem.sweep.run import Sweep, Tally, open_sweep, run_sweep
+from tinymem.sweep.supervisor import Supervisor
 from tinymem.sweep.task import Worker
 from tinymem.sweep.work import PlannedRun, Rung, WorkUnit, bare_rows, stamped
 
@@ -163,26 +166,58 @@ def test_a_rungs_rows(tiny_run: Run) -> None:
     assert len(reduced(subject, Rung(0, retain=1.0, forget=None, tests=1.0)).data.forget) == len(subject.data.forget)
 
 
-def test_a_search_of_a_real_model_beside_its_full_grid(tiny_run: Run, tmp_path: Path) -> None:
-    """Rows on all rows are those of the full grid, number for number; and the best is within a point of the grid's."""
+def in_process(sweep: Sweep, groups: Sequence[WorkUnit], tally: Tally, stop: StopFlag) -> None:
+    worker = Worker(sweep.folder, "cpu")
+    for unit in groups:
+        worker.work(unit, lambda _: None)
+
+
+def with_a_killed_worker(sweep: Sweep, groups: Sequence[WorkUnit], tally: Tally, stop: StopFlag) -> None:
+    """The rungs in a worker process that dies after its first run; what follows here."""
+    if sweep.folder.name != RUNGS:
+        in_process(sweep, groups, tally, stop)
+        return
+    workers, killed = local_workers(sweep.folder, "cpu", 1), list[str]()
+
+    def heard(event: Any) -> None:
+        tally(event)
+        if not killed and workers[0].process:
+            killed.append(event["id"])
+            workers[0].process.kill()
+
+    supervisor = Supervisor(sweep.folder, workers, sweep.recipe.limits, tell=heard, stop=stop)
+    try:
+        supervisor.run(groups)
+    finally:
+        supervisor.close()
+    assert killed
+
+
+@pytest.mark.processes
+@pytest.mark.slow
+def test_a_search_of_a_real_model_beside_its_full_grid(tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows on all rows are those of the full grid, number for number; those of rungs are the same after a worker has died."""
+    for name, value in environment().items():
+        monkeypatch.setenv(name, value)
     grid = [{"subnet": {"ratio": [0.05, 0.1, 0.2, 0.3], "epochs": [1, 2]}}]
-
-    def in_process(sweep: Sweep, groups: Sequence[WorkUnit], tally: Tally, stop: StopFlag) -> None:
-        worker = Worker(sweep.folder, "cpu")
-        for unit in groups:
-            worker.work(unit, lambda _: None)
-
     run_sweep(opened(tiny_run, grid, tmp_path / "whole"), in_process, progress=False)
-    halve(opened(tiny_run, grid, tmp_path / "search", search="halving"), in_process, row_score, progress=False)
-    whole, found = read_rows(tmp_path / "whole"), read_rows(tmp_path / "search")
-    by_id = {(row.id, row.artifact): row for row in whole}
-    assert len(found) == 4 and len(whole) == 16
+    for engine in (in_process, with_a_killed_worker):
+        halve(opened(tiny_run, grid, tmp_path / engine.__name__, search="halving"), engine, row_score, progress=False)
+    plain, killed = tmp_path / "in_process", tmp_path / "with_a_killed_worker"
+    found, by_id = read_rows(plain), {(row.id, row.artifact): row for row in read_rows(tmp_path / "whole")}
+    assert len(found) == 4 and len(by_id) == 16
     for row in found:
         same = by_id[row.id, row.artifact]
         assert (row.memorized_after, row.performance_after, row.rows_retain) == (
             same.memorized_after, same.performance_after, same.rows_retain,
         )  # fmt: skip
-    assert all(row.status == "ok" for row in read_rows(tmp_path / "search" / RUNGS))
+    for one, other in ((plain, killed), (plain / RUNGS, killed / RUNGS)):
+        assert [numbers_of(row) for row in read_rows(one)] == [numbers_of(row) for row in read_rows(other)]
+    assert all(row.status == "ok" for row in read_rows(plain / RUNGS))
+
+
+def numbers_of(row: MeasuredRow) -> tuple[Any, ...]:
+    return row.id, row.artifact, row.status, row.memorized_after, row.performance_after
 
 
 def test_ranges_are_axes_of_the_grid() -> None:
