@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from helpers import QUICKSTART
+from helpers import QUICKSTART, python
 
 from tinymem.errors import UserError
 from tinymem.recipe.recipe import load_recipe
@@ -40,6 +40,56 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_training_that_cannot_fit() -> None:
-    refuse_training_beyond_memory(load_recipe(QUICKSTART), "cpu")
+    refuse_training_beyond_memory(load_recipe(QUICKSTART), 30_000, "cpu")
+    refuse_training_beyond_memory(load_recipe(QUICKSTART, ["training.batch_size=1000000000"]), 300, "cpu")
     with pytest.raises(UserError, match="expected room for the training of"):
-        refuse_training_beyond_memory(load_recipe(QUICKSTART, ["model.n_embd=4000000"]), "cpu")
+        refuse_training_beyond_memory(load_recipe(QUICKSTART, ["model.n_embd=4000000"]), 30_000, "cpu")
+    with pytest.raises(UserError, match=r"on batches of 100000000 rows .*training\.batch_size"):
+        refuse_training_beyond_memory(load_recipe(QUICKSTART, ["training.batch_size=100000000"]), 10**9, "cpu")
+
+
+# Two training steps of each size in a process of its own, forked from one that has torch: bytes by which the peak exceeds what was there.
+PEAKS = """
+import os, sys, tinymem, torch
+from tinymem.models.gpt2 import GPT, GPTConfig
+from tinymem.recipe.recipe import parse_recipe
+from tinymem.training.loss import LossModel, batch_loss
+from tinymem.training.optimizer import make_optimizer
+from tinymem.training.start import training_bytes
+
+def status(key):
+    return next(1024 * int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(key))
+
+def steps(L, D, B, T):
+    model = {"n_layer": L, "n_embd": D, "n_head": 4}
+    values = {"model": model, "data": {"row_tokens": T}, "training": {"batch_size": B}, "evaluation": {"prompt": 8, "match": 8}}
+    recipe = parse_recipe(values)
+    gpt = GPT(GPTConfig(vocab_size=14, n_positions=T, **model), seed=0)
+    loss_model, optimizer = LossModel(gpt), make_optimizer(gpt.parameters(), recipe.training)
+    ids = torch.randint(14, (B, T))
+    for _ in range(2):
+        batch_loss(loss_model, ids).backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return recipe
+
+torch.set_num_threads(1)
+steps(1, 16, 2, 20)
+for size in ((2, 64, 192, 150), (4, 128, 64, 100), (2, 512, 16, 60)):
+    if not (child := os.fork()):
+        open("/proc/self/clear_refs", "w").write("5")
+        before = status("VmRSS")
+        recipe = steps(*size)
+        print(training_bytes(recipe, 10**6, "cpu"), status("VmHWM") - before, flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
+"""
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").is_file(), reason="needs Linux's /proc")
+def test_the_estimate_of_training_is_right_within_a_third() -> None:
+    lines = [tuple(map(int, line.split())) for line in python("-c", PEAKS).out.splitlines()]
+    assert len(lines) == 3
+    for estimate, peak in lines:
+        assert 0.7 < estimate / peak < 1.3, f"{estimate / 2**20:.0f} MiB, in truth {peak / 2**20:.0f}"

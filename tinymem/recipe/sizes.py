@@ -29,6 +29,18 @@ def planned_parameters(recipe: Recipe) -> int:
     return planned_vocabulary(recipe) * d + recipe.data.row_tokens * d + recipe.model.n_layer * block + 2 * d
 
 
+def step_floats(recipe: Recipe, rows: int, logits_at_a_time: int) -> int:
+    """Numbers that a training step on a CPU holds besides the parameters' own: what backward needs of each block, and the logits.
+
+    A block keeps 8 D + 2 F a token: two normalizations and their inputs, queries, keys and values, what attention gives, and the
+    feed-forward layer before and after its nonlinearity. As much again as one block's D are on their way at a time. Of logits there
+    are three: themselves, their probabilities and their gradient.
+    """
+    tokens, d = min(recipe.training.batch_size, rows) * recipe.data.row_tokens, recipe.model.n_embd
+    kept = tokens * (recipe.model.n_layer * (8 * d + 2 * inner_width(recipe)) + 8 * d)
+    return kept + 3 * min(tokens * planned_vocabulary(recipe), logits_at_a_time)
+
+
 def inner_width(recipe: Recipe) -> int:
     """Number of feed-forward neurons of a block."""
     return recipe.model.n_inner or 4 * recipe.model.n_embd

@@ -117,7 +117,7 @@ class _Run:
         self.index_E = torch.from_numpy(index).to(device)
         self.steps_per_epoch = -(-len(index) // config.batch_size)
         self.precision = resolve_precision(config.precision, str(device))
-        refuse_training_beyond_memory(self.recipe, str(device))
+        refuse_training_beyond_memory(self.recipe, len(index), str(device))
         self.model = fresh_model(self.recipe, self.corpus.row_tokens, self.corpus).to(device)
         self.regularizers = make_regularizers(config.regularizers, TrainingRows(len(self.corpus.clean), len(rows)))
         self.regularizers.attach(self.model)

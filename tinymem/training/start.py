@@ -9,8 +9,9 @@ from tinymem.data.corpus import Corpus
 from tinymem.models.checkpoint import math_config
 from tinymem.models.gpt2 import GPT, GPTConfig
 from tinymem.recipe.recipe import Recipe
-from tinymem.recipe.sizes import planned_parameters
+from tinymem.recipe.sizes import planned_parameters, step_floats
 from tinymem.runtime.memory import refuse_beyond_memory
+from tinymem.training.loss import LOGITS_AT_A_TIME
 
 TRAINED_COPIES = 4  # weights, gradients, and AdamW's two moments
 
@@ -21,14 +22,23 @@ def epoch_order(seed: int, epoch: int, count: int) -> Tensor:
     return torch.randperm(count, generator=torch.Generator().manual_seed(mixed))
 
 
-def refuse_training_beyond_memory(recipe: Recipe, device: str) -> None:
-    """Refuse a model whose weights, gradients and AdamW's two moments, all in float32, do not fit a device.
+def refuse_training_beyond_memory(recipe: Recipe, rows: int, device: str) -> None:
+    """Refuse a model whose training on so many rows an epoch does not fit a device.
 
     Raises:
-        UserError: too large a model.
+        UserError: too large a model, or too large batches.
     """
-    parameters = planned_parameters(recipe)
-    refuse_beyond_memory(TRAINED_COPIES * 4 * parameters, device, f"the training of {parameters:,} parameters")
+    what = f"the training of {planned_parameters(recipe):,} parameters on batches of {recipe.training.batch_size} rows"
+    refuse_beyond_memory(training_bytes(recipe, rows, device), device, what, "use a larger machine, a smaller model or training.batch_size")
+
+
+def training_bytes(recipe: Recipe, rows: int, device: str) -> int:
+    """Bytes that training takes besides the corpus: weights, gradients and AdamW's moments in float32, and on CPUs what a step keeps.
+
+    On GPUs kernels and types decide what a step keeps, and it is not counted.
+    """
+    step = 0 if device.startswith("cuda") else step_floats(recipe, rows, LOGITS_AT_A_TIME)
+    return 4 * (TRAINED_COPIES * planned_parameters(recipe) + step)
 
 
 def fresh_model(recipe: Recipe, row_tokens: int, corpus: Corpus | None = None) -> GPT:
