@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import re
 import unicodedata
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from figure_rows import curve, row, write_run
-from helpers import tinymem
+from helpers import ROOT, tinymem
 
 from tinymem.data import samples
 from tinymem.errors import one_line, printable
@@ -120,3 +121,18 @@ def test_progress(stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
         echo(f"echoed {ALL}")
     assert_harmless(stream.getvalue())
     assert "said \\x1b[2J" in stream.getvalue() and "echoed" in stream.getvalue()
+
+
+def test_text_reaches_the_terminal_by_these_ways_alone() -> None:
+    """`print` and rich's own console would let it through; the timings of `bench` have no stranger's text, and run without rich."""
+    allowed = {"errors.py", "cli/main.py", "runtime/streams.py", "runtime/console.py"}
+    for path in (ROOT / "tinymem").rglob("*.py"):
+        name = path.relative_to(ROOT / "tinymem").as_posix()
+        if name in allowed or name.startswith("bench/"):
+            continue
+        tree = ast.parse(path.read_text())
+        prints = [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print"]
+        assert not prints, f"{name} prints in lines {prints}; use tinymem.runtime.streams.echo"
+        made = [n.lineno for n in ast.walk(tree) if isinstance(n, ast.Call) and getattr(n.func, "id", "") == "Console"]
+        ours = "from tinymem.runtime.console import Console" in path.read_text() or name == "runtime/progress.py"
+        assert not made or ours, f"{name} has a console of rich in lines {made}; use tinymem.runtime.console.Console"

@@ -114,6 +114,6 @@ def test_two_runs_of_one_case_are_equal(method: str) -> None:
     state = {f"{i}.{name}": torch.full_like(p, 0.01) for i, p in enumerate(model.parameters()) for name in ("exp_avg", "exp_avg_sq")}
     state |= {f"{i}.step": torch.tensor(3.0) for i, _ in enumerate(model.parameters())}
     data = data.__class__(**{**vars(data), "optimizer_state": state})
-    config = config_of(UNLEARNERS.get(method), ratio=0.25, epochs=1)
+    config = config_of(UNLEARNERS.get(method), ratio=0.05 if method == "greedy" else 0.25, epochs=1)  # it takes a pass for each weight
     first, second = (apply(UNLEARNERS.get(method), model, data, config).state_dict() for _ in range(2))
     assert all(torch.equal(t, second[name]) for name, t in first.items())
