@@ -197,5 +197,5 @@ def test_out_of_memory_says_what_to_do(model: ByHeart, tmp_path: Path, monkeypat
 
     monkeypatch.setattr(module, "memorized_windows", full)
     np.save(tmp_path / "rows.npy", mixed(model).numpy())
-    with pytest.raises(UserError, match=r"out of memory with 64 rows a pass; .* lower --batch"):
+    with pytest.raises(UserError, match=r"out of memory with 64 rows a pass; .* lower --pass-rows"):
         find_memorized(model.folder, CorpusChoice(str(tmp_path / "rows.npy")), tmp_path / "o.jsonl", search=Search(FILTERS))

@@ -11,10 +11,12 @@ from tinymem.cli.options import (
     Checkpoint,
     Device,
     DType,
+    Match,
     MaxSize,
     NeededOut,
     NoVerify,
     Plugins,
+    Prompt,
     Raw,
     Revision,
     load_plugins,
@@ -29,8 +31,8 @@ def find_memorized(
     checkpoint: Checkpoint,
     corpus: Corpus,
     out: NeededOut,
-    prompt: Annotated[int, typer.Option(min=1, metavar="TOKENS", help="Tokens given.")] = 32,
-    match: Annotated[int, typer.Option(min=1, metavar="TOKENS", help="Tokens that must follow.")] = 48,
+    prompt: Prompt = None,
+    match: Match = None,
     every: Annotated[bool, typer.Option("--every", help="Test all rows of a document, and not the first alone.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, metavar="NUMBER", help="Test at most so many rows.")] = None,
     keep: Annotated[int | None, typer.Option(min=1, metavar="NUMBER", help="Keep at most so many, the closest to their text.")] = None,
@@ -41,11 +43,11 @@ def find_memorized(
     overlap: Annotated[
         float, typer.Option(min=0, max=1, metavar="SHARE", help="Share of common 5-grams above which two rows are one.")
     ] = 0.05,
-    column: Annotated[str, typer.Option(metavar="NAME", help="Column of the text.")] = "text",
+    column: Annotated[str, typer.Option("--text-column", metavar="NAME", help="Column of the text.")] = "text",
     split: Annotated[str, typer.Option(metavar="NAME", help="Split of a data set of the Hub.")] = "train",
-    config: Annotated[str | None, typer.Option(metavar="NAME", help="Configuration of a data set of the Hub.")] = None,
+    config: Annotated[str | None, typer.Option("--subset", metavar="NAME", help="Configuration of a data set of the Hub.")] = None,
     raw: Raw = None,
-    batch: Annotated[int, typer.Option(min=1, metavar="NUMBER", help="Rows of each pass.")] = 64,
+    batch: Annotated[int, typer.Option("--pass-rows", min=1, metavar="NUMBER", help="Rows of each pass.")] = 64,
     device: Device = "auto",
     dtype: DType = "auto",
     no_verify: NoVerify = False,
@@ -55,7 +57,7 @@ def find_memorized(
 ) -> None:
     """Find rows of a corpus that a model knows by heart (filters of Chang et al.), for --forget of the other verbs.
 
-    --out is a new file of JSON lines. A stopped search goes on where it was.
+    --out is a new file of JSON lines; prompt and match are 32 and 48 unless they are given. A stopped search goes on where it was.
     """
     from tinymem.data.windows import CorpusChoice
     from tinymem.evaluation.memorized_sets import Filters
@@ -65,7 +67,7 @@ def find_memorized(
     from tinymem.runtime.progress import Progress
 
     load_plugins(plugin)
-    filters = Filters(prompt, match, distinct=distinct, distance=distance, overlap=overlap)
+    filters = Filters(prompt or 32, match or 48, distinct=distinct, distance=distance, overlap=overlap)
     search = Search(filters, every, keep, limit, batch)
     chosen = CorpusChoice(corpus, column, split, config, layout=raw_layout(raw))
     folder = local_checkpoint(checkpoint, revision, max_size)

@@ -45,7 +45,7 @@ class CorpusChoice:
         path = Path(self.name)
         if path.is_file():
             if self.config or self.split != "train":
-                raise UserError(f"expected --split and --config with a data set of the Hub, got them with the file {path}; leave them out")
+                raise UserError(f"expected --split and --subset with a data set of the Hub, got them with the file {path}; leave them out")
             return path
         if path.exists() or path.suffix.lower() in (*KNOWN, *ARRAYS):
             raise UserError(f"expected a file of text or ids, or a data set of the Hub, got {self.name}, which is no file")
@@ -85,7 +85,9 @@ def _streamed(corpus: CorpusChoice, skip: int) -> Iterator[str]:
         stream: Any = datasets.load_dataset(corpus.name, corpus.config, split=corpus.split, revision=corpus.revision, streaming=True)
         for example in stream.skip(skip):
             if corpus.column not in example:
-                raise UserError(f"expected a column '{corpus.column}' in {corpus.name}, got {', '.join(example)}; name it with --column")
+                raise UserError(
+                    f"expected a column '{corpus.column}' in {corpus.name}, got {', '.join(example)}; name it with --text-column"
+                )
             yield str(example[corpus.column] or "")
     except UserError:
         raise

@@ -170,7 +170,7 @@ def _tested(head: PreciseHead, windows: list[Window], search: Search, tokens: Mo
     try:
         return memorized_windows(head, windows, search.filters, tokens.decode, device, search.batch_size)
     except torch.OutOfMemoryError:
-        raise UserError(f"out of memory with {search.batch_size} rows a pass; what was found is kept: give a lower --batch") from None
+        raise UserError(f"out of memory with {search.batch_size} rows a pass; what was found is kept: give a lower --pass-rows") from None
 
 
 def _without_batch(search: Search) -> JsonObject:
