@@ -29,7 +29,7 @@ def run_again(run: Run, *overrides: str, words: tuple[object, ...] = ()) -> Done
 
 def test_what_a_run_leaves(tiny_run: Run) -> None:
     names = {path.name for path in tiny_run.path.iterdir() if not path.name.startswith(".")}
-    assert names == {"recipe.yaml", "corpus", "training", "checkpoint", "results", "results.jsonl", "report.html"}
+    assert names == {"recipe.yaml", "corpus", "training", "checkpoint", "results", "results.jsonl", "shown", "report.html"}
     assert tiny_run.path.name.startswith("quickstart-") and not half_written(tiny_run.path)
     stored = [json.loads(line) for line in (tiny_run.path / "results.jsonl").read_text().splitlines()]
     single = [row for path in (tiny_run.path / "results").glob("*.json") for row in json.loads(path.read_text())]
@@ -61,7 +61,8 @@ def test_another_method_joins_the_run(run: Run) -> None:
     assert done.code == 0 and "1 of 2 mitigations found, 1 to run" in done.err
     after = files_in(run.path)
     new = {name for name in after if name not in before}
-    assert len(new) == 1 and next(iter(new)).startswith("results/")
+    [row] = [name.removeprefix("results/") for name in new if name.startswith("results/")]
+    assert new == {f"results/{row}", f"shown/{row}"}
     assert all(after[name] == before[name] for name in before if name.startswith(("results/", "checkpoint/", "training/", "corpus/")))
     methods = [(row["method"], row["config"].get("ratio")) for row in run.rows[::2]]
     assert methods[:2] == [("durable", 0.02), ("act", 0.05)]  # the recipe's first, then those of earlier runs

@@ -24,6 +24,7 @@ from tinymem.cli.report import compare, report
 from tinymem.cli.reproduce import reproduce
 from tinymem.cli.run import run
 from tinymem.cli.runs import runs
+from tinymem.cli.show import show
 from tinymem.cli.sweep import sweep
 from tinymem.cli.train import train
 from tinymem.cli.zoo import zoo_app
@@ -59,6 +60,7 @@ app.command()(sweep)
 app.command()(runs)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(mitigate)
 app.command()(evaluate)
+app.command()(show)
 app.command()(report)
 app.command()(compare)
 app.command()(reproduce)

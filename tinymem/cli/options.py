@@ -154,6 +154,15 @@ Stored = Annotated[Path, typer.Option("--stored", metavar="FILE", help="Where th
 Sweeps = Annotated[Path, typer.Option("--sweeps", metavar="DIR", callback=a_folder, help="Folder of the sweeps that are run.")]
 FromFolders = Annotated[list[Path] | None, typer.Option("--from", metavar="DIR", help="First store the rows of these. Repeatable.")]
 
+ShownRows = Annotated[
+    int | None, typer.Option("--rows", min=1, metavar="NUMBER", help="Rows of each artifact. Default: 3, as many as a run keeps.")
+]
+ShownPrompt = Annotated[str | None, typer.Option("--prompt", metavar="TEXT", help="A text to continue, instead of memorized rows.")]
+ShownMethods = Annotated[
+    list[str] | None,
+    typer.Option("--method", metavar="NAME", help="Apply a method now, with the options of the run's rows or its defaults. Repeatable."),
+]
+
 Out = Annotated[Path | None, typer.Option("--out", metavar="PLACE", callback=outside_files, help=OUT_HELP)]
 NeededOut = Annotated[Path, typer.Option("--out", metavar="PLACE", callback=outside_files, help=OUT_HELP)]
 Way = Annotated[str, typer.Option("--way", metavar="WAY", help=WAY_HELP)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 
 from tinymem.report.means import digits_for
 from tinymem.results.columns import LABEL_COLUMNS
@@ -108,6 +109,11 @@ def labels(rows: list[MeasuredRow]) -> list[str]:
     shared = {name for name in LABEL_COLUMNS if len({str(row[name]) for row in rows}) < 2}
     variants = Counter(name for name, _ in {(row.method, settings(row)) for row in rows})
     return [_label(row, variants[row.method] > 1, shared) for row in rows]
+
+
+def labels_by_id(rows: Sequence[MeasuredRow]) -> dict[str, str]:
+    """The label of each edit that has a result, by the id of its rows."""
+    return {row.id: label for row, label in zip(rows, labels(list(rows)), strict=True) if row.id and row.is_ok}
 
 
 def _label(row: MeasuredRow, with_settings: bool, shared: set[str]) -> str:

@@ -13,7 +13,7 @@ from tinymem.runtime.locks import LockFile, locked
 
 LOCK = ".lock"
 # A run's folders in which a killed process may have left half-written files.
-WRITTEN = ("", "plugins", "training", "checkpoints", "results")
+WRITTEN = ("", "plugins", "training", "checkpoints", "results", "shown")
 
 
 def lock_of_run(path: Path, is_complete: Callable[[], bool]) -> AbstractContextManager[None]:

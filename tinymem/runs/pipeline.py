@@ -9,6 +9,7 @@
       checkpoints/      those of the recipe's training.keep_epochs before the last: epoch-000500, ...
       results/<id>.json one file a method run: the truth
       results.jsonl     the same rows in one file
+      shown/            what the model says to prompts of memorized rows, before and after each method
       report.html       everything on one page
 
 Each stage is skipped where its result is there already, and each result is written whole or not at all.
@@ -199,6 +200,7 @@ def mitigation_stage(made: Run, calls: Sequence[MethodCall], *, device: str, pro
     """Run the methods that have no result yet; True if any ran. Rewrites results.jsonl."""
     from tinymem.mitigation.ablation import ModelChanged
     from tinymem.mitigation.run import run_call
+    from tinymem.runs.shown import KeptGenerations
 
     device = resolve_device(device)
     identity = identity_of(made, device)
@@ -208,9 +210,11 @@ def mitigation_stage(made: Run, calls: Sequence[MethodCall], *, device: str, pro
         require_writable(made.path / "results")  # before what may take hours
         progress.say(f"{len(planned) - len(pending)} of {counted(len(planned), 'mitigation')} found, {len(pending)} to run")
         subject = subject_of_run(made, device, identity)
+        shown = KeptGenerations.of(made.path, subject)
         for row, call in pending:
             with progress.stage(f"mitigate {call.name}") as bar:
                 outcome = run_call(subject, call, row=row, bar=bar)
+            shown.keep(row, outcome.model)
             write_json(made.path / "results" / f"{row}.json", as_json(outcome.rows))
             if isinstance(outcome.error, ModelChanged):
                 subject = subject_of_run(made, device, identity)

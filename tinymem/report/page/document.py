@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
+from tinymem.report.cells import labels_by_id
 from tinymem.report.figures.catalogue import figures_of
 from tinymem.report.figures.figure import FigureData, Skipped
 from tinymem.report.page.about import about_results, about_run, reading_of, section, title_of
@@ -18,12 +19,15 @@ from tinymem.report.page.listings import table_of_failures, table_of_page_rows
 from tinymem.report.page.outcome import best_first, outcome_of
 from tinymem.report.page.rows import PageRows, blocks, page_rows
 from tinymem.report.render.html import fill
+from tinymem.report.render.shown import meaning
 from tinymem.report.tables.of_rows import table_of_run
 from tinymem.report.tables.table import Table
 from tinymem.results.collect import Results, results_of
 from tinymem.results.run_folder import RunRecord
+from tinymem.results.shown import ShownRow, read_shown
 from tinymem.runtime.files import write_text
 from tinymem.runtime.json import JsonObject
+from tinymem.runtime.version import version_and_commit
 
 OPEN = 8  # tables that are not folded
 UNLIMITED = 10**12
@@ -66,7 +70,9 @@ class Page:
     def of_run(self, record: RunRecord) -> str:
         """The page of one run."""
         texts = [("Resolved recipe (recipe.yaml)", record.recipe_text)] if record.recipe_text else []
+        shown = read_shown(record.path, list(labels_by_id(best_first(record.rows)).items()))
         sections = (
+            *((("says", "What the model says", fill("shown.html", rows=shown, meaning=meaning(shown))),) if shown else ()),
             ("memorized", "What the model memorized", fill("cards.html", cards=cards_of(self.results, self.links))),
             ("methods", "What each method changed", self._tables("No method has been run on this model yet.")),
             ("figures", "Figures", self._figures()),
@@ -152,6 +158,12 @@ def tables_page(tables: Sequence[Table]) -> str:
     title = tables[0].title if tables else "No table"
     body = fill("tables.html", tables=tables, links={}, open=len(tables), nothing="No rows.")
     return _document(title, {}, [("tables", "Tables", body)])
+
+
+def page_of_shown(rows: Sequence[ShownRow], notes: Sequence[str], title: str) -> str:
+    """A page of what models say, and of nothing else."""
+    about = {"Notes": " ".join(notes), "Page": f"TinyMem {version_and_commit()}"}
+    return _document(title, about, (("says", "What the model says", fill("shown.html", rows=rows, meaning=meaning(rows))),))
 
 
 def _document(title: str, about: Mapping[str, str], sections: Sequence[tuple[str, str, str]], sentence: str = "") -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from tinymem.report.render.shown import lines_of, visible
 from tinymem.report.render.text import spans_of
 from tinymem.report.tables.table import Table, anchor
 from tinymem.runtime.words import counted
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
 
+SAID = 6  # lines of a prompt that are not folded: itself, what should follow, the trained model and three edits
 LINKS = 8  # further sources than these are in the page's JSON files
 
 
@@ -25,8 +27,16 @@ def environment() -> Environment:
     found = Environment(
         loader=PackageLoader("tinymem.report.page"), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
     )
-    found.filters |= {"anchor": anchor, "spans": spans_of, "raw_json": raw_json, "targets": targets, "counted": counted}
-    found.globals["LINKS"] = LINKS
+    found.filters |= {
+        "anchor": anchor,
+        "spans": spans_of,
+        "raw_json": raw_json,
+        "targets": targets,
+        "counted": counted,
+        "lines": lines_of,
+        "visible": visible,
+    }
+    found.globals |= {"LINKS": LINKS, "SAID": SAID}
     return found
 
 

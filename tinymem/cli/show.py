@@ -1,0 +1,86 @@
+"""`tinymem show`: memorization that one can read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tinymem.cli.options import (
+    Bos,
+    Column,
+    CorpusPath,
+    Device,
+    Forget,
+    Format,
+    Match,
+    NoVerify,
+    Out,
+    Plugins,
+    PrintJson,
+    Retain,
+    ShownMethods,
+    ShownPrompt,
+    ShownRows,
+    load_plugins,
+)  # fmt: skip
+from tinymem.cli.printing import check_out, chosen, emit
+
+if TYPE_CHECKING:
+    from tinymem.results.shown import ShownRow
+
+Place = Annotated[Path, typer.Argument(metavar="RUN|CHECKPOINT", help="A run's folder, or a checkpoint's.")]
+
+
+def show(
+    place: Place,
+    rows: ShownRows = None,
+    prompt: ShownPrompt = None,
+    method: ShownMethods = None,
+    forget: Forget = None,
+    retain: Retain = None,
+    corpus: CorpusPath = None,
+    match: Match = None,
+    column: Column = None,
+    bos: Bos = False,
+    device: Device = "auto",
+    no_verify: NoVerify = False,
+    plugin: Plugins = None,
+    output: Format = "table",
+    json: PrintJson = False,
+    out: Out = None,
+) -> None:
+    """Memorization one can read: prompts of memorized rows, what should follow, what the model says, before and after each edit.
+
+    Of a run this is what it kept of each method; --method applies one again. --bos also puts the first token before --prompt. --out is a
+    file to write instead of printing.
+    """
+    from tinymem.runs.own_rows import RowFiles
+    from tinymem.runs.shown import Asked, show
+
+    format = chosen(output, json)
+    check_out(out, format)
+    load_plugins(plugin)
+    files = RowFiles(forget, retain, None, match, column, bos, False, corpus)
+    found, notes = show(place, Asked(rows, prompt, tuple(method or ()), files, device, not no_verify))
+    if format == "table" and out is None:
+        from tinymem.report.render.shown import print_shown
+
+        print_shown(found, notes)
+    else:
+        emit(_text(found, notes, "markdown" if format == "table" else format, place), out)
+
+
+def _text(found: list[ShownRow], notes: list[str], format: str, place: Path) -> str:
+    """The rows in a text format."""
+    from tinymem.report.render.shown import json_of_shown, table_of_shown
+    from tinymem.report.render.text import render
+
+    if format == "json":
+        return json_of_shown(found, notes)
+    if format == "html":
+        from tinymem.report.page.document import page_of_shown
+
+        return page_of_shown(found, notes, f"TinyMem: {place.resolve().name}")
+    return render([table_of_shown(found, notes)], format)
