@@ -24,6 +24,7 @@ from tinymem.mitigation.run import Subject, subject_of_corpus
 from tinymem.recipe.recipe import load_recipe
 from tinymem.runs.pipeline import Run
 from tinymem.runs.pipeline import run as run_recipe
+from tinymem.runtime.version import version_and_commit
 from tinymem.training import loop
 
 torch.set_num_threads(1)
@@ -77,6 +78,7 @@ def watch() -> None:
     noted(loop._Run, "one_epoch", "training")
 
 
+version_and_commit()  # asks git once in a process, and not in the first test that writes a page
 watch()
 
 

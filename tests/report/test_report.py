@@ -36,6 +36,7 @@ from tinymem.results.read import read_measured, with_intervals
 from tinymem.results.row import MeasuredRow
 from tinymem.results.run_folder import RunRecord, load_run
 from tinymem.results.share import Share, ShareColumn
+from tinymem.runtime.version import version_and_commit
 
 RECIPE: dict[str, Any] = {
     "name": "quickstart",
@@ -426,6 +427,7 @@ def test_the_page_opens_with_the_best_stored_row_and_sorts_by_it(record: RunReco
     assert methods[0] == methods[7] == "balanced-subnet" and methods[6] == "hard-concrete" and len(methods) == 13
     assert text.count('<tr class="best">') == 2
     assert re.search(r"<dt>Measured</dt><dd>\d{4}-\d\d-\d\d \d\d:\d\d UTC</dd>", text) and "tinymem run " in text
+    assert f"<dt>Page</dt><dd>TinyMem {version_and_commit()}</dd>" in text
     assert 'class="outcome"' not in page(one(tmp_path / "none", refused_row("act", "noise")), tmp_path)
 
 

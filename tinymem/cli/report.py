@@ -83,7 +83,7 @@ def _write_figures(folders: list[Path], format: str, out: Path | None) -> None:
     check_folder(out)
     figures, skipped = figures_of(load_results(folders))
     for figure in skipped:
-        echo(f"not drawn: {figure.title}: {figure.reason}", err=True)
+        echo(f"not drawn: {figure.name}: {figure.reason}", err=True)
     if not figures:
         raise UserError(f"expected rows for a figure in {', '.join(map(str, folders))}, found none; run some methods first")
     for path in write_figures(figures, out or folders[0] / "figures", (format, "csv", "json")):

@@ -9,7 +9,7 @@ from typing import Literal
 
 from tinymem.report.means import Mean, mean_of
 from tinymem.report.selection import Candidate, score
-from tinymem.results.columns import RATES
+from tinymem.results.columns import ACCURACY, RATES
 from tinymem.results.row import MeasuredRow, Moment
 from tinymem.results.share import Share
 
@@ -48,6 +48,12 @@ class Configuration:
         factor = 100 if self.metric == "accuracy" else 1
         values = (row.performance_before if when == "before" else row.performance_after for row in self.rows)
         return mean_of(None if value is None else factor * value for value in values)
+
+    def width(self, quantity: Literal["memorized", "performance"]) -> float | None:
+        """Width of the narrowest 95 % interval of the rows after the edit, in percent; None where a row lacks the counts."""
+        shares = [memorized(row, "after")[1] if quantity == "memorized" else row.share(ACCURACY, "after") for row in self.rows]
+        found = [width for share in shares if (width := width_of(share)) is not None]
+        return min(found) if found and len(found) == len(self.rows) else None
 
     @property
     def metric(self) -> Literal["accuracy", "perplexity"]:
@@ -99,6 +105,13 @@ def memorized(row: MeasuredRow, when: Moment) -> tuple[float | None, Share | Non
         most = classes[max(classes, key=int)]
         return most["share"], Share(most["count"], most["rows"])
     return row.memorized_before if when == "before" else row.memorized_after, row.share(RATES["all"], when)
+
+
+def width_of(share: Share | None) -> float | None:
+    """Width of the 95 % interval of a share, in percent; None without rows."""
+    if share is None or share.interval is None:
+        return None
+    return 100 * (share.interval[1] - share.interval[0])
 
 
 def _times_100(share: float | None) -> float | None:

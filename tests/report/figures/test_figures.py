@@ -14,6 +14,7 @@ import pytest
 from figure_rows import METHODS, curve, recipe, row, sweep_rows
 
 from tinymem.errors import UserError
+from tinymem.report.figures.axes import NOISE
 from tinymem.report.figures.boxes import figure_2, figure_3
 from tinymem.report.figures.by_layer import layer_lines
 from tinymem.report.figures.catalogue import figures_of
@@ -47,6 +48,27 @@ def drawn(figures: list[FigureData | Skipped]) -> FigureData:
 def sweep() -> Inputs:
     """A small sweep: two depths, two epochs, two seeds, additive math and text."""
     return inputs(*sweep_rows(("additive", "wiki"), (2, 4), (500, 1500), (0, 1), (3000,)))
+
+
+def test_an_axis_that_spans_less_than_an_interval_says_so() -> None:
+    """Two accuracies of 10,000 tokens, whose intervals are 0.9 points wide: 0.4 points apart, then 4."""
+    for second, noise in ((9460, True), (9100, False)):
+        rows = [
+            row(method, id=method, performance_after=count / 10_000, performance_tokens=10_000, performance_count_after=count, after=after)
+            for method, count, after in (("act", 9500, 0.1), ("durable", second, 0.4))
+        ]
+        figures = {figure.key: figure for figure in figures_of(results_of(rows))[0]}
+        [line, _] = figures["figure-05"].lines
+        assert line["performance_change_interval"] == pytest.approx(100 * 0.855 / 96, rel=0.01)
+        [axes] = [axes for axes in figures["figure-05"].draw(figures["figure-05"].lines).axes if axes.get_visible()]
+        assert (NOISE in axes.get_ylabel()) == noise and NOISE not in axes.get_xlabel(), "memorized: 30 points of 100 rows"
+
+
+def test_figures_are_named_by_what_they_show() -> None:
+    made, skipped = figures_of(results_of(list(sweep_rows())))
+    assert not [figure.title for figure in (*made, *skipped) if "Figure" in figure.title]
+    numbered = {figure.key: figure.described for figure in made if figure.paper}
+    assert numbered["figure-05"].endswith("As the paper's Figure 5.") and "figure-12" in numbered and "pareto" not in numbered
 
 
 def test_a_point_is_the_mean_of_its_seeds_in_percent_of_before() -> None:

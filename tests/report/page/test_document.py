@@ -82,7 +82,14 @@ def test_folders_of_runs_and_sweeps_are_one_page(tmp_path: Path) -> None:
     results = load_results([one, other])
     text = page(results, tmp_path / "out")
     check_links(text, tmp_path / "out")
-    for expected in ("run-a", "sweep-b", "Pareto fronts", "Figure 10: language + noise", "How to read it"):
+    for expected in (
+        "run-a",
+        "sweep-b",
+        "Pareto fronts",
+        "Unlearning over training: language + noise",
+        "As the paper&#39;s Figure 10.",
+        "How to read it",
+    ):
         assert expected in text
     assert 'href="#json-a-noise"' in text and '<pre id="json-a-noise">' in text
     assert not (tmp_path / "out" / "report-data").exists()  # all of it fits on the page
@@ -96,7 +103,7 @@ def test_the_verb_writes_figures_with_their_numbers(tmp_path: Path) -> None:
         f"{figure}.{suffix}" for figure in ("figure-05", "figure-06a", "figure-06b", "pareto") for suffix in ("csv", "json", "svg")
     ]
     assert all((run / "figures" / Path(line).name).is_file() for line in done.out.splitlines())
-    assert "not drawn: Figure 3: methods over all models: needs results on at least two models" in done.err
+    assert "not drawn: Methods over all models (the paper's Figure 3): needs results on at least two models" in done.err
     empty = write_run(tmp_path / "run-b", [], [])
     assert "expected rows for a figure" in tinymem("report", empty, "--format", "png", "--out", tmp_path / "no").last_line_error()
     assert not (tmp_path / "no").exists()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
-from tinymem.report.figures.figure import Line, Value
+from tinymem.report.figures.figure import Line, Value, numbers
 from tinymem.report.figures.svg import INK, PALETTE, Dash, Fill, Style
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ MEMORIZED_CHANGE = "change in memorized rows (%)\n−100 is best"
 MARKERS = ("o", "D", "s", "^", "v", "P")
 FILLS: tuple[Fill, ...] = ("full", "none", "left", "bottom")  # distinguish more methods than there are colors
 DASHES: tuple[Dash, ...] = ("-", "--", ":", "-.")
+NOISE = "all within one 95 % interval"
 WIDE_RANGE = 150.0  # percent; changes beyond are drawn on a scale that is logarithmic outside ±10
 LINEAR = 10.0
 
@@ -114,6 +115,16 @@ def logarithmic(axes: Axes, axis: str, linear: float) -> None:
     ticks.set_major_locator(locator)
     ticks.set_minor_locator(NullLocator())
     ticks.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}".replace("-", "−")))
+
+
+def say_noise(axes: Axes, axis: Literal["x", "y"], lines: Iterable[Line], column: str) -> None:
+    """Say in an axis's label that its values differ by less than the narrowest 95 % interval of any one of them."""
+    rows = list(lines)
+    values = [value for value in numbers(rows, column) if not math.isnan(value)]
+    widths = numbers(rows, f"{column}_interval")
+    if len(values) > 1 and not any(map(math.isnan, widths)) and max(values) - min(values) < min(widths):
+        label = axes.get_xlabel() if axis == "x" else axes.get_ylabel()
+        (axes.set_xlabel if axis == "x" else axes.set_ylabel)(f"{label}\n{NOISE}")
 
 
 def distinct(lines: Iterable[Line], key: str) -> list[Any]:

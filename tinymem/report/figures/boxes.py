@@ -28,27 +28,27 @@ def figure_2(inputs: Inputs) -> list[FigureData | Skipped]:
 
     The paper shows Pythia models at four training times; here it is whatever models the rows are of.
     """
-    title = "Figure 2: neurons or weights?"
+    title = "Neurons or weights?"
     points = [p for p in inputs.best if p.unit in ("neuron", "weight")]
     if min(sum(p.unit == unit for p in points) for unit in ("neuron", "weight")) < LEAST:
-        return [Skipped("figure-02", title, f"needs at least {LEAST} best runs of neuron-level and of weight-level methods")]
+        return [Skipped("figure-02", title, f"needs at least {LEAST} best runs of neuron-level and of weight-level methods", "Figure 2")]
     lines = list(_lines(points, lambda p: str(p.unit), ""))
     caption = "Best run of each method on each model, by what the method edits. A perfect edit has −100 and 0."
-    return [FigureData("figure-02", title, caption + BOX, lines, draw_boxes)]
+    return [FigureData("figure-02", title, caption + BOX, lines, draw_boxes, "Figure 2")]
 
 
 @report_figure("3")
 def figure_3(inputs: Inputs) -> list[FigureData | Skipped]:
     """All methods over all model sizes, training times and data sizes, for each kind of model and artifact."""
-    title = "Figure 3: methods over all models"
+    title = "Methods over all models"
     points = inputs.best
     if len({p.model for p in points}) < 2:
-        return [Skipped("figure-03", title, "needs results on at least two models that differ in size, data or training time")]
+        return [Skipped("figure-03", title, "needs results on at least two models that differ in size, data or training time", "Figure 3")]
     lines: list[Line] = []
     for kind in in_paper_order(p.kind for p in points):
         lines += _lines([p for p in points if p.kind == kind], lambda p: p.method, kind)
     caption = "Best run of each method on each model: sizes, training times and data sizes together. A perfect edit has −100 and 0."
-    return [FigureData("figure-03", title, caption + BOX, lines, draw_boxes)]
+    return [FigureData("figure-03", title, caption + BOX, lines, draw_boxes, "Figure 3")]
 
 
 def _lines(points: Sequence[Point], name: Callable[[Point], str], kind: str) -> Iterable[Line]:

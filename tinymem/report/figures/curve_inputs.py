@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from tinymem.report.configuration import width_of
 from tinymem.results.collect import Unit, configuration_id
+from tinymem.results.columns import ACCURACY
 from tinymem.results.curve import CurvePoint
 from tinymem.results.run_folder import RunRecord
+from tinymem.results.share import Share
 
 
 @dataclass(frozen=True)
@@ -17,6 +20,7 @@ class Curve:
     Attributes:
         name: the run's.
         points: the measurements, by epoch.
+        tokens: number of tokens that accuracy is measured on; None without a result row that says it.
     """
 
     name: str
@@ -26,6 +30,7 @@ class Curve:
     regularizer: str | None
     seed: int | None
     points: list[CurvePoint]
+    tokens: int | None = None
 
 
 def curves_of(records: Iterable[RunRecord]) -> list[Curve]:
@@ -39,8 +44,9 @@ def curves_of(records: Iterable[RunRecord]) -> list[Curve]:
 
 
 def _curve(record: RunRecord) -> Curve:
-    of = record.columns
-    return Curve(record.name, of.data, of.data_size, of.n_layer, of.regularizer, of.seed, record.curve)
+    of, shares = record.columns, (row.share(ACCURACY, "before") for row in record.rows)
+    tokens = next((share.rows for share in shares if share), None)
+    return Curve(record.name, of.data, of.data_size, of.n_layer, of.regularizer, of.seed, record.curve, tokens)
 
 
 def memorized_of(point: CurvePoint, artifact: str) -> dict[str, float]:
@@ -55,3 +61,10 @@ def performance_of(point: CurvePoint) -> tuple[str, float | None]:
     if point.accuracy_ceiling is None:
         return "perplexity", point.perplexity
     return "accuracy", None if point.accuracy is None else 100 * point.accuracy
+
+
+def performance_interval(point: CurvePoint, tokens: int | None) -> float | None:
+    """Width of the 95 % interval of a point's accuracy, in percent; None of perplexity, or where the number of tokens is not known."""
+    if tokens is None or point.accuracy is None or point.accuracy_ceiling is None:
+        return None
+    return width_of(Share(round(point.accuracy * tokens), tokens))

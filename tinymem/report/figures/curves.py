@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from tinymem.report.figures.axes import distinct, grid, handle, legend_below, line_look, performance_label, rising, where
-from tinymem.report.figures.curve_inputs import Curve, memorized_of, performance_of
-from tinymem.report.figures.figure import FigureData, Line, Skipped, Value, number
+from tinymem.report.figures.axes import distinct, grid, handle, legend_below, line_look, performance_label, rising, say_noise, where
+from tinymem.report.figures.curve_inputs import Curve, memorized_of, performance_interval, performance_of
+from tinymem.report.figures.figure import FigureData, Line, Skipped, Value, number, paper_number
 from tinymem.report.figures.points import PAPER_KINDS, Inputs, in_paper_order, kind_of
 from tinymem.report.figures.registry import report_figure
 from tinymem.report.figures.svg import INK
@@ -32,7 +32,7 @@ def figure_6(inputs: Inputs) -> list[FigureData | Skipped]:
     (d) language + backdoor: a column per duplication class (how often a row was repeated), where there are several.
     """
     plain = [c for c in inputs.curves if not c.regularizer] or inputs.curves
-    return list(_figures(plain, "figure-06", "Figure 6", "training", "n_layer", "a trained model"))
+    return list(_figures(plain, "figure-06", "training", "n_layer", "a trained model"))
 
 
 @report_figure("7")
@@ -43,29 +43,27 @@ def figure_7(inputs: Inputs) -> list[FigureData | Skipped]:
     """
     sizes = {_size(c) for c in inputs.curves if c.regularizer}
     compared = [c for c in inputs.curves if _size(c) in sizes]
-    return list(
-        _figures(compared, "figure-07", "Figure 7", "training with regularizers", "regularizer", "a model trained with a regularizer")
-    )
+    return list(_figures(compared, "figure-07", "training with regularizers", "regularizer", "a model trained with a regularizer"))
 
 
 def _size(curve: Curve) -> tuple[str | None, int | None, int | None]:
     return curve.data, curve.data_size, curve.n_layer
 
 
-def _figures(curves: Sequence[Curve], key: str, number: str, what: str, by: str, need: str) -> Iterable[FigureData | Skipped]:
+def _figures(curves: Sequence[Curve], key: str, what: str, by: str, need: str) -> Iterable[FigureData | Skipped]:
     lines = list(curve_lines(curves))
     for kind in in_paper_order([*PAPER_KINDS, *distinct(lines, "kind")]):
         letter = LETTERS[PAPER_KINDS.index(kind)] if kind in PAPER_KINDS else "-" + kind.replace(" + ", "-")
-        title = f"{number}{letter if len(letter) == 1 else ''}: {kind}, {what}"
+        title, paper = f"Memorization and performance during {what}: {kind}", paper_number(key + letter)
         those = where(lines, kind=kind)
         if not those:
-            yield Skipped(key + letter, title, f"needs training curves of {need} of {kind}")
+            yield Skipped(key + letter, title, f"needs training curves of {need} of {kind}", paper)
             continue
         caption = (
             f"{kind.capitalize()}: share of the artifact's scored rows memorized (lower is better), and performance on clean rows, "
             "by epoch, averaged over seeds (of a model trained twice, one). Dashed: the ceiling of accuracy."
         )
-        yield FigureData(key + letter, title, caption, those, partial(draw_curves, by=by))
+        yield FigureData(key + letter, title, caption, those, partial(draw_curves, by=by), paper)
 
 
 def curve_lines(curves: Iterable[Curve]) -> Iterable[Line]:
@@ -87,9 +85,16 @@ def curve_lines(curves: Iterable[Curve]) -> Iterable[Line]:
                 yield {
                     "kind": kind_of(same[0].data, artifact), **known, "copies": copies, "epoch": epoch, "seeds": len(same),
                     "memorized": memorized.mean if memorized else None, "metric": metric,
-                    "performance": performance.mean if performance else None, **_further(points),
+                    "performance": performance.mean if performance else None, "performance_interval": _narrowest(same, points),
+                    **_further(points),
                     "runs": tuple(curve.name for curve in same),
                 }  # fmt: skip
+
+
+def _narrowest(curves: Sequence[Curve], points: Sequence[CurvePoint]) -> float | None:
+    """The narrowest interval of the performance of one seed."""
+    widths = [performance_interval(point, curve.tokens) for curve, point in zip(curves, points, strict=True)]
+    return min((width for width in widths if width is not None), default=None)
 
 
 def _further(points: Sequence[CurvePoint]) -> dict[str, Value]:
@@ -120,6 +125,7 @@ def draw_curves(lines: list[Line], by: str) -> Figure:
         metric = str(where(lines, data=family)[0]["metric"])
         all_axes[2 * i][0].set_ylabel("memorized (%)\nlower is better")
         all_axes[2 * i + 1][0].set_ylabel(performance_label(metric))
+        say_noise(all_axes[2 * i + 1][0], "y", where(lines, data=family), "performance")
     for axes in all_axes[-1]:
         axes.set_xlabel("epoch")
     handles = [handle(_words(by, name), **line_look(k)) for k, name in enumerate(names)]

@@ -35,17 +35,19 @@ def figure_21(inputs: Inputs) -> list[FigureData | Skipped]:
     """
     found: list[FigureData | Skipped] = []
     for metric, key, what in (("perplexity", "figure-21", "language models"), ("accuracy", "figure-21-math", "math models")):
-        title = f"Figure 21: all runs, {what}"
+        title, paper = f"All runs, {what}", "Figure 21" if key == "figure-21" else ""
         lines = cells(inputs.points, metric)
         if sum(numbers(lines, "runs")) < LEAST:
-            found.append(Skipped(key, title, f"needs at least {LEAST} runs on {what} that end below {MEMORIZED_LIMIT:g} % memorized"))
+            found.append(
+                Skipped(key, title, f"needs at least {LEAST} runs on {what} that end below {MEMORIZED_LIMIT:g} % memorized", paper)
+            )
             continue
         limit = f" and a perplexity below {PERPLEXITY_LIMIT:g}" if metric == "perplexity" else ""
         caption = (
             f"Every run that ends below {MEMORIZED_LIMIT:g} % memorized{limit}, not only the best: the area of a dot is how many of "
             "a method's end there. Best is the lower end of memorization at no change in performance (star)."
         )
-        found.append(FigureData(key, title, caption, lines, draw_cells))
+        found.append(FigureData(key, title, caption, lines, draw_cells, paper))
     return found
 
 

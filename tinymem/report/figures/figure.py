@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -31,10 +32,11 @@ class FigureData:
 
     Attributes:
         key: file name without suffix, and anchor: `figure-05`.
-        title: one line.
+        title: what it shows, on one line.
         caption: the quantities shown, and the direction that is better.
         lines: the numbers.
         draw: makes the matplotlib figure of the lines.
+        paper: the paper's figure of this form, such as `Figure 5`; empty where it has none.
     """
 
     key: str
@@ -42,6 +44,12 @@ class FigureData:
     caption: str
     lines: list[Line]
     draw: Callable[[list[Line]], Figure]
+    paper: str = ""
+
+    @property
+    def described(self) -> str:
+        """The caption with the paper's number of the figure."""
+        return f"{self.caption} As the paper's {self.paper}." if self.paper else self.caption
 
     @property
     def sources(self) -> list[str]:
@@ -56,6 +64,22 @@ class Skipped:
     key: str
     title: str
     reason: str
+    paper: str = ""
+
+    @property
+    def name(self) -> str:
+        """Title with the paper's number."""
+        return f"{self.title} (the paper's {self.paper})" if self.paper else self.title
+
+
+def paper_number(key: str) -> str:
+    """The paper's number in the key of a figure; empty where it has none.
+
+    >>> paper_number("figure-08"), paper_number("figure-06a"), paper_number("strata-rows")
+    ('Figure 8', 'Figure 6a', '')
+    """
+    found = re.fullmatch(r"figure-0*([0-9]+[a-d]?)", key)
+    return f"Figure {found[1]}" if found else ""
 
 
 def sources_of(line: Line) -> tuple[str, ...]:
@@ -90,7 +114,7 @@ def to_csv(lines: Iterable[Line]) -> str:
 def to_json(data: FigureData) -> str:
     """A figure as JSON: title, caption and lines."""
     lines = [{key: _finite(value) for key, value in line.items()} for line in data.lines]
-    about = {"key": data.key, "title": data.title, "caption": data.caption, "lines": lines}
+    about = {"key": data.key, "title": data.title, "caption": data.described, "lines": lines}
     return json.dumps(about, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 

@@ -43,7 +43,7 @@ def _write(data: FigureData, path: Path, format: str) -> Path:
 def to_inline_svg(data: FigureData) -> Drawing:
     """The drawing in the page's colors."""
     with drawing():
-        return to_svg(data.draw(data.lines), data.key, f"{data.title}. {data.caption}")
+        return to_svg(data.draw(data.lines), data.key, f"{data.title}. {data.described}")
 
 
 def to_svg_file(data: FigureData) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 FOLDER = "landscape"
 """Folder of a run's landscapes, shown on its page: `tinymem landscape RUN/checkpoint --out RUN/landscape`."""
-KEY, TITLE = "figure-04", "Figure 4: loss landscape"
+KEY, TITLE, PAPER = "figure-04", "Loss landscape", "Figure 4"
 LEVELS = 12
 
 
@@ -32,7 +32,7 @@ def figure_4(lines: list[Line], run: str = "") -> FigureData:
         "(Li et al. 2018): at ±1 the step is as long as the filter. The star is the model. One scale for all panels."
     )
     key, title = (f"{KEY}-{anchor(run)}", f"{TITLE}, {run}") if run else (KEY, TITLE)
-    return FigureData(key, title, caption, lines, draw_landscape)
+    return FigureData(key, title, caption, lines, draw_landscape, PAPER)
 
 
 @report_figure("4")
@@ -45,7 +45,7 @@ def stored_landscapes(inputs: Inputs) -> list[FigureData | Skipped]:
             found.append(figure_4(lines, record.name if len(inputs.records) > 1 else ""))
         except (OSError, ValueError, KeyError, IndexError, TypeError):  # not measured, or not by us
             continue
-    return found or [Skipped(KEY, TITLE, "needs a measurement: tinymem landscape RUN/checkpoint EDITED... --out RUN/landscape")]
+    return found or [Skipped(KEY, TITLE, "needs a measurement: tinymem landscape RUN/checkpoint EDITED... --out RUN/landscape", PAPER)]
 
 
 def draw_landscape(lines: list[Line]) -> Figure:

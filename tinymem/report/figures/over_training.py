@@ -19,7 +19,7 @@ from tinymem.report.figures.axes import (
     where,
     widen,
 )
-from tinymem.report.figures.figure import FigureData, Line, Skipped, numbers
+from tinymem.report.figures.figure import FigureData, Line, Skipped, numbers, paper_number
 from tinymem.report.figures.points import PAPER_KINDS, Inputs, Point, in_paper_order
 from tinymem.report.figures.registry import report_figure
 from tinymem.report.figures.svg import INK
@@ -40,15 +40,17 @@ def figures_8_to_11(inputs: Inputs) -> list[FigureData | Skipped]:
     found: list[FigureData | Skipped] = []
     for kind in in_paper_order([*PAPER_KINDS, *(p.kind for p in inputs.best)]):
         number = f"figure-{8 + PAPER_KINDS.index(kind):02d}" if kind in PAPER_KINDS else f"training-{kind.replace(' + ', '-')}"
-        title = f"{number.replace('figure-', 'Figure ').replace(' 0', ' ').capitalize()}: {kind}, unlearning over training"
+        title, paper = f"Unlearning over training: {kind}", paper_number(number)
         points = [p for p in inputs.best if p.kind == kind and p.epoch is not None]
         if len({p.epoch for p in points}) < 2:
-            found.append(Skipped(number, title, f"needs results of {kind} at two training times (training.keep_epochs in the recipe)"))
+            found.append(
+                Skipped(number, title, f"needs results of {kind} at two training times (training.keep_epochs in the recipe)", paper)
+            )
             continue
         caption = f"{kind.capitalize()}: best run of each method by the training time of the model it edits, averaged over seeds and data. "
         caption += "A perfect edit has −100 above and 0 below."
         draw = partial(draw_over_training, names=inputs.methods)
-        found.append(FigureData(number, title, caption, epoch_lines(points), draw))
+        found.append(FigureData(number, title, caption, epoch_lines(points), draw, paper))
     return found
 
 

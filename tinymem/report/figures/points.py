@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from tinymem.report.configuration import Configuration
 from tinymem.report.configurations import ModelGroup, groups_of, in_order
 from tinymem.report.figures.curve_inputs import Curve, curves_of
-from tinymem.report.means import mean_of
+from tinymem.report.means import Mean, mean_of
 from tinymem.report.selection import percent_change
 from tinymem.results.collect import Results
 from tinymem.results.row import LayersColumn, MeasuredRow
@@ -38,6 +38,10 @@ class Point:
         memorized_change: in percent; None where it is not defined (nothing was memorized before).
         performance: accuracy (%) or perplexity afterwards.
         performance_change: in percent of the value before.
+        memorized_interval: width of the 95 % interval of `memorized`, of one seed; None without counts.
+        memorized_change_interval: the same of `memorized_change`.
+        performance_interval: the same of `performance`; None of perplexity.
+        performance_change_interval: the same of `performance_change`.
         neurons_zeroed: percent of the feed-forward neurons; None where the rows lack the counts.
         weights_zeroed: percent of the feed-forward weights.
         best: whether A.3.5 chooses it among the method's configurations.
@@ -60,6 +64,10 @@ class Point:
     memorized_change: float | None
     performance: float | None
     performance_change: float | None
+    memorized_interval: float | None
+    memorized_change_interval: float | None
+    performance_interval: float | None
+    performance_change_interval: float | None
     neurons_zeroed: float | None
     weights_zeroed: float | None
     best: bool
@@ -152,6 +160,10 @@ def _point(setting: Configuration, artifact: str, several: bool, best: bool, fro
         memorized_change=changes[0],
         performance=performance.mean if performance else None,
         performance_change=changes[1],
+        memorized_interval=setting.width("memorized"),
+        memorized_change_interval=_in_percent_of(setting.width("memorized"), setting.memorized("before")),
+        performance_interval=setting.width("performance"),
+        performance_change_interval=_in_percent_of(setting.width("performance"), setting.performance("before")),
         neurons_zeroed=_zeroed(setting, "neuron"),
         weights_zeroed=_zeroed(setting, "weight"),
         best=best,
@@ -168,6 +180,10 @@ def _changes(setting: Configuration) -> tuple[float | None, float | None]:
     memorized = percent_change(candidate.memorized_before, candidate.memorized_after) if candidate.memorized_before else None
     performance = percent_change(candidate.performance_before, candidate.performance_after) if candidate.performance_before else None
     return _finite(memorized), _finite(performance)
+
+
+def _in_percent_of(width: float | None, whole: Mean | None) -> float | None:
+    return 100 * width / whole.mean if width is not None and whole and whole.mean else None
 
 
 def _finite(value: float | None) -> float | None:

@@ -20,10 +20,11 @@ from tinymem.report.figures.axes import (
     performance_change_label,
     performance_label,
     rising,
+    say_noise,
     where,
     widen,
 )
-from tinymem.report.figures.figure import FigureData, Line, Skipped, numbers
+from tinymem.report.figures.figure import FigureData, Line, Skipped, numbers, paper_number
 from tinymem.report.figures.points import PAPER_KINDS, Inputs, Model, Point, in_paper_order
 from tinymem.report.figures.registry import report_figure
 from tinymem.report.figures.svg import INK, Style
@@ -43,14 +44,14 @@ def figure_5(inputs: Inputs) -> list[FigureData | Skipped]:
 
     The paper adds the Pythia models; rows of other models have a separate panel here. Of one model all configurations are shown.
     """
-    title = "Figure 5: forgetting against harm"
+    title = "Forgetting against harm"
     if not inputs.best:
-        return [Skipped("figure-05", title, "needs a result with both memorization and performance")]
+        return [Skipped("figure-05", title, "needs a result with both memorization and performance", "Figure 5")]
     several = len({p.model for p in inputs.best}) > 1
     points = inputs.best if several else inputs.changed
     shown = "Best run of each method on each model" if several else "Every configuration of each method"
     caption = f"{shown}, averaged over seeds. The star marks the ideal: nothing memorized, nothing lost."
-    return [FigureData("figure-05", title, caption, _lines(points), partial(draw_by_kind, names=inputs.methods))]
+    return [FigureData("figure-05", title, caption, _lines(points), partial(draw_by_kind, names=inputs.methods), "Figure 5")]
 
 
 @report_figure("12-15")
@@ -63,15 +64,15 @@ def figures_12_to_15(inputs: Inputs) -> list[FigureData | Skipped]:
     found: list[FigureData | Skipped] = []
     for kind in in_paper_order([*PAPER_KINDS, *(p.kind for p in inputs.best)]):
         number = f"figure-{12 + PAPER_KINDS.index(kind)}" if kind in PAPER_KINDS else f"strata-{_key(kind)}"
-        title = f"{number.replace('figure-', 'Figure ').capitalize()}: {kind}, by layers and training time"
+        title, paper = f"Forgetting against harm by layers and training time: {kind}", paper_number(number)
         points = [p for p in inputs.best if p.kind == kind]
         if len({(p.n_layer, p.epoch) for p in points}) < 2:
-            found.append(Skipped(number, title, f"needs results of {kind} at two training times or numbers of layers"))
+            found.append(Skipped(number, title, f"needs results of {kind} at two training times or numbers of layers", paper))
             continue
         caption = (
             f"{kind.capitalize()}: best run of each method on each model, averaged over seeds. Lower and nearer to the line is better."
         )
-        found.append(FigureData(number, title, caption, _lines(points), partial(draw_strata, names=inputs.methods)))
+        found.append(FigureData(number, title, caption, _lines(points), partial(draw_strata, names=inputs.methods), paper))
     return found
 
 
@@ -116,24 +117,16 @@ def model_name(model: Model) -> str:
 def _front_line(p: Point, model: Model) -> Line:
     return {
         "kind": p.kind, "model": model_name(model), "method": p.method, "options": p.options, "memorized": p.memorized,
-        "metric": p.metric, "performance": p.performance, "seeds": p.seeds, "sources": p.sources,
+        "memorized_interval": p.memorized_interval, "metric": p.metric, "performance": p.performance,
+        "performance_interval": p.performance_interval, "seeds": p.seeds, "sources": p.sources,
     }  # fmt: skip
 
 
 def _lines(points: Sequence[Point]) -> list[Line]:
     keys = (
-        "kind",
-        "data",
-        "data_size",
-        "n_layer",
-        "epoch",
-        "method",
-        "options",
-        "metric",
-        "memorized_change",
-        "performance_change",
-        "seeds",
-    )
+        "kind", "data", "data_size", "n_layer", "epoch", "method", "options", "metric", "memorized_change", "memorized_change_interval",
+        "performance_change", "performance_change_interval", "seeds",
+    )  # fmt: skip
     return [{**{key: getattr(p, key) for key in keys}, "sources": p.sources} for p in points]
 
 
@@ -153,6 +146,8 @@ def draw_by_kind(lines: list[Line], names: list[str]) -> Figure:
         axes.set_title(kind, loc="left", fontsize=10)
         axes.set_xlabel(MEMORIZED_CHANGE)
         axes.set_ylabel(performance_change_label(str(those[0]["metric"])))
+        say_noise(axes, "x", those, "memorized_change")
+        say_noise(axes, "y", those, "performance_change")
         axes.margins(0.08, 0.12)
     legend_below(figure, method_handles(names, lines), width)
     return figure
@@ -173,6 +168,7 @@ def draw_strata(lines: list[Line], names: list[str]) -> Figure:
         row[0].set_ylabel("" if layer is None else counted(layer, "layer"), fontsize=10)
     for axes in all_axes[-1]:
         axes.set_xlabel(performance_change_label(str(lines[0]["metric"])))
+        say_noise(axes, "x", lines, "performance_change")
     figure.supylabel(MEMORIZED_CHANGE.replace("\n", "; "), fontsize=10)
     legend_below(figure, method_handles(names, lines), width)
     return figure
@@ -192,6 +188,8 @@ def draw_fronts(lines: list[Line], names: list[str]) -> Figure:
         axes.set_title(kind, loc="left", fontsize=10)
         axes.set_xlabel("memorized rows afterwards (%)\nlower is better")
         axes.set_ylabel(performance_label(str(those[0]["metric"])))
+        say_noise(axes, "x", those, "memorized")
+        say_noise(axes, "y", those, "performance")
         axes.margins(0.08, 0.12)
     handles = [handle(m, **_dash(i)) for i, m in enumerate(models)] if len(models) > 1 else []
     legend_below(figure, handles + method_handles(names, lines), width)

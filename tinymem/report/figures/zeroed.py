@@ -41,15 +41,15 @@ def figures_16_to_19(inputs: Inputs) -> list[FigureData | Skipped]:
 
 
 def _figure(inputs: Inputs, number: str, what: str, unit: str, by: Callable[[Point], Value], least: int, of: str) -> FigureData | Skipped:
-    title = f"Figure {number}: zeroed {what}"
+    title = f"Zeroed {what}"
     lines = zeroed_lines([p for p in inputs.best if p.unit == unit], unit, by)
     if len({line["group"] for line in lines}) < least:
         need = f"{unit}-level methods" + (f" on models with two {of}" if least > 1 else "")
-        return Skipped(f"figure-{number}", title, f"needs results of {need}, with the column edited_by_layer")
+        return Skipped(f"figure-{number}", title, f"needs results of {need}, with the column edited_by_layer", f"Figure {number}")
     caption = (
         f"Share of the feed-forward {unit}s that the best run of each {unit}-level method zeroes, mean over models. Less is a finer cut."
     )
-    return FigureData(f"figure-{number}", title, caption, lines, draw_zeroed)
+    return FigureData(f"figure-{number}", title, caption, lines, draw_zeroed, f"Figure {number}")
 
 
 def zeroed_lines(points: list[Point], unit: str, by: Callable[[Point], Value]) -> list[Line]:

@@ -11,6 +11,7 @@ from tinymem.results.collect import Results, unit_of
 from tinymem.results.row import MeasuredRow
 from tinymem.results.run_folder import RECIPE, RESULTS, RunRecord
 from tinymem.runtime.json import Json, JsonObject
+from tinymem.runtime.version import version_and_commit
 
 NAMED = 12  # folders or methods listed by name
 # Keys of recipes and versions in words; any other key is shown as it is, without underscores.
@@ -57,14 +58,17 @@ def about_run(record: RunRecord) -> dict[str, str]:
         "Corpus SHA-256": _distinct(record.rows, "corpus_sha256"),
         "Versions": ", ".join(dict.fromkeys(_pairs({**(row.versions or {})}) for row in record.rows)),
         "Device": _distinct(record.rows, "device"),
-        "Measured": _date(record.path / RESULTS),
+        "Measured": _last_measured(record.rows, [record.path]),
+        "Page": f"TinyMem {version_and_commit()}",
         "Again": f"tinymem run {record.path / RECIPE}" if record.values else "",
     }
 
 
-def _date(path: Path) -> str:
-    """Day and time of a file, UTC; empty where there is none."""
-    return f"{datetime.fromtimestamp(path.stat().st_mtime, UTC):%Y-%m-%d %H:%M} UTC" if path.is_file() else ""
+def _last_measured(rows: Iterable[MeasuredRow], runs: Iterable[Path]) -> str:
+    """Day and time, UTC, of the last result of a sweep's rows and of the folders of runs; empty without any."""
+    found = [datetime.fromisoformat(row.finished) for row in rows if row.finished]
+    found += [datetime.fromtimestamp((run / RESULTS).stat().st_mtime, UTC) for run in runs if (run / RESULTS).is_file()]
+    return f"{max(found):%Y-%m-%d %H:%M} UTC" if found else ""
 
 
 def about_results(results: Results) -> dict[str, str]:
@@ -82,6 +86,9 @@ def about_results(results: Results) -> dict[str, str]:
         "Methods": _listed(_values(rows, "method")),
         "Protocol": _listed(_values(rows, "protocol")),
         "Device": _listed(_values(rows, "device")),
+        "Measured": _last_measured(rows, [record.path for record in results.records]),
+        "Page": f"TinyMem {version_and_commit()}",
+        "Again": f"tinymem report {' '.join(map(str, results.folders))} --format html" if results.folders else "",
         "Training curves": f"{sum(bool(record.curve) for record in results.records)}" if results.records else "",
     }
 

@@ -58,7 +58,7 @@ def shown(figure: FigureData, links: Mapping[str, str], folder: str) -> ShownFig
     return ShownFigure(
         key=figure.key,
         title=figure.title,
-        caption=figure.caption,
+        caption=figure.described,
         svg=Markup(drawing.styled(size)),
         wide=wide,
         csv=csv,
