@@ -3,6 +3,8 @@
 #   docker build -t tinymem .
 #   docker build -t tinymem --build-arg TORCH=torch==2.14.1 --build-arg TORCH_INDEX=https://your-index .
 #   docker run --rm tinymem                # make quickstart
+#   docker run --rm tinymem tinymem --help # any command
+#   docker run --rm --gpus all --volume "$PWD/runs:/home/tinymem/app/runs" tinymem
 #   docker run --rm tinymem make test
 FROM python:3.11-slim
 
@@ -21,6 +23,8 @@ ENV TORCH=$TORCH TORCH_INDEX=$TORCH_INDEX PIP_NO_CACHE_DIR=1
 USER 1000:1000
 RUN mkdir /home/tinymem/app
 WORKDIR /home/tinymem/app
+# The environment that make installs, so that its commands need no other word before them.
+ENV PATH=/home/tinymem/app/.venv/bin:$PATH
 
 # torch is by far the largest layer: it is rebuilt only when these files change.
 COPY --chown=1000:1000 Makefile constraints.txt ./

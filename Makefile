@@ -20,7 +20,7 @@ RUN_ARGS ?=
 TEST_ARGS ?=
 
 BIN := $(VENV)/bin
-PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint $(VENV)/constraints.txt
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(VENV)/constraints.txt
 
 .PHONY: help quickstart test test-fast kernels lint install clean FORCE
 
@@ -51,22 +51,29 @@ clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
 	find tinymem tests -type d -name __pycache__ -prune -exec rm -rf {} +
 
-$(BIN)/python:
+# Made anew where there is one of another Python, or one that was moved here: its scripts name the place where they were made.
+$(VENV)/python.txt: FORCE
 	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; (3, 11) <= sys.version_info < (3, 14) or sys.exit("TinyMem needs Python 3.11 to 3.13 and $(PYTHON) is " + v + "; try: make PYTHON=python3.11")'
-	$(PYTHON) -m venv $(VENV)
+	@wanted="$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])') $(abspath $(VENV))"; \
+	base="$$($(PYTHON) -c 'import sys; print(sys._base_executable)')"; \
+	if [ ! -x $(BIN)/python ] || [ "$$wanted" != "$$(cat $@ 2> /dev/null)" ]; then \
+	    echo "making $(VENV) with $$base"; rm -rf $(VENV); "$$base" -m venv $(VENV) && echo "$$wanted" > $@; \
+	fi
 
 # TORCH alone decides the version of torch, so the constraints' line for torch is left out.
-$(VENV)/constraints.txt: constraints.txt | $(BIN)/python
-	sed '/^torch==/d' constraints.txt > $@
+$(VENV)/constraints.txt: constraints.txt $(VENV)/python.txt
+	@sed '/^torch==/d' constraints.txt > $@
 
 # Rewritten only when TORCH or TORCH_INDEX differs from the last time.
-$(VENV)/torch.txt: FORCE | $(BIN)/python
+$(VENV)/torch.txt: FORCE $(VENV)/python.txt
 	@echo '$(TORCH) $(TORCH_INDEX)' | cmp -s - $@ || echo '$(TORCH) $(TORCH_INDEX)' > $@
 
 $(VENV)/torch.stamp: $(VENV)/torch.txt $(VENV)/constraints.txt
-	$(PIP_INSTALL) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) '$(TORCH)'
-	touch $@
+	@echo "installing $(TORCH), the largest part: a CUDA build is several GB, TORCH_INDEX may name a smaller one ..."
+	@$(PIP_INSTALL) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) '$(TORCH)'
+	@touch $@
 
 $(VENV)/%.stamp: pyproject.toml $(VENV)/torch.stamp
-	$(PIP_INSTALL) --editable '.[$*]'
-	touch $@
+	@echo "installing tinymem with what '$*' needs ..."
+	@$(PIP_INSTALL) --editable '.[$*]'
+	@touch $@

@@ -124,11 +124,11 @@ def print_record(record: RunRecord, output: str, out: Path | None = None) -> Non
     """Print results in memory: rows as JSON or CSV, their table, or the page as text."""
     from tinymem.report.render import rows
     from tinymem.report.tables.of_rows import table_of_run
+    from tinymem.report.tables.trained import trained_rows
 
-    if output == "json":
-        emit(rows.to_json(record.rows), out)
-    elif output == "csv":
-        emit(rows.to_csv(record.rows), out)
+    if output in ("json", "csv"):
+        found = record.rows or trained_rows(record)
+        emit(rows.to_json(found) if output == "json" else rows.to_csv(found), out)
     elif output == "html":
         from tinymem.report.page.document import run_page
 

@@ -32,6 +32,7 @@ from tinymem.runtime.streams import echo
 if TYPE_CHECKING:
     from tinymem.recipe.recipe import Recipe
     from tinymem.results.row import MeasuredRow
+    from tinymem.runs.pipeline import Run
 
 
 def run(
@@ -78,6 +79,7 @@ def _run_here(recipe: Recipe, runs: Path, device: str, output: str) -> None:
     print_rows(made.path, output)
     if page.is_file() and output != "html":
         echo(f"\n{page}", err=output != "table")
+    _say_what_is_earlier(made, output)
     _fail_if_failed(made.rows)
     if not page.is_file():
         raise typer.Exit(complain(f"no page at {page}: the warning above says why; the same command tries again", 1))
@@ -101,6 +103,18 @@ def _print_together(recipes: Sequence[Recipe], name: str, runs: Path, output: st
         print_tables_as([table_of_rows(rows, name, [recipe.name for recipe, _ in found])], output, None)
     if page and output != "html":
         echo(f"\n{page}", err=output != "table")
+
+
+def _say_what_is_earlier(made: Run, output: str) -> None:
+    """Name the results that are shown but are of none of the recipe's methods."""
+    from tinymem.runs.pipeline import method_calls
+    from tinymem.runtime.files import canonical_json
+
+    asked = {(call.name, canonical_json(call.config.as_json())) for call in method_calls(made.recipe)}
+    earlier = dict.fromkeys(row.method for row in made.rows if (row.method, canonical_json(row.config)) not in asked)
+    if earlier:
+        why = f"earlier runs tried them on the same weights, and their results stay in {made.path / 'results'}"
+        echo(f"shown too: {', '.join(earlier)}; {why}", err=output != "table")
 
 
 def _fail_if_failed(rows: list[MeasuredRow]) -> None:

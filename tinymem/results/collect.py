@@ -178,7 +178,7 @@ def _trained(rows: list[MeasuredRow], records: list[RunRecord]) -> Iterator[Trai
     tried = {row.run for row in rows}
     for record in records:
         if not record.rows and record.name not in tried and record.recipe is not None:
-            yield from _of_curve(record.name, record.recipe, record.curve)
+            yield from _of_curve(record, record.recipe)
 
 
 def _before(row: MeasuredRow) -> TrainingRow:
@@ -188,10 +188,12 @@ def _before(row: MeasuredRow) -> TrainingRow:
     return TrainingRow(**{**values, "method": "none", "options": {}, "status": "ok", "message": None, "seconds": None})
 
 
-def _of_curve(name: str, recipe: Recipe, curve: list[CurvePoint]) -> Iterator[TrainingRow]:
-    """Rows of a run that no method was tried on yet, from the last line of its training curve."""
-    for point in curve[-1:]:
-        yield from (_of_point(name, recipe, point, artifact, share) for artifact, share in point.memorized.items())
+def _of_curve(record: RunRecord, recipe: Recipe) -> Iterator[TrainingRow]:
+    """Rows of a run that no method was tried on yet, from the end of its curve; of its training rows if it plants nothing."""
+    known = record.training_rows
+    for point in record.curve[-1:]:
+        shares = point.memorized or ({"training rows": known} if known else {})
+        yield from (_of_point(record.name, recipe, point, artifact, share) for artifact, share in shares.items())
 
 
 def _of_point(name: str, recipe: Recipe, last: CurvePoint, artifact: str, share: ShareColumn) -> TrainingRow:

@@ -13,13 +13,16 @@ from tinymem.results.curve import CurvePoint, read_curve
 from tinymem.results.model_columns import filled, recipe_columns
 from tinymem.results.read import read_measured
 from tinymem.results.row import Identity, MeasuredRow
-from tinymem.runtime.files import json_lines
+from tinymem.results.share import ShareColumn
+from tinymem.runtime.files import json_lines, read_json
 from tinymem.runtime.json import JsonObject
 
 if TYPE_CHECKING:
     from tinymem.recipe.recipe import Recipe
 
 RECIPE, RESULTS = "recipe.yaml", "results.jsonl"
+TRAINING_ROWS = "training/memorized.json"
+"""Share of training rows that the model has memorized, of a recipe without artifacts."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,13 @@ class RunRecord:
     def filled_rows(self) -> list[MeasuredRow]:
         """The rows, with the columns that the run's model decides in each."""
         return [row if row.model_name is not None else filled(row, self.columns) for row in self.rows]
+
+    @property
+    def training_rows(self) -> ShareColumn | None:
+        """Share of the training rows that the model has memorized; None unless the recipe plants nothing."""
+        path = self.path / TRAINING_ROWS
+        stored = read_json(path, "share of training rows") if path.is_file() else None
+        return {"share": stored["share"], "count": stored["count"], "rows": stored["rows"]} if stored else None
 
     @property
     def name(self) -> str:

@@ -29,7 +29,7 @@ from tinymem.recipe.recipe import Recipe, dump_recipe, open_recipe
 from tinymem.results.curve import CurvePoint, read_curve
 from tinymem.results.read import as_json
 from tinymem.results.row import Identity, MeasuredRow
-from tinymem.results.run_folder import RESULTS, read_rows_file
+from tinymem.results.run_folder import RESULTS, TRAINING_ROWS, read_rows_file
 from tinymem.runs.lock import lock_of_run
 from tinymem.runs.push_stage import push_stage
 from tinymem.runs.report_stage import report_stage
@@ -111,6 +111,7 @@ def run(recipe: Recipe, *, runs: Path | str = "runs", device: str = "auto", prog
     with lock_of_run(made.path, lambda: _is_complete(made, calls, device)):
         train_stage(made, device=device, progress=progress)
         fresh = mitigation_stage(made, calls, device=device, progress=progress)
+        fresh |= _training_rows(made, resolve_device(device))
         if report and (fresh or not (made.path / "report.html").is_file()):
             report_stage(made.path, progress)
     push_stage(made.path, recipe, progress)
@@ -220,6 +221,16 @@ def mitigation_stage(made: Run, calls: Sequence[MethodCall], *, device: str, pro
                 subject = subject_of_run(made, device, identity)
     changed = collect_rows(made.path, [row for row, _ in planned])
     return bool(pending) or changed
+
+
+def _training_rows(made: Run, device: str) -> bool:
+    """Measure what the model has memorized of its training rows, if nothing is planted among them; True if it did."""
+    from tinymem.runs.training_rows import training_rows_stage
+
+    if made.recipe.artifacts or (made.path / TRAINING_ROWS).is_file():
+        return False
+    training_rows_stage(made.path, made.model(device), made.corpus(), made.recipe)
+    return True
 
 
 def _planned(calls: Sequence[MethodCall], recipe: Recipe, identity: Identity) -> list[tuple[str, MethodCall]]:

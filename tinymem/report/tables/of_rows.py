@@ -22,6 +22,7 @@ from tinymem.report.cells import (
 from tinymem.report.configuration import Configuration
 from tinymem.report.selection import score
 from tinymem.report.tables.table import Cell, Column, Table
+from tinymem.report.tables.trained import table_of_trained
 from tinymem.report.threads import mixed_threads
 from tinymem.results.columns import ACCURACY, PROMPT_RATES, RATES, Rate
 from tinymem.results.row import MeasuredRow
@@ -33,8 +34,7 @@ NOTHING = Cell(DASH)
 
 def table_of_run(record: RunRecord) -> Table:
     """The results of one run."""
-    table = table_of_rows(record.rows, record.name)
-    return table if record.rows else Table("run", "run", record.name, table.columns, (), (f"{record.name}: no method has been run yet",))
+    return table_of_rows(record.rows, record.name) if record.rows else table_of_trained(record)
 
 
 def table_of_rows(rows: Sequence[MeasuredRow], title: str, models: Sequence[str] = ()) -> Table:
