@@ -65,6 +65,7 @@ def find_memorized(
     from tinymem.runs.find_memorized import find_memorized as find
     from tinymem.runtime.locks import sole_writer
     from tinymem.runtime.progress import Progress
+    from tinymem.runtime.streams import echo
 
     load_plugins(plugin)
     filters = Filters(prompt or 32, match or 48, distinct=distinct, distance=distance, overlap=overlap)
@@ -76,4 +77,4 @@ def find_memorized(
             folder, chosen, out, search=search, device=device, dtype=dtype, verify=not no_verify, progress=Progress(show=True)
         )  # fmt: skip
     rate = "" if found.rows_per_second is None else f" at {found.rows_per_second:,.1f} rows/s"
-    print(f"{out}: {found.kept:,} rows, {found.exact:,} of them word for word; {found.passed:,} of {found.tested:,} rows passed{rate}")
+    echo(f"{out}: {found.kept:,} rows, {found.exact:,} of them word for word; {found.passed:,} of {found.tested:,} rows passed{rate}")
