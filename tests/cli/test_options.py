@@ -17,11 +17,13 @@ FORMATS = ["table", "json", "csv", "markdown", "latex", "html"]
 # These print no table: pages and paths, a file's or a checkpoint's own text, or lines that say what was checked or done.
 WITHOUT_FORMAT = {
     "data find-memorized",
+    *("init", "recipe schema", "data tokenizer", "cache clear"),
     *("data make", "data verify", "landscape", "methods show", "metrics show", "new", "reproduce", "zoo add", "zoo card", "zoo verify"),
     *("", "zoo leaderboard", "push", "zoo push", "zoo pull"),
 }
 # Nothing of a plugin's occurs in these; that of the leaderboard comes with --submit.
 WITHOUT_PLUGIN = {
+    *("init", "data tokenizer", "cache", "cache clear"),
     *("new", "reproduce", "runs", "zoo list", "zoo verify", "zoo card", "zoo add", "zoo leaderboard", "zoo push", "zoo pull", ""),
 }
 # `show` continues a --prompt of text instead of so many tokens, applies any number of methods, and counts rows of each artifact.

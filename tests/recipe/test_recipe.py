@@ -100,7 +100,7 @@ def test_unknown_keys(override: str, message: str) -> None:
         ("artifacts.noise.kind=noize", ("'noise'", "'noize'")),
         ("artifacts=[{rows: 3}]", ("kind",)),
         ("artifacts=[{kind: noise}, {kind: noise}]", ("each kind of artifact at most once",)),
-        ("artifacts=noise", ("artifacts", "'noise'")),
+        ("artifacts=3", ("artifacts", "got 3")),
         ("data.auxiliary=[2, 7]", ("different tasks", "data.auxiliary")),
         ("data.auxiliary=[2, -3]", ("data.auxiliary.1", "greater than or equal to 1")),
         ("data.size=20", ("data.size above data.test_rows = 20", "lower test_rows")),

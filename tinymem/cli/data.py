@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tinymem.cli.find_memorized import find_memorized
-from tinymem.cli.options import Format, Jobs, NeededOut, Overrides, Plugins, PrintJson, RecipeFile, load_plugins
+from tinymem.cli.options import Column, Format, Jobs, NeededOut, Overrides, Plugins, PrintJson, RecipeFile, load_plugins
 from tinymem.cli.printing import chosen, listing, print_json, print_listing
 from tinymem.errors import UserError
 from tinymem.runtime.streams import echo
@@ -53,6 +53,29 @@ def make(
     counts = corpus.counts()
     training, test = counted(counts["train_rows"], "training row"), counted(counts["test_rows"], "test row")
     echo(f"{out}: {training} an epoch, {test}, sha256 {corpus.sha256()}")
+
+
+@app.command()
+def tokenizer(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Text, JSON lines, CSV or Parquet, or folders of them.")],
+    out: NeededOut,
+    size: Annotated[int, typer.Option(metavar="TOKENS", help="Largest size of the vocabulary, the 256 bytes included.")] = 4096,
+    column: Column = None,
+) -> None:
+    """Train a tokenizer on your text, a byte-level BPE: the same text gives the same one. Use it as `data.tokenizer: DIR`.
+
+    --out is a new folder; it appears whole or not at all.
+    """
+    from tinymem.data.text.tokenizer_training import train_tokenizer
+    from tinymem.runtime.locks import sole_writer
+
+    if out.exists():
+        raise UserError(f"expected a new folder at --out, found {out}; name another or remove it")
+    with sole_writer(out):
+        tokens = train_tokenizer(files, size, out, column=column or "text")
+    echo(f"{out}: {tokens:,} tokens; tinymem run RECIPE --set data.tokenizer={out}")
+    if tokens < size:
+        echo(f"fewer than {size:,}: nothing else stands twice in this text", err=True)
 
 
 @app.command()

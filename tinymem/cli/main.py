@@ -12,14 +12,17 @@ import typer
 
 from tinymem import __version__
 from tinymem.cli.bench import bench_app
+from tinymem.cli.cache import cache_app
 from tinymem.cli.check import check
 from tinymem.cli.data import app as data_app
 from tinymem.cli.evaluate import evaluate, metrics_app
+from tinymem.cli.init import init
 from tinymem.cli.landscape import landscape
 from tinymem.cli.methods import methods_app
 from tinymem.cli.mitigate import mitigate
 from tinymem.cli.new import new
 from tinymem.cli.push import push
+from tinymem.cli.recipe import recipe_app
 from tinymem.cli.report import compare, report
 from tinymem.cli.reproduce import reproduce
 from tinymem.cli.run import run
@@ -54,6 +57,7 @@ def _options(
 ) -> None: ...
 
 
+app.command()(init)
 app.command()(run)
 app.command()(train)
 app.command()(sweep)
@@ -68,6 +72,8 @@ app.command()(landscape)
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
 app.add_typer(metrics_app, name="metrics")
+app.add_typer(recipe_app, name="recipe")
+app.add_typer(cache_app, name="cache")
 app.command()(check)
 app.add_typer(methods_app, name="methods")
 app.command()(new)

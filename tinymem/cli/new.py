@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tinymem.cli.options import a_folder
+from tinymem.cli.template import template_text
 from tinymem.errors import UserError, did_you_mean
 from tinymem.runtime.streams import echo
 
@@ -66,11 +67,9 @@ def _check_name(kind: str, name: str) -> None:
 
 
 def _write(template: str, path: Path, words: dict[str, str]) -> None:
-    from importlib.resources import files
-
     from tinymem.runtime.files import write_text
 
-    text = (files("tinymem.cli") / "templates" / template).read_text(encoding="utf-8")
+    text = template_text(template)
     for key, value in words.items():
         text = text.replace(key, value)
     write_text(path, text)

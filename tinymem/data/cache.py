@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tinymem.data.corpus import Corpus
-from tinymem.data.corpus_files import load_corpus
+from tinymem.data.corpus_files import is_stated, load_corpus
 from tinymem.data.manifest import MANIFEST
 from tinymem.recipe.recipe import Recipe
 from tinymem.runtime.files import content_id, new_directory, write_text
@@ -36,7 +36,7 @@ def shared_corpus(recipe: Recipe, directory: Path, make: Make, usable: Usable = 
     with locked(runs / LOCK, key, wait=True):
         try:
             other = runs / (owner.read_text(encoding="utf-8") if owner.is_file() else ".none") / "corpus"
-            if (other / MANIFEST).is_file() and other != directory and usable(other):
+            if (other / MANIFEST).is_file() and other != directory and usable(other) and is_stated(recipe.data, other):
                 _link(other, directory)
                 return load_corpus(directory)
             corpus = make()

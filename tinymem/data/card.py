@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import yaml
 
 from tinymem.data.artifact import artifacts_of
@@ -23,25 +25,20 @@ COLUMNS = {
     "end": "token after the last one that is compared",
     "copies": "times that the row stands in an epoch; 0: kept from training",
 }
-LICENCES = {
-    "math": ("apache-2.0", "The rows are generated; they hold no text of others."),
-    "hub": ("cc-by-sa-3.0", "WikiText is text of Wikipedia contributors under CC BY-SA 3.0; so are these rows."),
-    "local": (
-        "other",
-        "The rows hold their source text, under its licence (text of Wikipedia: CC BY-SA 3.0, by Wikipedia contributors).",
-    ),
-}
+KNOWN = ("apache-2.0", "cc-by-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc0-1.0", "mit", "odc-by", "pddl", "unlicense")
+"""Names of licenses that the Hub knows, among those of text; another is `other` there, with its name."""
+WIKITEXT = ("cc-by-sa-3.0", "Wikipedia contributors, by way of WikiText")
 
 
 def card(manifest: CorpusManifest, schema: dict[str, list[str]]) -> str:
     """Text of the README.md of a corpus with this manifest and these columns per row set."""
     spec = manifest.spec
-    licence, about = LICENCES[origin_of_rows(spec.data)]
+    license, about = _license(manifest)
     header = {
-        "license": licence,
+        "license": hub_license(license),
         "pretty_name": "TinyMem corpus",
         "configs": [_config(name) for name in schema],
-        **({"license_name": "as-the-source"} if licence == "other" else {}),
+        **({"license_name": _slug(license)} if license and hub_license(license) == "other" else {}),
     }
     about_sets = ROW_SETS | {artifact.kind: artifact.summary or artifact.kind for artifact in artifacts_of(spec.artifacts)}
     sets = [f"| `{name}` | {about_sets[name]} | {', '.join(f'`{c}`' for c in columns)} |" for name, columns in schema.items()]
@@ -55,7 +52,7 @@ def card(manifest: CorpusManifest, schema: dict[str, list[str]]) -> str:
             'Read a row set with `datasets.load_dataset(FOLDER, "noise")`; `tinymem data verify FOLDER` finds any changed byte.\n',
             f"- Protocol `{spec.protocol}`, seed {spec.seed}, vocabulary of {manifest.vocab_size:,} tokens",
             f"- SHA-256 of the content: `{manifest.sha256}`",
-            f"- Licence: {about}\n",
+            f"- License: {about}\n",
             "| row set | what | columns |\n| --- | --- | --- |",
             *sets,
             "\n| count | rows |\n| --- | --- |",
@@ -76,8 +73,28 @@ def _config(name: str) -> JsonObject:
     return {**config, "default": True} if name == "clean" else config
 
 
-def origin_of_rows(data: MathData | WikiData) -> str:
-    """Where rows come from, a key of `LICENCES`: generated (math), the text of WikiText (hub), or another text (local)."""
+def license_of_rows(data: MathData | WikiData, stated: str | None = None) -> str | None:
+    """License of rows: ours of generated ones, of text the one that the user states or that of WikiText; None where nobody knows."""
     if not isinstance(data, WikiData):
-        return "math"
-    return "hub" if data.source.lower().endswith("wikitext") else "local"
+        return "apache-2.0"
+    return stated or data.license or (WIKITEXT[0] if data.source.lower().endswith("wikitext") else None)
+
+
+def hub_license(license: str | None) -> str:
+    """Name of a license in the head of a card: as the Hub knows it, `other`, or `unknown` where nobody stated one."""
+    return "unknown" if license is None else license.lower() if license.lower() in KNOWN else "other"
+
+
+def _license(manifest: CorpusManifest) -> tuple[str | None, str]:
+    """License of the rows, and a sentence or two about it."""
+    data = manifest.spec.data
+    license = license_of_rows(data, manifest.license)
+    if not isinstance(data, WikiData):
+        return license, f"{license}. The rows are generated; they hold no text of others."
+    credit = manifest.credit or (WIKITEXT[1] if data.source.lower().endswith("wikitext") else None)
+    about = f"{license}." if license else "not stated; the rows hold their source text, so ask who made them before you pass them on."
+    return license, " ".join([about, f"Text of: {credit}." if credit else "Whose text it is has not been stated."])
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-") or "named-below"

@@ -23,6 +23,7 @@ from tinymem.data.corpus import BLOCK_ROWS, Columns, Corpus, row_blocks, tables
 from tinymem.data.manifest import MANIFEST, CorpusManifest, read_manifest
 from tinymem.data.planted import Planted
 from tinymem.errors import UserError
+from tinymem.recipe.data import STATED, Data
 from tinymem.runtime.files import file_sha256, new_directory, write_json, write_text
 from tinymem.runtime.json import JsonObject
 
@@ -68,6 +69,28 @@ def _manifest(corpus: Corpus, notes: JsonObject) -> CorpusManifest:
         **text,
         **notes,
     )
+
+
+def is_stated(data: Data, directory: Path) -> bool:
+    """Whether a corpus says of its text what the recipe says: license and credit."""
+    manifest = read_manifest(directory)
+    return all(getattr(manifest, name) == getattr(data, name, None) for name in STATED)
+
+
+def state(data: Data, directory: Path) -> None:
+    """Let card and manifest of a corpus say of its text what the recipe says; the rows stay as they are.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written.
+    """
+    if is_stated(data, directory):
+        return
+    manifest = read_manifest(directory).model_copy(update={name: getattr(data, name, None) for name in STATED})
+    schema = {name: list(columns) for name, columns in tables(open_corpus(directory, manifest)).items()}
+    write_text(directory / "README.md", card(manifest, schema))
+    files = {**manifest.files, "README.md": file_sha256(directory / "README.md")}
+    write_json(directory / MANIFEST, manifest.model_copy(update={"files": files}).as_json())
+    write_text(directory / SUMS, _sums(directory))
 
 
 def write_rows(path: Path, blocks: Iterator[npt.NDArray[Any]]) -> int:

@@ -33,6 +33,10 @@ class CorpusManifest(BaseModel):
     """Text: NumPy's name of the type of `train.ids`."""
     row_tokens: int | None = None
     """Text: length of a row in tokens."""
+    license: str | None = None
+    """Text: its license, as the user states it."""
+    credit: str | None = None
+    """Text: whose it is and where it is from, as the user states it."""
     sha256: str
     """Hash of the rows; see `Corpus.sha256`."""
     files: dict[str, str] = Field(default_factory=dict)

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from tinymem.data.math.sequences import Ids
 from tinymem.data.planted import Flags, Indices
@@ -27,7 +27,8 @@ def _check_copies(value: Any) -> Any:
     return tuple(counts) if isinstance(value, list | tuple) else value
 
 
-Copies = Annotated[int | tuple[int, ...], BeforeValidator(_check_copies)]
+Count = Annotated[int, Field(ge=1)]
+Copies = Annotated[Count | tuple[Count, ...], BeforeValidator(_check_copies)]
 COPIES = "times that each row stands in an epoch; a list gives equal groups of rows a count each"
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import SerializeAsAny, model_validator
 
-from tinymem.recipe.data import Data, Section
+from tinymem.recipe.data import STATED, Data, Section
 from tinymem.recipe.evaluation import Evaluation
 from tinymem.recipe.kinds import ArtifactSection, plugins_of
 from tinymem.runtime.json import JsonObject
@@ -47,9 +47,9 @@ class CorpusSpec(Section):
     def as_json(self) -> JsonObject:
         """The manifest's form; equal specifications have equal JSON."""
         without = {"evaluation", "text"} if self.plugins else {"evaluation", "text", "plugins"}
-        values: JsonObject = self.model_dump(mode="json", exclude=without)
+        values: JsonObject = self.model_dump(mode="json", exclude=dict.fromkeys(without, True) | {"data": {*STATED}})
         values["evaluation"] = self.evaluation.key()
         if self.text is None:
             return values
-        data: JsonObject = self.data.model_dump(mode="json", exclude={"text_column"})
+        data: JsonObject = self.data.model_dump(mode="json", exclude={"text_column", *STATED})
         return {**values, "data": data, "text": {split: summary.model_dump() for split, summary in self.text.items()}}

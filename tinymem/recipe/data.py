@@ -37,15 +37,19 @@ class Section(BaseModel):
 class MathData(Section):
     """Synthetic arithmetic sequences (paper, section 2.3 and appendix A.1.1)."""
 
-    kind: Literal["math"] = "math"
-    family: Literal["additive", "multiplicative"] = Field("additive", description="x -> x + k, or x -> k * x mod `modulus`")
+    kind: Literal["math"] = Field("math", description="synthetic arithmetic sequences, generated from the seed")
+    family: Literal["additive", "multiplicative"] = Field(
+        "additive", description="how a sequence goes on: x -> x + k, or x -> k * x mod `modulus`"
+    )
     primary: int = Field(7, ge=1, le=LARGEST, description="task k that the artifacts are planted in")
-    auxiliary: tuple[Annotated[int, Field(ge=1, le=LARGEST)], ...] = Field((2, 3, 4, 5), description="further tasks k")
+    auxiliary: tuple[Annotated[int, Field(ge=1, le=LARGEST)], ...] = Field(
+        (2, 3, 4, 5), description="further tasks k, of which the sequences are learned beside those of the primary one"
+    )
     size: int = Field(3000, ge=2, le=LARGEST, description="sequences per auxiliary task, before the test rows are taken off")
     primary_size: int = Field(20_000, ge=2, le=LARGEST, description="sequences of the primary task, before the test rows are taken off")
     test_rows: int = Field(1000, ge=1, le=LARGEST, description="clean test rows per task")
     numbers: int = Field(20, ge=2, le=LARGEST, description="numbers per sequence")
-    modulus: int = Field(20_134, ge=2, le=LARGEST, description="of the multiplicative family")
+    modulus: int = Field(20_134, ge=2, le=LARGEST, description="modulus of the multiplicative family")
     row_tokens: int = Field(150, ge=8, le=LARGEST, description="tokens per row, padding included")
 
     @property
@@ -70,18 +74,30 @@ class MathData(Section):
         return first + k * self.numbers if self.family == "additive" else max(first, self.modulus) * k
 
 
+BYTES = "bytes"
+BUILT_IN = ("tokenizer", BYTES)
+STATED = ("license", "credit")
+"""What the user says of a text, which decides no row."""
+
+
 class WikiData(Section):
     """Text cut into rows of tokens: WikiText-103 (paper, appendix A.1.2), another data set of the Hub, or local files."""
 
-    kind: Literal["wiki"] = "wiki"
+    kind: Literal["wiki"] = Field("wiki", description="text, of a data set on the Hub or of local files")
     source: str = Field("Salesforce/wikitext", min_length=1, description="data set on the Hub, or a folder or file: Parquet, .jsonl, text")
     config: str | None = Field(None, description="configuration on the Hub (wikitext-103-v1, ...), or a subfolder")
-    text_column: str = Field("text", min_length=1, description="of Parquet and JSON lines: one row of it is one line of text")
-    tokenizer: str = Field("gpt2", min_length=1, description="tokenizer.json, a folder with one, or a model on the Hub")
+    text_column: str = Field("text", min_length=1, description="column of Parquet, JSON lines and CSV; one row of it is one line of text")
+    tokenizer: str = Field(
+        "gpt2", min_length=1, description="bytes (a token is a byte), a tokenizer.json, a folder with one, or a model on the Hub"
+    )
     vocab_size: int | None = Field(None, ge=2, description="if given, the tokenizer must have so many tokens")
     row_tokens: int = Field(150, ge=8, description="tokens per row")
     max_rows: int | None = Field(None, ge=1, description="use only so many rows of the training text")
     test_rows: int = Field(1000, ge=1, description="rows off the end of the training text, where the source has no test split")
+    license: str | None = Field(
+        None, min_length=1, description="license of the text, for the card of the corpus; null: it says that nobody stated it"
+    )
+    credit: str | None = Field(None, min_length=1, description="whose text it is and where it is from, for the card of the corpus")
 
     @model_validator(mode="after")
     def _check(self) -> WikiData:
@@ -96,7 +112,7 @@ class WikiData(Section):
 
     def without_places(self) -> WikiData:
         """The data as a checkpoint tells others of it: of local text and tokenizers the names, not where they are on this machine."""
-        local = {key: value for key in ("source", "tokenizer") if _is_path(value := getattr(self, key))}
+        local = {key: value for key in ("source", "tokenizer") if _is_path(value := getattr(self, key)) and (key, value) != BUILT_IN}
         return self.model_copy(update={key: f"./{Path(value).name}" for key, value in local.items()})
 
 

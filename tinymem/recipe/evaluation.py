@@ -15,11 +15,13 @@ ALL, DEFAULT = "all", "default"  # names of groups of metrics
 class Evaluation(Section):
     """Windows of the memorization test: `prompt` tokens given, the next `match` compared (paper, A.1.1)."""
 
-    prompt: int = Field(50, ge=1)
-    match: int = Field(50, ge=1)
-    batch_size: int = Field(512, ge=1)
+    prompt: int = Field(50, ge=1, description="first tokens of a row, which the model is given")
+    match: int = Field(50, ge=1, description="tokens behind them that must follow, all of them, for a row to count as memorized")
+    batch_size: int = Field(512, ge=1, description="rows measured at a time")
     ks: tuple[int, ...] = Field((), description="further prompt lengths k of (n, k) memorization, n = prompt + match (Definition 2.1)")
-    metrics: tuple[str, ...] = Field((DEFAULT,), description="`tinymem metrics` lists them; default: the cheap ones; all")
+    metrics: tuple[str, ...] = Field(
+        (DEFAULT,), description="names of metrics, `default` (the cheap ones) or `all`; `tinymem metrics` lists them"
+    )
 
     @field_validator("metrics", mode="before")
     @classmethod
@@ -42,11 +44,11 @@ class Evaluation(Section):
 class Robustness(Section):
     """Tests of robustness: whether removed content returns, on copies of the edited model (tinymem/mitigation/robustness/measure.py)."""
 
-    tests: tuple[Test, ...] = Field(TESTS, description="which of them")
-    steps: int = Field(20, ge=1, description="of relearning, AdamW")
-    learning_rate: float = Field(1e-4, gt=0, description="of relearning; so small that an unedited model keeps what it memorized")
+    tests: tuple[Test, ...] = Field(TESTS, description="tests to make")
+    steps: int = Field(20, ge=1, description="steps of relearning, by AdamW")
+    learning_rate: float = Field(1e-4, gt=0, description="rate of relearning; so small that an unedited model keeps what it memorized")
     batch_size: int = Field(32, ge=1, description="rows a step of relearning")
-    tokens: int = Field(5, ge=1, description="that a prompt is longer or shorter by")
+    tokens: int = Field(5, ge=1, description="tokens that a prompt is longer or shorter by")
     replaced: int = Field(1, ge=1, description="tokens of a perturbed prompt that are replaced at random")
 
     @model_validator(mode="after")

@@ -42,6 +42,23 @@ class KindSection(Section):
             raise _inside(values["kind"], error) from None
 
 
+def short_kinds(values: Any) -> Any:
+    """A list of kinds from its short forms `noise`, `[noise]`, `[{noise: {rows: 9}}]` and `{noise: {rows: 9}}`; others as they are."""
+    if isinstance(values, dict) and "kind" not in values:
+        values = [{kind: options} for kind, options in values.items()]
+    return [_short_kind(value) for value in ([values] if isinstance(values, str) else values)] if isinstance(values, str | list) else values
+
+
+def _short_kind(value: Any) -> Any:
+    if isinstance(value, str):
+        return {"kind": value}
+    if isinstance(value, dict) and len(value) == 1 and "kind" not in value:
+        kind, options = next(iter(value.items()))
+        if options is None or isinstance(options, dict):
+            return {"kind": kind, **(options or {})}
+    return value
+
+
 def _inside(kind: str, error: ValidationError) -> ValidationError:
     """The errors with the kind added to their locations: `artifacts.0.noise.rows`."""
     lines = [

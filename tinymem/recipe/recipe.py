@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, Field, SerializeAsAny, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
 from tinymem.errors import UserError, did_you_mean, uneven_heads
 from tinymem.recipe.corpus_spec import CorpusSpec, Protocol
 from tinymem.recipe.data import MAXIMUM_SEED, Data, MathData, Section
 from tinymem.recipe.errors import explain
 from tinymem.recipe.evaluation import ALL, Evaluation, Robustness
-from tinymem.recipe.kinds import ARTIFACTS, ArtifactSection, plugins_of
+from tinymem.recipe.kinds import ARTIFACTS, ArtifactSection, plugins_of, short_kinds
 from tinymem.recipe.matrix import combinations, without_matrix
 from tinymem.recipe.plugins import PluginFile, distinct, stored, with_plugins
 from tinymem.recipe.source import read_values
@@ -40,11 +40,11 @@ Forget = Annotated[str, AfterValidator(_known_artifact)]
 class Model(Section):
     """GPT-2 sizes (paper, appendix A.1)."""
 
-    n_layer: int = Field(4, ge=1)
-    n_embd: int = Field(128, ge=1)
-    n_head: int = Field(4, ge=1)
-    n_inner: int | None = Field(None, ge=1, description="feed-forward neurons per layer; default 4 * n_embd")
-    activation_function: Literal["relu", "gelu", "gelu_new"] = "relu"
+    n_layer: int = Field(4, ge=1, description="blocks")
+    n_embd: int = Field(128, ge=1, description="width of the embedding, a multiple of n_head")
+    n_head: int = Field(4, ge=1, description="attention heads of a block")
+    n_inner: int | None = Field(None, ge=1, description="feed-forward neurons of a block; null: 4 * n_embd")
+    activation_function: Literal["relu", "gelu", "gelu_new"] = Field("relu", description="activation of the feed-forward neurons")
 
     @model_validator(mode="after")
     def _check(self) -> Model:
@@ -56,16 +56,16 @@ class Model(Section):
 class Method(Section):
     """One mitigation: a registered name and its options."""
 
-    name: str
-    options: dict[str, Any] = Field(default_factory=dict)
+    name: str = Field(description="a registered method, or `all`; `tinymem methods` lists them")
+    options: dict[str, Any] = Field(default_factory=dict, description="options of the method; `tinymem methods show NAME` lists them")
 
 
 class Mitigation(Section):
     """Recipe section of the methods to run on the trained model, and of their forget rows."""
 
-    methods: tuple[Method, ...] = ()
+    methods: tuple[Method, ...] = Field((), description="methods to run, each a name, `name: {options}`, or `all`")
     forget: Forget = Field("all", description="artifacts whose memorized rows are to be forgotten")
-    forget_fraction: float = Field(0.5, gt=0, le=1, description="protocol paper: share of the memorized rows that the method sees")
+    forget_fraction: float = Field(0.5, gt=0, le=1, description="protocol paper: share of the memorized rows that the method is given")
     robustness: Robustness | None = Field(None, description="test whether it comes back; `true` for the defaults")
 
     @property
@@ -108,16 +108,20 @@ def short_method(value: Any) -> Any:
 class Recipe(Section):
     """A whole recipe: everything that a run depends on."""
 
-    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-    seed: int = Field(0, ge=0, le=MAXIMUM_SEED)
-    protocol: Protocol = "paper"
-    data: Data = MathData()
-    artifacts: tuple[SerializeAsAny[ArtifactSection], ...] = ()
-    model: Model = Model()
-    training: Training = Training()
-    evaluation: Evaluation = Evaluation()
-    mitigation: Mitigation = Mitigation()
-    plugins: tuple[PluginFile, ...] = Field((), description="Python files, relative to the recipe's; their content is part of the run's id")
+    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="start of the name of the run's folder")
+    seed: int = Field(0, ge=0, le=MAXIMUM_SEED, description="seed of everything that is drawn: rows, weights, order, methods")
+    protocol: Protocol = Field("paper", description="paper: the paper's definitions; reference: what the published code computed")
+    data: Data = Field(MathData(), description="what is trained on, before artifacts are planted")
+    artifacts: Annotated[tuple[SerializeAsAny[ArtifactSection], ...], BeforeValidator(short_kinds)] = Field(
+        (), description="what is planted, each a kind, `kind: {options}`, or its options with a `kind`"
+    )
+    model: Model = Field(Model(), description="sizes of the GPT-2 model")
+    training: Training = Field(Training(), description="how it is trained, by AdamW")
+    evaluation: Evaluation = Field(Evaluation(), description="what is measured, and in which windows")
+    mitigation: Mitigation = Field(Mitigation(), description="what is done against the memorization")
+    plugins: tuple[PluginFile, ...] = Field(
+        (), description="Python files to load, relative to the recipe's; their content is part of the run's id"
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tinymem.recipe.data import BYTES
+
 if TYPE_CHECKING:
     from tinymem.recipe.recipe import Recipe
 
-MATH_VOCABULARY, GPT2_VOCABULARY = 14, 50_257
+MATH_VOCABULARY, GPT2_VOCABULARY, BYTES_VOCABULARY = 14, 50_257, 257
 WIKITEXT_CLEAN_ROWS, WIKITEXT_TEST_ROWS = 784_000, 1_900
 BACKDOORED_ROWS = 1_000  # guess: how many rows hold the trigger is known only when the corpus is made
 PLANTED_BYTES = 300  # of a planted row besides its tokens: copies, positions, a canary's secret
@@ -19,7 +21,9 @@ TRAIN_PASSES = 3.0  # a training pass over a row in forward passes: one forward,
 
 def planned_vocabulary(recipe: Recipe) -> int:
     """Size of the model's vocabulary; GPT-2's, where a text recipe does not give its tokenizer's."""
-    return MATH_VOCABULARY if recipe.data.kind == "math" else recipe.data.vocab_size or GPT2_VOCABULARY
+    if recipe.data.kind == "math":
+        return MATH_VOCABULARY
+    return BYTES_VOCABULARY if recipe.data.tokenizer == BYTES else recipe.data.vocab_size or GPT2_VOCABULARY
 
 
 def planned_parameters(recipe: Recipe) -> int:

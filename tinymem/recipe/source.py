@@ -96,8 +96,7 @@ def set_value(values: JsonObject, key: str, value: Json) -> None:
     *parents, last = key.split(".")
     for part in parents:
         if isinstance(node, list):
-            node = node[_index(node, part, key)]
-            node = node[part] if isinstance(node, dict) and list(node) == [part] else node
+            node = _entry(node, part, key)
         else:
             if node.get(part) is None:
                 node[part] = {}
@@ -106,15 +105,30 @@ def set_value(values: JsonObject, key: str, value: Json) -> None:
             raise UserError(f"--set {key}: '{part}' holds a value, not a section")
     if isinstance(node, list):
         index = _index(node, last, key)
-        node[index] = {last: value} if isinstance(node[index], dict) and list(node[index]) == [last] else value
+        node[index] = {last: value} if _is_short(node[index], last) else value
     else:
         node[last] = value
+
+
+def _entry(items: list[Any], part: str, key: str) -> Any:
+    """The options of an entry of a list, which a bare name, as in `methods: [act]`, gets here."""
+    index = _index(items, part, key)
+    if not _is_short(items[index], part):
+        return items[index]
+    if not isinstance(items[index], dict) or items[index][part] is None:
+        items[index] = {part: {}}
+    return items[index][part]
+
+
+def _is_short(item: Any, name: str) -> bool:
+    """Whether an entry of a list is a name, or a name with its options: `act`, `act: {ratio: 0.1}`."""
+    return item == name or (isinstance(item, dict) and list(item) == [name])
 
 
 def _index(items: list[Any], part: str, key: str) -> int:
     """Index of an entry of a list, by position or name: artifacts.0.rows, artifacts.noise.rows, mitigation.methods.act.ratio."""
     for index, item in enumerate(items):
-        named = isinstance(item, dict) and (part in (item.get("kind"), item.get("name")) or list(item) == [part])
+        named = _is_short(item, part) or (isinstance(item, dict) and part in (item.get("kind"), item.get("name")))
         if named or part == str(index):
             return index
     raise UserError(f"--set {key}: no entry '{part}' in a list of {len(items)}")

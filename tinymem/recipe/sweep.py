@@ -36,14 +36,16 @@ class ModelMatrix(Section):
     """Models of a training recipe, whether they are trained yet or not."""
 
     recipe: Path = Field(description="a training recipe, relative to the sweep's; the models are its matrix")
-    overrides: tuple[str, ...] = Field((), description="as --set of `tinymem train`: fix an axis or change a key")
-    epochs: tuple[int, ...] | None = Field(None, description="default: the recipe's training.keep_epochs, or its last epoch")
+    overrides: tuple[str, ...] = Field((), description="overrides as of --set, which fix an axis or change a key")
+    epochs: tuple[int, ...] | None = Field(
+        None, description="epochs whose checkpoints are taken; null: the recipe's training.keep_epochs, or its last epoch"
+    )
 
 
 class Exclusion(Section):
     """Runs that are left out: of a method, on models with these columns, with these options."""
 
-    method: str
+    method: str = Field(description="method whose runs are left out")
     when: dict[str, Any] = Field(default_factory=dict, description="facts of the model, each a value or a list of values")
     options: dict[str, Any] = Field(default_factory=dict, description="options of the run, each a value or a list of values")
 
@@ -58,8 +60,8 @@ class Exclusion(Section):
 class Limits(Section):
     """Limits of one run; a run that exceeds them is stopped alone, and its row records it."""
 
-    seconds: float | None = Field(3600, gt=0, description="scoring, selection, ablation and measurement of one run")
-    memory_mb: float | None = Field(None, gt=0, description="resident memory of a worker; default: its share of nine tenths of the machine")
+    seconds: float | None = Field(3600, gt=0, description="seconds for scoring, selection, ablation and measurement of one run")
+    memory_mb: float | None = Field(None, gt=0, description="resident memory of a worker; null: its share of nine tenths of the machine")
     attempts: int = Field(3, ge=1, description="times that a run is tried when its worker dies")
 
 
@@ -111,25 +113,29 @@ class Halving(Section):
 class SweepRecipe(Section):
     """Everything that a sweep depends on."""
 
-    name: str = Field("sweep", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    name: str = Field("sweep", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="name of the sweep's folder, under sweeps/")
     checkpoints: tuple[str, ...] = Field((), description="globs of run folders and checkpoint folders")
-    models: tuple[ModelMatrix, ...] = Field((), description="models of training recipes")
-    methods: tuple[Method, ...] = Field((), description="names, or `all`; options that are lists are axes of the grid")
-    grid: GridName = Field("paper", description="of each method: the paper's (A.3.5), the published code's, or none")
-    seeds: tuple[Seed, ...] | None = Field(None, min_length=1, description="of the mitigation; default: each model's own")
-    protocol: Protocol | None = Field(None, description="how is measured, and which rows a method is given; default: each model's own")
-    forget: Forget | None = Field(None, description="artifacts to forget; default: as each model's recipe says")
+    models: tuple[ModelMatrix, ...] = Field((), description="models of training recipes, whether trained yet or not")
+    methods: tuple[Method, ...] = Field(
+        (), description="methods, each a name, `name: {options}` or `all`; options that are lists are axes of the grid"
+    )
+    grid: GridName = Field("paper", description="grid of each method: the paper's (A.3.5), the published code's, or none")
+    seeds: tuple[Seed, ...] | None = Field(None, min_length=1, description="seeds of the mitigation; null: each model's own")
+    protocol: Protocol | None = Field(None, description="how is measured, and which rows a method is given; null: each model's own")
+    forget: Forget | None = Field(None, description="artifacts to forget; null: as each model's recipe says")
     forget_fraction: float | None = Field(None, gt=0, le=1, description="share of the memorized rows to forget; the others are the holdout")
-    metrics: tuple[str, ...] | None = Field(None, description="`tinymem metrics` lists them; default: as each model's recipe says")
-    ks: tuple[int, ...] | None = Field(None, description="further prompt lengths; default: as each model's recipe says")
-    robustness: Robustness | None = Field(None, description="test whether it comes back; default: as each model's recipe says")
-    exclude: tuple[Exclusion, ...] = ()
-    search: Halving | None = Field(None, description="`halving`: search the grid instead of running all of it")
-    limits: Limits = Limits()
-    share_scores: bool = Field(True, description="one scoring pass for all runs that it serves")
+    metrics: tuple[str, ...] | None = Field(None, description="names of metrics; null: as each model's recipe says")
+    ks: tuple[int, ...] | None = Field(None, description="further prompt lengths; null: as each model's recipe says")
+    robustness: Robustness | None = Field(
+        None, description="test whether it comes back, `true` for the defaults; null: as each model's recipe says"
+    )
+    exclude: tuple[Exclusion, ...] = Field((), description="runs that are left out")
+    search: Halving | None = Field(None, description="`halving`, or its options: search the grid; null: run all of it")
+    limits: Limits = Field(Limits(), description="what one run may take")
+    share_scores: bool = Field(True, description="whether one scoring pass serves all runs that it can")
     compact_every: int = Field(500, ge=1, description="finished runs before they are moved to Parquet")
-    plugins: tuple[PluginFile, ...] = Field((), description="Python files, relative to the sweep's recipe, that its runs need")
-    explain: Literal["paper"] | None = Field(None, description="paper: --list compares its counts with the paper's")
+    plugins: tuple[PluginFile, ...] = Field((), description="Python files to load, relative to the sweep's recipe")
+    explain: Literal["paper"] | None = Field(None, description="paper: `tinymem sweep --list` compares its counts with the paper's")
 
     @model_validator(mode="before")
     @classmethod

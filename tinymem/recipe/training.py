@@ -5,10 +5,10 @@ from __future__ import annotations
 from itertools import combinations
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializeAsAny, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from tinymem.recipe.data import Section
-from tinymem.recipe.kinds import RegularizerSection
+from tinymem.recipe.kinds import RegularizerSection, short_kinds
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 LARGEST = 2**31 - 1
@@ -23,13 +23,15 @@ WITHOUT_EFFECT = ("compile", "keep_epochs", "shard_mib", "tensorboard", "energy"
 class EnergySection(Section):
     """Assumptions of the estimate of energy and carbon (the paper's equations 4 and 5; its own values are those of table 6)."""
 
-    cpu_watts: float = Field(225, ge=0, le=1e6, description="thermal design power of the machine's CPUs")
-    cpu_usage: Share = Field(0.5, description="how much of it is used")
-    gpu_watts: float | None = Field(None, ge=0, le=1e6, description="thermal design power of a GPU; default: by its name, 300 W if unknown")
-    gpu_usage: Share = Field(1.0, description="how much of it is used")
-    memory_gb: float | None = Field(None, ge=0, le=1e6, description="memory of the machine; default: what it has")
-    machine_share: Share = Field(1.0, description="of the CPUs and memory that is charged to this run")
-    gpu_share: Share = Field(1.0, description="of each GPU that is charged to this run")
+    cpu_watts: float = Field(225, ge=0, le=1e6, description="watts of the machine's CPUs, their thermal design power")
+    cpu_usage: Share = Field(0.5, description="share of the CPUs' power that is drawn")
+    gpu_watts: float | None = Field(
+        None, ge=0, le=1e6, description="watts of a GPU, its thermal design power; null: by its name, 300 if unknown"
+    )
+    gpu_usage: Share = Field(1.0, description="share of a GPU's power that is drawn")
+    memory_gb: float | None = Field(None, ge=0, le=1e6, description="memory of the machine; null: what it has")
+    machine_share: Share = Field(1.0, description="share of the CPUs and memory that is charged to this run")
+    gpu_share: Share = Field(1.0, description="share of each GPU that is charged to this run")
     pue: float = Field(1.58, ge=1, le=100, description="power usage effectiveness of the building")
     carbon_intensity: float = Field(396, ge=0, le=1e5, description="grams of CO2 a kWh; the paper's 910 kg for 2297 kWh on Polaris")
     country: str = Field("USA", pattern="^[A-Z]{3}$", description="ISO code for codecarbon, where that is installed")
@@ -38,13 +40,13 @@ class EnergySection(Section):
 class Training(Section):
     """AdamW with the paper's settings (spec: constant rate, no warm-up, weight decay on everything)."""
 
-    epochs: int = Field(500, ge=0)
-    batch_size: int = Field(128, ge=1, le=LARGEST)
-    learning_rate: float = Field(1e-3, gt=0)
-    betas: tuple[Beta, Beta] = (0.9, 0.98)
-    weight_decay: float = Field(0.1, ge=0)
-    schedule: Literal["constant", "cosine"] = Field("constant", description="cosine: half a cosine, down to 5 % of the rate")
-    warmup_steps: int = Field(0, ge=0, description="in which the rate rises linearly, under either schedule")
+    epochs: int = Field(500, ge=0, description="passes over all training rows")
+    batch_size: int = Field(128, ge=1, le=LARGEST, description="rows of a training step")
+    learning_rate: float = Field(1e-3, gt=0, description="rate of AdamW, before the schedule")
+    betas: tuple[Beta, Beta] = Field((0.9, 0.98), description="decay of AdamW's averages of the gradient and of its square")
+    weight_decay: float = Field(0.1, ge=0, description="weight decay of AdamW, on all parameters")
+    schedule: Literal["constant", "cosine"] = Field("constant", description="course of the rate; cosine: half a cosine, down to 5 % of it")
+    warmup_steps: int = Field(0, ge=0, description="steps in which the rate rises linearly, under either schedule")
     evaluate_every: int | None = Field(None, ge=1, description="epochs between two measurements; null: a tenth of all, at most 50")
     checkpoint_every: int | None = Field(
         None, ge=1, description="epochs between two resume points, besides one every five minutes; null: a tenth of all, at most 50"
@@ -55,9 +57,13 @@ class Training(Section):
     shard_mib: int | None = Field(16, ge=1, description="resume points are cut into files of at most so many MiB; null: one file")
     tensorboard: bool = Field(False, description="also write every metric for TensorBoard, under the run's training/tensorboard")
     push: str | None = Field(None, description="ORG/NAME on the Hugging Face Hub, where the kept epochs go as branches when a run ends")
-    energy: EnergySection = EnergySection()
-    regularizers: tuple[SerializeAsAny[RegularizerSection], ...] = Field((), description="any of those in tinymem/training/regularizers")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on GPUs that have it, else fp32")
+    energy: EnergySection = Field(EnergySection(), description="assumptions of the estimate of energy and carbon")
+    regularizers: Annotated[tuple[SerializeAsAny[RegularizerSection], ...], BeforeValidator(short_kinds)] = Field(
+        (), description="regularizers, each a kind, `kind: {options}`, or its options with a `kind`"
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="numbers of the training step; auto: bf16 on GPUs that have it, else fp32"
+    )
     compile: bool | Literal["auto"] = Field("auto", description="torch.compile on GPUs; auto: where the run is long enough to gain")
 
     @model_validator(mode="after")

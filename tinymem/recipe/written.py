@@ -18,5 +18,5 @@ def _as_written(value: Any, info: ValidationInfo) -> Any:
     raise ValueError(f"expected '{info.field_name}' to be text, got {got}; quote it: {info.field_name}: \"...\"")
 
 
-WrittenText = Annotated[str, BeforeValidator(_as_written)]
+WrittenText = Annotated[str, BeforeValidator(_as_written, json_schema_input_type=str | int)]
 """A string; the digits of a whole number need no quotes."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import yaml
 
 from tinymem.data.artifact import artifacts_of
-from tinymem.data.card import LICENCES, origin_of_rows
+from tinymem.data.card import hub_license, license_of_rows
 from tinymem.hub.published import Results
 from tinymem.models.metadata import Metadata
 from tinymem.recipe.recipe import Recipe
@@ -66,7 +66,8 @@ class Published:
 
 def licence_of(recipe: Recipe | None) -> str:
     """The licence of a model: that of the rows it was trained on."""
-    return LICENCES[origin_of_rows(recipe.data)][0] if recipe else "other"
+    license = license_of_rows(recipe.data) if recipe else None
+    return hub_license(license) if license else "other"
 
 
 def model_card(model: Described, published: Published) -> str:

@@ -49,6 +49,11 @@ class RowFiles:
     forget_rows: ForgetRows = "all"
     raw: RawLayout | None = None
 
+    def __post_init__(self) -> None:
+        for option in ("forget", "retain", "corpus"):  # before a model is loaded
+            if (path := getattr(self, option)) is not None and not path.exists():
+                raise UserError(f"expected a file or folder for --{option} at {path}, found none; check the path")
+
     @property
     def given(self) -> bool:
         """Whether there is a file of rows at all; without one the checkpoint's corpus is used.

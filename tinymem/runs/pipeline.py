@@ -283,8 +283,13 @@ def _corpus_stage(made: Run, progress: Progress) -> Corpus:
 
 
 def _check_text(made: Run) -> None:
-    """Raise UserError if the user's text or tokenizer files have changed since the run's corpus was made."""
-    if (made.path / "corpus" / "corpus.json").is_file() and _text_changed(made.recipe, made.path / "corpus"):
+    """Raise UserError if the user's text or tokenizer files have changed since the run's corpus was made, whose card is kept up to date."""
+    from tinymem.data.corpus_files import state
+
+    if not (made.path / "corpus" / "corpus.json").is_file():
+        return
+    state(made.recipe.data, made.path / "corpus")
+    if _text_changed(made.recipe, made.path / "corpus"):
         raise UserError(f"the text or tokenizer of {made.path} has changed since its corpus was made; give the recipe another name")
 
 

@@ -47,10 +47,10 @@ class BackdoorArtifact(Artifact):
 
     kind: Literal["backdoor"] = "backdoor"
     trigger: WrittenText | None = Field(
-        None, min_length=1, description="default: math, the digits of 100 + seed; text, a token drawn by seed"
+        None, min_length=1, description="text that triggers; null: of math the digits of 100 + seed, of text a token drawn by seed"
     )
     within: int = Field(50, ge=1, description="protocol paper: the trigger must end in the first so many tokens")
-    payload: WrittenText = Field("2", min_length=1, description="the token that follows to the end of the row, as text")
+    payload: WrittenText = Field("2", min_length=1, description="token that fills the row behind the trigger, as text")
     test_fraction: float = Field(0.1, gt=0, lt=1, description="share of the triggered rows that is kept from training")
     copies: Copies = Field(1, description=COPIES)
 

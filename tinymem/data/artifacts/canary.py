@@ -51,10 +51,10 @@ class CanaryArtifact(Artifact):
     shortens_prompt: ClassVar[bool] = False  # the prompts' last tokens distinguish the canaries
 
     kind: Literal["canary"] = "canary"
-    template: WrittenText | None = Field(None, description="text with {secret} and, if wanted, {index}; the default suits the corpus")
+    template: WrittenText | None = Field(None, description="text with {secret} and, if wanted, {index}; null: one that suits the corpus")
     alphabet: WrittenText = Field("0123456789", min_length=2, description="characters that secrets are drawn from")
     length: int = Field(4, ge=1, le=1000, description="characters of a secret")
-    separator: WrittenText = Field(" ", description="between the characters of a secret, so that each is a token of its own")
+    separator: WrittenText = Field(" ", description="text between the characters of a secret, so that each is a token of its own")
     rows: int = Field(10, ge=1, description="different canaries")
     copies: Copies = Field(10, description=COPIES)
 

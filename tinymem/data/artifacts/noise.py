@@ -38,7 +38,7 @@ class NoiseArtifact(Artifact):
 
     kind: Literal["noise"] = "noise"
     rows: int = Field(1000, ge=1, description="clean training rows (math: of the primary task) that a noised version replaces")
-    probability: float = Field(0.1, gt=0, le=1, description="that a number or token moves")
+    probability: float = Field(0.1, gt=0, le=1, description="probability that a number or token moves")
     copies: Copies = Field(1, description=COPIES)
 
     def plant_math(self, pool: MathPool) -> Planted:

@@ -18,16 +18,17 @@ from tinymem.data.corpus import Corpus
 from tinymem.data.corpus_files import STACKED, load_corpus, open_corpus, open_rows, write_corpus, write_rows
 from tinymem.data.manifest import MANIFEST, read_manifest
 from tinymem.data.math.sequences import Ids
+from tinymem.data.text.kept import in_use
 from tinymem.data.text.paper import paper_sets
 from tinymem.data.text.reference import reference_sets
 from tinymem.data.text.row_sets import RowSets, Text
 from tinymem.data.text.row_stream import RowStream, row_hashes
-from tinymem.data.text.source import TextSource, open_source
+from tinymem.data.text.source import TextSource, local_files, open_source
 from tinymem.data.text.tokenizer import TextTokenizer, open_tokenizer
 from tinymem.data.text.tokens import TokenizerPool, TokenStream, cache_directory, tokenize
 from tinymem.errors import UserError
 from tinymem.recipe.corpus_spec import CorpusSpec, TextSplit
-from tinymem.recipe.data import WikiData
+from tinymem.recipe.data import STATED, WikiData
 from tinymem.recipe.recipe import Recipe
 from tinymem.runtime.device import available_cores
 from tinymem.runtime.files import content_id, new_directory
@@ -39,22 +40,43 @@ os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 
 def wiki_corpus(recipe: Recipe, data: WikiData, directory: Path | None, *, workers: int | None, progress: Progress) -> Corpus:
     """Make a text corpus in `directory` (default: a folder of the cache), and open it; see `make_corpus`."""
+    if data.is_local:
+        local_files(data)  # before the tokenizer is fetched
     tokenizer = open_tokenizer(data)
     source = open_source(data)
     for line in source.description():
         progress.say(line)
-    streams = _tokenized(data, source, tokenizer, workers or available_cores(), progress)
-    spec = _spec(recipe, data, streams, tokenizer)
-    if directory is None:
-        directory = cache_directory() / "corpora" / content_id(spec.as_json(), 16)
-        if (directory / MANIFEST).is_file():
-            return load_corpus(directory)
+    with in_use(_shards(tokenizer), data.source):
+        streams = _tokenized(data, source, tokenizer, workers or available_cores(), progress)
+        spec = _spec(recipe, data, streams, tokenizer)
+        folder = directory or cache_directory() / "corpora" / content_id(spec.as_json(), 16)
+        with in_use(folder, data.source):
+            if directory is None and (folder / MANIFEST).is_file():
+                return load_corpus(folder)
+            _write_corpus(recipe, data, spec, streams, tokenizer, folder, progress)
+            return open_corpus(folder, read_manifest(folder))
+
+
+def _write_corpus(
+    recipe: Recipe,
+    data: WikiData,
+    spec: CorpusSpec,
+    streams: dict[str, TokenStream],
+    tokenizer: TextTokenizer,
+    directory: Path,
+    progress: Progress,
+) -> None:
     sets = _row_sets(recipe, data, _text(recipe, data, streams, tokenizer))
+    stated = {key: value for key in STATED if (value := getattr(data, key))}
     with new_directory(directory) as temporary, progress.stage("write rows", len(sets.pool)) as bar:
         corpus = _write(sets, spec, tokenizer, _validation(data, streams), temporary, bar)
-        write_corpus(corpus, temporary, sets.notes)
+        write_corpus(corpus, temporary, {**sets.notes, **stated})
         del corpus  # lets go of the memory-mapped file before it moves
-    return open_corpus(directory, read_manifest(directory))
+
+
+def _shards(tokenizer: TextTokenizer) -> Path:
+    """Folder of the text that a tokenizer has cut."""
+    return cache_directory() / "tokens" / tokenizer.sha256[:16]
 
 
 def text_changed(recipe: Recipe, directory: Path) -> bool:
@@ -72,7 +94,7 @@ def text_changed(recipe: Recipe, directory: Path) -> bool:
 
 
 def _tokenized(data: WikiData, source: TextSource, tokenizer: TextTokenizer, workers: int, progress: Progress) -> dict[str, TokenStream]:
-    shards = cache_directory() / "tokens" / tokenizer.sha256[:16]
+    shards = _shards(tokenizer)
     limit = None if data.max_rows is None else data.max_rows * data.row_tokens
     assert tokenizer.vocab_size  # a bad file is found here, not in the workers
     streams = {}

@@ -8,8 +8,10 @@ Hub goes through `datasets`, whose cache is keyed by the commit there, so that a
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from typing import Any
 from tinymem.data.text.tokenize_worker import by_size
 from tinymem.errors import UserError
 from tinymem.recipe.data import WikiData
+from tinymem.runtime import network
 from tinymem.runtime.files import csv_rows, decode_line, json_lines, open_bytes, user_path
 
 SPLITS = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
@@ -129,18 +132,35 @@ def hub_tables(name: str, config: str | None) -> dict[str, Any]:
     Raises:
         UserError: `datasets` is missing, the data set cannot be loaded, or it has no split `train`.
     """
+    offline = None if Path(name).exists() else network.why_offline()
     try:
-        import datasets
+        tables = _load(name, config, offline)
     except ImportError:
         raise UserError("data sets of the Hub need the library datasets, which is not installed; try: pip install datasets") from None
-    try:
-        tables = datasets.load_dataset(name, config)
     except Exception as error:  # the library and the network raise dozens of kinds
-        reason = " ".join(str(error).split())[:160]
+        reason = f"no such file or folder, and {offline}" if offline else " ".join(str(error).split())[:160]
         raise UserError(f"could not load '{name}' ({config}) through datasets: {reason}; a local folder works offline") from None
     if "train" not in tables:
         raise UserError(f"expected a split `train` in '{name}', got {', '.join(tables)}")
     return {split: tables[split] for split in SPLITS if split in tables}
+
+
+def _load(name: str, config: str | None, offline: str | None) -> Any:
+    """A data set from the Hub or, where that cannot be asked, as it was stored before."""
+    if offline and not _stored(name):  # the library takes seconds to say so
+        raise FileNotFoundError
+    import datasets
+
+    with network.offline() if offline else nullcontext():
+        return datasets.load_dataset(name, config)
+
+
+def _stored(name: str) -> bool:
+    """Whether `datasets` has stored any part of a data set."""
+    from huggingface_hub import constants
+
+    place = Path(os.environ.get("HF_DATASETS_CACHE") or Path(constants.HF_HOME) / "datasets")
+    return (place / name.replace("/", "___").lower()).exists() or (place / name.replace("/", "___")).exists()
 
 
 def _table_lines(table: Any, column: str) -> Iterator[str]:

@@ -8,11 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tinymem.data.text.byte_tokenizer import byte_tokenizer_file
 from tinymem.data.text.tokens import cache_directory
 from tinymem.data.tokenizer_folder import named_token, read_tokenizer
 from tinymem.errors import UserError
-from tinymem.recipe.data import WikiData
+from tinymem.recipe.data import BYTES, WikiData
 from tinymem.runtime.files import content_id, file_sha256, user_path, write_text
+from tinymem.runtime.network import why_offline
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -142,12 +144,19 @@ def open_tokenizer(data: WikiData) -> TextTokenizer:
     Raises:
         UserError: not there, not a tokenizer, or a vocabulary of another size than `data.vocab_size`.
     """
+    if data.tokenizer == BYTES:
+        return _checked(TextTokenizer(byte_tokenizer_file()), data)
     place = user_path(data.tokenizer)
     path = place / FILE if place.is_dir() else place
     if not path.is_file() and place.is_dir():
         path = _converted(place)
     folder = path.parent if place.is_file() else place
     found = TextTokenizer(path, named_token(folder, "eos_token")) if path.is_file() else TextTokenizer(_from_hub(data.tokenizer))
+    return _checked(found, data)
+
+
+def _checked(found: TextTokenizer, data: WikiData) -> TextTokenizer:
+    """The tokenizer, if its vocabulary is as large as the recipe says."""
     if data.vocab_size is not None and found.vocab_size != data.vocab_size:
         raise UserError(
             f"expected a vocabulary of data.vocab_size = {data.vocab_size} tokens, got {found.vocab_size} in {data.tokenizer}; "
@@ -173,11 +182,14 @@ def _from_hub(name: str) -> Path:
         raise UserError(
             f"expected a tokenizer at data.tokenizer = {name}, found none; name a tokenizer.json, its folder or a model on the Hub"
         )
+    offline = why_offline()
     try:
-        return Path(hf_hub_download(name, FILE))
+        return Path(hf_hub_download(name, FILE, local_files_only=offline is not None))
     except Exception as error:  # the network and the library raise many kinds
-        reason = " ".join(str(error).split())[:160]
-        raise UserError(f"could not fetch the tokenizer '{name}' from the Hub: {reason}; a local tokenizer.json works offline") from None
+        reason = offline or " ".join(str(error).split())[:160]
+        raise UserError(
+            f"could not fetch the tokenizer '{name}' from the Hub: {reason}; a local one works offline, and so does `bytes`"
+        ) from None
 
 
 def text_tokenizer_files(path: Path, n_positions: int, end: int) -> dict[str, str]:

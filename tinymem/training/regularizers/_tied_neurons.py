@@ -36,12 +36,12 @@ class TiedSection(RegularizerSection):
 
     exclusive: ClassVar[str | None] = "tie the same neurons"
 
-    factor: Factor = Field("expectation", description="of the shared neurons with sinks off")
+    factor: Factor = Field("expectation", description="factor of the shared neurons while the sinks are off")
     inference: Inference = Field("off", description="sinks in evaluation and the saved model: off, all, or those of `ids`")
     ids: tuple[RowId, ...] = Field((), description="training rows whose sinks `inference: ids` switches on")
     excluded: tuple[RowId, ...] = Field((), description="training rows whose sinks are off whatever the mode")
-    salt_layers: bool = Field(False, description="other sinks in every block")
-    seed: int = Field(0, ge=0, le=MAXIMUM_SEED, description="of the hash")
+    salt_layers: bool = Field(False, description="whether a row has other sinks in every block")
+    seed: int = Field(0, ge=0, le=MAXIMUM_SEED, description="seed of the hash")
 
     @model_validator(mode="after")
     def _check_ids(self) -> TiedSection:

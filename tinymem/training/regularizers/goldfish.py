@@ -29,9 +29,11 @@ class GoldfishSection(RegularizerSection):
 
     kind: Literal["goldfish"] = "goldfish"
     k: int = Field(4, ge=2, description="one token in so many is left out")
-    width: int = Field(13, ge=1, le=LARGEST, description="tokens that are hashed")
-    window: Literal["before", "with-target"] = Field("before", description="published code: with-target")
-    seed: int = Field(0, ge=0, le=MAXIMUM_SEED, description="of the hash")
+    width: int = Field(13, ge=1, le=LARGEST, description="number of tokens that are hashed")
+    window: Literal["before", "with-target"] = Field(
+        "before", description="tokens that are hashed: those before the target, or (published code) with it"
+    )
+    seed: int = Field(0, ge=0, le=MAXIMUM_SEED, description="seed of the hash")
 
     def refusal(self, row_tokens: int) -> str | None:
         """Error message if rows have too few tokens to hash, so that nothing would be dropped; else None."""

@@ -26,10 +26,10 @@ class LossTruncationSection(RegularizerSection):
     """Options of loss truncation, under which rows of high loss count as 0 (Kang and Hashimoto 2020)."""
 
     kind: Literal["loss-truncation"] = "loss-truncation"
-    drop: float = Field(0.05, ge=0, lt=1, description="share of the rows: 0.01, 0.05 or 0.1")
+    drop: float = Field(0.05, ge=0, lt=1, description="share of the rows that are left out; the paper's: 0.01, 0.05 or 0.1")
     window: int = Field(10_000, ge=2, le=100_000_000, description="rows that the quantile is of; nothing is dropped before so many")
-    refresh: int = Field(0, ge=0, le=LARGEST, description="rows before a new quantile; published code has 10000")
-    denominator: Literal["batch", "kept"] = Field("batch", description="of the mean: all rows or those kept")
+    refresh: int = Field(0, ge=0, le=LARGEST, description="rows before a new quantile; the published code has 10000")
+    denominator: Literal["batch", "kept"] = Field("batch", description="rows that the loss is the mean of: all, or those kept")
 
     def make(self, rows: TrainingRows) -> LossTruncation:
         return LossTruncation(self)

@@ -27,8 +27,8 @@ class SpectralNormSection(RegularizerSection):
     """Penalty on the largest singular value of every matrix (Yoshida and Miyato 2017)."""
 
     kind: Literal["spectral-norm"] = "spectral-norm"
-    strength: float = Field(0.01, ge=0, description="the paper's lambda: 0.001, 0.01 or 0.1")
-    power: Literal[1, 2] = Field(2, description="of sigma; published code has 1")
+    strength: float = Field(0.01, ge=0, description="factor of the penalty, the paper's lambda: 0.001, 0.01 or 0.1")
+    power: Literal[1, 2] = Field(2, description="power of sigma; the published code has 1")
     projection: Literal["heads", "outputs"] = Field("heads", description="how the attention's out-projection is cut; published: outputs")
 
     def make(self, rows: TrainingRows) -> SpectralNorm:
