@@ -11,13 +11,14 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinymem.errors import UserError
 from tinymem.hub.claims import check_claims
 from tinymem.hub.client import hub_api, hub_errors, persistent, status_of
-from tinymem.hub.listing import OTHERS, SHARD, Listed, taken
+from tinymem.hub.listing import MOST_ENTRIES, OTHERS, SHARD, Listed, taken
 from tinymem.hub.names import HubName, hub_name, is_hub_name
 from tinymem.models.weights import CONFIG, WEIGHTS
 from tinymem.runtime.files import file_sha256
@@ -108,8 +109,9 @@ def _commit_of(name: HubName) -> str | None:
 
 
 def _listed(api: HfApi, name: HubName, commit: str) -> Iterator[Listed]:
-    """The top of a repository's tree; the client retries its pages itself."""
-    for entry in api.list_repo_tree(name.repo, revision=commit, recursive=False):
+    """The top of a repository's tree, up to one entry more than is taken."""
+    listed = persistent(lambda: list(islice(api.list_repo_tree(name.repo, revision=commit, recursive=False), MOST_ENTRIES + 1)))
+    for entry in listed:
         lfs = getattr(entry, "lfs", None)
         is_file = hasattr(entry, "blob_id")
         digest = lfs.sha256 if lfs else getattr(entry, "blob_id", "")
