@@ -18,6 +18,7 @@ from tinymem.cli.data import app as data_app
 from tinymem.cli.evaluate import evaluate, metrics_app
 from tinymem.cli.init import init
 from tinymem.cli.landscape import landscape
+from tinymem.cli.localize import localize_app
 from tinymem.cli.methods import methods_app
 from tinymem.cli.mitigate import mitigate
 from tinymem.cli.new import new
@@ -69,6 +70,7 @@ app.command()(report)
 app.command()(compare)
 app.command()(reproduce)
 app.command()(landscape)
+app.add_typer(localize_app, name="localize")
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
 app.add_typer(metrics_app, name="metrics")

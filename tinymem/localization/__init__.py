@@ -1,1 +1,1 @@
-"""Localization of memorization in a model: the INJ and DEL benchmarks, and analyses by layer. Planned; its layer is above `mitigation`."""
+"""Localization of memorization in a model: the INJ and DEL benchmarks (Chang et al. 2024)."""

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from tinymem.errors import UserError
 from tinymem.results.columns import EXPERIMENT_COLUMNS, MOMENT_COLUMNS
 from tinymem.results.curve import CurvePoint
+from tinymem.results.localization import FOLDER, read_localization
 from tinymem.results.model_columns import filled, recipe_columns
-from tinymem.results.row import Identity, MeasuredRow, PerformanceMetric, TrainingRow
+from tinymem.results.row import Identity, LocalizationRow, MeasuredRow, PerformanceMetric, TrainingRow
 from tinymem.results.run_folder import RECIPE, RunRecord, check_folder, load_run
 from tinymem.results.share import ShareColumn
 from tinymem.results.store import read_rows, read_run
@@ -39,12 +40,14 @@ class Results:
         trained: one per trained model and artifact, as it was before any method: the shape of `rows`, with method `none`.
         records: the folders that hold a run, with recipe and training curve.
         folders: the folders that were read.
+        localization: rows of localization benchmarks.
     """
 
     rows: list[MeasuredRow]
     trained: list[TrainingRow] = field(default_factory=list)
     records: list[RunRecord] = field(default_factory=list)
     folders: tuple[Path, ...] = ()
+    localization: list[LocalizationRow] = field(default_factory=list)
 
     @property
     def by_source(self) -> dict[str, MeasuredRow]:
@@ -63,7 +66,8 @@ def load_results(folders: Iterable[Path]) -> Results:
     records = [_record(folder) for folder in found if (folder / "recipe.yaml").is_file()]
     rows = [row for record in records for row in record.rows]
     rows += [row for folder in found if not (folder / "recipe.yaml").is_file() for row in _read_rows(folder)]
-    return results_of(rows, records, given)
+    localization = [row for folder in found for row in read_localization(folder)]
+    return replace(results_of(rows, records, given), localization=localization)
 
 
 def results_of(rows: Iterable[MeasuredRow], records: Iterable[RunRecord] = (), folders: tuple[Path, ...] = ()) -> Results:
@@ -136,7 +140,8 @@ def results_folders(path: Path) -> list[Path]:
 
 def holds_results(path: Path) -> bool:
     """Whether a folder is that of a run or of a sweep, or has result files."""
-    return any((path / name).exists() for name in ("recipe.yaml", "sweep.yaml", "results.jsonl")) or any(path.glob("results/*.json"))
+    named = any((path / name).exists() for name in ("recipe.yaml", "sweep.yaml", "results.jsonl"))
+    return named or any(any(path.glob(f"{place}/*.json")) for place in ("results", FOLDER))
 
 
 def _record(folder: Path) -> RunRecord:

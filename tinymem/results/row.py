@@ -298,24 +298,39 @@ class LocalizationRow(ResultRow):
 
     benchmark: str | None = None
     """Name of the benchmark: inj, del or layers."""
+    unit: str | None = None
+    """Unit that the scorer chooses: neuron or weight."""
     options: JsonObject = field(default_factory=dict)
     """The scorer's options that are not at their defaults."""
     config: JsonObject | None = None
     """All options of the scorer, defaults included."""
     ratio: float | None = None
-    """Share of the neurons or weights of a layer that were injected, or dropped."""
+    """Share of the neurons or weights that were injected (of the model) or dropped (of each layer)."""
+    top: float | None = None
+    """INJ: share of the neurons or weights that the scorer may name."""
+    scope: str | None = None
+    """INJ: where the highest scores are compared: within each layer, or in the whole model."""
     layer: int | None = None
     """Block, from 0 at the bottom; null for the whole model."""
     sequences: int | None = None
-    """Number of sequences that were injected or localized."""
+    """Number of sequences that were injected, or of rows whose neurons were dropped."""
+    reached: int | None = None
+    """INJ: number of sequences whose loss fell below the wanted one."""
+    steps: float | None = None
+    """INJ: median number of training steps of an injection."""
     score_name: str | None = None
-    """Name of the metric in `score`: recall, accuracy, ..."""
+    """Name of the metric in `score`: recall, self_accuracy, ..."""
     score: float | None = None
-    """Mean of the metric over the sequences."""
+    """Mean of the metric over the sequences; of DEL, its change by the edit."""
+    low: float | None = None
+    """Lower end of the score's 95 % bootstrap interval over sequences."""
+    high: float | None = None
     chance: float | None = None
     """Expected score of a random choice."""
+    before: float | None = None
+    """DEL: the metric of the unedited model."""
     seconds: float | None = None
-    """Wall-clock seconds of the scorer, without the measurements."""
+    """Wall-clock seconds of the scorer for all sequences, without injection and measurements."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,83 @@
+"""`tinymem localize` on a shipped checkpoint and on a folder of transformers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tinymem.cli.main import app
+from tinymem.errors import UserError
+from tinymem.results.localization import read_localization
+from tinymem.testing import tiny_model
+
+ZOO = Path(__file__).parents[2] / "zoo" / "math-add-noise-2l-s0"
+
+
+def call(*arguments):
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.output
+
+
+@pytest.mark.slow
+def test_inj_finds_more_than_chance_goes_on_and_is_reported(tmp_path):
+    out = tmp_path / "inj"
+    command = ["localize", "inj", ZOO, "--out", out, "--methods", "act,random-neurons", "--set", "sequences={count: 4, tokens: 16}"]
+    printed = call(*command, "--set", "ratios=[0.02]", "--set", "steps=40")
+    rows = read_localization(out)
+    assert len(rows) == 12 and {row.method for row in rows} == {"act", "random-neurons"}
+    by = {(row.method, row.scope, row.top): row for row in rows}
+    act, chance = by["act", "layer", 0.02], by["random-neurons", "layer", 0.02]
+    assert act.score > 0.2 > chance.score and act.sequences == 4 and act.low <= act.score <= act.high
+    assert act.chance == pytest.approx(0.02, abs=0.002) and act.model_name == "additive-3000-noise-2L"
+    assert f"{100 * act.score:.1f}" in printed and "INJ: 2 % injected" in printed
+    stamps = {path: path.stat().st_mtime_ns for path in (out / "localization").iterdir()}
+    assert call(*command, "--set", "ratios=[0.02]", "--set", "steps=40") == printed
+    assert stamps == {path: path.stat().st_mtime_ns for path in (out / "localization").iterdir()}, "nothing is made again"
+    table = json.loads(call("report", out, "--tables", "inj", "--format", "json"))
+    assert "act" in json.dumps(table)
+
+
+@pytest.mark.slow
+def test_del_erases_more_of_the_row_than_of_others(tmp_path):
+    printed = call(
+        "localize", "del", ZOO, "--out", tmp_path / "del", "--methods", "ig,random-neurons",
+        "--set", "ratios=[0.05]", "--set", "rows=6", "--set", "text=8", "--set", "skip_bottom=false",
+    )  # fmt: skip
+    by = {(row.method, row.score_name): row for row in read_localization(tmp_path / "del")}
+    own, other = by["ig", "self_accuracy"], by["ig", "other_accuracy"]
+    assert own.score < other.score < 0 and own.before > 0.9 and own.sequences == 6
+    assert by["random-neurons", "self_accuracy"].score > own.score and "DEL: 5 % dropped" in printed
+
+
+def test_rows_and_sequences_from_files_on_a_model_of_another_family(tmp_path):
+    model = tiny_model("llama")
+    model.save_pretrained(tmp_path / "model")
+    rows = "\n".join(json.dumps([2 + (3 * i + j) % 14 for j in range(12)]) for i in range(5))
+    (tmp_path / "rows.jsonl").write_text(rows)
+    (tmp_path / "text.jsonl").write_text(json.dumps([5, 2, 9, 3, 12, 7, 7, 4]))
+    files = ["--forget", tmp_path / "rows.jsonl", "--retain", tmp_path / "text.jsonl", "--prompt", "4", "--match", "8"]
+    quick = ["--set", "ratios=[0.1]", "--methods", "act"]
+    call("localize", "inj", tmp_path / "model", "--out", tmp_path / "a", "--sequences", tmp_path / "rows.jsonl", *quick, "--set", "steps=3")
+    row = read_localization(tmp_path / "a")[0]
+    assert row.sequences == 5 and row.reached == 0 and row.steps == 3
+    with pytest.raises(UserError, match=r"at least 2 memorized rows \(suffix accuracy above 0.9\), got 0 of 5"):
+        call("localize", "del", tmp_path / "model", "--out", tmp_path / "b", *files, *quick)
+    assert not (tmp_path / "b").exists() or not any((tmp_path / "b").iterdir())
+    call("localize", "del", tmp_path / "model", "--out", tmp_path / "b", *files, *quick, "--set", "accuracy=0")
+
+
+def test_mistakes_are_named_before_anything_is_loaded(tmp_path):
+    for arguments, words in [
+        (["inj", ZOO, "--methods", "durable"], "score neurons"),
+        (["inj", ZOO, "--set", "ratios=[0.0001]"], "at least one neuron a layer"),
+        (["inj", ZOO, "--recipe", ZOO.parents[1] / "recipes" / "paper" / "del-gpt2-xl.yaml"], "expected a recipe of inj, got del"),
+        (["inj", tmp_path / "none"], "expected a checkpoint folder"),
+    ]:
+        with pytest.raises(UserError, match=words):
+            call("localize", *arguments, "--out", tmp_path / "out")
+        assert not list(tmp_path.glob("out/localization/*"))

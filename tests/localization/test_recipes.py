@@ -1,0 +1,46 @@
+"""Localization recipes: the paper's, short forms, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tinymem.errors import UserError
+from tinymem.localization.benchmark import calls_at
+from tinymem.recipe.localization import load_localization, parse_localization
+from tinymem.runs.localization import parsed_calls
+
+PAPER = Path(__file__).parents[2] / "recipes" / "paper"
+FILES = sorted([*PAPER.glob("inj-*.yaml"), *PAPER.glob("del-*.yaml")])
+
+
+@pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
+def test_the_papers_recipes_name_each_scorer_once_at_each_ratio(path):
+    recipe = load_localization(path)
+    assert recipe.name == path.stem and recipe.benchmark == path.stem[:3]
+    calls = parsed_calls(recipe)
+    for ratio in recipe.wanted_ratios:
+        names = [call.name for call in calls_at(calls, ratio)]
+        assert sorted(names) == ["act", "hard-concrete", "ig", "random-neurons", "slim", "zero"]
+
+
+def test_options_may_differ_between_ratios():
+    recipe = load_localization(PAPER / "inj-gpt2.yaml")
+    penalties = [next(c.config.penalty for c in calls_at(parsed_calls(recipe), r) if c.name == "hard-concrete") for r in (0.01, 0.001)]
+    assert penalties == [100, 1000]
+
+
+def test_defaults_are_the_papers_and_mistakes_are_named():
+    inj, dele = parse_localization({"benchmark": "inj"}), parse_localization({"benchmark": "del"})
+    assert inj.wanted_ratios == (0.01, 0.001) and dele.wanted_ratios == (0.001, 0.005) and inj.tops == (1, 2, 5)
+    for values, words in [
+        ({"benchmark": "inj", "ratio": 1}, "ratio"),
+        ({"benchmark": "other"}, "inj"),
+        ({"benchmark": "inj", "ratios": [2]}, "above 0 and at most 1"),
+        ({"benchmark": "inj", "tops": []}, "tops above 0"),
+    ]:
+        with pytest.raises(UserError, match=words):
+            parse_localization(values)
+    with pytest.raises(UserError, match=r"score neurons .*got subnet"):
+        parsed_calls(parse_localization({"benchmark": "inj", "methods": ["subnet"]}))

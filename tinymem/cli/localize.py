@@ -1,0 +1,146 @@
+"""`tinymem localize`: where a model keeps sequences, by the INJ and DEL benchmarks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from tinymem.cli.options import (
+    Checkpoint,
+    Column,
+    CorpusPath,
+    Device,
+    Forget,
+    Match,
+    NeededOut,
+    NoVerify,
+    Overrides,
+    Plugins,
+    Prompt,
+    Retain,
+    Seed,
+    TablesFormat,
+    load_plugins,
+    words,
+)  # fmt: skip
+from tinymem.errors import UserError
+from tinymem.runtime.json import JsonObject
+
+if TYPE_CHECKING:
+    from tinymem.recipe.localization import LocalizationRecipe
+
+localize_app = typer.Typer(help="Ask scorers where a model keeps sequences, and check the answer.", no_args_is_help=True)
+
+Recipe = Annotated[Path | None, typer.Option("--recipe", metavar="FILE", help="A localization recipe; see recipes/paper/inj-gpt2.yaml.")]
+Methods = Annotated[
+    str | None, typer.Option("--methods", metavar="NAMES", help="Scorers with commas between. Default: the recipe's, or all.")
+]
+Sequences = Annotated[
+    Path | None,
+    typer.Option("--sequences", metavar="FILE", help="Texts or ids to inject: .jsonl, .csv, .parquet or .npy. Default: random tokens."),
+]
+
+
+@localize_app.command("inj")
+def inj(
+    checkpoint: Checkpoint,
+    out: NeededOut,
+    recipe: Recipe = None,
+    methods: Methods = None,
+    sequences: Sequences = None,
+    column: Column = None,
+    retain: Retain = None,
+    overrides: Overrides = None,
+    seed: Seed = None,
+    corpus: CorpusPath = None,
+    device: Device = "auto",
+    no_verify: NoVerify = False,
+    plugin: Plugins = None,
+    output: TablesFormat = "table",
+) -> None:
+    """Write new sequences into random neurons, and ask each scorer for them (INJ Benchmark).
+
+    --out is a folder of result rows; `tinymem report` reads it, and the same command goes on with it.
+    """
+    from tinymem.runs.own_rows import RowFiles
+
+    load_plugins(plugin)
+    given: JsonObject = {} if sequences is None else {"file": str(sequences.absolute())}
+    given |= {} if column is None else {"column": column}
+    made = _recipe("inj", recipe, overrides, methods, seed, given)
+    _run(checkpoint, made, out, RowFiles(None, retain, corpus=corpus), device, no_verify, output)
+
+
+@localize_app.command("del")
+def delete(
+    checkpoint: Checkpoint,
+    out: NeededOut,
+    recipe: Recipe = None,
+    methods: Methods = None,
+    forget: Forget = None,
+    retain: Retain = None,
+    corpus: CorpusPath = None,
+    prompt: Prompt = None,
+    match: Match = None,
+    column: Column = None,
+    overrides: Overrides = None,
+    seed: Seed = None,
+    device: Device = "auto",
+    no_verify: NoVerify = False,
+    plugin: Plugins = None,
+    output: TablesFormat = "table",
+) -> None:
+    """Drop the neurons that each scorer names for a memorized row, and measure that row, others and text (DEL Benchmark).
+
+    --out is a folder of result rows; `tinymem report` reads it, and the same command goes on with it.
+    """
+    from tinymem.runs.own_rows import RowFiles
+
+    load_plugins(plugin)
+    made = _recipe("del", recipe, overrides, methods, seed, {})
+    _run(checkpoint, made, out, RowFiles(forget, retain, prompt, match, column, corpus=corpus), device, no_verify, output)
+
+
+def _recipe(
+    benchmark: Literal["inj", "del"],
+    path: Path | None,
+    overrides: list[str] | None,
+    methods: str | None,
+    seed: int | None,
+    sequences: JsonObject,
+) -> LocalizationRecipe:
+    from tinymem.recipe.localization import load_localization, parse_localization
+    from tinymem.recipe.source import parse_override, set_value
+
+    values: JsonObject = {"benchmark": benchmark}
+    if path is not None:
+        found = load_localization(path, overrides)
+        if found.benchmark != benchmark:
+            raise UserError(f"expected a recipe of {benchmark}, got {found.benchmark} in {path}; try `tinymem localize {found.benchmark}`")
+        values = found.model_dump(mode="json")
+    else:
+        for override in overrides or []:
+            set_value(values, *parse_override(override))
+    values |= {} if methods is None else {"methods": list(words(methods) or ())}
+    values |= {} if seed is None else {"seed": seed}
+    for key, value in sequences.items():
+        set_value(values, f"sequences.{key}", value)
+    return parse_localization(values)
+
+
+def _run(checkpoint: Path, recipe: LocalizationRecipe, out: Path, files: object, device: str, no_verify: bool, output: str) -> None:
+    from tinymem.cli.report import print_tables_as
+    from tinymem.report.tables.localization import localization_tables
+    from tinymem.runs.localization import localize
+    from tinymem.runs.own_rows import RowFiles
+    from tinymem.runtime.locks import sole_writer
+    from tinymem.runtime.progress import Progress
+
+    if out.exists() and not out.is_dir():
+        raise UserError(f"expected a folder for --out, got the file {out}; name another")
+    assert isinstance(files, RowFiles)
+    with sole_writer(out):
+        rows = localize(checkpoint, recipe, out=out, files=files, device=device, verify=not no_verify, progress=Progress(show=True))
+    print_tables_as(localization_tables(rows), output, None)

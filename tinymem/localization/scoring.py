@@ -1,0 +1,69 @@
+"""Scores of single sequences from any registered neuron scorer, for models that each hold another injected sequence.
+
+Shape suffixes: S sequences, L layers, F neurons of a layer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from tinymem.data.rows import Rows
+from tinymem.errors import UserError
+from tinymem.localization.injection import Injection, injected, injected_together
+from tinymem.mitigation.ablation import AblationConfig, Scores
+from tinymem.mitigation.method import MethodCall, MitigationData
+from tinymem.mitigation.methods.neuron._common import NeuronConfig
+from tinymem.mitigation.methods.neuron._gates import GatesConfig
+from tinymem.models.adapters import neuron_layers
+
+
+def refuse_unless_neurons(call: MethodCall) -> None:
+    """Raise UserError unless the method scores neurons."""
+    if call.method.kind != "score" or call.method.properties.unit != "neuron" or not isinstance(call.config, AblationConfig):
+        raise UserError(f"expected methods that score neurons (act, ig, zero, slim, hard-concrete, ...), got {call.name}")
+
+
+def scores_by_sequence(call: MethodCall, model: nn.Module, data: MitigationData) -> Tensor:
+    """Scores [S, L, F] of each of `data.forget` by itself; a scorer without scores of single rows is asked once a row.
+
+    Raises:
+        UserError: no scorer of neurons.
+    """
+    refuse_unless_neurons(call)
+    if call.method.by_row is not None and isinstance(call.config, NeuronConfig):
+        return call.method.by_row(model, data, call.config)
+    return torch.stack([_of_set(call, model, replace(data, forget=row)) for row in data.forget.batches(1)])
+
+
+def scores_of_injected(call: MethodCall, model: nn.Module, data: MitigationData, injection: Injection) -> Tensor:
+    """Scores [S, L, F]: sequence s scored on the model that holds it.
+
+    Learned gates never look at value vectors, so all S models run as one batch; other scorers see one model after the other.
+
+    Raises:
+        UserError: no scorer of neurons.
+    """
+    refuse_unless_neurons(call)
+    if isinstance(call.config, GatesConfig) and call.method.by_row is not None:
+        with injected_together(model, injection):
+            return call.method.by_row(model, data, call.config)
+    found = []
+    for sequence in range(len(injection)):
+        with injected(model, injection, sequence):
+            found.append(scores_by_sequence(call, model, replace(data, forget=_row(data.forget, sequence)))[0])
+        data.bar.advance(1)
+    return torch.stack(found)
+
+
+def _row(rows: Rows, sequence: int) -> Rows:
+    return rows.take(torch.tensor([sequence], device=rows.ids.device))
+
+
+def _of_set(call: MethodCall, model: nn.Module, data: MitigationData) -> Tensor:
+    scores: Scores = call.method.function(model, data, call.config)
+    layers = neuron_layers(model)
+    lowest = torch.full((layers[0].neurons,), -torch.inf, device=data.forget.ids.device)
+    return torch.stack([scores.values.get(layer.weight_name, lowest).to(lowest) for layer in layers])

@@ -1,0 +1,105 @@
+"""Tables of the localization benchmarks: recall of injected sequences (INJ), and what dropping located neurons costs (DEL)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tinymem.report.cells import DASH
+from tinymem.report.tables.registry import TableInputs, report_table
+from tinymem.report.tables.table import Cell, Column, Table
+from tinymem.results.row import LocalizationRow
+
+DEL_HEADS = {
+    "self_accuracy": ("accuracy", "of the row itself", 100, 1),
+    "self_distance": ("characters", "of the row itself", 1, 1),
+    "other_accuracy": ("accuracy", "of other rows", 100, 1),
+    "other_distance": ("characters", "of other rows", 1, 1),
+    "text_perplexity": ("perplexity", "of ordinary text", 1, 2),
+    "text_perplexity_base2": ("as published", "of ordinary text", 1, 2),
+}
+"""Per metric of DEL its column, the group of the column, the factor for display and the digits."""
+INJ_NOTE = (
+    "% of the injected neurons among those that a scorer names (the column's % of each layer, or of the whole model), mean over sequences, "
+    "with its 95 % bootstrap interval over sequences; a random choice finds as many % as it may name. The loss of {reached} of {sequences} "
+    "sequences fell below the wanted one while they were injected."
+)
+DEL_NOTE = (
+    "Change when the named neurons of one row are dropped, mean over {sequences} rows, with its 95 % bootstrap interval; accuracy in "
+    "percentage points of teacher-forced suffix tokens, characters of edit distance. Perplexity is e to the mean loss; as published: 2 to "
+    "the mean loss in nats, which is no perplexity."
+)
+
+
+@report_table("inj", "del")
+def tables_of_localization(inputs: TableInputs) -> list[Table]:
+    """Tables of the localization benchmarks, one for each model, benchmark and ratio."""
+    return localization_tables(inputs.results.localization)
+
+
+def localization_tables(rows: Sequence[LocalizationRow]) -> list[Table]:
+    """One table for each model, benchmark and ratio, scorers sorted by their best-known column."""
+    groups: dict[tuple[str, str, float], list[LocalizationRow]] = {}
+    for row in rows:
+        if row.benchmark in ("inj", "del"):
+            groups.setdefault((row.model_id or row.run or "", row.benchmark, row.ratio or 0), []).append(row)
+    return [_table(benchmark, ratio, found) for (_, benchmark, ratio), found in groups.items()]
+
+
+def _table(benchmark: str, ratio: float, rows: list[LocalizationRow]) -> Table:
+    heads = _inj_heads(rows) if benchmark == "inj" else _del_heads(rows)
+    by_scorer: dict[str, list[LocalizationRow]] = {}
+    for row in rows:
+        by_scorer.setdefault(row.id, []).append(row)
+    lines = [_line(found, heads) for found in by_scorer.values()]
+    lines.sort(key=lambda cells: _order(cells, benchmark))
+    first, did = rows[0], "injected" if benchmark == "inj" else "dropped"
+    note = (INJ_NOTE if benchmark == "inj" else DEL_NOTE).format(reached=first.reached, sequences=first.sequences)
+    key = f"{benchmark}-{first.model_id or 'model'}-{ratio:g}"
+    columns = (Column("scorer", numeric=False), *(column for _, column in heads), Column("s", optional=True))
+    title = f"{benchmark.upper()}: {100 * ratio:g} % {did}, {first.model_name or first.run}"
+    return Table(benchmark, key.replace(".", "-"), title, columns, tuple(lines), (note,))
+
+
+Key = tuple[str | float | None, ...]
+Head = tuple[Key, Column]
+
+
+def _inj_heads(rows: list[LocalizationRow]) -> list[Head]:
+    found: dict[Key, Column] = {}
+    for row in rows:
+        group = "per layer" if row.scope == "layer" else "global"
+        found[row.scope, row.top] = Column(f"{100 * (row.top or 0):g} %", group)
+    return list(found.items())
+
+
+def _del_heads(rows: list[LocalizationRow]) -> list[Head]:
+    there = {row.score_name for row in rows}
+    return [((name,), Column(title, group)) for name, (title, group, _, _) in DEL_HEADS.items() if name in there]
+
+
+def _line(rows: list[LocalizationRow], heads: list[Head]) -> tuple[Cell, ...]:
+    inj = rows[0].benchmark == "inj"
+    cells: dict[Key, Cell] = {(row.scope, row.top) if inj else (row.score_name,): _cell(row) for row in rows}
+    options = ", ".join(f"{name} {value}" for name, value in rows[0].options.items())
+    seconds = rows[0].seconds
+    return (
+        Cell(rows[0].method, small=options, value=rows[0].method, sources=(rows[0].source,)),
+        *(cells.get(key, Cell(DASH)) for key, _ in heads),
+        Cell(DASH if seconds is None else f"{seconds:,.1f}", value=seconds),
+    )
+
+
+def _cell(row: LocalizationRow) -> Cell:
+    _, _, factor, digits = DEL_HEADS.get(row.score_name or "", ("", "", 100, 1))
+    if row.score is None:
+        return Cell(DASH)
+    sign = "+" if row.benchmark == "del" else ""
+    ends = "" if row.low is None or row.high is None else f"{factor * row.low:.{digits}f} to {factor * row.high:.{digits}f}"
+    return Cell(f"{factor * row.score:{sign}.{digits}f}", small=ends, value=factor * row.score, n=row.sequences, sources=(row.source,))
+
+
+def _order(cells: tuple[Cell, ...], benchmark: str) -> float:
+    """INJ: highest recall first; DEL: most erased first."""
+    value = cells[1].value
+    number = float(value) if isinstance(value, int | float) else 0.0
+    return -number if benchmark == "inj" else number

@@ -1,0 +1,48 @@
+"""Rows of localization benchmarks in a folder: one file a scorer and ratio, written whole, under `localization/`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from tinymem.errors import UserError
+from tinymem.results.read import read_row
+from tinymem.results.row import LocalizationRow
+from tinymem.runtime.files import strict_json, write_text
+
+FOLDER = "localization"
+AGAIN = "delete the file, and the command that made it makes it again"
+
+
+def rows_file(folder: Path, row_id: str) -> Path:
+    """Path of the file that holds the rows of one scorer at one ratio."""
+    return folder / FOLDER / f"{row_id}.json"
+
+
+def write_localization(folder: Path, row_id: str, rows: Sequence[LocalizationRow]) -> None:
+    """Write the rows of one scorer at one ratio atomically."""
+    path = rows_file(folder, row_id)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps([row.as_dict() for row in rows], ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_localization(folder: Path) -> list[LocalizationRow]:
+    """All rows of a folder, file by file; none where it has no benchmark's.
+
+    Raises:
+        UserError: a damaged file.
+    """
+    return [row for path in sorted((folder / FOLDER).glob("*.json")) for row in _read(path)]
+
+
+def _read(path: Path) -> list[LocalizationRow]:
+    try:
+        values = strict_json(path.read_bytes())
+    except (ValueError, OSError) as error:
+        raise UserError(f"expected JSON in {path}, got something else ({error}); {AGAIN}") from None
+    rows = [read_row(value, str(path), AGAIN) for value in (values if isinstance(values, list) else [values])]
+    found = [row for row in rows if isinstance(row, LocalizationRow)]
+    if len(found) != len(rows):
+        raise UserError(f"expected rows of kind localization in {path}, got others; {AGAIN}")
+    return found

@@ -1,0 +1,213 @@
+"""`tinymem localize`: the INJ and DEL benchmarks on one checkpoint, one file of rows a scorer and ratio, resumable."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from tinymem.data.math.sequences import Ids
+from tinymem.data.rows import Rows, concatenate
+from tinymem.data.rows_file import read_rows
+from tinymem.data.tokenizer_folder import ModelTokens, has_tokenizer, read_tokenizer
+from tinymem.errors import UserError
+from tinymem.evaluation.evaluator import Evaluator
+from tinymem.localization.benchmark import Benchmark, calls_at, random_sequences
+from tinymem.localization.deletion import Decode, suffix_accuracy
+from tinymem.localization.scoring import refuse_unless_neurons
+from tinymem.mitigation.method import MethodCall, parse_call
+from tinymem.models.checkpoint import Checkpoint, load_checkpoint
+from tinymem.models.fingerprint import fingerprint, first_change
+from tinymem.recipe.localization import LocalizationRecipe
+from tinymem.recipe.recipe import Recipe
+from tinymem.results.localization import read_localization, rows_file, write_localization
+from tinymem.results.row import LocalizationRow
+from tinymem.runs.checkpoint import identity_of, own_corpus
+from tinymem.runs.own_rows import OwnRows, RowFiles, read_own_rows
+from tinymem.runtime.device import resolve_device
+from tinymem.runtime.files import content_id, require_writable
+from tinymem.runtime.json import Json
+from tinymem.runtime.progress import Progress
+from tinymem.training.checkpoints import recipe_of
+
+if TYPE_CHECKING:
+    from tinymem.results.row import Identity
+
+RETAINED, FILE_LENGTH = 2000, 4
+
+
+@dataclass(frozen=True)
+class _Work:
+    call: MethodCall
+    ratio: float
+    id: str
+
+
+def localize(
+    checkpoint: Path,
+    recipe: LocalizationRecipe,
+    *,
+    out: Path,
+    files: RowFiles | None = None,
+    device: str = "auto",
+    verify: bool = True,
+    progress: Progress | None = None,
+) -> list[LocalizationRow]:
+    """Run a benchmark on a checkpoint; what its folder already has is not made again.
+
+    Args:
+        checkpoint: the folder, as `tinymem mitigate` takes it.
+        recipe: the benchmark, its scorers and options.
+        out: folder of the rows (`localization/<id>.json`).
+        files: DEL: memorized rows (`forget`) and ordinary ones (`retain`); default: the checkpoint's corpus. INJ uses `retain` for NeMo.
+        device: `auto`, `cpu` or `cuda`.
+        verify: as of `load_checkpoint`.
+        progress: where progress is shown.
+
+    Raises:
+        UserError: bad input, or a model without the rows that the benchmark needs.
+    """
+    device, files, progress = resolve_device(device), files or RowFiles(), progress or Progress()
+    calls = parsed_calls(recipe)
+    loaded = load_checkpoint(checkpoint, device=device, verify=verify)
+    identity = replace(identity_of(loaded, checkpoint, device), seed=recipe.seed)
+    compares = any(_compares(call) for call, _ in calls)
+    benchmark = _benchmark(loaded, checkpoint, recipe, files, identity, compares=compares)
+    work = [_Work(call, ratio, _row_id(benchmark, call, ratio)) for ratio in recipe.wanted_ratios for call in calls_at(calls, ratio)]
+    require_writable(out)
+    before = fingerprint(benchmark.model)
+    for item in work:
+        if rows_file(out, item.id).is_file():
+            continue
+        with progress.stage(f"{recipe.benchmark} {item.call.name} at {item.ratio:g}", len(benchmark.rows)) as bar:
+            rows = benchmark.score(item.call, item.ratio, item.id, bar)
+        if changed := first_change(before, benchmark.model):
+            raise UserError(f"expected {item.call.name} to leave the model as it is, got {changed} changed; its rows are not kept")
+        write_localization(out, item.id, rows)
+    wanted = {item.id for item in work}
+    return [row for row in read_localization(out) if row.id in wanted]
+
+
+def parsed_calls(recipe: LocalizationRecipe) -> list[tuple[MethodCall, float | None]]:
+    """The recipe's scorers with their options, and the only ratio that each runs at, if it names one.
+
+    Raises:
+        UserError: an unknown scorer or option, or a method that does not score neurons.
+    """
+    return [_call(method.name, method.options) for method in recipe.wanted_methods]
+
+
+def _call(name: str, options: Mapping[str, Json]) -> tuple[MethodCall, float | None]:
+    call, ratio = parse_call(name, options), options.get("ratio")
+    refuse_unless_neurons(call)
+    return call, float(ratio) if isinstance(ratio, int | float) else None
+
+
+def _row_id(benchmark: Benchmark, call: MethodCall, ratio: float) -> str:
+    recipe = benchmark.recipe.model_dump(mode="json", exclude={"name", "methods", "ratios", "sequences"})
+    rows = [benchmark.rows, benchmark.text, *([benchmark.retain] if _compares(call) else [])]
+    content = [[r.ids.tolist(), r.prompt.tolist(), r.end.tolist()] for r in rows]
+    return content_id([benchmark.identity.model_id, recipe, call.name, call.config.as_json(), ratio, content], 12)
+
+
+def _compares(call: MethodCall) -> bool:
+    """Whether a scorer compares with ordinary rows."""
+    return call.method.properties.dual_objective
+
+
+def _benchmark(
+    loaded: Checkpoint, checkpoint: Path, recipe: LocalizationRecipe, files: RowFiles, identity: Identity, *, compares: bool
+) -> Benchmark:
+    device = next(loaded.model.parameters()).device
+    if recipe.benchmark == "inj":
+        nothing = Rows.of(torch.zeros(0, 2, dtype=torch.int64, device=device))
+        retain = _ordinary(loaded, checkpoint, files, recipe.seed).to(device) if compares else nothing
+        return Benchmark(loaded.model, recipe, _sequences(loaded, checkpoint, recipe).to(device), retain, nothing, identity)
+    rows, ordinary = _memorized(loaded, checkpoint, recipe, files)
+    text, retain = _drawn(ordinary, recipe.text, recipe.seed), _drawn(ordinary, RETAINED, recipe.seed + 1)
+    return Benchmark(loaded.model, recipe, rows.to(device), retain.to(device), text.to(device), identity, _decoder(checkpoint))
+
+
+def _sequences(loaded: Checkpoint, checkpoint: Path, recipe: LocalizationRecipe) -> Rows:
+    wanted, tokens = recipe.sequences, ModelTokens(checkpoint)
+    if wanted.file is None:
+        special = {*tokens.eos, *tokens.pad, *tokens.bos}
+        return random_sequences(_vocabulary(loaded), wanted.count, wanted.tokens, leave_out=special, seed=wanted.seed)
+    file = read_rows(wanted.file, tokens, column=wanted.column)
+    longest = FILE_LENGTH * wanted.tokens
+    ids = [row.ids[:longest] for row in file.rows if len(row.ids) >= 2][: wanted.count]
+    if not ids:
+        raise UserError(f"expected sequences of at least 2 tokens in {wanted.file}, got none; name another file")
+    lengths = torch.tensor([len(row) for row in ids])
+    return Rows.ragged(ids, torch.ones_like(lengths), lengths, int(lengths.max()))
+
+
+def _vocabulary(loaded: Checkpoint) -> int:
+    return next(p for p in loaded.model.parameters() if p.dim() == 2).shape[0]  # the token embedding comes first
+
+
+def _ordinary(loaded: Checkpoint, checkpoint: Path, files: RowFiles, seed: int) -> Rows:
+    """Ordinary rows from a file, or clean test rows of the checkpoint's corpus; none where there is neither."""
+    if files.retain:
+        return _drawn(_own_rows(loaded, checkpoint, files).retain, RETAINED, seed)
+    if recipe_of(checkpoint, loaded.metadata) is None:
+        return Rows.of(torch.zeros(0, 2, dtype=torch.int64))
+    recipe, corpus = own_corpus(loaded, checkpoint, files.corpus)
+    return _drawn(_test_rows(corpus.tests, *_window(recipe)), RETAINED, seed)
+
+
+def _memorized(loaded: Checkpoint, checkpoint: Path, recipe: LocalizationRecipe, files: RowFiles) -> tuple[Rows, Rows]:
+    """Rows that the model memorized, and ordinary ones."""
+    device = next(loaded.model.parameters()).device
+    if files.forget or files.retain:
+        own = _own_rows(loaded, checkpoint, files)
+        rows, ordinary = own.forget, own.retain
+    else:
+        training, corpus = own_corpus(loaded, checkpoint, files.corpus)
+        evaluator = Evaluator.of_corpus(corpus, training.evaluation, training.protocol)
+        rows = concatenate([probe.rows for probe in evaluator.probes.values()]) if evaluator.probes else Rows.of(corpus.clean[:0])
+        ordinary = _test_rows(corpus.tests, *_window(training))
+    accuracy = suffix_accuracy(loaded.model, rows.to(device))
+    kept = (accuracy > recipe.accuracy).nonzero().flatten().cpu()
+    if len(kept) < 2 + recipe.development:
+        raise UserError(
+            f"expected at least {2 + recipe.development} memorized rows (suffix accuracy above {recipe.accuracy:g}), got {len(kept)} "
+            f"of {len(rows)}; name rows that the model knows with --forget, or lower `accuracy`"
+        )
+    return _drawn(rows.take(kept), recipe.rows, recipe.seed), ordinary
+
+
+def _own_rows(loaded: Checkpoint, checkpoint: Path, files: RowFiles) -> OwnRows:
+    recipe = recipe_of(checkpoint, loaded.metadata)
+    defaults = (recipe.evaluation.prompt, recipe.evaluation.match) if recipe else None
+    return read_own_rows(files, checkpoint, _vocabulary(loaded), defaults)
+
+
+def _test_rows(tests: dict[str, Ids], prompt: int, end: int) -> Rows:
+    return concatenate([Rows.of(ids, min(prompt, ids.shape[1] - 1), min(end, ids.shape[1])) for ids in tests.values()])
+
+
+def _window(recipe: Recipe) -> tuple[int, int]:
+    return recipe.evaluation.prompt, recipe.evaluation.prompt + recipe.evaluation.match
+
+
+def _drawn(rows: Rows, count: int, seed: int) -> Rows:
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:count].sort().values
+    return rows.take(order.to(rows.ids.device))
+
+
+def _decoder(checkpoint: Path) -> Decode | None:
+    """Token ids to text; None without rapidfuzz, which compares texts, or without a tokenizer."""
+    if find_spec("rapidfuzz") is None or not has_tokenizer(checkpoint):
+        return None
+    tokenizer = read_tokenizer(checkpoint)
+
+    def decode(ids: list[int]) -> str:
+        text: str = tokenizer.decode(ids, skip_special_tokens=False)
+        return text
+
+    return decode
