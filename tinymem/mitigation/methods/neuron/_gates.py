@@ -23,6 +23,9 @@ from tinymem.mitigation.methods.replay import Replayed
 from tinymem.mitigation.option_ranges import check_least
 from tinymem.models.adapters import neuron_layers
 
+LOOKS = 25
+"""Steps between two looks, each of which waits for the device, at whether every row has stopped."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class GatesConfig(NeuronConfig):
@@ -66,6 +69,16 @@ class Learned:
     epoch: int
     parameters_GLF: Tensor
     neg_grad_sum_GLF: Tensor
+    running_G: Tensor
+    """Groups that have not stopped; a state does not change any more once all have."""
+
+
+def learn_by_row(model: nn.Module, data: MitigationData, config: GatesConfig, rule: Rule) -> Learned:
+    """Train a gate per row and neuron until every row has stopped, or for `epochs` steps."""
+    for state in learn(model, data, config, rule, by_row=True):
+        if state.epoch == config.epochs or (state.epoch % LOOKS == 0 and not state.running_G.any()):
+            break
+    return state
 
 
 def learn(model: nn.Module, data: MitigationData, config: GatesConfig, rule: Rule, *, by_row: bool) -> Iterator[Learned]:
@@ -99,7 +112,7 @@ def learn(model: nn.Module, data: MitigationData, config: GatesConfig, rule: Rul
                 noise.copy_(next(draws))
             replayed(index)
         data.bar.advance(1)
-        yield Learned(epoch, parameters.detach().clone(), neg_grad_sum.clone())
+        yield Learned(epoch, parameters.detach().clone(), neg_grad_sum.clone(), running.flatten().clone())
 
 
 def _gradients(

@@ -27,7 +27,7 @@ from tinymem.mitigation.ablation import Scores
 from tinymem.mitigation.config import Grid
 from tinymem.mitigation.method import MitigationData, Properties, scorer
 from tinymem.mitigation.methods.neuron._common import as_scores
-from tinymem.mitigation.methods.neuron._gates import GatesConfig, Rule, learn, ranks
+from tinymem.mitigation.methods.neuron._gates import GatesConfig, Rule, learn, learn_by_row, ranks
 
 LOW, HIGH = -0.1, 1.1
 
@@ -78,7 +78,7 @@ def by_epoch(model: nn.Module, data: MitigationData, config: HardConcreteConfig)
 
 def by_row(model: nn.Module, data: MitigationData, config: HardConcreteConfig) -> Tensor:
     """Ranks [S, L, F] of a gate per row and neuron, all rows trained at once."""
-    *_, state = learn(model, data, config, _rule(config), by_row=True)
+    state = learn_by_row(model, data, config, _rule(config))
     return ranks(state.parameters_GLF, state.neg_grad_sum_GLF)
 
 

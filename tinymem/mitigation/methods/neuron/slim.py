@@ -23,7 +23,7 @@ from tinymem.mitigation.ablation import Scores
 from tinymem.mitigation.config import Grid
 from tinymem.mitigation.method import MitigationData, Properties, scorer
 from tinymem.mitigation.methods.neuron._common import as_scores
-from tinymem.mitigation.methods.neuron._gates import GatesConfig, Rule, learn, ranks
+from tinymem.mitigation.methods.neuron._gates import GatesConfig, Rule, learn, learn_by_row, ranks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ def by_epoch(model: nn.Module, data: MitigationData, config: SlimConfig) -> Iter
 
 def by_row(model: nn.Module, data: MitigationData, config: SlimConfig) -> Tensor:
     """Ranks [S, L, F] of a coefficient per row and neuron, all rows trained at once."""
-    *_, state = learn(model, data, config, RULE, by_row=True)
+    state = learn_by_row(model, data, config, RULE)
     return ranks(state.parameters_GLF, state.neg_grad_sum_GLF)
 
 
