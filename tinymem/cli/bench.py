@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tinymem.cli.options import Device, Format, Plugins, PrintJson, Way, Ways, load_plugins, words
+from tinymem.cli.options import Device, Format, Methods, Plugins, PrintJson, Way, Ways, load_plugins, words
 from tinymem.cli.printing import chosen, listing, print_listing
 from tinymem.runtime.streams import echo
 
@@ -24,7 +24,7 @@ def unlearn(
     scale: Annotated[
         float, typer.Option(min=0.001, metavar="TIMES", help="Times the rows (200 to forget, 27,000 to keep) and Greedy's steps.")
     ] = 1.0,
-    methods: Annotated[str, typer.Option(metavar="NAMES", help="Names, or all. Default: those with a plain loop.")] = "",
+    methods: Methods = None,
     device: Device = "auto",
     rows: Annotated[int, typer.Option("--plain-rows", min=4, metavar="NUMBER", help="Forget rows that the slow plain loops run on.")] = 4,
     plain: Annotated[bool, typer.Option("--plain/--no-plain", help="Whether to run the plain loops.")] = True,
@@ -32,7 +32,7 @@ def unlearn(
     output: Format = "table",
     json: PrintJson = False,
 ) -> None:
-    """Seconds and peak memory of each method on the paper's 4-layer math model."""
+    """Seconds and peak memory of methods on the paper's 4-layer math model: of those with a plain loop, of some, or of all (`all`)."""
     from tinymem.bench.unlearn import HEADER, about, bench
 
     output, lines = chosen(output, json), []

@@ -13,30 +13,31 @@ from tinymem.cli.options import (
     CorpusPath,
     Device,
     Forget,
+    Format,
     Match,
+    Methods,
     NeededOut,
     NoVerify,
     Overrides,
     Plugins,
+    PrintJson,
     Prompt,
     Retain,
     Seed,
-    TablesFormat,
     load_plugins,
     words,
 )  # fmt: skip
+from tinymem.cli.printing import check_folder, chosen, print_json, print_tables_as
 from tinymem.errors import UserError
 from tinymem.runtime.json import JsonObject
 
 if TYPE_CHECKING:
     from tinymem.recipe.localization import LocalizationRecipe
+    from tinymem.runs.own_rows import RowFiles
 
 localize_app = typer.Typer(help="Ask scorers where a model keeps sequences, and check the answer.", no_args_is_help=True)
 
 Recipe = Annotated[Path | None, typer.Option("--recipe", metavar="FILE", help="A localization recipe; see recipes/paper/inj-gpt2.yaml.")]
-Methods = Annotated[
-    str | None, typer.Option("--methods", metavar="NAMES", help="Scorers with commas between. Default: the recipe's, or all.")
-]
 Sequences = Annotated[
     Path | None,
     typer.Option("--sequences", metavar="FILE", help="Texts or ids to inject: .jsonl, .csv, .parquet or .npy. Default: random tokens."),
@@ -58,9 +59,10 @@ def inj(
     device: Device = "auto",
     no_verify: NoVerify = False,
     plugin: Plugins = None,
-    output: TablesFormat = "table",
+    output: Format = "table",
+    json: PrintJson = False,
 ) -> None:
-    """Write new sequences into random neurons, and ask each scorer for them (INJ Benchmark).
+    """Write new sequences into random neurons, and ask each scorer for them (INJ Benchmark); default: the recipe's scorers, or all.
 
     --out is a folder of result rows; `tinymem report` reads it, and the same command goes on with it.
     """
@@ -70,7 +72,7 @@ def inj(
     given: JsonObject = {} if sequences is None else {"file": str(sequences.absolute())}
     given |= {} if column is None else {"column": column}
     made = _recipe("inj", recipe, overrides, methods, seed, given)
-    _run(checkpoint, made, out, RowFiles(None, retain, corpus=corpus), device, no_verify, output)
+    _run(checkpoint, made, out, RowFiles(None, retain, corpus=corpus), device, no_verify, chosen(output, json))
 
 
 @localize_app.command("del")
@@ -90,17 +92,19 @@ def delete(
     device: Device = "auto",
     no_verify: NoVerify = False,
     plugin: Plugins = None,
-    output: TablesFormat = "table",
+    output: Format = "table",
+    json: PrintJson = False,
 ) -> None:
     """Drop the neurons that each scorer names for a memorized row, and measure that row, others and text (DEL Benchmark).
 
+    Default: the recipe's scorers, or all.
     --out is a folder of result rows; `tinymem report` reads it, and the same command goes on with it.
     """
     from tinymem.runs.own_rows import RowFiles
 
     load_plugins(plugin)
     made = _recipe("del", recipe, overrides, methods, seed, {})
-    _run(checkpoint, made, out, RowFiles(forget, retain, prompt, match, column, corpus=corpus), device, no_verify, output)
+    _run(checkpoint, made, out, RowFiles(forget, retain, prompt, match, column, corpus=corpus), device, no_verify, chosen(output, json))
 
 
 def _recipe(
@@ -130,17 +134,16 @@ def _recipe(
     return parse_localization(values)
 
 
-def _run(checkpoint: Path, recipe: LocalizationRecipe, out: Path, files: object, device: str, no_verify: bool, output: str) -> None:
-    from tinymem.cli.report import print_tables_as
+def _run(checkpoint: Path, recipe: LocalizationRecipe, out: Path, files: RowFiles, device: str, no_verify: bool, output: str) -> None:
     from tinymem.report.tables.localization import localization_tables
     from tinymem.runs.localization import localize
-    from tinymem.runs.own_rows import RowFiles
     from tinymem.runtime.locks import sole_writer
     from tinymem.runtime.progress import Progress
 
-    if out.exists() and not out.is_dir():
-        raise UserError(f"expected a folder for --out, got the file {out}; name another")
-    assert isinstance(files, RowFiles)
+    check_folder(out)
     with sole_writer(out):
         rows = localize(checkpoint, recipe, out=out, files=files, device=device, verify=not no_verify, progress=Progress(show=True))
-    print_tables_as(localization_tables(rows), output, None)
+    if output == "json":
+        print_json([row.as_dict() for row in rows])
+    else:
+        print_tables_as(localization_tables(rows), output, None)

@@ -138,6 +138,9 @@ Strict = Annotated[bool, typer.Option("--strict", help="Refuse rows that are too
 ProtocolName = Annotated[
     Literal["paper", "reference"] | None, typer.Option("--protocol", help="How to count. Default: the recipe's, or paper.")
 ]
+Methods = Annotated[
+    str | None, typer.Option("--methods", metavar="NAMES", help="Methods, with commas between. Default: those that the description names.")
+]
 Metrics = Annotated[
     str | None,
     typer.Option("--metrics", metavar="NAMES", help="Names with commas between, default or all; `tinymem metrics` lists them."),

@@ -23,6 +23,7 @@ from tinymem.mitigation.method import MethodCall, MitigationData
 from tinymem.mitigation.run import chosen, versions
 from tinymem.recipe.localization import LocalizationRecipe
 from tinymem.results.row import Identity, LocalizationRow
+from tinymem.runtime.files import canonical_json
 from tinymem.runtime.json import JsonObject
 from tinymem.runtime.progress import Bar, SilentBar
 
@@ -52,6 +53,11 @@ class Benchmark:
     @cached_property
     def injections(self) -> dict[float, Injection]:
         """Injections by ratio, filled as they are needed."""
+        return {}
+
+    @cached_property
+    def scores(self) -> dict[str, tuple[torch.Tensor, float]]:
+        """DEL: scores and their seconds by scorer, filled as they are needed."""
         return {}
 
     def data(self, bar: Bar) -> MitigationData:
@@ -89,10 +95,7 @@ class Benchmark:
         return replace(start, top=top, scope=scope, score_name="recall", score=result.mean, low=low, high=high, chance=result.chance)
 
     def _deleted(self, call: MethodCall, ratio: float, start: LocalizationRow, bar: Bar) -> list[LocalizationRow]:
-        began = time.perf_counter()
-        scores_SLF = self._scores(call, bar)
-        _wait(self.rows)
-        seconds = time.perf_counter() - began
+        scores_SLF, seconds = self._scores(call, bar)
         found = self.deletion(scores_SLF, ratio)
         start = replace(start, seconds=seconds, sequences=len(found.targets_N))
         before = _before(found)
@@ -101,8 +104,15 @@ class Benchmark:
             for name, (mean, low, high) in found.summary().items()
         ]
 
-    def _scores(self, call: MethodCall, bar: Bar) -> torch.Tensor:
-        return scores_by_sequence(call, self.model, self.data(bar))
+    def _scores(self, call: MethodCall, bar: Bar) -> tuple[torch.Tensor, float]:
+        """Scores of all rows and the seconds they took, once for all ratios."""
+        key = canonical_json([call.name, {k: v for k, v in call.config.as_json().items() if k != "ratio"}])
+        if key not in self.scores:
+            began = time.perf_counter()
+            scores_SLF = scores_by_sequence(call, self.model, self.data(bar))
+            _wait(self.rows)
+            self.scores[key] = scores_SLF, time.perf_counter() - began
+        return self.scores[key]
 
     def deletion(self, scores_SLF: torch.Tensor, ratio: float) -> Deletion:
         """Drop what the scores name, row after row; rows of the development set are measured, but are no targets."""

@@ -18,6 +18,7 @@ from tinymem.mitigation.method import MethodCall, MitigationData
 from tinymem.mitigation.methods.neuron._common import NeuronConfig
 from tinymem.mitigation.methods.neuron._gates import GatesConfig
 from tinymem.models.adapters import neuron_layers
+from tinymem.runtime.progress import SilentBar
 
 
 def refuse_unless_neurons(call: MethodCall) -> None:
@@ -51,9 +52,11 @@ def scores_of_injected(call: MethodCall, model: nn.Module, data: MitigationData,
         with injected_together(model, injection):
             return call.method.by_row(model, data, call.config)
     found = []
+    data.bar.expect(len(injection))
     for sequence in range(len(injection)):
         with injected(model, injection, sequence):
-            found.append(scores_by_sequence(call, model, replace(data, forget=_row(data.forget, sequence)))[0])
+            alone = replace(data, forget=_row(data.forget, sequence), bar=SilentBar())
+            found.append(scores_by_sequence(call, model, alone)[0])
         data.bar.advance(1)
     return torch.stack(found)
 

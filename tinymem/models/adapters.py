@@ -168,17 +168,23 @@ def captured_neurons(model: nn.Module) -> Iterator[list[Tensor]]:
         yield activations
 
 
+def positions_of(model: nn.Module) -> int | None:
+    """Number of positions in a model's configuration; None where it names none."""
+    config: Any = getattr(model, "config", None)
+    positions: int | None = config.n_positions if isinstance(model, GPT) else getattr(config, "max_position_embeddings", None)
+    return positions
+
+
 def refuse_longer_rows(model: nn.Module, length: int) -> None:
     """Refuse rows that a model has no positions for; a rotary model computes beyond its own, as in transformers: that is a warning.
 
     Raises:
         UserError: rows of more tokens than the model's configuration has positions.
     """
-    config: Any = getattr(model, "config", None)
-    positions = config.n_positions if isinstance(model, GPT) else getattr(config, "max_position_embeddings", None)
+    positions = positions_of(model)
     if positions is None or length <= positions:
         return
     message = f"rows of at most {positions} tokens (the model's positions), got {length}"
-    if getattr(config, "rope_parameters", None) is None:
+    if getattr(getattr(model, "config", None), "rope_parameters", None) is None:
         raise UserError(f"expected {message}; cut the rows")
     warnings.warn(f"made for {message}: numbers of longer rows say little; cut the rows", stacklevel=2)

@@ -20,6 +20,7 @@ from tinymem.localization.benchmark import Benchmark, calls_at, random_sequences
 from tinymem.localization.deletion import Decode, suffix_accuracy
 from tinymem.localization.scoring import refuse_unless_neurons
 from tinymem.mitigation.method import MethodCall, parse_call
+from tinymem.models.adapters import positions_of
 from tinymem.models.checkpoint import Checkpoint, load_checkpoint
 from tinymem.models.fingerprint import fingerprint, first_change
 from tinymem.recipe.localization import LocalizationRecipe
@@ -73,6 +74,7 @@ def localize(
     """
     device, files, progress = resolve_device(device), files or RowFiles(), progress or Progress()
     calls = parsed_calls(recipe)
+    _check_files(recipe, files)
     loaded = load_checkpoint(checkpoint, device=device, verify=verify)
     identity = replace(identity_of(loaded, checkpoint, device), seed=recipe.seed)
     compares = any(_compares(call) for call, _ in calls)
@@ -90,6 +92,14 @@ def localize(
         write_localization(out, item.id, rows)
     wanted = {item.id for item in work}
     return [row for row in read_localization(out) if row.id in wanted]
+
+
+def _check_files(recipe: LocalizationRecipe, files: RowFiles) -> None:
+    """Refuse what would be ignored."""
+    if recipe.sequences.column and not recipe.sequences.file:
+        raise UserError(f"expected a file for the column '{recipe.sequences.column}', got none; give --sequences")
+    if files.column and not files.given:
+        raise UserError(f"expected rows with a column '{files.column}', got none; give --forget and --retain")
 
 
 def parsed_calls(recipe: LocalizationRecipe) -> list[tuple[MethodCall, float | None]]:
@@ -136,7 +146,8 @@ def _sequences(loaded: Checkpoint, checkpoint: Path, recipe: LocalizationRecipe)
     wanted, tokens = recipe.sequences, ModelTokens(checkpoint)
     if wanted.file is None:
         special = {*tokens.eos, *tokens.pad, *tokens.bos}
-        return random_sequences(_vocabulary(loaded), wanted.count, wanted.tokens, leave_out=special, seed=wanted.seed)
+        length = min(wanted.tokens, positions_of(loaded.model) or wanted.tokens)
+        return random_sequences(_vocabulary(loaded), wanted.count, length, leave_out=special, seed=wanted.seed)
     file = read_rows(wanted.file, tokens, column=wanted.column)
     longest = FILE_LENGTH * wanted.tokens
     ids = [row.ids[:longest] for row in file.rows if len(row.ids) >= 2][: wanted.count]
