@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from tinymem.cli.options import (
+    MAX_SIZE,
     Checkpoint,
     Column,
     CorpusPath,
     Device,
+    DType,
     Forget,
     Format,
     Match,
+    MaxSize,
     Methods,
     NeededOut,
     NoVerify,
@@ -23,8 +27,10 @@ from tinymem.cli.options import (
     PrintJson,
     Prompt,
     Retain,
+    Revision,
     Seed,
     load_plugins,
+    local_checkpoint,
     words,
 )  # fmt: skip
 from tinymem.cli.printing import check_folder, chosen, print_json, print_tables_as
@@ -32,8 +38,20 @@ from tinymem.errors import UserError
 from tinymem.runtime.json import JsonObject
 
 if TYPE_CHECKING:
+    from tinymem.models.weights import DTypeName
     from tinymem.recipe.localization import LocalizationRecipe
     from tinymem.runs.own_rows import RowFiles
+
+
+@dataclass(frozen=True)
+class Model:
+    """The model of a benchmark, in a local folder, and how it is loaded."""
+
+    path: Path
+    device: str
+    dtype: DTypeName
+    verify: bool
+
 
 localize_app = typer.Typer(help="Ask scorers where a model keeps sequences, and check the answer.", no_args_is_help=True)
 
@@ -57,7 +75,10 @@ def inj(
     seed: Seed = None,
     corpus: CorpusPath = None,
     device: Device = "auto",
+    dtype: DType = "auto",
     no_verify: NoVerify = False,
+    revision: Revision = None,
+    max_size: MaxSize = MAX_SIZE,
     plugin: Plugins = None,
     output: Format = "table",
     json: PrintJson = False,
@@ -72,7 +93,8 @@ def inj(
     given: JsonObject = {} if sequences is None else {"file": str(sequences.absolute())}
     given |= {} if column is None else {"column": column}
     made = _recipe("inj", recipe, overrides, methods, seed, given)
-    _run(checkpoint, made, out, RowFiles(None, retain, corpus=corpus), device, no_verify, chosen(output, json))
+    model = Model(local_checkpoint(checkpoint, revision, max_size), device, dtype, not no_verify)
+    _run(model, made, out, RowFiles(None, retain, corpus=corpus), chosen(output, json))
 
 
 @localize_app.command("del")
@@ -90,7 +112,10 @@ def delete(
     overrides: Overrides = None,
     seed: Seed = None,
     device: Device = "auto",
+    dtype: DType = "auto",
     no_verify: NoVerify = False,
+    revision: Revision = None,
+    max_size: MaxSize = MAX_SIZE,
     plugin: Plugins = None,
     output: Format = "table",
     json: PrintJson = False,
@@ -104,7 +129,8 @@ def delete(
 
     load_plugins(plugin)
     made = _recipe("del", recipe, overrides, methods, seed, {})
-    _run(checkpoint, made, out, RowFiles(forget, retain, prompt, match, column, corpus=corpus), device, no_verify, chosen(output, json))
+    model = Model(local_checkpoint(checkpoint, revision, max_size), device, dtype, not no_verify)
+    _run(model, made, out, RowFiles(forget, retain, prompt, match, column, corpus=corpus), chosen(output, json))
 
 
 def _recipe(
@@ -134,7 +160,7 @@ def _recipe(
     return parse_localization(values)
 
 
-def _run(checkpoint: Path, recipe: LocalizationRecipe, out: Path, files: RowFiles, device: str, no_verify: bool, output: str) -> None:
+def _run(model: Model, recipe: LocalizationRecipe, out: Path, files: RowFiles, output: str) -> None:
     from tinymem.report.tables.localization import localization_tables
     from tinymem.runs.localization import localize
     from tinymem.runtime.locks import sole_writer
@@ -142,7 +168,10 @@ def _run(checkpoint: Path, recipe: LocalizationRecipe, out: Path, files: RowFile
 
     check_folder(out)
     with sole_writer(out):
-        rows = localize(checkpoint, recipe, out=out, files=files, device=device, verify=not no_verify, progress=Progress(show=True))
+        rows = localize(
+            model.path, recipe, out=out, files=files, device=model.device, dtype=model.dtype, verify=model.verify,
+            progress=Progress(show=True),
+        )  # fmt: skip
     if output == "json":
         print_json([row.as_dict() for row in rows])
     else:

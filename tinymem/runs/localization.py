@@ -23,12 +23,13 @@ from tinymem.mitigation.method import MethodCall, parse_call
 from tinymem.models.adapters import positions_of
 from tinymem.models.checkpoint import Checkpoint, load_checkpoint
 from tinymem.models.fingerprint import fingerprint, first_change
+from tinymem.models.weights import DTypeName
 from tinymem.recipe.localization import LocalizationRecipe
 from tinymem.recipe.recipe import Recipe
 from tinymem.results.localization import read_localization, rows_file, write_localization
 from tinymem.results.row import LocalizationRow
-from tinymem.runs.checkpoint import identity_of, own_corpus
 from tinymem.runs.own_rows import OwnRows, RowFiles, read_own_rows
+from tinymem.runs.subjects import identity_of, own_corpus
 from tinymem.runtime.device import resolve_device
 from tinymem.runtime.files import content_id, require_writable
 from tinymem.runtime.json import Json
@@ -55,6 +56,7 @@ def localize(
     out: Path,
     files: RowFiles | None = None,
     device: str = "auto",
+    dtype: DTypeName = "auto",
     verify: bool = True,
     progress: Progress | None = None,
 ) -> list[LocalizationRow]:
@@ -66,6 +68,7 @@ def localize(
         out: folder of the rows (`localization/<id>.json`).
         files: DEL: memorized rows (`forget`) and ordinary ones (`retain`); default: the checkpoint's corpus. INJ uses `retain` for NeMo.
         device: `auto`, `cpu` or `cuda`.
+        dtype: as of `load_checkpoint`.
         verify: as of `load_checkpoint`.
         progress: where progress is shown.
 
@@ -75,7 +78,7 @@ def localize(
     device, files, progress = resolve_device(device), files or RowFiles(), progress or Progress()
     calls = parsed_calls(recipe)
     _check_files(recipe, files)
-    loaded = load_checkpoint(checkpoint, device=device, verify=verify)
+    loaded = load_checkpoint(checkpoint, device=device, verify=verify, dtype=dtype)
     identity = replace(identity_of(loaded, checkpoint, device), seed=recipe.seed)
     compares = any(_compares(call) for call, _ in calls)
     benchmark = _benchmark(loaded, checkpoint, recipe, files, identity, compares=compares)
