@@ -10,8 +10,9 @@ from typing import Any
 
 from tinymem.recipe.recipe import Recipe, dump_recipe, parse_recipe
 from tinymem.results.curve import CurvePoint, write_curve
+from tinymem.results.nested import LayersColumn
 from tinymem.results.read import read_measured
-from tinymem.results.row import LayersColumn, MeasuredRow
+from tinymem.results.row import MeasuredRow
 from tinymem.results.share import ShareColumn
 from tinymem.runtime.json import JsonObject
 

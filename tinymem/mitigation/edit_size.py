@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tinymem.errors import UserError
 from tinymem.models.adapters import family_of, layer_of, mlp_parameters, neuron_layers
-from tinymem.results.row import LayersColumn
+from tinymem.results.nested import LayersColumn
 
 
 @dataclass(frozen=True)

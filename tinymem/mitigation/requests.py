@@ -13,7 +13,7 @@ from tinymem.evaluation.probes import Flags
 from tinymem.recipe.evaluation import DEFAULT, Robustness
 from tinymem.recipe.recipe import Recipe
 from tinymem.recipe.robustness import Test
-from tinymem.results.row import BeforeAfter, RequestColumn
+from tinymem.results.nested import BeforeAfter, RequestColumn
 from tinymem.runtime.json import JsonObject
 
 

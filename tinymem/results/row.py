@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, KeysView
 from dataclasses import dataclass, field, fields
-from typing import ClassVar, Literal, TypedDict
+from typing import ClassVar, Literal
 
 from tinymem.results.share import RateColumns, Share, ShareColumn
 from tinymem.runtime.json import Json, JsonObject
@@ -28,36 +28,6 @@ OPTIONAL = frozenset(
     }
 )
 """Columns that are written only where they have a value."""
-
-
-class RequestColumn(TypedDict):
-    """The measurements requested for a row, which decide whether a stored row satisfies a later request."""
-
-    metrics: list[str]
-    ks: list[int]
-    robustness: JsonObject | None
-
-
-class LayersColumn(TypedDict):
-    """Numbers of neurons and weights that an edit zeroed or changed in each block, bottom to top: lists of one number a block."""
-
-    neurons: list[int]
-    """Zeroed neurons, out of `of_neurons`."""
-    of_neurons: list[int]
-    weights: list[int]
-    """Zeroed feed-forward weights, out of `of_weights`."""
-    of_weights: list[int]
-    changed: list[int]
-    """Parameters changed anywhere in the block."""
-    elsewhere: int
-    """Parameters changed outside all blocks."""
-
-
-class BeforeAfter(TypedDict):
-    """One test of the unedited model and of the edited one."""
-
-    before: JsonObject
-    after: JsonObject
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,9 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tinymem.errors import UserError
+from tinymem.results.nested import RequestColumn
 from tinymem.results.parquet import PARQUET, PartRow, parts_of, read_part, row_count, texts_of, write_part
 from tinymem.results.read import read_measured
-from tinymem.results.row import MeasuredRow, RequestColumn, Status
+from tinymem.results.row import MeasuredRow, Status
 from tinymem.runtime.files import strict_json, write_text
 
 RECIPE, RESULTS, STAGED, FAILURES, PLANNED = "sweep.yaml", "results", "compacting", "failures.jsonl", "planned.json"

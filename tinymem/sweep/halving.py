@@ -25,7 +25,8 @@ from tinymem.mitigation.run import chosen
 from tinymem.recipe.plugins import store_plugins
 from tinymem.recipe.recipe import Recipe
 from tinymem.recipe.sweep import Halving
-from tinymem.results.row import MeasuredRow, RequestColumn
+from tinymem.results.nested import RequestColumn
+from tinymem.results.row import MeasuredRow
 from tinymem.results.store import Index, read_rows
 from tinymem.runtime.files import canonical_json, content_id
 from tinymem.runtime.json import JsonObject

@@ -13,8 +13,8 @@ from tinymem.errors import UserError
 from tinymem.mitigation.requests import MeasurementRequest, covers
 from tinymem.recipe.plugins import store_plugins
 from tinymem.recipe.sweep import SweepRecipe
+from tinymem.results.nested import RequestColumn
 from tinymem.results.reasons import Reason, grouped_reasons
-from tinymem.results.row import RequestColumn
 from tinymem.results.store import PLANNED, RECIPE, Index, Known, read_runs, write_failures
 from tinymem.runtime.files import write_json, write_text
 from tinymem.runtime.progress import Bar, Progress, progress_of

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Literal, TypedDict
 
-from tinymem.results.row import Identity, MitigationRow, RequestColumn, Status
+from tinymem.results.nested import RequestColumn
+from tinymem.results.row import Identity, MitigationRow, Status
 from tinymem.runtime.json import JsonObject
 
 

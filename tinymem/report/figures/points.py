@@ -15,7 +15,8 @@ from tinymem.report.figures.curve_inputs import Curve, curves_of
 from tinymem.report.means import Mean, mean_of
 from tinymem.report.selection import percent_change
 from tinymem.results.collect import Results
-from tinymem.results.row import LayersColumn, MeasuredRow
+from tinymem.results.nested import LayersColumn
+from tinymem.results.row import MeasuredRow
 from tinymem.results.run_folder import RunRecord
 
 # The four kinds of models of the paper, in the order of its figures; others follow.
