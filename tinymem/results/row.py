@@ -13,6 +13,7 @@ from collections.abc import Iterator, KeysView
 from dataclasses import dataclass, field, fields
 from typing import ClassVar, Literal
 
+from tinymem.results.nested import BeforeAfter, LayersColumn, RequestColumn
 from tinymem.results.share import RateColumns, Share, ShareColumn
 from tinymem.runtime.json import Json, JsonObject
 
