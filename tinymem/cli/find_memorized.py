@@ -23,6 +23,7 @@ from tinymem.cli.options import (
     local_checkpoint,
     raw_layout,
 )  # fmt: skip
+from tinymem.runtime.streams import echo
 
 Corpus = Annotated[str, typer.Argument(metavar="CORPUS", help="A file of text or token ids, or a data set of the Hub, which is streamed.")]
 
@@ -65,7 +66,6 @@ def find_memorized(
     from tinymem.runs.find_memorized import find_memorized as find
     from tinymem.runtime.locks import sole_writer
     from tinymem.runtime.progress import Progress
-    from tinymem.runtime.streams import echo
 
     load_plugins(plugin)
     filters = Filters(prompt or 32, match or 48, distinct=distinct, distance=distance, overlap=overlap)

@@ -79,8 +79,9 @@ def json_of_shown(rows: Sequence[ShownRow], notes: Sequence[str]) -> str:
 
 def print_shown(rows: Sequence[ShownRow], notes: Sequence[str], console: Console | None = None) -> None:
     """Print the rows; without a console, to standard output. What differs is underlined in color, or in double brackets without it."""
-    from rich.console import Console
     from rich.text import Text
+
+    from tinymem.runtime.console import Console
 
     console = console or Console(highlight=False)
     encode = str if console.encoding.lower().startswith("utf") else to_ascii

@@ -29,10 +29,10 @@ class Cell:
         spread: sample standard deviation over seeds; None for fewer than two.
         n: seeds (or runs) behind the value.
         share: counts behind a percentage, summed over seeds; its count, rows and interval are small print too.
-        of_tokens: whether the share is one of tokens, which are so many that only the interval is small print.
         sources: `source` of every row behind the value.
         marks: numbers of the table's footnotes that concern this cell, counted from 1.
         best: whether it is the best of its column.
+        of_tokens: whether the share is one of tokens, which are so many that only the interval is small print.
     """
 
     text: str
@@ -41,10 +41,10 @@ class Cell:
     spread: float | None = None
     n: int | None = None
     share: Share | None = None
-    of_tokens: bool = False
     sources: tuple[str, ...] = ()
     marks: tuple[int, ...] = ()
     best: bool = False
+    of_tokens: bool = False
 
     @property
     def details(self) -> tuple[str, ...]:
