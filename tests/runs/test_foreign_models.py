@@ -90,7 +90,7 @@ def test_landscape_of_a_file(model: ByHeart, tmp_path: Path) -> None:
 
 
 def test_a_method_twice_and_an_option_that_one_lacks(tmp_path: Path) -> None:
-    words = ("--forget", "f", "--retain", "r")
+    words = ("--forget", tmp_path, "--retain", tmp_path)
     assert "each method once" in tinymem("mitigate", tmp_path, *words, "--method", "act", "--method", "act").one_line_error()
     done = tinymem("mitigate", tmp_path, *words, "--method", "act", "--method", "durable", "--kappa", 1)
     assert "unknown option 'kappa' of act" in done.one_line_error()

@@ -20,13 +20,13 @@ from helpers import equal_weights
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from tinymem.data.own_rows import OwnRows, RowFiles, read_own_rows
 from tinymem.data.rows import Rows
 from tinymem.errors import UserError
 from tinymem.evaluation.evaluator import Evaluator
 from tinymem.mitigation.method import UNLEARNERS, MitigationData, apply, parse_call
 from tinymem.mitigation.methods.baselines._common import summed
 from tinymem.mitigation.methods.losses import row_losses
-from tinymem.runs.own_rows import OwnRows, RowFiles, read_own_rows
 
 WORDS, EOS, PAD, BOS = 24, 0, 1, 2
 FIRST_WORD = 3

@@ -89,9 +89,9 @@ def evaluate(
 ) -> None:
     """Measure a checkpoint on its own corpus, or on rows of your own."""
     from tinymem.cli.measured import table_of_measurement
+    from tinymem.data.own_rows import RowFiles
     from tinymem.results.read import with_intervals
     from tinymem.runs.evaluate import evaluate_checkpoint
-    from tinymem.runs.own_rows import RowFiles
     from tinymem.runs.subjects import Measuring
     from tinymem.runtime.progress import Progress
 

@@ -38,9 +38,9 @@ from tinymem.errors import UserError
 from tinymem.runtime.json import JsonObject
 
 if TYPE_CHECKING:
+    from tinymem.data.own_rows import RowFiles
     from tinymem.models.weights import DTypeName
     from tinymem.recipe.localization import LocalizationRecipe
-    from tinymem.runs.own_rows import RowFiles
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def inj(
 
     --out is a folder of result rows; `tinymem report` reads it, and the same command goes on with it.
     """
-    from tinymem.runs.own_rows import RowFiles
+    from tinymem.data.own_rows import RowFiles
 
     load_plugins(plugin)
     given: JsonObject = {} if sequences is None else {"file": str(sequences.absolute())}
@@ -125,7 +125,7 @@ def delete(
     Default: the recipe's scorers, or all.
     --out is a folder of result rows; `tinymem report` reads it, and the same command goes on with it.
     """
-    from tinymem.runs.own_rows import RowFiles
+    from tinymem.data.own_rows import RowFiles
 
     load_plugins(plugin)
     made = _recipe("del", recipe, overrides, methods, seed, {})

@@ -94,9 +94,9 @@ def mitigate(
     Several methods share the loaded model, and each must have every option that is given. --out is a folder for the edited checkpoint,
     of several methods one for each in it.
     """
+    from tinymem.data.own_rows import RowFiles
     from tinymem.mitigation.method import parse_call
     from tinymem.runs.checkpoint import NotSaved, mitigate_checkpoint
-    from tinymem.runs.own_rows import RowFiles
     from tinymem.runs.subjects import Measuring
     from tinymem.runtime.locks import sole_writer
     from tinymem.runtime.progress import Progress

@@ -56,7 +56,7 @@ def show(
     Of a run this is what it kept of each method; --method applies one again. --bos also puts the first token before --prompt. --out is a
     file to write instead of printing.
     """
-    from tinymem.runs.own_rows import RowFiles
+    from tinymem.data.own_rows import RowFiles
     from tinymem.runs.shown import Asked, show
 
     format = chosen(output, json)

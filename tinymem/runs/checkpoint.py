@@ -8,8 +8,10 @@ from pathlib import Path
 
 from torch import nn
 
+from tinymem.data.own_rows import RowFiles
 from tinymem.errors import UserError, described
 from tinymem.hub.names import origin_of
+from tinymem.mitigation.files_subject import Changes, identity_of, subject_of_files
 from tinymem.mitigation.method import MethodCall
 from tinymem.mitigation.run import Outcome, Subject, row_id, run_call
 from tinymem.models.checkpoint import Checkpoint, load_checkpoint
@@ -17,8 +19,7 @@ from tinymem.models.edited import edited_bytes, save_edited
 from tinymem.models.weights import DTypeName
 from tinymem.results.read import as_json
 from tinymem.results.row import MitigationRow
-from tinymem.runs.own_rows import RowFiles
-from tinymem.runs.subjects import Changes, Measuring, identity_of, subject_of_files, subject_of_own_corpus
+from tinymem.runs.subjects import Measuring, subject_of_own_corpus
 from tinymem.runtime.device import resolve_device
 from tinymem.runtime.json import JsonObject
 from tinymem.runtime.memory import refuse_beyond_disk

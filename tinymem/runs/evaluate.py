@@ -6,14 +6,15 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from tinymem.data.corpus import Corpus
+from tinymem.data.own_rows import RowFiles
 from tinymem.evaluation.evaluator import Evaluator
 from tinymem.hub.names import origin_of
+from tinymem.mitigation.files_subject import Changes, forbidden_of, own_rows, protocol_of
 from tinymem.models.checkpoint import Checkpoint, load_checkpoint
 from tinymem.models.weights import DTypeName
 from tinymem.recipe.recipe import Recipe
 from tinymem.results.share import ShareColumn
-from tinymem.runs.own_rows import RowFiles
-from tinymem.runs.subjects import Changes, Measuring, changed_recipe, forbidden_of, own_corpus, own_rows, protocol_of
+from tinymem.runs.subjects import Measuring, changed_recipe, own_corpus
 from tinymem.runtime.device import describe_device, resolve_device
 from tinymem.runtime.json import JsonObject
 from tinymem.runtime.progress import Bar, Progress, progress_of

@@ -95,8 +95,8 @@ def _sets(loaded: Checkpoint, own: tuple[Recipe, Corpus], rows: str, samples: in
 
 
 def _of_file(loaded: Checkpoint, checkpoint: Path, file: Path, samples: int, seed: int) -> list[tuple[Tensor, Tensor]]:
-    from tinymem.runs.own_rows import RowFiles
-    from tinymem.runs.subjects import own_rows
+    from tinymem.data.own_rows import RowFiles
+    from tinymem.mitigation.files_subject import own_rows
 
     kept = own_rows(loaded, checkpoint, RowFiles(retain=file), None).retain.to(next(loaded.model.parameters()).device)
     scored = kept.own()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from tinymem.data.math.sequences import Ids
+from tinymem.data.own_rows import OwnRows, RowFiles, read_own_rows
 from tinymem.data.rows import Rows, concatenate
 from tinymem.data.rows_file import read_rows
 from tinymem.data.tokenizer_folder import ModelTokens, has_tokenizer, read_tokenizer
@@ -19,6 +20,7 @@ from tinymem.evaluation.evaluator import Evaluator
 from tinymem.localization.benchmark import Benchmark, calls_at, random_sequences
 from tinymem.localization.deletion import Decode, suffix_accuracy
 from tinymem.localization.scoring import refuse_unless_neurons
+from tinymem.mitigation.files_subject import identity_of
 from tinymem.mitigation.method import MethodCall, parse_call
 from tinymem.models.adapters import positions_of
 from tinymem.models.checkpoint import Checkpoint, load_checkpoint
@@ -28,8 +30,7 @@ from tinymem.recipe.localization import LocalizationRecipe
 from tinymem.recipe.recipe import Recipe
 from tinymem.results.localization import read_localization, rows_file, write_localization
 from tinymem.results.row import LocalizationRow
-from tinymem.runs.own_rows import OwnRows, RowFiles, read_own_rows
-from tinymem.runs.subjects import identity_of, own_corpus
+from tinymem.runs.subjects import own_corpus
 from tinymem.runtime.device import resolve_device
 from tinymem.runtime.files import content_id, require_writable
 from tinymem.runtime.json import Json

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from pydantic import JsonValue, ValidationError
 
+from tinymem.data.own_rows import RowFiles
 from tinymem.errors import UserError
 from tinymem.hub.published import Counted, Results, hashes_of_weights
 from tinymem.models.metadata import Metadata
 from tinymem.models.weights import METADATA
 from tinymem.runs.evaluate import evaluate_checkpoint
-from tinymem.runs.own_rows import RowFiles
 
 
 def results_of(folder: Path, metadata: Metadata, measure: bool, corpus: Path | None) -> Results:

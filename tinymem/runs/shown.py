@@ -9,10 +9,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from tinymem.data.own_rows import DEFAULT_WINDOW, RowFiles
 from tinymem.data.rows import Rows
 from tinymem.data.tokenizer_folder import ModelTokens
 from tinymem.errors import UserError
 from tinymem.evaluation.evaluator import Evaluator
+from tinymem.mitigation.files_subject import forbidden_of, own_rows, protocol_of
 from tinymem.mitigation.method import MethodCall, parse_call
 from tinymem.mitigation.run import Subject, chosen, run_call, subject_of_corpus, subject_of_rows
 from tinymem.mitigation.shown import TRAINED_MODEL, Decode, Prompts, prompts_of, prompts_of_rows, prompts_of_subject
@@ -23,8 +25,7 @@ from tinymem.report.cells import labels, labels_by_id
 from tinymem.results.row import MeasuredRow, MitigationRow
 from tinymem.results.run_folder import RECIPE, RESULTS, read_rows_file
 from tinymem.results.shown import KEPT, TRAINED, ShownRow, read_shown, write_shown
-from tinymem.runs.own_rows import DEFAULT_WINDOW, RowFiles
-from tinymem.runs.subjects import forbidden_of, own_corpus, own_rows, protocol_of
+from tinymem.runs.subjects import own_corpus
 from tinymem.runtime.device import describe_device, resolve_device
 from tinymem.runtime.progress import Progress, progress_of
 from tinymem.training.checkpoints import optimizer_state_of, recipe_of
