@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 from collections.abc import Iterator
@@ -28,6 +29,8 @@ from tinymem.runtime.version import version_and_commit
 from tinymem.training import loop
 
 torch.set_num_threads(1)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's job in the background, whose processes would ignore a test's Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 HAPPENED: list[str] = []  # in the test that is running, by the names of marks
 LOOPBACK = ("127.", "::1", "localhost")
 

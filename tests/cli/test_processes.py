@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import QUICKSTART, SMALLER, Done, half_written, python, sets, start_tinymem, tinymem
+from helpers import QUICKSTART, SMALLER, Done, half_written, python, sets, started_tinymem, tinymem
 
 from tinymem import __version__
 from tinymem.cli.new import REGISTRIES
@@ -84,11 +84,11 @@ def test_short_questions() -> None:
 @pytest.mark.processes
 def test_ctrl_c(tmp_path: Path) -> None:
     words = ("train", QUICKSTART, *sets([*SMALLER, "training.epochs=300"]), "--device", "cpu", "--runs", tmp_path)
-    process = start_tinymem(*words)
-    while process.poll() is None and not list(tmp_path.glob("*/training/state/epoch-*")):
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    with started_tinymem(*words) as process:
+        while process.poll() is None and not list(tmp_path.glob("*/training/state/epoch-*")):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
     message = Done(process.returncode, out, err).last_line_error(130)
     assert message.startswith("stopped by SIGINT after ") and message.endswith("; the same command goes on from here")
     assert not half_written(tmp_path) and not list(tmp_path.glob("*/checkpoint"))

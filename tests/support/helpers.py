@@ -121,10 +121,15 @@ def python(*words: object, cwd: Path | None = None, timeout: float = 240) -> Don
     return Done(done.returncode, done.stdout, done.stderr)
 
 
-def start_tinymem(*words: object) -> subprocess.Popen[str]:
-    """The command line in a process of its own, to be interrupted."""
+@contextlib.contextmanager
+def started_tinymem(*words: object) -> Iterator[subprocess.Popen[str]]:
+    """The command line in a process of its own, to be interrupted; it ends with the context, so that a later test is not blamed for it."""
     command = [sys.executable, "-m", "tinymem.cli.main", *map(str, words)]
-    return subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 class Killed(BaseException):

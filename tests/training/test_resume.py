@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import QUICKSTART, SMALLER, equal_weights, half_written, sets, start_tinymem, timeless, tinymem
+from helpers import QUICKSTART, SMALLER, equal_weights, half_written, sets, started_tinymem, timeless, tinymem
 
 from tinymem.data.build import make_corpus
 from tinymem.data.corpus import Corpus
@@ -140,12 +140,12 @@ LONG = [*SMALLER, "training.epochs=40", "training.checkpoint_every=4", "training
 @pytest.mark.processes
 @pytest.mark.usefixtures("one_thread")
 def test_killed_process(tmp_path: Path) -> None:
-    process = start_tinymem("train", QUICKSTART, *sets(LONG), "--device", "cpu", "--runs", tmp_path / "killed")
-    while process.poll() is None and not list(tmp_path.glob("killed/*/training/state/epoch-*")):
-        time.sleep(0.01)
-    time.sleep(random.Random().uniform(0, 0.4))  # anywhere: in a step, a measurement, or while a resume point is written
-    process.send_signal(signal.SIGKILL)
-    _, errors = process.communicate()
+    with started_tinymem("train", QUICKSTART, *sets(LONG), "--device", "cpu", "--runs", tmp_path / "killed") as process:
+        while process.poll() is None and not list(tmp_path.glob("killed/*/training/state/epoch-*")):
+            time.sleep(0.01)
+        time.sleep(random.Random().uniform(0, 0.4))  # anywhere: in a step, a measurement, or while a resume point is written
+        process.send_signal(signal.SIGKILL)
+        _, errors = process.communicate()
     assert process.returncode == -signal.SIGKILL, f"the process ended before it could be killed: {errors}"
     recipe = load_recipe(QUICKSTART, LONG)
     killed = tmp_path / "killed" / recipe.run_id()
