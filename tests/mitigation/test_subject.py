@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -157,3 +158,11 @@ def test_reference_sees_all_memorized_rows(tiny_run: Run) -> None:
     assert subject.splits["backdoor"].forget.any() and subject.identity.protocol == "reference"
     row = mitigate(subject, "act", {"ratio": 0.1}).rows[1]
     assert row["rows_holdout"] == 0 and row["holdout_memorized_before"] is None and row["forget_memorized_before"] == 1
+
+
+@pytest.mark.parametrize("method", ["finetune-clean", "finetune-both"])
+def test_without_clean_counterparts_a_fine_tuning_on_them_is_refused(paper: Subject, method: str) -> None:
+    """It did not go wrong: a corpus of duplications or canaries alone has none."""
+    rows = mitigate(replace(paper, data=replace(paper.data, clean_counterparts=None)), method, {}, progress=False).rows
+    assert [row.status for row in rows] == ["refused", "refused"]
+    assert str(rows[0].message).startswith("expected clean versions of the artifact rows, got rows without")

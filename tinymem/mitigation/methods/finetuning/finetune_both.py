@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from tinymem.errors import UserError
+from tinymem.mitigation.ablation import Refused
 from tinymem.mitigation.method import MitigationData, Properties, editor
 from tinymem.mitigation.methods.finetuning._common import FinetuningConfig, all_clean, finetune
 
@@ -30,9 +30,9 @@ def finetune_both(model: nn.Module, data: MitigationData, config: BothConfig) ->
     """The model after training on all rows but the artifact rows, and on the clean counterparts of those.
 
     Raises:
-        UserError: rows without clean counterparts.
+        Refused: rows without clean counterparts.
     """
     if data.clean_counterparts is None or not len(data.clean_counterparts):
-        raise UserError("expected clean versions of the artifact rows, got rows without; use a corpus with planted artifacts")
+        raise Refused("expected clean versions of the artifact rows, got rows without; use a corpus with planted artifacts")
     clean = all_clean(data)
     return finetune(model, torch.cat([clean, data.clean_counterparts.ids.to(clean)]), data, config)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from tinymem.errors import UserError
+from tinymem.mitigation.ablation import Refused
 from tinymem.mitigation.method import MitigationData, Properties, editor
 from tinymem.mitigation.methods.finetuning._common import FinetuningConfig, finetune
 
@@ -29,8 +29,8 @@ def finetune_clean(model: nn.Module, data: MitigationData, config: CleanConfig) 
     """The model after training on the clean counterparts.
 
     Raises:
-        UserError: rows without clean counterparts.
+        Refused: rows without clean counterparts.
     """
     if data.clean_counterparts is None or not len(data.clean_counterparts):
-        raise UserError("expected clean versions of the artifact rows, got rows without; use a corpus with planted artifacts")
+        raise Refused("expected clean versions of the artifact rows, got rows without; use a corpus with planted artifacts")
     return finetune(model, data.clean_counterparts.ids, data, config)
