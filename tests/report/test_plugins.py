@@ -63,7 +63,7 @@ def test_the_built_in_ones_are_all_in_order() -> None:
 
 
 def test_a_table_and_a_figure_of_ones_own(own: Path, folder: Path, tmp_path: Path) -> None:
-    assert "expected tables of 1, 2, 3" in tinymem("report", folder, "--tables", "slowest").one_line_error()
+    assert "expected tables of variants, 1, 2, 3" in tinymem("report", folder, "--tables", "slowest").one_line_error()
     for format, words in {"table": "Slowest", "markdown": "| act | 7.5 |", "latex": "act & 7.5", "csv": "slowest,"}.items():
         assert words in tinymem("report", folder, "--plugin", own, "--tables", "slowest", "--format", format).out
     names = [

@@ -16,8 +16,8 @@ Tables = Annotated[
     str,
     typer.Option(
         metavar="NAMES",
-        help="Names with commas between: 1, 2, 3, best, pareto, metrics, returns, 5, 6, 7, 8, 9, projection, a plugin's; or all. "
-        "Those of cost (6 to projection) are made only where named, with all, or with --machine.",
+        help="Names with commas between: variants, 1, 2, 3, best, pareto, metrics, returns, inj, del, 5, 6, 7, 8, 9, projection, "
+        "a plugin's; or all. Those of cost (6 to projection) are made only where named, with all, or with --machine.",
     ),
 ]
 Folders = Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of runs or sweeps, or folders of such folders.")]
@@ -34,7 +34,7 @@ def report(
     plugin: Plugins = None,
     json: PrintJson = False,
 ) -> None:
-    """Show results. One run: its rows. Several runs or a sweep, or with --tables: the paper's tables of them.
+    """Show results. One run: its rows. Several runs or a sweep, or with --tables: how the runs' models differ, and the paper's tables.
 
     --out is a file to write instead of printing; a folder (a name without suffix) gets every format.
     """

@@ -94,10 +94,11 @@ def reason(row: MeasuredRow) -> str:
 
 def settings(row: MeasuredRow) -> str:
     """`ratio=0.1, epochs=2`: the options that are not at their defaults."""
-    return ", ".join(f"{key}={_plain(value)}" for key, value in row.options.items())
+    return ", ".join(f"{key}={plain(value)}" for key, value in row.options.items())
 
 
-def _plain(value: Json) -> str:
+def plain(value: Json) -> str:
+    """A value of an option or of a recipe: text as it is, others as in JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 

@@ -391,7 +391,7 @@ def test_several_runs_give_the_papers_tables(tmp_path: Path) -> None:
     assert done.code == 0 and "Table 1. Multiplicative math" in done.out and "Best run" in done.out and "Table 7" not in done.out
     assert "Table 7" not in tinymem("report", one, two).out  # cost only where asked
     found = json.loads(tinymem("report", one, two, "--tables", "all", "--format", "json").out)["tables"]
-    assert [t["name"] for t in found] == [name for name in ORDER if name not in ("2", "3", "metrics", "returns")]
+    assert [t["name"] for t in found] == [name for name in ORDER if name not in ("variants", "2", "3", "metrics", "returns", "inj", "del")]
     assert tinymem("report", tmp_path, "--tables", "1", "--format", "latex").out.startswith("% needs")
     assert tinymem("report", one, two, "--tables", "1", "--format", "csv", "--out", tmp_path / "t.csv").out == ""
     assert (tmp_path / "t.csv").read_text().startswith("table,line,")
@@ -410,6 +410,8 @@ def test_a_page_of_many_runs_never_replaces_the_page_of_one(tmp_path: Path, monk
     ):
         done = tinymem("report", *words, "--format", "html")
         assert done.out.strip() == str(page) and page.is_file(), done.err
+    text = Path("mine.html").read_text()
+    assert text.index("Variants: 2 runs") < text.index("Table 1.")
     assert not (run / "report.html").exists()
 
 
@@ -458,7 +460,7 @@ def test_a_run_that_is_still_training_has_its_costs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--tables", "12"], "expected tables of 1, 2"),
+        (["--tables", "12"], "expected tables of variants, 1, 2"),
         (["--tables", "2"], "expected rows for table 2"),
         (["--tables", "7", "--machine", "none.yaml"], "none.yaml"),
     ],

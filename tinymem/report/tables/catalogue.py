@@ -1,5 +1,6 @@
 """All tables of a report, by name.
 
+    variants     the trained models of several runs, with the keys in which their recipes differ
     1, 2, 3      best run of every method: math, language, and own rows on any model
     best         the chosen configurations and their scores
     pareto       configurations that no other one beats
@@ -27,7 +28,7 @@ from tinymem.runtime.power import Machine
 
 COST = ("6", "7", "8", "9", "projection")
 """Tables of cost and energy, made only where they are asked for."""
-ORDER = ("1", "2", "3", "best", "pareto", "metrics", "returns", "inj", "del", "5", *COST)
+ORDER = ("variants", "1", "2", "3", "best", "pareto", "metrics", "returns", "inj", "del", "5", *COST)
 """The order of a report; tables that are not named here follow by name."""
 
 
