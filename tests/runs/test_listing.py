@@ -137,7 +137,7 @@ def test_a_matrix_is_run_whole(tmp_path: Path) -> None:
     done = tinymem("run", *words, "--jobs", 2)
     assert "2 runs, 0 finished before, 2 to run" in done.err, done.err
     if done.code == 0:
-        assert "quickstart-seed1" in done.out and (tmp_path / "runs" / "many.html").is_file()
+        assert "quickstart-seed1" in done.out and "Variants: 2 runs" in (tmp_path / "runs" / "many.html").read_text()
     assert {listed.state for listed in list_folders([tmp_path / "runs"])} == {"done"}, done.err + done.out
     assert "2 runs, 2 finished before, 0 to run" in tinymem("run", *words).err
     left = tinymem("train", *words, "--only", "*seed0")

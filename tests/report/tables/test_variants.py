@@ -94,6 +94,13 @@ def test_seeds_are_one_row_with_their_plain_mean(tmp_path: Path) -> None:
     assert keys(alone) == ["seed"] and len(alone.rows) == 1 and not any(cell.best for cell in alone.rows[0])
 
 
+def test_an_accuracy_has_the_interval_of_its_tokens_and_a_mean_its_spread(tmp_path: Path) -> None:
+    tokens = {"performance_tokens": 1000, "performance_count_before": 900}
+    seeds = [run(tmp_path / f"a-{i}", 10, {"seed": i}, accuracy=0.9, **tokens) for i in (0, 1)]
+    found = table(*seeds, run(tmp_path / "b-0", 10, {"seed": 0, "model__n_layer": 4}, accuracy=0.9, **tokens))
+    assert [cell.details for cell in column(found, "accuracy %")] == [(), ("88–92",)]
+
+
 def test_the_best_are_marked_with_all_that_show_the_same_number(tmp_path: Path) -> None:
     layers, counts, accuracies = (2, 4, 8, 16), (3, 3, 40, 9), (0.9, 0.95, 0.95001, 0.80)
     values = zip(layers, counts, accuracies, strict=True)

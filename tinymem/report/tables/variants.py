@@ -20,7 +20,6 @@ from tinymem.results.collect import Results, model_of, training_seconds
 from tinymem.results.columns import ACCURACY
 from tinymem.results.row import MeasuredRow, TrainingRow
 from tinymem.results.run_folder import RunRecord
-from tinymem.results.share import Share
 from tinymem.runtime.files import canonical_json
 from tinymem.runtime.json import Json, JsonObject
 from tinymem.runtime.words import counted
@@ -180,10 +179,8 @@ def _numbers(variant: Variant, artifacts: Sequence[str], metrics: Sequence[str])
 
 
 def _performance(whole: Configuration) -> Cell:
-    """The performance; of an accuracy with the interval of all seeds' tokens together."""
-    shares = [share for row in whole.rows if (share := row.share(ACCURACY, "before"))]
-    known = shares and len(shares) == len(whole.rows)
-    share = Share(sum(share.count for share in shares), sum(share.rows for share in shares)) if known else None
+    """The performance; an accuracy of one seed with its interval, which for several would say less than their spread."""
+    share = whole.rows[0].share(ACCURACY, "before") if len(whole.rows) == 1 else None
     return replace(performance_cell(whole, "before"), share=share, of_tokens=True)
 
 
