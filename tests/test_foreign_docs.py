@@ -21,11 +21,15 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model.jsonl("retain", model.retain)
     texts = [model.text(row) for row in torch.cat([model.others, model.known])]
     (tmp_path / "corpus.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "docs" / "foreign-models.md").read_text(), re.DOTALL)
+    page = (ROOT / "docs" / "foreign-models.md").read_text()
+    blocks = re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
+    [recipe] = re.findall(r"```yaml\n# sweep.yaml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "sweep.yaml").write_text(recipe)
     commands = [shlex.split(line) for block in blocks for line in block.splitlines()]
-    assert [words[1] for words in commands] == ["data", "mitigate", "evaluate", "landscape"]
+    assert [words[1] for words in commands] == ["data", "mitigate", "evaluate", "landscape", "sweep"]
     for words in commands:
         done = tinymem(*words[1:])
         assert done.code == 0, (words, done.err)
+    assert "sweep: 7 runs on 1 model, 1 of them here" in done.out
     assert len((tmp_path / "found.jsonl").read_text().splitlines()) == KNOWN
     assert {path.name for path in (tmp_path / "edited").iterdir()} == {"act", "durable"}

@@ -203,9 +203,9 @@ def raw_layout(text: str | None) -> RawLayout | None:
 
 def named_revision(given: Path, revision: str | None) -> str | None:
     """The revision of a model on the Hub that was asked for, with --revision or behind @; None where none was."""
-    from tinymem.hub.names import is_hub_name
+    from tinymem.hub.names import asked_revision
 
-    return revision or (str(given).partition("@")[2] or None if is_hub_name(str(given)) else None)
+    return asked_revision(str(given), revision)
 
 
 def local_checkpoint(given: Path, revision: str | None = None, max_size: str = MAX_SIZE) -> Path:

@@ -61,8 +61,9 @@ def sweep(
     loaded = [load_sweep(recipe, overrides) for recipe in recipes]
     if out is not None and len(loaded) > 1:
         raise UserError(f"expected one recipe with --out, got {len(loaded)}; each has a folder of its own")
-    place = _place(device, engine, plan_only=list_runs or status or dry_run or project is not None)
-    planned = (_open(recipe, out, runs, place, only, shard, plugin) for recipe in loaded)
+    plan_only = list_runs or status or dry_run or project is not None
+    place = _place(device, engine, plan_only=plan_only)
+    planned = (_open(recipe, out, runs, place, only, shard, plugin, fetch=not plan_only) for recipe in loaded)
     if list_runs or status:
         print_plan(planned, output, status=status)
     elif dry_run or project is not None:
@@ -84,13 +85,21 @@ def _place(device: str, engine: str, *, plan_only: bool) -> str:
 
 
 def _open(
-    recipe: SweepRecipe, out: Path | None, runs: Path, place: str, only: list[str] | None, shard: str | None, plugin: list[Path] | None
+    recipe: SweepRecipe,
+    out: Path | None,
+    runs: Path,
+    place: str,
+    only: list[str] | None,
+    shard: str | None,
+    plugin: list[Path] | None,
+    *,
+    fetch: bool,
 ) -> Sweep:
     from tinymem.sweep.run import open_sweep
 
     folder = out or Path("sweeps") / recipe.name
     return open_sweep(
-        recipe, out=folder, runs=runs, device_type=place.partition(":")[0], only=only or (), shard=shard, plugins=plugin or ()
+        recipe, out=folder, runs=runs, device_type=place.partition(":")[0], only=only or (), shard=shard, plugins=plugin or (), fetch=fetch
     )
 
 

@@ -60,7 +60,7 @@ def _of_sweep(sweep: Sweep, counts: Counts) -> Iterator[str]:
     from tinymem.sweep.listing import explain
 
     runs, models = counted(counts.runs.total(), "run"), counted(counts.models, "model")
-    yield f"{sweep.recipe.name}: {runs} on {models}, {counts.trained:,} of them trained"
+    yield f"{sweep.recipe.name}: {runs} on {models}, {counts.trained:,} of them {'here' if sweep.recipe.rows else 'trained'}"
     if counts.trained:
         statuses = sorted(sweep.statuses().items())
         yield f"{sweep.recipe.name}, of the trained models' runs: " + ", ".join(f"{n:,} {status}" for status, n in statuses)

@@ -81,6 +81,14 @@ def fetch(name: HubName, *, max_size: int = MAX_SIZE) -> Snapshot:
     return Snapshot(name, commit, folder)
 
 
+def cached_folder(name: HubName) -> Path | None:
+    """The folder of a revision in the client's cache, not verified; None where it was not fetched whole. The network is not asked."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(name.repo, CONFIG, revision=name.revision)  # the last file that is fetched
+    return Path(found).parent if isinstance(found, str) else None
+
+
 def parse_size(text: str) -> int:
     """Bytes of `500MB`, `4GB` or a plain number; units are powers of 1,024.
 
@@ -137,12 +145,9 @@ def _downloaded(name: HubName, commit: str, files: list[Listed]) -> Path:
 
 def _cached(name: HubName) -> Snapshot:
     """What the client's cache has of a revision, verified against the hashes in its files' names."""
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(name.repo, CONFIG, revision=name.revision)
-    if not isinstance(found, str):
+    folder = cached_folder(name)
+    if folder is None:
         raise UserError(f"could not fetch {name} from the Hub: it cannot be reached, and the client's cache has none of it")
-    folder = Path(found).parent
     paths = [path for path in folder.iterdir() if path.name in OTHERS or path.name == WEIGHTS or SHARD.fullmatch(path.name)]
     _verify(folder, [Listed(path.name, "file", path.stat().st_size, path.resolve().name) for path in paths], name)
     check_claims(folder, str(name))

@@ -69,6 +69,11 @@ def is_hub_name(text: str) -> bool:
     return is_repository(repo) and not Path(text).exists() and ("@" in text or not Path(text).parent.is_dir())
 
 
+def asked_revision(text: str, revision: str | None = None) -> str | None:
+    """The revision by which a model of the Hub is asked for, given apart or behind @; None where none is named."""
+    return revision or (text.partition("@")[2] or None if is_hub_name(text) else None)
+
+
 def origin_of(folder: Path) -> Origin | None:
     """Repository and commit of a snapshot in the client's cache; None for any other folder."""
     place = folder.resolve()

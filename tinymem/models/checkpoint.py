@@ -111,6 +111,14 @@ def _load(folder: Folder, device: str, copies: int, dtype: DTypeName) -> tuple[n
     return ours or load_foreign(folder, device, DTYPES.get(dtype) or stored_type(folder.stored.values()), check)
 
 
+def planned_dtype(directory: Path, dtype: DTypeName) -> str:
+    """The type that a folder's weights will have in memory, as float32 or bfloat16; only headers are read."""
+    folder = Folder(directory, _read_config(directory), stored_tensors(directory))
+    ours = is_gpt2(folder) and read_gpt2_config(folder.config) is not None
+    found = DTYPES.get(dtype) or (torch.float32 if ours else stored_type(folder.stored.values()))
+    return str(found).removeprefix("torch.")
+
+
 def bytes_of(model: nn.Module) -> int:
     """Bytes that a model's parameters and buffers take in memory; tied ones count once."""
     return sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers()))

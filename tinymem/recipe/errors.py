@@ -20,7 +20,7 @@ def explain(error: ValidationError, root: type[Section]) -> str:
     """One line for the first thing that is wrong with the values of `root`."""
     first = error.errors(include_url=False)[0]
     place = [str(part) for part in first["loc"]]
-    name = ".".join(part for i, part in enumerate(place) if not (i == 1 and place[0] == "data" and part in DATA_KINDS)) or "recipe"
+    name = ".".join(part for i, part in enumerate(place) if not _is_kind(i, place)) or "recipe"
     if first["type"] == "extra_forbidden":
         section = _section_at(place[:-1], root)
         return f"unknown key '{name}'; {did_you_mean(place[-1], section.model_fields if section else ())}"
@@ -33,6 +33,11 @@ def explain(error: ValidationError, root: type[Section]) -> str:
     if first["type"] == "value_error":
         return message
     return f"recipe key '{name}': {message[0].lower()}{message[1:]}, got {_short(repr(first['input']))}"
+
+
+def _is_kind(i: int, place: list[str]) -> bool:
+    """Whether a part of a path is no key, but the kind of section that was recognized."""
+    return " " in place[i] or (i == 1 and place[0] == "data" and place[i] in DATA_KINDS)
 
 
 def _short(text: str) -> str:
@@ -64,5 +69,7 @@ def _kind(section: type[Section], name: str) -> type[Section] | None:
     """The section itself where its `kind` has the name; of a list with a registry of kinds, the registered class."""
     if issubclass(section, KindSection) and "registry" in vars(section):
         return section.registry.get(name) if name in section.registry.names() else None
+    if vars(section).get("TAG") == name:
+        return section
     field = section.model_fields.get("kind")
     return section if field and name in typing.get_args(field.annotation) else None

@@ -58,7 +58,7 @@ def _short_forms(section: str, properties: JsonObject) -> None:
             assert isinstance(forms, list)
             value["anyOf"] = [WORDS[name], *forms]
         elif section == "SweepRecipe" and name == "models":
-            value |= _several(TEXT, {"$ref": "#/$defs/ModelMatrix"}, value)
+            value |= _several({"$ref": "#/$defs/NamedModel"}, {"$ref": "#/$defs/ModelMatrix"}, value)
         elif name in ("metrics", "checkpoints"):
             properties[name] = {**{k: v for k, v in value.items() if k in ("description", "default")}, "anyOf": [TEXT, _bare(value)]}
 

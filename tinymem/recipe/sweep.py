@@ -7,6 +7,11 @@ methods:
 - balanced-subnet: {sampler: balanced, ratio: [0.05, 0.1]}   # a list is an axis of the grid, a single value is fixed
 - durable: {ratio: {from: 0.001, to: 0.1, points: 5}}         # so is a range
 search: halving                                             # the best of each grid without all of its runs; left out: all
+
+A model of any family, of the Hub or a folder, is named, with the rows that it is measured on (docs/foreign-models.md):
+
+models: [{name: EleutherAI/pythia-2.8b-deduped, revision: step143000, dtype: bf16, max_size: 12GB}]
+rows: {forget: memorized.pt, retain: sample.parquet, prompt: 32, match: 40, forget_rows: memorized}
 """
 
 from __future__ import annotations
@@ -24,22 +29,13 @@ from tinymem.recipe.evaluation import Robustness
 from tinymem.recipe.plugins import PluginFile, with_plugins
 from tinymem.recipe.recipe import Forget, Method, short_method
 from tinymem.recipe.source import parse_override, read_values, set_value
+from tinymem.recipe.sweep_models import ModelMatrix, SweepModel, SweepRows, check_models, short_model
 from tinymem.runtime.json import JsonObject
 
 Seed = Annotated[int, Field(ge=0, le=MAXIMUM_SEED)]
 GridName = Literal["paper", "published", "none"]
 LISTS = ("checkpoints", "methods", "models", "metrics")
 WHEN = ("model_name", "data", "data_size", "n_layer", "n_parameters", "epoch", "regularizer", "seed")
-
-
-class ModelMatrix(Section):
-    """Models of a training recipe, whether they are trained yet or not."""
-
-    recipe: Path = Field(description="a training recipe, relative to the sweep's; the models are its matrix")
-    overrides: tuple[str, ...] = Field((), description="overrides as of --set, which fix an axis or change a key")
-    epochs: tuple[int, ...] | None = Field(
-        None, description="epochs whose checkpoints are taken; null: the recipe's training.keep_epochs, or its last epoch"
-    )
 
 
 class Exclusion(Section):
@@ -115,7 +111,10 @@ class SweepRecipe(Section):
 
     name: str = Field("sweep", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="name of the sweep's folder, under sweeps/")
     checkpoints: tuple[str, ...] = Field((), description="globs of run folders and checkpoint folders")
-    models: tuple[ModelMatrix, ...] = Field((), description="models of training recipes, whether trained yet or not")
+    models: tuple[SweepModel, ...] = Field(
+        (), description="models of training recipes, whether trained yet or not; and models of any family by name, on the rows of `rows`"
+    )
+    rows: SweepRows | None = Field(None, description="rows from files, for models by name; null: there are none")
     methods: tuple[Method, ...] = Field(
         (), description="methods, each a name, `name: {options}` or `all`; options that are lists are axes of the grid"
     )
@@ -154,7 +153,7 @@ class SweepRecipe(Section):
         if isinstance(values.get("methods"), list):
             values["methods"] = [short_method(m) for m in values["methods"]]
         if isinstance(values.get("models"), list):
-            values["models"] = [{"recipe": m} if isinstance(m, str) else m for m in values["models"]]
+            values["models"] = [short_model(m) for m in values["models"]]
         return values
 
     @model_validator(mode="after")
@@ -168,6 +167,7 @@ class SweepRecipe(Section):
                 raise ValueError(f"expected a range {{from, to, points, scale}}, got {value}: {error.errors()[0]['msg']}") from None
         if not self.checkpoints and not self.models:
             raise ValueError("expected checkpoints or models, got none; try `checkpoints: runs/*/checkpoint`")
+        check_models(self.models, self.rows, [key for key in ("ks", "forget") if getattr(self, key) is not None])
         return self
 
 
@@ -182,7 +182,7 @@ def load_sweep(path: Path | str, overrides: list[str] | None = None) -> SweepRec
     for override in overrides or []:
         set_value(values, *parse_override(override))
     sweep = parse_sweep(with_plugins(values, path.parent))
-    models = tuple(m.model_copy(update={"recipe": path.parent / m.recipe}) for m in sweep.models)
+    models = tuple(m.model_copy(update={"recipe": path.parent / m.recipe}) if isinstance(m, ModelMatrix) else m for m in sweep.models)
     return sweep.model_copy(update={"models": models})
 
 

@@ -25,14 +25,23 @@ def checkpoint_columns(checkpoint: Path, metadata: Metadata, recipe: Recipe | No
     epoch, size, origin = epoch_of(metadata, recipe), stored_parameters(checkpoint), origin_of(checkpoint)
     name = origin.repo if origin else checkpoint.resolve().name
     columns = model_columns(recipe, n_parameters=size, epoch=epoch, name=f"{name}@{revision}" if revision else name)
-    step = STEP.fullmatch(revision or checkpoint.resolve().name)
     return replace(
         columns,
         commit=origin.commit if origin else None,
         revision=revision,
-        step=int(step[1]) if step else None,
+        step=step_of(revision or checkpoint.resolve().name),
         training_threads=", ".join(map(str, metadata.threads or ())) or None,
     )
+
+
+def step_of(name: str) -> int | None:
+    """The step of training that a revision or a folder is named after; None for other names.
+
+    >>> step_of("step143000"), step_of("main")
+    (143000, None)
+    """
+    found = STEP.fullmatch(name)
+    return int(found[1]) if found else None
 
 
 def epoch_of(metadata: Metadata, recipe: Recipe | None) -> int | None:

@@ -25,7 +25,7 @@ from tinymem.runtime.signals import StopFlag
 from tinymem.sweep.node import do_groups
 from tinymem.sweep.run import Engine, Sweep, Tally
 from tinymem.sweep.supervisor import Supervisor
-from tinymem.sweep.work import Event, WorkUnit
+from tinymem.sweep.work import Event, ModelKey, WorkUnit
 
 TASK_GROUPS = 16
 """Groups of one model that go to a worker together, so that it seldom loads another."""
@@ -64,7 +64,7 @@ def parsl_engine(config_file: Path, device: str) -> Engine:
 
 def tasks_of(groups: Sequence[WorkUnit]) -> Iterator[list[WorkUnit]]:
     """Groups of one model, a few at a time."""
-    by_model: dict[tuple[str, int], list[WorkUnit]] = {}
+    by_model: dict[ModelKey, list[WorkUnit]] = {}
     for group in groups:
         by_model.setdefault(group.model_key, []).append(group)
     for together in by_model.values():

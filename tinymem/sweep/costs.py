@@ -36,8 +36,10 @@ class Size:
     """Floating-point operations of one row's forward pass, see `recipe.sizes.row_flops`."""
 
 
-def size_of(recipe: Recipe, forget: int | None = None) -> Size:
+def size_of(recipe: Recipe | Size, forget: int | None = None) -> Size:
     """Sizes of a recipe's model and data; half of the planted rows are taken to be memorized where `forget` is not known."""
+    if isinstance(recipe, Size):
+        return recipe
     model, inner, tokens = recipe.model, inner_width(recipe), recipe.data.row_tokens
     clean, planted = clean_rows(recipe), planted_rows(recipe)
     return Size(

@@ -28,6 +28,8 @@ from tinymem.runtime.json import JsonObject
 from tinymem.sweep.costs import Size, measurement_passes, passes, size_of
 
 PROBE_ROWS = 32
+ASSUMED, ASSUMED_GPU = 1e11, 1e14
+"""Floating-point operations a second where nothing is measured or probed, of a CPU and of a GPU."""
 Facts = tuple[str | None, int | None, int]
 """Kind of data, its size and the number of blocks; a measured run with equal facts has the same cost."""
 
@@ -84,7 +86,7 @@ class Estimator:
                 seen.add(row.id)
                 self.measured.setdefault(row.method, []).append(measured)
 
-    def run(self, method: str, options: JsonObject, recipe: Recipe) -> tuple[float, float, str]:
+    def run(self, method: str, options: JsonObject, recipe: Recipe | Size) -> tuple[float, float, str]:
         """Seconds of the edit alone, seconds of its measurement, and their source: exact, scaled or guessed."""
         known, facts, size = self.measured.get(method, []), _facts(recipe), size_of(recipe)
         same = [m for m in known if m.facts == facts and m.options == canonical_json(options)]
@@ -104,7 +106,7 @@ class Estimator:
         rows = TRAIN_PASSES * settings.epochs * epoch_rows(recipe) + measurements * measurement_passes(size)
         return rows * self._speed(recipe, size)
 
-    def group(self, cost: MethodCost, method: str, runs: Sequence[JsonObject], recipe: Recipe, *, shared: bool) -> float:
+    def group(self, cost: MethodCost, method: str, runs: Sequence[JsonObject], recipe: Recipe | Size, *, shared: bool) -> float:
         """Add the runs of a scoring pass to a method's cost; returns their seconds."""
         each = [self.run(method, options, recipe) for options in runs]
         together = max(seconds for seconds, _, _ in each) if shared else sum(seconds for seconds, _, _ in each)
@@ -115,13 +117,15 @@ class Estimator:
             cost.sources[source] += 1
         return together + measure
 
-    def _measurement(self, recipe: Recipe, size: Size) -> float:
+    def _measurement(self, recipe: Recipe | Size, size: Size) -> float:
         return measurement_passes(size) * self._speed(recipe, size)
 
-    def _speed(self, recipe: Recipe, size: Size) -> float:
-        """Seconds of a forward pass over one row."""
+    def _speed(self, recipe: Recipe | Size, size: Size) -> float:
+        """Seconds of a forward pass over one row; of a model by name, which is not loaded for this, by its arithmetic alone."""
+        if isinstance(recipe, Size):
+            return size.row_flops / (ASSUMED_GPU if self.device.startswith("cuda") else ASSUMED)
         if not self.probe:
-            return size.row_flops / 1e11
+            return size.row_flops / ASSUMED
         key = (canonical_json(recipe.model.model_dump()), size.tokens, size.row_flops)
         if key not in self._speeds:
             self._speeds[key] = _probe(recipe, self.device)
@@ -172,7 +176,9 @@ def _measured(row: MeasuredRow) -> Measured | None:
     )
 
 
-def _facts(recipe: Recipe) -> Facts:
+def _facts(recipe: Recipe | Size) -> Facts:
+    if isinstance(recipe, Size):
+        return None, None, recipe.n_layer
     data: Any = recipe.data
     return ("wiki", None, recipe.model.n_layer) if data.kind == "wiki" else (data.family, data.size, recipe.model.n_layer)
 

@@ -31,6 +31,7 @@ from tinymem.results.store import Index, read_rows
 from tinymem.runtime.files import canonical_json, content_id
 from tinymem.runtime.json import JsonObject
 from tinymem.runtime.progress import Progress
+from tinymem.sweep.costs import Size
 from tinymem.sweep.estimate import Estimator, MethodCost
 from tinymem.sweep.plan import Plan
 from tinymem.sweep.run import Engine, Sweep, run_sweep
@@ -45,8 +46,8 @@ NOTHING: RequestColumn = {"metrics": [], "ks": [], "robustness": None}
 
 Score = Callable[[MeasuredRow], float]
 """M - P of a row, infinite without a result."""
-Arms = dict[tuple[str, int, str], list[WorkUnit]]
-"""Scoring passes by checkpoint, seed and method."""
+Arms = dict[tuple[str, int, str, str], list[WorkUnit]]
+"""Scoring passes by checkpoint, seed, type of weights and method."""
 
 
 def halve(sweep: Sweep, engine: Engine, score: Score, *, retry_failed: bool = False, progress: Progress | bool = True) -> Counter[str]:
@@ -106,7 +107,9 @@ def stages(unit: WorkUnit) -> list[WorkUnit]:
     return [replace(unit, runs=[run for run in unit.runs if _epochs(run) in part]) for part in together]
 
 
-def search_cost(estimator: Estimator, method: str, passes: Sequence[Sequence[JsonObject]], recipe: Recipe, settings: Halving) -> MethodCost:
+def search_cost(
+    estimator: Estimator, method: str, passes: Sequence[Sequence[JsonObject]], recipe: Recipe | Size, settings: Halving
+) -> MethodCost:
     """Seconds of a search at most: both rungs, and on all rows the pass that takes longest."""
     cost, kept = MethodCost(), kept_of(len(passes), settings)
     longest = sorted(passes, key=lambda runs: max(estimator.run(method, options, recipe)[0] for options in runs), reverse=True)

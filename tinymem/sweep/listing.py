@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from tinymem.recipe import paper
 from tinymem.recipe.recipe import Recipe
 from tinymem.runtime.files import canonical_json
 from tinymem.runtime.json import JsonObject
+from tinymem.sweep.costs import Size
 from tinymem.sweep.estimate import Estimator, MethodCost
 from tinymem.sweep.halving import search_cost
 from tinymem.sweep.plan import Choice, Picked
@@ -70,29 +71,39 @@ def costs(sweep: Sweep, estimator: Estimator, *, left_only: bool = False) -> dic
     found: dict[str, MethodCost] = {}
     known = sweep.known if left_only else {}
     if known and not sweep.recipe.search:
-        recipes = {str(model.checkpoint): model.recipe for model in sweep.models}
+        bases = {str(model.checkpoint): model.basis for model in sweep.models}
         for group in sweep.left():
             cost = found.setdefault(group.method, MethodCost())
-            estimator.group(cost, group.method, [run.config for run in group.runs], recipes[group.model_key[0]], shared=True)
+            basis = bases[group.model.checkpoint]
+            assert basis is not None, "a model that has groups is here"
+            estimator.group(cost, group.method, [run.config for run in group.runs], basis, shared=True)
         return found
     kinds: dict[str, tuple[Picked, int]] = {}
     for picked in sweep.plan.picked:
         if left_only and picked.model.checkpoint is None:
             continue
-        recipe = picked.model.recipe
-        signature = recipe.model_dump(mode="json", include={"data", "artifacts", "model", "mitigation", "evaluation"})
-        key = canonical_json([signature, len(picked.kept), [id(choice) for choice in picked.kept]])
+        if picked.model.basis is None:
+            continue
+        key = canonical_json([_signature(picked.model.basis), len(picked.kept), [id(choice) for choice in picked.kept]])
         kinds[key] = (picked, kinds[key][1] + 1 if key in kinds else 1)
     for picked, times in kinds.values():
         by_method: dict[str, list[list[JsonObject]]] = defaultdict(list)
         for name, options in _passes(sweep, picked.kept):
             by_method[name].append(options)
         for name, passes in by_method.items():
-            _add(found.setdefault(name, MethodCost()), _cost(sweep, estimator, name, passes, picked.model.recipe), times)
+            assert picked.model.basis is not None, "others were left out"
+            _add(found.setdefault(name, MethodCost()), _cost(sweep, estimator, name, passes, picked.model.basis), times)
     return found
 
 
-def _cost(sweep: Sweep, estimator: Estimator, method: str, passes: list[list[JsonObject]], recipe: Recipe) -> MethodCost:
+def _signature(basis: Recipe | Size) -> JsonObject:
+    """What models of one size and recipe have in common."""
+    if isinstance(basis, Size):
+        return asdict(basis)
+    return basis.model_dump(mode="json", include={"data", "artifacts", "model", "mitigation", "evaluation"})
+
+
+def _cost(sweep: Sweep, estimator: Estimator, method: str, passes: list[list[JsonObject]], recipe: Recipe | Size) -> MethodCost:
     """Seconds of a method's passes on one model: of all, or of their search at most."""
     search = sweep.recipe.search
     if search and search.keep < 1 and len(passes) > 1:

@@ -6,7 +6,7 @@ import json
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tinymem.errors import UserError
@@ -16,11 +16,15 @@ from tinymem.models.metadata import read_metadata
 from tinymem.models.weights import CONFIG, METADATA, weight_files, weights_id
 from tinymem.recipe.recipe import Recipe, load_matrix
 from tinymem.recipe.sizes import planned_parameters
-from tinymem.recipe.sweep import ModelMatrix, SweepRecipe
+from tinymem.recipe.sweep import SweepRecipe
+from tinymem.recipe.sweep_models import ModelMatrix, NamedModel
 from tinymem.results.checkpoint_columns import checkpoint_columns
 from tinymem.results.model_columns import model_columns
 from tinymem.results.row import Identity
 from tinymem.runtime.files import content_id, user_path, write_json
+from tinymem.sweep.costs import Size
+from tinymem.sweep.named import columns_of_absent, place_of, planned, row_files
+from tinymem.sweep.work import FileRows
 from tinymem.training.checkpoints import recipe_of, run_name
 
 HASHES = ".weights.json"
@@ -30,7 +34,8 @@ HASHES = ".weights.json"
 class Model:
     """A model to edit. Without a checkpoint it can only be counted."""
 
-    recipe: Recipe
+    recipe: Recipe | None
+    """None of a model by name."""
     columns: Identity
     checkpoint: Path | None = None
     run: str = ""
@@ -38,26 +43,41 @@ class Model:
     corpus_sha256: str = ""
     edited: bool = False
     """Whether a method changed the weights after training: such models differ though their recipes are equal."""
+    rows: FileRows | None = None
+    size: Size | None = None
+    """Rows from files of a model by name, and its sizes with them."""
+
+    @property
+    def seed(self) -> int:
+        """Seed of the mitigation where the sweep has none."""
+        return self.recipe.seed if self.recipe else 0
+
+    @property
+    def basis(self) -> Recipe | Size | None:
+        """What estimates go by; None for a model by name that is not on this machine."""
+        return self.recipe or self.size
 
     @property
     def name(self) -> str:
         """Name in messages: the run and the epoch."""
-        return f"{self.run or self.columns.model_name} seed {self.recipe.seed} epoch {self.columns.epoch}"
+        return f"{self.run or self.columns.model_name} seed {self.seed} epoch {self.columns.epoch}"
 
 
-def find_models(sweep: SweepRecipe, runs: Path, folder: Path) -> list[Model]:
+def find_models(sweep: SweepRecipe, runs: Path, folder: Path, *, fetch: bool = True) -> list[Model]:
     """All models of a sweep, each once, in a stable order.
 
     Args:
         sweep: the recipe.
         runs: folder of the runs of training recipes.
         folder: the sweep's, where hashes of weights are remembered.
+        fetch: whether models by name are fetched from the Hub; those that are not here are else only counted.
 
     Raises:
         UserError: a pattern that matches nothing, a checkpoint without its recipe, or an unreadable file.
     """
     found = [Model(recipe, Identity(), path) for pattern in sweep.checkpoints for path, recipe in _matches(pattern)]
-    found += [model for matrix in sweep.models for model in _of_matrix(matrix, runs)]
+    found += [model for matrix in sweep.models if isinstance(matrix, ModelMatrix) for model in _of_matrix(matrix, runs)]
+    found += _named(sweep, [model for model in sweep.models if isinstance(model, NamedModel)], fetch)
     return _identified(found, folder)
 
 
@@ -101,6 +121,20 @@ def _of_matrix(matrix: ModelMatrix, runs: Path) -> Iterator[Model]:
         yield Model(recipe, model_columns(recipe, n_parameters=planned_parameters(recipe), epoch=epoch), checkpoint)
 
 
+def _named(sweep: SweepRecipe, models: list[NamedModel], fetch: bool) -> list[Model]:
+    if models and sweep.rows and fetch:
+        row_files(sweep.rows)  # before anything is fetched
+    places = [(model, place_of(model, fetch=fetch)) for model in models]
+    return [_of_place(sweep, model, place) for model, place in places]
+
+
+def _of_place(sweep: SweepRecipe, model: NamedModel, place: Path | None) -> Model:
+    if place is None:
+        return Model(None, columns_of_absent(model))
+    found = planned(model, place, sweep)
+    return Model(None, found.columns, place, run_name(place), rows=found.rows, size=found.size)
+
+
 def _at_epoch(run: Path, epoch: int) -> Path | None:
     for checkpoint in (run / "checkpoints" / f"epoch-{epoch:06d}", run / "checkpoint"):
         if (checkpoint / CONFIG).is_file():
@@ -120,8 +154,10 @@ def _identified(models: list[Model], folder: Path) -> list[Model]:
     unique: dict[object, Model] = {}
     for model, model_id in zip(models, ids, strict=True):
         known = _on_disk(model, model_id) if model.checkpoint and model_id else model
-        key = model_id if known.edited else (known.columns.epoch, content_id(model.recipe.model_key()))
+        key = _key(known)
         first = unique.setdefault(key, known)
+        if first is not known and first.recipe is None:
+            warnings.warn(f"{_title(first)} and {_title(known)} have the same weights; only the first counts", stacklevel=2)
         if first.model_id != known.model_id:
             warnings.warn(
                 f"{first.checkpoint} and {known.checkpoint} are one configuration and seed with other weights; only the first counts",
@@ -130,8 +166,21 @@ def _identified(models: list[Model], folder: Path) -> list[Model]:
     return list(unique.values())
 
 
+def _title(model: Model) -> str:
+    return str(model.columns.model_name)
+
+
+def _key(model: Model) -> object:
+    """What a model has alone."""
+    if model.recipe is None:
+        return model.model_id or model.columns.model_name, model.columns.dtype
+    return model.model_id if model.edited else (model.columns.epoch, content_id(model.recipe.model_key()))
+
+
 def _on_disk(model: Model, model_id: str) -> Model:
     assert model.checkpoint is not None
+    if model.recipe is None:
+        return replace(model, model_id=model_id)
     metadata = read_metadata(model.checkpoint)
     columns = checkpoint_columns(model.checkpoint, metadata, model.recipe)
     corpus, edited = str(metadata.corpus_sha256), metadata.edited_from is not None

@@ -21,9 +21,13 @@ from tinymem.recipe.recipe import Method, Recipe, parse_recipe
 from tinymem.recipe.sweep import GridName, SweepRecipe, axis
 from tinymem.results.columns import MODEL_COLUMNS, pick
 from tinymem.runtime.files import canonical_json, content_id
-from tinymem.runtime.json import JsonObject
+from tinymem.runtime.json import Json, JsonObject
 from tinymem.sweep.models import Model
+from tinymem.sweep.named import request_of
 from tinymem.sweep.work import Measuring, ModelTask, PlannedRun, WorkUnit
+
+NAMED_COLUMNS = ("revision", "step", "dtype")
+"""Columns of models by name that `--only` takes too."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +77,8 @@ def make_plan(sweep: SweepRecipe, models: Sequence[Model], device_type: str, *, 
     choices = expand(sweep)
     plan, picks = Plan(), _Only(only, choices)
     for model in models:
-        for seed in sweep.seeds or (model.recipe.seed,):
-            columns = {**pick(model.columns, MODEL_COLUMNS), "seed": seed}
+        for seed in sweep.seeds or (model.seed,):
+            columns = {**pick(model.columns, (*MODEL_COLUMNS, *NAMED_COLUMNS)), "seed": seed}
             kept, dropped = _allowed(sweep, columns, choices)
             kept = [c for c in kept if picks.takes({**columns, "run": model.run}, c)]
             plan.picked.append(Picked(model, seed, kept, dropped))
@@ -126,8 +130,8 @@ def _matches(wanted: JsonObject, values: JsonObject) -> bool:
 def _groups(sweep: SweepRecipe, model: Model, seed: int, choices: list[Choice], device_type: str) -> list[WorkUnit]:
     task = _model_task(sweep, model, seed, device_type)
     identity = task.identity
-    forget: JsonObject = {"forget": task.forget, "forget_fraction": task.forget_fraction}
-    same = [{k: getattr(identity, k) for k in ("model_id", "seed", "protocol", "device_type")}, forget]
+    forget: Json = task.rows["id"] if task.rows else {"forget": task.forget, "forget_fraction": task.forget_fraction}
+    same = [pick(identity, ("model_id", "seed", "protocol", "device_type", *(["dtype"] if task.rows else []))), forget]
     groups: dict[str, WorkUnit] = {}
     for choice in choices:
         run = PlannedRun(row_id(identity, choice.call, forget), choice.values, choice.options)
@@ -139,6 +143,8 @@ def _groups(sweep: SweepRecipe, model: Model, seed: int, choices: list[Choice], 
 
 
 def _model_task(sweep: SweepRecipe, model: Model, seed: int, device_type: str) -> ModelTask:
+    if model.recipe is None:
+        return _named_task(sweep, model, seed, device_type)
     measuring = _measuring(sweep)
     identity = replace(
         model.columns,
@@ -159,6 +165,15 @@ def _model_task(sweep: SweepRecipe, model: Model, seed: int, device_type: str) -
         identity=identity,
         artifacts=[a.kind for a in model.recipe.artifacts],
     )
+
+
+def _named_task(sweep: SweepRecipe, model: Model, seed: int, device_type: str) -> ModelTask:
+    """The task of a model by name, whose protocol and share of forget rows are in its columns."""
+    measuring = _measuring(sweep)
+    identity = replace(model.columns, run=model.run, model_id=model.model_id, weights=model.model_id, seed=seed, device_type=device_type)
+    assert identity.forget_fraction is not None, "it is planned"
+    request = request_of(measuring["metrics"], measuring["robustness"]).as_column()
+    return ModelTask(str(model.checkpoint), None, identity.forget_fraction, measuring, request, identity, ["rows"], model.rows)
 
 
 def with_measuring(recipe: Recipe, measuring: Measuring) -> Recipe:
@@ -185,7 +200,7 @@ class _Only:
 
     def __init__(self, only: Sequence[str], choices: list[Choice]) -> None:
         self.wanted: dict[str, list[str]] = {}
-        known = {*MODEL_COLUMNS, "run", "seed", "method", *(option for choice in choices for option in choice.values)}
+        known = {*MODEL_COLUMNS, *NAMED_COLUMNS, "run", "seed", "method", *(option for choice in choices for option in choice.values)}
         for word in only:
             column, separator, value = word.partition("=")
             column, value = (column, value) if separator else ("method", word)

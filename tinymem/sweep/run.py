@@ -103,13 +103,14 @@ def open_sweep(
     only: Sequence[str] = (),
     shard: str | None = None,
     plugins: Sequence[Path] = (),
+    fetch: bool = True,
 ) -> Sweep:
-    """Plan a sweep; nothing is written.
+    """Plan a sweep; nothing is written. Without `fetch` models of the Hub that are not here are only counted.
 
     Raises:
         UserError: as `find_models` and `make_plan`.
     """
-    models = find_models(recipe, runs, out)
+    models = find_models(recipe, runs, out, fetch=fetch)
     plan = make_plan(recipe, models, device_type, only=only, shard=shard)
     known = Index(out).all() if out.is_dir() else {}
     copies = [out / file.file for file in recipe.plugins]
@@ -156,10 +157,11 @@ def run_sweep(sweep: Sweep, engine: Engine, *, retry_failed: bool = False, progr
 
 def by_cost(groups: list[WorkUnit], sweep: Sweep) -> tuple[list[WorkUnit], dict[str, float]]:
     """The groups, longest first within a model, and the estimated seconds of each run."""
-    recipes = {str(model.checkpoint): model.recipe for model in sweep.models if model.checkpoint}
+    bases = {str(model.checkpoint): model.basis for model in sweep.models if model.basis}
     estimator, parts, lengths = Estimator(probe=False), dict[str, float](), dict[int, float]()
     for group in groups:
-        seconds = estimator.group(MethodCost(), group.method, [run.config for run in group.runs], recipes[group.model_key[0]], shared=True)
+        basis = bases[group.model.checkpoint]
+        seconds = estimator.group(MethodCost(), group.method, [run.config for run in group.runs], basis, shared=True)
         lengths[id(group)] = seconds
         parts.update({run.id: seconds / len(group.runs) for run in group.runs})
     order = {key: i for i, key in enumerate(dict.fromkeys(group.model_key for group in groups))}

@@ -33,6 +33,7 @@ from tinymem.results.row import MitigationRow, Status
 from tinymem.results.store import Index, worst_status, write_run
 from tinymem.runtime.device import describe_device
 from tinymem.sweep.claims import Claims
+from tinymem.sweep.named import load_named
 from tinymem.sweep.plan import with_measuring
 from tinymem.sweep.reduced import reduced
 from tinymem.sweep.work import Event, PlannedRun, Rung, WorkUnit, bare_rows, stamped
@@ -116,7 +117,7 @@ class Worker:
     def _loaded(self, group: WorkUnit) -> Subject:
         """The group's model with its data and base measurement, loaded once for consecutive groups with equal keys."""
         model = group.model
-        key = (group.model_key, model.forget, model.forget_fraction, model.identity.protocol, str(model.measuring))
+        key = (group.model_key, model.forget, model.forget_fraction, model.identity.protocol, str(model.measuring), str(model.rows))
         if self._subject is None or self._model_key != key:
             self._subject = self._reduced = self._model_key = None  # room for the next one
             self._subject, self._model_key = self._load(group), key
@@ -131,6 +132,8 @@ class Worker:
         return self._reduced[1]
 
     def _load(self, group: WorkUnit) -> Subject:
+        if group.model.rows is not None:
+            return load_named(group.model, group.model.rows, group.seed, self.device)
         checkpoint = Path(group.model.checkpoint)
         expected = group.model.identity.model_id
         loaded = load_checkpoint(checkpoint, device=self.device)
@@ -140,6 +143,7 @@ class Worker:
             )
         own = recipe_of(checkpoint, loaded.metadata)
         assert own is not None, "the plan took models with recipes only"
+        assert group.model.forget is not None, "rows from files are those of models without a recipe"
         recipe = with_measuring(own, group.model.measuring)
         corpus = self._corpus_of(checkpoint, recipe, group.model.identity.corpus_sha256)
         mitigation = recipe.mitigation.model_copy(update={"forget": group.model.forget, "forget_fraction": group.model.forget_fraction})

@@ -8,9 +8,12 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Literal, TypedDict
 
+from tinymem.models.weights import DTypeName
 from tinymem.results.nested import RequestColumn
 from tinymem.results.row import Identity, MitigationRow, Status
 from tinymem.runtime.json import JsonObject
+
+ModelKey = tuple[str, int, str]
 
 
 class Measuring(TypedDict):
@@ -19,6 +22,18 @@ class Measuring(TypedDict):
     metrics: list[str] | None
     ks: list[int] | None
     robustness: JsonObject | None
+
+
+class FileRows(TypedDict):
+    """Rows from files of a model by name.
+
+    Keys: files: the recipe's section `rows`, with absolute paths; id: content id of the rows and of which of them methods are given;
+    dtype: type of the weights in memory, or auto.
+    """
+
+    files: JsonObject
+    id: str
+    dtype: DTypeName
 
 
 class Event(TypedDict, total=False):
@@ -61,16 +76,18 @@ class ModelTask:
         measuring: the sweep's own measurements.
         request: the measurements that every row is to hold, from the recipe and `measuring`.
         identity: columns of its rows.
-        artifacts: kinds in its corpus.
+        artifacts: kinds in its corpus; of rows from files `rows`.
+        rows: of a model by name; None: the checkpoint's own corpus.
     """
 
     checkpoint: str
-    forget: str
+    forget: str | None
     forget_fraction: float
     measuring: Measuring
     request: RequestColumn
     identity: Identity
     artifacts: list[str]
+    rows: FileRows | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +140,9 @@ class WorkUnit:
         return WorkUnit(**{**values, **parts, "rung": Rung(**values["rung"]) if values["rung"] else None})
 
     @property
-    def model_key(self) -> tuple[str, int]:
-        """Checkpoint and seed: units with equal keys can share a loaded model."""
-        return self.model.checkpoint, self.seed
+    def model_key(self) -> ModelKey:
+        """Checkpoint, seed and type of weights: units with equal keys can share a loaded model."""
+        return self.model.checkpoint, self.seed, self.model.identity.dtype or ""
 
 
 def bare_rows(group: WorkUnit, run: PlannedRun, status: Status, message: str) -> list[MitigationRow]:

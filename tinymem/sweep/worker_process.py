@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tinymem.runtime.device import python_path
 from tinymem.runtime.slots import Slot
-from tinymem.sweep.work import Event, WorkUnit
+from tinymem.sweep.work import Event, ModelKey, WorkUnit
 
 LOGS = "logs"
 START_SECONDS = 600.0
@@ -37,7 +37,7 @@ class WorkerProcess:
     charged: list[str] = field(default_factory=list)
     since: float = 0.0
     spent: float = 0.0
-    model_key: tuple[str, int] | None = None
+    model_key: ModelKey | None = None
     hung_up: bool = False
 
     def give(self, group: WorkUnit) -> None:
