@@ -178,6 +178,8 @@ def test_the_papers_recipes(name: str) -> None:
     assert runs == {**{method: 4 * count for method, count in each.items()}, "all": 600}
     one = tinymem("sweep", PAPER / f"{name}.yaml", "--list", "--device", "cpu", "--only", "step=143000", "--only", "greedy")
     assert f"{name}: 1 run on 4 models, 0 of them here" in one.out
+    hours = tinymem("sweep", PAPER / f"{name}.yaml", "--dry-run", "--device", "cpu")
+    assert hours.code == 0 and f"{name}: without 4 models of the Hub that are not here" in hours.out
 
 
 NAMED: dict[str, Any] = {"models": [{"name": "org/one"}], "methods": "act"}

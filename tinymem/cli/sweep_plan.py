@@ -77,15 +77,24 @@ def print_estimate(planned: Iterable[Sweep], place: str, project: Path | None, o
     from tinymem.sweep.estimate import Estimator, measured_rows
     from tinymem.sweep.listing import costs, merged, paper_cost
 
-    found, devices, notes, paper = list[dict[str, "MethodCost"]](), set[str](), list[str](), False
+    found, devices, named, paper = list[dict[str, "MethodCost"]](), set[str](), list[str](), False
     for one in planned:
         rows = measured_rows(project) if project else measured_rows(one.folder) if one.folder.is_dir() else []
         devices |= {row.device for row in rows if row.device}
         paper |= one.recipe.explain == "paper"
+        named += _of_named(one)
         found.append(costs(one, Estimator(rows, place), left_only=project is None))
     all_costs, where = merged(found), " and ".join(sorted(devices)) or describe_device(place)
-    notes = [*_said(all_costs, where), *([paper_cost()] if paper else [])]
+    notes = [*_said(all_costs, where), *named, *([paper_cost()] if paper else [])]
     print_listing(listing("Time by method", COSTS, _times(all_costs), notes=notes), output)
+
+
+def _of_named(sweep: Sweep) -> list[str]:
+    """What an estimate says of a sweep's models by name."""
+    if not sweep.recipe.rows:
+        return []
+    absent = counted(sum(model.basis is None for model in sweep.models), "model")
+    return [f"{sweep.recipe.name}: without {absent} of the Hub that are not here; others by name are guessed from their size, not probed"]
 
 
 def _times(found: dict[str, MethodCost]) -> Iterator[tuple[str | int, ...]]:
