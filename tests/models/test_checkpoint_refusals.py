@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from tinymem.data.tokenizers import tokenizer_files
 from tinymem.errors import UserError
-from tinymem.models.checkpoint import load_checkpoint, save_checkpoint
+from tinymem.models.checkpoint import bytes_of, load_checkpoint, save_checkpoint
 from tinymem.testing import tiny_model
 
 
@@ -235,5 +235,5 @@ def test_a_model_that_does_not_fit_the_memory(tmp_path: Path, family: str, monke
     needed = sum(p.numel() for p in model.parameters()) * 4
     monkeypatch.setattr("tinymem.runtime.memory.free_memory", lambda device: int(needed * 1.5))
     load_checkpoint(folder)
-    with pytest.raises(UserError, match="2 times in the memory"):
-        load_checkpoint(folder, copies=2)
+    with pytest.raises(UserError, match="and what is done with it in the memory"):
+        load_checkpoint(folder, needed=lambda model: 2 * bytes_of(model))

@@ -6,7 +6,7 @@ read. What transformers loads is loaded to the same logits; what does not fill t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,13 +75,25 @@ def save_checkpoint(model: nn.Module, directory: Path, *, metadata: Mapping[str,
         write_metadata(temporary, metadata)
 
 
-def load_checkpoint(directory: Path, *, device: str = "cpu", copies: int = 1, verify: bool = True, dtype: DTypeName = "fp32") -> Checkpoint:
+def bytes_of(model: nn.Module) -> int:
+    """Bytes that a model's parameters and buffers take in memory; tied ones count once."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers()))
+
+
+def load_checkpoint(
+    directory: Path,
+    *,
+    device: str = "cpu",
+    needed: Callable[[nn.Module], int] = bytes_of,
+    verify: bool = True,
+    dtype: DTypeName = "fp32",
+) -> Checkpoint:
     """Load a checkpoint folder: ours, a GPT-2 that transformers wrote, or (through transformers) another known family.
 
     Args:
         directory: the folder.
         device: where the model goes.
-        copies: how many of the model there will be; they have to fit the device's memory.
+        needed: bytes that the model takes with all that is done with it, by the model without memory; they have to fit the device's.
         verify: whether the weights must have the hashes that `tinymem.json` holds, if it holds any.
         dtype: type of the weights in memory. `auto`: of our GPT-2s float32, of other families the type that most of their weights have.
 
@@ -91,7 +103,7 @@ def load_checkpoint(directory: Path, *, device: str = "cpu", copies: int = 1, ve
     """
     metadata = read_metadata(directory)
     folder = Folder(directory, _read_config(directory), stored_tensors(directory))
-    model, layout = _load(folder, device, copies, dtype)
+    model, layout = _load(folder, device, needed, dtype)
     model.eval()
     _check_finite(model, directory)
     if verify:
@@ -99,13 +111,13 @@ def load_checkpoint(directory: Path, *, device: str = "cpu", copies: int = 1, ve
     return Checkpoint(model, metadata, layout.half_types, metadata.weights_sha256 if verify else {})
 
 
-def _load(folder: Folder, device: str, copies: int, dtype: DTypeName) -> tuple[nn.Module, Layout]:
+def _load(folder: Folder, device: str, needed: Callable[[nn.Module], int], dtype: DTypeName) -> tuple[nn.Module, Layout]:
     """The model and where its tensors are stored."""
     sizes = read_gpt2_config(folder.config) if is_gpt2(folder) else None
 
     def check(model: nn.Module) -> None:
-        what = f"the model in {folder.path}" + (f", {copies} times" if copies > 1 else "")
-        refuse_beyond_memory(copies * bytes_of(model), device, what)
+        what = f"the model in {folder.path}" + ("" if needed is bytes_of else " and what is done with it")
+        refuse_beyond_memory(needed(model), device, what)
 
     ours = load_gpt(folder, sizes, device, DTYPES.get(dtype, torch.float32), check) if sizes else None
     return ours or load_foreign(folder, device, DTYPES.get(dtype) or stored_type(folder.stored.values()), check)
@@ -117,11 +129,6 @@ def planned_dtype(directory: Path, dtype: DTypeName) -> str:
     ours = is_gpt2(folder) and read_gpt2_config(folder.config) is not None
     found = DTYPES.get(dtype) or (torch.float32 if ours else stored_type(folder.stored.values()))
     return str(found).removeprefix("torch.")
-
-
-def bytes_of(model: nn.Module) -> int:
-    """Bytes that a model's parameters and buffers take in memory; tied ones count once."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers()))
 
 
 def _read_config(directory: Path) -> JsonObject:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from torch import nn
@@ -12,6 +13,7 @@ from tinymem.data.own_rows import RowFiles
 from tinymem.errors import UserError, described
 from tinymem.hub.names import origin_of
 from tinymem.mitigation.files_subject import Changes, identity_of, subject_of_files
+from tinymem.mitigation.memory import workload_of
 from tinymem.mitigation.method import MethodCall
 from tinymem.mitigation.run import Outcome, Subject, row_id, run_call
 from tinymem.models.checkpoint import Checkpoint, load_checkpoint
@@ -77,7 +79,8 @@ def mitigate_checkpoint(
     places = _places(out, calls)
     if out is not None:
         refuse_beyond_disk(len(calls) * edited_bytes(checkpoint), out, "the edited checkpoint")
-    loaded = load_checkpoint(checkpoint, device=device, copies=2, verify=verify, dtype=dtype)
+    needed = partial(workload_of(checkpoint, files, device).editing, calls=calls)
+    loaded = load_checkpoint(checkpoint, device=device, needed=needed, verify=verify, dtype=dtype)
     identity, measuring = identity_of(loaded, checkpoint, device, revision), measuring or Measuring()
     changes = Changes(protocol, forget_fraction, seed)
     if files.given:

@@ -10,6 +10,7 @@ from tinymem.data.own_rows import RowFiles
 from tinymem.evaluation.evaluator import Evaluator
 from tinymem.hub.names import origin_of
 from tinymem.mitigation.files_subject import Changes, forbidden_of, own_rows, protocol_of
+from tinymem.mitigation.memory import workload_of
 from tinymem.models.checkpoint import Checkpoint, load_checkpoint
 from tinymem.models.weights import DTypeName
 from tinymem.recipe.recipe import Recipe
@@ -72,7 +73,8 @@ def evaluate_checkpoint(
         UserError: bad input.
     """
     device, files = resolve_device(device), files or RowFiles()
-    loaded = load_checkpoint(checkpoint, device=device, verify=verify, dtype=dtype)
+    needed = workload_of(checkpoint, files, device).measuring
+    loaded = load_checkpoint(checkpoint, device=device, needed=needed, verify=verify, dtype=dtype)
     with progress_of(progress).stage("evaluate") as bar:
         if files.given:
             return _measured_on_files(loaded, checkpoint, files, protocol, measuring or Measuring(), device, bar)

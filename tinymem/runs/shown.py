@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from tinymem.data.tokenizer_folder import ModelTokens
 from tinymem.errors import UserError
 from tinymem.evaluation.evaluator import Evaluator
 from tinymem.mitigation.files_subject import forbidden_of, own_rows, protocol_of
+from tinymem.mitigation.memory import workload_of
 from tinymem.mitigation.method import MethodCall, parse_call
 from tinymem.mitigation.run import Subject, chosen, run_call, subject_of_corpus, subject_of_rows
 from tinymem.mitigation.shown import TRAINED_MODEL, Decode, Prompts, prompts_of, prompts_of_rows, prompts_of_subject
@@ -136,9 +138,10 @@ class _Making:
 
     def made(self) -> tuple[list[ShownRow], list[str]]:
         device = resolve_device(self.asked.device)
-        loaded = load_checkpoint(self.checkpoint, device=device, copies=2 if self.asked.methods else 1, verify=self.asked.verify)
-        recipe = recipe_of(self.checkpoint, loaded.metadata)
         calls = list(self._calls())
+        needed = partial(workload_of(self.checkpoint, self.asked.files, device).editing, calls=[call for _, call in calls])
+        loaded = load_checkpoint(self.checkpoint, device=device, needed=needed, verify=self.asked.verify)
+        recipe = recipe_of(self.checkpoint, loaded.metadata)
         subject = self._subject(loaded, recipe) if calls or not (self.asked.prompt is not None or self.asked.files.given) else None
         prompts = self._prompts(loaded, recipe, subject)
         refuse_longer_rows(loaded.model, int(prompts.rows.end.max()) if len(prompts.rows) else 1)

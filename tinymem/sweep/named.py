@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from torch import nn
 
 from tinymem.data.own_rows import OwnRows, RowFiles, read_own_rows
 from tinymem.data.token_arrays import RawLayout
@@ -113,14 +116,14 @@ def planned(model: NamedModel, checkpoint: Path, sweep: SweepRecipe) -> Named:
     return Named(checkpoint, columns, described, _size(config, columns.n_parameters or 0, own))
 
 
-def load_named(model: ModelTask, rows: FileRows, seed: int, device: str) -> Subject:
-    """Load and measure a model by name, as `tinymem mitigate` does with the same files.
+def load_named(model: ModelTask, rows: FileRows, seed: int, device: str, needed: Callable[[nn.Module], int]) -> Subject:
+    """Load and measure a model by name, as `tinymem mitigate` does with the same files; `needed`: as of `load_checkpoint`.
 
     Raises:
         UserError: weights or rows that changed since the sweep was planned, or as `subject_of_files`.
     """
     checkpoint, planned = Path(model.checkpoint), model.identity
-    loaded = load_checkpoint(checkpoint, device=device, copies=2, dtype=rows["dtype"])
+    loaded = load_checkpoint(checkpoint, device=device, needed=needed, dtype=rows["dtype"])
     model_id = weights_id(checkpoint, loaded.hashes)
     changes = Changes(planned.protocol, model.forget_fraction, seed)
     identity = identity_of(loaded, checkpoint, device, planned.revision)

@@ -18,22 +18,27 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from tinymem.data.corpus import Corpus
+from tinymem.data.own_rows import RowFiles
 from tinymem.errors import UserError, portable_traceback
 from tinymem.mitigation.ablation import ModelChanged
 from tinymem.mitigation.config import MethodConfig
+from tinymem.mitigation.memory import workload_of
 from tinymem.mitigation.method import UNLEARNERS, MethodCall, parse_config
 from tinymem.mitigation.run import Outcome, Subject, outcome_of, subject_of_corpus
 from tinymem.mitigation.sweep_scores import Edit, shared_edits
-from tinymem.models.checkpoint import load_checkpoint
+from tinymem.models.checkpoint import bytes_of, load_checkpoint
 from tinymem.models.weights import weights_id
 from tinymem.recipe.recipe import Recipe
+from tinymem.recipe.sweep_models import SweepRows
 from tinymem.results.row import MitigationRow, Status
 from tinymem.results.store import Index, worst_status, write_run
 from tinymem.runtime.device import describe_device
+from tinymem.runtime.memory import refuse_beyond_memory
 from tinymem.sweep.claims import Claims
-from tinymem.sweep.named import load_named
+from tinymem.sweep.named import load_named, row_files
 from tinymem.sweep.plan import with_measuring
 from tinymem.sweep.reduced import reduced
 from tinymem.sweep.work import Event, PlannedRun, Rung, WorkUnit, bare_rows, stamped
@@ -121,7 +126,19 @@ class Worker:
         if self._subject is None or self._model_key != key:
             self._subject = self._reduced = self._model_key = None  # room for the next one
             self._subject, self._model_key = self._load(group), key
+        else:
+            more = self._needed(group)(self._subject.model) - bytes_of(self._subject.model)
+            refuse_beyond_memory(more, self.device, f"{group.method} on the model in {group.model.checkpoint}")
         return self._subject
+
+    def _needed(self, group: WorkUnit) -> Callable[[nn.Module], int]:
+        """Bytes that a model takes with the group's runs, by the model."""
+        method = UNLEARNERS.get(group.method)
+        calls = [MethodCall(method, parse_config(method, run.config)) for run in group.runs]
+        rows = group.model.rows
+        files = RowFiles() if rows is None else row_files(SweepRows.model_validate(rows["files"]))
+        workload = workload_of(Path(group.model.checkpoint), files, self.device)
+        return lambda model: workload.editing(model, calls)
 
     def _of_rung(self, subject: Subject, rung: Rung | None) -> Subject:
         """The loaded subject, or with the fewer rows of a rung, made once for consecutive groups of it."""
@@ -133,10 +150,10 @@ class Worker:
 
     def _load(self, group: WorkUnit) -> Subject:
         if group.model.rows is not None:
-            return load_named(group.model, group.model.rows, group.seed, self.device)
+            return load_named(group.model, group.model.rows, group.seed, self.device, self._needed(group))
         checkpoint = Path(group.model.checkpoint)
         expected = group.model.identity.model_id
-        loaded = load_checkpoint(checkpoint, device=self.device)
+        loaded = load_checkpoint(checkpoint, device=self.device, needed=self._needed(group))
         if weights_id(checkpoint, loaded.hashes) != expected:
             raise UserError(
                 f"expected the weights that the sweep was planned with in {checkpoint} ({expected}), got others; start it again"
