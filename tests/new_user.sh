@@ -42,6 +42,17 @@ says "tinymem" tinymem --version
 says "Usage" tinymem -h
 refused "No such command" tinymem rnu
 
+step "recipes that explain themselves"
+says "math.yaml" tinymem init math
+refused "math.yaml" tinymem init math       # what is there stays
+says "training.epochs" tinymem recipe keys training --format csv
+says '"properties"' tinymem recipe schema
+
+step "text of one's own"
+for i in $(seq 300); do echo "Line $i of a small text that is about the number $((i * 7)) and about little else."; done > text.txt
+says "data.tokenizer=own-tokenizer" tinymem data tokenizer text.txt --size 300 --out own-tokenizer
+says "" tinymem cache
+
 step "what would be done, then the run, then again"
 says "Nothing was done" tinymem run $recipe "${small[@]}" --dry-run
 test ! -e runs
@@ -49,6 +60,7 @@ says "report.html" tinymem run $recipe "${small[@]}" --set mitigation.methods='[
 run=$(echo runs/quickstart-*)
 test -s "$run/report.html"
 says "done" tinymem runs
+says "noise" tinymem show "$run" --rows 1
 says "shown too: random-weights" tinymem run $recipe "${small[@]}" --set mitigation.methods=act
 test "$(echo runs/quickstart-*)" = "$run"   # other methods join the run: README's names match one folder
 points=$(wc -l < "$run/training/metrics.jsonl")
