@@ -95,7 +95,7 @@ def test_another_architecture(folder: Path) -> None:
         (["0.05"], "expected a method option"),
         (["--device", "tpu"], "auto, cpu or cuda"),
         (["--prompt", "29"], "evaluation.prompt + evaluation.match"),
-        (["--forget", "rows.npy"], "both --forget and --retain"),
+        (["--forget", "rows.npy"], "expected a file or folder for --forget at rows.npy, found none"),
         (["--forget-fraction", "0"], "expected --forget-fraction above 0 and at most 1, got 0"),
     ],
 )
@@ -210,7 +210,7 @@ def test_out_exists(checkpoint: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("rows.txt", b"1 2 3", "expected rows as .npy, .parquet, .jsonl"),
+        ("rows.txt", b"1 2 3", "expected rows as .npy, .pt, .bin, .parquet, .jsonl"),
         ("rows.npy", b"no array", "NumPy array"),
         ("rows.npy", np.lib.format.magic(1, 0) + b"\x40\x00{'descr': '|O', ", "NumPy array"),
         ("rows.npy", np.lib.format.magic(1, 0) + b"\x10\x00{'descr': '|O', ", "NumPy array"),

@@ -67,5 +67,5 @@ def test_a_sweep_runs(tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path)
     tinymem("init", "sweep")
     chosen = sets([f"checkpoints={tiny_run.checkpoint}", "methods=[random-weights: {ratio: [0.01, 0.1]}]"])
-    done = tinymem("sweep", "sweep.yaml", *chosen, "--workers", 1, "--device", "cpu")
+    done = tinymem("sweep", "sweep.yaml", *chosen, "--jobs", 1, "--device", "cpu")
     assert done.code == 0 and "2 ok" in done.out, done.out + done.err

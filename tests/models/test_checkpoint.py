@@ -145,6 +145,11 @@ def test_no_pickle_in_the_sources() -> None:
         if path.name in ("tokenize_worker.py", "tokens.py"):  # a pipe to a process of its own: none is stored, none comes from outside
             continue
         text = path.read_text(encoding="utf-8")
+        if path.name == "token_arrays.py":  # published sets of token ids: of a pickle only tensors are read
+            assert text.count("torch.load(") == text.count("weights_only=True)") == 1 and text.count("pickle.") == 1
+            text = (
+                text.replace("torch.load(", "").replace("pickle.UnpicklingError", "").replace("import pickle", "").replace("torch.save", "")
+            )
         assert not [word for word in words if word in text], path
         assert text.count("np.load(") == text.count("allow_pickle=False"), path
 

@@ -18,12 +18,13 @@ from schema_checker import by_rules, problems
 from tinymem.errors import UserError
 from tinymem.recipe.keys import Key, recipe_keys
 from tinymem.recipe.kinds import ARTIFACTS, REGULARIZERS
+from tinymem.recipe.localization import LocalizationRecipe
 from tinymem.recipe.recipe import load_recipe, parse_recipe
 from tinymem.recipe.schema import recipe_schema
 from tinymem.recipe.source import parse_override, read_values, set_value
 from tinymem.recipe.sweep import SweepRecipe, parse_sweep
 
-RUN = [key for key in recipe_keys() if not key.group.startswith("sweep")]
+RUN = [key for key in recipe_keys() if not key.group.startswith(("sweep", "localization"))]
 SWEEP = [key for key in recipe_keys() if key.group.startswith("sweep")]
 SHIPPED = sorted([*(ROOT / "recipes").rglob("*.yaml"), *(ROOT / "tinymem" / "cli" / "templates" / "recipes").glob("*.yaml")])
 EXCLUSIVE = {"example-tied-dropout", "mem-sinks"}
@@ -57,6 +58,8 @@ def test_every_key_is_listed_once() -> None:
     assert set(listed) == written | {"artifacts", "training.regularizers"}
     names = {key.key.partition(".")[0] for key in SWEEP}
     assert names == set(SweepRecipe.model_fields)
+    localization = {key.key.partition(".")[0] for key in recipe_keys() if key.group.startswith("localization")}
+    assert localization == set(LocalizationRecipe.model_fields)
 
 
 @pytest.mark.parametrize("key", recipe_keys(), ids=lambda key: f"{key.group} {key.key}")
@@ -160,7 +163,7 @@ def as_json(path: Path) -> Any:
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_recipes_suit_the_schema(path: Path) -> None:
     values = as_json(path)
-    assert problems(recipe_schema("sweep" if "methods" in values else "run"), values) == []
+    assert problems(recipe_schema("localization" if "benchmark" in values else "sweep" if "methods" in values else "run"), values) == []
 
 
 SCHEMAS = {"run": recipe_schema(), "sweep": recipe_schema("sweep")}

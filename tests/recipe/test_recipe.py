@@ -13,7 +13,8 @@ from tinymem.errors import UserError
 from tinymem.recipe.recipe import Recipe, dump_recipe, load_recipe, parse_recipe
 
 # Those of sweeps are of another kind; test_sweep_plan.py loads them.
-RECIPES = [path for path in sorted((ROOT / "recipes").rglob("*.yaml")) if not path.stem.startswith(("sweep-", "unlearning-", "table1"))]
+OTHERS = ("sweep-", "unlearning-", "table1", "pythia-", "inj-", "del-")
+RECIPES = [path for path in sorted((ROOT / "recipes").rglob("*.yaml")) if not path.stem.startswith(OTHERS)]
 
 
 def tiny(*overrides: str) -> Recipe:

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 recipe_app = typer.Typer(help="The keys of recipes.", no_args_is_help=True, pretty_exceptions_enable=False)
 
 Name = Annotated[str | None, typer.Argument(metavar="NAME", help="A section, a kind or a key: training, goldfish, data.row_tokens, sweep.")]
-Kind = Annotated[Literal["run", "sweep"], typer.Option("--kind", help="Recipes of tinymem run and train, or of tinymem sweep.")]
+Kind = Annotated[
+    Literal["run", "sweep", "localization"],
+    typer.Option("--kind", help="Recipes of tinymem run and train, of tinymem sweep, or of tinymem localize."),
+]
 
 
 @recipe_app.command()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from tinymem.recipe.built_in import BYTES
 
 MAXIMUM_SEED = 2**32 - 1  # the largest seed that every random generator accepts
 LARGEST = 2**53  # of a stranger's numbers; what fits into memory is far less
@@ -15,8 +17,16 @@ LARGEST = 2**53  # of a stranger's numbers; what fits into memory is far less
 
 def takes_numbers_only(annotation: object) -> bool:
     """Whether a type, or its name, accepts numbers but not true or false, which pydantic would read as 1 and 0."""
-    names = set(re.findall(r"\w+", str(annotation)))
+    names = _types(annotation)
     return bool(names & {"int", "float"}) and "bool" not in names
+
+
+def _types(annotation: object) -> set[str]:
+    """Names of the types in an annotation, or in its text, without what `Annotated` adds."""
+    if isinstance(annotation, str):
+        return set(re.findall(r"\w+", annotation))
+    parts = get_args(annotation)[:1] if get_origin(annotation) is Annotated else get_args(annotation)
+    return {name for part in parts for name in _types(part)} if parts else {getattr(annotation, "__name__", str(annotation))}
 
 
 class Section(BaseModel):
@@ -74,7 +84,6 @@ class MathData(Section):
         return first + k * self.numbers if self.family == "additive" else max(first, self.modulus) * k
 
 
-BYTES = "bytes"
 BUILT_IN = ("tokenizer", BYTES)
 STATED = ("license", "credit")
 """What the user says of a text, which decides no row."""

@@ -18,12 +18,13 @@ from pydantic_core import to_jsonable_python
 from tinymem.errors import UserError, did_you_mean
 from tinymem.recipe.data import Section
 from tinymem.recipe.kinds import KindSection
+from tinymem.recipe.localization import LocalizationRecipe
 from tinymem.recipe.plugins import PluginFile
 from tinymem.recipe.recipe import Method, Recipe
 from tinymem.recipe.sweep import SweepRecipe
 from tinymem.runtime.json import Json, JsonObject
 
-ROOTS: tuple[tuple[type[Section], str], ...] = ((Recipe, "recipe"), (SweepRecipe, "sweep"))
+ROOTS: tuple[tuple[type[Section], str], ...] = ((Recipe, "recipe"), (SweepRecipe, "sweep"), (LocalizationRecipe, "localization"))
 WORDS = {
     int: "whole number",
     float: "number",

@@ -42,15 +42,15 @@ class Sequences(Section):
 class LocalizationRecipe(Section):
     """Everything that a localization benchmark depends on, besides the model."""
 
-    name: str = Field("localization", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-    benchmark: Literal["inj", "del"]
+    name: str = Field("localization", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="what the benchmark is called")
+    benchmark: Literal["inj", "del"] = Field(description="inj: injected sequences are asked back; del: located neurons are dropped")
     methods: tuple[Method, ...] = Field(
         (), description="scorers of neurons; one with the option ratio runs at that ratio only; default: all of ours"
     )
     ratios: tuple[float, ...] = Field(
         (), description="INJ: share of all neurons that hold a sequence; DEL: share of each layer that is dropped"
     )
-    sequences: Sequences = Sequences()
+    sequences: Sequences = Field(Sequences(), description="INJ: the sequences to inject")
     tops: tuple[float, ...] = Field((1, 2, 5), description="INJ: how many neurons a scorer may name, in multiples of the ratio")
     scopes: tuple[Literal["layer", "model"], ...] = Field(("layer", "model"), description="INJ: where scores are compared")
     steps: int = Field(200, ge=1, description="INJ: most steps of an injection")

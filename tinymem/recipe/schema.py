@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal
 
+from tinymem.recipe.data import Section
 from tinymem.recipe.kinds import ARTIFACTS, REGULARIZERS
+from tinymem.recipe.localization import LocalizationRecipe
 from tinymem.recipe.recipe import Recipe
 from tinymem.recipe.sweep import SweepRecipe
 from tinymem.registry import Registry
 from tinymem.runtime.json import Json, JsonObject
 
+Kind = Literal["run", "sweep", "localization"]
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 ANYTHING: JsonObject = {"type": "object"}
 TEXT: JsonObject = {"type": "string"}
@@ -25,9 +28,12 @@ MATRIX: JsonObject = {
 }
 
 
-def recipe_schema(kind: Literal["run", "sweep"] = "run") -> JsonObject:
-    """The schema of recipes of runs, or of sweeps, with all registered kinds of artifacts and regularizers."""
-    schema = (Recipe if kind == "run" else SweepRecipe).model_json_schema()
+ROOTS: dict[Kind, type[Section]] = {"run": Recipe, "sweep": SweepRecipe, "localization": LocalizationRecipe}
+
+
+def recipe_schema(kind: Kind = "run") -> JsonObject:
+    """The schema of recipes of runs, of sweeps or of localization benchmarks, with all registered kinds of artifacts and regularizers."""
+    schema = ROOTS[kind].model_json_schema()
     definitions, properties = _object(schema["$defs"]), _object(schema["properties"])
     for name, section in definitions.items():
         _short_forms(name, _object(_object(section).get("properties", {})))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tinymem.recipe.data import BYTES
+from tinymem.recipe.built_in import BYTES
 
 if TYPE_CHECKING:
     from tinymem.recipe.recipe import Recipe

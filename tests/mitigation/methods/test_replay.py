@@ -51,7 +51,7 @@ def test_as_step_by_step(name: str, recorder: Recorder, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("by_row", [slim.by_row, hard_concrete.by_row])
 def test_rows_apart(by_row: Any, recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
     model, data = tiny_case("gpt")
-    config = (slim.SlimConfig if by_row is slim.by_row else hard_concrete.HardConcreteConfig)(epochs=30)
+    config = (slim.SlimConfig if by_row is slim.by_row else hard_concrete.HardConcreteConfig)(epochs=30, stop=0.0)
     eager = by_row(model, data, config)
     monkeypatch.setattr(_replay, "_on_gpu", lambda device: True)
     assert torch.equal(by_row(model, data, config), eager)

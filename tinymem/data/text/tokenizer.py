@@ -12,7 +12,8 @@ from tinymem.data.text.byte_tokenizer import byte_tokenizer_file
 from tinymem.data.text.tokens import cache_directory
 from tinymem.data.tokenizer_folder import named_token, read_tokenizer
 from tinymem.errors import UserError
-from tinymem.recipe.data import BYTES, WikiData
+from tinymem.recipe.built_in import BYTES
+from tinymem.recipe.data import WikiData
 from tinymem.runtime.files import content_id, file_sha256, user_path, write_text
 from tinymem.runtime.network import why_offline
 
