@@ -18,7 +18,7 @@ from tinymem.recipe.sweep import SweepRecipe
 
 KEY = re.compile(r"(?<![\w./{])(data|artifacts|model|training|evaluation|mitigation|limits)((?:\.[a-z_]\w*)+)(?![\w(/])")
 FILES = (".py", ".yaml", ".yml", ".json", ".jsonl", ".safetensors")
-ATTRIBUTES = {"model.layers"}  # where transformers' Llama has its blocks
+ATTRIBUTES = {"model.layers", "model.decoder.layers"}  # where Llama and OPT of transformers have their blocks
 
 
 def models_in(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -275,4 +275,4 @@ def test_time_left_is_that_of_this_start(monkeypatch: pytest.MonkeyPatch, capsys
     with Progress(show=True).stage("train it", 100, done=80) as bar:
         now += 20
         bar.advance(5)
-    assert capsys.readouterr().err == "train it: 85%, 20 s, 60 s left  \n"
+    assert capsys.readouterr().err == "train it: 85%, 20 s, 1 min left  \n"

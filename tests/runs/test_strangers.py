@@ -92,9 +92,10 @@ def test_another_text_is_refused(downloaded: Path, made: tuple[Run, Path], tiny_
     corpora = (tmp_path / "other", tiny_run.path / "corpus")
     for other in corpora:
         assert f"from {other}; name that one" in tinymem("evaluate", downloaded, "--corpus", other).one_line_error()
-    assert "found nothing there" in tinymem("evaluate", downloaded, "--corpus", tmp_path / "none").one_line_error()
-    assert "found nothing there" in tinymem("evaluate", downloaded, "--corpus", "some/dataset").one_line_error()
-    both = tinymem("evaluate", downloaded, "--corpus", made[1], "--forget", "rows.jsonl").one_line_error()
+    assert "expected a file or folder for --corpus" in tinymem("evaluate", downloaded, "--corpus", tmp_path / "none").one_line_error()
+    assert "expected a file or folder for --corpus" in tinymem("evaluate", downloaded, "--corpus", "some/dataset").one_line_error()
+    (tmp_path / "rows.jsonl").write_text("[1, 2]")
+    both = tinymem("evaluate", downloaded, "--corpus", made[1], "--forget", tmp_path / "rows.jsonl").one_line_error()
     assert "expected --corpus or rows" in both
     math = tinymem("evaluate", tiny_run.checkpoint, "--corpus", made[1]).one_line_error()
     assert "generated anew" in math

@@ -103,7 +103,7 @@ def test_killed_workers_are_replaced_and_stopping_is_no_loss(tiny_run: Run, tmp_
     assert run_sweep(opened(recipe, tmp_path), engine(1)) == {"ok": runs}
     assert_complete(tmp_path, runs, again=len(kills) + 2)  # what was under way when they were killed and stopped
     assert len(list((tmp_path / "sweep" / "parquet").iterdir())) > 1 and not list((tmp_path / "sweep" / "results").iterdir())
-    assert not (tmp_path / "sweep" / "logs").exists()
+    assert not list((tmp_path / "sweep" / "logs").glob("*"))
 
 
 @pytest.mark.processes
@@ -125,7 +125,7 @@ def test_what_goes_wrong_goes_wrong_alone(tiny_run: Run, tmp_path: Path, monkeyp
     assert all({**rows[n], **facts} == rows[n].as_dict() for n in rows)
     table = [json.loads(line) for line in (tmp_path / "sweep" / FAILURES).read_text().splitlines()]
     text = next(row for row in table if row["message"].startswith("Arithmetic"))["traceback"]
-    assert len(table) == 4 and 'File "sweep_fakes.py"' in text and "in go_wrong" in text
+    assert len(table) == 4 and 'sweep_fakes.py", line' in text and "in go_wrong" in text
     assert 'File "tinymem/mitigation/' in text and 'File "/' not in text, "no place of this machine"
 
     again = opened(recipe, tmp_path)
@@ -154,7 +154,7 @@ def test_two_supervisors_at_once_of_which_one_is_killed(tiny_run: Run, tmp_path:
     assert f"{runs} runs: {runs} ok" in out
     until(lambda: not any(alive(pid) for pid in workers_of(tmp_path)))  # they die with their supervisors
     remove_stale_logs(tmp_path / "sweep")  # as the next start does
-    assert not (tmp_path / "sweep" / "logs").exists()
+    assert not list((tmp_path / "sweep" / "logs").glob("*"))
     assert_complete(tmp_path, runs, again=1)  # at most what the killed one's worker was at
 
 

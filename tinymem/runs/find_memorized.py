@@ -23,7 +23,7 @@ from tinymem.models.checkpoint import load_checkpoint
 from tinymem.models.precise_head import PreciseHead, precise_head
 from tinymem.models.weights import DTypeName, weights_id
 from tinymem.runtime.device import resolve_device
-from tinymem.runtime.files import content_id, disk_errors_named, write_text
+from tinymem.runtime.files import content_id, disk_errors_named, json_lines, write_text
 from tinymem.runtime.json import JsonObject
 from tinymem.runtime.progress import Progress
 
@@ -71,14 +71,14 @@ class _State:
 
     def _read(self) -> None:
         whole, _, cut = self.path.read_text(encoding="utf-8").rpartition("\n")
-        first, *others = whole.split("\n")
-        if json.loads(first or "{}").get("key") != self.key:
-            raise UserError(f"{self.path} is of a search for other rows, or in another model or corpus; remove it or name another --out")
-        for line in others:
-            self._add(json.loads(line))
         if cut:  # a write that was cut off
             with disk_errors_named(self.path):
-                write_text(self.path, whole + "\n")
+                write_text(self.path, whole + "\n" if whole else "")
+        lines = [line for _, line in json_lines(self.path, "remove it or name another --out")]
+        if not lines or not isinstance(lines[0], dict) or lines[0].get("key") != self.key:
+            raise UserError(f"{self.path} is of a search for other rows, or in another model or corpus; remove it or name another --out")
+        for line in lines[1:]:
+            self._add(line)
 
     def add(self, documents: int, tested: int, found: list[Found]) -> None:
         """Keep a finished block."""

@@ -30,7 +30,7 @@ from tinymem.models.weights import CONFIG, METADATA, weight_files
 from tinymem.recipe.recipe import Recipe
 from tinymem.runs.model_card import Described, Published, licence_of, model_card
 from tinymem.runs.results_of import results_of
-from tinymem.runtime.files import read_object
+from tinymem.runtime.files import json_lines, read_object
 from tinymem.runtime.json import JsonObject
 from tinymem.training.checkpoints import recipe_of, run_of, without_places
 
@@ -215,8 +215,8 @@ def _recipe_and_curve(model: Model) -> dict[str, str]:
         texts[RECIPE] = yaml.safe_dump(without_places({**model.metadata.recipe}), sort_keys=False, allow_unicode=True)
     for place in (model.folder / CURVE, run_of(model.folder) / "training" / "metrics.jsonl"):
         if place.is_file() and not model.is_edited:
-            lines = [line for line in place.read_text(encoding="utf-8").splitlines() if line.strip()]
-            texts[CURVE] = "".join(f"{line}\n" for line in lines if json.loads(line).get("epoch", 0) <= (model.metadata.epoch or 0))
+            points = [point for _, point in json_lines(place, "train the model again")]
+            texts[CURVE] = "".join(f"{json.dumps(p)}\n" for p in points if p.get("epoch", 0) <= (model.metadata.epoch or 0))
             break
     return texts
 

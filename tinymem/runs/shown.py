@@ -22,6 +22,7 @@ from tinymem.mitigation.run import Subject, chosen, run_call, subject_of_corpus,
 from tinymem.mitigation.shown import TRAINED_MODEL, Decode, Prompts, prompts_of, prompts_of_rows, prompts_of_subject
 from tinymem.models.adapters import refuse_longer_rows
 from tinymem.models.checkpoint import Checkpoint, load_checkpoint
+from tinymem.models.weights import CONFIG
 from tinymem.recipe.recipe import Recipe
 from tinymem.report.cells import labels, labels_by_id
 from tinymem.results.row import MeasuredRow, MitigationRow
@@ -71,7 +72,7 @@ def show(place: Path, asked: Asked, progress: Progress | bool = True) -> tuple[l
     Raises:
         UserError: bad input, or a method that refused or failed.
     """
-    run = place if (place / RECIPE).is_file() else None
+    run = place if (place / RECIPE).is_file() and not (place / CONFIG).is_file() else None  # a shipped checkpoint has its recipe too
     rows = read_rows_file(place / RESULTS) if run and (place / RESULTS).is_file() else []
     if run and asked.is_stored and (kept := stored(run, rows)):
         count = KEPT if asked.count is None else asked.count
