@@ -1,6 +1,8 @@
 """Zero, IG, Act and NeMo against loops that follow their definitions word by word."""
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -158,3 +160,11 @@ def test_every_method_runs_in_bf16(family):
         assert {p.dtype for p in edited.parameters()} == {torch.bfloat16}, name
         with torch.no_grad():
             assert torch.isfinite(logits(edited, data.forget.ids)).all(), name
+
+
+@pytest.mark.parametrize(("tokens", "vocabulary", "copies"), [(150, 14, 4096), (60, 50_257, 356), (2**20, 50_257, 1)])
+def test_copies_of_zero_on_a_gpu_fit_their_logits(tokens: int, vocabulary: int, copies: int) -> None:
+    model = torch.nn.Embedding(vocabulary, 2)
+    rows: Any = SimpleNamespace(ids=SimpleNamespace(is_cuda=True, shape=(4, tokens)))
+    assert zero.copies_for(model, rows) == copies and copies * tokens * vocabulary <= max(2**30, tokens * vocabulary)
+    assert zero.copies_for(model, Rows.of(torch.zeros(4, 8, dtype=torch.int64))) == 32

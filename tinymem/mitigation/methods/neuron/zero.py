@@ -7,7 +7,7 @@ Source: Chang et al. 2024, section 3 ("Zero-out"); TinyMem paper, section 3.3. T
 Cost: one pass per neuron and row from the neuron's layer up. Skipped exactly: the layers below, neurons that are 0 throughout a row,
     tokens after the suffix, and (our GPT) the last block and the head before the suffix. Other families run whole passes.
 Options: ratio, of, scope (per layer), skip_bottom, over, batch_size (rows traced at once), copies (row-neuron pairs in one pass;
-    default 32 on a CPU, 4096 on a GPU).
+    default 32 on a CPU, on a GPU 4096 or as many as 2^30 logits allow).
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from tinymem.mitigation.methods.neuron._trace import losses_from, trace
 from tinymem.models.adapters import NeuronLayer, captured_neurons, neuron_layers
 from tinymem.models.gpt2 import GPT
 
+MAXIMUM_LOGITS = 1 << 30
+"""Logits of one pass on a GPU, 4 GB in fp32."""
 LossesWithout = Callable[[NeuronLayer, Tensor, Tensor], Tensor]
 
 
@@ -57,7 +59,7 @@ def by_row(model: nn.Module, data: MitigationData, config: ZeroConfig) -> Tensor
         neurons, clean_B = _clean_pass(model, rows)
         rises_BLF = torch.zeros(len(rows), len(layers), width(layers), device=rows.ids.device)
         for layer in layers:
-            for row_n, neuron_n in _alive(neurons[layer.index], rows, config.copies):
+            for row_n, neuron_n in _alive(neurons[layer.index], rows, config.copies or copies_for(model, rows)):
                 rises_BLF[row_n, layer.index, neuron_n] = losses_without(layer, row_n, neuron_n) - clean_B[row_n]
             data.bar.advance(1)
         parts.append(rises_BLF)
@@ -76,11 +78,19 @@ def _clean_pass(model: nn.Module, rows: Rows) -> tuple[list[Tensor], Tensor]:
         return list(activations), losses_B
 
 
-def _alive(h_BTF: Tensor, rows: Rows, copies: int | None) -> Iterator[tuple[Tensor, ...]]:
+def copies_for(model: nn.Module, rows: Rows) -> int:
+    """Row-neuron pairs in one pass: 32 on a CPU, 4,096 on a GPU, where logits of a large vocabulary do not fill its memory before."""
+    if not rows.ids.is_cuda:
+        return 32
+    vocabulary = max(p.shape[0] for p in model.parameters() if p.dim() == 2)
+    return max(1, min(4096, MAXIMUM_LOGITS // (rows.ids.shape[1] * vocabulary)))
+
+
+def _alive(h_BTF: Tensor, rows: Rows, copies: int) -> Iterator[tuple[Tensor, ...]]:
     """Rows and neurons [n] of the pairs to test: all others are 0 wherever the loss could depend on them."""
     before_end_BT = torch.arange(h_BTF.shape[1], device=h_BTF.device) < rows.end[:, None] - 1
     pairs_N2 = ((h_BTF != 0) & before_end_BT[:, :, None]).any(1).nonzero()
-    for pairs_n2 in pairs_N2.split(copies or (4096 if h_BTF.is_cuda else 32)):
+    for pairs_n2 in pairs_N2.split(copies):
         yield pairs_n2.unbind(1)
 
 
