@@ -10,9 +10,20 @@ from typer.testing import CliRunner
 
 from tinymem.cli.main import app
 from tinymem.errors import UserError
+from tinymem.mitigation.method import UNLEARNERS
 from tinymem.results.localization import read_localization
 from tinymem.testing import tiny_model
 
+PLUGIN = """
+import torch
+from tinymem.mitigation.ablation import AblationConfig, Scores
+from tinymem.mitigation.method import Properties, scorer
+from tinymem.models.adapters import neuron_layers
+
+@scorer("mine", config=AblationConfig, properties=Properties(unit="neuron", order="zeroth"))
+def mine(model, data, config):
+    return Scores("neuron", {layer.weight_name: torch.arange(layer.neurons).float() for layer in neuron_layers(model)})
+"""
 ZOO = Path(__file__).parents[2] / "zoo" / "math-add-noise-2l-s0"
 
 
@@ -81,3 +92,29 @@ def test_mistakes_are_named_before_anything_is_loaded(tmp_path):
         with pytest.raises(UserError, match=words):
             call("localize", *arguments, "--out", tmp_path / "out")
         assert not list(tmp_path.glob("out/localization/*"))
+
+
+def test_what_decides_a_result_decides_its_id(tmp_path):
+    """Other drawn neurons, another type of the weights, a scorer's file that was changed: nothing stored is taken for them."""
+    tiny_model("llama").save_pretrained(tmp_path / "model")
+    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps([2 + (3 * i + j) % 14 for j in range(12)]) for i in range(5)))
+    out = tmp_path / "out"
+    command = ["localize", "inj", tmp_path / "model", "--out", out, "--sequences", tmp_path / "rows.jsonl"]
+    quick = ["--set", "ratios=[0.1]", "--set", "steps=3"]
+
+    def ids():
+        return {row.id for row in read_localization(out)}
+
+    call(*command, *quick, "--methods", "act")
+    call(*command, *quick, "--methods", "act")
+    assert len(ids()) == 1
+    call(*command, *quick, "--methods", "act", "--set", "sequences.seed=1")
+    assert len(ids()) == 2
+    call(*command, *quick, "--methods", "act", "--dtype", "bf16")
+    assert len(ids()) == 3
+    for last in ("", "\n# changed\n"):
+        (tmp_path / "mine.py").write_text(PLUGIN + last)
+        seen = len(ids())
+        with UNLEARNERS.temporary():
+            call(*command, *quick, "--methods", "mine", "--plugin", tmp_path / "mine.py")
+        assert len(ids()) == seen + 1

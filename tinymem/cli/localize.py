@@ -142,7 +142,7 @@ def _recipe(
     sequences: JsonObject,
 ) -> LocalizationRecipe:
     from tinymem.recipe.localization import load_localization, parse_localization
-    from tinymem.recipe.source import parse_override, set_value
+    from tinymem.recipe.source import overridden, set_value
 
     values: JsonObject = {"benchmark": benchmark}
     if path is not None:
@@ -151,8 +151,7 @@ def _recipe(
             raise UserError(f"expected a recipe of {benchmark}, got {found.benchmark} in {path}; try `tinymem localize {found.benchmark}`")
         values = found.model_dump(mode="json")
     else:
-        for override in overrides or []:
-            set_value(values, *parse_override(override))
+        values = overridden(values, overrides)
     values |= {} if methods is None else {"methods": list(words(methods) or ())}
     values |= {} if seed is None else {"seed": seed}
     for key, value in sequences.items():

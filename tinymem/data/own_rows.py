@@ -87,8 +87,13 @@ class OwnRows:
     @property
     def digest(self) -> str:
         """Content of the rows and their windows, whatever files they came from."""
-        parts = [[getattr(rows, name).tolist() for name in ("ids", "prompt", "end")] for rows in (self.forget, self.retain)]
-        return content_id([*parts, [rows.lengths().tolist() for rows in (self.forget, self.retain)]], 16)
+        return rows_digest(self.forget, self.retain)
+
+
+def rows_digest(*sets: Rows) -> str:
+    """Content of some sets of rows, with their windows and lengths."""
+    parts = [[getattr(rows, name).tolist() for name in ("ids", "prompt", "end")] for rows in sets]
+    return content_id([*parts, [rows.lengths().tolist() for rows in sets]], 16)
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
@@ -49,16 +48,10 @@ class Benchmark:
     text: Rows
     identity: Identity
     decode: Decode | None = None
-
-    @cached_property
-    def injections(self) -> dict[float, Injection]:
-        """Injections by ratio, filled as they are needed."""
-        return {}
-
-    @cached_property
-    def scores(self) -> dict[str, tuple[torch.Tensor, float]]:
-        """DEL: scores and their seconds by scorer, filled as they are needed."""
-        return {}
+    injections: dict[float, Injection] = field(default_factory=dict)
+    """INJ: injections by ratio, filled as they are needed."""
+    scores: dict[str, tuple[torch.Tensor, float]] = field(default_factory=dict)
+    """DEL: scores of all rows and their seconds by scorer, filled as they are needed, once for all ratios."""
 
     def data(self, bar: Bar) -> MitigationData:
         """What the scorers are given."""

@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinymem.data.rows import Rows
 from tinymem.errors import UserError
 from tinymem.localization.recall import bootstrap
+from tinymem.mitigation.methods.losses import row_losses
 from tinymem.mitigation.methods.neuron._common import gated
-from tinymem.models.adapters import logits
+from tinymem.models.adapters import logits, vocabulary_of
 from tinymem.runtime.progress import Bar, SilentBar
 
 Decode = Callable[[list[int]], str]
@@ -171,19 +171,12 @@ def _state(model: nn.Module, rows: Rows, text: Rows, decode: Decode | None) -> S
         guess_BT = _guesses(model, batch)
         accuracies.append(_right(batch, guess_BT))
         distances.append(_distances(batch, guess_BT, decode))
-    losses = [_losses(model, batch) for batch in _batches(model, text)] if len(text) else [torch.zeros(0, device=rows.ids.device)]
+    losses = [row_losses(model, batch, "row") for batch in _batches(model, text)] if len(text) else [torch.zeros(0, device=rows.ids.device)]
     return State(torch.cat(accuracies), torch.cat(distances), torch.cat(losses))
 
 
 def _batches(model: nn.Module, rows: Rows) -> Iterator[Rows]:
-    vocabulary = max(p.shape[0] for p in model.parameters() if p.dim() == 2)
-    yield from rows.batches(max(1, min(128, MAXIMUM_LOGITS // (rows.ids.shape[1] * vocabulary))))
-
-
-def _losses(model: nn.Module, rows: Rows) -> Tensor:
-    losses_BT = F.cross_entropy(logits(model, rows.ids)[:, :-1].float().transpose(1, 2), rows.ids[:, 1:], reduction="none")
-    own_BT = rows.own()[:, 1:]
-    return (losses_BT * own_BT).sum(1) / own_BT.sum(1).clamp(min=1)
+    yield from rows.batches(max(1, min(128, MAXIMUM_LOGITS // (rows.ids.shape[1] * vocabulary_of(model)))))
 
 
 def _distances(rows: Rows, guess_BT: Tensor, decode: Decode | None) -> Tensor:

@@ -4,16 +4,32 @@ from __future__ import annotations
 
 import types
 import typing
-from typing import Annotated, Any, Union
+from typing import Annotated, Any, TypeVar, Union
 
 from pydantic import ValidationError
 
-from tinymem.errors import did_you_mean
+from tinymem.errors import UserError, did_you_mean
 from tinymem.recipe.data import Section
 from tinymem.recipe.kinds import KindSection
+from tinymem.runtime.json import JsonObject
 
 DATA_KINDS = ("math", "wiki")
 SHOWN = 200  # characters of a wrong value
+
+
+S = TypeVar("S", bound=Section)
+
+
+def validated(root: type[S], values: JsonObject) -> S:
+    """The values as a section.
+
+    Raises:
+        UserError: one line that names the first wrong key or value.
+    """
+    try:
+        return root.model_validate(values)
+    except ValidationError as error:
+        raise UserError(explain(error, root)) from None
 
 
 def explain(error: ValidationError, root: type[Section]) -> str:

@@ -15,14 +15,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from tinymem.errors import UserError
 from tinymem.recipe.data import MAXIMUM_SEED, Section
-from tinymem.recipe.errors import explain
+from tinymem.recipe.errors import validated
 from tinymem.recipe.plugins import PluginFile, with_plugins
 from tinymem.recipe.recipe import Method, short_method
-from tinymem.recipe.source import parse_override, read_values, set_value
+from tinymem.recipe.source import overridden, read_values
 from tinymem.runtime.files import user_path
 from tinymem.runtime.json import JsonObject
 
@@ -96,9 +95,7 @@ def load_localization(path: Path, overrides: list[str] | None = None) -> Localiz
     Raises:
         UserError: file missing, not YAML, unknown key (with the closest known one), or a value out of range.
     """
-    values = read_values(path)
-    for override in overrides or []:
-        set_value(values, *parse_override(override))
+    values = overridden(read_values(path), overrides)
     recipe = parse_localization(with_plugins(values, path.parent))
     file = recipe.sequences.file
     if file is None:
@@ -112,7 +109,4 @@ def parse_localization(values: JsonObject) -> LocalizationRecipe:
     Raises:
         UserError: one line that names the first wrong key or value.
     """
-    try:
-        return LocalizationRecipe.model_validate(values)
-    except ValidationError as error:
-        raise UserError(explain(error, LocalizationRecipe)) from None
+    return validated(LocalizationRecipe, values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,17 @@ def parse_override(override: str) -> tuple[str, Json]:
         return key, yaml.load(text, _Loader)
     except yaml.YAMLError:
         raise UserError(f"expected a YAML value after '=', got '{override}'") from None
+
+
+def overridden(values: JsonObject, overrides: Iterable[str] | None) -> JsonObject:
+    """The values, changed in place by `key.sub=value` overrides.
+
+    Raises:
+        UserError: an override that is none, or a key on the way that holds a value.
+    """
+    for override in overrides or ():
+        set_value(values, *parse_override(override))
+    return values
 
 
 def set_value(values: JsonObject, key: str, value: Json) -> None:

@@ -21,14 +21,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
-from tinymem.errors import UserError, did_you_mean
+from tinymem.errors import did_you_mean
 from tinymem.recipe.corpus_spec import Protocol
 from tinymem.recipe.data import MAXIMUM_SEED, Section
-from tinymem.recipe.errors import explain
+from tinymem.recipe.errors import validated
 from tinymem.recipe.evaluation import Robustness
 from tinymem.recipe.plugins import PluginFile, with_plugins
 from tinymem.recipe.recipe import Forget, Method, short_method
-from tinymem.recipe.source import parse_override, read_values, set_value
+from tinymem.recipe.source import overridden, read_values
 from tinymem.recipe.sweep_models import ModelMatrix, SweepModel, SweepRows, check_models, short_model
 from tinymem.runtime.json import JsonObject
 
@@ -178,9 +178,7 @@ def load_sweep(path: Path | str, overrides: list[str] | None = None) -> SweepRec
         UserError: file missing, not YAML, unknown key (with the closest known one), or a value out of range.
     """
     path = Path(path)
-    values = read_values(path)
-    for override in overrides or []:
-        set_value(values, *parse_override(override))
+    values = overridden(read_values(path), overrides)
     sweep = parse_sweep(with_plugins(values, path.parent))
     models = tuple(m.model_copy(update={"recipe": path.parent / m.recipe}) if isinstance(m, ModelMatrix) else m for m in sweep.models)
     return sweep.model_copy(update={"models": models})
@@ -192,7 +190,4 @@ def parse_sweep(values: JsonObject) -> SweepRecipe:
     Raises:
         UserError: one line that names the first wrong key or value.
     """
-    try:
-        return SweepRecipe.model_validate(values)
-    except ValidationError as error:
-        raise UserError(explain(error, SweepRecipe)) from None
+    return validated(SweepRecipe, values)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from tinymem.errors import UserError
 from tinymem.results.read import read_row
 from tinymem.results.row import LocalizationRow
-from tinymem.runtime.files import strict_json, write_text
+from tinymem.results.store import AGAIN, values_of, write_values
 
 FOLDER = "localization"
-AGAIN = "delete the file, and the command that made it makes it again"
 
 
 def rows_file(folder: Path, row_id: str) -> Path:
@@ -24,7 +22,7 @@ def write_localization(folder: Path, row_id: str, rows: Sequence[LocalizationRow
     """Write the rows of one scorer at one ratio atomically."""
     path = rows_file(folder, row_id)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps([row.as_dict() for row in rows], ensure_ascii=False, allow_nan=False) + "\n")
+    write_values(path, rows)
 
 
 def read_localization(folder: Path) -> list[LocalizationRow]:
@@ -37,11 +35,7 @@ def read_localization(folder: Path) -> list[LocalizationRow]:
 
 
 def _read(path: Path) -> list[LocalizationRow]:
-    try:
-        values = strict_json(path.read_bytes())
-    except (ValueError, OSError) as error:
-        raise UserError(f"expected JSON in {path}, got something else ({error}); {AGAIN}") from None
-    rows = [read_row(value, str(path), AGAIN) for value in (values if isinstance(values, list) else [values])]
+    rows = [read_row(value, str(path), AGAIN) for value in values_of(path) or ()]
     found = [row for row in rows if isinstance(row, LocalizationRow)]
     if len(found) != len(rows):
         raise UserError(f"expected rows of kind localization in {path}, got others; {AGAIN}")

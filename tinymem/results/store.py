@@ -27,8 +27,9 @@ from tinymem.errors import UserError
 from tinymem.results.nested import RequestColumn
 from tinymem.results.parquet import PARQUET, PartRow, parts_of, read_part, row_count, texts_of, write_part
 from tinymem.results.read import read_measured
-from tinymem.results.row import MeasuredRow, Status
+from tinymem.results.row import MeasuredRow, ResultRow, Status
 from tinymem.runtime.files import strict_json, write_text
+from tinymem.runtime.json import Json
 
 RECIPE, RESULTS, STAGED, FAILURES, PLANNED = "sweep.yaml", "results", "compacting", "failures.jsonl", "planned.json"
 SMALL_ROWS, SMALL_PARTS = 1000, 32
@@ -82,11 +83,26 @@ def run_file(folder: Path, run: str) -> Path:
 
 def write_run(folder: Path, run: str, rows: Sequence[MeasuredRow]) -> None:
     """Write the rows of a run atomically."""
-    write_text(run_file(folder, run), json.dumps([row.as_dict() for row in rows], ensure_ascii=False, allow_nan=False) + "\n")
+    write_values(run_file(folder, run), rows)
+
+
+def write_values(path: Path, rows: Sequence[ResultRow]) -> None:
+    """Write result rows of any kind as one JSON file, atomically."""
+    write_text(path, json.dumps([row.as_dict() for row in rows], ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_run(path: Path) -> list[MeasuredRow] | None:
     """A run's rows from its JSON file; None if that does not exist (any more).
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    values = values_of(path)
+    return None if values is None else [read_measured(value, str(path), AGAIN) for value in values]
+
+
+def values_of(path: Path) -> list[Json] | None:
+    """The list in a JSON file of result rows, whose values are not checked; None if there is no such file (any more).
 
     Raises:
         UserError: the file is damaged.
@@ -99,7 +115,7 @@ def read_run(path: Path) -> list[MeasuredRow] | None:
         raise UserError(f"expected JSON in {path}, got something else ({error}); {AGAIN}") from None
     if not isinstance(values, list):
         raise UserError(f"expected a list of result rows in {path}, got {type(values).__name__}; {AGAIN}")
-    return [read_measured(value, str(path), AGAIN) for value in values]
+    return values
 
 
 class Index:

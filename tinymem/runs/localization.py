@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from tinymem.data.math.sequences import Ids
-from tinymem.data.own_rows import OwnRows, RowFiles, read_own_rows
+from tinymem.data.own_rows import RowFiles, rows_digest
 from tinymem.data.rows import Rows, concatenate
 from tinymem.data.rows_file import read_rows
 from tinymem.data.tokenizer_folder import ModelTokens, has_tokenizer, read_tokenizer
@@ -20,9 +20,10 @@ from tinymem.evaluation.evaluator import Evaluator
 from tinymem.localization.benchmark import Benchmark, calls_at, random_sequences
 from tinymem.localization.deletion import Decode, suffix_accuracy
 from tinymem.localization.scoring import refuse_unless_neurons
-from tinymem.mitigation.files_subject import identity_of
+from tinymem.mitigation.files_subject import identity_of, own_rows
 from tinymem.mitigation.method import MethodCall, parse_call
-from tinymem.models.adapters import positions_of
+from tinymem.mitigation.run import row_id
+from tinymem.models.adapters import positions_of, vocabulary_of
 from tinymem.models.checkpoint import Checkpoint, load_checkpoint
 from tinymem.models.fingerprint import fingerprint, first_change
 from tinymem.models.weights import DTypeName
@@ -32,7 +33,7 @@ from tinymem.results.localization import read_localization, rows_file, write_loc
 from tinymem.results.row import LocalizationRow
 from tinymem.runs.subjects import own_corpus
 from tinymem.runtime.device import resolve_device
-from tinymem.runtime.files import content_id, require_writable
+from tinymem.runtime.files import require_writable
 from tinymem.runtime.json import Json
 from tinymem.runtime.progress import Progress
 from tinymem.training.checkpoints import recipe_of
@@ -122,10 +123,10 @@ def _call(name: str, options: Mapping[str, Json]) -> tuple[MethodCall, float | N
 
 
 def _row_id(benchmark: Benchmark, call: MethodCall, ratio: float) -> str:
+    """Id of a scorer's rows at a ratio: as of a mitigation, whose rows to forget are here the rows and options of the benchmark."""
     recipe = benchmark.recipe.model_dump(mode="json", exclude={"name", "methods", "ratios", "sequences"})
     rows = [benchmark.rows, benchmark.text, *([benchmark.retain] if _compares(call) else [])]
-    content = [[r.ids.tolist(), r.prompt.tolist(), r.end.tolist()] for r in rows]
-    return content_id([benchmark.identity.model_id, recipe, call.name, call.config.as_json(), ratio, content], 12)
+    return row_id(benchmark.identity, call, [recipe, benchmark.recipe.sequences.seed, ratio, rows_digest(*rows)])
 
 
 def _compares(call: MethodCall) -> bool:
@@ -151,7 +152,7 @@ def _sequences(loaded: Checkpoint, checkpoint: Path, recipe: LocalizationRecipe)
     if wanted.file is None:
         special = {*tokens.eos, *tokens.pad, *tokens.bos}
         length = min(wanted.tokens, positions_of(loaded.model) or wanted.tokens)
-        return random_sequences(_vocabulary(loaded), wanted.count, length, leave_out=special, seed=wanted.seed)
+        return random_sequences(vocabulary_of(loaded.model), wanted.count, length, leave_out=special, seed=wanted.seed)
     file = read_rows(wanted.file, tokens, column=wanted.column)
     longest = FILE_LENGTH * wanted.tokens
     ids = [row.ids[:longest] for row in file.rows if len(row.ids) >= 2][: wanted.count]
@@ -161,14 +162,10 @@ def _sequences(loaded: Checkpoint, checkpoint: Path, recipe: LocalizationRecipe)
     return Rows.ragged(ids, torch.ones_like(lengths), lengths, int(lengths.max()))
 
 
-def _vocabulary(loaded: Checkpoint) -> int:
-    return next(p for p in loaded.model.parameters() if p.dim() == 2).shape[0]  # the token embedding comes first
-
-
 def _ordinary(loaded: Checkpoint, checkpoint: Path, files: RowFiles, seed: int) -> Rows:
     """Ordinary rows from a file, or clean test rows of the checkpoint's corpus; none where there is neither."""
     if files.retain:
-        return _drawn(_own_rows(loaded, checkpoint, files).retain, RETAINED, seed)
+        return _drawn(own_rows(loaded, checkpoint, files, recipe_of(checkpoint, loaded.metadata)).retain, RETAINED, seed)
     if recipe_of(checkpoint, loaded.metadata) is None:
         return Rows.of(torch.zeros(0, 2, dtype=torch.int64))
     recipe, corpus = own_corpus(loaded, checkpoint, files.corpus)
@@ -179,7 +176,7 @@ def _memorized(loaded: Checkpoint, checkpoint: Path, recipe: LocalizationRecipe,
     """Rows that the model memorized, and ordinary ones."""
     device = next(loaded.model.parameters()).device
     if files.forget or files.retain:
-        own = _own_rows(loaded, checkpoint, files)
+        own = own_rows(loaded, checkpoint, files, recipe_of(checkpoint, loaded.metadata))
         rows, ordinary = own.forget, own.retain
     else:
         training, corpus = own_corpus(loaded, checkpoint, files.corpus)
@@ -194,12 +191,6 @@ def _memorized(loaded: Checkpoint, checkpoint: Path, recipe: LocalizationRecipe,
             f"of {len(rows)}; name rows that the model knows with --forget, or lower `accuracy`"
         )
     return _drawn(rows.take(kept), recipe.rows, recipe.seed), ordinary
-
-
-def _own_rows(loaded: Checkpoint, checkpoint: Path, files: RowFiles) -> OwnRows:
-    recipe = recipe_of(checkpoint, loaded.metadata)
-    defaults = (recipe.evaluation.prompt, recipe.evaluation.match) if recipe else None
-    return read_own_rows(files, checkpoint, _vocabulary(loaded), defaults)
 
 
 def _test_rows(tests: dict[str, Ids], prompt: int, end: int) -> Rows:

@@ -27,7 +27,7 @@ from tinymem.mitigation.method import MitigationData, Properties, scorer
 from tinymem.mitigation.methods.losses import Over, row_losses
 from tinymem.mitigation.methods.neuron._common import NeuronConfig, as_scores, cropped, span, width
 from tinymem.mitigation.methods.neuron._trace import losses_from, trace
-from tinymem.models.adapters import NeuronLayer, captured_neurons, neuron_layers
+from tinymem.models.adapters import NeuronLayer, captured_neurons, neuron_layers, vocabulary_of
 from tinymem.models.gpt2 import GPT
 
 MAXIMUM_LOGITS = 1 << 30
@@ -82,8 +82,7 @@ def copies_for(model: nn.Module, rows: Rows) -> int:
     """Row-neuron pairs in one pass: 32 on a CPU, 4,096 on a GPU, where logits of a large vocabulary do not fill its memory before."""
     if not rows.ids.is_cuda:
         return 32
-    vocabulary = max(p.shape[0] for p in model.parameters() if p.dim() == 2)
-    return max(1, min(4096, MAXIMUM_LOGITS // (rows.ids.shape[1] * vocabulary)))
+    return max(1, min(4096, MAXIMUM_LOGITS // (rows.ids.shape[1] * vocabulary_of(model))))
 
 
 def _alive(h_BTF: Tensor, rows: Rows, copies: int) -> Iterator[tuple[Tensor, ...]]:
