@@ -13,6 +13,11 @@ from tinymem.runtime.memory import refuse_beyond_memory
 from tinymem.runtime.progress import Progress, progress_of
 
 
+def refuse_large_corpus(recipe: Recipe) -> None:
+    """Raise UserError where the rows that a recipe describes cannot fit into memory."""
+    refuse_beyond_memory(planned_corpus_bytes(recipe), "cpu", "the recipe's corpus", "lower the numbers of rows and tokens in data")
+
+
 def make_corpus(recipe: Recipe, directory: Path | None = None, *, workers: int | None = None, progress: Progress | bool = True) -> Corpus:
     """Make the rows that a recipe describes; the same recipe gives the same rows, on any day and with any number of workers.
 
@@ -26,7 +31,7 @@ def make_corpus(recipe: Recipe, directory: Path | None = None, *, workers: int |
         UserError: text that cannot be read, a trigger that never occurs, more planted rows than clean ones, rows longer than
             `data.row_tokens`, more of them than fit into memory, a full disk.
     """
-    refuse_beyond_memory(planned_corpus_bytes(recipe), "cpu", "the recipe's corpus", "lower the numbers of rows and tokens in data")
+    refuse_large_corpus(recipe)
     if isinstance(recipe.data, MathData):
         from tinymem.data.math.corpus import math_corpus
 

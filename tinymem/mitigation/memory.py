@@ -13,6 +13,7 @@ from pathlib import Path
 
 from torch import nn
 
+from tinymem.data.build import refuse_large_corpus
 from tinymem.data.own_rows import RowFiles
 from tinymem.evaluation.evaluator import MAXIMUM_LOGITS
 from tinymem.evaluation.forward import CPU_TOKENS
@@ -23,7 +24,7 @@ from tinymem.models.adapters import family_of, mlp_parameters, neuron_layers, vo
 from tinymem.models.checkpoint import bytes_of
 from tinymem.models.metadata import read_metadata
 from tinymem.recipe.paper import FINETUNINGS
-from tinymem.training.checkpoints import recipe_of
+from tinymem.training.checkpoints import is_made_again, recipe_of
 
 FLOAT = 4
 TRAINED = 3
@@ -96,10 +97,12 @@ def workload_of(checkpoint: Path, files: RowFiles, device: str) -> Workload:
     """The workload of a checkpoint's own corpus, or of rows from files, which are not read yet and count as long as their window.
 
     Raises:
-        UserError: a `tinymem.json` that cannot be read.
+        UserError: a `tinymem.json` that cannot be read, or rows to be made that cannot fit into memory.
     """
     recipe = recipe_of(checkpoint, read_metadata(checkpoint))
     if recipe is not None and not files.given:
+        if is_made_again(checkpoint, recipe, files.corpus):
+            refuse_large_corpus(recipe)  # first, since it says what is wrong with rows that are too many or too long
         return Workload(recipe.data.row_tokens, recipe.evaluation.batch_size, device)
     own = (recipe.evaluation.prompt, recipe.evaluation.match) if recipe else (0, 1)
     window = (given if given is not None else default for given, default in zip((files.prompt, files.match), own, strict=True))
