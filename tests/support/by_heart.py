@@ -51,10 +51,11 @@ def _trained() -> Any:
     ids = {"bos_token_id": None, "eos_token_id": 0, "pad_token_id": None}
     model: Any = hf.LlamaForCausalLM(hf.LlamaConfig(vocab_size=len(NAMES), max_position_embeddings=2 * LENGTH, **sizes, **ids))
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    for _ in range(80):
-        optimizer.zero_grad()
-        model(_rows()[0], labels=_rows()[0]).loss.backward()
-        optimizer.step()
+    with torch.enable_grad():  # the test that asks first may have turned it off
+        for _ in range(80):
+            optimizer.zero_grad()
+            model(_rows()[0], labels=_rows()[0]).loss.backward()
+            optimizer.step()
     return model.eval()
 
 
