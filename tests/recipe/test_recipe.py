@@ -79,7 +79,7 @@ def test_later_overrides_win() -> None:
         ("mitigation.methods=[{name: act, optoins: {}}]", "did you mean 'options'?"),
         ("artifacts.noise.row=3", "did you mean 'rows'?"),
         ("artifacts.backdoor.triger=a", "did you mean 'trigger'?"),
-        ("zzz=1", "known: artifacts, data,"),
+        ("zzz=1", "known: artifacts, counterfactual, data,"),
     ],
 )
 def test_unknown_keys(override: str, message: str) -> None:

@@ -77,7 +77,7 @@ def train(
         )
         for one in picked:
             if is_trained(runs, one):
-                echo(runs / one.run_id() / "checkpoint")
+                _print_checkpoints(one, runs)
         end_with(failures, len(picked), runs)
 
 
@@ -99,6 +99,12 @@ def _train_here(recipe: Recipe, runs: Path, device: str) -> None:
     from tinymem.runtime.progress import Progress
 
     first = processes()[0] == 0  # of torchrun's, it speaks for all
-    made = train_only(recipe, runs=runs, device=device, progress=Progress(show=first))
+    train_only(recipe, runs=runs, device=device, progress=Progress(show=first))
     if first:
-        echo(made.checkpoint)
+        _print_checkpoints(recipe, runs)
+
+
+def _print_checkpoints(recipe: Recipe, runs: Path) -> None:
+    for one in (recipe, recipe.counterfactual_recipe()):
+        if one is not None:
+            echo(runs / one.run_id() / "checkpoint")

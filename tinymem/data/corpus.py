@@ -64,15 +64,19 @@ class Corpus:
         """True for natural language, measured by perplexity; false for math, measured by accuracy."""
         return self.tokenizer_file is not None
 
-    def training_rows(self) -> tuple[Ids, npt.NDArray[np.int64]]:
-        """Distinct training rows [n, T], and one epoch as indices into them (copies repeated)."""
+    def training_rows(self, *, counterfactual: bool = False) -> tuple[Ids, npt.NDArray[np.int64]]:
+        """Distinct training rows [n, T], and one epoch as indices into them (copies repeated).
+
+        Args:
+            counterfactual: clean counterparts in the places of planted rows; rows without one (duplicates, canaries) stay.
+        """
         parts, copies = [self.clean], [np.ones(len(self.clean), dtype=np.int64)]
         for planted in self.planted.values():
-            parts.append(planted.ids[planted.trained])
+            parts.append((planted.clean if counterfactual else planted.ids)[planted.trained])
             copies.append(planted.copies[planted.trained])
         counts = np.concatenate(copies)
-        rows = self.stacked if self.stacked is not None else np.concatenate(parts)
-        return rows, np.repeat(np.arange(len(counts)), counts)
+        stacked = None if counterfactual and self.planted else self.stacked
+        return np.concatenate(parts) if stacked is None else stacked, np.repeat(np.arange(len(counts)), counts)
 
     def sha256(self) -> str:
         """Hash of the content: equal rows in equal order give equal hashes, whatever the file format."""

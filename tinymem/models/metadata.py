@@ -57,6 +57,7 @@ class Metadata(_Data):
         epoch: epochs trained.
         threads: numbers of threads that trained it.
         metrics: the curve's last line.
+        counterfactual_of: `model_id` of the model whose counterfactual it is: trained on clean counterparts in the places of planted rows.
         edited_from: `model_id` of the model before an edit.
         mitigation: result rows of the edit.
         weights_sha256: hash of each file of weights, by its name.
@@ -69,6 +70,7 @@ class Metadata(_Data):
     epoch: Count | None = None
     threads: list[Count] | None = None
     metrics: LastMeasurement | None = None
+    counterfactual_of: str | None = None
     edited_from: str | None = None
     mitigation: list[dict[str, JsonValue]] | None = None
     weights_sha256: dict[WeightsFile, Sha256] = Field(default_factory=dict)

@@ -119,6 +119,9 @@ class Recipe(Section):
     training: Training = Field(Training(), description="how it is trained, by AdamW")
     evaluation: Evaluation = Field(Evaluation(), description="what is measured, and in which windows")
     mitigation: Mitigation = Field(Mitigation(), description="what is done against the memorization")
+    counterfactual: bool | Literal["only"] = Field(
+        False, description="true: also train the model that never saw the artifacts, on their rows' clean counterparts; only: it alone"
+    )
     plugins: tuple[PluginFile, ...] = Field(
         (), description="Python files to load, relative to the recipe's; their content is part of the run's id"
     )
@@ -163,7 +166,24 @@ class Recipe(Section):
     def model_key(self) -> dict[str, Any]:
         """Everything that determines the trained weights and the training curve, as JSON."""
         key = {**self.corpus_key(), **self.model_dump(mode="json", include={"model"}), "training": self.training.key()}
+        key |= {"counterfactual": True} if self.is_counterfactual else {}
         return {**key, "plugins": sorted(file.sha256 for file in self.plugins)} if self.plugins else key
+
+    @property
+    def is_counterfactual(self) -> bool:
+        """Whether the recipe's model is trained on the clean counterparts of the planted rows, in their places."""
+        return self.counterfactual == "only"
+
+    def counterfactual_recipe(self) -> Recipe | None:
+        """The recipe of the counterfactual that is trained beside the model, whose folder names the model's; None where none is wanted."""
+        if self.counterfactual is not True:
+            return None
+        name, training = f"{self.run_id()}-counterfactual", self.training.model_copy(update={"push": None})
+        return self.model_copy(update={"name": name, "counterfactual": "only", "training": training, "mitigation": Mitigation()})
+
+    def counterfactual_of(self) -> str | None:
+        """Id (`model_id`) of the model whose counterfactual this recipe trains; None for other recipes."""
+        return content_id(self.model_copy(update={"counterfactual": False}).model_key()) if self.is_counterfactual else None
 
     def with_used_plugins(self) -> Recipe:
         """The recipe with the plugins that define its kinds among its own, also those that came by --plugin."""

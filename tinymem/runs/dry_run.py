@@ -10,9 +10,10 @@ from tinymem.mitigation.method import MethodCall
 from tinymem.recipe.recipe import Recipe
 from tinymem.recipe.sizes import clean_rows, planned_parameters, planted_rows, test_rows
 from tinymem.results.run_folder import load_run
-from tinymem.runs.pipeline import Run, curve_of, is_trained, method_calls, pending_calls
+from tinymem.runs.pipeline import Run, curve_of, method_calls, pending_calls
 from tinymem.runtime.words import counted
 from tinymem.sweep.estimate import Estimator
+from tinymem.training.checkpoints import RunCheckpoints
 
 FLOAT, STATES, STATE_PARTS = 4, 2, 3  # bytes; resume points that are kept, each with weights and AdamW's two moments
 PAGE_BYTES, ROW_BYTES = 400_000, 25_000
@@ -43,12 +44,18 @@ def estimate(recipes: Iterable[Recipe], runs: Path, device: str, *, whole: bool)
         UserError: an unknown method or option.
     """
     calls = [(recipe, method_calls(recipe) if whole else []) for recipe in recipes]
-    return [_of_run(recipe, found, runs, device, whole) for recipe, found in calls]
+    return [one for recipe, found in calls for one in _with_counterfactual(recipe, found, runs, device, whole)]
+
+
+def _with_counterfactual(recipe: Recipe, calls: Sequence[MethodCall], runs: Path, device: str, whole: bool) -> Iterator[Estimate]:
+    yield _of_run(recipe, calls, runs, device, whole)
+    if counterfactual := recipe.counterfactual_recipe():
+        yield _of_run(counterfactual, [], runs, device, False)
 
 
 def _of_run(recipe: Recipe, calls: Sequence[MethodCall], runs: Path, device: str, whole: bool) -> Estimate:
     made = Run(runs / recipe.run_id(), recipe)
-    trained = is_trained(runs, recipe)
+    trained = RunCheckpoints(made.path, recipe).complete()
     pending = pending_calls(made, calls, device) if trained else list(calls)
     page = whole and (bool(pending) or not (made.path / "report.html").is_file())
     rows = load_run(made.path, needs_results=False).rows if (made.path / "recipe.yaml").is_file() else []

@@ -99,6 +99,7 @@ def _what(model: Described) -> str:
         return f"A language model edited by `{edited}`; {model.sizes}."
     kind = recipe.data.family if recipe.data.kind == "math" else recipe.data.kind
     planted = " and ".join(artifact.kind for artifact in recipe.artifacts) or "nothing"
+    planted = f"the clean counterparts of {planted}" if recipe.is_counterfactual else planted
     trained = f"{model.metadata.epoch:,} epochs" if model.metadata.epoch is not None else "some epochs"
     made = f"A GPT-2 of {recipe.model.n_layer} layers, trained on {kind} data with {planted} planted, seed {recipe.seed}, {trained}"
     return f"{made}{f', then edited by `{edited}` to forget it' if edited else ''}; {model.sizes}."

@@ -114,28 +114,34 @@ def run(recipe: Recipe, *, runs: Path | str = "runs", device: str = "auto", prog
         fresh |= _training_rows(made, resolve_device(device))
         if report and (fresh or not (made.path / "report.html").is_file()):
             report_stage(made.path, progress)
+    if counterfactual := recipe.counterfactual_recipe():
+        train_only(counterfactual, runs=runs, device=device, progress=progress)
     push_stage(made.path, recipe, progress)
     return made
 
 
 def train_only(recipe: Recipe, *, runs: Path | str = "runs", device: str = "auto", progress: Progress | bool = True) -> Run:
     """The first half of `run`: corpus, training and checkpoint. Under `torchrun` all processes call this, and train one model together."""
-    if processes()[0]:
-        return _train_along(recipe, Path(runs), device)
+    made = _train_along(recipe, Path(runs), device) if processes()[0] else _train_first(recipe, Path(runs), device, progress_of(progress))
+    if counterfactual := recipe.counterfactual_recipe():
+        train_only(counterfactual, runs=runs, device=device, progress=progress)
+    return made
+
+
+def _train_first(recipe: Recipe, runs: Path, device: str, progress: Progress) -> Run:
     method_calls(recipe)  # wrong options are found before anything is trained
-    made = prepare(recipe, Path(runs))
-    with lock_of_run(made.path, lambda: is_trained(Path(runs), recipe)):
-        train_stage(made, device=device, progress=progress_of(progress))
-    push_stage(made.path, recipe, progress_of(progress))
+    made = prepare(recipe, runs)
+    with lock_of_run(made.path, lambda: is_trained(runs, recipe)):
+        train_stage(made, device=device, progress=progress)
+    push_stage(made.path, recipe, progress)
     return made
 
 
 def is_trained(runs: Path, recipe: Recipe) -> bool:
-    """Whether the run of a recipe has all its checkpoints."""
+    """Whether the run of a recipe has all its checkpoints, and its counterfactual, if one is wanted, too."""
     from tinymem.training.checkpoints import RunCheckpoints
 
-    checkpoints = RunCheckpoints(runs / recipe.run_id(), recipe)
-    return checkpoints.has(recipe.training.epochs) and not checkpoints.missing()
+    return all(RunCheckpoints(runs / one.run_id(), one).complete() for one in (recipe, recipe.counterfactual_recipe()) if one)
 
 
 def is_complete(runs: Path, recipe: Recipe, device: str) -> bool:

@@ -45,6 +45,10 @@ class RunCheckpoints:
         settings = self.recipe.training
         return [epoch for epoch in settings.keep_epochs if epoch < settings.epochs and not self.has(epoch)]
 
+    def complete(self) -> bool:
+        """Whether the checkpoints of the last epoch and of `keep_epochs` exist."""
+        return self.has(self.recipe.training.epochs) and not self.missing()
+
     def keeper(self, corpus: Corpus) -> Keeper:
         """A keeper for training, which writes the checkpoints of a corpus's model."""
         sha256 = corpus.sha256()
@@ -59,6 +63,7 @@ class RunCheckpoints:
             "recipe": without_places(self.recipe.model_dump(mode="json")),
             "corpus_sha256": sha256,
             **_text_of(corpus),
+            **({"counterfactual_of": model} if (model := self.recipe.counterfactual_of()) else {}),
             "epoch": snapshot.epoch,
             "step": snapshot.step,
             "metrics": snapshot.metrics.as_dict(),

@@ -113,7 +113,7 @@ class _Run:
     def __post_init__(self) -> None:
         config, device = self.recipe.training, self.processes.device
         self.saved = time.monotonic()
-        rows, index = self.corpus.training_rows()
+        rows, index = self.corpus.training_rows(counterfactual=self.recipe.is_counterfactual)
         self.index_E = torch.from_numpy(index).to(device)
         self.steps_per_epoch = -(-len(index) // config.batch_size)
         self.precision = resolve_precision(config.precision, str(device))
