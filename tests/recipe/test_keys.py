@@ -18,6 +18,7 @@ from schema_checker import by_rules, problems
 from tinymem.errors import UserError
 from tinymem.recipe.keys import Key, recipe_keys
 from tinymem.recipe.kinds import ARTIFACTS, REGULARIZERS
+from tinymem.recipe.layers import LayersRecipe
 from tinymem.recipe.localization import LocalizationRecipe
 from tinymem.recipe.recipe import load_recipe, parse_recipe
 from tinymem.recipe.schema import recipe_schema
@@ -58,8 +59,11 @@ def test_every_key_is_listed_once() -> None:
     assert set(listed) == written | {"artifacts", "training.regularizers"}
     names = {key.key.partition(".")[0] for key in SWEEP}
     assert names == set(SweepRecipe.model_fields)
-    localization = {key.key.partition(".")[0] for key in recipe_keys() if key.group.startswith("localization")}
-    assert localization == set(LocalizationRecipe.model_fields)
+    names_of: dict[bool, set[str]] = {True: set(), False: set()}
+    for key in recipe_keys():
+        if key.group.startswith("localization"):
+            names_of[key.group.startswith("localization by layer")].add(key.key.partition(".")[0])
+    assert names_of == {True: set(LayersRecipe.model_fields), False: set(LocalizationRecipe.model_fields)}
 
 
 @pytest.mark.parametrize("key", recipe_keys(), ids=lambda key: f"{key.group} {key.key}")

@@ -18,13 +18,16 @@ from pydantic_core import to_jsonable_python
 from tinymem.errors import UserError, did_you_mean
 from tinymem.recipe.data import Section
 from tinymem.recipe.kinds import KindSection
+from tinymem.recipe.layers import LayersRecipe
 from tinymem.recipe.localization import LocalizationRecipe
 from tinymem.recipe.plugins import PluginFile
 from tinymem.recipe.recipe import Method, Recipe
 from tinymem.recipe.sweep import SweepRecipe
 from tinymem.runtime.json import Json, JsonObject
 
-ROOTS: tuple[tuple[type[Section], str], ...] = ((Recipe, "recipe"), (SweepRecipe, "sweep"), (LocalizationRecipe, "localization"))
+ROOTS: tuple[tuple[type[Section], str], ...] = (
+    (Recipe, "recipe"), (SweepRecipe, "sweep"), (LocalizationRecipe, "localization"), (LayersRecipe, "localization by layer"),
+)  # fmt: skip
 WORDS = {
     int: "whole number",
     float: "number",

@@ -7,13 +7,14 @@ from typing import Any, Literal
 
 from tinymem.recipe.data import Section
 from tinymem.recipe.kinds import ARTIFACTS, REGULARIZERS
+from tinymem.recipe.layers import LayersRecipe
 from tinymem.recipe.localization import LocalizationRecipe
 from tinymem.recipe.recipe import Recipe
 from tinymem.recipe.sweep import SweepRecipe
 from tinymem.registry import Registry
 from tinymem.runtime.json import Json, JsonObject
 
-Kind = Literal["run", "sweep", "localization"]
+Kind = Literal["run", "sweep", "localization", "layers"]
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 ANYTHING: JsonObject = {"type": "object"}
 TEXT: JsonObject = {"type": "string"}
@@ -28,11 +29,13 @@ MATRIX: JsonObject = {
 }
 
 
-ROOTS: dict[Kind, type[Section]] = {"run": Recipe, "sweep": SweepRecipe, "localization": LocalizationRecipe}
+ROOTS: dict[Kind, type[Section]] = {
+    "run": Recipe, "sweep": SweepRecipe, "localization": LocalizationRecipe, "layers": LayersRecipe,
+}  # fmt: skip
 
 
 def recipe_schema(kind: Kind = "run") -> JsonObject:
-    """The schema of recipes of runs, of sweeps or of localization benchmarks, with all registered kinds of artifacts and regularizers."""
+    """The schema of recipes of runs, sweeps, localization benchmarks or layers, with all registered kinds of artifacts and regularizers."""
     schema = ROOTS[kind].model_json_schema()
     definitions, properties = _object(schema["$defs"]), _object(schema["properties"])
     for name, section in definitions.items():

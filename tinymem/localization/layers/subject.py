@@ -202,12 +202,6 @@ def states(model: LayeredModel, decisions: Decisions, *, rows: int = BATCH) -> T
     return torch.cat(parts, dim=1)
 
 
-def mean_loss(model: LayeredModel, decisions: Decisions) -> Tensor:
-    """Mean cross-entropy of the planted targets in nats, a scalar with its gradient; one pass over all rows."""
-    logits_nC = model.head(decisions.at(model.through(model.embed(decisions.ids_RT))))
-    return F.cross_entropy(logits_nC.float(), decisions.planted_n)
-
-
 def _read(model: LayeredModel, batch: Decisions, states_RTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     logp_nC = model.head(batch.at(states_RTD)).float().log_softmax(-1)
     n = torch.arange(len(batch), device=logp_nC.device)

@@ -1,0 +1,63 @@
+"""Planted layers: the gradient against that of the two kinds of rows apart."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tinymem.errors import UserError
+from tinymem.models.gpt2 import GPT, GPTConfig
+from tinymem.training.loss import LossModel
+from tinymem.training.regularizer import Regularizers
+from tinymem.training.regularizer_section import TrainingRows, make_regularizers
+from tinymem.training.regularizers.planted_layers import PlantedLayersSection
+
+IDS = torch.randint(14, (6, 8), generator=torch.Generator().manual_seed(3))
+
+
+def tiny():
+    return GPT(GPTConfig(vocab_size=14, n_positions=8, n_layer=3, n_embd=16, n_head=2), seed=1).double()
+
+
+def loss_of(model, regularizers, row_ids):
+    regularizers.before(torch.tensor(row_ids))
+    return regularizers.mean_loss(IDS, LossModel(model)(IDS, each=True)) + regularizers.penalty()
+
+
+def attached(model, **options) -> Regularizers:
+    made = make_regularizers([PlantedLayersSection(**options)], TrainingRows(clean=10, distinct=14))
+    made.attach(model)
+    return made
+
+
+@pytest.mark.parametrize("final_norm", [False, True])
+def test_planted_rows_reach_their_layers_and_clean_rows_all(final_norm):
+    """Rows 10 and 13 are planted; the whole loss is the plain one, and each parameter's gradient the sum of what may reach it."""
+    model, plain = tiny(), tiny()
+    planted = torch.tensor([False, True, False, False, True, False])
+    loss = loss_of(model, attached(model, layers=[1], final_norm=final_norm), [0, 10, 3, 9, 13, 2])
+    loss.backward()
+    losses = LossModel(plain)(IDS, each=True)
+    assert float(loss.detach()) == pytest.approx(float(losses.detach().mean()), rel=1e-6)
+    names = [name for name, _ in plain.named_parameters()]
+    parts = [losses[kind].sum() / losses.numel() for kind in (~planted, planted)]
+    clean, of_planted = (dict(zip(names, torch.autograd.grad(p, list(plain.parameters()), retain_graph=True), strict=True)) for p in parts)
+    for name, parameter in model.named_parameters():
+        may = name.startswith("transformer.h.1.") or (final_norm and name.startswith("transformer.ln_f"))
+        torch.testing.assert_close(parameter.grad, clean[name] + of_planted[name] if may else clean[name], atol=1e-6, rtol=1e-6)
+    assert of_planted["transformer.wte.weight"].any()
+
+
+def test_without_planted_rows_nothing_is_different():
+    model, plain = tiny(), tiny()
+    loss_of(model, attached(model, layers=[0, 2]), [0, 1, 2, 3, 4, 5]).backward()
+    LossModel(plain)(IDS).backward()
+    for mine, its in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, its.grad, atol=1e-7, rtol=1e-6)
+
+
+def test_layers_that_are_not_there_are_named():
+    with pytest.raises(UserError, match="below the model's 3, got 3; 0 is the lowest"):
+        attached(tiny(), layers=[1, 3])
+    with pytest.raises(ValueError, match="different layers"):
+        PlantedLayersSection(layers=())

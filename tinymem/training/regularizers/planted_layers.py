@@ -1,0 +1,75 @@
+"""Planted layers: planted rows may change some blocks only, so that it is known which layers memorize them; clean rows change all.
+
+Formula: the mean loss over all tokens, as without it; the gradient of the planted rows' part reaches the parameters of `layers` alone. The
+    loss of clean rows is computed as ever; that of planted rows in a second pass, in which all other parameters are constants.
+Source: Dankers and Titov 2024, section 3.2 (control setup). There another task updates the whole model, and the noisy one two layers, the
+    classifier and the final norm (`final_norm: true`); of our tied embedding nothing is changed by planted rows.
+Cost: a second forward and backward pass over every batch, in fp32; no state. With several processes, rows that fill up the last batch of an
+    epoch count twice where they are planted.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor
+
+from tinymem.errors import UserError
+from tinymem.models.adapters import family_of
+from tinymem.models.gpt2 import GPT
+from tinymem.training.loss import LossModel
+from tinymem.training.regularizer import Regularizer
+from tinymem.training.regularizer_section import RegularizerSection, TrainingRows, regularizer
+
+
+@regularizer
+class PlantedLayersSection(RegularizerSection):
+    """Control models whose planted rows change chosen layers only (Dankers and Titov 2024)."""
+
+    kind: Literal["planted-layers"] = "planted-layers"
+    layers: tuple[Annotated[int, Field(ge=0)], ...] = Field((0, 1), description="blocks that planted rows change, from 0 at the bottom")
+    final_norm: bool = Field(False, description="whether planted rows also change the final norm, as published")
+
+    @field_validator("layers")
+    @classmethod
+    def _check_layers(cls, layers: tuple[int, ...]) -> tuple[int, ...]:
+        if not layers or len(set(layers)) != len(layers):
+            raise ValueError(f"expected different layers, at least one, got {list(layers)}")
+        return layers
+
+    def make(self, rows: TrainingRows) -> PlantedLayers:
+        return PlantedLayers(self, rows.clean)
+
+
+class PlantedLayers(Regularizer):
+    """A regularizer that gives planted rows' tokens weight 0, and adds their loss with all but the chosen parameters held constant."""
+
+    weighs_tokens: ClassVar[bool] = True
+
+    def __init__(self, section: PlantedLayersSection, first_planted: int) -> None:
+        super().__init__()
+        self.section, self.first_planted = section, first_planted
+
+    def attach(self, model: GPT) -> None:
+        blocks, depth = family_of(model).blocks, len(model.transformer.h)
+        if max(self.section.layers) >= depth:
+            raise UserError(f"expected layers of planted-layers below the model's {depth}, got {max(self.section.layers)}; 0 is the lowest")
+        chosen = tuple(f"{blocks}.{layer}." for layer in self.section.layers)
+        chosen = (*chosen, "transformer.ln_f.") if self.section.final_norm else chosen
+        self.held = (LossModel(model),)  # in a tuple: no part of this module, whose state is its buffers
+        self.changed = {name for name, _ in model.named_parameters() if name.startswith(chosen)}
+
+    def before(self, row_ids_B: Tensor) -> None:
+        self.planted_B = row_ids_B >= self.first_planted
+
+    def token_weights(self, ids_BT: Tensor, losses_BP: Tensor) -> Tensor:
+        self.ids_BT = ids_BT
+        return (~self.planted_B)[:, None].to(losses_BP.dtype).expand_as(losses_BP)
+
+    def penalty(self) -> Tensor:
+        (model,) = self.held
+        parameters = {f"gpt.{name}": p if name in self.changed else p.detach() for name, p in model.gpt.named_parameters()}
+        losses_BP: Tensor = torch.func.functional_call(model, parameters, (self.ids_BT,), {"each": True})
+        return (losses_BP.float() * self.planted_B[:, None]).sum() / losses_BP.numel()
