@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,6 +20,7 @@ from tinymem.hub.fetch import checkpoint_folder, fetch, parse_size
 from tinymem.hub.listing import MOST_ENTRIES, Listed, taken
 from tinymem.hub.names import hub_name, is_hub_name, origin_of
 from tinymem.models.checkpoint import load_checkpoint
+from tinymem.runtime.files import file_sha256
 
 Files = dict[str, bytes]
 
@@ -160,6 +162,17 @@ def test_a_revision_becomes_a_folder_with_equal_weights(hub: Hub, files: Files, 
     ids = torch.arange(12)[None]
     assert torch.equal(ours(ids), theirs(ids))
     assert checkpoint_folder("org/m", revision=origin.commit) == folder
+
+
+def test_what_is_fetched_is_read_once_for_its_hash(hub: Hub, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    for module in ("hub.fetch", "hub.claims", "models.metadata"):
+        monkeypatch.setattr(f"tinymem.{module}.file_sha256", lambda path: read.append(path.name) or file_sha256(path))
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    said = json.dumps({"format": 1, "branch": "main", "files": hashes}).encode()
+    hub.add("org/m", {**files, "manifest.json": said})
+    checkpoint_folder("org/m")
+    assert len([name for name in read if name == hashes["model.safetensors"]]) == 1 and "model.safetensors" not in read
 
 
 def test_offline_the_cache_serves_and_is_verified(hub: Hub, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import ROOT, equal_weights, random_gpt, tinymem
+from helpers import METHODS, QUICKSTART, ROOT, TINY, equal_weights, random_gpt, sets, tinymem
 
 from tinymem.data.tokenizers import tokenizer_files
 from tinymem.errors import UserError
 from tinymem.models import metadata, weights
 from tinymem.models.checkpoint import load_checkpoint, save_checkpoint
 from tinymem.models.metadata import read_metadata
+from tinymem.runs.pipeline import Run
 from tinymem.runtime.files import file_sha256
 
 
@@ -89,12 +91,20 @@ def test_control_characters_never_reach_the_terminal(folder: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*are not memorized by the model")
-def test_weights_are_read_once_for_their_hash(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("verb", ["mitigate", "mitigate --no-verify", "evaluate", "run"])
+def test_weights_are_read_once_for_their_hash(verb: str, tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
     for module in (metadata, weights):
         monkeypatch.setattr(module, "file_sha256", lambda path: read.append(path.name) or file_sha256(path))
-    assert tinymem("mitigate", checkpoint, "--method", "random-neurons", "--ratio", 0.1).code == 0
+    runs = shutil.copytree(tiny_run.path.parent, tmp_path / "runs")
+    method = ("--method", "random-neurons", "--ratio", 0.1) if "mitigate" in verb else ()
+    words = (*sets([*TINY, METHODS, "mitigation.methods=random-neurons"]), "--runs", runs, "--device", "cpu")
+    given = (QUICKSTART, *words) if verb == "run" else (runs / tiny_run.path.name / "checkpoint", *method)
+    assert tinymem(*verb.split(), *given).code == 0
     assert read == ["model.safetensors"]
+
+
+def test_only_hashes_that_were_compared_are_known(checkpoint: Path) -> None:
     loaded = load_checkpoint(checkpoint)
     assert weights.weights_id(checkpoint, loaded.hashes) == weights.weights_id(checkpoint)
     assert not load_checkpoint(checkpoint, verify=False).hashes, "what was not compared is not known"

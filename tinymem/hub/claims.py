@@ -2,42 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
 
 from tinymem.errors import UserError, one_line
 from tinymem.hub.listing import MANIFEST, OTHERS, RESULTS
-from tinymem.hub.published import Manifest, Results, card_text, has_results, hashes_of_weights, read_published
+from tinymem.hub.published import Manifest, Results, card_text, has_results, read_published
 from tinymem.models.metadata import read_metadata, verify_weights
-from tinymem.models.weights import METADATA
+from tinymem.models.weights import METADATA, weight_files
 from tinymem.runtime.files import file_sha256
 
 LARGEST_CARD = 2**20
 
 
-def check_claims(folder: Path, name: str) -> None:
+def check_claims(folder: Path, name: str, hashes: Mapping[str, str]) -> None:
     """Compare `tinymem.json`, `manifest.json`, `results.json` and the card of a folder with its files. A stranger's folder has none.
+
+    Args:
+        folder: what was fetched.
+        name: of the repository, for messages.
+        hashes: SHA-256 of files, by their names, that need not be read again.
 
     Raises:
         UserError: one of them says what is not so.
     """
     metadata = read_metadata(folder)
-    verify_weights(folder, metadata)
+    verify_weights(folder, metadata, hashes)
     if not (folder / METADATA).is_file():
         return
     if (folder / MANIFEST).is_file():
-        _check_manifest(folder, name)
+        _check_manifest(folder, name, hashes)
     if has_results(folder):
-        _check_results(folder, name, read_published(folder, RESULTS, Results), metadata.corpus_sha256)
+        weights = {path.name: hashes.get(path.name) or file_sha256(path) for path in weight_files(folder)}
+        _check_results(folder, name, weights, metadata.corpus_sha256)
 
 
-def _check_manifest(folder: Path, name: str) -> None:
+def _check_manifest(folder: Path, name: str, hashes: Mapping[str, str]) -> None:
     files = read_published(folder, MANIFEST, Manifest).files
     for file, sha256 in files.items():
         path = folder / file
         if file in OTHERS or file.endswith(".safetensors"):
-            actual = file_sha256(path) if path.name == file and path.is_file() else "nothing"
+            actual = (hashes.get(file) or file_sha256(path)) if path.name == file and path.is_file() else "nothing"
             if actual != sha256:
                 raise UserError(f"expected {file} of {name} with SHA-256 {sha256[:12]} as its manifest says, got {actual[:12]}; it lies")
     unknown = [path.name for path in folder.iterdir() if path.name not in (*files, MANIFEST) and path.suffix == ".safetensors"]
@@ -45,8 +52,9 @@ def _check_manifest(folder: Path, name: str) -> None:
         raise UserError(f"expected the manifest of {name} to have all of its weights, got none for {unknown[0]}; it lies")
 
 
-def _check_results(folder: Path, name: str, results: Results, corpus: str | None) -> None:
-    if results.weights_sha256 != hashes_of_weights(folder) or results.corpus_sha256 != corpus:
+def _check_results(folder: Path, name: str, weights: Mapping[str, str], corpus: str | None) -> None:
+    results = read_published(folder, RESULTS, Results)
+    if results.weights_sha256 != weights or results.corpus_sha256 != corpus:
         raise UserError(f"expected {RESULTS} of {name} to be of its own weights and corpus, got those of others; it lies")
     for kind, counted in results.memorized.items():
         if counted.count > counted.rows:

@@ -76,8 +76,7 @@ def fetch(name: HubName, *, max_size: int = MAX_SIZE) -> Snapshot:
             return _cached(name)
         files = taken(_listed(hub_api(), name, commit), str(name), max_size)
         folder = _downloaded(name, commit, files)
-    _verify(folder, files, name)
-    check_claims(folder, str(name))
+    check_claims(folder, str(name), _verified(folder, files, name))
     return Snapshot(name, commit, folder)
 
 
@@ -149,13 +148,17 @@ def _cached(name: HubName) -> Snapshot:
     if folder is None:
         raise UserError(f"could not fetch {name} from the Hub: it cannot be reached, and the client's cache has none of it")
     paths = [path for path in folder.iterdir() if path.name in OTHERS or path.name == WEIGHTS or SHARD.fullmatch(path.name)]
-    _verify(folder, [Listed(path.name, "file", path.stat().st_size, path.resolve().name) for path in paths], name)
-    check_claims(folder, str(name))
+    hashes = _verified(folder, [Listed(path.name, "file", path.stat().st_size, path.resolve().name) for path in paths], name)
+    check_claims(folder, str(name), hashes)
     return Snapshot(name, folder.name, folder)
 
 
-def _verify(folder: Path, files: list[Listed], name: HubName) -> None:
-    """Refuse and delete a file that is not, byte for byte, what its hash says, or that lies outside the repository's cache."""
+def _verified(folder: Path, files: list[Listed], name: HubName) -> dict[str, str]:
+    """The SHA-256 of files by their names, as far as the Hub has it; what is not, byte for byte, what its hash says is refused and deleted.
+
+    Raises:
+        UserError: other bytes, or a file that lies outside the repository's cache.
+    """
     cache = folder.parent.parent.resolve()
     for file in files:
         path = folder / file.path
@@ -166,6 +169,7 @@ def _verify(folder: Path, files: list[Listed], name: HubName) -> None:
             place.unlink()
             path.unlink(missing_ok=True)
             raise UserError(f"expected {file.path} of {name} with the hash {file.digest[:12]}, got other bytes; deleted: run again")
+    return {file.path: file.digest for file in files if len(file.digest) == 64}
 
 
 def _digest(path: Path, like: str) -> str:

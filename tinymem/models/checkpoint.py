@@ -106,9 +106,7 @@ def load_checkpoint(
     model, layout = _load(folder, device, needed, dtype)
     model.eval()
     _check_finite(model, directory)
-    if verify:
-        verify_weights(directory, metadata)
-    return Checkpoint(model, metadata, layout.half_types, metadata.weights_sha256 if verify else {})
+    return Checkpoint(model, metadata, layout.half_types, verify_weights(directory, metadata) if verify else {})
 
 
 def _load(folder: Folder, device: str, needed: Callable[[nn.Module], int], dtype: DTypeName) -> tuple[nn.Module, Layout]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
@@ -128,13 +129,26 @@ def write_metadata(folder: Path, metadata: Mapping[str, Json]) -> None:
     write_json(folder / METADATA, {"format": FORMAT, **metadata, "weights_sha256": hashes})
 
 
-def verify_weights(folder: Path, metadata: Metadata) -> None:
-    """Raise UserError unless the weights in a folder are, byte for byte, those that its `tinymem.json` has the hashes of."""
+def verify_weights(folder: Path, metadata: Metadata, known: Mapping[str, str] = MappingProxyType({})) -> Mapping[str, str]:
+    """Compare the weights in a folder, byte for byte, with those that its `tinymem.json` has the hashes of.
+
+    Args:
+        folder: the checkpoint folder.
+        metadata: its `tinymem.json`.
+        known: SHA-256 of files, by their names, that need not be read again.
+
+    Returns:
+        The SHA-256 of the files that were compared, by their names, for `weights_id`.
+
+    Raises:
+        UserError: a file is changed or missing.
+    """
     for name, sha256 in metadata.weights_sha256.items():
         path = folder / name
-        if not path.is_file() or file_sha256(path) != sha256:
+        if not path.is_file() or (known.get(name) or file_sha256(path)) != sha256:
             found = "changed" if path.is_file() else "missing"
             raise UserError(
                 f"expected {path} as it was saved (SHA-256 {sha256[:12]}), found it {found}; copy the checkpoint again, "
                 "or give --no-verify if you changed it yourself"
             )
+    return metadata.weights_sha256

@@ -20,6 +20,7 @@ from tinymem.errors import UserError
 from tinymem.evaluation.memorized_sets import Filters, Found, Window, memorized_windows, without_duplicates
 from tinymem.models.adapters import refuse_longer_rows, vocabulary_of
 from tinymem.models.checkpoint import load_checkpoint
+from tinymem.models.metadata import read_metadata, verify_weights
 from tinymem.models.precise_head import PreciseHead, precise_head
 from tinymem.models.weights import DTypeName, weights_id
 from tinymem.runtime.device import resolve_device
@@ -124,11 +125,12 @@ def find_memorized(
     search, device = search or Search(), resolve_device(device)
     if out.exists():
         raise UserError(f"expected a new file for --out, {out} exists; name another or remove it")
-    key = content_id([weights_id(checkpoint), dtype, _without_batch(search), asdict(corpus), _stamp(corpus)], 16)
+    hashes = verify_weights(checkpoint, read_metadata(checkpoint)) if verify else {}
+    key = content_id([weights_id(checkpoint, hashes), dtype, _without_batch(search), asdict(corpus), _stamp(corpus)], 16)
     state = _State(out, key)
     before, seconds = state.tested, 0.0
     if search.limit is None or state.tested < search.limit:
-        model = load_checkpoint(checkpoint, device=device, verify=verify, dtype=dtype).model
+        model = load_checkpoint(checkpoint, device=device, verify=False, dtype=dtype).model
         refuse_longer_rows(model, search.filters.tokens)
         seconds = _searched(model, ModelTokens(checkpoint), corpus, search, state, progress or Progress())
     kept = without_duplicates(state.found, search.filters.overlap)[: search.keep]

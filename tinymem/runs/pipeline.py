@@ -64,11 +64,11 @@ class Run:
         """Checkpoint folder of the trained model."""
         return self.path / "checkpoint"
 
-    def model(self, device: str = "cpu") -> GPT:
-        """Load the trained model on a device."""
+    def model(self, device: str = "cpu", *, verify: bool = True) -> GPT:
+        """Load the trained model on a device; `verify` as of `load_checkpoint`."""
         from tinymem.models.checkpoint import load_checkpoint
 
-        model: Any = load_checkpoint(self.checkpoint, device=device).model
+        model: Any = load_checkpoint(self.checkpoint, device=device, verify=verify).model
         return model
 
     def corpus(self) -> Corpus:
@@ -230,12 +230,12 @@ def mitigation_stage(made: Run, calls: Sequence[MethodCall], *, device: str, pro
 
 
 def _training_rows(made: Run, device: str) -> bool:
-    """Measure what the model has memorized of its training rows, if nothing is planted among them; True if it did."""
+    """Measure what the model, whose weights are verified, has memorized of its training rows, if nothing is planted there; True if it did."""
     from tinymem.runs.training_rows import training_rows_stage
 
     if made.recipe.artifacts or (made.path / TRAINING_ROWS).is_file():
         return False
-    training_rows_stage(made.path, made.model(device), made.corpus(), made.recipe)
+    training_rows_stage(made.path, made.model(device, verify=False), made.corpus(), made.recipe)
     return True
 
 
@@ -311,9 +311,9 @@ def identity_of(made: Run, device: str) -> Identity:
     """Columns that all result rows of a trained run share; `device` as `resolve_device` gives it.
 
     Raises:
-        UserError: a checkpoint without the hash of its corpus.
+        UserError: a checkpoint without the hash of its corpus, or whose weights are not as they were saved.
     """
-    from tinymem.models.metadata import read_metadata
+    from tinymem.models.metadata import read_metadata, verify_weights
     from tinymem.models.weights import METADATA, weights_id
     from tinymem.results.checkpoint_columns import checkpoint_columns
     from tinymem.runtime.device import describe_device
@@ -326,7 +326,7 @@ def identity_of(made: Run, device: str) -> Identity:
         checkpoint_columns(made.checkpoint, metadata, made.recipe),
         run=made.path.name,
         model_id=content_id(made.recipe.model_key()),
-        weights=weights_id(made.checkpoint),
+        weights=weights_id(made.checkpoint, verify_weights(made.checkpoint, metadata)),
         corpus_sha256=metadata.corpus_sha256,
         seed=made.recipe.seed,
         protocol=made.recipe.protocol,
@@ -338,11 +338,12 @@ def identity_of(made: Run, device: str) -> Identity:
 def subject_of_run(made: Run, device: str, identity: Identity) -> Subject:
     """The subject of a trained run's mitigations: its model on the device, measured, with its corpus and optimizer state.
 
-    `identity` holds columns for the result rows, as `identity_of` gives them.
+    `identity` holds columns for the result rows, as `identity_of` gives them, which has compared the weights with their hashes.
     """
     from tinymem.mitigation.run import subject_of_corpus
     from tinymem.models.metadata import read_metadata
     from tinymem.training.checkpoints import optimizer_state_of
 
     optimizer = optimizer_state_of(made.checkpoint, read_metadata(made.checkpoint))
-    return subject_of_corpus(made.model(device), made.corpus(), made.recipe, identity=identity, optimizer_state=optimizer)
+    model = made.model(device, verify=False)
+    return subject_of_corpus(model, made.corpus(), made.recipe, identity=identity, optimizer_state=optimizer)
