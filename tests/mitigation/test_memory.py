@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import python
+from helpers import python, random_gpt
 
 from tinymem.data.own_rows import RowFiles
 from tinymem.errors import UserError
-from tinymem.mitigation.memory import Workload, workload_of
-from tinymem.mitigation.method import parse_call
+from tinymem.mitigation.memory import WORKING, Workload, workload_of
+from tinymem.mitigation.method import UNLEARNERS, parse_call
 from tinymem.models.checkpoint import bytes_of
+from tinymem.recipe.sizes import clean_rows
 from tinymem.runs.checkpoint import mitigate_checkpoint
 from tinymem.runs.evaluate import evaluate_checkpoint
 from tinymem.runs.pipeline import Run
@@ -64,7 +67,7 @@ def test_the_estimates_are_right_within_a_third() -> None:
 def test_a_method_that_does_not_fit_is_refused_and_another_runs(tiny_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     small, large = parse_call("act", {"ratio": 0.05}), parse_call("balanced-subnet", {"batch_size": 10_000})
     workload, model = workload_of(tiny_run.checkpoint, RowFiles(), "cpu"), tiny_run.model()
-    assert workload == Workload(tiny_run.recipe.data.row_tokens, tiny_run.recipe.evaluation.batch_size)
+    assert workload.tokens == tiny_run.recipe.data.row_tokens and workload.rows < tiny_run.recipe.evaluation.batch_size
     assert bytes_of(model) < workload.measuring(model) <= workload.editing(model, [small]) < workload.editing(model, [small, large])
     monkeypatch.setattr("tinymem.runtime.memory.free_memory", lambda device: workload.editing(model, [small]))
     mitigate_checkpoint(tiny_run.checkpoint, small, device="cpu", progress=False)
@@ -73,6 +76,41 @@ def test_a_method_that_does_not_fit_is_refused_and_another_runs(tiny_run: Run, m
     monkeypatch.setattr("tinymem.runtime.memory.free_memory", lambda device: bytes_of(model))
     with pytest.raises(UserError, match="expected room for the model in"):
         evaluate_checkpoint(tiny_run.checkpoint, device="cpu", progress=False)
+
+
+@pytest.mark.parametrize("name", sorted({*UNLEARNERS.names()} - {"greedy", "zero"}))
+def test_a_batch_is_no_larger_than_the_rows_that_a_method_is_given(name: str) -> None:
+    """What is refused for its batch of 10,000 rows would have been given 12 of them."""
+    model, workload = random_gpt(n_positions=30), Workload(30, rows=8, forget=4, retain=8, counterparts=3)
+    large, small = (workload.editing(model, [parse_call(name, options)]) for options in (_batch(name, 10_000), _batch(name, 12)))
+    assert large == small, "12 rows are all that there are"
+    whole = Workload(30, rows=8, forget=10_000).editing(model, [parse_call(name, _batch(name, 10_000))])
+    assert name.startswith("random") or whole > 20 * (large - bytes_of(model) - WORKING)
+
+
+def _batch(name: str, rows: int) -> dict[str, object]:
+    return {} if name.startswith("random") else {"batch_size": rows}
+
+
+def test_rows_are_counted_before_a_model_is_loaded(tiny_run: Run, tmp_path: Path) -> None:
+    corpus, place = tiny_run.corpus(), tiny_run.checkpoint
+    own = workload_of(place, RowFiles(), "cpu")
+    planted = sum(int(p.trained.sum()) for p in corpus.planted.values())
+    assert (own.retain, own.counterparts, own.relearned) == (len(corpus.clean), planted, 0)
+    made_again = workload_of(Path(shutil.copytree(place, tmp_path / "alone" / "checkpoint")), RowFiles(), "cpu")
+    assert made_again.retain == clean_rows(tiny_run.recipe) and 0 < made_again.retain - len(corpus.clean) < 50, "as the recipe plans"
+    rows = [json.dumps([1, 2, 3]) for _ in range(9)]
+    forget, retain = tmp_path / "forget.jsonl", tmp_path / "retain.jsonl"
+    forget.write_text("\n".join(rows[:5]))
+    retain.write_text("\n".join([*rows, "", ""]))
+    given = workload_of(place, RowFiles(forget, retain, 1, 2), "cpu", robustness=True)
+    assert given == Workload(3, 14, "cpu", forget=5, retain=4, counterparts=0, relearned=5)
+
+
+def test_robustness_has_a_copy_that_is_trained() -> None:
+    model, call = random_gpt(n_positions=30, n_embd=64), parse_call("random-weights", {"ratio": 0.1})
+    more = Workload(30, relearned=32).editing(model, [call]) - Workload(30, rows=1).editing(model, [])
+    assert more > 5 * bytes_of(model) - WORKING and Workload(30, relearned=32).editing(model, []) == Workload(30).editing(model, [])
 
 
 def test_a_pass_on_a_gpu_needs_room_for_a_row_of_a_batch_that_goes_on_in_pieces(tiny_run: Run) -> None:

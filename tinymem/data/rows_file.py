@@ -70,11 +70,7 @@ def read_rows(
     Raises:
         UserError: no such file, another format, or something else than ids or text in it; it names the line or row.
     """
-    suffix = next((s for s in sorted(FORMATS, key=len, reverse=True) if path.name.lower().endswith(s)), None)
-    if suffix is None and (path.is_file() or path.suffix):
-        raise UserError(f"expected rows as {', '.join(FORMATS)}, got {path}")
-    if suffix is None or not path.is_file():
-        raise UserError(f"expected a file of rows at {path}, found none; check the path")
+    suffix = _format_of(path)
     found = RowsFile(path, "line" if suffix.startswith((".jsonl", ".csv")) else "row")
     raw = [_Raw.of(value, number, found, column) for number, value in _values(path, suffix, layout)]
     found.empty.extend(r.number for r in raw if r.value is None)
@@ -87,7 +83,22 @@ def read_rows(
     return found
 
 
+def count_rows(path: Path, layout: RawLayout | None = None) -> int:
+    """Number of rows that a file has, before they are read; raises as `read_rows`."""
+    suffix = _format_of(path)
+    return len(read_token_array(path, layout).ids) if suffix in ARRAYS else sum(1 for _ in _values(path, suffix, layout))
+
+
 # ---- formats ------------------------------------------------------------------------------------------------------------------------
+
+
+def _format_of(path: Path) -> str:
+    suffix = next((s for s in sorted(FORMATS, key=len, reverse=True) if path.name.lower().endswith(s)), None)
+    if suffix is None and (path.is_file() or path.suffix):
+        raise UserError(f"expected rows as {', '.join(FORMATS)}, got {path}")
+    if suffix is None or not path.is_file():
+        raise UserError(f"expected a file of rows at {path}, found none; check the path")
+    return suffix
 
 
 def _values(path: Path, suffix: str, layout: RawLayout | None) -> Iterator[tuple[int, Any]]:

@@ -7,24 +7,31 @@ transformers whose activation functions are written out in Python keep more.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
 
 from tinymem.data.build import refuse_large_corpus
+from tinymem.data.manifest import MANIFEST, read_manifest
 from tinymem.data.own_rows import RowFiles
+from tinymem.data.rows_file import count_rows
 from tinymem.evaluation.evaluator import MAXIMUM_LOGITS
 from tinymem.evaluation.forward import CPU_TOKENS
 from tinymem.mitigation.method import MethodCall
 from tinymem.mitigation.methods.pieces import rows_at_once, size_of
 from tinymem.mitigation.methods.weight._learned_mask import PART
+from tinymem.mitigation.subject import MAXIMUM_RETAIN
 from tinymem.models.adapters import family_of, mlp_parameters, neuron_layers, vocabulary_of
 from tinymem.models.checkpoint import bytes_of
 from tinymem.models.metadata import read_metadata
+from tinymem.recipe.evaluation import Robustness
 from tinymem.recipe.paper import FINETUNINGS
-from tinymem.training.checkpoints import is_made_again, recipe_of
+from tinymem.recipe.recipe import Recipe
+from tinymem.recipe.sizes import clean_rows, planted_rows, test_rows
+from tinymem.training.checkpoints import is_made_again, recipe_of, run_of
 
 FLOAT = 4
 TRAINED = 3
@@ -32,7 +39,7 @@ TRAINED = 3
 RANKED = 5
 """fp32 tensors of the size of a learned mask's part at a time: a gradient, and the weights that it is multiplied by."""
 ROWS = 64
-"""Rows that a measurement or a method is taken to see at once where it is not told."""
+"""Rows that a measurement sees at once where it is not told, and memorized ones that a method is taken to be given."""
 WORKING = 40 * 2**20
 """What fingerprints and other sums over a model hold at a time."""
 
@@ -45,11 +52,19 @@ class Workload:
         tokens: of a row.
         rows: measured at a time.
         device: `cpu` or a GPU, on which a method's batch goes on in pieces where it does not fit: there one row counts.
+        forget: rows to forget that a method is given; of a batch no more are taken.
+        retain: rows to keep that it is given; None: more than fill any batch.
+        counterparts: clean counterparts of planted rows that fine-tunings train on; None as above.
+        relearned: rows of a step of relearning; 0 where robustness is not measured.
     """
 
     tokens: int
     rows: int = ROWS
     device: str = "cpu"
+    forget: int = ROWS
+    retain: int | None = None
+    counterparts: int | None = None
+    relearned: int = 0
 
     def measuring(self, model: nn.Module) -> int:
         """Bytes that a model takes while it is measured."""
@@ -58,8 +73,9 @@ class Workload:
         return bytes_of(model) + WORKING + _passing(model, tokens, neurons=3)
 
     def editing(self, model: nn.Module, calls: Collection[MethodCall]) -> int:
-        """Bytes that the most demanding of some methods takes, from the first measurement to that of the edited copy."""
-        return max([self.measuring(model), *(self._editing(model, call) for call in calls)])
+        """Bytes that the most demanding of some methods takes, from the first measurement to the last of the edited copy."""
+        after = [self._relearning(model)] if calls else []
+        return max([self.measuring(model), *(self._editing(model, call) for call in calls), *after])
 
     @property
     def on_gpu(self) -> bool:
@@ -74,39 +90,101 @@ class Workload:
         weights = sum(p.numel() for p in mlp_parameters(model, matrices_only=True).values())
         if properties.unit == "model":
             return 2 * own + TRAINED * _trained(model, call, weights) + activations
-        if properties.unit == "weight" and properties.criterion == "optimization":
+        if _is_mask(call):
             left = weights * (2 if self.on_gpu else _element(model))  # by default in bf16 on a GPU
             return own + 2 * FLOAT * weights + left + RANKED * FLOAT * min(weights, PART) + activations
-        scores = 2 * FLOAT * weights if properties.unit == "weight" else 0
-        return activations + max(own + scores, own + self.measuring(model))  # on a CPU small tensors that are freed stay with the process
+        return max(own + self.measuring(model), own + WORKING + _scoring(model, call, weights, self._rows(call)) + activations)
+
+    def _relearning(self, model: nn.Module) -> int:
+        """Bytes of a model, its edited copy, and a copy of that which relearns."""
+        if not self.relearned:
+            return 0
+        return 3 * bytes_of(model) + TRAINED * size_of(model) + _keeping(model, self.tokens * self.relearned)
 
     def _tokens(self, model: nn.Module, call: MethodCall) -> int:
-        """Tokens of a method's batch that are on their way at once.
-
-        Fine-tunings and learned masks fill it with rows to keep; other methods are taken to have `ROWS` rows to forget, and a baseline as
-        many to keep.
-        """
-        rows, properties = int(getattr(call.config, "batch_size", ROWS)), call.method.properties
-        if not (call.name in FINETUNINGS or (properties.unit == "weight" and properties.criterion == "optimization")):
-            rows = min(rows, ROWS) * (2 if hasattr(call.config, "retain_weight") else 1)
-        most = rows_at_once(model, self.tokens, gradients=properties.order != "zeroth")
+        """Tokens of a method's batch that are on their way at once: no more rows than the method is given."""
+        rows = self._rows(call)
+        rows *= 2 if hasattr(call.config, "retain_weight") else 1
+        most = rows_at_once(model, self.tokens, gradients=call.method.properties.order != "zeroth")
         return self.tokens * (1 if self.on_gpu else min(rows, most or rows))
 
+    def _rows(self, call: MethodCall) -> int:
+        """Rows of a method's batch."""
+        return min(getattr(call.config, "batch_size", None) or ROWS, self._given(call))
 
-def workload_of(checkpoint: Path, files: RowFiles, device: str) -> Workload:
-    """The workload of a checkpoint's own corpus, or of rows from files, which are not read yet and count as long as their window.
+    def _given(self, call: MethodCall) -> int:
+        """Rows that a method takes its batches from."""
+        unbounded = sys.maxsize
+        retain, counterparts = (unbounded if count is None else count for count in (self.retain, self.counterparts))
+        if call.name in FINETUNINGS:
+            return counterparts if call.name == "finetune-clean" else retain + counterparts
+        if _is_mask(call):
+            return self.forget + retain
+        sample = getattr(call.config, "sample", 0)  # NeMo compares with rows to keep
+        return max(1, self.forget, min(sample, retain))
+
+
+def workload_of(checkpoint: Path, files: RowFiles, device: str, *, robustness: bool = False) -> Workload:
+    """The workload of a checkpoint's own corpus, or of rows from files, which count as long as their window.
+
+    Args:
+        checkpoint: its folder.
+        files: rows of one's own, which are counted and not read yet, or the corpus.
+        device: `cpu` or a GPU.
+        robustness: whether it is measured, also where the recipe does not ask for it.
 
     Raises:
-        UserError: a `tinymem.json` that cannot be read, or rows to be made that cannot fit into memory.
+        UserError: a `tinymem.json` or rows that cannot be read, or rows to be made that cannot fit into memory.
     """
     recipe = recipe_of(checkpoint, read_metadata(checkpoint))
+    settings = (recipe.mitigation.robustness if recipe and not files.given else None) or (Robustness() if robustness else None)
+    relearned = settings.batch_size if settings else 0
     if recipe is not None and not files.given:
         if is_made_again(checkpoint, recipe, files.corpus):
             refuse_large_corpus(recipe)  # first, since it says what is wrong with rows that are too many or too long
-        return Workload(recipe.data.row_tokens, recipe.evaluation.batch_size, device)
-    own = (recipe.evaluation.prompt, recipe.evaluation.match) if recipe else (0, 1)
-    window = (given if given is not None else default for given, default in zip((files.prompt, files.match), own, strict=True))
-    return Workload(sum(window), device=device)
+        own = Workload(recipe.data.row_tokens, recipe.evaluation.batch_size, device, relearned=relearned)
+        return _of_corpus(own, checkpoint, recipe, files)
+    defaults = (recipe.evaluation.prompt, recipe.evaluation.match) if recipe else (0, 1)
+    window = (given if given is not None else default for given, default in zip((files.prompt, files.match), defaults, strict=True))
+    forget, retain = (count_rows(path, files.raw) if path else 0 for path in (files.forget, files.retain))
+    given = forget if files.forget_rows == "all" else min(forget, ROWS)
+    kept = retain // 2
+    return Workload(sum(window), min(ROWS, forget + retain), device, given, kept, 0, min(relearned, max(forget, kept)))
+
+
+def _of_corpus(workload: Workload, checkpoint: Path, recipe: Recipe, files: RowFiles) -> Workload:
+    """The workload with the rows of the corpus: as many as its folder says, or as the recipe plans; held-out planted rows are test rows."""
+    place = files.corpus or run_of(checkpoint) / "corpus"
+    clean, planted, tests = clean_rows(recipe), planted_rows(recipe), test_rows(recipe)
+    if (place / MANIFEST).is_file():
+        counts = read_manifest(place).counts
+        clean, tests = counts.pop("clean_rows", clean), sum(count for name, count in counts.items() if name.endswith("test_rows"))
+        planted = sum(counts.get(f"{artifact.kind}_rows", 0) for artifact in recipe.artifacts)
+    return replace(
+        workload,
+        rows=min(workload.rows, tests + planted),
+        forget=min(ROWS, planted),
+        retain=min(clean, MAXIMUM_RETAIN),
+        counterparts=planted,
+        relearned=min(workload.relearned, max(clean, planted)),
+    )
+
+
+def _is_mask(call: MethodCall) -> bool:
+    """Whether a method learns a mask over weights."""
+    return call.method.properties.unit == "weight" and call.method.properties.criterion == "optimization"
+
+
+def _scoring(model: nn.Module, call: MethodCall, weights: int, rows: int) -> int:
+    """Bytes of a scorer's scores, and of what they are made of; SOU has the gradients of single rows."""
+    if call.method.properties.unit != "weight":
+        return 0
+    if call.method.properties.order == "second":
+        largest = max(p.numel() for p in mlp_parameters(model).values())
+        return 8 * getattr(call.config, "block", 1) * (weights + 2 * largest) + 3 * FLOAT * rows * largest  # sums, and two copies of one
+    if hasattr(call.config, "per_step"):  # Greedy keeps weights of its own, and their gradients in fp32
+        return weights * (2 * FLOAT + _element(model) * (1 if _element(model) == FLOAT else 2))
+    return 2 * FLOAT * weights
 
 
 def _passing(model: nn.Module, tokens: int, *, neurons: int) -> int:

@@ -79,9 +79,10 @@ def mitigate_checkpoint(
     places = _places(out, calls)
     if out is not None:
         refuse_beyond_disk(len(calls) * edited_bytes(checkpoint), out, "the edited checkpoint")
-    needed = partial(workload_of(checkpoint, files, device).editing, calls=calls)
+    measuring = measuring or Measuring()
+    needed = partial(workload_of(checkpoint, files, device, robustness=measuring.robustness).editing, calls=calls)
     loaded = load_checkpoint(checkpoint, device=device, needed=needed, verify=verify, dtype=dtype)
-    identity, measuring = identity_of(loaded, checkpoint, device, revision), measuring or Measuring()
+    identity = identity_of(loaded, checkpoint, device, revision)
     changes = Changes(protocol, forget_fraction, seed)
     if files.given:
         subject, forgotten = subject_of_files(loaded, checkpoint, files, changes, identity, measuring.request())

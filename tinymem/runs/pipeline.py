@@ -230,7 +230,7 @@ def mitigation_stage(made: Run, calls: Sequence[MethodCall], *, device: str, pro
 
 
 def _training_rows(made: Run, device: str) -> bool:
-    """Measure what the model, whose weights are verified, has memorized of its training rows, if nothing is planted there; True if it did."""
+    """Measure what the model, of verified weights, has memorized of its training rows, if nothing is planted there; True if it did."""
     from tinymem.runs.training_rows import training_rows_stage
 
     if made.recipe.artifacts or (made.path / TRAINING_ROWS).is_file():

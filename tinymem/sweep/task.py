@@ -137,7 +137,8 @@ class Worker:
         calls = [MethodCall(method, parse_config(method, run.config)) for run in group.runs]
         rows = group.model.rows
         files = RowFiles() if rows is None else row_files(SweepRows.model_validate(rows["files"]))
-        workload = workload_of(Path(group.model.checkpoint), files, self.device)
+        robustness = group.model.measuring["robustness"] is not None
+        workload = workload_of(Path(group.model.checkpoint), files, self.device, robustness=robustness)
         return lambda model: workload.editing(model, calls)
 
     def _of_rung(self, subject: Subject, rung: Rung | None) -> Subject:
