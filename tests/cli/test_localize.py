@@ -76,6 +76,14 @@ def test_rows_and_sequences_from_files_on_a_model_of_another_family(tmp_path):
     call("localize", "inj", tmp_path / "model", "--out", tmp_path / "a", "--sequences", tmp_path / "rows.jsonl", *quick, "--set", "steps=3")
     row = read_localization(tmp_path / "a")[0]
     assert row.sequences == 5 and row.reached == 0 and row.steps == 3
+    printed = call(
+        "localize", "inj", tmp_path / "model", "--out", tmp_path / "w", "--unit", "weight", "--set", "ratios=[0.1]", "--set", "steps=3",
+        "--sequences", tmp_path / "rows.jsonl", "--methods", "durable,random-weights", "--json",
+    )  # fmt: skip
+    weights = [row for row in json.loads(printed) if row["method"] == "random-weights"]
+    assert [(row["scope"], row["top"]) for row in weights] == [(s, t) for s in ("tensor", "model") for t in (0.1, 0.2, 0.5)]
+    assert all(row["unit"] == "weight" and len(row["values"]) == 5 and row["chance"] == pytest.approx(row["top"], 0.01) for row in weights)
+    assert "INJ of weights: 10 % injected" in call("report", tmp_path / "w", "--tables", "inj")
     with pytest.raises(UserError, match=r"at least 2 memorized rows \(suffix accuracy above 0.9\), got 0 of 5"):
         call("localize", "del", tmp_path / "model", "--out", tmp_path / "b", *files, *quick)
     assert not (tmp_path / "b").exists() or not any((tmp_path / "b").iterdir())
@@ -86,6 +94,10 @@ def test_mistakes_are_named_before_anything_is_loaded(tmp_path):
     for arguments, words in [
         (["inj", ZOO, "--methods", "durable"], "score neurons"),
         (["inj", ZOO, "--set", "ratios=[0.0001]"], "at least one neuron a layer"),
+        (["inj", ZOO, "--unit", "weight", "--set", "ratios=[0.00001]"], "at least one weight a matrix"),
+        (["inj", ZOO, "--unit", "weight", "--methods", "act"], "rank weights"),
+        (["inj", ZOO, "--set", "scopes=[tensor]"], "expected scopes of layer or model"),
+        (["del", ZOO, "--set", "unit=weight"], "expected unit: neuron of DEL"),
         (["inj", ZOO, "--recipe", ZOO.parents[1] / "recipes" / "paper" / "del-gpt2-xl.yaml"], "expected a recipe of inj, got del"),
         (["inj", tmp_path / "none"], "expected a checkpoint folder"),
     ]:

@@ -87,6 +87,7 @@ NONSENSE: dict[str, list[tuple[str, str]]] = {
     "--tables": [("bets", "did you mean 'best'"), (",", "expected tables of")],
     "--recipe": [(NOWHERE, "found none")],
     "--sequences": [(NOWHERE, "found none")],
+    "--unit": [("cell", "neuron")],
     "--machine": [(NOWHERE, "found none")],
     "--project": [(NOWHERE, "found none")],
     "--config": [(NOWHERE, "expected --engine parsl")],

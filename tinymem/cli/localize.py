@@ -61,12 +61,15 @@ Sequences = Annotated[
     typer.Option("--sequences", metavar="FILE", help="Texts or ids to inject: .jsonl, .csv, .parquet or .npy. Default: random tokens."),
 ]
 
+Unit = Annotated[Literal["neuron", "weight"] | None, typer.Option("--unit", help="Inject into neurons (the default) or into weights.")]
+
 
 @localize_app.command("inj")
 def inj(
     checkpoint: Checkpoint,
     out: NeededOut,
     recipe: Recipe = None,
+    unit: Unit = None,
     methods: Methods = None,
     sequences: Sequences = None,
     column: Column = None,
@@ -83,15 +86,16 @@ def inj(
     output: Format = "table",
     json: PrintJson = False,
 ) -> None:
-    """Write new sequences into random neurons, and ask each scorer for them (INJ Benchmark); default: the recipe's scorers, or all.
+    """Write new sequences into random neurons or weights, and ask each scorer for them (INJ); default: the recipe's scorers, or all.
 
     --out is a folder of result rows; `tinymem report` reads it, and the same command goes on with it.
     """
     from tinymem.data.own_rows import RowFiles
 
     load_plugins(plugin)
-    given: JsonObject = {} if sequences is None else {"file": str(sequences.absolute())}
-    given |= {} if column is None else {"column": column}
+    given: JsonObject = {} if sequences is None else {"sequences.file": str(sequences.absolute())}
+    given |= {} if column is None else {"sequences.column": column}
+    given |= {} if unit is None else {"unit": unit}
     made = _recipe("inj", recipe, overrides, methods, seed, given)
     model = Model(local_checkpoint(checkpoint, revision, max_size), device, dtype, not no_verify)
     _run(model, made, out, RowFiles(None, retain, corpus=corpus), chosen(output, json))
@@ -139,7 +143,7 @@ def _recipe(
     overrides: list[str] | None,
     methods: str | None,
     seed: int | None,
-    sequences: JsonObject,
+    given: JsonObject,
 ) -> LocalizationRecipe:
     from tinymem.recipe.localization import load_localization, parse_localization
     from tinymem.recipe.source import overridden, set_value
@@ -154,8 +158,8 @@ def _recipe(
         values = overridden(values, overrides)
     values |= {} if methods is None else {"methods": list(words(methods) or ())}
     values |= {} if seed is None else {"seed": seed}
-    for key, value in sequences.items():
-        set_value(values, f"sequences.{key}", value)
+    for key, value in given.items():
+        set_value(values, key, value)
     return parse_localization(values)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tinymem.data.math.sequences import Ids
@@ -56,6 +57,11 @@ class Rows:
     def batches(self, size: int) -> list[Rows]:
         """Consecutive pieces of at most `size` rows."""
         return [self.take(index) for index in torch.arange(len(self), device=self.ids.device).split(size)]
+
+    def filled(self, tokens: int) -> Rows:
+        """The rows filled up to `tokens` with id 0, which nothing scores or trains on; rows as long as that stay as they are."""
+        missing = tokens - self.ids.shape[1]
+        return self if missing <= 0 else replace(self, ids=F.pad(self.ids, (0, missing)), length=self.lengths())
 
     def window(self) -> Tensor:
         """Suffix tokens [N, T]: True from the end of the prompt to `end`."""

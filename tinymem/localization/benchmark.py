@@ -15,9 +15,11 @@ from torch import nn
 from tinymem.data.rows import Rows
 from tinymem.errors import UserError
 from tinymem.localization.deletion import Decode, Deletion, delete, located
-from tinymem.localization.injection import Injection, InjectionConfig, inject
-from tinymem.localization.recall import Scope, recall
+from tinymem.localization.injection import Injection, InjectionConfig, Learned, inject
+from tinymem.localization.recall import Recall, Scope, TensorScope, recall
 from tinymem.localization.scoring import scores_by_sequence, scores_of_injected
+from tinymem.localization.weights import Question, WeightInjection, inject_weights, weight_recalls
+from tinymem.mitigation.ablation import AblationConfig
 from tinymem.mitigation.method import MethodCall, MitigationData
 from tinymem.mitigation.run import chosen, versions
 from tinymem.recipe.localization import LocalizationRecipe
@@ -50,6 +52,8 @@ class Benchmark:
     decode: Decode | None = None
     injections: dict[float, Injection] = field(default_factory=dict)
     """INJ: injections by ratio, filled as they are needed."""
+    in_weights: dict[float, WeightInjection] = field(default_factory=dict)
+    """INJ of weights likewise."""
     scores: dict[str, tuple[torch.Tensor, float]] = field(default_factory=dict)
     """DEL: scores of all rows and their seconds by scorer, filled as they are needed, once for all ratios."""
 
@@ -61,14 +65,15 @@ class Benchmark:
         """Result rows of a scorer at a ratio.
 
         Raises:
-            UserError: no scorer of neurons, or a ratio of less than one neuron a layer.
+            UserError: no scorer of the benchmark's unit, or a ratio of less than one neuron a layer or one weight a matrix.
         """
         start = LocalizationRow(
             **vars(self.identity), id=row_id, method=call.name, artifact="sequences", status="ok", versions=versions(),
-            benchmark=self.recipe.benchmark, unit="neuron", config=call.config.as_json(), options=_options(call),
+            benchmark=self.recipe.benchmark, unit=self.recipe.unit, config=call.config.as_json(), options=_options(call),
             ratio=ratio, sequences=len(self.rows),
         )  # fmt: skip
-        make = self._injected if self.recipe.benchmark == "inj" else self._deleted
+        injected = self._in_weights if self.recipe.unit == "weight" else self._injected
+        make = injected if self.recipe.benchmark == "inj" else self._deleted
         return make(call, ratio, start, bar or SilentBar())
 
     def _injected(self, call: MethodCall, ratio: float, start: LocalizationRow, bar: Bar) -> list[LocalizationRow]:
@@ -79,13 +84,26 @@ class Benchmark:
         scores_SLF = scores_of_injected(call, self.model, self.data(bar), found)
         _wait(self.rows)
         seconds = time.perf_counter() - began
-        start = replace(start, seconds=seconds, reached=int(found.reached_S.sum()), steps=float(found.steps_S.double().median()))
-        return [self._recall(start, scores_SLF, found, ratio * top, scope) for scope in self.recipe.scopes for top in self.recipe.tops]
+        start = _with_injection(start, found, seconds)
+        asked = self._questions(ratio)
+        return [_recall_row(start, q, recall(scores_SLF, found.gold_SLF, q.share, _of_neurons(q.scope))) for q in asked]
 
-    def _recall(self, start: LocalizationRow, scores_SLF: torch.Tensor, found: Injection, top: float, scope: Scope) -> LocalizationRow:
-        result = recall(scores_SLF, found.gold_SLF, min(1.0, top), scope)
-        low, high = result.interval
-        return replace(start, top=top, scope=scope, score_name="recall", score=result.mean, low=low, high=high, chance=result.chance)
+    def _in_weights(self, call: MethodCall, ratio: float, start: LocalizationRow, bar: Bar) -> list[LocalizationRow]:
+        if ratio not in self.in_weights:
+            self.in_weights[ratio] = inject_weights(self.model, self.rows, injection_config(self.recipe, ratio))
+        found, asked = self.in_weights[ratio], self._questions(ratio)
+        recalls, seconds = weight_recalls(self._at(call, ratio), self.model, _one_length(self.data(bar)), found, asked)
+        start = _with_injection(start, found, seconds)
+        return [_recall_row(start, question, result) for question, result in zip(asked, recalls, strict=True)]
+
+    def _questions(self, ratio: float) -> list[Question]:
+        return [Question(ratio * top, scope) for scope in self.recipe.wanted_scopes for top in self.recipe.tops]
+
+    def _at(self, call: MethodCall, ratio: float) -> MethodCall:
+        """A weight method at the injected ratio; one that ranks only as many as its ratio says, at the most that it may name."""
+        most = max(self.recipe.tops) if call.method.steps else 1
+        config = call.config
+        return replace(call, config=replace(config, ratio=min(1.0, ratio * most))) if isinstance(config, AblationConfig) else call
 
     def _deleted(self, call: MethodCall, ratio: float, start: LocalizationRow, bar: Bar) -> list[LocalizationRow]:
         scores_SLF, seconds = self._scores(call, bar)
@@ -139,6 +157,28 @@ def random_sequences(vocabulary: int, count: int, tokens: int, *, leave_out: Ite
         raise UserError(f"expected a vocabulary of at least 2 ordinary tokens, got {len(ids)}; name a file of sequences")
     drawn = torch.randint(len(ids), (count, tokens), generator=torch.Generator().manual_seed(seed))
     return Rows.of(ids[drawn])
+
+
+def _one_length(data: MitigationData) -> MitigationData:
+    """The same rows, all filled up to the longest, for methods that make batches of both kinds."""
+    tokens = max(data.forget.ids.shape[1], data.retain.ids.shape[1])
+    return replace(data, forget=data.forget.filled(tokens), retain=data.retain.filled(tokens)) if len(data.retain) else data
+
+
+def _with_injection(start: LocalizationRow, found: Learned, seconds: float) -> LocalizationRow:
+    return replace(start, seconds=seconds, reached=int(found.reached_S.sum()), steps=float(found.steps_S.double().median()))
+
+
+def _recall_row(start: LocalizationRow, asked: Question, result: Recall) -> LocalizationRow:
+    low, high = result.interval
+    return replace(
+        start, top=asked.top, scope=asked.scope, score_name="recall", score=result.mean, low=low, high=high, chance=result.chance,
+        values=[round(value, 6) for value in result.values_S.tolist()],
+    )  # fmt: skip
+
+
+def _of_neurons(scope: TensorScope) -> Scope:
+    return "model" if scope == "model" else "layer"
 
 
 def _before(found: Deletion) -> dict[str, float]:

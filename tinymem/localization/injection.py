@@ -10,8 +10,8 @@ Shape suffixes: S sequences, L layers, F neurons of a layer, T tokens, D embeddi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -63,22 +63,31 @@ class LayerInjection:
 
 
 @dataclass(frozen=True)
-class Injection:
+class Learned:
+    """The end of training the changes of each sequence.
+
+    Attributes:
+        losses_S: mean next-token loss of each sequence, in nats.
+        steps_S: Adam steps that each one took.
+        reached_S: whether the loss fell below the wanted one.
+    """
+
+    losses_S: Tensor
+    steps_S: Tensor
+    reached_S: Tensor
+
+
+@dataclass(frozen=True)
+class Injection(Learned):
     """Sequences injected into a model, each by itself.
 
     Attributes:
         gold_SLF: mask of the neurons that hold each sequence.
         layers: changes, bottom to top.
-        losses_S: mean next-token loss of each sequence after its injection, in nats.
-        steps_S: Adam steps that each one took.
-        reached_S: whether the loss fell below the wanted one.
     """
 
     gold_SLF: Tensor
     layers: tuple[LayerInjection, ...]
-    losses_S: Tensor
-    steps_S: Tensor
-    reached_S: Tensor
 
     def __len__(self) -> int:
         return len(self.gold_SLF)
@@ -112,17 +121,40 @@ def inject(model: nn.Module, rows: Rows, config: InjectionConfig, bar: Bar | Non
     Raises:
         UserError: a ratio of less than one neuron a layer.
     """
-    layers, bar = neuron_layers(model), bar or SilentBar()
-    bar.expect(config.steps)
+    layers = neuron_layers(model)
     gold_SLF = drawn_neurons((len(layers), layers[0].neurons), len(rows), config.ratio, config.seed).to(rows.ids.device)
     parts = [_start(gold_SLF[:, layer.index], layer.values_FD()) for layer in layers]
     changes = [part.change_SND.requires_grad_() for part in parts]
+    learned = learn_changes(model, rows, config, changes, lambda: _adding(model, parts), bar or SilentBar())
+    done = tuple(LayerInjection(p.index_SN, p.there_SN, c.detach()) for p, c in zip(parts, changes, strict=True))
+    return Injection(**vars(learned), gold_SLF=gold_SLF, layers=done)
+
+
+def learn_changes(
+    model: nn.Module,
+    rows: Rows,
+    config: InjectionConfig,
+    changes: list[Tensor],
+    applied: Callable[[], AbstractContextManager[None]],
+    bar: Bar,
+) -> Learned:
+    """Train changes of a model with Adam until it knows each row, one entry of the first dimension a row; the model stays as it is.
+
+    Args:
+        model: of any registered family.
+        rows: sequences [S, T]; all tokens but the first are trained.
+        config: learning rate, most steps and the loss that is enough.
+        changes: tensors [S, ...] that require gradients; they are trained in place.
+        applied: makes the context in which row s runs through the model with its changes.
+        bar: counts steps.
+    """
+    bar.expect(config.steps)
     optimizer = torch.optim.Adam(changes, lr=config.rate)
     running_S = torch.ones(len(rows), dtype=torch.bool, device=rows.ids.device)
     steps_S = torch.zeros(len(rows), dtype=torch.int64, device=rows.ids.device)
     losses_S = torch.zeros(0)
     for step in range(config.steps + 1):
-        with torch.enable_grad(), frozen(model), _adding(model, parts):
+        with torch.enable_grad(), frozen(model), applied():
             losses_S = row_losses(model, rows, "suffix")
         running_S &= losses_S.detach() >= config.loss
         if step == config.steps or not running_S.any():
@@ -131,8 +163,7 @@ def inject(model: nn.Module, rows: Rows, config: InjectionConfig, bar: Bar | Non
         _step(optimizer, changes, gradients, running_S)
         steps_S += running_S
         bar.advance(1)
-    done = tuple(LayerInjection(p.index_SN, p.there_SN, c.detach()) for p, c in zip(parts, changes, strict=True))
-    return Injection(gold_SLF, done, losses_S.detach(), steps_S, losses_S.detach() < config.loss)
+    return Learned(losses_S.detach(), steps_S, losses_S.detach() < config.loss)
 
 
 def _start(gold_SF: Tensor, values_FD: Tensor) -> LayerInjection:
@@ -151,7 +182,7 @@ def _step(optimizer: torch.optim.Adam, changes: list[Tensor], gradients: tuple[T
     optimizer.step()
     with torch.no_grad():
         for change, old in zip(changes, before, strict=True):
-            change.copy_(torch.where(running_S[:, None, None], change, old))
+            change.copy_(torch.where(running_S.view(-1, *[1] * (change.dim() - 1)), change, old))
 
 
 @contextmanager

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 Scope = Literal["layer", "model"]
+TensorScope = Literal["tensor", "layer", "model"]
+"""Where scores of weights are compared; of neurons a layer has one tensor."""
 RESAMPLES = 2000
 
 

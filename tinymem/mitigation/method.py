@@ -100,6 +100,7 @@ class Unlearner:
     by_epoch: Callable[..., Iterator[tuple[int, State]]] | None = None
     steps: Callable[..., int] | None = None
     by_row: Callable[..., Tensor] | None = None
+    ranked: Callable[..., Scores] | None = None
 
     @property
     def origin(self) -> str:
@@ -170,6 +171,7 @@ def editor(
     config: type[C],
     properties: Properties,
     by_epoch: Callable[[nn.Module, MitigationData, C], Iterator[tuple[int, Callable[[], nn.Module]]]] | None = None,
+    ranked: Callable[[nn.Module, MitigationData, C], Scores] | None = None,
 ) -> Callable[[Edit[C, P]], Edit[C, P]]:
     """Register a function `(model, data, config) -> edited copy`, which itself decides the changes.
 
@@ -180,6 +182,7 @@ def editor(
         config: its options: a frozen dataclass that derives from `MethodConfig`, or from `AblationConfig` if it has a ratio.
         properties: its column of the table of methods.
         by_epoch: yields (epoch, function that makes the edited copy of a run that ends there); otherwise as of `scorer`.
+        ranked: the scores whose highest the edit takes, for an editor that ranks parts; benchmarks of localization ask for them.
 
     Raises:
         UserError: another method has the name, or the config is none.
@@ -187,7 +190,7 @@ def editor(
 
     def register(function: Edit[C, P]) -> Edit[C, P]:
         _check_config(name, config, MethodConfig, epochs=by_epoch is not None)
-        UNLEARNERS.register(name, Unlearner(name, "edit", function, config, properties, by_epoch))
+        UNLEARNERS.register(name, Unlearner(name, "edit", function, config, properties, by_epoch, ranked=ranked))
         return function
 
     return register

@@ -26,6 +26,9 @@ from tinymem.runtime.files import user_path
 from tinymem.runtime.json import JsonObject
 
 NEURON_SCORERS = ("random-neurons", "act", "ig", "zero", "slim", "hard-concrete", "nemo")
+WEIGHT_SCORERS = ("random-weights", "durable", "sou", "subnet", "balanced-subnet")
+ADDED: dict[str, object] = {"unit": "neuron", "retain": 2000}
+"""Keys that ids of stored rows leave out at these values, since rows that are older than the keys have none."""
 
 
 class Sequences(Section):
@@ -43,19 +46,23 @@ class LocalizationRecipe(Section):
 
     name: str = Field("localization", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="what the benchmark is called")
     benchmark: Literal["inj", "del"] = Field(description="inj: injected sequences are asked back; del: located neurons are dropped")
+    unit: Literal["neuron", "weight"] = Field("neuron", description="INJ: what holds a sequence; DEL drops neurons")
     methods: tuple[Method, ...] = Field(
-        (), description="scorers of neurons; one with the option ratio runs at that ratio only; default: all of ours"
+        (), description="scorers of the unit; one with the option ratio runs at that ratio only; default: all of ours"
     )
     ratios: tuple[float, ...] = Field(
-        (), description="INJ: share of all neurons that hold a sequence; DEL: share of each layer that is dropped"
+        (), description="INJ: share of all neurons or weights that hold a sequence; DEL: share of each layer that is dropped"
     )
     sequences: Sequences = Field(Sequences(), description="INJ: the sequences to inject")
-    tops: tuple[float, ...] = Field((1, 2, 5), description="INJ: how many neurons a scorer may name, in multiples of the ratio")
-    scopes: tuple[Literal["layer", "model"], ...] = Field(("layer", "model"), description="INJ: where scores are compared")
+    tops: tuple[float, ...] = Field((1, 2, 5), description="INJ: how much a scorer may name, in multiples of the ratio")
+    scopes: tuple[Literal["tensor", "layer", "model"], ...] = Field(
+        (), description="INJ: where scores are compared; default: each layer (of weights each matrix), and the whole model"
+    )
     steps: int = Field(200, ge=1, description="INJ: most steps of an injection")
     loss: float = Field(0.05, gt=0, description="INJ: loss in nats below which a sequence counts as injected")
     learning_rate: float | None = Field(None, gt=0, description="INJ: of Adam; default: 0.01, and 0.05 for ratios of at most 0.005")
     rows: int = Field(50, ge=2, description="DEL: at most so many memorized rows")
+    retain: int = Field(2000, ge=0, description="at most so many ordinary rows for scorers that compare with them")
     text: int = Field(128, ge=0, description="DEL: rows of ordinary text whose perplexity is measured")
     accuracy: float = Field(0.9, ge=0, le=1, description="DEL: rows whose suffix is predicted better than that count as memorized")
     skip_bottom: bool = Field(True, description="DEL: leave the bottom layer whole, as published")
@@ -74,9 +81,24 @@ class LocalizationRecipe(Section):
     def _check(self) -> LocalizationRecipe:
         if any(not 0 < ratio <= 1 for ratio in self.ratios):
             raise ValueError(f"expected ratios above 0 and at most 1, got {list(self.ratios)}")
-        if any(top <= 0 for top in self.tops) or not self.tops or not self.scopes:
-            raise ValueError(f"expected tops above 0 and at least one scope, got {list(self.tops)} and {list(self.scopes)}")
+        if any(top <= 0 for top in self.tops) or not self.tops:
+            raise ValueError(f"expected tops above 0, got {list(self.tops)}")
+        if self.benchmark == "del" and self.unit == "weight":
+            raise ValueError("expected unit: neuron of DEL, got weight; `tinymem mitigate` drops weights")
+        if self.unit == "neuron" and "tensor" in self.scopes:
+            raise ValueError("expected scopes of layer or model for neurons, got tensor; a layer has one tensor of them")
         return self
+
+    @property
+    def wanted_scopes(self) -> tuple[Literal["tensor", "layer", "model"], ...]:
+        """The scopes, or within the smallest part that a score is compared in, and the whole model."""
+        return self.scopes or (("tensor", "model") if self.unit == "weight" else ("layer", "model"))
+
+    def key(self) -> JsonObject:
+        """What decides a result, besides the model, the scorer, the ratio and the rows."""
+        values = self.model_dump(mode="json", exclude={"name", "methods", "ratios", "sequences"})
+        values["scopes"] = list(self.wanted_scopes)
+        return {name: value for name, value in values.items() if name not in ADDED or ADDED[name] != value}
 
     @property
     def wanted_ratios(self) -> tuple[float, ...]:
@@ -85,8 +107,9 @@ class LocalizationRecipe(Section):
 
     @property
     def wanted_methods(self) -> tuple[Method, ...]:
-        """The methods, or all scorers of neurons that the package brings."""
-        return self.methods or tuple(Method(name=name) for name in NEURON_SCORERS)
+        """The methods, or the scorers of the unit that the package brings."""
+        names = NEURON_SCORERS if self.unit == "neuron" else WEIGHT_SCORERS
+        return self.methods or tuple(Method(name=name) for name in names)
 
 
 def load_localization(path: Path, overrides: list[str] | None = None) -> LocalizationRecipe:

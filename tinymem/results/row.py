@@ -25,7 +25,7 @@ OPTIONAL = frozenset(
         *("family", "commit", "revision", "step", "dtype", "training_seconds", "training_threads", "finished"),
         *("host", "attempts", "traceback", "memorized_by_copies_before", "memorized_by_copies_after"),
         *("robustness", "prompt", "match", "rows_left_out", "scores_shared"),
-        *("seconds_measure", "rows_retain", "row_tokens", "optimizer_state", "plugin"),
+        *("seconds_measure", "rows_retain", "row_tokens", "optimizer_state", "plugin", "values"),
     }
 )
 """Columns that are written only where they have a value."""
@@ -280,7 +280,7 @@ class LocalizationRow(ResultRow):
     top: float | None = None
     """INJ: share of the neurons or weights that the scorer may name."""
     scope: str | None = None
-    """INJ: where the highest scores are compared: within each layer, or in the whole model."""
+    """INJ: where the highest scores are compared: within each layer, of weights each matrix (tensor), or in the whole model."""
     layer: int | None = None
     """Block, from 0 at the bottom; null for the whole model."""
     sequences: int | None = None
@@ -298,6 +298,8 @@ class LocalizationRow(ResultRow):
     high: float | None = None
     chance: float | None = None
     """Expected score of a random choice."""
+    values: list[float] | None = None
+    """The metric of each sequence, in the order of the sequences, from which intervals of comparisons are made."""
     before: float | None = None
     """DEL: the metric of the unedited model."""
     seconds: float | None = None

@@ -20,6 +20,7 @@ from tinymem.evaluation.evaluator import Evaluator
 from tinymem.localization.benchmark import Benchmark, calls_at, random_sequences
 from tinymem.localization.deletion import Decode, suffix_accuracy
 from tinymem.localization.scoring import refuse_unless_neurons
+from tinymem.localization.weights import refuse_unless_weights
 from tinymem.mitigation.files_subject import identity_of, own_rows
 from tinymem.mitigation.method import MethodCall, parse_call
 from tinymem.mitigation.run import row_id
@@ -41,7 +42,7 @@ from tinymem.training.checkpoints import recipe_of
 if TYPE_CHECKING:
     from tinymem.results.row import Identity
 
-RETAINED, FILE_LENGTH = 2000, 4
+FILE_LENGTH = 4
 
 
 @dataclass(frozen=True)
@@ -111,22 +112,24 @@ def parsed_calls(recipe: LocalizationRecipe) -> list[tuple[MethodCall, float | N
     """The recipe's scorers with their options, and the only ratio that each runs at, if it names one.
 
     Raises:
-        UserError: an unknown scorer or option, or a method that does not score neurons.
+        UserError: an unknown scorer or option, or a method that does not score the recipe's unit.
     """
-    return [_call(method.name, method.options) for method in recipe.wanted_methods]
+    refuse = refuse_unless_neurons if recipe.unit == "neuron" else refuse_unless_weights
+    calls = [_call(method.name, method.options) for method in recipe.wanted_methods]
+    for call, _ in calls:
+        refuse(call)
+    return calls
 
 
 def _call(name: str, options: Mapping[str, Json]) -> tuple[MethodCall, float | None]:
     call, ratio = parse_call(name, options), options.get("ratio")
-    refuse_unless_neurons(call)
     return call, float(ratio) if isinstance(ratio, int | float) else None
 
 
 def _row_id(benchmark: Benchmark, call: MethodCall, ratio: float) -> str:
     """Id of a scorer's rows at a ratio: as of a mitigation, whose rows to forget are here the rows and options of the benchmark."""
-    recipe = benchmark.recipe.model_dump(mode="json", exclude={"name", "methods", "ratios", "sequences"})
     rows = [benchmark.rows, benchmark.text, *([benchmark.retain] if _compares(call) else [])]
-    return row_id(benchmark.identity, call, [recipe, benchmark.recipe.sequences.seed, ratio, rows_digest(*rows)])
+    return row_id(benchmark.identity, call, [benchmark.recipe.key(), benchmark.recipe.sequences.seed, ratio, rows_digest(*rows)])
 
 
 def _compares(call: MethodCall) -> bool:
@@ -140,10 +143,10 @@ def _benchmark(
     device = next(loaded.model.parameters()).device
     if recipe.benchmark == "inj":
         nothing = Rows.of(torch.zeros(0, 2, dtype=torch.int64, device=device))
-        retain = _ordinary(loaded, checkpoint, files, recipe.seed).to(device) if compares else nothing
+        retain = _ordinary(loaded, checkpoint, files, recipe).to(device) if compares else nothing
         return Benchmark(loaded.model, recipe, _sequences(loaded, checkpoint, recipe).to(device), retain, nothing, identity)
     rows, ordinary = _memorized(loaded, checkpoint, recipe, files)
-    text, retain = _drawn(ordinary, recipe.text, recipe.seed), _drawn(ordinary, RETAINED, recipe.seed + 1)
+    text, retain = _drawn(ordinary, recipe.text, recipe.seed), _drawn(ordinary, recipe.retain, recipe.seed + 1)
     return Benchmark(loaded.model, recipe, rows.to(device), retain.to(device), text.to(device), identity, _decoder(checkpoint))
 
 
@@ -162,14 +165,14 @@ def _sequences(loaded: Checkpoint, checkpoint: Path, recipe: LocalizationRecipe)
     return Rows.ragged(ids, torch.ones_like(lengths), lengths, int(lengths.max()))
 
 
-def _ordinary(loaded: Checkpoint, checkpoint: Path, files: RowFiles, seed: int) -> Rows:
+def _ordinary(loaded: Checkpoint, checkpoint: Path, files: RowFiles, wanted: LocalizationRecipe) -> Rows:
     """Ordinary rows from a file, or clean test rows of the checkpoint's corpus; none where there is neither."""
     if files.retain:
-        return _drawn(own_rows(loaded, checkpoint, files, recipe_of(checkpoint, loaded.metadata)).retain, RETAINED, seed)
+        return _drawn(own_rows(loaded, checkpoint, files, recipe_of(checkpoint, loaded.metadata)).retain, wanted.retain, wanted.seed)
     if recipe_of(checkpoint, loaded.metadata) is None:
         return Rows.of(torch.zeros(0, 2, dtype=torch.int64))
     recipe, corpus = own_corpus(loaded, checkpoint, files.corpus)
-    return _drawn(_test_rows(corpus.tests, *_window(recipe)), RETAINED, seed)
+    return _drawn(_test_rows(corpus.tests, *_window(recipe)), wanted.retain, wanted.seed)
 
 
 def _memorized(loaded: Checkpoint, checkpoint: Path, recipe: LocalizationRecipe, files: RowFiles) -> tuple[Rows, Rows]:

@@ -18,10 +18,11 @@ DEL_HEADS = {
     "text_perplexity_base2": ("as published", "of ordinary text", 1, 2),
 }
 """Per metric of DEL its column, the group of the column, the factor for display and the digits."""
+SCOPES = {"tensor": "per matrix", "layer": "per layer"}
 INJ_NOTE = (
-    "% of the injected neurons among those that a scorer names (the column's % of each layer, or of the whole model), mean over sequences, "
-    "with its 95 % bootstrap interval over sequences; a random choice finds as many % as it may name. The loss of {reached} of {sequences} "
-    "sequences fell below the wanted one while they were injected."
+    "% of the injected {unit}s among those that a scorer names (the column's % of each {part}, or of the whole model), mean over "
+    "sequences, with its 95 % bootstrap interval over sequences; a random choice finds as many % as it may name. The loss of {reached} of "
+    "{sequences} sequences fell below the wanted one while they were injected."
 )
 DEL_NOTE = (
     "Change when the named neurons of one row are dropped, mean over {sequences} rows, with its 95 % bootstrap interval; accuracy in "
@@ -37,12 +38,12 @@ def tables_of_localization(inputs: TableInputs) -> list[Table]:
 
 
 def localization_tables(rows: Sequence[LocalizationRow]) -> list[Table]:
-    """One table for each model, benchmark and ratio, scorers sorted by their best-known column."""
-    groups: dict[tuple[str, str, float], list[LocalizationRow]] = {}
+    """One table for each model, benchmark, unit and ratio, scorers sorted by their best-known column."""
+    groups: dict[tuple[str, str, str, float], list[LocalizationRow]] = {}
     for row in rows:
         if row.benchmark in ("inj", "del"):
-            groups.setdefault((row.model_id or row.run or "", row.benchmark, row.ratio or 0), []).append(row)
-    return [_table(benchmark, ratio, found) for (_, benchmark, ratio), found in groups.items()]
+            groups.setdefault((row.model_id or row.run or "", row.benchmark, row.unit or "neuron", row.ratio or 0), []).append(row)
+    return [_table(benchmark, ratio, found) for (_, benchmark, _, ratio), found in groups.items()]
 
 
 def _table(benchmark: str, ratio: float, rows: list[LocalizationRow]) -> Table:
@@ -53,10 +54,13 @@ def _table(benchmark: str, ratio: float, rows: list[LocalizationRow]) -> Table:
     lines = [_line(found, heads) for found in by_scorer.values()]
     lines.sort(key=lambda cells: _order(cells, benchmark))
     first, did = rows[0], "injected" if benchmark == "inj" else "dropped"
-    note = (INJ_NOTE if benchmark == "inj" else DEL_NOTE).format(reached=first.reached, sequences=first.sequences)
-    key = f"{benchmark}-{first.model_id or 'model'}-{ratio:g}"
+    weights = first.unit == "weight"
+    words = {"unit": first.unit or "neuron", "part": "matrix" if weights else "layer"}
+    note = (INJ_NOTE if benchmark == "inj" else DEL_NOTE).format(reached=first.reached, sequences=first.sequences, **words)
+    of = "-weights" if weights else ""
+    key = f"{benchmark}{of}-{first.model_id or 'model'}-{ratio:g}"
     columns = (Column("scorer", numeric=False), *(column for _, column in heads), Column("s", optional=True))
-    title = f"{benchmark.upper()}: {100 * ratio:g} % {did}, {first.model_name or first.run}"
+    title = f"{benchmark.upper()}{' of weights' if weights else ''}: {100 * ratio:g} % {did}, {first.model_name or first.run}"
     return Table(benchmark, key.replace(".", "-"), title, columns, tuple(lines), (note,))
 
 
@@ -67,8 +71,7 @@ Head = tuple[Key, Column]
 def _inj_heads(rows: list[LocalizationRow]) -> list[Head]:
     found: dict[Key, Column] = {}
     for row in rows:
-        group = "per layer" if row.scope == "layer" else "global"
-        found[row.scope, row.top] = Column(f"{100 * (row.top or 0):g} %", group)
+        found[row.scope, row.top] = Column(f"{100 * (row.top or 0):g} %", SCOPES.get(row.scope or "", "global"))
     return list(found.items())
 
 

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from tinymem.data.rows import Rows
 from tinymem.errors import UserError
-from tinymem.mitigation.ablation import AblationConfig, group_counts
+from tinymem.mitigation.ablation import AblationConfig, Scores, group_counts
 from tinymem.mitigation.methods.losses import row_losses
 from tinymem.mitigation.methods.pieces import Pieces, add_gradients
 from tinymem.mitigation.methods.substitute import Substituted, constants
@@ -165,6 +165,11 @@ class LearnedMask:
                 for name, weight in self._matrices(part.names, kept).items():
                     edited.get_parameter(name).copy_(weight)
         return edited
+
+    def ranked(self) -> Scores:
+        """The matrices' weights by when they are dropped: |score|, or its negative where the lowest are."""
+        sign = -1.0 if self.config.drop == "lowest" else 1.0
+        return Scores("weight", {name: part.abs() * sign for name, part in self.split(self.scores_P).items()})
 
     def split(self, flat_P: Tensor) -> dict[str, Tensor]:
         """The parts of a flat tensor [P], one per matrix and of its shape in the model: views."""

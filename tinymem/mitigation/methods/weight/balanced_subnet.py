@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from tinymem.data.rows import concatenate
 from tinymem.errors import UserError
 from tinymem.mitigation import grids
+from tinymem.mitigation.ablation import Scores
 from tinymem.mitigation.config import Grid
 from tinymem.mitigation.method import MitigationData, Properties, editor
 from tinymem.mitigation.methods.replay import Replayed
@@ -64,11 +65,18 @@ def by_epoch(model: nn.Module, data: MitigationData, config: BalancedSubnetConfi
             yield epoch, mask.edited
 
 
+def ranked(model: nn.Module, data: MitigationData, config: BalancedSubnetConfig) -> Scores:
+    """The trained mask's scores of the feed-forward matrices: the edit drops the highest."""
+    *_, (_, mask) = _trained(model, data, config)
+    return mask.ranked()
+
+
 @editor(
     "balanced-subnet",
     config=BalancedSubnetConfig,
     properties=Properties(unit="weight", order="first", criterion="optimization", dual_objective=True),
     by_epoch=by_epoch,
+    ranked=ranked,
 )
 def balanced_subnet(
     model: nn.Module,

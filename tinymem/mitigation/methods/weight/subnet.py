@@ -18,6 +18,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from tinymem.mitigation import grids
+from tinymem.mitigation.ablation import Scores
 from tinymem.mitigation.config import Grid
 from tinymem.mitigation.method import MitigationData, Properties, editor
 from tinymem.mitigation.methods.weight import balanced_subnet
@@ -45,7 +46,18 @@ def by_epoch(model: nn.Module, data: MitigationData, config: SubnetConfig) -> It
     return balanced_subnet.by_epoch(model, *_as_balanced(data, config))
 
 
-@editor("subnet", config=SubnetConfig, properties=Properties(unit="weight", order="first", criterion="optimization"), by_epoch=by_epoch)
+def ranked(model: nn.Module, data: MitigationData, config: SubnetConfig) -> Scores:
+    """The trained mask's scores of the feed-forward matrices: the edit drops the highest."""
+    return balanced_subnet.ranked(model, *_as_balanced(data, config))
+
+
+@editor(
+    "subnet",
+    config=SubnetConfig,
+    properties=Properties(unit="weight", order="first", criterion="optimization"),
+    by_epoch=by_epoch,
+    ranked=ranked,
+)
 def subnet(
     model: nn.Module,
     data: MitigationData,
