@@ -72,7 +72,7 @@ def read_rows(
     """
     suffix = _format_of(path)
     found = RowsFile(path, "line" if suffix.startswith((".jsonl", ".csv")) else "row")
-    raw = [_Raw.of(value, number, found, column) for number, value in _values(path, suffix, layout)]
+    raw = [_Raw.of(value, number, found, column) for number, value in values_of_file(path, suffix, layout)]
     found.empty.extend(r.number for r in raw if r.value is None)
     encoded = _encoded([r for r in raw if r.value is not None], found, tokens, bos)
     stripped = without_padding([ids for ids, _, _ in encoded], [r.mask for _, _, r in encoded], tokens)
@@ -86,7 +86,7 @@ def read_rows(
 def count_rows(path: Path, layout: RawLayout | None = None) -> int:
     """Number of rows that a file has, before they are read; raises as `read_rows`."""
     suffix = _format_of(path)
-    return len(read_token_array(path, layout).ids) if suffix in ARRAYS else sum(1 for _ in _values(path, suffix, layout))
+    return len(read_token_array(path, layout).ids) if suffix in ARRAYS else sum(1 for _ in values_of_file(path, suffix, layout))
 
 
 # ---- formats ------------------------------------------------------------------------------------------------------------------------
@@ -101,7 +101,8 @@ def _format_of(path: Path) -> str:
     return suffix
 
 
-def _values(path: Path, suffix: str, layout: RawLayout | None) -> Iterator[tuple[int, Any]]:
+def values_of_file(path: Path, suffix: str, layout: RawLayout | None = None) -> Iterator[tuple[int, Any]]:
+    """The lines or rows of a file as their format holds them, each with its number from 1; `suffix` is the end of its name."""
     if suffix in ARRAYS:
         return enumerate(_array_rows(path, layout), start=1)
     if suffix == ".parquet":
