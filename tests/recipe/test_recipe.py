@@ -220,6 +220,7 @@ def test_measurements_and_resume_points_follow_the_number_of_epochs() -> None:
     found = {epochs: parse_recipe({"training": {"epochs": epochs}}).training for epochs in (0, 1, 8, 40, 500, 5000)}
     assert {epochs: training.measured_every for epochs, training in found.items()} == {0: 1, 1: 1, 8: 1, 40: 4, 500: 50, 5000: 50}
     assert all(training.saved_every == training.measured_every for training in found.values())
+    assert [epochs for epochs, training in found.items() if training.measured_midway] == [1]
     given = parse_recipe({"training": {"epochs": 8, "evaluate_every": 3, "checkpoint_every": 5}}).training
     assert (given.measured_every, given.saved_every) == (3, 5)
     before = {"epochs": 8, "evaluate_every": 50, "checkpoint_every": 50}

@@ -54,7 +54,7 @@ def test_copies_are_repeated_in_an_epoch(tiny_run: Run) -> None:
 
 @pytest.mark.training
 def test_training_by_hand(tmp_path: Path) -> None:
-    recipe, corpus = recipe_of("training.epochs=1", "training.batch_size=100", "training.schedule=constant")
+    recipe, corpus = recipe_of("training.epochs=1", "training.batch_size=100", "training.schedule=constant", "training.evaluate_every=1")
     trained = train(recipe, corpus, tmp_path)
     rows, index = corpus.training_rows()
     model, config = fresh_model(recipe, corpus.row_tokens), recipe.training
@@ -68,7 +68,10 @@ def test_training_by_hand(tmp_path: Path) -> None:
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert trained.curve[-1].train_loss == pytest.approx(sum(losses) / len(losses), rel=1e-4)
+    half = len(losses) // 2  # the only epoch is measured in its middle too
+    assert [point.at for point in trained.curve] == [0, half / len(losses), 1]
+    for point, steps in zip(trained.curve[1:], (half, len(losses)), strict=True):
+        assert (point.step, point.train_loss) == (steps, pytest.approx(sum(losses[:steps]) / steps, rel=1e-4))
     for name, ours in trained.model.named_parameters():
         if not name.endswith("c_attn.bias"):  # that of the keys has no gradient but rounding, which AdamW blows up
             assert torch.allclose(ours, model.get_parameter(name), atol=1e-4), name

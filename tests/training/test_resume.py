@@ -97,6 +97,24 @@ def test_stopped_before_the_first_measurement(case: tuple[Recipe, Corpus], tmp_p
 
 
 @pytest.mark.training
+@pytest.mark.parametrize("beyond", [-1, 1])
+def test_stopped_before_or_after_the_middle_of_the_only_epoch(beyond: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is measured there once, which changes no weight."""
+    recipe = load_recipe(QUICKSTART, [*SMALLER, "training.epochs=1", "training.evaluate_every=1"])
+    ends, corpus = load_recipe(QUICKSTART, [*SMALLER, "training.epochs=1", "training.evaluate_every=2"]), make_corpus(recipe)
+    whole, at_ends = train(recipe, corpus, tmp_path / "whole"), train(ends, corpus, tmp_path / "ends")
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)  # a resume point after each step
+    stop_at(monkeypatch, whole.curve[-1].step // 2 + beyond)
+    with pytest.raises(Killed):
+        train(recipe, corpus, tmp_path / "stopped")
+    monkeypatch.undo()
+    again = train(recipe, corpus, tmp_path / "stopped")
+    assert timeless(again.curve) == timeless(whole.curve) and len(whole.curve) == 3
+    assert timeless(at_ends.curve) == [point for point in timeless(whole.curve) if not point.part]
+    assert equal_weights(again.model, whole.model) and equal_weights(at_ends.model, whole.model)
+
+
+@pytest.mark.training
 def test_two_resume_points_are_kept(folder: Path) -> None:
     assert sorted(path.name for path in (folder / "state").iterdir()) == ["epoch-000006", "epoch-000008"]
 

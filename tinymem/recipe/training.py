@@ -47,7 +47,11 @@ class Training(Section):
     weight_decay: float = Field(0.1, ge=0, description="weight decay of AdamW, on all parameters")
     schedule: Literal["constant", "cosine"] = Field("constant", description="course of the rate; cosine: half a cosine, down to 5 % of it")
     warmup_steps: int = Field(0, ge=0, description="steps in which the rate rises linearly, under either schedule")
-    evaluate_every: int | None = Field(None, ge=1, description="epochs between two measurements; null: a tenth of all, at most 50")
+    evaluate_every: int | None = Field(
+        None,
+        ge=1,
+        description="epochs between two measurements; null: a tenth of all, at most 50. A single epoch is measured in its middle too",
+    )
     checkpoint_every: int | None = Field(
         None, ge=1, description="epochs between two resume points, besides one every five minutes; null: a tenth of all, at most 50"
     )
@@ -80,6 +84,11 @@ class Training(Section):
     def measured_every(self) -> int:
         """Epochs between two measurements."""
         return self.evaluate_every or self._tenth
+
+    @property
+    def measured_midway(self) -> bool:
+        """Whether the only epoch is measured in its middle too, so that a curve has more than its ends."""
+        return self.epochs == self.measured_every == 1
 
     @property
     def saved_every(self) -> int:

@@ -1,4 +1,4 @@
-"""The curve of a run: one line of JSON for each measured epoch."""
+"""The curve of a run: one line of JSON for each measurement."""
 
 from __future__ import annotations
 
@@ -13,18 +13,21 @@ from tinymem.runtime.files import json_lines, write_text
 from tinymem.runtime.json import JsonObject
 from tinymem.runtime.words import counted
 
+SPARSE = ("part", "memorized_by_copies")
+"""Values that are written only where there are any."""
 AGAIN = "delete the line and run its step again"
 
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """The measurement of a model after an epoch of its training."""
+    """The measurement of a model in its training."""
 
     epoch: int
+    """Whole epochs done."""
     step: int = 0
     """Number of training steps done."""
     train_loss: float | None = None
-    """Mean loss of the epoch, in nats a token; None of the untrained model."""
+    """Mean loss of the steps of the epoch so far, in nats a token; None of the untrained model."""
     accuracy: float | None = None
     accuracy_ceiling: float | None = None
     """Share of the scored tokens that their prefix determines; None for text."""
@@ -37,10 +40,17 @@ class CurvePoint:
     seconds: float | None = None
     """Seconds spent in steps so far, over all starts of the run."""
     tokens_per_second: float | None = None
+    part: float = 0.0
+    """Share of the epoch under way that is done, 0 at an epoch's end; not written where 0."""
 
     def as_dict(self) -> JsonObject:
         """The point as one line of the file."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "memorized_by_copies" or self.memorized_by_copies}
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in SPARSE or getattr(self, f.name)}
+
+    @property
+    def at(self) -> float:
+        """Epochs done, with the part of the one under way."""
+        return self.epoch + self.part
 
     @property
     def note(self) -> str:
@@ -49,7 +59,7 @@ class CurvePoint:
         math = self.accuracy_ceiling is not None
         parts = [f"accuracy {100 * (self.accuracy or 0.0):.1f} %" if math else f"perplexity {perplexity}"]
         parts += [f"{m['count']} of {counted(m['rows'], f'{kind} row')} memorized" for kind, m in self.memorized.items()]
-        return f"at epoch {self.epoch}: {', '.join(parts)}"
+        return f"at epoch {self.at:g}: {', '.join(parts)}"
 
 
 def read_curve(path: Path) -> list[CurvePoint]:

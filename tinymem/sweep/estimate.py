@@ -102,7 +102,7 @@ class Estimator:
     def training(self, recipe: Recipe) -> float:
         """Seconds of a recipe's training, with its measurements on the way, by a probe of speed."""
         size, settings = size_of(recipe), recipe.training
-        measurements = 1 + math.ceil(settings.epochs / settings.measured_every)
+        measurements = 1 + math.ceil(settings.epochs / settings.measured_every) + settings.measured_midway
         rows = TRAIN_PASSES * settings.epochs * epoch_rows(recipe) + measurements * measurement_passes(size)
         return rows * self._speed(recipe, size)
 

@@ -7,8 +7,10 @@ from tinymem.results.curve import CurvePoint
 from tinymem.results.share import ShareColumn
 
 
-def point(evaluator: Evaluator, measured: Measurement, epoch: int, step: int, loss: float, seconds: float, speed: float) -> CurvePoint:
-    """The point of one epoch.
+def point(
+    evaluator: Evaluator, measured: Measurement, epoch: int, step: int, loss: float, seconds: float, speed: float, part: float
+) -> CurvePoint:
+    """The point of one measurement.
 
     Args:
         evaluator: the evaluator that measured the model.
@@ -18,9 +20,11 @@ def point(evaluator: Evaluator, measured: Measurement, epoch: int, step: int, lo
         loss: mean training loss of the epoch, in nats; NaN where there was none.
         seconds: spent in steps so far.
         speed: tokens per second of the epoch.
+        part: of the epoch under way that is done.
     """
     return CurvePoint(
         epoch=epoch,
+        part=part,
         step=step,
         train_loss=None if loss != loss else loss,
         accuracy=measured.accuracy.share,

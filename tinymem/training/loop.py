@@ -63,7 +63,7 @@ def train(
 ) -> Trained:
     """Train a recipe's model on its corpus, continuing from the newest resume point in `directory`.
 
-    Writes `directory/metrics.jsonl` (one line per measured epoch) and resume points under `directory/state`; a keeper gets a snapshot
+    Writes `directory/metrics.jsonl` (a line for each measurement) and resume points under `directory/state`; a keeper gets a snapshot
     after each of the recipe's `keep_epochs` but the last, which is returned, also where a signal came in its last step or later: then with
     the `Stopped` to raise. `progress`: as of `tinymem.run`.
 
@@ -149,6 +149,11 @@ class _Run:
         return self.steps_per_epoch * self.recipe.training.epochs
 
     @property
+    def midway(self) -> int | None:
+        """Number of steps after which an epoch is measured within, for a curve of more than its ends; None at its ends alone."""
+        return self.steps_per_epoch // 2 if self.recipe.training.measured_midway else None
+
+    @property
     def in_epoch(self) -> int:
         """Number of steps done in the epoch under way."""
         return self.steps - self.epoch * self.steps_per_epoch
@@ -168,12 +173,12 @@ class _Run:
         state = load_state(self.directory / STATE)
         if state:
             self._take_over(state)
-        self.curve = [line for line in read_curve(self.directory / METRICS) if line.epoch <= self.epoch]
+        done = self.epoch + self.in_epoch / self.steps_per_epoch
+        self.curve = [line for line in read_curve(self.directory / METRICS) if line.at <= done]
         self.processes.barrier()  # nobody writes before all have read
         if not state:
-            self.curve, started = [], time.perf_counter()
+            self.curve = []
             self._measure(float("nan"), 0.0)
-            self.busy += time.perf_counter() - started
         self._keep_missing()
 
     def _take_over(self, state: TrainingState) -> None:
@@ -196,7 +201,6 @@ class _Run:
         Raises:
             UserError: the loss or a weight became NaN or infinite.
         """
-        started = time.perf_counter()
         train_loss, speed = self._learn()
         self.epoch += 1
         if not train_loss < float("inf"):
@@ -207,7 +211,6 @@ class _Run:
             raise UserError(f"weights became NaN or infinite in epoch {self.epoch}, '{broken[0]}' first; lower training.learning_rate")
         if last or kept or self.epoch % config.measured_every == 0:
             self._measure(train_loss, speed)
-        self.busy += time.perf_counter() - started
         stopped = any_process(self.stop.name is not None, self.processes.device)
         if last or kept or stopped or self.epoch % config.saved_every == 0 or any_process(self._is_late, self.processes.device):
             self._save()
@@ -229,12 +232,22 @@ class _Run:
             self.step.set_rate(learning_rate(config, self.steps, self.total_steps))
             self.step(batch_B)
             self.steps += 1
+            if self.in_epoch == self.midway:
+                started += self._measure_within(time.perf_counter() - started, first)
             if self._may_pause:
                 self._pause(started)
         train_loss = float(mean_over_processes(self.step.loss_sum)) / self.steps_per_epoch  # the only time that the host waits
         spent = time.perf_counter() - started
-        self.seconds += spent
+        self.seconds, self.busy = self.seconds + spent, self.busy + spent
         return train_loss, (len(self.index_E) - first * config.batch_size) * self.corpus.row_tokens / spent
+
+    def _measure_within(self, spent: float, first: int) -> float:
+        """Measure in the middle of an epoch, `spent` seconds after its step `first`; returns the seconds of the measurement."""
+        loss = float(mean_over_processes(self.step.loss_sum)) / self.in_epoch
+        rows, before = (self.in_epoch - first) * self.recipe.training.batch_size, self.busy
+        self._measure(loss, rows * self.corpus.row_tokens / spent, spent)
+        self.model.train()
+        return self.busy - before
 
     @property
     def _is_late(self) -> bool:
@@ -277,12 +290,15 @@ class _Run:
             save_state(self.directory / STATE, state, keep=config.keep_epochs, shard_bytes=config.shard_mib and config.shard_mib * 2**20)
         self.saved = time.monotonic()
 
-    def _measure(self, train_loss: float, speed: float) -> None:
-        measured = self.evaluator.measure(self.model)
-        self.curve.append(point(self.evaluator, measured, self.epoch, self.steps, train_loss, self.seconds, speed))
+    def _measure(self, train_loss: float, speed: float, spent: float = 0.0) -> None:
+        """Add a point to the curve; `spent` seconds of the epoch under way are not counted yet."""
+        started = time.perf_counter()
+        measured, part = self.evaluator.measure(self.model), self.in_epoch / self.steps_per_epoch
+        self.curve.append(point(self.evaluator, measured, self.epoch, self.steps, train_loss, self.seconds + spent, speed, part))
         if self.processes.global_rank == 0:
             write_curve(self.directory / METRICS, self.curve)
             self.processes.log_dict(scalars(self.curve[-1].as_dict()), step=self.steps)
+        self.busy += time.perf_counter() - started
 
     def _keep(self, model: GPT, epoch: int, step: int, busy: float) -> None:
         if self.keeper is not None and self.processes.global_rank == 0 and epoch < self.recipe.training.epochs:
@@ -306,7 +322,7 @@ class _Run:
         Raises:
             UserError: the curve has no line of the epoch.
         """
-        metrics = next((line for line in self.curve if line.epoch == epoch), None)
+        metrics = next((line for line in self.curve if line.at == epoch), None)
         if metrics is None:
             raise UserError(f"expected a line of epoch {epoch} in {self.directory / METRICS}, found none; train it anew: --set name=...")
         device, energy = self.processes.device, self.recipe.training.energy

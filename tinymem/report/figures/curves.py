@@ -73,7 +73,7 @@ def curve_lines(curves: Iterable[Curve]) -> Iterable[Line]:
         for artifact in dict.fromkeys(artifact for point in curve.points for artifact in point.memorized):
             alike[artifact, curve.data, curve.data_size, curve.n_layer, curve.regularizer].append(curve)
     for (artifact, *columns), same in alike.items():
-        measured = [{point.epoch: point for point in curve.points} for curve in same]
+        measured = [{point.at: point for point in curve.points} for curve in same]
         for epoch in sorted(set.intersection(*(set(m) for m in measured))):
             points = [m[epoch] for m in measured]
             metric = performance_of(points[0])[0]
