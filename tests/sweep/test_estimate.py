@@ -123,6 +123,8 @@ def test_the_command_line(tiny_run: Run, tmp_path: Path, monkeypatch: pytest.Mon
     assert "The paper" not in listed.out
     dry = tinymem("sweep", recipe, "--dry-run", "--device", "cpu")
     assert dry.code == 0 and "17 by a table of costs and a probe of speed" in dry.out
+    rows = 17 * 2  # with a file for each run until they are compacted
+    assert f"mine: 1 of 1 model trained, 17 runs to do on them, about {40 + 28 * rows} kB of disk in sweeps/mine\nNothing was done." in dry.out
     projected = tinymem("sweep", recipe, "--project", tiny_run.path, "--only", "act", "--only", "ratio=0.05", "--device", "cpu")
     assert projected.code == 0 and "Of the runs, 1 were measured on a model of this size" in projected.out
     assert not (tmp_path / "sweeps").exists(), "nothing is written"

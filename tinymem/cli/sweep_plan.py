@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinymem.cli.printing import listing, print_listing
-from tinymem.runtime.words import counted, duration
+from tinymem.runtime.words import counted, duration, size
 
 if TYPE_CHECKING:
     from tinymem.sweep.estimate import MethodCost
@@ -77,16 +77,29 @@ def print_estimate(planned: Iterable[Sweep], place: str, project: Path | None, o
     from tinymem.sweep.estimate import Estimator, measured_rows
     from tinymem.sweep.listing import costs, merged, paper_cost
 
-    found, devices, named, paper = list[dict[str, "MethodCost"]](), set[str](), list[str](), False
+    found, devices, named, left, paper = list[dict[str, "MethodCost"]](), set[str](), list[str](), list[str](), False
     for one in planned:
         rows = measured_rows(project) if project else measured_rows(one.folder) if one.folder.is_dir() else []
         devices |= {row.device for row in rows if row.device}
         paper |= one.recipe.explain == "paper"
         named += _of_named(one)
+        left.append(_left(one))
         found.append(costs(one, Estimator(rows, place), left_only=project is None))
     all_costs, where = merged(found), " and ".join(sorted(devices)) or describe_device(place)
-    notes = [*_said(all_costs, where), *named, *([paper_cost()] if paper else [])]
+    done = [] if project else [*left, "Nothing was done."]
+    notes = [*_said(all_costs, where), *named, *done, *([paper_cost()] if paper else [])]
     print_listing(listing("Time by method", COSTS, _times(all_costs), notes=notes), output)
+
+
+def _left(sweep: Sweep) -> str:
+    """What an estimate says of the work and the disk."""
+    from tinymem.sweep.listing import left_over
+
+    runs, needed = left_over(sweep)
+    models = counted(len(sweep.models), "model")
+    trained = sum(model.checkpoint is not None for model in sweep.models)
+    here = f"{trained:,} of {models} {'here' if sweep.recipe.rows else 'trained'}"
+    return f"{sweep.recipe.name}: {here}, {counted(runs, 'run')} to do on them, about {size(needed)} of disk in {sweep.folder}"
 
 
 def _of_named(sweep: Sweep) -> list[str]:

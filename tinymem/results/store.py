@@ -35,6 +35,8 @@ RECIPE, RESULTS, STAGED, FAILURES, PLANNED = "sweep.yaml", "results", "compactin
 SMALL_ROWS, SMALL_PARTS = 1000, 32
 """More than `SMALL_PARTS` parts of fewer than `SMALL_ROWS` rows are merged: short sweeps leave few files, and large parts stay."""
 OLD_SECONDS = 3600.0
+ROW_BYTES = 25_000
+"""Bytes of a row in a run's file, at most."""
 FAILED = ("failed", "timeout")
 AGAIN = "delete the file, and the command that made it makes it again"
 FAILURE_COLUMNS = (

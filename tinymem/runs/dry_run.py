@@ -10,13 +10,14 @@ from tinymem.mitigation.method import MethodCall
 from tinymem.recipe.recipe import Recipe
 from tinymem.recipe.sizes import clean_rows, planned_parameters, planted_rows, test_rows
 from tinymem.results.run_folder import load_run
+from tinymem.results.store import ROW_BYTES
 from tinymem.runs.pipeline import Run, curve_of, method_calls, pending_calls
 from tinymem.runtime.words import counted
 from tinymem.sweep.estimate import Estimator
 from tinymem.training.checkpoints import RunCheckpoints
 
 FLOAT, STATES, STATE_PARTS = 4, 2, 3  # bytes; resume points that are kept, each with weights and AdamW's two moments
-PAGE_BYTES, ROW_BYTES = 400_000, 25_000
+PAGE_BYTES = 400_000
 TOKEN_BYTES = {"math": 1, "wiki": 2}  # in compressed Parquet, at most
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 
 from tinymem.recipe import paper
 from tinymem.recipe.recipe import Recipe
+from tinymem.results.store import ROW_BYTES
 from tinymem.runtime.files import canonical_json
 from tinymem.runtime.json import JsonObject
 from tinymem.sweep.costs import Size
@@ -15,6 +16,9 @@ from tinymem.sweep.estimate import Estimator, MethodCost
 from tinymem.sweep.halving import search_cost
 from tinymem.sweep.plan import Choice, Picked
 from tinymem.sweep.run import Sweep
+
+PART_BYTES, PARQUET_ROW_BYTES = 40_000, 3_000
+"""Bytes of a Parquet part, and of each row in it, measured on sweeps of 2 to 400 runs and rounded up."""
 
 
 @dataclass
@@ -39,6 +43,14 @@ def count(sweep: Sweep) -> Counts:
         counts.dropped.update(choice.call.name for choice in picked.dropped)
         counts.groups.update(name for name, _ in _passes(sweep, picked.kept))
     return counts
+
+
+def left_over(sweep: Sweep) -> tuple[int, int]:
+    """Number of runs of trained models that are left, and bytes of their rows: in a file each until they are compacted."""
+    artifacts = {str(model.checkpoint): len(model.recipe.artifacts) if model.recipe else 1 for model in sweep.models}
+    rows = [max(1, artifacts[group.model.checkpoint]) for group in sweep.left() for _ in group.runs]
+    compacted = PART_BYTES + PARQUET_ROW_BYTES * sum(rows)
+    return len(rows), compacted + ROW_BYTES * sum(sorted(rows)[-sweep.recipe.compact_every :]) if rows else 0
 
 
 def explain(counts: Counts, sweep: Sweep) -> str:
