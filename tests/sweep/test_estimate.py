@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -123,8 +124,11 @@ def test_the_command_line(tiny_run: Run, tmp_path: Path, monkeypatch: pytest.Mon
     assert "The paper" not in listed.out
     dry = tinymem("sweep", recipe, "--dry-run", "--device", "cpu")
     assert dry.code == 0 and "17 by a table of costs and a probe of speed" in dry.out
-    rows = 17 * 2  # with a file for each run until they are compacted
-    assert f"mine: 1 of 1 model trained, 17 runs to do on them, about {40 + 28 * rows} kB of disk in sweeps/mine\nNothing was done." in dry.out
+    said = f"17 runs to do on them, about {3 * 17 * 2} kB of disk in sweeps/mine, and {40 + 25 * 17 * 2} kB more on the way"  # a file a run
+    assert f"mine: 1 of 1 model trained, {said}\nNothing was done." in dry.out
+    costs = json.loads(tinymem("sweep", recipe, "--dry-run", "--device", "cpu", "--json").out)
+    assert {cost["method"]: cost["disk"] for cost in costs} == {"act": 3000 * 5 * 2, "slim": 3000 * 12 * 2}
+    assert all(0 < cost["measuring"] < cost["time"] < cost["one by one"] for cost in costs if cost["method"] == "act")
     projected = tinymem("sweep", recipe, "--project", tiny_run.path, "--only", "act", "--only", "ratio=0.05", "--device", "cpu")
     assert projected.code == 0 and "Of the runs, 1 were measured on a model of this size" in projected.out
     assert not (tmp_path / "sweeps").exists(), "nothing is written"

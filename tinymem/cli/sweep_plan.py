@@ -11,13 +11,14 @@ from tinymem.cli.printing import listing, print_listing
 from tinymem.runtime.words import counted, duration, size
 
 if TYPE_CHECKING:
+    from tinymem.report.tables.table import Cell
     from tinymem.sweep.estimate import MethodCost
-    from tinymem.sweep.listing import Counts
+    from tinymem.sweep.listing import Counts, Left
     from tinymem.sweep.run import Sweep
 
 STATUS = ("sweep", "method", "runs", "left", "ok", "refused", "failed", "timeout")
 LIST = ("sweep", "method", "runs", "passes", "left out")
-COSTS = ("method", "runs", "passes", "time", "measuring", "share", "one by one")
+COSTS = ("method", "runs", "passes", "time", "disk", "measuring", "share", "one by one")
 
 
 def print_plan(planned: Iterable[Sweep], output: str, *, status: bool) -> None:
@@ -72,34 +73,35 @@ def _of_sweep(sweep: Sweep, counts: Counts) -> Iterator[str]:
 
 
 def print_estimate(planned: Iterable[Sweep], place: str, project: Path | None, output: str) -> None:
-    """Print the time of the runs that are left, or of all with the rows of `project`, by method, the longest first."""
+    """Print time and disk of the runs that are left, or the time of all with the rows of `project`, by method, the longest first."""
     from tinymem.runtime.device import describe_device
     from tinymem.sweep.estimate import Estimator, measured_rows
-    from tinymem.sweep.listing import costs, merged, paper_cost
+    from tinymem.sweep.listing import costs, left_over, merged, paper_cost
 
-    found, devices, named, left, paper = list[dict[str, "MethodCost"]](), set[str](), list[str](), list[str](), False
+    found, devices, notes, sizes, paper = list[dict[str, "MethodCost"]](), set[str](), list[str](), Counter[str](), False
     for one in planned:
         rows = measured_rows(project) if project else measured_rows(one.folder) if one.folder.is_dir() else []
         devices |= {row.device for row in rows if row.device}
         paper |= one.recipe.explain == "paper"
-        named += _of_named(one)
-        left.append(_left(one))
+        notes += _of_named(one)
+        if project is None:
+            left = left_over(one)
+            sizes.update(left.bytes)
+            notes.append(_of_left(one, left))
         found.append(costs(one, Estimator(rows, place), left_only=project is None))
     all_costs, where = merged(found), " and ".join(sorted(devices)) or describe_device(place)
-    done = [] if project else [*left, "Nothing was done."]
-    notes = [*_said(all_costs, where), *named, *done, *([paper_cost()] if paper else [])]
-    print_listing(listing("Time by method", COSTS, _times(all_costs), notes=notes), output)
+    notes = [*_said(all_costs, where), *notes, *([] if project else ["Nothing was done."]), *([paper_cost()] if paper else [])]
+    heads = [head for head in COSTS if head != "disk" or project is None]
+    print_listing(listing("Time by method", heads, _times(all_costs, None if project else sizes), notes=notes), output)
 
 
-def _left(sweep: Sweep) -> str:
-    """What an estimate says of the work and the disk."""
-    from tinymem.sweep.listing import left_over
-
-    runs, needed = left_over(sweep)
-    models = counted(len(sweep.models), "model")
-    trained = sum(model.checkpoint is not None for model in sweep.models)
-    here = f"{trained:,} of {models} {'here' if sweep.recipe.rows else 'trained'}"
-    return f"{sweep.recipe.name}: {here}, {counted(runs, 'run')} to do on them, about {size(needed)} of disk in {sweep.folder}"
+def _of_left(sweep: Sweep, left: Left) -> str:
+    """What an estimate says of the runs that are left, and of their disk."""
+    here = f"{sum(model.checkpoint is not None for model in sweep.models):,} of {counted(len(sweep.models), 'model')}"
+    disk = f", about {size(left.bytes.total())} of disk in {sweep.folder}, and {size(left.passing)} more on the way" if left.runs else ""
+    return (
+        f"{sweep.recipe.name}: {here} {'here' if sweep.recipe.rows else 'trained'}, {counted(left.runs.total(), 'run')} to do on them{disk}"
+    )
 
 
 def _of_named(sweep: Sweep) -> list[str]:
@@ -110,11 +112,15 @@ def _of_named(sweep: Sweep) -> list[str]:
     return [f"{sweep.recipe.name}: without {absent} of the Hub that are not here; others by name are guessed from their size, not probed"]
 
 
-def _times(found: dict[str, MethodCost]) -> Iterator[tuple[str | int, ...]]:
+def _times(found: dict[str, MethodCost], sizes: Counter[str] | None) -> Iterator[tuple[Cell | str | int, ...]]:
+    from tinymem.report.tables.table import Cell
+
     total = sum(cost.total for cost in found.values())
     for name, cost in sorted(found.items(), key=lambda item: -item[1].total):
-        times = duration(cost.total), duration(cost.measure), f"{cost.total / total if total else 0:.1%}"
-        yield name, cost.runs, cost.groups, *times, duration(cost.alone + cost.measure)
+        share = cost.total / total if total else 0.0
+        times = [Cell(duration(seconds), value=seconds) for seconds in (cost.total, cost.measure, cost.alone + cost.measure)]
+        disk = [] if sizes is None else [Cell(size(sizes[name]), value=sizes[name])]
+        yield name, cost.runs, cost.groups, times[0], *disk, times[1], Cell(f"{share:.1%}", value=share), times[2]
 
 
 def _said(found: dict[str, MethodCost], where: str) -> Iterator[str]:

@@ -45,12 +45,27 @@ def count(sweep: Sweep) -> Counts:
     return counts
 
 
-def left_over(sweep: Sweep) -> tuple[int, int]:
-    """Number of runs of trained models that are left, and bytes of their rows: in a file each until they are compacted."""
+@dataclass
+class Left:
+    """What is left of a sweep: runs of trained models and bytes of their rows, by method, and bytes that are needed on the way."""
+
+    runs: Counter[str] = field(default_factory=Counter)
+    bytes: Counter[str] = field(default_factory=Counter)
+    passing: int = 0
+    """Of rows that are in a file a run until they are compacted."""
+
+
+def left_over(sweep: Sweep) -> Left:
+    """Count the runs that are left, with a row for each artifact of their model."""
     artifacts = {str(model.checkpoint): len(model.recipe.artifacts) if model.recipe else 1 for model in sweep.models}
-    rows = [max(1, artifacts[group.model.checkpoint]) for group in sweep.left() for _ in group.runs]
-    compacted = PART_BYTES + PARQUET_ROW_BYTES * sum(rows)
-    return len(rows), compacted + ROW_BYTES * sum(sorted(rows)[-sweep.recipe.compact_every :]) if rows else 0
+    left, most = Left(), 0
+    for group in sweep.left():
+        rows = max(1, artifacts[group.model.checkpoint])
+        left.runs[group.method] += len(group.runs)
+        left.bytes[group.method] += PARQUET_ROW_BYTES * rows * len(group.runs)
+        most = max(most, rows)
+    left.passing = PART_BYTES + ROW_BYTES * most * min(left.runs.total(), sweep.recipe.compact_every)
+    return left
 
 
 def explain(counts: Counts, sweep: Sweep) -> str:
