@@ -5,8 +5,9 @@
     tinymem report link --format png --out figures
 
 Each model has three folders under --out: INJ into neurons, INJ into weights (recipes/link/), and edits at the same ratios, whose rows to
-forget are at most --forget rows that the model memorized (half of them are the holdout) and whose --retain clean test rows give perplexity.
-What is there is not made again. A scorer that the INJ recipes give other numbers of steps has its own default in the edits.
+forget are at most --forget rows that the model memorized (half of them are the holdout); of the --retain clean test rows, half are given to
+the methods and half give the perplexity. What is there is not made again. Slim and Hard Concrete count epochs in edits, steps in INJ: an
+edit takes their default.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,18 +24,20 @@ import torch
 
 from tinymem.data.rows import Rows, concatenate
 from tinymem.evaluation.evaluator import Evaluator
+from tinymem.localization.deletion import suffix_accuracy
+from tinymem.mitigation.ablation import AblationConfig, Scores, ablate, select
 from tinymem.mitigation.files_subject import identity_of
-from tinymem.mitigation.method import parse_call
-from tinymem.mitigation.run import row_id, run_call
+from tinymem.mitigation.method import MethodCall, apply, parse_call
+from tinymem.mitigation.run import outcome_of, row_id
 from tinymem.mitigation.subject import Subject, subject_of_rows
 from tinymem.models.checkpoint import load_checkpoint
-from tinymem.recipe.localization import load_localization
+from tinymem.recipe.localization import LocalizationRecipe, load_localization
 from tinymem.results.store import run_file, write_run
 from tinymem.runs.localization import localize
 from tinymem.runs.subjects import own_corpus
 
 ROOT = Path(__file__).parents[1]
-STEPS = ("slim", "hard-concrete")
+GATES = ("slim", "hard-concrete")
 
 
 def drawn(rows: Rows, count: int) -> Rows:
@@ -43,45 +47,51 @@ def drawn(rows: Rows, count: int) -> Rows:
 def subject_of(path: Path, forget: int, retain: int) -> Subject:
     loaded = load_checkpoint(path, device="cpu")
     recipe, corpus = own_corpus(loaded, path)
-    evaluator = Evaluator.of_corpus(corpus, recipe.evaluation, recipe.protocol)
-    (kind,) = evaluator.probes
-    (memorized,) = evaluator.measure(loaded.model).memorized[kind].nonzero()
-    rows = drawn(evaluator.probes[kind].rows.take(torch.from_numpy(memorized)), forget)
+    (probe,) = Evaluator.of_corpus(corpus, recipe.evaluation, recipe.protocol).probes.values()
+    memorized = (suffix_accuracy(loaded.model, probe.rows) == 1).nonzero().flatten()
     tests = drawn(concatenate([Rows.of(ids) for ids in corpus.tests.values()]), retain)
-    return subject_of_rows(loaded.model, rows, tests, identity=replace(identity_of(loaded, path, "cpu"), seed=0))
+    identity = replace(identity_of(loaded, path, "cpu"), seed=0)
+    return subject_of_rows(loaded.model, drawn(probe.rows.take(memorized), forget), tests, identity=identity)
 
 
-def edit(path: Path, out: Path, given: argparse.Namespace) -> None:
-    recipes = [load_localization(ROOT / "recipes" / "link" / f"inj-{unit}.yaml") for unit in ("neurons", "weights")]
-    subject = subject_of(path, given.forget, given.retain)
-    for recipe in recipes:
-        for method in recipe.wanted_methods:
-            options = {k: v for k, v in method.options.items() if k != "epochs" or method.name not in STEPS}
-            for ratio in recipe.wanted_ratios:
-                call = parse_call(method.name, {**options, "ratio": ratio})
-                name = row_id(subject.identity, call, [given.forget, given.retain])
-                if run_file(out, name).is_file():
-                    continue
-                began = time.process_time()
-                outcome = run_call(subject, call, row=name)
-                write_run(out, name, outcome.rows)
-                print(f"{path.name} {method.name} {ratio:g}: {outcome.rows[0].status}, {time.process_time() - began:.1f} s", flush=True)
+def calls(recipe: LocalizationRecipe) -> Iterator[list[MethodCall]]:
+    """Each method at all ratios."""
+    for method in recipe.wanted_methods:
+        options = {k: v for k, v in method.options.items() if k != "epochs" or method.name not in GATES}
+        yield [parse_call(method.name, {**options, "ratio": ratio}) for ratio in recipe.wanted_ratios]
+
+
+def edit(subject: Subject, asked: list[MethodCall], names: list[str], out: Path) -> None:
+    """Edits of one method; scores, which do not depend on the ratio, are made once."""
+    scores: Scores | None = None
+    for call, name in zip(asked, names, strict=True):
+        if call.method.kind == "edit":
+            edited = apply(call.method, subject.model, subject.data, call.config)
+        else:
+            assert isinstance(call.config, AblationConfig)
+            scores = scores or call.method.function(subject.model, subject.data, call.config)
+            edited = ablate(subject.model, select(subject.model, scores, call.config))
+        write_run(out, name, outcome_of(subject, call, edited, row=name).rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", type=Path)
     parser.add_argument("--out", required=True, type=Path)
-    parser.add_argument("--forget", type=int, default=100)
-    parser.add_argument("--retain", type=int, default=200)
+    parser.add_argument("--forget", type=int, default=60)
+    parser.add_argument("--retain", type=int, default=100)
     given = parser.parse_args()
+    recipes = {unit: load_localization(ROOT / "recipes" / "link" / f"inj-{unit}.yaml") for unit in ("weights", "neurons")}
     for path in given.models:
-        edit(path, given.out / f"edits-{path.name}", given)
-        for unit in ("weights", "neurons"):
-            began = time.process_time()
-            recipe = load_localization(ROOT / "recipes" / "link" / f"inj-{unit}.yaml")
+        began, subject, out = time.process_time(), subject_of(path, given.forget, given.retain), given.out / f"edits-{path.name}"
+        for unit, recipe in recipes.items():
+            for asked in calls(recipe):
+                names = [row_id(subject.identity, call, [given.forget, given.retain]) for call in asked]
+                if not all(run_file(out, name).is_file() for name in names):
+                    edit(subject, asked, names, out)
+                    print(f"{path.name}: edits by {asked[0].name}, {time.process_time() - began:.0f} s", flush=True)
             localize(path, recipe, out=given.out / f"{unit}-{path.name}", device="cpu")
-            print(f"{path.name} INJ of {unit}: {time.process_time() - began:.0f} s", flush=True)
+            print(f"{path.name}: INJ of {unit}, {time.process_time() - began:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from tinymem.report.means import Mean, mean_of
 from tinymem.report.selection import percent_change
 from tinymem.results.collect import Results
 from tinymem.results.nested import LayersColumn
-from tinymem.results.row import MeasuredRow
+from tinymem.results.row import LocalizationRow, MeasuredRow
 from tinymem.results.run_folder import RunRecord
 
 # The four kinds of models of the paper, in the order of its figures; others follow.
@@ -83,12 +83,13 @@ class Point:
 
 @dataclass(frozen=True)
 class Inputs:
-    """The inputs of all figures: averaged points, training curves, result rows and run records."""
+    """The inputs of all figures: averaged points, training curves, result rows, run records and rows of localization."""
 
     points: list[Point] = field(default_factory=list)
     curves: list[Curve] = field(default_factory=list)
     rows: list[MeasuredRow] = field(default_factory=list)
     records: list[RunRecord] = field(default_factory=list)
+    localization: list[LocalizationRow] = field(default_factory=list)
 
     @property
     def methods(self) -> list[str]:
@@ -108,7 +109,7 @@ class Inputs:
 
 def inputs_of(results: Results) -> Inputs:
     """Points and curves of any number of folders."""
-    return Inputs(list(_points(results)), curves_of(results.records), results.rows, results.records)
+    return Inputs(list(_points(results)), curves_of(results.records), results.rows, results.records, results.localization)
 
 
 def kind_of(data: str | None, artifact: str) -> str:

@@ -7,6 +7,7 @@
     metrics      other metrics of each method's best run
     returns      memorized rows that return (rows made with `--robustness`)
     inj, del     where sequences are kept: recall of injected ones, and what dropping located neurons costs
+    link         whether recall of injected sequences predicts what edits leave and cost
     5            properties of the methods
     6, 7, 8, 9   cost: machines, by phase, per run, against large models
     projection   the paper's whole grid at our seconds
@@ -28,7 +29,7 @@ from tinymem.runtime.power import Machine
 
 COST = ("6", "7", "8", "9", "projection")
 """Tables of cost and energy, made only where they are asked for."""
-ORDER = ("variants", "1", "2", "3", "best", "pareto", "metrics", "returns", "inj", "del", "5", *COST)
+ORDER = ("variants", "1", "2", "3", "best", "pareto", "metrics", "returns", "inj", "del", "link", "5", *COST)
 """The order of a report; tables that are not named here follow by name."""
 
 
