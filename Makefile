@@ -1,5 +1,6 @@
 # make quickstart   set up .venv and run the first recipe
-# make test         run the tests
+# make test         run the tests, but for the thorough ones
+# make test-all     run all of them, as CI does: inputs by the hundred, real text, peaks of memory, whole sessions too
 # make test-fast    run those that start no process, train no model and take no seconds
 # make kernels      run the GPU kernels in triton's interpreter, on a CPU (triton takes 1 GB)
 # make lint         check style and types
@@ -22,7 +23,7 @@ TEST_ARGS ?=
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(VENV)/constraints.txt
 
-.PHONY: help quickstart test test-fast kernels lint install clean FORCE
+.PHONY: help quickstart test test-all test-fast kernels lint install clean FORCE
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -30,11 +31,16 @@ help:
 quickstart: $(VENV)/report.stamp
 	$(BIN)/tinymem run recipes/quickstart.yaml $(RUN_ARGS)
 
-test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest --timeout 600 --numprocesses 2 --dist loadgroup $(MARKS) $(TEST_ARGS)
+PYTEST := $(BIN)/python -m pytest --timeout 600 --numprocesses 2 --dist loadgroup
 
-test-fast: MARKS := -m "not processes and not training and not slow"
-test-fast: test
+test: $(VENV)/dev.stamp
+	$(PYTEST) -m "not thorough" $(TEST_ARGS)
+
+test-all: $(VENV)/dev.stamp
+	$(PYTEST) $(TEST_ARGS)
+
+test-fast: $(VENV)/dev.stamp
+	$(PYTEST) -m "not processes and not training and not slow and not thorough" $(TEST_ARGS)
 
 kernels: $(VENV)/dev.stamp
 	$(BIN)/python -c 'import triton' 2> /dev/null || $(PIP_INSTALL) '$(TRITON)'

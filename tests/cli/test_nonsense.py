@@ -166,8 +166,16 @@ def cases() -> list[Any]:
     return found
 
 
+@pytest.fixture(scope="module")
+def golden(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Stored rows that `check` compares with."""
+    path = tmp_path_factory.mktemp("golden") / "golden.json"
+    assert tinymem("check", tiny_run.path, "--write", path).code == 0
+    return path.read_text()
+
+
 @pytest.fixture
-def here(tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(tiny_run: Run, golden: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with a recipe, a sweep, stored rows and times, and a file where a folder might be meant."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("mine")
@@ -175,7 +183,7 @@ def here(tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     (tmp_path / "sweep.yaml").write_text(f"checkpoints: {tiny_run.checkpoint}\nmethods: act\ngrid: none\n")
     line = {"way": "ours", "case": "math-2", "milliseconds": 1.0}
     (tmp_path / "times.jsonl").write_text(json.dumps(line) + "\n" + json.dumps({**line, "case": "math-4"}))
-    assert tinymem("check", tiny_run.path, "--write", "golden.json").code == 0
+    (tmp_path / "golden.json").write_text(golden)
     return tmp_path
 
 

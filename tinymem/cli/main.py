@@ -6,7 +6,8 @@ import os
 import signal
 import sys
 import warnings
-from typing import Annotated
+from functools import cache
+from typing import Annotated, Any
 
 import typer
 
@@ -92,7 +93,7 @@ def main() -> None:
         hold_lifeline()
         spell_what_streams_lack()
         warnings.showwarning = lambda message, *_args, **_kwargs: echo(f"warning: {one_line(str(message))}", err=True)
-        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+        code = _command().main(sys.argv[1:] or ["--help"], "tinymem", standalone_mode=False)
         sys.stdout.flush()
         if code == INTERRUPTED_CODE:  # typer turns Ctrl-C into this
             raise KeyboardInterrupt
@@ -115,6 +116,12 @@ def main() -> None:
             raise
         message = error.format_message().rstrip(".") or "expected a command, got none"  # click has printed the group's help
         sys.exit(complain(f"{message}; see tinymem --help", 2))
+
+
+@cache
+def _command() -> Any:  # typer's own kind of click's command
+    """All verbs with their options, built once a process: it takes longer than most refusals."""
+    return typer.main.get_command(app)
 
 
 def _reader_gone() -> int:
