@@ -14,9 +14,7 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
-# The many processes that tests start would compile the package anew, each in a second.
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # the many processes that tests start would compile the package anew
 
 import pytest
 import torch
@@ -32,6 +30,7 @@ from tinymem.runtime.version import version_and_commit
 from tinymem.training import loop
 
 torch.set_num_threads(1)
+sys.dont_write_bytecode = False
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's job in the background, whose processes would ignore a test's Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)
 HAPPENED: list[str] = []  # in the test that is running, by the names of marks

@@ -27,6 +27,7 @@ def test_the_case_is_the_papers(case):
     assert (whole.forget.ids != whole.clean_counterparts.ids).any(1).float().mean() > 0.5
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["act", "durable", "durable-agg", "sou", "slim", "hard-concrete"])
 def test_plain_loops_give_our_scores(case, monkeypatch, name):
     # Slim's penalty is below its default `stop` after 10 steps: the comparison must go on as the plain loop does.
@@ -35,6 +36,7 @@ def test_plain_loops_give_our_scores(case, monkeypatch, name):
     torch.testing.assert_close(part.plain().double(), part.ours().double(), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["greedy", "subnet", "balanced-subnet"])
 def test_plain_loops_make_our_choices(case, monkeypatch, name):
     monkeypatch.setattr(comparisons, "STEPS", 2)
@@ -42,6 +44,7 @@ def test_plain_loops_make_our_choices(case, monkeypatch, name):
     assert (part.plain().double() != part.ours().double()).double().mean() < 1e-3
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["zero", "ig"])
 def test_plain_neuron_loops_give_our_scores(case, monkeypatch, name):
     monkeypatch.setattr(comparisons, "ZERO_STRIDE", 128)

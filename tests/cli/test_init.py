@@ -61,6 +61,7 @@ def test_math_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert {row["method"] for row in json.loads(tinymem("report", *Path("runs").glob("math-*"), "--format", "json").out)} == {"act"}
 
 
+@pytest.mark.thorough
 @pytest.mark.processes
 @pytest.mark.training
 def test_a_sweep_runs(tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

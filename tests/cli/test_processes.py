@@ -81,6 +81,7 @@ def test_short_questions() -> None:
         assert short == long and short.code == 0 and "-h" in short.out
 
 
+@pytest.mark.thorough
 @pytest.mark.processes
 def test_ctrl_c(tmp_path: Path) -> None:
     words = ("train", QUICKSTART, *sets([*SMALLER, "training.epochs=300"]), "--device", "cpu", "--runs", tmp_path)
@@ -97,6 +98,7 @@ def test_ctrl_c(tmp_path: Path) -> None:
     assert 0 < epochs[-1] < 300
 
 
+@pytest.mark.thorough
 @pytest.mark.processes
 def test_new(tmp_path: Path) -> None:
     """Both files of each kind work as they are written: the tests pass, and skip nothing."""

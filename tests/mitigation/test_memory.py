@@ -54,6 +54,7 @@ for chosen in ([], *([call] for call in calls)):
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.processes
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").is_file(), reason="needs Linux's /proc")
 def test_the_estimates_are_right_within_a_third() -> None:

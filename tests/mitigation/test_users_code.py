@@ -250,6 +250,7 @@ def test_a_metric_that_changes_the_model_is_refused() -> None:
         subject("careless")
 
 
+@pytest.mark.thorough
 @pytest.mark.training
 def test_the_next_method_of_a_run_gets_a_sound_model(tmp_path: Path) -> None:
     plugin = tmp_path / "careless.py"

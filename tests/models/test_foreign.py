@@ -142,7 +142,7 @@ print(peak[0] - before, sum(p.numel() * p.element_size() for p in model.paramete
 """
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.processes
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_a_model_is_in_memory_once_while_it_is_loaded(tmp_path: Path) -> None:

@@ -57,6 +57,7 @@ def test_math(name: str, count: int, tmp_path: Path) -> None:
     one_step(recipes, tmp_path)
 
 
+@pytest.mark.thorough
 @pytest.mark.processes
 @pytest.mark.training
 @pytest.mark.parametrize(("name", "count"), [("language-noise", 4), ("language-backdoor", 4), ("language-regularized", 6)])

@@ -101,6 +101,7 @@ def fresh(*words: object) -> Done:
         return tinymem(*words)
 
 
+@pytest.mark.thorough
 def test_a_finished_run(recipe_file: Path, tmp_path: Path) -> None:
     light = "training.regularizers=[{kind: embedding-decay, strength: 0}]"
     with REGULARIZERS.temporary():
@@ -232,6 +233,7 @@ def test_refusals(recipe_file: Path) -> None:
     assert tiny(recipe_file, "plugins=own/decay.py").plugins == tiny(recipe_file).plugins
 
 
+@pytest.mark.thorough
 def test_many_runs_and_their_processes(recipe_file: Path, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     words = (recipe_file, *sets([*SMALLER, *WITH_IT, "matrix={seed: [0, 1]}"]), "--runs", runs, "--device", "cpu", "--jobs", 2)
@@ -242,6 +244,7 @@ def test_many_runs_and_their_processes(recipe_file: Path, tmp_path: Path) -> Non
     assert "2 runs, 2 of them finished" in fresh("train", *given, "--list").err, "the same runs, by --plugin"
 
 
+@pytest.mark.thorough
 def test_a_sweep(recipe_file: Path, tmp_path: Path) -> None:
     trained = train_only(tiny(recipe_file), runs=tmp_path / "runs")
     (tmp_path / "sweeps").mkdir()

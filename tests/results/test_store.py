@@ -129,6 +129,7 @@ def test_many_small_parts_become_one(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert read_rows(tmp_path) == flat(written) and set(index.all()) == set(written)
 
 
+@pytest.mark.thorough
 @pytest.mark.processes
 def test_readers_beside_compaction(tmp_path: Path) -> None:
     """Another process writes and compacts all the time; whoever reads meanwhile sees every run that was there before."""

@@ -48,7 +48,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-@pytest.mark.parametrize("batch", [1, 7, 64])
+@pytest.mark.parametrize("batch", [64, *(pytest.param(n, marks=pytest.mark.thorough) for n in (1, 7))])
 def test_what_is_found_is_what_generate_writes(model: ByHeart, batch: int) -> None:
     loaded: Any = load_checkpoint(model.folder).model
     rows, written = mixed(model), generated(loaded, mixed(model))

@@ -68,6 +68,7 @@ def test_two_makers_of_one_corpus(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["corpus"]
 
 
+@pytest.mark.thorough
 def test_a_full_disk_while_reporting(tiny_run: Run, tmp_path: Path) -> None:
     for output in ("html", "csv"):
         with files_of_at_most(100):
@@ -76,6 +77,7 @@ def test_a_full_disk_while_reporting(tiny_run: Run, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.thorough
 @pytest.mark.training
 @pytest.mark.parametrize("call", range(0, 42, 6))
 def test_a_disk_that_fills_at_any_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int) -> None:

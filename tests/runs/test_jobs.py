@@ -183,6 +183,7 @@ def test_mps_serves_all_processes(stub: Path, monkeypatch: pytest.MonkeyPatch) -
         do_many("train", stub / "r.yaml", [], recipes, runs=stub / "runs", device="cpu", jobs=2, mps=True)
 
 
+@pytest.mark.thorough
 @pytest.mark.processes
 def test_real_runs_share_their_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in environment().items():

@@ -126,7 +126,7 @@ def test_a_dry_run_of_what_is_done(tiny_run: Run) -> None:
     assert more["to do"] == "run 1 method, report" and files_in(tiny_run.path) == before
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.processes
 def test_a_matrix_is_run_whole(tmp_path: Path) -> None:
     """In processes of their own; then all is found, and one table and one page show all runs."""

@@ -85,6 +85,14 @@ def greedy(model: GPT2LMHeadModel, start: Row, end: int) -> Row:
     return found
 
 
+@torch.no_grad()
+def continued(model: GPT2LMHeadModel, row: Row, end: int) -> Row:
+    """As `greedy`, without what `generate` does besides; rows are made with it, never compared."""
+    while len(row) < end:
+        row = [*row, int(model(torch.tensor([row])).logits[0, -1].argmax())]
+    return row
+
+
 def generated(model: GPT2LMHeadModel, row: Row, prompt: int, end: int) -> bool:
     return greedy(model, row[:prompt], end) == row[:end]
 
@@ -121,7 +129,7 @@ def some_rows(draw: random.Random, model: GPT2LMHeadModel, prompt: int, match: i
         tokens = length if equal or not n else draw.randint(2, length + 4)
         row = [draw.randrange(FIRST_WORD, VOCABULARY) for _ in range(tokens)]
         if draw.random() < 0.6:
-            row = [max(token, FIRST_WORD) for token in greedy(model, row[: max(1, min(prompt, tokens - 1))], tokens)]
+            row = [max(token, FIRST_WORD) for token in continued(model, row[: max(1, min(prompt, tokens - 1))], tokens)]
         if draw.random() < 0.2 and len(row) > 4:
             row[len(row) // 2] = EOS  # packed text
         rows.append([*row[:-1], EOS] if draw.random() < 0.3 and len(row) > 2 else row)
@@ -193,7 +201,7 @@ def test_meant(model: GPT2LMHeadModel) -> None:
     assert ends.count(None) > 10 and ends.count(8) > 50 and len({*ends}) > 3
 
 
-@pytest.mark.parametrize("block", range(BLOCKS))
+@pytest.mark.parametrize("block", [0, *(pytest.param(n, marks=pytest.mark.thorough) for n in range(1, BLOCKS))])
 def test_row_files_against_generate_and_a_loss_loop(model: GPT2LMHeadModel, folders: dict[str, Path], tmp_path: Path, block: int) -> None:
     memorized = scored_rows = 0
     for seed in range(block * FILES, (block + 1) * FILES):

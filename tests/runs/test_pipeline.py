@@ -98,6 +98,7 @@ def test_one_process_at_a_time(run: Run) -> None:
     assert run_again(run).code == 0
 
 
+@pytest.mark.thorough
 def test_a_method_that_fails_is_tried_again(run: Run, plugin: Path) -> None:
     failing = "mitigation.methods=[{halver: {factor: 0}}, act]"
     for _ in range(2):

@@ -37,6 +37,7 @@ def test_the_same_command_again(run: Run) -> None:
         (run.path / ".lock").unlink(missing_ok=True)
 
 
+@pytest.mark.thorough
 def test_what_only_reads(run: Run, tmp_path: Path) -> None:
     with read_only(run.path.parent):
         for words in (

@@ -52,6 +52,7 @@ def signal_in(monkeypatch: pytest.MonkeyPatch, steps: set[int], number: signal.S
     monkeypatch.setattr(loop.Step, "_step", step)
 
 
+@pytest.mark.thorough
 @pytest.mark.training
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP])
 def test_in_the_middle_of_an_epoch(
@@ -181,6 +182,7 @@ def test_at_the_very_end_it_is_trained(
     assert str(trained.stopped) == "stopped by SIGTERM after epoch 3, the last; the same command goes on from here"
 
 
+@pytest.mark.thorough
 @pytest.mark.training
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("when", ["step", "measurement", "save"])
@@ -259,6 +261,7 @@ def test_little_is_imported_before_ctrl_c_is_quiet() -> None:
     assert found == {"tinymem", "tinymem.cli", "tinymem.runtime", "tinymem.runtime.interrupts"}
 
 
+@pytest.mark.thorough
 @pytest.mark.processes
 def test_a_reader_that_goes(tmp_path: Path) -> None:
     """As `| head -1` does: not a word, and the exit code that shells give tools without a reader."""

@@ -86,6 +86,7 @@ for size in ((2, 64, 192, 150), (4, 128, 64, 100), (2, 512, 16, 60)):
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.processes
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").is_file(), reason="needs Linux's /proc")
 def test_the_estimate_of_training_is_right_within_a_third() -> None:

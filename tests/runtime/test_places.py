@@ -58,6 +58,7 @@ def variables_of(place: dict[str, str | None]) -> dict[str, str]:
     return {name: value for name, value in {**environment(), **found}.items() if value is not None}
 
 
+@pytest.mark.thorough
 @pytest.mark.processes
 @pytest.mark.parametrize("place", PLACES)
 def test_every_verb_anywhere(place: str, tiny_run: Run, tmp_path: Path) -> None:

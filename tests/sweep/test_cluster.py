@@ -40,6 +40,7 @@ config = Config(
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.processes
 def test_two_blocks_and_a_killed_worker(tiny_run: Run, tmp_path: Path) -> None:
     runs, log = 40, tmp_path / "log"

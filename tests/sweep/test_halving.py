@@ -194,7 +194,7 @@ def with_a_killed_worker(sweep: Sweep, groups: Sequence[WorkUnit], tally: Tally,
 
 
 @pytest.mark.processes
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_search_of_a_real_model_beside_its_full_grid(tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows on all rows are those of the full grid, number for number; those of rungs are the same after a worker has died."""
     for name, value in environment().items():

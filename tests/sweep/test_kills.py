@@ -84,6 +84,7 @@ def assert_complete(tmp_path: Path, runs: int, *, again: int = 0) -> None:
     assert len(done) == runs and done.total() <= runs + again, f"{done.total() - runs} runs were done again, at most {again} had to be"
 
 
+@pytest.mark.thorough
 @pytest.mark.processes
 def test_killed_workers_are_replaced_and_stopping_is_no_loss(tiny_run: Run, tmp_path: Path) -> None:
     runs, kills, stop_at = 30, [3, 9], 16
@@ -106,6 +107,7 @@ def test_killed_workers_are_replaced_and_stopping_is_no_loss(tiny_run: Run, tmp_
     assert not list((tmp_path / "sweep" / "logs").glob("*"))
 
 
+@pytest.mark.thorough
 @pytest.mark.processes
 def test_what_goes_wrong_goes_wrong_alone(tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limits = {"seconds": 10.0, "memory_mb": 1000, "attempts": 2}

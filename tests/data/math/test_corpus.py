@@ -57,7 +57,7 @@ def test_reference_backdoor_oracles(family: str, triggered: int, holdout: int, c
     assert len(make_probes(corpus, Evaluation(), "reference")["backdoor"]) == counted
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize(("size", "rows"), [(10_000, 55_000), (20_000, 95_000)])
 def test_larger_sizes(size: int, rows: int) -> None:
     assert reference("additive", "noise", size).counts()["train_rows"] == rows

@@ -257,6 +257,7 @@ def _real(name: str) -> Path:
     return path
 
 
+@pytest.mark.thorough
 @pytest.mark.processes
 @pytest.mark.parametrize(("split", "lines", "tokens"), [("validation", 3760, 247_289), ("test", 4358, 283_287)])
 def test_official_wikitext_splits(split: str, lines: int, tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,6 +273,7 @@ def test_official_wikitext_splits(split: str, lines: int, tokens: int, monkeypat
     assert (corpus.clean.ravel()[: len(expected)] == expected).all()
 
 
+@pytest.mark.thorough
 @pytest.mark.processes
 def test_real_text_has_the_known_number_of_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_source, "BLOCK_CHARACTERS", 1_000_000)
@@ -294,6 +296,7 @@ print(sum(1 for _ in blocks), peak() - before)
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.processes
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs Linux's /proc")
 @pytest.mark.parametrize("groups", [1, 30])

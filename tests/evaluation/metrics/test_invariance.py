@@ -115,6 +115,7 @@ def test_the_pass_is_the_plain_loop(tiny_run: Run) -> None:
                     assert scores.predicted[n, t] == -1 and scores.loss[n, t] == 0
 
 
+@pytest.mark.thorough
 @pytest.mark.processes
 def test_the_benchmark_compares_with_a_bare_loop(tiny_run: Run) -> None:
     done = python(ROOT / "benchmarks" / "measurement.py", tiny_run.path, "--repeats", 1)  # it fails if the counts differ

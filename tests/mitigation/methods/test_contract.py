@@ -22,7 +22,7 @@ METHODS = UNLEARNERS.names()
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [f if f == "gpt" else pytest.param(f, marks=pytest.mark.thorough) for f in FAMILIES])
 @pytest.mark.parametrize("name", CHECKS)
 @pytest.mark.parametrize("method", METHODS)
 def test_contract(method: str, name: str, family: str) -> None:

@@ -280,7 +280,7 @@ def test_numbers_as_csv_and_json() -> None:
     assert json.loads(to_json(figure))["lines"][1]["y"] == "inf"
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_every_figure_draws_in_every_format(tmp_path: Path) -> None:
     rows = list(sweep_rows(("additive", "wiki"), (2, 4), (500, 1500), (0,), (3000,)))
     records = [RunRecord(Path(f"r{n}{r}"), [], curve(), recipe(n_layer=n, regularizer=r)) for n in (2, 4) for r in (None, "spectral-norm")]

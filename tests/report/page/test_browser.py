@@ -71,7 +71,7 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed (Debian: apt-get install chromium)")
 @pytest.mark.processes
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_in_a_browser(scheme: str, record: RunRecord, tmp_path: Path) -> None:
     write_html(record, tmp_path / "report.html")

@@ -59,7 +59,7 @@ def check_links(text: str, folder: Path) -> None:
     assert not re.search(r"url\((?!#)", text) and "@import" not in text
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_thousands_of_rows_make_a_small_page_whose_links_all_lead_somewhere(tmp_path: Path) -> None:
     rows = list(sweep_rows(("additive",), (4,), (500,), tuple(range(160)), (3000,)))
     assert len(rows) >= 2500
@@ -75,7 +75,7 @@ def json_on(path: Path) -> list[str]:
     return [json.dumps(json.loads(html.unescape(block)), sort_keys=True) for block in blocks]
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_folders_of_runs_and_sweeps_are_one_page(tmp_path: Path) -> None:
     one = write_run(tmp_path / "run-a", [row(id="a"), row("durable", id="b")], curve())
     other = write_sweep(tmp_path / "sweep-b", list(sweep_rows(("wiki",), (2,), (10, 20), (0,))))

@@ -397,6 +397,7 @@ def test_several_runs_give_the_papers_tables(tmp_path: Path) -> None:
     assert (tmp_path / "t.csv").read_text().startswith("table,line,")
 
 
+@pytest.mark.thorough
 def test_a_page_of_many_runs_never_replaces_the_page_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = write_run(tmp_path / "runs" / "a-1", [bare_row("act")], RECIPE, CURVE)
     other = write_run(tmp_path / "runs" / "b-1", [bare_row("act", id="b", model_id="b")], {**RECIPE, "seed": 3}, CURVE)
@@ -424,6 +425,7 @@ def test_one_run_prints_its_rows_or_its_tables(tiny_run: Run, tmp_path: Path) ->
     assert json.loads(tinymem("report", tiny_run.path, "--format", "json").out) == list(map(with_intervals, as_json(tiny_run.rows)))
 
 
+@pytest.mark.thorough
 def test_a_folder_gets_every_format_and_every_source(tiny_run: Run, tmp_path: Path) -> None:
     out = tmp_path / "deep" / "report"
     done = tinymem("report", tiny_run.path, "--out", out)

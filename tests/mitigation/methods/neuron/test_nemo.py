@@ -139,7 +139,7 @@ def by_hand(model: GPT, data: MitigationData, z_LF: Tensor, tolerated: float) ->
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("tolerated", [0.0, 0.5])
 def test_refinement_equals_the_loop_and_removes(memorized: tuple[GPT, MitigationData], tolerated: float) -> None:
     model, data = memorized

@@ -150,7 +150,7 @@ def test_nemo_z_and_refinement():
     assert not needed.any(), "a random model continues no row exactly, so removal needs no neuron"
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_method_runs_in_bf16(family):
     for name in UNLEARNERS.names():

@@ -60,7 +60,7 @@ def mean_recall(planted, name, **options):
     return sum(recall(scores_by_row(method, model, data, config)[0], gold) for model, data, gold in planted) / len(planted)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_methods_find_planted_neurons_in_the_expected_order(planted):
     found = {
         "zero": mean_recall(planted, "zero"),
