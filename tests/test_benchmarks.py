@@ -74,6 +74,7 @@ def test_precision(tmp_path: Path) -> None:
     assert "found 0 and 3" in script("precision.py", make_runs(tmp_path / "half", half)).err
 
 
+@pytest.mark.thorough
 @pytest.mark.processes
 def test_scaling_on_two_processes() -> None:
     words = ("--device", "cpu", "--processes", 2, "--case", "math-2", "--rows", 3, "--steps", 1)

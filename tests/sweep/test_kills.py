@@ -139,6 +139,7 @@ def test_what_goes_wrong_goes_wrong_alone(tiny_run: Run, tmp_path: Path, monkeyp
     assert (tmp_path / "sweep" / FAILURES).read_text() == ""
 
 
+@pytest.mark.thorough
 @pytest.mark.processes
 def test_two_supervisors_at_once_of_which_one_is_killed(tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = 40
