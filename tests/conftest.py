@@ -109,6 +109,7 @@ def own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What TinyMem remembers of its user is of the tests, in their processes too."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        patch.setenv("TINYMEM_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
 
 

@@ -55,7 +55,11 @@ def tiny_case(family: str) -> tuple[nn.Module, MitigationData]:
     generator = torch.Generator().manual_seed(2)
     ids = torch.randint(2, VOCABULARY, (22, LENGTH), generator=generator)
     data = MitigationData(
-        forget=Rows.of(ids[:6], prompt=5), retain=Rows.of(ids[6:16], prompt=5), clean_counterparts=Rows.of(ids[16:], prompt=5), seed=3
+        forget=Rows.of(ids[:6], prompt=5),
+        retain=Rows.of(ids[6:16], prompt=5),
+        clean_counterparts=Rows.of(ids[16:], prompt=5),
+        twins=Rows.of(ids[16:], prompt=5),
+        seed=3,
     )
     return tiny_model(family), data
 

@@ -327,7 +327,7 @@ def test_whole_row_losses_leave_out_what_fills_rows_up(model: GPT2LMHeadModel) -
             assert summed(model, filled, over)[1].tolist() == [len(row) - first for row in rows]
     other = Rows(torch.where(filled.own(), filled.ids, 5), filled.prompt, filled.end, filled.length)
     for name in sorted(UNLEARNERS.names()):
-        if name in ("finetune-both", "finetune-clean"):  # need clean counterparts
+        if name in ("finetune-both", "finetune-clean", "dpo-clean"):  # need clean counterparts
             continue
         options: dict[str, Any] = {"epochs": 1} if "epochs" in {f.name for f in fields(UNLEARNERS.get(name).config)} else {}
         call = parse_call(name, options | ({"ratio": 0.05} if name == "greedy" else {}))

@@ -16,7 +16,7 @@ import torch
 from tinymem.bench.case import Case, math_case
 from tinymem.bench.comparisons import GREEDY_RATIO, Comparison, compare
 from tinymem.errors import UserError, complain
-from tinymem.mitigation.method import UNLEARNERS, apply
+from tinymem.mitigation.method import UNLEARNERS, all_methods, apply
 from tinymem.runtime.cost import Cost, measured
 from tinymem.runtime.device import describe_device, resolve_device
 
@@ -54,7 +54,7 @@ def bench(
     """
     if rows < 4:
         raise UserError(f"expected at least 4 rows for the plain loops, got {rows}")
-    names = UNLEARNERS.names() if list(methods) == ["all"] else list(methods) or list(OPTIONS)
+    names = all_methods() if list(methods) == ["all"] else list(methods) or list(OPTIONS)
     device = resolve_device(device)
     case, small = math_case(scale, device), math_case(0.04, device)
     for name in names:

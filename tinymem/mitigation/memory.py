@@ -21,6 +21,9 @@ from tinymem.data.rows_file import count_rows
 from tinymem.evaluation.evaluator import MAXIMUM_LOGITS
 from tinymem.evaluation.forward import CPU_TOKENS
 from tinymem.mitigation.method import MethodCall
+from tinymem.mitigation.methods.curvature._common import CurvatureConfig
+from tinymem.mitigation.methods.curvature._projections import projections
+from tinymem.mitigation.methods.curvature._store import HELD, ROOM
 from tinymem.mitigation.methods.pieces import rows_at_once, size_of
 from tinymem.mitigation.methods.weight._learned_mask import PART
 from tinymem.mitigation.subject import MAXIMUM_RETAIN
@@ -38,6 +41,8 @@ TRAINED = 3
 """Tensors of the size of the weights that a copy's training changes: their gradients, and AdamW's two moments."""
 RANKED = 5
 """fp32 tensors of the size of a learned mask's part at a time: a gradient, and the weights that it is multiplied by."""
+EIGEN = 4
+"""Matrices of the size of a second moment that its eigendecomposition takes."""
 ROWS = 64
 """Rows that a measurement sees at once where it is not told, and memorized ones that a method is taken to be given."""
 WORKING = 40 * 2**20
@@ -84,6 +89,8 @@ class Workload:
 
     def _editing(self, model: nn.Module, call: MethodCall) -> int:
         own, properties = bytes_of(model), call.method.properties
+        if isinstance(call.config, CurvatureConfig):
+            return own + self._measuring_curvature(model, call, call.config)
         if properties.order == "zeroth":
             return own + max(self.measuring(model), own + WORKING + _passing(model, self._tokens(model, call), neurons=5))
         activations = _keeping(model, self._tokens(model, call))
@@ -100,6 +107,13 @@ class Workload:
         if not self.relearned:
             return 0
         return 3 * bytes_of(model) + TRAINED * size_of(model) + _keeping(model, self.tokens * self.relearned)
+
+    def _measuring_curvature(self, model: nn.Module, call: MethodCall, config: CurvatureConfig) -> int:
+        """Bytes beside the model: its moments while they are summed, or the copy with the spectra that stay in memory."""
+        sides = [side for p in projections(model, config.matrices, config.layers) for side in p.shape]
+        moments, largest = 2 * FLOAT * sum(side**2 for side in sides), 2 * FLOAT * max(sides) ** 2
+        passing = min(moments, ROOM) + EIGEN * largest + _keeping(model, self._tokens(model, call))
+        return max(passing, bytes_of(model) + min(moments // 2, HELD))
 
     def _tokens(self, model: nn.Module, call: MethodCall) -> int:
         """Tokens of a method's batch that are on their way at once: no more rows than the method is given."""

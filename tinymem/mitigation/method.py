@@ -15,7 +15,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
 
@@ -28,7 +28,7 @@ from tinymem.mitigation.ablation import AblationConfig, Refused, Scores, ablate,
 from tinymem.mitigation.config import MethodConfig
 from tinymem.models.adapters import neuron_layers
 from tinymem.registry import Registry
-from tinymem.runtime.json import Json
+from tinymem.runtime.json import Json, JsonObject
 from tinymem.runtime.progress import Bar, SilentBar
 
 if TYPE_CHECKING:
@@ -65,6 +65,14 @@ class Properties:
 
 
 @dataclass(frozen=True)
+class Performance:
+    """What a model should keep, for a method that measures it itself: the metric, and the tokens [N, T] of rows that it is taken over."""
+
+    metric: Literal["accuracy", "perplexity"] = "perplexity"
+    scored: Callable[[Rows], Tensor] = Rows.own
+
+
+@dataclass(frozen=True)
 class MitigationData:
     """The data given to a method, on the model's device: rows to forget, rows to retain (never an artifact's), a seed, a progress bar."""
 
@@ -72,12 +80,23 @@ class MitigationData:
     retain: Rows
     clean_counterparts: Rows | None = None
     """Clean versions of the artifact rows that the method may know (fine-tuning on clean data)."""
+    twins: Rows | None = None
+    """The clean counterpart of each forget row, and the row itself where its artifact has none; None: counterparts are not known."""
+    training: Callable[[int, int], Rows] | None = None
+    """(number, seed) -> at most so many training rows, artifacts and copies among them, on the CPU; None where they are not known."""
+    performance: Performance = field(default_factory=Performance)
     clean: Tensor | None = None
     """All clean training rows [N, T] as `compact_rows` stores them, where `retain` is a sample of them; None: `retain` is all."""
     seed: int = 0
     optimizer_state: dict[str, Tensor] = field(default_factory=dict)
     """AdamW's state at the end of training, for methods that continue with it; empty where none is stored."""
     bar: Bar = field(default_factory=SilentBar)
+    found: JsonObject = field(default_factory=dict)
+    """What a method chose or measured on its way, by name, for the result row: each run is given a new one to fill."""
+
+    def with_forget(self, index: Tensor) -> MitigationData:
+        """This data with some of the forget rows, and their clean counterparts."""
+        return replace(self, forget=self.forget.take(index), twins=self.twins and self.twins.take(index))
 
     def generator(self) -> torch.Generator:
         """A fresh CPU generator with the seed, so that every device gets the same draws."""
@@ -101,6 +120,8 @@ class Unlearner:
     steps: Callable[..., int] | None = None
     by_row: Callable[..., Tensor] | None = None
     ranked: Callable[..., Scores] | None = None
+    needs_forget: bool = True
+    by_name: bool = False
 
     @property
     def origin(self) -> str:
@@ -127,6 +148,7 @@ UNLEARNERS: Registry[Unlearner] = Registry(
         "tinymem.mitigation.methods.weight",
         "tinymem.mitigation.methods.baselines",
         "tinymem.mitigation.methods.finetuning",
+        "tinymem.mitigation.methods.curvature",
     ),
     entry_points="tinymem.unlearners",
 )
@@ -172,6 +194,8 @@ def editor(
     properties: Properties,
     by_epoch: Callable[[nn.Module, MitigationData, C], Iterator[tuple[int, Callable[[], nn.Module]]]] | None = None,
     ranked: Callable[[nn.Module, MitigationData, C], Scores] | None = None,
+    needs_forget: bool = True,
+    by_name: bool = False,
 ) -> Callable[[Edit[C, P]], Edit[C, P]]:
     """Register a function `(model, data, config) -> edited copy`, which itself decides the changes.
 
@@ -183,6 +207,9 @@ def editor(
         properties: its column of the table of methods.
         by_epoch: yields (epoch, function that makes the edited copy of a run that ends there); otherwise as of `scorer`.
         ranked: the scores whose highest the edit takes, for an editor that ranks parts; benchmarks of localization ask for them.
+        needs_forget: if false, the method is given no forget rows and no counterparts: it runs where nothing is memorized, and all scored
+            rows count as holdout.
+        by_name: if true, `all` leaves the method out: it runs where it is named.
 
     Raises:
         UserError: another method has the name, or the config is none.
@@ -190,7 +217,8 @@ def editor(
 
     def register(function: Edit[C, P]) -> Edit[C, P]:
         _check_config(name, config, MethodConfig, epochs=by_epoch is not None)
-        UNLEARNERS.register(name, Unlearner(name, "edit", function, config, properties, by_epoch, ranked=ranked))
+        made = Unlearner(name, "edit", function, config, properties, by_epoch, ranked=ranked, needs_forget=needs_forget, by_name=by_name)
+        UNLEARNERS.register(name, made)
         return function
 
     return register
@@ -201,6 +229,11 @@ def _check_config(name: str, config: object, base: type[MethodConfig], *, epochs
         raise UserError(f"expected a frozen dataclass as config of method '{name}', got {config!r}; derive it from {base.__name__}")
     if epochs and "epochs" not in {f.name for f in fields(config)}:
         raise UserError(f"expected an option epochs in {config.__name__}, since method '{name}' has by_epoch, found none; add it")
+
+
+def all_methods() -> list[str]:
+    """The names of the methods that `all` means: every registered one but those that run only where they are named."""
+    return [name for name in UNLEARNERS.names() if not UNLEARNERS.get(name).by_name]
 
 
 @dataclass(frozen=True)
@@ -258,7 +291,9 @@ def apply(method: Unlearner, model: nn.Module, data: MitigationData, config: Met
     """
     if is_control(config):
         return deepcopy(model)
-    if not len(data.forget):
+    if not method.needs_forget:
+        data = replace(data, forget=data.forget.take(data.forget.prompt[:0]), clean_counterparts=None, twins=None)
+    elif not len(data.forget):
         raise Refused("expected rows to forget, got none: the model memorized nothing of them; train longer or raise the copies")
     if not isinstance(config, AblationConfig) or method.kind == "edit":
         edited = method.function(model, data, config)

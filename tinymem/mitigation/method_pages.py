@@ -39,7 +39,12 @@ def describe(name: str) -> str:
         UserError: no such method.
     """
     method = UNLEARNERS.get(name)
-    lines = [f"{name} ({method.properties.unit}, {method.kind}s)", "", method.documentation, "", "Options and defaults:"]
+    lines = [f"{name} ({method.properties.unit}, {method.kind}s)", "", method.documentation, ""]
+    if not method.needs_forget:
+        lines += ["Is shown no row to forget: all scored rows count as holdout.", ""]
+    if method.by_name:
+        lines += ["Runs where it is named: `all` leaves it out.", ""]
+    lines += ["Options and defaults:"]
     for option in fields(method.config):
         default = option.default if option.default is not MISSING else "required"
         lines.append(f"  --{option.name.replace('_', '-'):<15} {default!s:<10} {_choices(method.config, option.name)}")

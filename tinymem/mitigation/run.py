@@ -80,7 +80,7 @@ def mitigate(subject: Subject, name: str, options: Mapping[str, Json], *, row: s
 
 def run_call(subject: Subject, call: MethodCall, *, row: str = "", bar: Bar | None = None) -> Outcome:
     """Run a method whose options are checked already; otherwise as `mitigate`."""
-    data = replace(subject.data, bar=bar or SilentBar())
+    data = replace(subject.data, bar=bar or SilentBar(), found={})
     if changed := first_change(subject.fingerprint, subject.model):
         raise UserError(f"expected the model as it was measured, got {changed} changed since; load it again, and make its subject anew")
     try:
@@ -88,12 +88,24 @@ def run_call(subject: Subject, call: MethodCall, *, row: str = "", bar: Bar | No
             edited = apply(call.method, subject.model, data, call.config)
     except Exception as error:
         return outcome_of(subject, call, error, row=row)
-    return outcome_of(subject, call, edited, cost, row=row)
+    return outcome_of(subject, call, edited, cost, row=row, found=data.found)
 
 
-def outcome_of(subject: Subject, call: MethodCall, edited: nn.Module | Exception, cost: Cost | None = None, *, row: str = "") -> Outcome:
-    """Measure an edited model and make its rows; for an error instead of a model, rows with its message."""
-    blank = _Blank(subject, call, row)
+def outcome_of(
+    subject: Subject,
+    call: MethodCall,
+    edited: nn.Module | Exception,
+    cost: Cost | None = None,
+    *,
+    row: str = "",
+    found: JsonObject | None = None,
+) -> Outcome:
+    """Measure an edited model and make its rows; for an error instead of a model, rows with its message.
+
+    `found`: what the method put into its data's.
+    """
+    subject = subject if call.method.needs_forget else subject.blind
+    blank = _Blank(subject, call, row, found or None)
     edited = _checked(subject, call, edited)
     if isinstance(edited, Refused):
         return Outcome([blank.without_result(kind, "refused", str(edited)) for kind in subject.splits], None, edited)
@@ -103,7 +115,7 @@ def outcome_of(subject: Subject, call: MethodCall, edited: nn.Module | Exception
     try:
         return Outcome(_rows(blank, subject.evaluator.measure(edited), cost or Cost(), edited), edited)
     except Exception as error:  # the measurement failed, out of memory for instance
-        return outcome_of(subject, call, error, row=row)
+        return outcome_of(subject.shown or subject, call, error, row=row)
 
 
 def chosen(config: MethodConfig) -> JsonObject:
@@ -139,6 +151,7 @@ class _Blank:
     subject: Subject
     call: MethodCall
     id: str
+    found: JsonObject | None = None
 
     def row(self, kind: str) -> MitigationRow:
         """The row of an artifact with everything that was known before the edit."""
@@ -169,6 +182,7 @@ class _Blank:
             request=subject.request.as_column(),
             metrics_before=subject.metrics_before[kind],
             optimizer_state=bool(subject.data.optimizer_state) if self.call.name in FINETUNINGS else None,
+            found=self.found,
             plugin=plugin.sha256 if (plugin := plugin_of(self.call.method.function)) else None,
         )
 

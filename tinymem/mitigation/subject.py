@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -21,10 +21,11 @@ from tinymem.data.corpus import Corpus
 from tinymem.data.math.sequences import Ids
 from tinymem.data.rows import Rows, compact_rows, concatenate
 from tinymem.errors import UserError
+from tinymem.evaluation.accuracy import as_mask, scored_tokens
 from tinymem.evaluation.evaluator import Evaluator, Measurement
 from tinymem.evaluation.originals import content_lengths
 from tinymem.evaluation.probes import Flags, Probe
-from tinymem.mitigation.method import MitigationData
+from tinymem.mitigation.method import MitigationData, Performance
 from tinymem.mitigation.requests import MeasurementRequest, groups_of
 from tinymem.mitigation.robustness.measure import Trial, tested
 from tinymem.models.fingerprint import Fingerprint, fingerprint, first_change
@@ -60,6 +61,8 @@ class Subject:
     """The metrics and tests that result rows hold in addition to the flat columns."""
     dtypes: Mapping[str, torch.dtype] = field(default_factory=dict)
     """Types of the tensors that the model's folder stores in 16 bits: an edited model is rounded to them before it is measured."""
+    shown: Subject | None = None
+    """The subject as methods see it that need forget rows, of one whose method is shown none; the tests of robustness are its."""
 
     @property
     def device(self) -> torch.device:
@@ -67,9 +70,18 @@ class Subject:
         return next(self.model.parameters()).device
 
     @cached_property
+    def blind(self) -> Subject:
+        """The subject of a method that is shown no forget row: all scored rows are its holdout.
+
+        Relearning takes the rows that other methods are shown, so that what comes back compares.
+        """
+        splits = {kind: RowSplit(np.zeros_like(s.forget), np.ones_like(s.forget)) for kind, s in self.splits.items()}
+        return replace(self, splits=splits, shown=self)
+
+    @cached_property
     def fingerprint(self) -> Fingerprint:
         """The model as it was measured."""
-        return fingerprint(self.model)
+        return self.shown.fingerprint if self.shown else fingerprint(self.model)
 
     @cached_property
     def groups(self) -> dict[str, dict[str, Flags]]:
@@ -84,6 +96,8 @@ class Subject:
     @cached_property
     def trial(self) -> Trial | None:
         """The inputs of the tests of robustness; None unless they are requested."""
+        if self.shown:
+            return self.shown.trial
         forget = {kind: split.forget for kind, split in self.splits.items()}
         settings = self.request.robustness
         return Trial(self.evaluator, self.data, forget, self.groups, settings) if settings else None
@@ -91,6 +105,8 @@ class Subject:
     @cached_property
     def robustness_before(self) -> dict[str, dict[Test, JsonObject]]:
         """Results of the tests of robustness on the unedited model, by artifact and test."""
+        if self.shown:
+            return self.shown.robustness_before
         return tested(self.trial, self.model) if self.trial else {}
 
 
@@ -116,11 +132,17 @@ def subject_of_corpus(
     if recipe.mitigation.forget != "all" and not wanted:
         raise UserError(f"expected an artifact '{recipe.mitigation.forget}' in the corpus, got {list(evaluator.probes) or 'none'}")
     splits = {kind: _split(probe, before.memorized[kind], recipe, kind in wanted) for kind, probe in evaluator.probes.items()}
-    forget = [_forget_rows(corpus, evaluator.probes[kind], splits[kind].forget, kind, recipe.protocol) for kind in evaluator.probes]
+    forget, twins = (
+        [_forget_rows(corpus, evaluator.probes[kind], splits[kind].forget, kind, recipe.protocol, twins=t) for kind in evaluator.probes]
+        for t in (False, True)
+    )
     data = MitigationData(
         forget=concatenate(forget).to(device) if forget else Rows.of(corpus.clean[:0]).to(device),
         retain=_whole_rows(corpus, _retain(corpus, recipe.seed), recipe).to(device),
         clean_counterparts=_clean_counterparts(corpus, evaluator, splits, recipe, device),
+        twins=concatenate(twins).to(device) if twins else None,
+        training=partial(_training_rows, corpus, recipe),
+        performance=Performance(evaluator.performance_metric, partial(_scored, corpus, recipe.protocol)),
         clean=compact_rows(corpus.clean) if len(corpus.clean) > MAXIMUM_RETAIN else None,
         seed=recipe.seed,
         optimizer_state=optimizer_state or {},
@@ -222,9 +244,22 @@ def _halves(memorized: Flags, seed: int, fraction: float) -> RowSplit:
     return RowSplit(forget, memorized & ~forget)
 
 
-def _forget_rows(corpus: Corpus, probe: Probe, forget: Flags, kind: str, protocol: Protocol) -> Rows:
-    """The chosen planted rows as they were in training."""
-    ids = corpus.planted[kind].ids[probe.index[forget]]
+def _training_rows(corpus: Corpus, recipe: Recipe, number: int, seed: int) -> Rows:
+    """Rows of an epoch of training, in which copies are repeated, drawn by seed."""
+    distinct, epoch = corpus.training_rows()
+    drawn = np.random.default_rng([seed, 5]).permutation(epoch)[:number]
+    return _whole_rows(corpus, np.asarray(distinct[drawn]), recipe)
+
+
+def _scored(corpus: Corpus, protocol: Protocol, rows: Rows) -> Tensor:
+    """The tokens of rows that accuracy and perplexity of the corpus's test rows would be taken over."""
+    return as_mask(scored_tokens(rows.ids.cpu().numpy(), corpus.pad, protocol, text=corpus.is_text), rows.ids.device)
+
+
+def _forget_rows(corpus: Corpus, probe: Probe, forget: Flags, kind: str, protocol: Protocol, *, twins: bool = False) -> Rows:
+    """The chosen planted rows as they were in training, or their clean counterparts where they have any."""
+    planted, index = corpus.planted[kind], probe.index[forget]
+    ids = planted.clean[index] if twins and artifact_of(corpus, kind).has_clean_counterpart else planted.ids[index]
     prompt = probe.rows.prompt.cpu()[torch.from_numpy(np.flatnonzero(forget))]
     return Rows.of(ids, prompt, content_lengths(corpus, ids, protocol))
 

@@ -24,6 +24,7 @@ from tinymem.mitigation.config import HasEpochs, MethodConfig
 from tinymem.mitigation.method import MitigationData, Unlearner, apply, is_control, refuse_if_nothing
 from tinymem.runtime.cost import Cost, measured
 from tinymem.runtime.files import canonical_json
+from tinymem.runtime.json import JsonObject
 from tinymem.runtime.progress import Bar
 
 Begin = Callable[[Sequence[MethodConfig], float], None]
@@ -36,12 +37,14 @@ class Edit:
     Attributes:
         cost: of this configuration run alone: scoring, selection and ablation.
         shared: whether its scores served other configurations too.
+        found: what the method put into its data's.
     """
 
     config: MethodConfig
     result: nn.Module | Exception
     cost: Cost = field(default_factory=Cost)
     shared: bool = False
+    found: JsonObject = field(default_factory=dict)
 
 
 def pass_key(method: Unlearner, config: MethodConfig) -> str:
@@ -147,12 +150,13 @@ class _Stopwatch:
 
 
 def _alone(model: nn.Module, method: Unlearner, data: MitigationData, config: MethodConfig) -> Edit:
+    data = replace(data, found={})
     try:
         with measured(_device(model)) as cost:
             edited = apply(method, model, data, config)
     except Exception as error:
         return Edit(config, error)
-    return Edit(config, edited, cost)
+    return Edit(config, edited, cost, found=data.found)
 
 
 def _ablated(model: nn.Module, scores: Scores, config: MethodConfig) -> nn.Module:

@@ -25,7 +25,7 @@ OPTIONAL = frozenset(
         *("family", "commit", "revision", "step", "dtype", "training_seconds", "training_threads", "finished"),
         *("host", "attempts", "traceback", "memorized_by_copies_before", "memorized_by_copies_after"),
         *("robustness", "prompt", "match", "rows_left_out", "scores_shared"),
-        *("seconds_measure", "rows_retain", "row_tokens", "optimizer_state", "plugin", "values"),
+        *("seconds_measure", "rows_retain", "row_tokens", "optimizer_state", "plugin", "values", "found"),
     }
 )
 """Columns that are written only where they have a value."""
@@ -235,6 +235,13 @@ class MeasuredRow(ResultRow):
     """Fine-tunings: whether they went on with AdamW's state at the end of training, or with a fresh one."""
     plugin: str | None = None
     """Methods of a user's file: the SHA-256 of that file."""
+    found: JsonObject | None = None
+    """What the method chose or measured on its way, by name: of a curvature edit the rho that its budget allows, for instance."""
+
+    @property
+    def is_blind(self) -> bool:
+        """Whether the method was shown no row to forget, so that all scored rows are its holdout."""
+        return self.rows_forget == 0 and self.rows_holdout == self.rows_scored
 
     @property
     def is_share(self) -> bool:

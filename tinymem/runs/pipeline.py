@@ -265,11 +265,11 @@ def method_calls(recipe: Recipe) -> list[MethodCall]:
         UserError: an unknown method, option or metric.
     """
     from tinymem.evaluation.metric import chosen_metrics
-    from tinymem.mitigation.method import UNLEARNERS, parse_call
+    from tinymem.mitigation.method import all_methods, parse_call
 
     chosen_metrics(recipe.evaluation.metrics)
     methods = recipe.mitigation.methods
-    return [parse_call(name, m.options) for m in methods for name in (UNLEARNERS.names() if m.name == "all" else [m.name])]
+    return [parse_call(name, m.options) for m in methods for name in (all_methods() if m.name == "all" else [m.name])]
 
 
 def _corpus_stage(made: Run, progress: Progress) -> Corpus:

@@ -93,6 +93,11 @@ def _greedy(options: JsonObject, size: Size) -> float:
     return TRAIN_PASSES * _number(options, "batch_size", 64) * weights / _number(options, "per_step", 1)
 
 
+def _curvature(options: JsonObject, size: Size) -> float:
+    judged = 24 * _number(options, "judged", 300) if options.get("budget") else 0.0
+    return TRAIN_PASSES * min(_number(options, "sample", 1000), size.clean) + judged
+
+
 TABLE: dict[str, Callable[[JsonObject, Size], float]] = {
     "act": lambda _, s: s.forget,
     "zero": lambda _, s: s.forget * ALIVE * s.neurons / 2,  # half of the layers are above a neuron, on average
@@ -113,5 +118,6 @@ TABLE: dict[str, Callable[[JsonObject, Size], float]] = {
     "finetune-both": _clean_epochs,
     "gradient-ascent": _forget_epochs,
     "task-vector": _forget_epochs,
-    **dict.fromkeys(("gradient-difference", "npo", "simnpo", "rmu"), _baseline),
+    **dict.fromkeys(("gradient-difference", "npo", "simnpo", "rmu", "dpo-clean"), _baseline),
+    **dict.fromkeys(("kfac", "svd", "random-basis", "lowest-kept"), _curvature),
 }

@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from itertools import product
 
 from tinymem.errors import UserError, did_you_mean
-from tinymem.mitigation.method import UNLEARNERS, MethodCall, Unlearner, parse_call
+from tinymem.mitigation.method import UNLEARNERS, MethodCall, Unlearner, all_methods, parse_call
 from tinymem.mitigation.requests import MeasurementRequest
 from tinymem.mitigation.run import chosen, row_id
 from tinymem.mitigation.sweep_scores import pass_key
@@ -94,7 +94,7 @@ def expand(sweep: SweepRecipe) -> list[Choice]:
     """Every configuration of the recipe's methods, each once."""
     found: dict[str, Choice] = {}
     for entry in sweep.methods:
-        for name in UNLEARNERS.names() if entry.name == "all" else [entry.name]:
+        for name in all_methods() if entry.name == "all" else [entry.name]:
             for options in grid_of(UNLEARNERS.get(name), entry, sweep.grid):
                 call = parse_call(name, options)
                 values, shared = call.config.as_json(), pass_key(call.method, call.config)

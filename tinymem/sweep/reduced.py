@@ -19,11 +19,9 @@ def reduced(subject: Subject, rung: Rung) -> Subject:
     seed, forget = data.seed, len(data.forget)
     tests = {name: _some(part, rung.tests, seed) for name, part in subject.evaluator.tests.items()}
     evaluator = replace(subject.evaluator, tests=tests, metrics=(), probes_by_k={})
-    rows = replace(
-        data,
-        retain=_taken(data.retain, _share(len(data.retain), rung.retain), seed),
-        forget=_taken(data.forget, forget if rung.forget is None else min(rung.forget, forget), seed),
-    )
+    shown = forget if rung.forget is None else min(rung.forget, forget)
+    index = _drawn(forget, shown, seed).to(data.forget.ids.device)
+    rows = replace(data.with_forget(index), retain=_taken(data.retain, _share(len(data.retain), rung.retain), seed))
     request = MeasurementRequest(metrics=(), ks=(), robustness=None)
     return replace(subject, evaluator=evaluator, before=evaluator.measure(subject.model), data=rows, request=request)
 

@@ -103,7 +103,7 @@ class Worker:
         for edit in shared_edits(subject.model, method, replace(subject.data), list(configs.values()), begin):
             run = options[names[id(edit.config)]]
             started = time.perf_counter()
-            outcome = outcome_of(subject, MethodCall(method, edit.config), edit.result, edit.cost, row=run.id)
+            outcome = outcome_of(subject, MethodCall(method, edit.config), edit.result, edit.cost, row=run.id, found=edit.found)
             rows = outcome.rows or bare_rows(group, run, *_ended(outcome))
             rows = [_with_costs(row, subject, edit, time.perf_counter() - started) for row in rows]
             self._write(group, run.id, rows, tell, error=outcome.error)

@@ -1,8 +1,9 @@
-"""What TinyMem keeps of users' text in its cache, who uses it at the moment, and its removal.
+"""What TinyMem keeps in its cache, mostly of users' text, who uses it at the moment, and its removal.
 
 <cache>/tokens/<id>/       tokenized text, a file a block; <id> is of the tokenizer
 <cache>/corpora/<id>/      corpora that were made without a folder of their own
 <cache>/tokenizers/<id>/   the built-in tokenizer, and those that were converted
+<cache>/curvature/<id>/    eigenvectors of curvature edits; <id> is of model, rows and labels
 <cache>/<kind>/<id>.of     where the text came from, a line each; its time is that of the last use
 <cache>/.used              locks: of each entry a process that uses it holds one, and who removes it holds all
 """
@@ -26,6 +27,7 @@ KINDS = {
     "tokens": "tokenized text; who has the tokenizer can read it",
     "corpora": "rows of text with what was planted in them",
     "tokenizers": "no text, but the words of a vocabulary",
+    "curvature": "no text, but second moments of a model's states over rows",
 }
 USERS = 64  # processes that can use one entry at a time; a further one waits
 LOCKS, ORIGINS = ".used", ".of"

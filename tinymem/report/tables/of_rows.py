@@ -121,15 +121,23 @@ def _best(rows: Iterable[MeasuredRow]) -> list[MeasuredRow]:
 
 
 def _shared_before(rows: list[MeasuredRow]) -> dict[str, MeasuredRow]:
-    """The first row of each artifact whose rows agree in all numbers before the edit."""
+    """The first row of each artifact whose rows agree in all numbers before the edit, of those whose method was shown rows if there are.
+
+    A method that was shown none has other forget and holdout rows, of one model all the same.
+    """
     found: dict[str, list[MeasuredRow]] = defaultdict(list)
-    for row in rows:
+    for row in sorted(rows, key=lambda row: row.is_blind):
         found[row.artifact].append(row)
-    return {artifact: same[0] for artifact, same in found.items() if len(set(map(_before, same))) == 1}
+    return {artifact: same[0] for artifact, same in found.items() if _agree(same)}
 
 
-def _before(row: MeasuredRow) -> tuple[float | None, ...]:
-    shares = (row.share(rate, "before") for rate in RATES.values())
+def _agree(rows: list[MeasuredRow]) -> bool:
+    shown = {_before(row, *RATES) for row in rows if not row.is_blind}
+    return len(shown) <= 1 and len({_before(row, "all") for row in rows}) == 1
+
+
+def _before(row: MeasuredRow, *rates: Rate) -> tuple[float | None, ...]:
+    shares = (row.share(RATES[rate], "before") for rate in rates)
     return (*(share.count if share else None for share in shares), row.rows_scored, row.performance_before)
 
 
@@ -143,10 +151,24 @@ def _notes(rows: list[MeasuredRow], names: list[str], known: dict[str, MeasuredR
     yield f"memorized, forget, holdout{share}: % after the edit; counts, and 95 % intervals by Wilson."
     for row in known.values():
         yield from _before_notes(row)
+    for method in dict.fromkeys(row.method for row in rows if row.is_blind):
+        yield f"{method} was shown no row to forget: all scored rows count as holdout."
+    yield from _found_notes(rows, names)
     yield from little_data({row.artifact: row.rows_scored for row in known.values()}, len({row.seed for row in rows}))
     for row, name in zip(rows, names, strict=True):
         if not row.is_ok:
             yield f"{name} on {row.artifact}: {reason(row)}"
+
+
+def _found_notes(rows: list[MeasuredRow], names: list[str]) -> Iterator[str]:
+    """Yield what methods chose or measured on their way, a line a run."""
+    said = {}
+    for row, name in zip(rows, names, strict=True):
+        values = (row.found or {}).items()
+        parts = [f"{key.replace('_', ' ')} {significant(v) if isinstance(v, float) and key != 'rho' else f'{v:.6g}'}" for key, v in values]
+        if parts:
+            said[row.id or row.source] = f"{name} found: {', '.join(parts)}"
+    yield from said.values()
 
 
 def _performance_before(row: MeasuredRow) -> str:
