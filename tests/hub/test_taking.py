@@ -16,9 +16,9 @@ from hub_stub import Hub, Repo
 
 from tinymem.errors import UserError
 from tinymem.hub.client import TRIES
-from tinymem.hub.fetch import checkpoint_folder, fetch, parse_size
+from tinymem.hub.fetch import checkpoint_folder, fetch
 from tinymem.hub.listing import MOST_ENTRIES, Listed, taken
-from tinymem.hub.names import hub_name, is_hub_name, origin_of
+from tinymem.hub.names import hub_name, is_hub_name, origin_of, parse_size
 from tinymem.models.checkpoint import load_checkpoint
 from tinymem.runtime.files import file_sha256
 

@@ -214,7 +214,8 @@ def local_checkpoint(given: Path, revision: str | None = None, max_size: str = M
     Raises:
         UserError: it cannot be fetched, or is not safe.
     """
-    from tinymem.hub.fetch import checkpoint_folder, parse_size
+    from tinymem.hub.fetch import checkpoint_folder
+    from tinymem.hub.names import parse_size
 
     return checkpoint_folder(given, revision=revision, max_size=parse_size(max_size))
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tinymem.cli.options import Format, Out, Plugins, PrintJson, ReportFormat, a_file, load_plugins, words
+from tinymem.cli.options import MAX_SIZE, Format, MaxSize, Out, Plugins, PrintJson, ReportFormat, a_file, load_plugins, words
 from tinymem.cli.printing import check_folder, check_out, chosen, print_rows, print_tables_as
 from tinymem.errors import UserError
 from tinymem.runtime.streams import echo
+
+if TYPE_CHECKING:
+    from tinymem.results.collect import Results
 
 Tables = Annotated[
     str,
@@ -20,7 +23,12 @@ Tables = Annotated[
         "a plugin's; or all. Those of cost (6 to projection) are made only where named, with all, or with --machine.",
     ),
 ]
-Folders = Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of runs or sweeps, or folders of such folders.")]
+Folders = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="PLACE...", help="Folders of runs or sweeps, or of such folders; checkpoints, also as ORG/NAME[@REVISION] of the Hub."
+    ),
+]
 
 
 def report(
@@ -32,6 +40,7 @@ def report(
         Path | None, typer.Option(metavar="FILE", callback=a_file, help="YAML with the machine's power, for the tables of cost.")
     ] = None,
     plugin: Plugins = None,
+    max_size: MaxSize = MAX_SIZE,
     json: PrintJson = False,
 ) -> None:
     """Show results. One run: its rows. Several runs or a sweep, or with --tables: how the runs' models differ, and the paper's tables.
@@ -41,7 +50,7 @@ def report(
     load_plugins(plugin)
     output, whole = chosen(output, json), out is not None and (out.is_dir() or not out.suffix)
     if output in ("png", "svg"):
-        _write_figures(folders, output, out)
+        _write_figures(folders, output, out, max_size)
         return
     check_folder(out) if whole else check_out(out, output)
     if not (whole or tables or machine) and len(folders) == 1 and _is_run(folders[0]):
@@ -50,9 +59,8 @@ def report(
     from tinymem.report.energy import load_machine
     from tinymem.report.tables.catalogue import tables_of
     from tinymem.report.tables.registry import TABLES
-    from tinymem.results.collect import load_results
 
-    results = load_results(folders)
+    results = _results(folders, max_size)
     names = None if not tables else TABLES.names() if tables == "all" else words(tables) or [tables]
     found = tables_of(results, names, machine=load_machine(machine) if machine else None)
     if not found:
@@ -66,27 +74,39 @@ def report(
     elif output == "html":
         from tinymem.report.page.document import write_page
 
-        inside = len(folders) == 1 and not (folders[0] / "recipe.yaml").is_file()  # a run has a page of its own
-        target = out or (folders[0] / "report.html" if inside else Path("report.html"))
+        target = out or _folder_of_runs(folders) / "report.html"
         write_page(results, found, target)
         echo(target)
     else:
         print_tables_as(found, output, out)
 
 
-def _write_figures(folders: list[Path], format: str, out: Path | None) -> None:
+def _results(places: list[Path], max_size: str) -> Results:
+    """The results of folders, and of models of the Hub, which are fetched."""
+    from tinymem.hub.names import is_hub_name, parse_size
+    from tinymem.results.collect import load_results
+
+    size = parse_size(max_size)
+    if not any(_is_checkpoint(place) or is_hub_name(str(place)) for place in places):
+        return load_results(places)
+    from tinymem.runs.checkpoint_rows import results_of_places
+
+    return results_of_places(places, max_size=size)
+
+
+def _write_figures(folders: list[Path], format: str, out: Path | None, max_size: str) -> None:
     """Write the figures that the rows allow to a folder, each with its CSV and JSON; list the others on standard error."""
     from tinymem.report.figures.catalogue import figures_of
     from tinymem.report.figures.files import write_figures
-    from tinymem.results.collect import load_results
 
     check_folder(out)
-    figures, skipped = figures_of(load_results(folders))
+    figures, skipped = figures_of(_results(folders, max_size))
     for figure in skipped:
         echo(f"not drawn: {figure.name}: {figure.reason}", err=True)
     if not figures:
         raise UserError(f"expected rows for a figure in {', '.join(map(str, folders))}, found none; run some methods first")
-    for path in write_figures(figures, out or folders[0] / "figures", (format, "csv", "json")):
+    beside = folders[0] if folders[0].is_dir() and not _is_checkpoint(folders[0]) else Path()
+    for path in write_figures(figures, out or beside / "figures", (format, "csv", "json")):
         echo(path)
 
 
@@ -96,6 +116,7 @@ def compare(
     output: Format = "table",
     out: Out = None,
     plugin: Plugins = None,
+    max_size: MaxSize = MAX_SIZE,
     json: PrintJson = False,
 ) -> None:
     """Our rows beside the paper's, with the difference, and what is known of the published numbers.
@@ -103,12 +124,11 @@ def compare(
     --out is a file to write instead of printing.
     """
     from tinymem.report.compare import compare_with_published
-    from tinymem.results.collect import load_results
 
     output = chosen(output, json)
     check_out(out, output)
     load_plugins(plugin)
-    found, unmatched = compare_with_published(load_results(folders))
+    found, unmatched = compare_with_published(_results(folders, max_size))
     if found or output != "table":
         print_tables_as(found, output, out)
     for line in unmatched:
@@ -116,8 +136,22 @@ def compare(
 
 
 def _is_run(path: Path) -> bool:
-    """Whether a path is a run's folder, or an invalid one whose error the reader of runs explains."""
+    """Whether a path is a run's folder, or an invalid one whose error the reader of runs explains; no checkpoint or name of the Hub."""
+    from tinymem.hub.names import is_hub_name
+
+    if _is_checkpoint(path) or is_hub_name(str(path)):
+        return False
     return (path / "recipe.yaml").is_file() or not (path.is_dir() and _holds_others(path))
+
+
+def _is_checkpoint(path: Path) -> bool:
+    return (path / "config.json").is_file()
+
+
+def _folder_of_runs(places: list[Path]) -> Path:
+    """The only place if it is a folder of runs or a sweep's; else the working folder: a run has a page of its own."""
+    own = len(places) == 1 and places[0].is_dir() and not (places[0] / "recipe.yaml").is_file() and not _is_checkpoint(places[0])
+    return places[0] if own else Path()
 
 
 def _holds_others(path: Path) -> bool:

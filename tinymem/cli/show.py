@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tinymem.cli.options import (
+    MAX_SIZE,
     Bos,
     Column,
     CorpusPath,
@@ -15,6 +16,7 @@ from tinymem.cli.options import (
     Forget,
     Format,
     Match,
+    MaxSize,
     NoVerify,
     Out,
     Plugins,
@@ -24,13 +26,14 @@ from tinymem.cli.options import (
     ShownPrompt,
     ShownRows,
     load_plugins,
+    local_checkpoint,
 )  # fmt: skip
 from tinymem.cli.printing import check_out, chosen, emit
 
 if TYPE_CHECKING:
     from tinymem.results.shown import ShownRow
 
-Place = Annotated[Path, typer.Argument(metavar="RUN|CHECKPOINT", help="A run's folder, or a checkpoint's.")]
+Place = Annotated[Path, typer.Argument(metavar="RUN|CHECKPOINT", help="A run's folder, a checkpoint's, or ORG/NAME[@REVISION] of the Hub.")]
 
 
 def show(
@@ -46,6 +49,7 @@ def show(
     bos: Bos = False,
     device: Device = "auto",
     no_verify: NoVerify = False,
+    max_size: MaxSize = MAX_SIZE,
     plugin: Plugins = None,
     output: Format = "table",
     json: PrintJson = False,
@@ -63,7 +67,7 @@ def show(
     check_out(out, format)
     load_plugins(plugin)
     files = RowFiles(forget, retain, None, match, column, bos, False, corpus)
-    found, notes = show(place, Asked(rows, prompt, tuple(method or ()), files, device, not no_verify))
+    found, notes = show(local_checkpoint(place, max_size=max_size), Asked(rows, prompt, tuple(method or ()), files, device, not no_verify))
     if format == "table" and out is None:
         from tinymem.report.render.shown import print_shown
 

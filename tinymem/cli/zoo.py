@@ -119,8 +119,8 @@ def pull(
     max_size: MaxSize = MAX_SIZE,
 ) -> None:
     """Take a published checkpoint from the Hub into the zoo, verified."""
-    from tinymem.hub.fetch import fetch, parse_size
-    from tinymem.hub.names import hub_name
+    from tinymem.hub.fetch import fetch
+    from tinymem.hub.names import hub_name, parse_size
     from tinymem.zoo.catalogue import zoo_folder
     from tinymem.zoo.pull import pull
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
 MAX_SIZE = 4 * 2**30
 """Bytes that are taken without being asked for more."""
-UNITS = {"KB": 2**10, "MB": 2**20, "GB": 2**30, "TB": 2**40}
 
 
 @dataclass(frozen=True)
@@ -86,23 +84,6 @@ def cached_folder(name: HubName) -> Path | None:
 
     found = try_to_load_from_cache(name.repo, CONFIG, revision=name.revision)  # the last file that is fetched
     return Path(found).parent if isinstance(found, str) else None
-
-
-def parse_size(text: str) -> int:
-    """Bytes of `500MB`, `4GB` or a plain number; units are powers of 1,024.
-
-    >>> parse_size("2MB")
-    2097152
-
-    Raises:
-        UserError: anything else.
-    """
-    unit = UNITS.get(text[-2:].upper(), 1)
-    number = text[:-2] if unit > 1 else text
-    with suppress(ValueError):
-        if 0 < float(number) * unit < 2**63:
-            return int(float(number) * unit)
-    raise UserError(f"expected a size such as 500MB or 4GB, got '{text}'")
 
 
 def _commit_of(name: HubName) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
 REPOSITORY = re.compile(rf"{PART}/{PART}")
 REVISION = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,200})")
 COMMIT = re.compile(r"[0-9a-f]{40}")
+UNITS = {"KB": 2**10, "MB": 2**20, "GB": 2**30, "TB": 2**40}
 CACHED = re.compile(r"models--(?P<repo>[^/]+--[^/]+)")
 
 
@@ -56,6 +58,23 @@ def hub_name(text: str, revision: str | None = None) -> HubName:
     if not REVISION.fullmatch(wanted) or ".." in wanted or "//" in wanted:
         raise UserError(f"expected a branch, a tag or a commit after @, got '{wanted}' in {text}")
     return HubName(repo, wanted)
+
+
+def parse_size(text: str) -> int:
+    """Bytes of `500MB`, `4GB` or a plain number; units are powers of 1,024.
+
+    >>> parse_size("2MB")
+    2097152
+
+    Raises:
+        UserError: anything else.
+    """
+    unit = UNITS.get(text[-2:].upper(), 1)
+    number = text[:-2] if unit > 1 else text
+    with suppress(ValueError):
+        if 0 < float(number) * unit < 2**63:
+            return int(float(number) * unit)
+    raise UserError(f"expected a size such as 500MB or 4GB, got '{text}'")
 
 
 def is_repository(text: str) -> bool:

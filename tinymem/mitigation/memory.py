@@ -123,8 +123,8 @@ class Workload:
         return self.tokens * (1 if self.on_gpu else min(rows, most or rows))
 
     def _rows(self, call: MethodCall) -> int:
-        """Rows of a method's batch."""
-        return min(getattr(call.config, "batch_size", None) or ROWS, self._given(call))
+        """Rows of a method's batch; IG takes one row at a time on a CPU."""
+        return min(getattr(call.config, "batch_size", ROWS) or 1, self._given(call))
 
     def _given(self, call: MethodCall) -> int:
         """Rows that a method takes its batches from."""

@@ -27,15 +27,26 @@ def results_of(folder: Path, metadata: Metadata, measure: bool, corpus: Path | N
     Raises:
         UserError: no numbers stored and nothing to measure on, or stored ones that are damaged.
     """
-    stored = not measure and metadata.weights_sha256
-    if stored and metadata.mitigation is not None:
-        return _made(folder, metadata, "Measured after the edit", *_after_edit(metadata.mitigation))
-    if stored and metadata.metrics is not None and (last := metadata.metrics.model_extra or {}).get("memorized") is not None:
-        accuracy = last.get("accuracy") if last.get("accuracy_ceiling") is not None else None
-        return _made(folder, metadata, "Measured at the end of training", last["memorized"], accuracy, last.get("perplexity"))
+    if not measure and (stored := stored_results(folder, metadata)):
+        return stored
     found = evaluate_checkpoint(folder, files=RowFiles(corpus=corpus))
     accuracy = found.accuracy if found.accuracy_ceiling is not None else None
     return _made(folder, metadata, "Measured when it was published", {**found.memorized}, accuracy, found.perplexity)
+
+
+def stored_results(folder: Path, metadata: Metadata) -> Results | None:
+    """The numbers that are stored with a checkpoint's weights and their hashes; None where there are none.
+
+    Raises:
+        UserError: they are damaged.
+    """
+    if metadata.weights_sha256 and metadata.mitigation is not None:
+        return _made(folder, metadata, "Measured after the edit", *_after_edit(metadata.mitigation))
+    last = (metadata.metrics.model_extra or {}) if metadata.weights_sha256 and metadata.metrics is not None else {}
+    if last.get("memorized") is None:
+        return None
+    accuracy = last.get("accuracy") if last.get("accuracy_ceiling") is not None else None
+    return _made(folder, metadata, "Measured at the end of training", last["memorized"], accuracy, last.get("perplexity"))
 
 
 def _after_edit(rows: list[dict[str, JsonValue]]) -> tuple[JsonValue, JsonValue, JsonValue]:

@@ -11,8 +11,8 @@ from torch import nn
 from tinymem.data.own_rows import OwnRows, RowFiles, read_own_rows
 from tinymem.data.token_arrays import RawLayout
 from tinymem.errors import UserError
-from tinymem.hub.fetch import cached_folder, checkpoint_folder, parse_size
-from tinymem.hub.names import asked_revision, hub_name, is_hub_name
+from tinymem.hub.fetch import cached_folder, checkpoint_folder
+from tinymem.hub.names import asked_revision, hub_name, is_hub_name, parse_size
 from tinymem.mitigation.files_subject import Changes, files_id, fraction_of, identity_of, protocol_of, subject_of_files
 from tinymem.mitigation.requests import MeasurementRequest
 from tinymem.mitigation.subject import Subject
