@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,12 @@ from helpers import tinymem
 from hub_stub import Hub, Repo
 
 from tinymem.errors import UserError
+from tinymem.hub import fetch as fetching
 from tinymem.hub.client import TRIES
 from tinymem.hub.fetch import checkpoint_folder, fetch
 from tinymem.hub.listing import MOST_ENTRIES, Listed, taken
 from tinymem.hub.names import hub_name, is_hub_name, origin_of, parse_size
+from tinymem.hub.pins import pinned_names
 from tinymem.models.checkpoint import load_checkpoint
 from tinymem.runtime.files import file_sha256
 
@@ -218,6 +220,35 @@ def test_the_commit_is_in_what_evaluate_prints(hub: Hub, files: Files) -> None:
     done = tinymem("evaluate", "org/m", "--json")
     found = json.loads(done.out)
     assert found["commit"] == repo.branches["main"] and found["checkpoint"] == f"org/m@{repo.branches['main']}"
+
+
+def test_a_branch_that_moves_during_a_download_does_not_mix_files(hub: Hub, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, other = hub.add("org/m", files).branches["main"], {**files, "config.json": files["config.json"] + b" "}
+    listed = fetching._listed
+
+    def moving(*words: Any) -> Iterator[Listed]:
+        yield from listed(*words)
+        hub.add("org/m", other)
+
+    monkeypatch.setattr(fetching, "_listed", moving)
+    folder = checkpoint_folder("org/m")
+    assert folder.name == first and {path.name: path.read_bytes() for path in folder.iterdir()} == files
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert "cache has none of it" in tinymem("evaluate", "org/m").one_line_error(), (
+        "of the branch as it is now nothing but one file is here"
+    )
+
+
+def test_a_branch_means_one_commit_to_a_command(hub: Hub, files: Files) -> None:
+    first = hub.add("org/m", files).branches["main"]
+    with pinned_names():
+        folder = checkpoint_folder("org/m")
+        second = hub.add("org/m", {**files, "config.json": files["config.json"] + b" "}).branches["main"]
+        assert checkpoint_folder("org/m@main") == folder and folder.name == first
+    assert checkpoint_folder("org/m").name == second, "another command asks again"
+    calls = len(hub.calls)
+    assert tinymem("report", "org/m", "org/m", "--tables", "variants").code in (0, 2)
+    assert len([call for call in hub.calls[calls:] if call.path == "/api/models/org/m/revision/main"]) == 1
 
 
 @pytest.mark.parametrize("text", ["org", "a/b/c", "org/m@", "org/m@../x", "o--g/m", ".hidden/m", "org/m@a b", "org/m.."])

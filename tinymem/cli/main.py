@@ -34,6 +34,7 @@ from tinymem.cli.sweep import sweep
 from tinymem.cli.train import train
 from tinymem.cli.zoo import zoo_app
 from tinymem.errors import Stopped, UserError, complain, one_line
+from tinymem.hub.pins import pinned_names
 from tinymem.runtime.interrupts import INTERRUPTED, INTERRUPTED_CODE
 from tinymem.runtime.signals import hold_lifeline
 from tinymem.runtime.streams import echo, spell_what_streams_lack
@@ -55,8 +56,10 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")] = False,
-) -> None: ...
+) -> None:
+    context.with_resource(pinned_names())
 
 
 app.command()(init)

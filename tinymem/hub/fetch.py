@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from tinymem.hub.claims import check_claims
 from tinymem.hub.client import hub_api, hub_errors, persistent, status_of
 from tinymem.hub.listing import MOST_ENTRIES, OTHERS, SHARD, Listed, taken
 from tinymem.hub.names import HubName, hub_name, is_hub_name
+from tinymem.hub.pins import Snapshot, pins
 from tinymem.models.weights import CONFIG, WEIGHTS
 from tinymem.runtime.files import file_sha256
 
@@ -27,21 +27,6 @@ if TYPE_CHECKING:
 
 MAX_SIZE = 4 * 2**30
 """Bytes that are taken without being asked for more."""
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """A revision of a repository on this machine, verified.
-
-    Attributes:
-        name: as it was asked for.
-        commit: 40 hexadecimal digits.
-        folder: in the client's cache; a checkpoint folder.
-    """
-
-    name: HubName
-    commit: str
-    folder: Path
 
 
 def checkpoint_folder(given: Path | str, *, revision: str | None = None, max_size: int = MAX_SIZE) -> Path:
@@ -59,7 +44,7 @@ def checkpoint_folder(given: Path | str, *, revision: str | None = None, max_siz
 
 
 def fetch(name: HubName, *, max_size: int = MAX_SIZE) -> Snapshot:
-    """Download what a checkpoint needs at a revision, and verify it.
+    """Download what a checkpoint needs at a revision, and verify it. A branch is the commit that it was when it was first asked for.
 
     Args:
         name: repository and revision.
@@ -68,6 +53,13 @@ def fetch(name: HubName, *, max_size: int = MAX_SIZE) -> Snapshot:
     Raises:
         UserError: no such repository or revision, one that is not safe or not whole, or no network and nothing in the cache.
     """
+    known = pins()
+    if name not in known:
+        known[name] = _fetched(name, max_size)
+    return known[name]
+
+
+def _fetched(name: HubName, max_size: int) -> Snapshot:
     with hub_errors(f"fetch {name} from the Hub"):
         commit = _commit_of(name)
         if commit is None:
@@ -118,15 +110,15 @@ def _downloaded(name: HubName, commit: str, files: list[Listed]) -> Path:
             raise UserError(f"expected {file.size:,} bytes of {file.path} in {name} as its listing says, got {size:,}; it is not taken")
         revision = name.revision if file.path == CONFIG else commit
         folder = Path(persistent(hf_hub_download, name.repo, file.path, revision=revision)).parent
-    if folder.name != commit:
-        raise UserError(f"{name} moved to another commit while it was downloaded; run again")
+    if folder.name != commit:  # the branch has moved since: this command stays with the first one
+        folder = Path(persistent(hf_hub_download, name.repo, CONFIG, revision=commit)).parent
     return folder
 
 
 def _cached(name: HubName) -> Snapshot:
     """What the client's cache has of a revision, verified against the hashes in its files' names."""
     folder = cached_folder(name)
-    if folder is None:
+    if folder is None or not any(folder.glob("*.safetensors")):  # of a branch that moved there may be its config.json alone
         raise UserError(f"could not fetch {name} from the Hub: it cannot be reached, and the client's cache has none of it")
     paths = [path for path in folder.iterdir() if path.name in OTHERS or path.name == WEIGHTS or SHARD.fullmatch(path.name)]
     hashes = _verified(folder, [Listed(path.name, "file", path.stat().st_size, path.resolve().name) for path in paths], name)

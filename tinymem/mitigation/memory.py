@@ -39,6 +39,8 @@ from tinymem.training.checkpoints import is_made_again, recipe_of, run_of
 FLOAT = 4
 TRAINED = 3
 """Tensors of the size of the weights that a copy's training changes: their gradients, and AdamW's two moments."""
+WHOLE_LOGITS = 5
+"""Times that training on whole rows holds the logits: without the last token's they are copied, and so are their gradients."""
 RANKED = 5
 """fp32 tensors of the size of a learned mask's part at a time: a gradient, and the weights that it is multiplied by."""
 EIGEN = 4
@@ -93,7 +95,7 @@ class Workload:
             return own + self._measuring_curvature(model, call, call.config)
         if properties.order == "zeroth":
             return own + max(self.measuring(model), own + WORKING + _passing(model, self._tokens(model, call), neurons=5))
-        activations = _keeping(model, self._tokens(model, call))
+        activations = _keeping(model, self._tokens(model, call), logits=WHOLE_LOGITS if call.name in FINETUNINGS else 3)
         weights = sum(p.numel() for p in mlp_parameters(model, matrices_only=True).values())
         if properties.unit == "model":
             return 2 * own + TRAINED * _trained(model, call, weights) + activations
@@ -106,7 +108,7 @@ class Workload:
         """Bytes of a model, its edited copy, and a copy of that which relearns."""
         if not self.relearned:
             return 0
-        return 3 * bytes_of(model) + TRAINED * size_of(model) + _keeping(model, self.tokens * self.relearned)
+        return 3 * bytes_of(model) + TRAINED * size_of(model) + _keeping(model, self.tokens * self.relearned, logits=WHOLE_LOGITS)
 
     def _measuring_curvature(self, model: nn.Module, call: MethodCall, config: CurvatureConfig) -> int:
         """Bytes beside the model: its moments while they are summed, or the copy with the spectra that stay in memory."""
@@ -133,7 +135,7 @@ class Workload:
         if call.name in FINETUNINGS:
             return counterparts if call.name == "finetune-clean" else retain + counterparts
         if _is_mask(call):
-            return self.forget + retain
+            return self.forget + (retain if hasattr(call.config, "loss_weight") else 0)  # Subnet sees rows to forget alone
         sample = getattr(call.config, "sample", 0)  # NeMo compares with rows to keep
         return max(1, self.forget, min(sample, retain))
 
@@ -202,17 +204,21 @@ def _scoring(model: nn.Module, call: MethodCall, weights: int, rows: int) -> int
 
 
 def _passing(model: nn.Module, tokens: int, *, neurons: int) -> int:
-    """Bytes that a pass without gradients has at a time: a block's states and neurons (so many times), or logits and their losses."""
-    width, count, _ = _sizes(model)
-    return tokens * max(_element(model) * (4 * width + neurons * count), FLOAT * (width + 3 * vocabulary_of(model)))
+    """Bytes that a pass without gradients has at a time: a block's states and neurons (so many times), or logits and their logarithms.
+
+    Logits of a model in 16 bits are there in fp32 too.
+    """
+    (width, count, _), element = _sizes(model), _element(model)
+    a_logit = 2 * FLOAT + (element if element < FLOAT else 0)
+    return tokens * max(element * (4 * width + neurons * count), FLOAT * width + a_logit * vocabulary_of(model))
 
 
-def _keeping(model: nn.Module, tokens: int) -> int:
-    """Bytes that a pass keeps for the one backward, and three times its logits."""
+def _keeping(model: nn.Module, tokens: int, *, logits: int = 3) -> int:
+    """Bytes that a pass keeps for the one backward, and its logits so many times: they, their logarithms, and gradients."""
     width, neurons, layers = _sizes(model)
     ways_in = len(family_of(model).in_projections)
     kept = layers * (8 * width + 2 * ways_in * neurons) + 8 * width
-    return tokens * (_element(model) * kept + FLOAT * 3 * vocabulary_of(model))
+    return tokens * (_element(model) * kept + FLOAT * logits * vocabulary_of(model))
 
 
 def _trained(model: nn.Module, call: MethodCall, weights: int) -> int:

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from tinymem.errors import UserError
-from tinymem.hub.fetch import Snapshot
+from tinymem.hub.pins import Snapshot
 from tinymem.models.metadata import read_metadata
 from tinymem.recipe.recipe import dump_recipe
 from tinymem.runtime.files import new_directory, write_text
