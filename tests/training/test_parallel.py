@@ -88,6 +88,7 @@ def two_processes(test: Callable[..., None]) -> Callable[..., None]:
     return pytest.mark.xdist_group("two processes")(pytest.mark.training(pytest.mark.processes(test)))
 
 
+@pytest.mark.thorough
 @two_processes
 def test_one_of_them_speaks_for_both(together: Together) -> None:
     runs = [load_recipe(QUICKSTART, overrides_of(case)).run_id() for case in CASES]

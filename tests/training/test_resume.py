@@ -154,6 +154,7 @@ def test_no_resume_point_is_whole(folder: Path) -> None:
 LONG = [*SMALLER, "training.epochs=40", "training.checkpoint_every=4", "training.evaluate_every=7", "training.keep_epochs=[5, 25]"]
 
 
+@pytest.mark.thorough
 @pytest.mark.training
 @pytest.mark.processes
 @pytest.mark.usefixtures("one_thread")
