@@ -65,27 +65,44 @@ def test_every_verb_anywhere(place: str, tiny_run: Run, tmp_path: Path) -> None:
     """No traceback, and whoever runs a recipe has its report."""
     encoding, before, variables = PLACES[place]
     overrides = [*SMALLER, "mitigation.methods=[{random-neurons: {ratio: 0.1}}]"]
-    runs = tmp_path / ("runs" if place.startswith("LC_ALL=C") else "runs\u2192\u00e9")  # there a name would be bytes, which pyarrow refuses
+    runs = tmp_path / "runs\u2192\u00e9"
     run = runs / load_recipe(QUICKSTART, overrides).run_id()
     plain = ["report", run, "--format"]
     verbs = [
         ["--help"],
         ["run", QUICKSTART, *sets(overrides), "--device", "cpu", "--runs", runs],
-        ["mitigate", tiny_run.checkpoint, "--method", "random-neurons", "--ratio", 0.2, "--out", tmp_path / "edited"],
+        ["mitigate", tiny_run.checkpoint, "--method", "random-neurons", "--ratio", 0.2, "--out", runs / "edited"],
         ["evaluate", run / "checkpoint"],
+        ["show", run],
+        ["train", QUICKSTART, *sets(overrides), "--device", "cpu", "--runs", runs],
+        ["sweep", runs / "sweep.yaml", "--jobs", 1, "--out", runs / "swept", "--device", "cpu"],
         *([*plain, output] for output in ("table", "markdown", "json")),
         [*plain, "png", "--out", tmp_path / "figures"],
         ["data", "inspect", run / "corpus", "--rows", 2],
     ]
+    runs.mkdir()
+    (runs / "sweep.yaml").write_text(f"name: s\ncheckpoints: {json.dumps(str(run))}\nmethods: [{{random-neurons: {{ratio: [0.3]}}}}]\n")
     words = json.dumps([[str(word) for word in verb] for verb in verbs])
     command = [sys.executable, "-c", before + VERBS, words]
     done = subprocess.run(command, env=variables_of(variables), capture_output=True, timeout=400, cwd=tmp_path)
     out, err = done.stdout.decode(encoding), done.stderr.decode(encoding)
     assert done.returncode == 0 and "Traceback" not in out + err, err
     assert [line.split()[1] for line in out.splitlines() if line.startswith("DONE")] == [verb[0] for verb in verbs]
-    assert (run / "report.html").is_file() and (tmp_path / "edited" / "model.safetensors").is_file()
+    assert (run / "report.html").is_file() and (runs / "edited" / "model.safetensors").is_file()
     assert list((tmp_path / "figures").glob("*.png")) and "random-neurons" in out
-    assert runs.name == "runs" or "runs->" in out
+    assert "runs->" in out and any((runs / "swept").rglob("*.json"))
+
+
+@pytest.mark.processes
+def test_names_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    command = [sys.executable, "-m", "tinymem", "evaluate"]
+    for words, cwd in (([*command, folder], tmp_path), ([*command, "."], folder)):
+        done = subprocess.run(words, env=environment(), capture_output=True, cwd=cwd)
+        assert (
+            done.returncode == 2 and b"expected names of files in UTF-8, got other bytes" in done.stderr and done.stderr.count(b"\n") == 1
+        )
 
 
 def test_what_a_stream_lacks_is_spelled(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,7 @@ from tinymem.errors import Stopped, UserError, complain, one_line
 from tinymem.hub.pins import pinned_names
 from tinymem.runtime.interrupts import INTERRUPTED, INTERRUPTED_CODE
 from tinymem.runtime.signals import hold_lifeline
-from tinymem.runtime.streams import echo, spell_what_streams_lack
+from tinymem.runtime.streams import check_names, echo, restart_in_utf8, spell_what_streams_lack
 
 app = typer.Typer(
     help="Train small language models that memorize, and make them forget.",
@@ -93,8 +93,10 @@ def main() -> None:
     141 is what shells say of tools whose reader has gone, as under `| head -1`.
     """
     try:
+        restart_in_utf8()
         hold_lifeline()
         spell_what_streams_lack()
+        check_names(sys.argv[1:])
         warnings.showwarning = lambda message, *_args, **_kwargs: echo(f"warning: {one_line(str(message))}", err=True)
         code = _command().main(sys.argv[1:] or ["--help"], "tinymem", standalone_mode=False)
         sys.stdout.flush()
