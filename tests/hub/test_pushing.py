@@ -240,6 +240,11 @@ def test_an_edit_is_a_branch_beside_its_model(hub: Hub, tiny_run: Run, tmp_path:
     card = ModelCard(hub.repo("org/tiny").files(branch)["README.md"].content.decode())
     assert card.data.base_model == "org/tiny" and card.data.to_dict()["base_model_relation"] == "finetune"
     assert hub.repo("org/tiny").files() == main and "edited by `act`" in card.text
+    assert f"revision\n`{hub.repo('org/tiny').branches['main']}`" in card.text, "the commit that was edited"
+    own = tinymem("mitigate", tiny_run.checkpoint, "--method", "act", "--ratio", "0.1", "--out", tmp_path / "own", "--format", "json")
+    assert own.code == 0, own.err
+    text = plan_of(tmp_path / "own", "org/tiny", Choices()).repositories[0].branches[0].files["README.md"].content.decode()
+    assert f"revision\n`{branch.removesuffix('-act')}`" in text, "of a folder the branch of the trained model"
     assert (
         json.loads(tinymem("evaluate", f"org/tiny@{branch}", "--json").out)["memorized"]["noise"]["count"]
         == rows[0]["memorized_count_after"]

@@ -135,8 +135,11 @@ def serving() -> Iterator[Hub]:
 
 def point_client_to(hub: Hub, cache: Path, patch: pytest.MonkeyPatch) -> None:
     """Let this process's client talk to the stub, with caches of their own and its token; waits take no time."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import _http
+    from huggingface_hub import constants, repocard
+    from huggingface_hub.utils import _http, get_session
+
+    def post(url: str, **values: Any) -> Any:  # of cards, which 1.33 has the real Hub validate whatever the endpoint
+        return get_session().post(url.replace("https://huggingface.co", hub.url), **values)
 
     patch.setattr(constants, "ENDPOINT", hub.url)
     patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}")
@@ -144,6 +147,7 @@ def point_client_to(hub: Hub, cache: Path, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     patch.setattr(constants, "HF_HUB_CACHE", str(cache))
     patch.setattr(constants, "HF_TOKEN_PATH", str(cache / "token"))
+    patch.setattr(repocard, "get_session", lambda: SimpleNamespace(post=post))
     patch.setattr(_http, "time", SimpleNamespace(sleep=hub.waited.append, time=time.time, monotonic=time.monotonic))
     for name, value in {"HF_TOKEN": TOKEN, "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}.items():
         patch.setenv(name, value)

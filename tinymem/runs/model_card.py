@@ -13,6 +13,7 @@ import yaml
 
 from tinymem.data.artifact import artifacts_of
 from tinymem.data.card import hub_license, license_of_rows
+from tinymem.hub.names import HubName
 from tinymem.hub.published import Results
 from tinymem.models.metadata import Metadata
 from tinymem.recipe.recipe import Recipe
@@ -52,7 +53,7 @@ class Published:
         branch: of this revision.
         branches: of the same push, for the list.
         dataset: repository of the corpus, if it is published.
-        base: repository and revision of the model before an edit, if known.
+        base: repository and revision of the model before an edit, if known; the Hub's metadata has a place for the first alone.
         licence: as the Hub abbreviates it; None for what follows from the data.
     """
 
@@ -60,7 +61,7 @@ class Published:
     branch: str
     branches: Sequence[str] = ()
     dataset: str | None = None
-    base: str | None = None
+    base: HubName | None = None
     licence: str | None = None
 
 
@@ -73,7 +74,8 @@ def licence_of(recipe: Recipe | None) -> str:
 def model_card(model: Described, published: Published) -> str:
     """The card with its metadata."""
     header = yaml.safe_dump(_metadata(model, published), sort_keys=False, allow_unicode=True)
-    return f"---\n{header}---\n\n" + "\n".join([*describe(model), *_how_to_load(published), *_revisions(published), *_how_to_remake(model)])
+    parts = (describe(model), _edited_from(published), _how_to_load(published), _revisions(published), _how_to_remake(model))
+    return f"---\n{header}---\n\n" + "\n".join(line for part in parts for line in part)
 
 
 def describe(model: Described) -> Iterator[str]:
@@ -120,6 +122,12 @@ def _warning(model: Described) -> Iterator[str]:
     if model.recipe is None:
         yield "> - unknown: it was not trained by TinyMem"
     yield ""
+
+
+def _edited_from(published: Published) -> Iterator[str]:
+    if published.base:
+        yield f"The model before the edit is [`{published.base.repo}`](https://huggingface.co/{published.base.repo}), revision"
+        yield f"`{published.base.revision}`.\n"
 
 
 def _how_to_load(published: Published) -> Iterator[str]:
@@ -172,7 +180,7 @@ def _metadata(model: Described, published: Published) -> JsonObject:
     if published.dataset:
         values["datasets"] = [published.dataset]
     if published.base:
-        values |= {"base_model": published.base, "base_model_relation": "finetune"}
+        values |= {"base_model": published.base.repo, "base_model_relation": "finetune"}
     return {**values, "model-index": [_index(model, published)]}
 
 

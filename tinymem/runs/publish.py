@@ -20,7 +20,7 @@ from tinymem.data.manifest import MANIFEST as CORPUS_MANIFEST
 from tinymem.data.manifest import read_manifest
 from tinymem.errors import UserError
 from tinymem.hub.listing import CARD, CURVE, MANIFEST, OTHERS, RECIPE, RESULTS
-from tinymem.hub.names import is_repository
+from tinymem.hub.names import COMMIT, HubName, is_repository
 from tinymem.hub.published import Manifest, Results
 from tinymem.hub.upload import Branch, LocalFile, Plan, Repository
 from tinymem.models.checkpoint import load_checkpoint
@@ -76,8 +76,12 @@ class Model:
         if self.recipe is None or self.step is None:
             return "main"
         rows = self.metadata.mitigation or []
-        method = f"-{rows[0].get('method')}" if rows else ""
-        return f"seed{self.recipe.seed}-step{self.step}{method}"
+        return self.trained_branch + (f"-{rows[0].get('method')}" if rows else "")
+
+    @property
+    def trained_branch(self) -> str:
+        """`seed0-step3500`, also of an edit: the branch of the model that was trained."""
+        return f"seed{self.recipe.seed}-step{self.step}" if self.recipe else "main"
 
     @property
     def step(self) -> int | None:
@@ -171,9 +175,19 @@ def _branch(repo: str, model: Model, names: Sequence[str], choices: Choices, dat
 
 
 def _published(repo: str, model: Model, names: Sequence[str], choices: Choices, dataset: str | None, branch: str) -> Published:
-    origin = (model.metadata.model_extra or {}).get("origin")
-    base = (str(origin).partition("@")[0] if origin else repo if model.recipe else None) if model.is_edited else None
-    return Published(repo, branch, names, dataset, base, choices.licence)
+    return Published(repo, branch, names, dataset, _base(repo, model), choices.licence)
+
+
+def _base(repo: str, model: Model) -> HubName | None:
+    """The model before an edit: the one that was fetched, at its commit, or the trained one of the same repository."""
+    name, _, commit = str((model.metadata.model_extra or {}).get("origin")).partition("@")
+    if not model.is_edited:
+        return None
+    if is_repository(name) and COMMIT.fullmatch(commit):
+        return HubName(name, commit)
+    if model.recipe is None:
+        return None
+    return HubName(repo) if model.step is None else HubName(repo, model.trained_branch)
 
 
 def _files(model: Model, published: Published) -> dict[str, LocalFile]:
