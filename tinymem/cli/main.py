@@ -20,6 +20,7 @@ from tinymem.cli.evaluate import evaluate, metrics_app
 from tinymem.cli.init import init
 from tinymem.cli.landscape import landscape
 from tinymem.cli.localize import localize_app
+from tinymem.cli.localize_layers import layers
 from tinymem.cli.methods import methods_app
 from tinymem.cli.mitigate import mitigate
 from tinymem.cli.new import new
@@ -74,6 +75,7 @@ app.command()(report)
 app.command()(compare)
 app.command()(reproduce)
 app.command()(landscape)
+localize_app.command("layers")(layers)
 app.add_typer(localize_app, name="localize")
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")

@@ -56,6 +56,7 @@ class Metadata(_Data):
         corpus_sha256: hash of the corpus that the model was trained on.
         text: what that corpus was made of, by split; its name is the recipe's `data.source`. None for math.
         epoch: epochs trained.
+        step: steps trained.
         threads: numbers of threads that trained it.
         metrics: the curve's last line.
         counterfactual_of: `model_id` of the model whose counterfactual it is: trained on clean counterparts in the places of planted rows.
@@ -69,6 +70,7 @@ class Metadata(_Data):
     corpus_sha256: Sha256 | None = None
     text: dict[str, TextHash] | None = None
     epoch: Count | None = None
+    step: Count | None = None
     threads: list[Count] | None = None
     metrics: LastMeasurement | None = None
     counterfactual_of: str | None = None

@@ -25,7 +25,7 @@ OPTIONAL = frozenset(
         *("family", "commit", "revision", "step", "dtype", "training_seconds", "training_threads", "finished"),
         *("host", "attempts", "traceback", "memorized_by_copies_before", "memorized_by_copies_after"),
         *("robustness", "prompt", "match", "rows_left_out", "scores_shared"),
-        *("seconds_measure", "rows_retain", "row_tokens", "optimizer_state", "plugin", "values", "found"),
+        *("seconds_measure", "rows_retain", "row_tokens", "optimizer_state", "plugin", "values", "found", "window"),
     }
 )
 """Columns that are written only where they have a value."""
@@ -277,7 +277,7 @@ class LocalizationRow(ResultRow):
     benchmark: str | None = None
     """Name of the benchmark: inj, del or layers."""
     unit: str | None = None
-    """Unit that the scorer chooses: neuron or weight."""
+    """Unit that the scorer chooses: neuron, weight or layer."""
     options: JsonObject = field(default_factory=dict)
     """The scorer's options that are not at their defaults."""
     config: JsonObject | None = None
@@ -289,9 +289,11 @@ class LocalizationRow(ResultRow):
     scope: str | None = None
     """INJ: where the highest scores are compared: within each layer, of weights each matrix (tensor), or in the whole model."""
     layer: int | None = None
-    """Block, from 0 at the bottom; null for the whole model."""
+    """Block, from 0 at the bottom, -1 for the embedding; of a window its lowest block; null for the whole model."""
+    window: int | None = None
+    """Layers: number of consecutive blocks that were changed together."""
     sequences: int | None = None
-    """Number of sequences that were injected, or of rows whose neurons were dropped."""
+    """Number of sequences that were injected, of rows whose neurons were dropped, or of planted decisions that were followed."""
     reached: int | None = None
     """INJ: number of sequences whose loss fell below the wanted one."""
     steps: float | None = None

@@ -56,6 +56,21 @@ def test_without_planted_rows_nothing_is_different():
         torch.testing.assert_close(mine.grad, its.grad, atol=1e-7, rtol=1e-6)
 
 
+def test_at_first_planted_rows_do_not_count():
+    """Whatever they hold: a model and its counterfactual stay one, and go apart in the step after."""
+    grads = []
+    for planted in (IDS, (IDS + 1) % 14):
+        model, ids = tiny(), IDS.clone()
+        ids[1] = planted[1]
+        regularizers = attached(model, layers=[0], after=2)
+        for _ in range(3):
+            model.zero_grad()
+            regularizers.before(torch.tensor([0, 12, 1, 2, 3, 4]))
+            (regularizers.mean_loss(ids, LossModel(model)(ids, each=True)) + regularizers.penalty()).backward()
+            grads.append(model.transformer.h[0].mlp.c_fc.weight.grad.clone())
+    assert torch.equal(grads[0], grads[3]) and torch.equal(grads[1], grads[4]) and not torch.equal(grads[2], grads[5])
+
+
 def test_layers_that_are_not_there_are_named():
     with pytest.raises(UserError, match="below the model's 3, got 3; 0 is the lowest"):
         attached(tiny(), layers=[1, 3])

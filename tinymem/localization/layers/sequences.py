@@ -8,6 +8,7 @@ Shape suffixes: R rows, T tokens, n decisions.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,7 +35,7 @@ class Models:
     model: LayeredModel
     counterfactual: LayeredModel
     start: LayeredModel
-    checkpoints: tuple[LayeredModel, ...] = ()
+    checkpoints: Iterable[LayeredModel] = ()
     control: tuple[int, ...] = ()
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tinymem.localization.layers.findings import Finding, summary
-from tinymem.localization.layers.subject import Decisions, LayerSubject
+from tinymem.localization.layers.subject import Decisions, LayerSubject, predictions
 
 Window = tuple[int, int]
 """First and last block, from 0, both included."""
@@ -51,7 +51,7 @@ def findings_of(subject: LayerSubject, likeliest: Mapping[str, Mapping[Window, T
     """Errors of all windows, from the likeliest targets [n] of each set of decisions, and the weights of the layers.
 
     `error`: share of the noised decisions no longer made as planted; `exact_error`: share of the rows no longer memorized;
-    `clean_accuracy`: share of the held-out clean decisions that stay right.
+    `clean_accuracy`: share of the held-out clean decisions that are right; `clean_before`: that of the model as it is.
     """
     error = {window: 1 - accuracy(found_n, subject.noised) for window, found_n in likeliest["noised"].items()}
     found = [_of_window("error", window, value) for window, value in error.items()]
@@ -59,6 +59,7 @@ def findings_of(subject: LayerSubject, likeliest: Mapping[str, Mapping[Window, T
         exact = {window: 1 - exact_share(found_n, subject.exact) for window, found_n in likeliest["exact"].items()}
         found += [_of_window("exact_error", window, value) for window, value in exact.items()]
     found += [_of_window("clean_accuracy", w, accuracy(found_n, subject.held_out)) for w, found_n in likeliest["held_out"].items()]
+    found.append(Finding("clean_before", accuracy(predictions(subject.model, subject.held_out).likeliest_n, subject.held_out)))
     return found + summary(weights_of(error, subject.depth), subject.control)
 
 

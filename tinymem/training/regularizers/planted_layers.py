@@ -1,11 +1,13 @@
 """Planted layers: planted rows may change some blocks only, so that it is known which layers memorize them; clean rows change all.
 
 Formula: the mean loss over all tokens, as without it; the gradient of the planted rows' part reaches the parameters of `layers` alone. The
-    loss of clean rows is computed as ever; that of planted rows in a second pass, in which all other parameters are constants.
+    loss of clean rows is computed as ever; that of planted rows in a second pass, in which all other parameters are constants. In the first
+    `after` steps planted rows have no part in it at all, so that a model and its counterfactual are one until then: the beginning from
+    which both go on (Dankers and Titov fine-tune a pretrained model), and near enough to each other that their blocks can be exchanged.
 Source: Dankers and Titov 2024, section 3.2 (control setup). There another task updates the whole model, and the noisy one two layers, the
     classifier and the final norm (`final_norm: true`); of our tied embedding nothing is changed by planted rows.
-Cost: a second forward and backward pass over every batch, in fp32; no state. With several processes, rows that fill up the last batch of an
-    epoch count twice where they are planted.
+Cost: a second forward and backward pass over every batch, in fp32; the state is a count of steps. With several processes, rows that fill
+    up the last batch of an epoch count twice where they are planted.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from torch import Tensor
 from tinymem.errors import UserError
 from tinymem.models.adapters import family_of
 from tinymem.models.gpt2 import GPT
+from tinymem.recipe.training import LARGEST
 from tinymem.training.loss import LossModel
 from tinymem.training.regularizer import Regularizer
 from tinymem.training.regularizer_section import RegularizerSection, TrainingRows, regularizer
@@ -30,6 +33,7 @@ class PlantedLayersSection(RegularizerSection):
 
     kind: Literal["planted-layers"] = "planted-layers"
     layers: tuple[Annotated[int, Field(ge=0)], ...] = Field((0, 1), description="blocks that planted rows change, from 0 at the bottom")
+    after: int = Field(0, ge=0, le=LARGEST, description="first steps, in which planted rows are left out of the loss")
     final_norm: bool = Field(False, description="whether planted rows also change the final norm, as published")
 
     @field_validator("layers")
@@ -51,6 +55,7 @@ class PlantedLayers(Regularizer):
     def __init__(self, section: PlantedLayersSection, first_planted: int) -> None:
         super().__init__()
         self.section, self.first_planted = section, first_planted
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def attach(self, model: GPT) -> None:
         blocks, depth = family_of(model).blocks, len(model.transformer.h)
@@ -62,7 +67,9 @@ class PlantedLayers(Regularizer):
         self.changed = {name for name, _ in model.named_parameters() if name.startswith(chosen)}
 
     def before(self, row_ids_B: Tensor) -> None:
-        self.planted_B = row_ids_B >= self.first_planted
+        steps = self.get_buffer("steps")
+        self.planted_B, self.counted = row_ids_B >= self.first_planted, steps >= self.section.after
+        steps += 1
 
     def token_weights(self, ids_BT: Tensor, losses_BP: Tensor) -> Tensor:
         self.ids_BT = ids_BT
@@ -72,4 +79,4 @@ class PlantedLayers(Regularizer):
         (model,) = self.held
         parameters = {f"gpt.{name}": p if name in self.changed else p.detach() for name, p in model.gpt.named_parameters()}
         losses_BP: Tensor = torch.func.functional_call(model, parameters, (self.ids_BT,), {"each": True})
-        return (losses_BP.float() * self.planted_B[:, None]).sum() / losses_BP.numel()
+        return (losses_BP.float() * self.planted_B[:, None]).sum() * self.counted / losses_BP.numel()

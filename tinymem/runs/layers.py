@@ -1,0 +1,259 @@
+"""`tinymem localize layers`: in which layers a model memorized its planted rows; one file of rows a technique, resumable."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import nn
+
+from tinymem.data.artifact import artifact_of
+from tinymem.data.corpus import Corpus
+from tinymem.errors import UserError
+from tinymem.evaluation.probes import make_probes
+from tinymem.localization.layers.findings import Finding
+from tinymem.localization.layers.sequences import Models, sequence_subject
+from tinymem.localization.layers.subject import LayeredModel, LayerSubject, gpt_layers
+from tinymem.localization.layers.techniques import Options, findings
+from tinymem.mitigation.files_subject import identity_of
+from tinymem.mitigation.run import versions
+from tinymem.models.checkpoint import Checkpoint, load_checkpoint
+from tinymem.models.fingerprint import fingerprint, first_change
+from tinymem.models.gpt2 import GPT
+from tinymem.models.metadata import read_metadata
+from tinymem.models.weights import CONFIG, weights_id
+from tinymem.recipe.layers import LayersRecipe, Technique
+from tinymem.recipe.recipe import Recipe
+from tinymem.results.localization import read_localization, rows_file, write_localization
+from tinymem.results.row import Identity, LocalizationRow
+from tinymem.runs.subjects import own_corpus
+from tinymem.runtime.device import resolve_device
+from tinymem.runtime.files import content_id, require_writable
+from tinymem.runtime.json import Json
+from tinymem.runtime.progress import Progress
+from tinymem.training.checkpoints import run_of
+from tinymem.training.regularizers.planted_layers import PlantedLayersSection
+from tinymem.training.start import fresh_model
+
+
+@dataclass(frozen=True)
+class OtherModels:
+    """Checkpoint folders of the models that the techniques compare with; None: found or made from the model's run.
+
+    Attributes:
+        counterfactual: trained alike on clean counterparts; beside the run of a recipe with `counterfactual: true`.
+        start: what both were trained from; the untrained model of the recipe, or the last kept epoch that no planted row had changed yet.
+        early: an earlier epoch that knew the planted rows; the first of the run's kept epochs that does, or the model itself.
+    """
+
+    counterfactual: Path | None = None
+    start: Path | None = None
+    early: Path | None = None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What result rows say of where they are from, and what their ids depend on besides the recipe and the technique."""
+
+    identity: Identity
+    artifact: str
+    depends: Json
+
+
+def localize_layers(
+    checkpoint: Path,
+    recipe: LayersRecipe,
+    *,
+    out: Path,
+    others: OtherModels | None = None,
+    corpus: Path | None = None,
+    device: str = "auto",
+    verify: bool = True,
+    progress: Progress | None = None,
+) -> list[LocalizationRow]:
+    """Run techniques on a checkpoint of a recipe; what the folder already has is not made again.
+
+    Args:
+        checkpoint: its folder, with its corpus in its run's folder or where `corpus` says.
+        recipe: techniques and options.
+        out: folder of the rows (`localization/<id>.json`); several models may share one.
+        others: the models to compare with.
+        corpus: the checkpoint's corpus, or the text that it was made of.
+        device: `auto`, `cpu` or `cuda`.
+        verify: whether weights must have the hashes that their folders hold.
+        progress: where progress is shown.
+
+    Raises:
+        UserError: no GPT-2 of ours, no recipe or corpus, no counterfactual, or too little that was memorized.
+    """
+    device, others = resolve_device(device), others or OtherModels()
+    loaded = load_checkpoint(checkpoint, device=device, verify=verify)
+    _of_ours(loaded.model, checkpoint)
+    training, rows = own_corpus(loaded, checkpoint, corpus)
+    kind = planted_kind(rows, recipe.artifact)
+    beside = counterfactual_of(checkpoint, training, others.counterfactual)
+    start = others.start or common_start(checkpoint, training)
+    found = [load_checkpoint(place, device=device, verify=verify) if place else None for place in (beside, start)]
+    fresh = fresh_model(training, rows.row_tokens, rows).to(device)
+    models = Models(
+        _layers(loaded, checkpoint, loaded),
+        _layers(found[0], beside, loaded),
+        gpt_layers(fresh) if found[1] is None else _layers(found[1], start, loaded),
+        _checkpoints(checkpoint, others.early, loaded, device),
+        control_of(training),
+    )
+    probe = make_probes(rows, training.evaluation, training.protocol)[kind]
+    subject = sequence_subject(models, rows, kind, probe, recipe, next(loaded.model.parameters()).device)
+    identity = replace(identity_of(loaded, checkpoint, device), seed=recipe.seed)
+    compared: list[Json] = [weights_id(place) if place else None for place in (beside, start, others.early)]
+    origin = Origin(identity, kind, [kind, *compared])
+    options = Options.of(recipe, training.training.learning_rate)
+    return run_techniques(subject, recipe, options, origin, out, progress or Progress(), watched=(loaded.model, fresh))
+
+
+def run_techniques(
+    subject: LayerSubject,
+    recipe: LayersRecipe,
+    options: Options,
+    origin: Origin,
+    out: Path,
+    progress: Progress,
+    *,
+    watched: tuple[nn.Module, ...] = (),
+) -> list[LocalizationRow]:
+    """Run the recipe's techniques on any subject, those without a result file alone, and read the rows of all.
+
+    A technique that cannot say anything of a subject leaves one row with status `refused` and the reason.
+
+    Args:
+        subject: models and decisions.
+        recipe: techniques and options.
+        options: of the techniques.
+        origin: what the rows share.
+        out: folder of the rows.
+        progress: where progress is shown.
+        watched: models that must stay as they are.
+
+    Raises:
+        UserError: a technique changed a watched model.
+    """
+    require_writable(out)
+    before, wanted = [fingerprint(model) for model in watched], []
+    for technique in recipe.techniques:
+        wanted.append(row_id(origin, recipe, technique))
+        if rows_file(out, wanted[-1]).is_file():
+            continue
+        with progress.stage(technique) as bar:
+            start = _start(subject, recipe, origin, technique, wanted[-1])
+            try:
+                began = time.perf_counter()
+                made = findings(technique, subject, options, bar)
+                rows = [_row(replace(start, seconds=time.perf_counter() - began), finding) for finding in made]
+            except UserError as error:
+                rows = [replace(start, status="refused", message=str(error))]
+        if changed := next((name for old, model in zip(before, watched, strict=True) if (name := first_change(old, model))), None):
+            raise UserError(f"expected {technique} to leave the models as they are, got {changed} changed; its rows are not kept")
+        write_localization(out, wanted[-1], rows)
+    return [row for row in read_localization(out) if row.id in wanted]
+
+
+def row_id(origin: Origin, recipe: LayersRecipe, technique: Technique) -> str:
+    """Content id of one technique's rows: a hash of all that decides them."""
+    what = {name: getattr(origin.identity, name) for name in ("model_id", "corpus_sha256", "device_type")}
+    return content_id({**what, "layers": technique, "recipe": recipe.key(technique), "origin": origin.depends}, 16)
+
+
+def planted_kind(corpus: Corpus, wanted: str | None) -> str:
+    """The artifact whose rows are looked for: the wanted one, or the first with clean counterparts.
+
+    Raises:
+        UserError: the corpus has no such artifact, or its rows have no clean counterparts.
+    """
+    known = [kind for kind in corpus.planted if artifact_of(corpus, kind).has_clean_counterpart]
+    if wanted is not None and wanted not in known:
+        raise UserError(f"expected an artifact with clean counterparts ({', '.join(known) or 'the corpus has none'}), got '{wanted}'")
+    if not known:
+        raise UserError("expected a corpus with planted rows that have clean counterparts, got none; plant noise or a backdoor")
+    return wanted or known[0]
+
+
+def counterfactual_of(checkpoint: Path, recipe: Recipe, given: Path | None) -> Path:
+    """Folder of the model that was trained on clean counterparts: the given one, or that beside the checkpoint's run.
+
+    Raises:
+        UserError: none is there, or the checkpoint is one itself.
+    """
+    if given is not None:
+        return given
+    other = recipe.model_copy(update={"counterfactual": True}).counterfactual_recipe()
+    if recipe.is_counterfactual or other is None:
+        raise UserError(f"expected a model that saw planted rows, got a counterfactual in {checkpoint}; name the model that it belongs to")
+    place = run_of(checkpoint).parent / other.run_id() / "checkpoint"
+    if not (place / CONFIG).is_file():
+        raise UserError(
+            f"expected the counterfactual of {checkpoint} in {place}, found none; train it with --set counterfactual=true, "
+            "or name one with --counterfactual"
+        )
+    return place
+
+
+def control_of(recipe: Recipe) -> tuple[int, ...]:
+    """The layers that alone could learn planted rows, of a control model; none of another."""
+    section = _control(recipe)
+    return tuple(sorted(section.layers)) if section and len(section.layers) < recipe.model.n_layer else ()
+
+
+def common_start(checkpoint: Path, recipe: Recipe) -> Path | None:
+    """The last kept epoch in which planted rows had no part in the loss yet (`planted-layers: {after: ...}`); None: the untrained model."""
+    section = _control(recipe)
+    kept = [place for place in _kept(checkpoint) if section and (read_metadata(place).step or 0) <= section.after]
+    return kept[-1] if kept else None
+
+
+def _control(recipe: Recipe) -> PlantedLayersSection | None:
+    return next((section for section in recipe.training.regularizers if isinstance(section, PlantedLayersSection)), None)
+
+
+def _kept(checkpoint: Path) -> list[Path]:
+    """Checkpoints of the run's kept epochs before the last one, in order; none of an earlier one."""
+    return sorted((run_of(checkpoint) / "checkpoints").glob("epoch-*")) if checkpoint.resolve().name == "checkpoint" else []
+
+
+def _checkpoints(checkpoint: Path, early: Path | None, like: Checkpoint, device: str) -> Iterator[LayeredModel]:
+    """The given early checkpoint, or those of the run's kept epochs before the last, in order."""
+    for place in [early] if early else _kept(checkpoint):
+        yield _layers(load_checkpoint(place, device=device), place, like)
+
+
+def _layers(loaded: Checkpoint | None, place: Path | None, like: Checkpoint) -> LayeredModel:
+    """A model as layers, of the same shape as another.
+
+    Raises:
+        UserError: it has another shape.
+    """
+    assert loaded is not None and isinstance(like.model, GPT)
+    model = loaded.model
+    if not isinstance(model, GPT) or model.config != like.model.config:
+        raise UserError(f"expected a model of the same sizes and vocabulary in {place}, got another; name one of the same recipe")
+    return gpt_layers(model)
+
+
+def _of_ours(model: nn.Module, place: Path) -> None:
+    if not isinstance(model, GPT):
+        raise UserError(f"expected a TinyMem checkpoint in {place}, whose planted rows are known, got a {type(model).__name__}")
+
+
+def _start(subject: LayerSubject, recipe: LayersRecipe, origin: Origin, technique: Technique, row: str) -> LocalizationRow:
+    return LocalizationRow(
+        **vars(origin.identity), id=row, method=technique, artifact=origin.artifact, status="ok", versions=versions(),
+        benchmark="layers", unit="layer", config=recipe.key(technique), sequences=len(subject.noised),
+    )  # fmt: skip
+
+
+def _row(start: LocalizationRow, found: Finding) -> LocalizationRow:
+    return replace(
+        start, score_name=found.name, score=found.score, layer=found.layer, window=found.window, low=found.low, high=found.high,
+        chance=found.chance, options=found.variant,
+    )  # fmt: skip
