@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tinymem.cli.options import CorpusPath, Device, Format, NeededOut, NoVerify, Overrides, PrintJson, Seed, words
+from tinymem.cli.options import CorpusPath, Device, Format, NeededOut, NoVerify, Overrides, PrintJson, Seed, local_checkpoint, words
 from tinymem.cli.printing import check_folder, chosen, print_json, print_tables_as
 
 if TYPE_CHECKING:
@@ -76,7 +76,14 @@ def layers(
     check_folder(out)
     with sole_writer(out):
         rows = localize_layers(
-            checkpoint, made, out=out, others=others, corpus=corpus, device=device, verify=not no_verify, progress=Progress(show=True)
+            local_checkpoint(checkpoint),
+            made,
+            out=out,
+            others=others,
+            corpus=corpus,
+            device=device,
+            verify=not no_verify,
+            progress=Progress(show=True),
         )
     if output == "json":
         print_json([row.as_dict() for row in rows])

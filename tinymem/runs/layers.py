@@ -89,6 +89,8 @@ def localize_layers(
         UserError: no GPT-2 of ours, no recipe or corpus, no counterfactual, or too little that was memorized.
     """
     device, others = resolve_device(device), others or OtherModels()
+    if missing := [place for place in vars(others).values() if place and not (place / CONFIG).is_file()]:
+        raise UserError(f"expected a checkpoint folder at {missing[0]}, found none; a run keeps its model in runs/<run>/checkpoint")
     loaded = load_checkpoint(checkpoint, device=device, verify=verify)
     _of_ours(loaded.model, checkpoint)
     training, rows = own_corpus(loaded, checkpoint, corpus)
