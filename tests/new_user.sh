@@ -1,15 +1,18 @@
 #!/usr/bin/env bash
 # What a new user does in a first session, in the environment that `make quickstart` made: each step works, or is refused in one line.
+# The README's commands run there too, beside the steps.
 #   tests/new_user.sh [ENVIRONMENT]        .venv of this clone by default; a few minutes on 2 cores
 set -euo pipefail
 
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 PATH="$(cd "${1:-$repo/.venv}" && pwd)/bin:$PATH"
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
 cd "$work"
 cp -r "$repo/recipes" .
 export HF_HUB_OFFLINE=1 COLUMNS=100
+python "$repo/tests/support/readme_commands.py" > readme.log 2>&1 &
+readme=$!
+trap 'kill "$readme" 2> /dev/null || true; cd /; rm -rf "$work"' EXIT
 
 step() { printf '\n-- %s (%s s)\n' "$1" "$SECONDS"; }
 # refused WORD COMMAND...: exit code 2, and one line on standard error that holds WORD
@@ -105,5 +108,9 @@ refused "found none" tinymem mitigate nowhere --method act
 step "a method of one's own"
 says "mine.py" tinymem new method mine
 says "mine" tinymem methods --plugin mine.py
+
+step "the README's commands, which ran beside all this"
+wait "$readme" || { cat readme.log >&2; exit 1; }
+cat readme.log
 
 echo "the first session went well"

@@ -84,4 +84,8 @@ def test_the_readme_runs_the_image_as_it_is() -> None:
 
 def test_the_first_session_is_part_of_the_check() -> None:
     script = ROOT / "tests" / "new_user.sh"
-    assert script.stat().st_mode & 0o100 and "tests/new_user.sh .venv" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    steps = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert script.stat().st_mode & 0o100
+    assert steps.index("\nmake quickstart") < steps.index("\ntests/new_user.sh .venv") < steps.index("\nmake test"), "its environment alone"
+    readme = "tests/support/readme_commands.py"
+    assert (ROOT / readme).is_file() and f'python "$repo/{readme}"' in script.read_text(encoding="utf-8")

@@ -1,102 +1,40 @@
-"""What the README shows runs: its shell and Python blocks, in order, on a shrunken recipe."""
+"""What the README shows is there. That its commands run, `readme_commands` shows: a new user's first session runs it (`new_user.sh`)."""
 
 from __future__ import annotations
 
 import re
-import shlex
-import shutil
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import yaml
-from helpers import QUICKSTART, ROOT, TINY, environment, tinymem
-from hub_stub import Hub
+from command_tree import COMMANDS
+from helpers import QUICKSTART, ROOT
+from readme_commands import PYTHON, README, RUN, SHELL, blocks, commands, prepare, run_command, words_of
 
 from tinymem.mitigation.method import UNLEARNERS
-from tinymem.recipe.recipe import dump_recipe, load_recipe
-
-README = ROOT / "README.md"
-FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
-# Rows in the README are as long as the quickstart's; these windows fit the shrunken rows.
-WINDOWS = {"--prompt 20": "--prompt 12", "--match 20": "--match 12"}
-RUN = load_recipe(QUICKSTART).run_id()
-# `make` and containers are for .ci/run, and an environment is active here.
-NOT_HERE = re.compile(r"\s*(make|docker|git|cd|pip|\.|source) ")
-
-
-@dataclass(frozen=True)
-class Block:
-    """A fenced block of the README."""
-
-    language: str
-    text: str
-    line: int
-
-
-def blocks(text: str) -> list[Block]:
-    return [Block(match[1], match[2], text[: match.start()].count("\n") + 1) for match in FENCE.finditer(text)]
-
-
-def commands(text: str) -> Iterator[str]:
-    """The commands of a shell block, each with its here-document or continued lines."""
-    lines = iter(text.splitlines())
-    for line in lines:
-        command = line
-        while command.endswith("\\"):
-            command = command[:-1] + next(lines)
-        if document := re.search(r"<<-?\s*['\"]?(\w+)", command):
-            for inside in lines:
-                command += f"\n{inside}"
-                if inside == document[1]:
-                    break
-        if command.strip() and not command.startswith("#") and not NOT_HERE.match(command):
-            yield command
-
-
-def run_command(command: str, folder: Path) -> str | None:
-    """Run a command in a folder and return the verb, if it is one of ours. Those run in this process: torch is loaded already."""
-    shrunken = load_recipe(folder / "recipes" / QUICKSTART.name).run_id()
-    for long, short in {**WINDOWS, RUN: shrunken}.items():
-        command = command.replace(long, short)
-    words = shlex.split(command, comments=True) if command.startswith("tinymem ") else []
-    if not words or {"|", "&&", ";", ">"} & set(words):
-        subprocess.run(["bash", "-euc", command], cwd=folder, env=environment(), check=True, timeout=120)
-        return None
-    done = tinymem(*words[1:])
-    assert done.code == 0, f"{command}\n{done.out[-1000:]}\n{done.err[-2000:]}"
-    assert done.out.strip(), f"{command} prints nothing"
-    return words[1]
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A working directory with our recipes, the quickstart shrunken."""
-    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
-    (tmp_path / "zoo").symlink_to(ROOT / "zoo")
-    (tmp_path / "recipes" / QUICKSTART.name).write_text(dump_recipe(load_recipe(QUICKSTART, TINY)))
+    prepare(tmp_path)
     monkeypatch.chdir(tmp_path)
     with UNLEARNERS.temporary():
         yield tmp_path
 
 
-@pytest.mark.filterwarnings("ignore:.*not memorized by the model")  # of the shrunken recipe's
-@pytest.mark.training
-@pytest.mark.processes
-def test_every_block_runs(folder: Path, hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
-    hub.organizations.append("my-org")
-    verbs, namespace, languages = set(), {"__name__": "readme"}, set()
+def test_every_command_is_one_that_there_is() -> None:
+    """Verb, options and choices are known; and each kind of block is one that is run, or shows what is printed."""
+    verbs = set()
     for block in blocks(README.read_text(encoding="utf-8")):
-        if block.language in ("bash", "sh", "shell", "console"):
-            verbs |= {run_command(command, folder) for command in commands(block.text)}
-        elif block.language == "python":
-            exec(compile(block.text, f"README.md:{block.line}", "exec"), namespace)
-        languages.add(block.language)
-    assert {"bash", "python"} <= languages
-    assert {"run", "mitigate", "evaluate", "report", "methods", "new"} <= verbs, "a verb is not shown"
-    assert "->" in capsys.readouterr().out  # what the Python block prints
+        assert block.language in (*SHELL, PYTHON, "text"), f"README line {block.line}: what is in it is not run"
+        for words in filter(None, map(words_of, commands(block.text))):
+            verb = max((name for name in COMMANDS if words[1:][: len(name.split())] == name.split()), key=len)
+            COMMANDS[verb].make_context(verb, words[1 + len(verb.split()) :])
+            verbs.add(verb)
+    assert {"run", "mitigate", "evaluate", "report", "methods", "new", "show", "sweep", "runs", "push"} <= verbs, "a verb is not shown"
 
 
 def test_nothing_is_left_to_fill_in() -> None:

@@ -12,11 +12,10 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import numpy as np
-import pytest
 import torch
 
 from tinymem.models.checkpoint import math_config
@@ -24,6 +23,9 @@ from tinymem.models.gpt2 import GPT
 from tinymem.results.curve import CurvePoint
 from tinymem.results.row import Identity
 from tinymem.training import loop
+
+if TYPE_CHECKING:
+    import pytest  # not installed where the README's commands run
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICKSTART = ROOT / "recipes" / "quickstart.yaml"

@@ -19,12 +19,14 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
-import pytest
 from hub_answers import LFS_SUFFIXES
 from hub_state import ROUTES, Answer, Call, Fault, File, Refused, Repo, Request
+
+if TYPE_CHECKING:
+    import pytest  # not installed where the README's commands run
 
 TOKEN = "hf_of_the_stub"
 
