@@ -346,7 +346,7 @@ def test_the_terminal_table_fits_breaks_no_word_and_keeps_all_numbers(record: Ru
 def test_before_is_beside_the_numbers_where_lines_differ_in_it(tmp_path: Path) -> None:
     rows = [fake_row("act", "noise", 3, id="a"), fake_row("slim", "noise", 3, id="b", memorized_count_before=40)]
     text = printed(one(tmp_path, *rows), 160)
-    assert "6.8 (before 86.4, 3/44, 2–18)" in text and "6.8 (before 90.9, 3/44, 2–18)" in text
+    assert "6.8 (3/44, 2–18, before 86.4)" in text and "6.8 (3/44, 2–18, before 90.9)" in text
     assert "before" not in printed(one(tmp_path / "one", rows[0]), 160).partition("memorized, forget")[0]
 
 

@@ -69,7 +69,9 @@ def test_a_run_keeps_what_transformers_generates(tiny_run: Run) -> None:
 
 def test_edits_are_those_of_the_checkpoint_that_mitigate_writes(tiny_run: Run, tmp_path: Path) -> None:
     done = tinymem("mitigate", tiny_run.checkpoint, "--method", "act", "--ratio", "0.05", "--out", tmp_path / "edited", "--device", "cpu")
-    assert done.code == 0, done.err
+    assert done.code == 0 and done.out.startswith(tiny_run.path.name), done.err
+    said = tinymem("show", tmp_path / "edited", "--rows", 1, "--device", "cpu").out
+    assert "edited by act" in said and "trained model" not in said
     wrong = 0
     for row in stored(tiny_run.path, tiny_run.rows):
         [act] = [said for said in row.said if said.model == "act"]

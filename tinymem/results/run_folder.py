@@ -93,8 +93,9 @@ class RunRecord:
 
     @property
     def name(self) -> str:
-        """Name of the run's folder, `<recipe>-<id>`."""
-        return self.path.resolve().name
+        """Name of the run's folder, `<recipe>-<id>`, also of rows about the checkpoint in it."""
+        folder = self.path.resolve()
+        return folder.parent.name if folder.name == "checkpoint" else folder.name
 
 
 def load_run(run: Path, *, needs_results: bool = True) -> RunRecord:

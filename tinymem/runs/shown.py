@@ -122,6 +122,12 @@ def _decoder(tokens: ModelTokens) -> Decode:
     return lambda ids: str(tokens.tokenizer.decode(list(ids), skip_special_tokens=False))
 
 
+def _model_of(loaded: Checkpoint) -> str:
+    """What a checkpoint's model is called: the trained one, or the one that a method left."""
+    methods = dict.fromkeys(str(row.get("method")) for row in loaded.metadata.mitigation or ())
+    return f"edited by {', '.join(methods)}" if methods else TRAINED_MODEL
+
+
 def _options(call: MethodCall) -> str:
     """The options that characterize a method's run, ` with ratio=0.05`; empty where all are at their defaults."""
     found = ", ".join(f"{key}={value}" for key, value in chosen(call.config).items())
@@ -146,7 +152,8 @@ class _Making:
         subject = self._subject(loaded, recipe) if calls or not (self.asked.prompt is not None or self.asked.files.given) else None
         prompts = self._prompts(loaded, recipe, subject)
         refuse_longer_rows(loaded.model, int(prompts.rows.end.max()) if len(prompts.rows) else 1)
-        found, notes = prompts.said_by(loaded.model), [f"Made now, on {describe_device(device)}: {TRAINED_MODEL}."]
+        model = _model_of(loaded)
+        found, notes = prompts.said_by(loaded.model, model), [f"Made now, on {describe_device(device)}: {model}."]
         for label, call in calls:
             assert subject is not None
             found, said = self._with_edit(subject, prompts, found, label, call)

@@ -48,11 +48,11 @@ class Cell:
 
     @property
     def details(self) -> tuple[str, ...]:
-        """The small print: the cell's own, then count, interval and number of seeds of a share."""
-        found = [self.small]
+        """The small print: count, interval and number of seeds of a share, then the cell's own."""
+        found = list[str]()
         if self.share is not None:
             found += ["" if self.of_tokens else fraction(self.share), interval(self.share), f"n={self.n}" if (self.n or 0) > 1 else ""]
-        return tuple(part for part in found if part)
+        return tuple(part for part in (*found, self.small) if part)
 
 
 @dataclass(frozen=True)
