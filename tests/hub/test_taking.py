@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from hub_stub import Hub, Repo
 
 from tinymem.errors import UserError
 from tinymem.hub import fetch as fetching
-from tinymem.hub.client import TRIES
+from tinymem.hub.client import TRIES, persistent
 from tinymem.hub.fetch import checkpoint_folder, fetch
 from tinymem.hub.listing import MOST_ENTRIES, Listed, taken
 from tinymem.hub.names import hub_name, is_hub_name, origin_of, parse_size
@@ -199,6 +200,21 @@ def test_a_link_in_the_cache_that_leads_out_is_refused(hub: Hub, files: Files, t
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert "a link that leads out" in tinymem("evaluate", "org/m").one_line_error()
     assert (tmp_path / "secret").is_file()
+
+
+def test_nobody_waits_for_a_network_that_is_not_there(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr("tinymem.hub.client.time.sleep", waited.append)
+
+    def unnamed() -> None:
+        raise ConnectionError("no route") from socket.gaierror(-2, "Name or service not known")
+
+    with pytest.raises(ConnectionError):
+        persistent(unnamed)
+    assert waited == [1.0]
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert "could not fetch org/none" in tinymem("evaluate", "org/none").one_line_error()
+    assert waited == [1.0]
 
 
 def test_passing_failures_are_waited_for_and_others_are_one_line(hub: Hub, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:

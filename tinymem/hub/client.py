@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from socket import gaierror
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from tinymem.errors import UserError
@@ -52,14 +53,21 @@ def persistent(call: Callable[P, R], *arguments: P.args, **options: P.kwargs) ->
 
 
 def _wait(error: BaseException, default: float) -> float | None:
-    """Seconds to wait before the next try; None where another try would not help."""
+    """Seconds to wait before the next try; None where another try would not help: of a host whose name is not found there is one more."""
     status, headers = _response(error)
+    if status is None and (_is_offline(error) or (default > 1 and any(isinstance(found, gaierror) for found in _chain(error)))):
+        return None
     if status is None:
         return default if any(kind in CUT for found in _chain(error) for kind in (t.__name__ for t in type(found).__mro__)) else None
     if status not in PASSING:
         return None
     asked = re.search(r"\bt=(\d+)", headers.get("ratelimit", "")) or re.fullmatch(r"(\d+)", headers.get("retry-after", ""))
     return min(float(asked[1]), LONGEST_WAIT) if asked else default
+
+
+def _is_offline(error: BaseException) -> bool:
+    """Whether the client was told to be offline, or found no network and nothing in its cache."""
+    return any("Offline" in type(found).__name__ or "LocalEntryNotFound" in type(found).__name__ for found in _chain(error))
 
 
 def status_of(error: BaseException) -> int | None:
@@ -126,7 +134,7 @@ def _reason(error: BaseException) -> str:
         return "too many calls (429); wait and run again: what is done stays"
     if status is not None and status >= 500:
         return f"the Hub has trouble of its own ({status}); run again later: what is done stays"
-    if any("Offline" in type(found).__name__ or "LocalEntryNotFound" in type(found).__name__ for found in _chain(error)):
+    if _is_offline(error):
         return "the client is offline, and its cache has none of it"
     return without_secrets(" ".join(str(error).split()))[:200] or name
 

@@ -125,11 +125,15 @@ class WikiData(Section):
         return self.model_copy(update={key: f"./{Path(value).name}" for key, value in local.items()})
 
 
+FILES = (".txt", ".text", ".jsonl", ".json", ".csv", ".parquet", ".gz")
+"""Ends of names of files, which no name on the Hub has: a file that is missing is not looked for there."""
+
+
 def _is_path(text: str) -> bool:
     with suppress(OSError):  # longer than a name can be
         if Path(text).exists():
             return True
-    return text.startswith((".", "/", "~")) or text.count("/") > 1
+    return text.startswith((".", "/", "~")) or text.count("/") > 1 or text.lower().endswith(FILES)
 
 
 Data = Annotated[Union[MathData, WikiData], Field(discriminator="kind")]  # noqa: UP007 (pydantic reads it)

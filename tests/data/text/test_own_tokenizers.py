@@ -162,8 +162,9 @@ def test_a_proxy_stands_for_the_hub(proxies: dict[str, str], place: tuple[str, i
 def test_missing_text_is_noticed_before_anything_is_fetched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("huggingface_hub.hf_hub_download", no_client)
     monkeypatch.setattr(text_source, "hub_tables", no_client)
-    with pytest.raises(UserError, match="found nothing there"):
-        make_corpus(recipe(tmp_path / "missing", Path("gpt2")), tmp_path / "out", workers=1)
+    for missing in (tmp_path / "missing", Path("missing.txt")):
+        with pytest.raises(UserError, match="found nothing there"):
+            make_corpus(recipe(missing, Path("gpt2")), tmp_path / "out", workers=1)
     with pytest.raises(UserError, match="expected a tokenizer at data"):
         make_corpus(parse_recipe({"data": {"kind": "wiki", "source": "no-one/nothing", "tokenizer": str(tmp_path / "t.json")}}), workers=1)
 
