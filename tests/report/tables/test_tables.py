@@ -311,7 +311,7 @@ def json_links(table: Table) -> dict[str, str]:
 def test_markdown() -> None:
     lines = [text for text in render([NASTY], "markdown").splitlines() if text.startswith("|")]
     assert len(lines) == 4 and all(len(re.findall(r"(?<!\\)\|", text)) == 5 for text in lines)
-    assert "a\\|b&lt;script&gt;" in lines[2] and "1.0 ± 0.5 (small, 3/4, 30–95, n=2) [1]" in lines[2] and "**0.0**" in lines[3]
+    assert "a\\|b&lt;script&gt;" in lines[2] and "1.0 ± 0.5 (3/4, 30–95, n=2, small) [1]" in lines[2] and "**0.0**" in lines[3]
     assert lines[1] == "| --- | ---: | ---: | ---: |"
 
 
@@ -322,7 +322,7 @@ def test_latex() -> None:
     rows = [part for part in body.splitlines() if part.endswith(r"\\")]
     assert [len(re.findall(r"(?<!\\)&", part)) for part in rows[1:]] == [3, 3, 3]
     assert r" & \multicolumn{2}{c}{G \& H} &" in rows[0] and r"\cmidrule(lr){2-3}" in body
-    assert r"1.0 $\pm$ 0.5 (small, 3/4, 30--95, n=2)\textsuperscript{1}" in body and r"$\infty$" in body and r"\textbf{0.0}" in body
+    assert r"1.0 $\pm$ 0.5 (3/4, 30--95, n=2, small)\textsuperscript{1}" in body and r"$\infty$" in body and r"\textbf{0.0}" in body
     plain = re.sub(r"\\[a-zA-Z]+(\{\})?|\\[&%$#_{}\\]|\$-\$", "", text)
     assert plain.count("{") == plain.count("}") and not set("±∞–−→") & set(text) and text.isascii()
     assert latex_text("a_b \\ ^~") == r"a\_b \textbackslash{} \textasciicircum{}\textasciitilde{}"
