@@ -237,3 +237,26 @@ def test_a_model_that_does_not_fit_the_memory(tmp_path: Path, family: str, monke
     load_checkpoint(folder)
     with pytest.raises(UserError, match="and what is done with it in the memory"):
         load_checkpoint(folder, needed=lambda model: 2 * bytes_of(model))
+
+
+@pytest.mark.parametrize("epsilon", ["x", None, -1, True, float("inf")])
+def test_an_epsilon_that_is_none(folder: Path, epsilon: object) -> None:
+    rewrite(folder / "config.json", layer_norm_epsilon=epsilon)
+    assert "expected model.layer_norm_epsilon from 0 to below 1" in refusal(folder)
+
+
+def test_sizes_whose_product_is_no_number(folder: Path) -> None:
+    rewrite(folder / "config.json", n_embd=10**12)
+    assert "impossible ones" in refusal(folder)
+
+
+def test_a_model_type_that_nobody_knows(folder: Path) -> None:
+    rewrite(folder / "config.json", model_type="gpt3")
+    assert "gpt3" in refusal(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors.index.json"])
+def test_json_nested_beyond_reading(folder: Path, name: str) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / name).write_text("[" * 100_000)
+    assert "expected JSON" in refusal(folder)

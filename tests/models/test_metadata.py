@@ -143,3 +143,30 @@ def test_the_zoo_has_checksums() -> None:
     assert len(checkpoints) >= 11
     for checkpoint in checkpoints:
         assert read_metadata(checkpoint).weights_sha256 == {"model.safetensors": file_sha256(checkpoint / "model.safetensors")}, checkpoint
+
+
+@pytest.mark.filterwarnings("ignore:.*(are not memorized by the model|are among the rows to keep)")
+def test_a_recipe_without_its_data_and_rows_without_columns_are_data(folder: Path, tmp_path: Path) -> None:
+    rows = "".join(json.dumps([i, *range(10), *range(9)]) + "\n" for i in range(4))
+    (tmp_path / "rows.jsonl").write_text(rows)
+    words = (
+        "--forget",
+        tmp_path / "rows.jsonl",
+        "--retain",
+        tmp_path / "rows.jsonl",
+        "--prompt",
+        5,
+        "--match",
+        5,
+        "--out",
+        tmp_path / "out",
+    )
+    said = json.loads((folder / "tinymem.json").read_text())
+    (folder / "tinymem.json").write_text(json.dumps({**said, "recipe": {"name": "small"}}))
+    assert tinymem("mitigate", folder, "--method", "random-weights", "--ratio", 0.1, *words).code == 0
+    for edit in ([{}], [{"method": "\x1b[2J", "artifact": "n", "memorized_count_after": 1, "rows_scored": 2}]):
+        (folder / "tinymem.json").write_text(json.dumps({**said, "mitigation": edit, "recipe": {"name": "small"}, "step": 3}))
+        assert tinymem("push", folder, "--repo", "org/m", "--dry-run").one_line_error().isprintable()
+    (tmp_path / "deep.jsonl").write_text("[" * 100_000)
+    deep = tinymem("evaluate", folder, "--forget", tmp_path / "deep.jsonl", "--retain", tmp_path / "rows.jsonl")
+    assert "expected JSON in line 1" in deep.one_line_error()

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from tinymem.errors import UserError
+from tinymem.errors import UserError, one_line
 from tinymem.models.families import family_of_class, prepare_model
 from tinymem.models.gpt2_folder import published_tensors
 from tinymem.models.layout import Expected, Layout
@@ -110,8 +110,9 @@ def _model_class(folder: Folder) -> type[PreTrainedModel]:
     else:
         config_class = getattr(getattr(transformers, named or "", None), "config_class", None)
     found: type[PreTrainedModel] | None = _at(transformers.MODEL_FOR_CAUSAL_LM_MAPPING, config_class) if config_class else None
-    _check_family(folder.path, found.__name__ if found else str(named or kind), named)
-    assert found is not None  # a registered family's class
+    _check_family(folder.path, found.__name__ if found else str(kind if isinstance(kind, str) else named), named)
+    if found is None:
+        raise UserError(f"expected a model_type that transformers knows in {folder.path / CONFIG}, got {one_line(str(kind))[:40]!r}")
     return found
 
 

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tinymem.errors import UserError, one_line
 from tinymem.models.gpt2 import ACTIVATIONS, GPT, GPTConfig
 from tinymem.models.layout import Expected, Layout
-from tinymem.models.weights import Folder
+from tinymem.models.weights import CONFIG, Folder
 from tinymem.recipe.sizes import GPT2_VOCABULARY
 from tinymem.runtime.json import JsonObject
 
@@ -77,8 +78,11 @@ def load_gpt(
     `check` sees the model before it has memory, and raises where there is not enough.
     """
     folder.check_layers(config.n_layer)
-    with torch.device("meta"):
-        model = GPT(config).to(dtype)
+    try:
+        with torch.device("meta"):
+            model = GPT(config).to(dtype)
+    except RuntimeError as error:  # more numbers than can be counted
+        raise UserError(f"expected sizes of a model in {folder.path / CONFIG}, got impossible ones: {one_line(str(error))[:100]}") from None
     layout = Expected(f"a GPT-2 (GPT2LMHeadModel) of {config.n_layer} layers", published_tensors(model), "transformer").layout(folder)
     if not layout.agrees():
         return None

@@ -18,9 +18,9 @@ import yaml
 from tinymem.data.corpus_files import verify_corpus
 from tinymem.data.manifest import MANIFEST as CORPUS_MANIFEST
 from tinymem.data.manifest import read_manifest
-from tinymem.errors import UserError
+from tinymem.errors import UserError, one_line
 from tinymem.hub.listing import CARD, CURVE, MANIFEST, OTHERS, RECIPE, RESULTS
-from tinymem.hub.names import COMMIT, HubName, is_repository
+from tinymem.hub.names import COMMIT, REVISION, HubName, is_repository
 from tinymem.hub.published import Manifest, Results
 from tinymem.hub.upload import Branch, LocalFile, Plan, Repository
 from tinymem.models.checkpoint import load_checkpoint
@@ -155,6 +155,8 @@ def model_repository(repo: str, models: Sequence[Model], choices: Choices, datas
     names = [model.branch for model in ordered]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UserError(f"expected one model for each branch of {repo}, got two for {twice}; push them to two repositories")
+    if wrong := next((name for name in names if not REVISION.fullmatch(name)), None):
+        raise UserError(f"expected a method's name for a branch of {repo}, got '{one_line(wrong)[:60]}'; the rows of that edit are damaged")
     branches = [_branch(repo, model, names, choices, dataset) for model in ordered]
     if "main" not in names and (first := _main(ordered)) is not None:
         branches.append(Branch("main", _files(first, _published(repo, first, names, choices, dataset, "main"))))

@@ -40,7 +40,7 @@ def stored_results(folder: Path, metadata: Metadata) -> Results | None:
     Raises:
         UserError: they are damaged.
     """
-    if metadata.weights_sha256 and metadata.mitigation is not None:
+    if metadata.weights_sha256 and metadata.mitigation:
         return _made(folder, metadata, "Measured after the edit", *_after_edit(metadata.mitigation))
     last = (metadata.metrics.model_extra or {}) if metadata.weights_sha256 and metadata.metrics is not None else {}
     if last.get("memorized") is None:
@@ -51,7 +51,7 @@ def stored_results(folder: Path, metadata: Metadata) -> Results | None:
 
 def _after_edit(rows: list[dict[str, JsonValue]]) -> tuple[JsonValue, JsonValue, JsonValue]:
     memorized: dict[str, JsonValue] = {
-        str(row["artifact"]): {"count": row.get("memorized_count_after"), "rows": row.get("rows_scored")} for row in rows
+        str(row.get("artifact")): {"count": row.get("memorized_count_after"), "rows": row.get("rows_scored")} for row in rows
     }
     after, metric = rows[0].get("performance_after"), rows[0].get("performance_metric")
     return memorized, after if metric == "accuracy" else None, after if metric == "perplexity" else None

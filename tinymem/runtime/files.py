@@ -125,7 +125,7 @@ def read_json(path: Path, what: str = "file") -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"expected a {what} at {path}, found none; check the path") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"expected JSON in {path}, got something else ({error}); the file is damaged: make it again") from None
     except OSError as error:
         raise UserError(f"expected a {what} at {path}, got: {error.strerror or error}; check the path and its rights") from None
@@ -189,7 +189,7 @@ def _json_line(path: Path, number: int, raw: bytes, hint: str, parse: Callable[[
     line = decode_line(path, number, raw)
     try:
         return parse(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"expected JSON in line {number} of {path}, got {line[:40].strip()!r} ({error}); {hint}") from None
 
 

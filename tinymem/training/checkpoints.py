@@ -90,7 +90,7 @@ def run_name(checkpoint: Path) -> str:
 
 def without_places(recipe: JsonObject) -> JsonObject:
     """The values of a recipe that goes with a checkpoint to others: of local text and tokenizers the names, and no `push`."""
-    data, training = recipe["data"], recipe.get("training")
+    data, training = recipe.get("data"), recipe.get("training")
     if isinstance(training, dict) and training.get("push") is not None:
         recipe = {**recipe, "training": {**training, "push": None}}
     if not isinstance(data, dict) or data.get("kind") != "wiki":

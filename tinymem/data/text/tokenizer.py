@@ -71,7 +71,7 @@ class TextTokenizer:
             tokens = content["model"]["vocab"]
             ids = dict(tokens) if isinstance(tokens, dict) else {token: i for i, (token, _) in enumerate(tokens)}
             ids |= {added["content"]: added["id"] for added in content.get("added_tokens") or []}
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(
                 f"expected a tokenizer.json of the library tokenizers at {self.path}, got something else ({type(error).__name__}: {error})"
             ) from None
