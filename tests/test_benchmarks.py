@@ -82,3 +82,12 @@ def test_scaling_on_two_processes() -> None:
     assert done.code == 0, done.err
     numbers = done.out.splitlines()[-1].split()
     assert numbers[0] == "2" and float(numbers[1]) > 0 and 1 < float(numbers[-2]) < 4 and numbers[-1] == "cpu"
+
+
+@pytest.mark.processes
+def test_curvature_times_each_part() -> None:
+    done = script("curvature.py", "math", "--layers", 1, "--rows", 4, "--device", "cpu")
+    assert done.code == 0, done.err
+    record = json.loads(done.out.splitlines()[-1])
+    assert record["projections"] == 2 and set(record["seconds"]) == {"pass", "eigenvectors", "first_edit", "edit"}
+    assert min(record["seconds"].values()) > 0

@@ -15,6 +15,7 @@ from tinymem import __version__
 from tinymem.cli.bench import bench_app
 from tinymem.cli.cache import cache_app
 from tinymem.cli.check import check
+from tinymem.cli.curvature import curvature
 from tinymem.cli.data import app as data_app
 from tinymem.cli.evaluate import evaluate, metrics_app
 from tinymem.cli.init import init
@@ -75,6 +76,7 @@ app.command()(report)
 app.command()(compare)
 app.command()(reproduce)
 app.command()(landscape)
+app.command()(curvature)
 localize_app.command("layers")(layers)
 app.add_typer(localize_app, name="localize")
 app.add_typer(data_app, name="data")

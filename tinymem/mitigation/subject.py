@@ -138,7 +138,7 @@ def subject_of_corpus(
     )
     data = MitigationData(
         forget=concatenate(forget).to(device) if forget else Rows.of(corpus.clean[:0]).to(device),
-        retain=_whole_rows(corpus, _retain(corpus, recipe.seed), recipe).to(device),
+        retain=clean_rows(corpus, recipe).to(device),
         clean_counterparts=_clean_counterparts(corpus, evaluator, splits, recipe, device),
         twins=concatenate(twins).to(device) if twins else None,
         training=partial(_training_rows, corpus, recipe),
@@ -262,6 +262,11 @@ def _forget_rows(corpus: Corpus, probe: Probe, forget: Flags, kind: str, protoco
     ids = planted.clean[index] if twins and artifact_of(corpus, kind).has_clean_counterpart else planted.ids[index]
     prompt = probe.rows.prompt.cpu()[torch.from_numpy(np.flatnonzero(forget))]
     return Rows.of(ids, prompt, content_lengths(corpus, ids, protocol))
+
+
+def clean_rows(corpus: Corpus, recipe: Recipe) -> Rows:
+    """The clean training rows that a method is given to retain."""
+    return _whole_rows(corpus, _retain(corpus, recipe.seed), recipe)
 
 
 def _retain(corpus: Corpus, seed: int) -> Ids:

@@ -95,7 +95,7 @@ def _greedy(options: JsonObject, size: Size) -> float:
 
 def _curvature(options: JsonObject, size: Size) -> float:
     judged = 24 * _number(options, "judged", 300) if options.get("budget") else 0.0
-    return TRAIN_PASSES * min(_number(options, "sample", 1000), size.clean) + judged
+    return TRAIN_PASSES * min(_number(options, "sample", 10_000), size.clean) + judged
 
 
 TABLE: dict[str, Callable[[JsonObject, Size], float]] = {

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import tinymem
 from torch import Tensor, nn
 
 from tinymem.data.rows import Rows
@@ -236,9 +235,3 @@ def test_all_methods_are_those_that_need_not_be_named() -> None:
 def test_options_out_of_range(options: dict[str, float], words: str) -> None:
     with pytest.raises(UserError, match=words):
         parse_config(UNLEARNERS.get("kfac"), options)
-
-
-def test_the_command_line(checkpoint: Path) -> None:
-    done = tinymem("mitigate", checkpoint, "--method", "kfac", "--budget", "2", "--device", "cpu")
-    assert done.code == 0, done.err
-    assert "kfac was shown no row to forget" in done.out and "found: rho 0.9" in done.out

@@ -55,7 +55,7 @@ class CurvatureConfig(MethodConfig):
     matrices: Matrices = "feed-forward"
     rows: str = CLEAN
     labels: Labels = "sampled"
-    sample: int = 1000
+    sample: int = 10_000
     judged: int = 300
 
     def __post_init__(self) -> None:
@@ -110,7 +110,7 @@ def curvature_edit(model: nn.Module, data: MitigationData, config: CurvatureConf
     rho = config.rho
     if config.budget is not None:
         rho, cost = largest(lambda value: _written(plan, edited, value), model, plan.judged, data.performance, config.budget, data.bar)
-        data.found.update(rho=rho, cost=cost, judged_rows=len(plan.judged), grid=len(GRID))
+        data.found.update(rho=rho, cost=cost, judged_rows=len(plan.judged))
     kept = plan.write(edited, rho, change)
     share = kept / sum(projection.weight_PQ().numel() for projection in plan.found)
     data.found.update(kept=share, curvature_rows=plan.spectra.rows, curvature_seconds=plan.spectra.seconds)
