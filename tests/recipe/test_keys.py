@@ -16,6 +16,7 @@ from helpers import ROOT, tinymem
 from schema_checker import by_rules, problems
 
 from tinymem.errors import UserError
+from tinymem.recipe.classification import ClassificationRecipe
 from tinymem.recipe.keys import Key, recipe_keys
 from tinymem.recipe.kinds import ARTIFACTS, REGULARIZERS
 from tinymem.recipe.layers import LayersRecipe
@@ -59,11 +60,14 @@ def test_every_key_is_listed_once() -> None:
     assert set(listed) == written | {"artifacts", "training.regularizers"}
     names = {key.key.partition(".")[0] for key in SWEEP}
     assert names == set(SweepRecipe.model_fields)
-    names_of: dict[bool, set[str]] = {True: set(), False: set()}
+    roots = {
+        "localization": LocalizationRecipe, "localization by layer": LayersRecipe, "localization in classifiers": ClassificationRecipe,
+    }  # fmt: skip
+    names_of: dict[str, set[str]] = {name: set() for name in roots}
     for key in recipe_keys():
-        if key.group.startswith("localization"):
-            names_of[key.group.startswith("localization by layer")].add(key.key.partition(".")[0])
-    assert names_of == {True: set(LayersRecipe.model_fields), False: set(LocalizationRecipe.model_fields)}
+        if (group := key.group.partition(".")[0]) in roots:
+            names_of[group].add(key.key.partition(".")[0])
+    assert names_of == {name: set(root.model_fields) for name, root in roots.items()}
 
 
 @pytest.mark.parametrize("key", recipe_keys(), ids=lambda key: f"{key.group} {key.key}")

@@ -21,6 +21,7 @@ from tinymem.cli.evaluate import evaluate, metrics_app
 from tinymem.cli.init import init
 from tinymem.cli.landscape import landscape
 from tinymem.cli.localize import localize_app
+from tinymem.cli.localize_classes import classes
 from tinymem.cli.localize_layers import layers
 from tinymem.cli.methods import methods_app
 from tinymem.cli.mitigate import mitigate
@@ -78,6 +79,7 @@ app.command()(reproduce)
 app.command()(landscape)
 app.command()(curvature)
 localize_app.command("layers")(layers)
+localize_app.command("classes")(classes)
 app.add_typer(localize_app, name="localize")
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")

@@ -22,9 +22,10 @@ recipe_app = typer.Typer(help="The keys of recipes.", no_args_is_help=True, pret
 
 Name = Annotated[str | None, typer.Argument(metavar="NAME", help="A section, a kind or a key: training, goldfish, data.row_tokens, sweep.")]
 Kind = Annotated[
-    Literal["run", "sweep", "localization", "layers"],
+    Literal["run", "sweep", "localization", "layers", "classes"],
     typer.Option(
-        "--kind", help="Recipes of tinymem run and train, of tinymem sweep, of tinymem localize inj and del, or of tinymem localize layers."
+        "--kind",
+        help="Recipes of tinymem run and train, of tinymem sweep, of tinymem localize inj and del, or of localize layers or classes.",
     ),
 ]
 

@@ -38,6 +38,10 @@ class LabeledTexts:
         chosen = list(index)
         return LabeledTexts(tuple(self.texts[i] for i in chosen), tuple(self.labels[i] for i in chosen), self.classes)
 
+    def first(self, count: int) -> LabeledTexts:
+        """At most so many of the texts."""
+        return self.take(range(min(count, len(self))))
+
     def binarized(self, largest: Sequence[int]) -> LabeledTexts:
         """The texts of two classes alone, which become classes 0 and 1."""
         kept = self.take(i for i, label in enumerate(self.labels) if label in largest)
@@ -60,6 +64,10 @@ class LabeledRows:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def to(self, device: torch.device | str) -> LabeledRows:
+        """These rows on another device."""
+        return LabeledRows(self.ids.to(device), self.length.to(device), self.labels.to(device), self.classes)
 
 
 def encoded(texts: LabeledTexts, tokens: ModelTokens, longest: int) -> LabeledRows:

@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
 from tinymem.errors import UserError, did_you_mean
+from tinymem.recipe.classification import ClassificationRecipe
 from tinymem.recipe.data import Section
 from tinymem.recipe.kinds import KindSection
 from tinymem.recipe.layers import LayersRecipe
@@ -27,6 +28,7 @@ from tinymem.runtime.json import Json, JsonObject
 
 ROOTS: tuple[tuple[type[Section], str], ...] = (
     (Recipe, "recipe"), (SweepRecipe, "sweep"), (LocalizationRecipe, "localization"), (LayersRecipe, "localization by layer"),
+    (ClassificationRecipe, "localization in classifiers"),
 )  # fmt: skip
 WORDS = {
     int: "whole number",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal
 
+from tinymem.recipe.classification import ClassificationRecipe
 from tinymem.recipe.data import Section
 from tinymem.recipe.kinds import ARTIFACTS, REGULARIZERS
 from tinymem.recipe.layers import LayersRecipe
@@ -14,7 +15,7 @@ from tinymem.recipe.sweep import SweepRecipe
 from tinymem.registry import Registry
 from tinymem.runtime.json import Json, JsonObject
 
-Kind = Literal["run", "sweep", "localization", "layers"]
+Kind = Literal["run", "sweep", "localization", "layers", "classes"]
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 ANYTHING: JsonObject = {"type": "object"}
 TEXT: JsonObject = {"type": "string"}
@@ -31,11 +32,12 @@ MATRIX: JsonObject = {
 
 ROOTS: dict[Kind, type[Section]] = {
     "run": Recipe, "sweep": SweepRecipe, "localization": LocalizationRecipe, "layers": LayersRecipe,
+    "classes": ClassificationRecipe,
 }  # fmt: skip
 
 
 def recipe_schema(kind: Kind = "run") -> JsonObject:
-    """The schema of recipes of runs, sweeps, localization benchmarks or layers, with all registered kinds of artifacts and regularizers."""
+    """The schema of recipes of runs, sweeps or localization, with all registered kinds of artifacts and regularizers."""
     schema = ROOTS[kind].model_json_schema()
     definitions, properties = _object(schema["$defs"]), _object(schema["properties"])
     for name, section in definitions.items():

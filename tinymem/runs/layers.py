@@ -152,7 +152,7 @@ def run_techniques(
             try:
                 began = time.perf_counter()
                 made = findings(technique, subject, options, bar)
-                rows = [_row(replace(start, seconds=time.perf_counter() - began), finding) for finding in made]
+                rows = [result_row(replace(start, seconds=time.perf_counter() - began), finding) for finding in made]
             except UserError as error:
                 rows = [replace(start, status="refused", message=str(error))]
         if changed := next((name for old, model in zip(before, watched, strict=True) if (name := first_change(old, model))), None):
@@ -254,7 +254,8 @@ def _start(subject: LayerSubject, recipe: LayersRecipe, origin: Origin, techniqu
     )  # fmt: skip
 
 
-def _row(start: LocalizationRow, found: Finding) -> LocalizationRow:
+def result_row(start: LocalizationRow, found: Finding) -> LocalizationRow:
+    """A finding as a result row, with the columns that all rows of its technique share."""
     return replace(
         start, score_name=found.name, score=found.score, layer=found.layer, window=found.window, low=found.low, high=found.high,
         chance=found.chance, options=found.variant,

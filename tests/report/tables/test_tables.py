@@ -29,7 +29,7 @@ from tinymem.report.render.terminal import print_tables
 from tinymem.report.render.text import latex_text, render, to_wide_csv
 from tinymem.report.tables import cost as tables_cost
 from tinymem.report.tables import table as table_module
-from tinymem.report.tables.catalogue import LAYERS, ORDER, tables_of
+from tinymem.report.tables.catalogue import CLASSES, LAYERS, ORDER, tables_of
 from tinymem.report.tables.cost import PUBLISHED, PUBLISHED_LARGE, amount, spent_by_phase
 from tinymem.report.tables.table import Cell, Column, Table, anchor
 from tinymem.results.collect import results_of
@@ -391,7 +391,7 @@ def test_several_runs_give_the_papers_tables(tmp_path: Path) -> None:
     assert done.code == 0 and "Table 1. Multiplicative math" in done.out and "Best run" in done.out and "Table 7" not in done.out
     assert "Table 7" not in tinymem("report", one, two).out  # cost only where asked
     found = json.loads(tinymem("report", one, two, "--tables", "all", "--format", "json").out)["tables"]
-    others = {"variants", "2", "3", "metrics", "returns", "inj", "del", "link", *LAYERS}  # of what these rows lack
+    others = {"variants", "2", "3", "metrics", "returns", "inj", "del", "link", *LAYERS, *CLASSES}  # of what these rows lack
     assert [t["name"] for t in found] == [name for name in ORDER if name not in others]
     assert tinymem("report", tmp_path, "--tables", "1", "--format", "latex").out.startswith("% needs")
     assert tinymem("report", one, two, "--tables", "1", "--format", "csv", "--out", tmp_path / "t.csv").out == ""

@@ -9,6 +9,7 @@
     inj, del     where sequences are kept: recall of injected ones, and what dropping located neurons costs
     link         whether recall of injected sequences predicts what edits leave and cost
     layers       in which layers: weights; layers-events, -gradients, -centers, -agreement, -control: what follows from them
+    classes      layers that memorize flipped labels, by task; classes-depth: whether they are deeper where tasks generalize
     5            properties of the methods
     6, 7, 8, 9   cost: machines, by phase, per run, against large models
     projection   the paper's whole grid at our seconds
@@ -30,8 +31,9 @@ from tinymem.runtime.power import Machine
 
 COST = ("6", "7", "8", "9", "projection")
 """Tables of cost and energy, made only where they are asked for."""
+CLASSES = ("classes", "classes-depth")
 LAYERS = ("layers", "layers-events", "layers-gradients", "layers-centers", "layers-agreement", "layers-control")
-ORDER = ("variants", "1", "2", "3", "best", "pareto", "metrics", "returns", "inj", "del", "link", *LAYERS, "5", *COST)
+ORDER = ("variants", "1", "2", "3", "best", "pareto", "metrics", "returns", "inj", "del", "link", *LAYERS, *CLASSES, "5", *COST)
 """The order of a report; tables that are not named here follow by name."""
 
 

@@ -188,7 +188,7 @@ def _centers(models: Sequence[OfModel]) -> Table:
     for model in models if len(models) > 1 else ():
         found = [(model.one(method, "center"), model.one(method, "relative_center")) for method in techniques]
         cells = [Cell(_value(c, 2).text, _value(r, 2).text if r else "", c.score if c else None) for c, r in found]
-        lines.append((Cell(model.name), Cell(str(model.rows[0].n_layer), value=model.rows[0].n_layer), *cells))
+        lines.append((Cell(model.name, model.rows[0].artifact), Cell(str(model.rows[0].n_layer), value=model.rows[0].n_layer), *cells))
     heads = [Column("model", numeric=False), Column("layers"), *(Column(method) for method in techniques)]
     note = "Center of gravity of each technique's weights, in layers from 1, and below it from 0 (first layer) to 1 (last)."
     return _joint("layers-centers", "Centers of memorization by model", heads, lines, note)
