@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -268,3 +269,9 @@ def test_the_next_method_of_a_run_gets_a_sound_model(tmp_path: Path) -> None:
     assert first.performance_before == last.performance_before
     done = tinymem("mitigate", run.checkpoint, "--plugin", plugin, "--method", "careless", "--out", tmp_path / "edited")
     assert "expected careless to leave the model" in done.one_line_error() and not (tmp_path / "edited").exists()
+
+
+def test_an_edit_without_memory_is_refused() -> None:
+    whole = subject()
+    found = outcome_of(whole, parse_call("random-weights", {}), copy.deepcopy(whole.model).to("meta"))
+    assert "without memory (device meta)" in str(found.error) and found.model is None

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
+from torch import nn
+
 from tinymem.data.own_rows import OwnRows, RowFiles, read_own_rows
 from tinymem.data.tokenizer_folder import ModelTokens
 from tinymem.errors import UserError
@@ -66,9 +68,10 @@ def protocol_of(chosen: str | None, recipe: Recipe | None) -> Protocol:
     return found
 
 
-def forbidden_of(protocol: Protocol, checkpoint: Path) -> int | None:
-    """The token that decoding may not produce: the checkpoint's EOS under protocol reference, if it has one."""
-    return min(ModelTokens(checkpoint).eos, default=None) if protocol == "reference" else None
+def forbidden_of(protocol: Protocol, checkpoint: Path, model: nn.Module) -> int | None:
+    """The token that decoding may not produce: the checkpoint's EOS under protocol reference, if its model knows one."""
+    known = (token for token in ModelTokens(checkpoint).eos if token < vocabulary_of(model))
+    return min(known, default=None) if protocol == "reference" else None
 
 
 def subject_of_files(
@@ -89,7 +92,7 @@ def subject_of_files(
     )
     subject = subject_of_rows(
         loaded.model, own.forget, own.retain, seed=changes.seed or 0, identity=identity, request=request,
-        protocol=protocol, forbid=forbidden_of(protocol, checkpoint), forget_fraction=fraction,
+        protocol=protocol, forbid=forbidden_of(protocol, checkpoint, loaded.model), forget_fraction=fraction,
         memorized_only=files.forget_rows == "memorized",
     )  # fmt: skip
     memorized = subject.before.memorized_share("rows")

@@ -139,6 +139,8 @@ def _checked(subject: Subject, call: MethodCall, edited: nn.Module | Exception) 
 
 
 def _check_finite(edited: nn.Module) -> nn.Module | UserError:
+    if empty := next((name for name, parameter in edited.named_parameters() if parameter.is_meta), None):
+        return UserError(f"expected an edited model with its weights, got '{empty}' without memory (device meta); return a deepcopy")
     if broken := not_finite(edited):
         return UserError(f"the edit left NaN or infinity in {len(broken)} parameters, '{broken[0]}' first; try a smaller step or ratio")
     return edited

@@ -117,7 +117,10 @@ def _measured_on_files(
     own = own_rows(loaded, checkpoint, files, recipe)
     chosen = protocol_of(protocol, recipe)
     evaluator = Evaluator.of_rows(
-        own.forget.to(device), own.retain.to(device), metrics=measuring.request().metrics, forbid=forbidden_of(chosen, checkpoint)
+        own.forget.to(device),
+        own.retain.to(device),
+        metrics=measuring.request().metrics,
+        forbid=forbidden_of(chosen, checkpoint, loaded.model),
     )
     found = _measurement(loaded, checkpoint, evaluator, chosen, (own.prompt, own.match), device, bar)
     return replace(found, rows_left_out=own.left_out)

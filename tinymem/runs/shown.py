@@ -179,7 +179,7 @@ class _Making:
                 raise UserError("expected both --forget and --retain with --method, got one of them; the retain rows say what must stay")
             own, protocol = own_rows(loaded, self.checkpoint, files, recipe), protocol_of(None, recipe)
             fraction = recipe.mitigation.forget_fraction if recipe else 0.5
-            barred = forbidden_of(protocol, self.checkpoint)
+            barred = forbidden_of(protocol, self.checkpoint, loaded.model)
             return self._rounded(
                 loaded, subject_of_rows(loaded.model, own.forget, own.retain, protocol=protocol, forbid=barred, forget_fraction=fraction)
             )
@@ -195,9 +195,9 @@ class _Making:
     def _prompts(self, loaded: Checkpoint, recipe: Recipe | None, subject: Subject | None) -> Prompts:
         tokens = ModelTokens(self.checkpoint)
         decode, eos, count = _decoder(tokens), tokens.eos, self.asked.count or KEPT
-        barred = forbidden_of(protocol_of(None, recipe), self.checkpoint)
+        barred = forbidden_of(protocol_of(None, recipe), self.checkpoint, loaded.model)
         if self.asked.prompt is not None:
-            return self._prompt(tokens, recipe, next(loaded.model.parameters()).device)
+            return self._prompt(tokens, recipe, loaded.model)
         if subject is not None and not self.asked.files.given:
             return prompts_of_subject(subject, count, decode, eos)
         own = own_rows(loaded, self.checkpoint, self.asked.files, recipe)
@@ -207,15 +207,15 @@ class _Making:
         evaluator = Evaluator.of_rows(rows, own.retain.to(rows.ids.device), forbid=barred)
         return prompts_of_rows(rows, evaluator.measure(loaded.model).memorized["rows"], count, decode, eos, barred)
 
-    def _prompt(self, tokens: ModelTokens, recipe: Recipe | None, device: torch.device) -> Prompts:
+    def _prompt(self, tokens: ModelTokens, recipe: Recipe | None, model: nn.Module) -> Prompts:
         """A text to continue by as many tokens as the test of memorization asks for."""
         files, text = self.asked.files, self.asked.prompt or ""
         ids = [*(tokens.bos[:1] if files.bos else ()), *tokens.encode([text])[0]]
         if not ids:
             raise UserError("expected a --prompt of at least one token, got none")
         match = files.match or (recipe.evaluation.match if recipe else DEFAULT_WINDOW)
-        whole = torch.tensor([[*ids, *[0] * match]], device=device)
-        barred = forbidden_of(protocol_of(None, recipe), self.checkpoint)
+        whole = torch.tensor([[*ids, *[0] * match]], device=next(model.parameters()).device)
+        barred = forbidden_of(protocol_of(None, recipe), self.checkpoint, model)
         prompts = prompts_of([(Rows.of(whole, len(ids), len(ids) + match), "prompt", 0, "")], _decoder(tokens), tokens.eos, barred)
         return replace(prompts, has_target=False, shown=tuple(replace(row, target="") for row in prompts.shown))
 
