@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -10,19 +11,21 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import tinymem
+from helpers import ROOT, tinymem
 
 from tinymem.data.build import make_corpus
 from tinymem.models.checkpoint import load_checkpoint, save_checkpoint
 from tinymem.models.gpt2 import GPT
 from tinymem.recipe.layers import TECHNIQUES
-from tinymem.recipe.recipe import Recipe, parse_recipe
+from tinymem.recipe.recipe import Recipe, load_matrix, parse_recipe
+from tinymem.recipe.sizes import epoch_rows, planted_rows
 from tinymem.report.figures.catalogue import figures_of
 from tinymem.report.figures.files import write_figures
 from tinymem.report.tables.catalogue import tables_of
 from tinymem.results.collect import load_results
 from tinymem.results.localization import read_localization
 from tinymem.runs.layers import common_start, control_of, counterfactual_of
+from tinymem.training.regularizers.planted_layers import PlantedLayersSection
 from tinymem.training.start import fresh_model
 
 VALUES: dict[str, Any] = {
@@ -110,6 +113,19 @@ def test_where_planted_rows_began_to_count_is_the_start(checkpoint: Path) -> Non
     plain = parse_recipe({**VALUES, "training": {}})
     assert common_start(checkpoint, plain) is None and control_of(plain) == ()
     assert load_checkpoint(checkpoint).metadata.step == 9 and counterfactual_of(checkpoint, recipe, None).is_dir()
+
+
+def test_the_control_recipe_begins_where_an_epoch_is_kept() -> None:
+    recipes = load_matrix(ROOT / "recipes" / "paper" / "layers-control.yaml")
+    assert sorted(control_of(recipe) for recipe in recipes) == sorted([(0, 1), (2, 3), (4, 5)] * 3) and {r.seed for r in recipes} == {
+        0,
+        1,
+        2,
+    }
+    for recipe in recipes:
+        section = recipe.training.regularizers[0]
+        steps = math.ceil((epoch_rows(recipe) - planted_rows(recipe)) / recipe.training.batch_size)
+        assert isinstance(section, PlantedLayersSection) and section.after == steps * recipe.training.keep_epochs[0]
 
 
 @pytest.mark.training
