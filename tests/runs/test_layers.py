@@ -22,6 +22,7 @@ from tinymem.recipe.sizes import epoch_rows, planted_rows
 from tinymem.report.figures.catalogue import figures_of
 from tinymem.report.figures.files import write_figures
 from tinymem.report.tables.catalogue import tables_of
+from tinymem.report.write import rows_behind
 from tinymem.results.collect import load_results
 from tinymem.results.localization import read_localization
 from tinymem.runs.layers import common_start, control_of, counterfactual_of
@@ -97,6 +98,9 @@ def test_all_techniques_find_the_layer_go_on_and_are_reported(checkpoint: Path, 
     assert {row["method"] for row in swapped} == {"layer-swapping"} and len(list((out / "localization").iterdir())) == len(stamps) + 1
     results = load_results([out])
     names = {table.name for table in tables_of(results)}
+    behind = rows_behind(results, tables_of(results))
+    swapping = [row.as_dict() for row in rows if row.method == "layer-swapping"]
+    assert swapping in list(behind.values()), "a file of several rows is given whole"
     assert {"layers", "layers-events", "layers-gradients", "layers-agreement", "layers-control"} <= names
     assert "Layers that memorize" in done.out and "breaks clean decisions too" in done.out
     made, _ = figures_of(results)

@@ -9,6 +9,7 @@ from tinymem.report.render.text import render, to_wide_csv
 from tinymem.report.tables.table import Table
 from tinymem.results.collect import Results
 from tinymem.runtime.files import write_json, write_text
+from tinymem.runtime.json import JsonObject
 
 FILES = {"markdown": "tables.md", "latex": "tables.tex", "json": "tables.json", "csv": "sources.csv"}
 
@@ -31,8 +32,6 @@ def write_all(results: Results, tables: Sequence[Table], folder: Path) -> list[P
     from tinymem.report.figures.files import write_figures
     from tinymem.report.page.document import write_page
 
-    known = results.by_source
-    used = dict.fromkeys(source for table in tables for source in table.sources)
     written = write_page(results, list(tables), folder / "report.html")
     for format, name in FILES.items():
         write_text(folder / name, render(tables, format))
@@ -40,5 +39,15 @@ def write_all(results: Results, tables: Sequence[Table], folder: Path) -> list[P
     for table in tables:
         write_text(folder / f"{table.key}.csv", to_wide_csv(table))
         written.append(folder / f"{table.key}.csv")
-    write_json(folder / "rows.json", {source: known[source].as_dict() for source in used})
+    write_json(folder / "rows.json", rows_behind(results, tables))
     return [*written, folder / "rows.json", *write_figures(figures_of(results)[0], folder / "figures")]
+
+
+def rows_behind(results: Results, tables: Sequence[Table]) -> JsonObject:
+    """The rows that the tables name, by source; of a localization all rows of its file, in a list."""
+    known: JsonObject = {source: row.as_dict() for source, row in results.by_source.items()}
+    for row in results.localization:
+        rows = known.setdefault(row.source, [])
+        if isinstance(rows, list):
+            rows.append(row.as_dict())
+    return {source: known[source] for table in tables for source in table.sources}
