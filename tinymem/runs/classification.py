@@ -58,7 +58,8 @@ def localize_classes(
     progress, loaded = progress or Progress(), load_checkpoint(checkpoint, device=resolve_device(device), verify=verify)
     model = _start(loaded, checkpoint, recipe)
     identity = replace(identity_of(loaded, checkpoint, resolve_device(device)), seed=recipe.seed)
-    tasks = [_Task(study, identity, out, progress) for study in studies(model, ModelTokens(checkpoint), recipe)]
+    found = list(studies(model, ModelTokens(checkpoint), recipe))
+    tasks = [_Task(study, replace(identity, corpus_sha256=study.digest()), out, progress) for study in found]
     require_writable(out)
     return [row for task in tasks for row in task.rows()]
 
@@ -73,7 +74,7 @@ class _Task:
     @property
     def depends(self) -> list[Json]:
         """What decides the classifiers, besides the model."""
-        return [self.study.name, self.study.digest(), self.study.recipe.training_key()]
+        return [self.study.name, self.identity.corpus_sha256]
 
     @property
     def origin(self) -> Origin:

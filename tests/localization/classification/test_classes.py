@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,9 @@ def test_depth_is_ranked_against_generalization() -> None:
             LocalizationRow(**common, benchmark="layers", method="layer-swapping", score_name=name, score=value, layer=layer, config={})
             for name, value, layer in (("weight", 1.0, 0), ("weight", 1.0, 1), ("relative_center", center, None))
         ]
-    tasks, depth = classes_tables(rows)
+    others = [replace(row, corpus_sha256="other", config={"words": 20}, score=1.0) for row in rows if row.score is not None]
+    [tasks, depth, *apart] = classes_tables([*rows, *others])
+    assert [table.notes[1] for table in apart if table.name == "classes"] == ["Options: words 20."], "other options, another table"
     assert [line[0].text for line in tasks.rows] == ["d", "b", "c", "a"] and [line[5].value for line in tasks.rows] == [0.35, 0.4, 0.3, 0.2]
     [[label, cell, other]] = depth.rows
     assert label.text == "layer-swapping, center" and cell.value == pytest.approx(0.8) and other.value is None and " to " in cell.small

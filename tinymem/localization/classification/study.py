@@ -33,6 +33,7 @@ from tinymem.localization.layers.findings import Finding
 from tinymem.localization.layers.subject import Decisions, LayeredModel
 from tinymem.models.gpt2 import GPT
 from tinymem.recipe.classification import ClassificationRecipe
+from tinymem.runtime.files import canonical_json
 from tinymem.runtime.progress import Bar, SilentBar
 
 MODEL, EARLY, COUNTERFACTUAL = "model", "early", "counterfactual"
@@ -75,9 +76,10 @@ class TaskStudy:
         return FitOptions(given.epochs, given.learning_rate, given.batch_size, weight_decay=given.weight_decay, seed=self.recipe.seed)
 
     def digest(self) -> str:
-        """Hash of the rows."""
+        """SHA-256 of the rows, and of the options that decide the classifiers."""
         parts = (part for rows in (self.train, self.test) for part in (rows.ids, rows.length, rows.labels))
-        return hashlib.sha256(b"".join(part.cpu().numpy().tobytes() for part in parts)).hexdigest()
+        content = b"".join(part.cpu().numpy().tobytes() for part in parts)
+        return hashlib.sha256(content + canonical_json(self.recipe.training_key()).encode()).hexdigest()
 
     def classifiers(self, folder: Path, bar: Bar) -> Classifiers:
         """The task's classifiers from their folder, or trained now and kept there."""

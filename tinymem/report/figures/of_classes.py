@@ -9,8 +9,7 @@ from tinymem.report.figures.axes import distinct, grid, handle, legend_below, me
 from tinymem.report.figures.figure import FigureData, Line, Skipped, number, numbers
 from tinymem.report.figures.points import Inputs
 from tinymem.report.figures.registry import report_figure
-from tinymem.report.tables.classes import CENTER, OfTask, tasks_of_models, techniques_of
-from tinymem.report.tables.table import anchor
+from tinymem.report.tables.classes import CENTER, OfTask, key_of, tasks_of_models, techniques_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,7 +28,7 @@ def depth_over_generalization(inputs: Inputs) -> list[FigureData | Skipped]:
         if lines := list(task_lines(tasks)):
             first = tasks[0].summary[0]
             title = f"Depth of flipped labels: {first.model_name or first.run}"
-            found.append(FigureData(anchor(f"classes-{first.model_id}"), title, caption, lines, draw_tasks))
+            found.append(FigureData(key_of(first, "classes"), title, caption, lines, draw_tasks))
     return found
 
 

@@ -12,12 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinymem.localization.agreement import over_scorers
+from tinymem.recipe.classification import ClassificationRecipe
 from tinymem.report.cells import DASH, number
 from tinymem.report.means import mean_of, plus_minus
 from tinymem.report.tables.layers import OfModel, models_of
 from tinymem.report.tables.registry import TableInputs, report_table
 from tinymem.report.tables.table import Cell, Column, Table, anchor
 from tinymem.results.row import LocalizationRow
+from tinymem.runtime.files import canonical_json, content_id
+from tinymem.runtime.json import JsonObject
 
 NAMES = ("classes", "classes-depth")
 SHARES = ("memorized", "unseen_accuracy", "generalization")
@@ -70,19 +73,31 @@ def classes_tables(rows: Iterable[LocalizationRow]) -> list[Table]:
 
 
 def tasks_of_models(rows: Iterable[LocalizationRow]) -> list[list[OfTask]]:
-    """The tasks of each model, those of several seeds apart."""
+    """The tasks of each model and choice of options, those of several seeds apart."""
     known = list(rows)
-    groups: dict[str, dict[tuple[str, int | None], list[LocalizationRow]]] = {}
+    groups: dict[tuple[str | None, str], dict[tuple[str, int | None], list[LocalizationRow]]] = {}
     for row in known:
         if row.benchmark == "classes":
-            groups.setdefault(row.model_id or "", {}).setdefault((row.artifact, row.seed), []).append(row)
+            key = row.model_id, canonical_json(_options(row))
+            groups.setdefault(key, {}).setdefault((row.artifact, row.seed), []).append(row)
     return [[OfTask(name, tuple(found), _layers(found[0], known)) for (name, _), found in of_model.items()] for of_model in groups.values()]
 
 
 def _layers(summary: LocalizationRow, rows: Iterable[LocalizationRow]) -> OfModel | None:
     """What the techniques found of a task."""
-    same = (row for row in rows if (row.model_id, row.artifact, row.seed) == (summary.model_id, summary.artifact, summary.seed))
-    return next(iter(models_of(same)), None)
+    wanted = _trained(summary)
+    return next(iter(models_of(row for row in rows if _trained(row) == wanted)), None)
+
+
+def _trained(row: LocalizationRow) -> tuple[str | int | None, ...]:
+    """What tells one task's classifiers from others."""
+    return row.model_id, row.artifact, row.seed, row.corpus_sha256
+
+
+def _options(row: LocalizationRow) -> JsonObject:
+    """The options of a summary that are not the defaults, without the seed."""
+    usual = ClassificationRecipe().model_dump(mode="json")
+    return {name: value for name, value in (row.config or {}).items() if name != "seed" and value != usual.get(name)}
 
 
 def techniques_of(tasks: Sequence[OfTask]) -> list[str]:
@@ -101,8 +116,14 @@ def _tasks(tasks: Sequence[OfTask]) -> Table:
         *(Column(name, "center" if score == CENTER else "layer") for name, (_, score) in depths.items()),
     ]  # fmt: skip
     refused = [f"{t.name}: {row.message}." for t in tasks for row in t.summary if row.status == "refused"]
-    key = anchor(f"classes-{first.model_id}")
-    return Table("classes", key, f"Flipped labels by task: {_name(first)}", tuple(heads), tuple(lines), (TASKS_NOTE, *refused))
+    options = ", ".join(f"{name} {canonical_json(value)}" for name, value in _options(first).items())
+    notes = (TASKS_NOTE, *([f"Options: {options}."] if options else []), *refused)
+    return Table("classes", key_of(first, "classes"), f"Flipped labels by task: {_name(first)}", tuple(heads), tuple(lines), notes)
+
+
+def key_of(summary: LocalizationRow, name: str) -> str:
+    """Anchor of a table or figure of one model and choice of options."""
+    return anchor(f"{name}-{summary.model_id}-{content_id(_options(summary))}")
 
 
 def _line(name: str, tasks: Sequence[OfTask], depths: dict[str, tuple[str, str]]) -> tuple[Cell, ...]:
@@ -130,7 +151,7 @@ def _depth(tasks: Sequence[OfTask]) -> Table:
     first = tasks[0].summary[0]
     heads = (Column("depth of memorization", numeric=False), Column("generalization score"), Column("unseen rows"))
     note = DEPTH_NOTE.format(tasks=len({task.name for task in tasks}))
-    key = anchor(f"classes-depth-{first.model_id}")
+    key = key_of(first, "classes-depth")
     return Table("classes-depth", key, f"Depth of memorization and generalization: {_name(first)}", heads, tuple(lines), (note,))
 
 
