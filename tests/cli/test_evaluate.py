@@ -47,6 +47,8 @@ def test_list_and_show(own: Path) -> None:
     for word in ("formula", "unit", "direction", "range"):
         assert done.out.count(f"\n  {word}") == len(METRICS.names())
     assert "1 and up, in whole numbers" in done.out and "exposure  (of each artifact)" in done.out and "memorized *" in done.out
+    facts = json.loads(tinymem("metrics", "show", "extraction-strength", "--json").out)
+    assert {"part": "unit", "value": METRICS.get("extraction-strength").field("Unit")} in facts and facts[-1]["part"] == "documentation"
     shown = tinymem("metrics", "show", "extraction-strength")
     assert "Formula: 1 - k*/T" in shown.out and "Source: Carlini et al. 2021" in shown.out
     assert "did you mean 'membership'?" in tinymem("metrics", "show", "membershp").one_line_error()

@@ -18,7 +18,7 @@ FORMATS = ["table", "json", "csv", "markdown", "latex", "html"]
 WITHOUT_FORMAT = {
     "data find-memorized",
     *("init", "recipe schema", "data tokenizer", "cache clear"),
-    *("data make", "data verify", "landscape", "methods show", "metrics show", "new", "reproduce", "zoo add", "zoo card", "zoo verify"),
+    *("data make", "data verify", "landscape", "new", "reproduce", "zoo add", "zoo card", "zoo verify"),
     *("", "zoo leaderboard", "push", "zoo push", "zoo pull"),
 }
 # Nothing of a plugin's occurs in these; that of the leaderboard comes with --submit.

@@ -168,6 +168,9 @@ def test_methods(plugin: Path) -> None:
     listed = tinymem("methods").out
     assert all(name in listed for name in METHOD_NAMES) and "halver" not in listed
     assert "halver" in tinymem("methods", "--plugin", plugin).out
+    facts = json.loads(tinymem("methods", "show", "balanced-subnet", "--json").out)
+    assert {"part": "option", "name": "sampler", "value": "shuffled", "type": "shuffled | balanced"} in facts
+    assert [fact["value"] for fact in facts if fact["name"] == "loss_weight" and fact["part"].startswith("grid")] == 2 * ["0.9, 0.7, 0.5"]
     shown = tinymem("methods", "show", "balanced-subnet").out
     assert all(word in shown for word in ("Source:", "--loss-weight", "0.9", "grid"))
 

@@ -56,12 +56,21 @@ def metrics(context: typer.Context, plugin: Plugins = None, output: Format = "ta
 
 
 @metrics_app.command("show")
-def metrics_show(name: Annotated[str, typer.Argument(metavar="NAME", help="A metric's name.")], plugin: Plugins = None) -> None:
+def metrics_show(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A metric's name.")],
+    plugin: Plugins = None,
+    output: Format = "table",
+    json: PrintJson = False,
+) -> None:
     """Formula, unit, direction, range and source of one metric, and what to know about it."""
-    from tinymem.evaluation.metric_pages import describe
+    from tinymem.evaluation.metric_pages import FACTS, describe, facts
 
+    output = chosen(output, json)
     load_plugins(plugin)
-    echo(describe(name))
+    if output == "table":
+        echo(describe(name))
+    else:
+        print_listing(listing(name, FACTS, facts(name)), output)
 
 
 def evaluate(

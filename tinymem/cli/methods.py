@@ -25,9 +25,18 @@ def methods(context: typer.Context, plugin: Plugins = None, output: Format = "ta
 
 
 @methods_app.command("show")
-def methods_show(name: Annotated[str, typer.Argument(metavar="NAME", help="A method's name.")], plugin: Plugins = None) -> None:
+def methods_show(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A method's name.")],
+    plugin: Plugins = None,
+    output: Format = "table",
+    json: PrintJson = False,
+) -> None:
     """Idea, formula, source, cost, options with defaults, and the paper's grid of one method."""
-    from tinymem.mitigation.method_pages import describe
+    from tinymem.mitigation.method_pages import FACTS, describe, facts
 
+    output = chosen(output, json)
     load_plugins(plugin)
-    echo(describe(name))
+    if output == "table":
+        echo(describe(name))
+    else:
+        print_listing(listing(name, FACTS, facts(name)), output)

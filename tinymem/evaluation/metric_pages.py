@@ -26,6 +26,22 @@ def print_catalogue() -> None:
     echo("\nMetrics marked * are measured unless evaluation.metrics says otherwise. `tinymem metrics show NAME` says more.")
 
 
+FACTS = ("part", "value")
+
+
+def facts(name: str) -> list[list[str]]:
+    """A line of `FACTS` per property, field and paragraph of one metric.
+
+    Raises:
+        UserError: no such metric.
+    """
+    metric = METRICS.get(name)
+    found = [["metric", metric.name], ["of", metric.per], ["by default", "yes" if metric.default else "no"]]
+    found += [[field.lower(), " ".join(metric.field(field).split())] for field in FIELDS]
+    paragraphs = (part for part in metric.documentation.split("\n\n") if not part.startswith(f"{FIELDS[0]}:"))
+    return [*found, *(["documentation", " ".join(part.split())] for part in paragraphs)]
+
+
 def describe(name: str) -> str:
     """The whole documentation of one metric.
 

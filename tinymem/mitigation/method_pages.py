@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from typing import Literal, get_args, get_origin, get_type_hints
 
@@ -32,6 +34,28 @@ def catalogue() -> list[list[str]]:
     return [[name, *properties_row(UNLEARNERS.get(name).properties)] for name in UNLEARNERS.names()]
 
 
+HEAD = re.compile(r"([A-Z][a-z]+): ")
+PARAGRAPH = re.compile(r"\n\n|\n(?=[A-Z][a-z]+: )")
+FACTS = ("part", "name", "value", "type")
+
+
+def facts(name: str) -> list[list[str]]:
+    """A line of `FACTS` per property, paragraph, option and axis of a grid of one method.
+
+    Raises:
+        UserError: no such method.
+    """
+    method = UNLEARNERS.get(name)
+    found = [["property", head, value, ""] for head, value in zip(COLUMNS, [name, *properties_row(method.properties)], strict=True)]
+    for text in PARAGRAPH.split(method.documentation):
+        head = HEAD.match(text)
+        found.append(["documentation", head[1].lower() if head else "", " ".join(text[head.end() if head else 0 :].split()), ""])
+    found += [["option", option, default, _choices(method.config, option)] for option, default in _options(method.config)]
+    for part, grid in (("grid of the paper", method.config.grid), ("grid of the published runs", method.config.published_grid)):
+        found += [[part, key, _axis(values), ""] for key, values in (grid or {}).items()]
+    return found
+
+
 def describe(name: str) -> str:
     """Documentation, options with defaults, and grid of one method, as plain text.
 
@@ -45,14 +69,22 @@ def describe(name: str) -> str:
     if method.by_name:
         lines += ["Runs where it is named: `all` leaves it out.", ""]
     lines += ["Options and defaults:"]
-    for option in fields(method.config):
-        default = option.default if option.default is not MISSING else "required"
-        lines.append(f"  --{option.name.replace('_', '-'):<15} {default!s:<10} {_choices(method.config, option.name)}")
+    for option, default in _options(method.config):
+        lines.append(f"  --{option.replace('_', '-'):<15} {default:<10} {_choices(method.config, option)}")
     titles = ("The paper's grid (A.3.5):", "The grid of the published runs, which differs:")
     for grid, title in zip((method.config.grid, method.config.published_grid), titles, strict=True):
         if grid:
-            lines += ["", title, *(f"  {key}: {', '.join(f'{v:g}' for v in values)}" for key, values in grid.items())]
+            lines += ["", title, *(f"  {key}: {_axis(values)}" for key, values in grid.items())]
     return "\n".join(lines)
+
+
+def _options(config: type[MethodConfig]) -> list[tuple[str, str]]:
+    """Names and defaults of a method's options."""
+    return [(option.name, "required" if option.default is MISSING else str(option.default)) for option in fields(config)]
+
+
+def _axis(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
 
 
 def _choices(config: type[MethodConfig], option: str) -> str:
