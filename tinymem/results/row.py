@@ -241,7 +241,7 @@ class MeasuredRow(ResultRow):
     @property
     def is_blind(self) -> bool:
         """Whether the method was shown no row to forget, so that all scored rows are its holdout."""
-        return self.rows_forget == 0 and self.rows_holdout == self.rows_scored
+        return bool(self.rows_scored) and self.rows_forget == 0 and self.rows_holdout == self.rows_scored
 
     @property
     def is_share(self) -> bool:
