@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from helpers import QUICKSTART, SMALLER, half_written, sets, tinymem
 
+from tinymem.cli import main as cli
 from tinymem.mitigation.method import UNLEARNERS
 from tinymem.runs.pipeline import Run
 from tinymem.testing import tiny_model
@@ -256,3 +258,14 @@ def test_reports_of_damaged_runs(tiny_run: Run, tmp_path: Path) -> None:
     assert "line 9" in tinymem("report", run).one_line_error()
     (run / "results.jsonl").unlink()
     assert "found none" in tinymem("report", run).one_line_error()
+
+
+def test_a_memory_that_is_used_up_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def full() -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # which `main` sets
+    monkeypatch.setattr(cli, "_command", full)
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 1 and capsys.readouterr().err.startswith("tinymem: the memory is used up")

@@ -122,6 +122,8 @@ def main() -> None:
             sys.exit(_reader_gone())
         raise
     except Exception as error:
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
+            sys.exit(complain("the memory is used up; use a larger machine, a smaller model or smaller batches", 1))
         # Wrong options: click's own errors, which typer brings along under a name of its own in some releases.
         if not hasattr(error, "format_message"):
             raise
