@@ -91,6 +91,7 @@ def test_all_techniques_find_the_layer_go_on_and_are_reported(checkpoint: Path, 
     by = {(row.method, row.score_name): row for row in rows if row.layer is None and not row.options}
     assert by["layer-swapping", "accuracy@1"].score == 1 and by["layer-swapping", "accuracy@1"].chance == pytest.approx(1 / 3)
     assert by["layer-swapping", "clean_before"].sequences >= 10
+    assert len({row.seconds for row in rows}) == len(TECHNIQUES)
     stamps = {path: path.stat().st_mtime_ns for path in (out / "localization").iterdir()}
     assert len(stamps) == len(TECHNIQUES) and localize(checkpoint, out).out == done.out
     assert stamps == {path: path.stat().st_mtime_ns for path in (out / "localization").iterdir()}, "nothing is made again"

@@ -152,7 +152,8 @@ def run_techniques(
             try:
                 began = time.perf_counter()
                 made = findings(technique, subject, options, bar)
-                rows = [result_row(replace(start, seconds=time.perf_counter() - began), finding) for finding in made]
+                start = replace(start, seconds=time.perf_counter() - began)
+                rows = [result_row(start, finding) for finding in made]
             except UserError as error:
                 rows = [replace(start, status="refused", message=str(error))]
         if changed := next((name for old, model in zip(before, watched, strict=True) if (name := first_change(old, model))), None):

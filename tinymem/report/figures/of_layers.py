@@ -97,7 +97,7 @@ def curve_lines(model: OfModel, techniques: tuple[str, ...]) -> Iterable[Line]:
     """A line for each number of a technique, variant and layer, from 0 for the embedding."""
     for row in model.rows:
         if row.method in techniques and row.score_name in CURVES.get(row.method, ()) and row.layer is not None:
-            panel = row.method if not row.options else f"{row.options['swapped']} half swapped"
+            panel = f"{row.options['swapped']} half swapped" if row.options else "as trained" if row.method == "centroids" else row.method
             low, high = row.low, row.high
             yield {
                 "panel": panel, "curve": row.score_name, "layer": row.layer + 1, "value": row.score, "low": low, "high": high,
