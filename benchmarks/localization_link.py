@@ -80,8 +80,12 @@ def main() -> None:
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--forget", type=int, default=60)
     parser.add_argument("--retain", type=int, default=100)
+    parser.add_argument("--methods", help="only these, such as act,durable; default: all of the recipes")
     given = parser.parse_args()
     recipes = {unit: load_localization(ROOT / "recipes" / "link" / f"inj-{unit}.yaml") for unit in ("weights", "neurons")}
+    if given.methods:
+        only = given.methods.split(",")
+        recipes = {k: r.model_copy(update={"methods": tuple(m for m in r.methods if m.name in only)}) for k, r in recipes.items()}
     for path in given.models:
         began, subject, out = time.process_time(), subject_of(path, given.forget, given.retain), given.out / f"edits-{path.name}"
         for unit, recipe in recipes.items():

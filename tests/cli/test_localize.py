@@ -88,6 +88,22 @@ def test_rows_and_sequences_from_files_on_a_model_of_another_family(tmp_path):
         call("localize", "del", tmp_path / "model", "--out", tmp_path / "b", *files, *quick)
     assert not (tmp_path / "b").exists() or not any((tmp_path / "b").iterdir())
     call("localize", "del", tmp_path / "model", "--out", tmp_path / "b", *files, *quick, "--set", "accuracy=0")
+    more = "\n".join(json.dumps([2 + (3 * i + j * j) % 14 for j in range(12)]) for i in range(14))
+    (tmp_path / "more.jsonl").write_text(more)
+    tune = "methods=[{slim: {penalty: [0.1, 100], epochs: 3}}]"
+    call(
+        "localize", "del", tmp_path / "model", "--out", tmp_path / "c", "--forget", tmp_path / "more.jsonl", *files[2:],
+        "--set", "ratios=[0.1]", "--set", "accuracy=0", "--set", "development=2", "--set", tune,
+    )  # fmt: skip
+    found = [row for row in read_localization(tmp_path / "c") if row.score_name == "self_accuracy"]
+    tried = {row.config["penalty"]: row for row in found if row.artifact == "development"}
+    (chosen,) = [row for row in found if row.artifact == "sequences"]
+    assert set(tried) == {0.1, 100} and all(row.sequences == 2 for row in tried.values())
+    assert tried[chosen.config["penalty"]].score == min(row.score for row in tried.values())
+    rows = chosen.confusion["rows"]
+    assert set(rows) == {"row"} and chosen.sequences == len(rows) - 2 == len(chosen.confusion["changes"]) == len(chosen.values) >= 2
+    assert "Options tried on development rows" in call("report", tmp_path / "c", "--tables", "tuning")
+    assert "development" not in call("report", tmp_path / "c", "--tables", "del")
 
 
 def test_mistakes_are_named_before_anything_is_loaded(tmp_path):

@@ -26,7 +26,7 @@ from tinymem.recipe.schema import recipe_schema
 from tinymem.recipe.source import parse_override, read_values, set_value
 from tinymem.recipe.sweep import SweepRecipe, parse_sweep
 
-RUN = [key for key in recipe_keys() if not key.group.startswith(("sweep", "localization"))]
+RUN = [key for key in recipe_keys() if not key.group.startswith(("sweep", "localize"))]
 SWEEP = [key for key in recipe_keys() if key.group.startswith("sweep")]
 SHIPPED = sorted([*(ROOT / "recipes").rglob("*.yaml"), *(ROOT / "tinymem" / "cli" / "templates" / "recipes").glob("*.yaml")])
 EXCLUSIVE = {"example-tied-dropout", "mem-sinks"}
@@ -48,7 +48,8 @@ def whole_recipes() -> Iterator[Any]:
     """Recipes that between them have every key that a recipe of a run can have."""
     for regularizer in EXCLUSIVE:
         kinds = [name for name in REGULARIZERS.names() if name == regularizer or name not in EXCLUSIVE]
-        yield {"artifacts": ARTIFACTS.names(), "training": {"regularizers": kinds}, "mitigation": {"robustness": True}}
+        made = {"artifacts": ARTIFACTS.names(), "training": {"regularizers": kinds}, "mitigation": {"robustness": True}}
+        yield {**made, "localization": {"benchmark": "inj"}}
     yield {"data": {"kind": "wiki", "source": "x.txt"}}
 
 
@@ -61,7 +62,7 @@ def test_every_key_is_listed_once() -> None:
     names = {key.key.partition(".")[0] for key in SWEEP}
     assert names == set(SweepRecipe.model_fields)
     roots = {
-        "localization": LocalizationRecipe, "localization by layer": LayersRecipe, "localization in classifiers": ClassificationRecipe,
+        "localize": LocalizationRecipe, "localize by layer": LayersRecipe, "localize in classifiers": ClassificationRecipe,
     }  # fmt: skip
     names_of: dict[str, set[str]] = {name: set() for name in roots}
     for key in recipe_keys():
@@ -86,8 +87,10 @@ def test_defaults_are_the_models() -> None:
                     node.get(part) if isinstance(node, dict) else next((x for x in node if x.get("kind") == part), None) if node else None
                 )
             single = key.group.partition(",")[0] not in ("data",) or key.group.endswith(dumped["data"]["kind"])
-            plain = key.type != "section" and not key.key.endswith((".methods", ".robustness", "regularizers", "artifacts", "matrix"))
-            if plain and single and node is not None and key.key != "data.source":
+            plain = key.type != "section" and not key.key.endswith(
+                (".methods", ".robustness", "regularizers", "artifacts", "matrix", "localization")
+            )
+            if plain and single and node is not None and not key.required and key.key != "data.source":
                 assert node == key.default, key.key
 
 
@@ -96,6 +99,7 @@ def base_of(key: Key) -> Any:
     kind = key.group.partition(": ")[2]
     values: Any = {"data": {"kind": kind}} if key.group.startswith("data") else {}
     values |= {"artifacts": [kind]} if key.group.startswith("artifacts") else {}
+    values |= {"localization": {"benchmark": "inj"}} if key.group.startswith("localization") else {}
     values |= {"training": {"regularizers": [kind]}} if key.group.startswith("training.reg") else {}
     return values | ({"data": {"kind": "wiki", "source": "x.txt"}} if kind == "wiki" else {})
 

@@ -15,7 +15,8 @@ from helpers import environment
 from tinymem.errors import Stopped, UserError
 from tinymem.mitigation.method import UNLEARNERS
 from tinymem.mitigation.subject import subject_of_corpus
-from tinymem.recipe.recipe import Method, Recipe
+from tinymem.recipe.method import Method
+from tinymem.recipe.recipe import Recipe
 from tinymem.recipe.sweep import Halving, Range, SweepRecipe, axis, parse_sweep
 from tinymem.report.configuration import row_score
 from tinymem.results.row import MeasuredRow

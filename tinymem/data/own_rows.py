@@ -83,6 +83,8 @@ class OwnRows:
     """Most tokens that must follow a prompt."""
     left_out: int
     """Rows of both files that hold nothing, or too little for prompt and match."""
+    categories: tuple[str, ...] = ()
+    """Category of each row to forget; empty strings where the file has none."""
 
     @property
     def digest(self) -> str:
@@ -140,6 +142,7 @@ def read_own_rows(files: RowFiles, folder: Path, vocabulary: int, defaults: tupl
         int(prompts[0]) if len({*prompts.tolist()}) == 1 else None if len(prompts) else window.prompt,
         int((ends - prompts).max()) if len(prompts) else window.match,
         short + too_short,
+        tuple(row.category for row in forget),
     )
     say_what_repeats(own.forget, own.retain)
     return own

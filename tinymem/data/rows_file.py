@@ -3,7 +3,8 @@
 .npy, .pt and .bin hold an integer array [N, T] (`token_arrays`). Parquet, JSON lines and CSV hold a row each, with a column of ids (`ids`,
 `input_ids`, `tokens`), of text (`text`, `paragraph`), or `prompt` and `target`, which fix where the test of memorization begins and ends;
 a text in `all` with a `prompt_len` has its own prompt too. A line of JSON may also be a list of ids or a string. JSON lines and CSV may be
-compressed (.gz). Text is tokenized as a training text is: nothing is cut, padded or added.
+compressed (.gz). A column `category`, `article` or `copies` groups the rows where results are shown by group. Text is tokenized as a
+training text is: nothing is cut, padded or added.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from tinymem.runtime.files import csv_rows, json_lines
 IDS, TEXTS, PAIR, MASK = ("ids", "input_ids", "tokens"), ("text", "paragraph"), ("prompt", "target"), "attention_mask"
 WHOLE, PROMPT_TOKENS = "all", "prompt_len"
 """Columns of MemPi's strings: a text, and how many of its tokens are the prompt."""
+CATEGORIES = ("category", "article", "copies")
 COLUMNS = (*IDS, *TEXTS, *PAIR, WHOLE)
 COLUMNS_TEXT = "`ids`, `input_ids`, `tokens`, `text`, `paragraph`, or `prompt` and `target`"
 FORMATS = (*ARRAYS, ".parquet", ".jsonl", ".csv", ".jsonl.gz", ".csv.gz")
@@ -37,6 +39,8 @@ class FileRow:
     """Tokens of a prompt of the row's own; None where the test's prompt length holds."""
     number: int
     """Its line in the file, or its row, counted from 1."""
+    category: str = ""
+    """What its column `category`, `article` or `copies` holds, of several values the first; empty without such a column."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +76,14 @@ def read_rows(
     """
     suffix = _format_of(path)
     found = RowsFile(path, "line" if suffix.startswith((".jsonl", ".csv")) else "row")
-    raw = [_Raw.of(value, number, found, column) for number, value in values_of_file(path, suffix, layout)]
+    values = list(values_of_file(path, suffix, layout))
+    raw = [_Raw.of(value, number, found, column) for number, value in values]
     found.empty.extend(r.number for r in raw if r.value is None)
     encoded = _encoded([r for r in raw if r.value is not None], found, tokens, bos)
+    categories = {number: _category(value) for number, value in values}
     stripped = without_padding([ids for ids, _, _ in encoded], [r.mask for _, _, r in encoded], tokens)
     for ids, (_, prompt, r) in zip(stripped, encoded, strict=True):
-        found.rows.append(FileRow(ids, prompt, r.number))
+        found.rows.append(FileRow(ids, prompt, r.number, categories[r.number]))
     if not raw:
         raise UserError(f"expected rows in {path}, got no rows")
     return found
@@ -162,6 +168,14 @@ class _Raw:
             return _Raw(_value(value, WHOLE), number, prompt=(str(value.get(PAIR[0], "")), _prompt_tokens(value, number, file)))
         found = next((_value(value, name) for name in (*IDS, *TEXTS, WHOLE) if value.get(name)), None)
         return _Raw(found, number, _value(value, MASK))
+
+
+def _category(value: Any) -> str:
+    """`copies 8` for a number of copies, which says nothing by itself."""
+    name = next((name for name in CATEGORIES if isinstance(value, dict) and value.get(name) is not None), None)
+    found = value[name] if name else ""
+    found = (found[0] if found else "") if isinstance(found, list | tuple) else found
+    return f"copies {found}" if name == "copies" else str(found)
 
 
 def _value(row: dict[str, Any], name: str) -> Any:

@@ -6,7 +6,7 @@ Shape suffixes: S sequences, L layers, F neurons of a layer.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -14,7 +14,8 @@ from torch import nn
 
 from tinymem.data.rows import Rows
 from tinymem.errors import UserError
-from tinymem.localization.deletion import Decode, Deletion, delete, located
+from tinymem.localization.confusion import confusion_of
+from tinymem.localization.deletion import Decode, Deletion, delete, located, published_perplexity
 from tinymem.localization.injection import Injection, InjectionConfig, Learned, inject
 from tinymem.localization.recall import Recall, Scope, TensorScope, recall
 from tinymem.localization.scoring import scores_by_sequence, scores_of_injected
@@ -22,7 +23,7 @@ from tinymem.localization.weights import Question, WeightInjection, inject_weigh
 from tinymem.mitigation.ablation import AblationConfig
 from tinymem.mitigation.method import MethodCall, MitigationData
 from tinymem.mitigation.run import chosen, versions
-from tinymem.recipe.localization import LocalizationRecipe
+from tinymem.recipe.localization import LocalizationOptions
 from tinymem.results.row import Identity, LocalizationRow
 from tinymem.runtime.files import canonical_json
 from tinymem.runtime.json import JsonObject
@@ -44,12 +45,14 @@ class Benchmark:
     """
 
     model: nn.Module
-    recipe: LocalizationRecipe
+    recipe: LocalizationOptions
     rows: Rows
     retain: Rows
     text: Rows
     identity: Identity
     decode: Decode | None = None
+    categories: tuple[str, ...] = ()
+    """DEL: of each row, for the confusion matrix; empty: no matrix."""
     injections: dict[float, Injection] = field(default_factory=dict)
     """INJ: injections by ratio, filled as they are needed."""
     in_weights: dict[float, WeightInjection] = field(default_factory=dict)
@@ -67,14 +70,16 @@ class Benchmark:
         Raises:
             UserError: no scorer of the benchmark's unit, or a ratio of less than one neuron a layer or one weight a matrix.
         """
-        start = LocalizationRow(
+        injected = self._in_weights if self.recipe.unit == "weight" else self._injected
+        make = injected if self.recipe.benchmark == "inj" else self._deleted
+        return make(call, ratio, self._start(call, ratio, row_id), bar or SilentBar())
+
+    def _start(self, call: MethodCall, ratio: float, row_id: str) -> LocalizationRow:
+        return LocalizationRow(
             **vars(self.identity), id=row_id, method=call.name, artifact="sequences", status="ok", versions=versions(),
             benchmark=self.recipe.benchmark, unit=self.recipe.unit, config=call.config.as_json(), options=_options(call),
             ratio=ratio, sequences=len(self.rows),
         )  # fmt: skip
-        injected = self._in_weights if self.recipe.unit == "weight" else self._injected
-        make = injected if self.recipe.benchmark == "inj" else self._deleted
-        return make(call, ratio, start, bar or SilentBar())
 
     def _injected(self, call: MethodCall, ratio: float, start: LocalizationRow, bar: Bar) -> list[LocalizationRow]:
         if ratio not in self.injections:
@@ -108,12 +113,21 @@ class Benchmark:
     def _deleted(self, call: MethodCall, ratio: float, start: LocalizationRow, bar: Bar) -> list[LocalizationRow]:
         scores_SLF, seconds = self._scores(call, bar)
         found = self.deletion(scores_SLF, ratio)
-        start = replace(start, seconds=seconds, sequences=len(found.targets_N))
-        before = _before(found)
-        return [
-            replace(start, score_name=name, score=mean, low=low, high=high, before=before.get(name))
-            for name, (mean, low, high) in found.summary().items()
-        ]
+        return _deleted_rows(replace(start, seconds=seconds, sequences=len(found.targets_N)), found, self.categories)
+
+    def develop(self, call: MethodCall, ratio: float, row_id: str, bar: Bar | None = None) -> list[LocalizationRow]:
+        """Result rows (artifact `development`) of a scorer on DEL's first rows alone, by which its options are chosen.
+
+        Raises:
+            UserError: as of `score`; fewer than two rows to choose on.
+        """
+        rows = self.rows.take(torch.arange(self.recipe.development, device=self.rows.ids.device))
+        began = time.perf_counter()
+        scores_SLF = scores_by_sequence(call, self.model, replace(self.data(bar or SilentBar()), forget=rows))
+        _wait(rows)
+        start = replace(self._start(call, ratio, row_id), artifact="development", seconds=time.perf_counter() - began, sequences=len(rows))
+        chosen_SLF = located(scores_SLF, ratio, skip_bottom=self.recipe.skip_bottom)
+        return _deleted_rows(start, delete(self.model, rows, rows.take(rows.prompt[:0]), chosen_SLF), ())
 
     def _scores(self, call: MethodCall, bar: Bar) -> tuple[torch.Tensor, float]:
         """Scores of all rows and the seconds they took, once for all ratios."""
@@ -133,7 +147,7 @@ class Benchmark:
         return delete(self.model, self.rows, self.text, chosen_SLF[skip:], targets=targets, decode=self.decode)
 
 
-def injection_config(recipe: LocalizationRecipe, ratio: float) -> InjectionConfig:
+def injection_config(recipe: LocalizationOptions, ratio: float) -> InjectionConfig:
     """Options of the injections at a ratio."""
     return InjectionConfig(ratio, recipe.learning_rate, recipe.steps, recipe.loss, recipe.sequences.seed)
 
@@ -177,6 +191,18 @@ def _recall_row(start: LocalizationRow, asked: Question, result: Recall) -> Loca
     )  # fmt: skip
 
 
+def _deleted_rows(start: LocalizationRow, found: Deletion, categories: Sequence[str]) -> list[LocalizationRow]:
+    before, changes = _before(found), found.known_changes()
+    matrix = confusion_of(found, categories) if categories else None
+    return [
+        replace(
+            start, score_name=name, score=mean, low=low, high=high, before=before.get(name),
+            values=[round(value, 6) for value in changes[name].tolist()], confusion=matrix if name == "self_accuracy" else None,
+        )
+        for name, (mean, low, high) in found.summary().items()
+    ]  # fmt: skip
+
+
 def _of_neurons(scope: TensorScope) -> Scope:
     return "model" if scope == "model" else "layer"
 
@@ -185,7 +211,10 @@ def _before(found: Deletion) -> dict[str, float]:
     accuracy, nll = float(found.before.accuracy_S.double().mean()), found.before.nll_R.double()
     distance = float(found.before.distance_S.double().mean())
     known = {"self_accuracy": accuracy, "other_accuracy": accuracy, "self_distance": distance, "other_distance": distance}
-    return known | ({"text_nll": float(nll.mean()), "text_perplexity": float(nll.mean().exp())} if len(nll) else {})
+    if not len(nll):
+        return known
+    base2 = float(published_perplexity(nll[None]))
+    return known | {"text_nll": float(nll.mean()), "text_perplexity": float(nll.mean().exp()), "text_perplexity_base2": base2}
 
 
 def _options(call: MethodCall) -> JsonObject:

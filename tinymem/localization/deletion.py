@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from tinymem.data.rows import Rows
 from tinymem.errors import UserError
 from tinymem.localization.recall import bootstrap
+from tinymem.localization.text_cost import BATCH, text_intervals
 from tinymem.mitigation.methods.losses import row_losses
 from tinymem.mitigation.methods.neuron._common import gated
 from tinymem.models.adapters import logits, vocabulary_of
@@ -84,15 +85,19 @@ class Deletion:
         }
 
     def summary(self) -> dict[str, tuple[float, float, float]]:
-        """Mean of each change over the targets with its 95 % bootstrap interval, paired with the unedited model: (mean, low, high)."""
-        found = {}
-        for name, values_N in self.changes().items():
-            if not values_N.isnan().any():
-                found[name] = (float(values_N.double().mean()), *bootstrap(values_N))
-        return found
+        """Mean of each change over the targets with its 95 % bootstrap interval, paired with the unedited model: (mean, low, high).
+
+        Intervals are over targets; those of ordinary text over targets and rows of text (`text_cost`).
+        """
+        text, known = text_intervals(self.before.nll_R, self.nll_NR), self.known_changes()
+        return {name: (float(values_N.double().mean()), *(text.get(name) or bootstrap(values_N))) for name, values_N in known.items()}
+
+    def known_changes(self) -> dict[str, Tensor]:
+        """The changes that were measured for every target: without a decoder no distances, without text no losses of it."""
+        return {name: values_N for name, values_N in self.changes().items() if not values_N.isnan().any()}
 
 
-def published_perplexity(nll_NR: Tensor, batch: int = 128) -> Tensor:
+def published_perplexity(nll_NR: Tensor, batch: int = BATCH) -> Tensor:
     """The published "perplexity" [N]: 2 to the power of a loss in nats, by batches of rows, then the mean (spec of the published code).
 
     It is far below the perplexity, e to the power of the mean loss: 10.2 stands for 28.4.

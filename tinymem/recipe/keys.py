@@ -21,14 +21,15 @@ from tinymem.recipe.data import Section
 from tinymem.recipe.kinds import KindSection
 from tinymem.recipe.layers import LayersRecipe
 from tinymem.recipe.localization import LocalizationRecipe
+from tinymem.recipe.method import Method
 from tinymem.recipe.plugins import PluginFile
-from tinymem.recipe.recipe import Method, Recipe
+from tinymem.recipe.recipe import Recipe
 from tinymem.recipe.sweep import SweepRecipe
 from tinymem.runtime.json import Json, JsonObject
 
 ROOTS: tuple[tuple[type[Section], str], ...] = (
-    (Recipe, "recipe"), (SweepRecipe, "sweep"), (LocalizationRecipe, "localization"), (LayersRecipe, "localization by layer"),
-    (ClassificationRecipe, "localization in classifiers"),
+    (Recipe, "recipe"), (SweepRecipe, "sweep"), (LocalizationRecipe, "localize"), (LayersRecipe, "localize by layer"),
+    (ClassificationRecipe, "localize in classifiers"),
 )  # fmt: skip
 WORDS = {
     int: "whole number",

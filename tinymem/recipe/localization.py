@@ -12,6 +12,8 @@ Methods:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,8 +21,8 @@ from pydantic import Field, model_validator
 
 from tinymem.recipe.data import MAXIMUM_SEED, Section
 from tinymem.recipe.errors import validated
+from tinymem.recipe.method import Method, short_method
 from tinymem.recipe.plugins import PluginFile, with_plugins
-from tinymem.recipe.recipe import Method, short_method
 from tinymem.recipe.source import overridden, read_values
 from tinymem.runtime.files import user_path
 from tinymem.runtime.json import JsonObject
@@ -41,14 +43,15 @@ class Sequences(Section):
     seed: int = Field(0, ge=0, le=MAXIMUM_SEED, description="of random sequences and of the drawn neurons")
 
 
-class LocalizationRecipe(Section):
-    """Everything that a localization benchmark depends on, besides the model."""
+class LocalizationOptions(Section):
+    """A localization benchmark of a model: the section `localization` of a run's recipe."""
 
-    name: str = Field("localization", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="what the benchmark is called")
     benchmark: Literal["inj", "del"] = Field(description="inj: injected sequences are asked back; del: located neurons are dropped")
     unit: Literal["neuron", "weight"] = Field("neuron", description="INJ: what holds a sequence; DEL drops neurons")
     methods: tuple[Method, ...] = Field(
-        (), description="scorers of the unit; one with the option ratio runs at that ratio only; default: all of ours"
+        (),
+        description="scorers of the unit; one with the option ratio runs at that ratio only; options that are lists are axes, of which DEL "
+        "takes what erases most of the development rows; default: all of ours",
     )
     ratios: tuple[float, ...] = Field(
         (), description="INJ: share of all neurons or weights that hold a sequence; DEL: share of each layer that is dropped"
@@ -66,9 +69,8 @@ class LocalizationRecipe(Section):
     text: int = Field(128, ge=0, description="DEL: rows of ordinary text whose perplexity is measured")
     accuracy: float = Field(0.9, ge=0, le=1, description="DEL: rows whose suffix is predicted better than that count as memorized")
     skip_bottom: bool = Field(True, description="DEL: leave the bottom layer whole, as published")
-    development: int = Field(0, ge=0, description="DEL: first rows, on which options were chosen: they are not counted")
+    development: int = Field(0, ge=0, description="DEL: first rows, on which options are chosen: they are no targets")
     seed: int = Field(0, ge=0, le=MAXIMUM_SEED, description="of the methods, and of the choice of rows")
-    plugins: tuple[PluginFile, ...] = Field((), description="Python files, relative to the recipe's")
 
     @model_validator(mode="before")
     @classmethod
@@ -78,7 +80,7 @@ class LocalizationRecipe(Section):
         return values
 
     @model_validator(mode="after")
-    def _check(self) -> LocalizationRecipe:
+    def _check(self) -> LocalizationOptions:
         if any(not 0 < ratio <= 1 for ratio in self.ratios):
             raise ValueError(f"expected ratios above 0 and at most 1, got {list(self.ratios)}")
         if any(top <= 0 for top in self.tops) or not self.tops:
@@ -87,7 +89,14 @@ class LocalizationRecipe(Section):
             raise ValueError("expected unit: neuron of DEL, got weight; `tinymem mitigate` drops weights")
         if self.unit == "neuron" and "tensor" in self.scopes:
             raise ValueError("expected scopes of layer or model for neurons, got tensor; a layer has one tensor of them")
+        if self.tuned and self.benchmark == "del" and self.development < 2:
+            raise ValueError(f"expected development: 2 or more, rows to choose among options by, got {self.development}; try 5")
         return self
+
+    @property
+    def tuned(self) -> frozenset[str]:
+        """Methods with options that are lists, of which DEL takes the best."""
+        return frozenset(m.name for m in self.methods if any(isinstance(v, list | tuple) for k, v in m.options.items() if k != "ratio"))
 
     @property
     def wanted_scopes(self) -> tuple[Literal["tensor", "layer", "model"], ...]:
@@ -96,7 +105,7 @@ class LocalizationRecipe(Section):
 
     def key(self) -> JsonObject:
         """What decides a result, besides the model, the scorer, the ratio and the rows."""
-        values = self.model_dump(mode="json", exclude={"name", "methods", "ratios", "sequences"})
+        values = {"plugins": [], **self.model_dump(mode="json", exclude={"name", "methods", "ratios", "sequences"})}
         values["scopes"] = list(self.wanted_scopes)
         return {name: value for name, value in values.items() if name not in ADDED or ADDED[name] != value}
 
@@ -110,6 +119,23 @@ class LocalizationRecipe(Section):
         """The methods, or the scorers of the unit that the package brings."""
         names = NEURON_SCORERS if self.unit == "neuron" else WEIGHT_SCORERS
         return self.methods or tuple(Method(name=name) for name in names)
+
+
+class LocalizationRecipe(LocalizationOptions):
+    """Everything that a localization benchmark depends on, besides the model."""
+
+    name: str = Field("localization", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="what the benchmark is called")
+    plugins: tuple[PluginFile, ...] = Field((), description="Python files, relative to the recipe's")
+
+
+def combinations_of(options: Mapping[str, Any]) -> list[JsonObject]:
+    """Every combination of options that are lists.
+
+    >>> combinations_of({"penalty": [1, 2], "epochs": 5})
+    [{'penalty': 1, 'epochs': 5}, {'penalty': 2, 'epochs': 5}]
+    """
+    values = [value if isinstance(value, list | tuple) else [value] for value in options.values()]
+    return [dict(zip(options, cell, strict=True)) for cell in product(*values)]
 
 
 def load_localization(path: Path, overrides: list[str] | None = None) -> LocalizationRecipe:

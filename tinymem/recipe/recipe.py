@@ -18,7 +18,9 @@ from tinymem.recipe.data import MAXIMUM_SEED, Data, MathData, Section
 from tinymem.recipe.errors import explain
 from tinymem.recipe.evaluation import ALL, Evaluation, Robustness
 from tinymem.recipe.kinds import ARTIFACTS, ArtifactSection, plugins_of, short_kinds
+from tinymem.recipe.localization import LocalizationOptions
 from tinymem.recipe.matrix import combinations, without_matrix
+from tinymem.recipe.method import Method, short_method
 from tinymem.recipe.plugins import PluginFile, distinct, stored, with_plugins
 from tinymem.recipe.source import read_values
 from tinymem.recipe.training import Training
@@ -51,13 +53,6 @@ class Model(Section):
         if wrong := uneven_heads(self.n_embd, self.n_head):
             raise ValueError(wrong)
         return self
-
-
-class Method(Section):
-    """One mitigation: a registered name and its options."""
-
-    name: str = Field(description="a registered method, or `all`; `tinymem methods` lists them")
-    options: dict[str, Any] = Field(default_factory=dict, description="options of the method; `tinymem methods show NAME` lists them")
 
 
 class Mitigation(Section):
@@ -95,16 +90,6 @@ class Mitigation(Section):
         return values
 
 
-def short_method(value: Any) -> Any:
-    """`act` and `{act: {ratio: 0.1}}` with the keys of `Method`; other values as they are."""
-    if isinstance(value, str):
-        return {"name": value}
-    if isinstance(value, dict) and len(value) == 1 and "name" not in value:
-        name, options = next(iter(value.items()))
-        return {"name": name, "options": options or {}}
-    return value
-
-
 class Recipe(Section):
     """A whole recipe: everything that a run depends on."""
 
@@ -119,6 +104,9 @@ class Recipe(Section):
     training: Training = Field(Training(), description="how it is trained, by AdamW")
     evaluation: Evaluation = Field(Evaluation(), description="what is measured, and in which windows")
     mitigation: Mitigation = Field(Mitigation(), description="what is done against the memorization")
+    localization: LocalizationOptions | None = Field(
+        None, description="benchmark of where the trained model keeps sequences, after the mitigations; a run keeps the rows of several"
+    )
     counterfactual: bool | Literal["only"] = Field(
         False, description="true: also train the model that never saw the artifacts, on their rows' clean counterparts; only: it alone"
     )
@@ -179,7 +167,8 @@ class Recipe(Section):
         if self.counterfactual is not True:
             return None
         name, training = f"{self.run_id()}-counterfactual", self.training.model_copy(update={"push": None})
-        return self.model_copy(update={"name": name, "counterfactual": "only", "training": training, "mitigation": Mitigation()})
+        changes = {"name": name, "counterfactual": "only", "training": training, "mitigation": Mitigation(), "localization": None}
+        return self.model_copy(update=changes)
 
     def counterfactual_of(self) -> str | None:
         """Id (`model_id`) of the model whose counterfactual this recipe trains; None for other recipes."""

@@ -26,8 +26,9 @@ from tinymem.recipe.corpus_spec import Protocol
 from tinymem.recipe.data import MAXIMUM_SEED, Section
 from tinymem.recipe.errors import validated
 from tinymem.recipe.evaluation import Robustness
+from tinymem.recipe.method import Method, short_method
 from tinymem.recipe.plugins import PluginFile, with_plugins
-from tinymem.recipe.recipe import Forget, Method, short_method
+from tinymem.recipe.recipe import Forget
 from tinymem.recipe.source import overridden, read_values
 from tinymem.recipe.sweep_models import ModelMatrix, SweepModel, SweepRows, check_models, short_model
 from tinymem.runtime.json import JsonObject

@@ -31,10 +31,15 @@ def read_localization(folder: Path) -> list[LocalizationRow]:
     Raises:
         UserError: a damaged file.
     """
-    return [row for path in sorted((folder / FOLDER).glob("*.json")) for row in _read(path)]
+    return [row for path in sorted((folder / FOLDER).glob("*.json")) for row in read_rows_of(path)]
 
 
-def _read(path: Path) -> list[LocalizationRow]:
+def read_rows_of(path: Path) -> list[LocalizationRow]:
+    """Rows of one file of a folder's benchmarks.
+
+    Raises:
+        UserError: a damaged file.
+    """
     rows = [read_row(value, str(path), AGAIN) for value in values_of(path) or ()]
     found = [row for row in rows if isinstance(row, LocalizationRow)]
     if len(found) != len(rows):

@@ -30,6 +30,17 @@ class LayersColumn(TypedDict):
     """Parameters changed outside all blocks."""
 
 
+class ConfusionColumn(TypedDict):
+    """DEL: change of the accuracy of each memorized row when the neurons of each target are dropped."""
+
+    targets: list[str]
+    """Category of each line's target; above 128 rows the categories themselves."""
+    rows: list[str]
+    """Category of each column's row."""
+    changes: list[list[float | None]]
+    """A list a line; null where a category has no other row."""
+
+
 class BeforeAfter(TypedDict):
     """One test of the unedited model and of the edited one."""
 

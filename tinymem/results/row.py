@@ -13,7 +13,7 @@ from collections.abc import Iterator, KeysView
 from dataclasses import dataclass, field, fields
 from typing import ClassVar, Literal
 
-from tinymem.results.nested import BeforeAfter, LayersColumn, RequestColumn
+from tinymem.results.nested import BeforeAfter, ConfusionColumn, LayersColumn, RequestColumn
 from tinymem.results.share import RateColumns, Share, ShareColumn
 from tinymem.runtime.json import Json, JsonObject
 
@@ -25,7 +25,7 @@ OPTIONAL = frozenset(
         *("family", "commit", "revision", "step", "dtype", "training_seconds", "training_threads", "finished"),
         *("host", "attempts", "traceback", "memorized_by_copies_before", "memorized_by_copies_after"),
         *("robustness", "prompt", "match", "rows_left_out", "scores_shared"),
-        *("seconds_measure", "rows_retain", "row_tokens", "optimizer_state", "plugin", "values", "found", "window"),
+        *("seconds_measure", "rows_retain", "row_tokens", "optimizer_state", "plugin", "values", "confusion", "found", "window"),
     }
 )
 """Columns that are written only where they have a value."""
@@ -309,6 +309,8 @@ class LocalizationRow(ResultRow):
     """Expected score of a random choice."""
     values: list[float] | None = None
     """The metric of each sequence, in the order of the sequences, from which intervals of comparisons are made."""
+    confusion: ConfusionColumn | None = None
+    """DEL: the changes behind the targets' own, in the row of `self_accuracy`."""
     before: float | None = None
     """DEL: the metric of the unedited model."""
     seconds: float | None = None

@@ -11,6 +11,7 @@ from tinymem.recipe.recipe import Recipe
 from tinymem.recipe.sizes import clean_rows, planned_parameters, planted_rows, test_rows
 from tinymem.results.run_folder import load_run
 from tinymem.results.store import ROW_BYTES
+from tinymem.runs.localization_stage import is_localized
 from tinymem.runs.pipeline import Run, curve_of, method_calls, pending_calls
 from tinymem.runtime.words import counted
 from tinymem.sweep.estimate import Estimator
@@ -58,7 +59,7 @@ def _of_run(recipe: Recipe, calls: Sequence[MethodCall], runs: Path, device: str
     made = Run(runs / recipe.run_id(), recipe)
     trained = RunCheckpoints(made.path, recipe).complete()
     pending = pending_calls(made, calls, device) if trained else list(calls)
-    page = whole and (bool(pending) or not (made.path / "report.html").is_file())
+    page = whole and (bool(pending) or not is_localized(made.path, recipe.localization) or not (made.path / "report.html").is_file())
     rows = load_run(made.path, needs_results=False).rows if (made.path / "recipe.yaml").is_file() else []
     estimator, curve = Estimator(rows, device), curve_of(runs, recipe)
     left = 0.0 if trained else 1 - (curve[-1].epoch / max(1, recipe.training.epochs) if curve else 0)
@@ -67,16 +68,20 @@ def _of_run(recipe: Recipe, calls: Sequence[MethodCall], runs: Path, device: str
     corpus = (made.path / "corpus" / "corpus.json").is_file()
     needed = (0 if corpus or trained else _corpus_bytes(recipe)) + (0 if trained else _training_bytes(recipe))
     needed += ROW_BYTES * len(pending) * max(1, len(recipe.artifacts)) + (PAGE_BYTES if page else 0)
-    return Estimate(made.path.name, list(_steps(recipe, corpus or trained, left, pending, page)), seconds, needed)
+    localize = whole and not is_localized(made.path, recipe.localization)
+    return Estimate(made.path.name, list(_steps(made, corpus or trained, left, pending, page, localize)), seconds, needed)
 
 
-def _steps(recipe: Recipe, corpus: bool, left: float, pending: Sequence[MethodCall], page: bool) -> Iterator[str]:
+def _steps(made: Run, corpus: bool, left: float, pending: Sequence[MethodCall], page: bool, localize: bool) -> Iterator[str]:
+    recipe = made.recipe
     if not corpus:
         yield "make the corpus"
     if left:
         yield f"train {counted(round(left * recipe.training.epochs), 'epoch')}"
     if pending:
         yield f"run {counted(len(pending), 'method')}"
+    if recipe.localization and localize:
+        yield f"benchmark {recipe.localization.benchmark} of localization, whose time is not estimated"
     if page:
         yield "report"
 

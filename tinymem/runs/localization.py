@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,17 +26,18 @@ from tinymem.mitigation.method import MethodCall, parse_call
 from tinymem.mitigation.run import row_id
 from tinymem.models.adapters import positions_of, vocabulary_of
 from tinymem.models.checkpoint import Checkpoint, load_checkpoint
-from tinymem.models.fingerprint import fingerprint, first_change
+from tinymem.models.fingerprint import Fingerprint, fingerprint, first_change
 from tinymem.models.weights import DTypeName
-from tinymem.recipe.localization import LocalizationRecipe
+from tinymem.recipe.localization import LocalizationOptions, combinations_of
 from tinymem.recipe.recipe import Recipe
-from tinymem.results.localization import read_localization, rows_file, write_localization
+from tinymem.results.localization import read_rows_of, rows_file, write_localization
 from tinymem.results.row import LocalizationRow
 from tinymem.runs.subjects import own_corpus
 from tinymem.runtime.device import resolve_device
 from tinymem.runtime.files import require_writable
 from tinymem.runtime.json import Json
 from tinymem.runtime.progress import Progress
+from tinymem.runtime.words import counted
 from tinymem.training.checkpoints import recipe_of
 
 if TYPE_CHECKING:
@@ -50,11 +51,12 @@ class _Work:
     call: MethodCall
     ratio: float
     id: str
+    trial: bool = False
 
 
 def localize(
     checkpoint: Path,
-    recipe: LocalizationRecipe,
+    recipe: LocalizationOptions,
     *,
     out: Path,
     files: RowFiles | None = None,
@@ -85,22 +87,66 @@ def localize(
     identity = replace(identity_of(loaded, checkpoint, device), seed=recipe.seed)
     compares = any(_compares(call) for call, _ in calls)
     benchmark = _benchmark(loaded, checkpoint, recipe, files, identity, compares=compares)
-    work = [_Work(call, ratio, _row_id(benchmark, call, ratio)) for ratio in recipe.wanted_ratios for call in calls_at(calls, ratio)]
     require_writable(out)
-    before = fingerprint(benchmark.model)
-    for item in work:
-        if rows_file(out, item.id).is_file():
-            continue
-        with progress.stage(f"{recipe.benchmark} {item.call.name} at {item.ratio:g}", len(benchmark.rows)) as bar:
-            rows = benchmark.score(item.call, item.ratio, item.id, bar)
-        if changed := first_change(before, benchmark.model):
-            raise UserError(f"expected {item.call.name} to leave the model as it is, got {changed} changed; its rows are not kept")
-        write_localization(out, item.id, rows)
-    wanted = {item.id for item in work}
-    return [row for row in read_localization(out) if row.id in wanted]
+    runner = _Runner(benchmark, out, progress, fingerprint(benchmark.model))
+    return [row for ratio in recipe.wanted_ratios for row in runner.rows(calls_at(calls, ratio), ratio)]
 
 
-def _check_files(recipe: LocalizationRecipe, files: RowFiles) -> None:
+@dataclass(frozen=True)
+class _Runner:
+    benchmark: Benchmark
+    out: Path
+    progress: Progress
+    fingerprint: Fingerprint
+
+    def rows(self, calls: Sequence[MethodCall], ratio: float) -> list[LocalizationRow]:
+        """Rows of all scorers at a ratio; those of the development rows, on which DEL chooses among options, come before a scorer's own."""
+        groups: dict[object, list[MethodCall]] = {}
+        for number, call in enumerate(calls):
+            groups.setdefault(call.name if call.name in self.benchmark.recipe.tuned else number, []).append(call)
+        found = []
+        for group in groups.values():
+            trials = (
+                [self.do(_Work(call, ratio, self._id(call, ratio, trial=True), trial=True)) for call in group] if len(group) > 1 else []
+            )
+            call = min(zip(group, trials, strict=True), key=lambda pair: _erasing(pair[1]))[0] if trials else group[0]
+            found += [row for trial in trials for row in trial] + self.do(_Work(call, ratio, self._id(call, ratio)))
+        return found
+
+    def do(self, item: _Work) -> list[LocalizationRow]:
+        """Rows of a scorer at a ratio: those that are stored, or made and stored now."""
+        path = rows_file(self.out, item.id)
+        if not path.is_file():
+            name = f"{self.benchmark.recipe.benchmark} {item.call.name} at {item.ratio:g}"
+            with self.progress.stage(name, len(self.benchmark.rows)) as bar:
+                make = self.benchmark.develop if item.trial else self.benchmark.score
+                rows = make(item.call, item.ratio, item.id, bar)
+            if changed := first_change(self.fingerprint, self.benchmark.model):
+                raise UserError(f"expected {item.call.name} to leave the model as it is, got {changed} changed; its rows are not kept")
+            write_localization(self.out, item.id, rows)
+        return read_rows_of(path)
+
+    def _id(self, call: MethodCall, ratio: float, *, trial: bool = False) -> str:
+        """Id of a scorer's rows at a ratio: as of a mitigation, whose rows to forget are here the rows and options of the benchmark."""
+        benchmark = self.benchmark
+        rows = [benchmark.rows, benchmark.text, *([benchmark.retain] if _compares(call) else [])]
+        decides: list[Json] = [
+            benchmark.recipe.key(),
+            benchmark.recipe.sequences.seed,
+            ratio,
+            rows_digest(*rows),
+            *(["development"] if trial else []),
+        ]
+        return row_id(benchmark.identity, call, decides)
+
+
+def _erasing(rows: Sequence[LocalizationRow]) -> tuple[float, float]:
+    """What is least where most of the rows themselves, and least of the others, is erased."""
+    by = {row.score_name: row.score or 0.0 for row in rows}
+    return by["self_accuracy"], -by["other_accuracy"]
+
+
+def _check_files(recipe: LocalizationOptions, files: RowFiles) -> None:
     """Refuse what would be ignored."""
     if recipe.sequences.column and not recipe.sequences.file:
         raise UserError(f"expected a file for the column '{recipe.sequences.column}', got none; give --sequences")
@@ -108,14 +154,14 @@ def _check_files(recipe: LocalizationRecipe, files: RowFiles) -> None:
         raise UserError(f"expected rows with a column '{files.column}', got none; give --forget and --retain")
 
 
-def parsed_calls(recipe: LocalizationRecipe) -> list[tuple[MethodCall, float | None]]:
-    """The recipe's scorers with their options, and the only ratio that each runs at, if it names one.
+def parsed_calls(recipe: LocalizationOptions) -> list[tuple[MethodCall, float | None]]:
+    """The recipe's scorers with all combinations of their options, and the only ratio that each runs at, if it names one.
 
     Raises:
         UserError: an unknown scorer or option, or a method that does not score the recipe's unit.
     """
     refuse = refuse_unless_neurons if recipe.unit == "neuron" else refuse_unless_weights
-    calls = [_call(method.name, method.options) for method in recipe.wanted_methods]
+    calls = [_call(method.name, options) for method in recipe.wanted_methods for options in combinations_of(method.options)]
     for call, _ in calls:
         refuse(call)
     return calls
@@ -126,31 +172,26 @@ def _call(name: str, options: Mapping[str, Json]) -> tuple[MethodCall, float | N
     return call, float(ratio) if isinstance(ratio, int | float) else None
 
 
-def _row_id(benchmark: Benchmark, call: MethodCall, ratio: float) -> str:
-    """Id of a scorer's rows at a ratio: as of a mitigation, whose rows to forget are here the rows and options of the benchmark."""
-    rows = [benchmark.rows, benchmark.text, *([benchmark.retain] if _compares(call) else [])]
-    return row_id(benchmark.identity, call, [benchmark.recipe.key(), benchmark.recipe.sequences.seed, ratio, rows_digest(*rows)])
-
-
 def _compares(call: MethodCall) -> bool:
     """Whether a scorer compares with ordinary rows."""
     return call.method.properties.dual_objective
 
 
 def _benchmark(
-    loaded: Checkpoint, checkpoint: Path, recipe: LocalizationRecipe, files: RowFiles, identity: Identity, *, compares: bool
+    loaded: Checkpoint, checkpoint: Path, recipe: LocalizationOptions, files: RowFiles, identity: Identity, *, compares: bool
 ) -> Benchmark:
     device = next(loaded.model.parameters()).device
     if recipe.benchmark == "inj":
         nothing = Rows.of(torch.zeros(0, 2, dtype=torch.int64, device=device))
         retain = _ordinary(loaded, checkpoint, files, recipe).to(device) if compares else nothing
         return Benchmark(loaded.model, recipe, _sequences(loaded, checkpoint, recipe).to(device), retain, nothing, identity)
-    rows, ordinary = _memorized(loaded, checkpoint, recipe, files)
+    rows, categories, ordinary = _memorized(loaded, checkpoint, recipe, files)
     text, retain = _drawn(ordinary, recipe.text, recipe.seed), _drawn(ordinary, recipe.retain, recipe.seed + 1)
-    return Benchmark(loaded.model, recipe, rows.to(device), retain.to(device), text.to(device), identity, _decoder(checkpoint))
+    given = rows.to(device), retain.to(device), text.to(device)
+    return Benchmark(loaded.model, recipe, *given, identity, _decoder(checkpoint), categories)
 
 
-def _sequences(loaded: Checkpoint, checkpoint: Path, recipe: LocalizationRecipe) -> Rows:
+def _sequences(loaded: Checkpoint, checkpoint: Path, recipe: LocalizationOptions) -> Rows:
     wanted, tokens = recipe.sequences, ModelTokens(checkpoint)
     if wanted.file is None:
         special = {*tokens.eos, *tokens.pad, *tokens.bos}
@@ -165,7 +206,7 @@ def _sequences(loaded: Checkpoint, checkpoint: Path, recipe: LocalizationRecipe)
     return Rows.ragged(ids, torch.ones_like(lengths), lengths, int(lengths.max()))
 
 
-def _ordinary(loaded: Checkpoint, checkpoint: Path, files: RowFiles, wanted: LocalizationRecipe) -> Rows:
+def _ordinary(loaded: Checkpoint, checkpoint: Path, files: RowFiles, wanted: LocalizationOptions) -> Rows:
     """Ordinary rows from a file, or clean test rows of the checkpoint's corpus; none where there is neither."""
     if files.retain:
         return _drawn(own_rows(loaded, checkpoint, files, recipe_of(checkpoint, loaded.metadata)).retain, wanted.retain, wanted.seed)
@@ -175,16 +216,17 @@ def _ordinary(loaded: Checkpoint, checkpoint: Path, files: RowFiles, wanted: Loc
     return _drawn(_test_rows(corpus.tests, *_window(recipe)), wanted.retain, wanted.seed)
 
 
-def _memorized(loaded: Checkpoint, checkpoint: Path, recipe: LocalizationRecipe, files: RowFiles) -> tuple[Rows, Rows]:
-    """Rows that the model memorized, and ordinary ones."""
+def _memorized(loaded: Checkpoint, checkpoint: Path, recipe: LocalizationOptions, files: RowFiles) -> tuple[Rows, tuple[str, ...], Rows]:
+    """Rows that the model memorized, the category of each, and ordinary ones."""
     device = next(loaded.model.parameters()).device
     if files.forget or files.retain:
         own = own_rows(loaded, checkpoint, files, recipe_of(checkpoint, loaded.metadata))
-        rows, ordinary = own.forget, own.retain
+        rows, ordinary, categories = own.forget, own.retain, own.categories
     else:
         training, corpus = own_corpus(loaded, checkpoint, files.corpus)
         evaluator = Evaluator.of_corpus(corpus, training.evaluation, training.protocol)
         rows = concatenate([probe.rows for probe in evaluator.probes.values()]) if evaluator.probes else Rows.of(corpus.clean[:0])
+        categories = tuple(name for kind, probe in evaluator.probes.items() for name in _copies(kind, probe.copies.tolist()))
         ordinary = _test_rows(corpus.tests, *_window(training))
     accuracy = suffix_accuracy(loaded.model, rows.to(device))
     kept = (accuracy > recipe.accuracy).nonzero().flatten().cpu()
@@ -193,7 +235,13 @@ def _memorized(loaded: Checkpoint, checkpoint: Path, recipe: LocalizationRecipe,
             f"expected at least {2 + recipe.development} memorized rows (suffix accuracy above {recipe.accuracy:g}), got {len(kept)} "
             f"of {len(rows)}; name rows that the model knows with --forget, or lower `accuracy`"
         )
-    return _drawn(rows.take(kept), recipe.rows, recipe.seed), ordinary
+    kept = kept[_places(len(kept), recipe.rows, recipe.seed)]
+    return rows.take(kept.to(rows.ids.device)), tuple(categories[n] or "row" for n in kept.tolist()), ordinary
+
+
+def _copies(kind: str, copies: Sequence[int]) -> list[str]:
+    """Categories of planted rows: the artifact, and how often the row stood in an epoch."""
+    return [f"{kind}, {counted(number, 'copy', 'copies')}" if number else f"{kind}, held out" for number in copies]
 
 
 def _test_rows(tests: dict[str, Ids], prompt: int, end: int) -> Rows:
@@ -205,8 +253,11 @@ def _window(recipe: Recipe) -> tuple[int, int]:
 
 
 def _drawn(rows: Rows, count: int, seed: int) -> Rows:
-    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:count].sort().values
-    return rows.take(order.to(rows.ids.device))
+    return rows.take(_places(len(rows), count, seed).to(rows.ids.device))
+
+
+def _places(total: int, count: int, seed: int) -> torch.Tensor:
+    return torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:count].sort().values
 
 
 def _decoder(checkpoint: Path) -> Decode | None:

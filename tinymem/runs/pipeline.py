@@ -8,7 +8,7 @@
       checkpoint/       the trained model; transformers loads it
       checkpoints/      those of the recipe's training.keep_epochs before the last: epoch-000500, ...
       results/<id>.json one file a method run: the truth
-      results.jsonl     the same rows in one file
+      results.jsonl     the same rows in one file; those of the recipe's benchmark of localization are in localization/
       shown/            what the model says to prompts of memorized rows, before and after each method
       report.html       everything on one page
 
@@ -30,6 +30,7 @@ from tinymem.results.curve import CurvePoint, read_curve
 from tinymem.results.read import as_json
 from tinymem.results.row import Identity, MeasuredRow
 from tinymem.results.run_folder import RESULTS, TRAINING_ROWS, read_rows_file
+from tinymem.runs.localization_stage import check_localization, is_localized, localization_stage
 from tinymem.runs.lock import lock_of_run
 from tinymem.runs.push_stage import push_stage
 from tinymem.runs.report_stage import report_stage
@@ -112,6 +113,7 @@ def run(recipe: Recipe, *, runs: Path | str = "runs", device: str = "auto", prog
         train_stage(made, device=device, progress=progress)
         fresh = mitigation_stage(made, calls, device=device, progress=progress)
         fresh |= _training_rows(made, resolve_device(device))
+        fresh |= localization_stage(made.path, recipe.localization, device=device, progress=progress)
         if report and (fresh or not (made.path / "report.html").is_file()):
             report_stage(made.path, progress)
     if counterfactual := recipe.counterfactual_recipe():
@@ -233,10 +235,9 @@ def _training_rows(made: Run, device: str) -> bool:
     """Measure what the model, of verified weights, has memorized of its training rows, if nothing is planted there; True if it did."""
     from tinymem.runs.training_rows import training_rows_stage
 
-    if made.recipe.artifacts or (made.path / TRAINING_ROWS).is_file():
-        return False
-    training_rows_stage(made.path, made.model(device, verify=False), made.corpus(), made.recipe)
-    return True
+    if needed := not (made.recipe.artifacts or (made.path / TRAINING_ROWS).is_file()):
+        training_rows_stage(made.path, made.model(device, verify=False), made.corpus(), made.recipe)
+    return needed
 
 
 def _planned(calls: Sequence[MethodCall], recipe: Recipe, identity: Identity) -> list[tuple[str, MethodCall]]:
@@ -253,21 +254,21 @@ def pending_calls(made: Run, calls: Sequence[MethodCall], device: str) -> list[M
 
 def _is_complete(made: Run, calls: Sequence[MethodCall], device: str) -> bool:
     """Whether the model is trained and every method has its result."""
-    if not is_trained(made.path.parent, made.recipe):
-        return False
-    return not pending_calls(made, calls, resolve_device(device))
+    before = is_trained(made.path.parent, made.recipe) and is_localized(made.path, made.recipe.localization)
+    return before and not pending_calls(made, calls, resolve_device(device))
 
 
 def method_calls(recipe: Recipe) -> list[MethodCall]:
     """Methods of a recipe with their checked options; `all` means every registered method with its defaults.
 
     Raises:
-        UserError: an unknown method, option or metric.
+        UserError: an unknown method, option or metric, also of the benchmark of localization.
     """
     from tinymem.evaluation.metric import chosen_metrics
     from tinymem.mitigation.method import all_methods, parse_call
 
     chosen_metrics(recipe.evaluation.metrics)
+    check_localization(recipe.localization)
     methods = recipe.mitigation.methods
     return [parse_call(name, m.options) for m in methods for name in (all_methods() if m.name == "all" else [m.name])]
 

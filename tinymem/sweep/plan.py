@@ -17,7 +17,8 @@ from tinymem.mitigation.requests import MeasurementRequest
 from tinymem.mitigation.run import chosen, row_id
 from tinymem.mitigation.sweep_scores import pass_key
 from tinymem.recipe.matrix import parse_shard
-from tinymem.recipe.recipe import Method, Recipe, parse_recipe
+from tinymem.recipe.method import Method
+from tinymem.recipe.recipe import Recipe, parse_recipe
 from tinymem.recipe.sweep import GridName, SweepRecipe, axis
 from tinymem.results.columns import MODEL_COLUMNS, pick
 from tinymem.runtime.files import canonical_json, content_id

@@ -9,7 +9,7 @@ from random import Random
 
 from tinymem.errors import UserError
 from tinymem.mitigation.method import UNLEARNERS
-from tinymem.recipe.recipe import Method
+from tinymem.recipe.method import Method
 from tinymem.recipe.sweep import SweepRecipe
 from tinymem.registry import load_plugin
 from tinymem.report.tolerance import Tolerance, tolerance_of

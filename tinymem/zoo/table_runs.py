@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tinymem.recipe.evaluation import Robustness
-from tinymem.recipe.recipe import Method
+from tinymem.recipe.method import Method
 from tinymem.recipe.sweep import SweepRecipe, load_sweep
 from tinymem.results.collect import load_results
 from tinymem.results.row import MeasuredRow

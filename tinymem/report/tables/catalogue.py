@@ -7,6 +7,8 @@
     metrics      other metrics of each method's best run
     returns      memorized rows that return (rows made with `--robustness`)
     inj, del     where sequences are kept: recall of injected ones, and what dropping located neurons costs
+    findings     the published findings about localization: rankings, ratios, scopes
+    tuning       options of scorers that were tried on development rows
     link         whether recall of injected sequences predicts what edits leave and cost
     layers       in which layers: weights; layers-events, -gradients, -centers, -agreement, -control: what follows from them
     classes      layers that memorize flipped labels, by task; classes-depth: whether they are deeper where tasks generalize
@@ -33,7 +35,8 @@ COST = ("6", "7", "8", "9", "projection")
 """Tables of cost and energy, made only where they are asked for."""
 CLASSES = ("classes", "classes-depth")
 LAYERS = ("layers", "layers-events", "layers-gradients", "layers-centers", "layers-agreement", "layers-control")
-ORDER = ("variants", "1", "2", "3", "best", "pareto", "metrics", "returns", "inj", "del", "link", *LAYERS, *CLASSES, "5", *COST)
+LOCALIZATION = ("inj", "del", "findings", "tuning", "link", *LAYERS, *CLASSES)
+ORDER = ("variants", "1", "2", "3", "best", "pareto", "metrics", "returns", *LOCALIZATION, "5", *COST)
 """The order of a report; tables that are not named here follow by name."""
 
 

@@ -15,7 +15,7 @@ DEL_HEADS = {
     "other_accuracy": ("accuracy", "of other rows", 100, 1),
     "other_distance": ("characters", "of other rows", 1, 1),
     "text_perplexity": ("perplexity", "of ordinary text", 1, 2),
-    "text_perplexity_base2": ("as published", "of ordinary text", 1, 2),
+    "text_perplexity_base2": ("2^nats, as published", "of ordinary text", 1, 2),
 }
 """Per metric of DEL its column, the group of the column, the factor for display and the digits."""
 SCOPES = {"tensor": "per matrix", "layer": "per layer"}
@@ -26,8 +26,8 @@ INJ_NOTE = (
 )
 DEL_NOTE = (
     "Change when the named neurons of one row are dropped, mean over {sequences} rows, with its 95 % bootstrap interval; accuracy in "
-    "percentage points of teacher-forced suffix tokens, characters of edit distance. Perplexity is e to the mean loss; as published: 2 to "
-    "the mean loss in nats, which is no perplexity."
+    "percentage points of teacher-forced suffix tokens, characters of edit distance. Perplexity is e to the mean loss in nats; as "
+    "published: 2 to that loss, which is no perplexity. Intervals of text are over its rows too, the same before and after the edit."
 )
 
 
@@ -41,7 +41,7 @@ def localization_tables(rows: Sequence[LocalizationRow]) -> list[Table]:
     """One table for each model, benchmark, unit and ratio, scorers sorted by their best-known column."""
     groups: dict[tuple[str, str, str, float], list[LocalizationRow]] = {}
     for row in rows:
-        if row.benchmark in ("inj", "del"):
+        if row.benchmark in ("inj", "del") and row.artifact != "development":
             groups.setdefault((row.model_id or row.run or "", row.benchmark, row.unit or "neuron", row.ratio or 0), []).append(row)
     return [_table(benchmark, ratio, found) for (_, benchmark, _, ratio), found in groups.items()]
 
@@ -80,11 +80,19 @@ def _del_heads(rows: list[LocalizationRow]) -> list[Head]:
     return [((name,), Column(title, group)) for name, (title, group, _, _) in DEL_HEADS.items() if name in there]
 
 
+def scorer_name(row: LocalizationRow) -> str:
+    """The scorer with its options that are not at their defaults."""
+    return " ".join([row.method, *([_options(row)] if row.options else [])])
+
+
+def _options(row: LocalizationRow) -> str:
+    return ", ".join(f"{name} {value}" for name, value in row.options.items())
+
+
 def _line(rows: list[LocalizationRow], heads: list[Head]) -> tuple[Cell, ...]:
     inj = rows[0].benchmark == "inj"
     cells: dict[Key, Cell] = {(row.scope, row.top) if inj else (row.score_name,): _cell(row) for row in rows}
-    options = ", ".join(f"{name} {value}" for name, value in rows[0].options.items())
-    seconds = rows[0].seconds
+    options, seconds = _options(rows[0]), rows[0].seconds
     return (
         Cell(rows[0].method, small=options, value=rows[0].method, sources=(rows[0].source,)),
         *(cells.get(key, Cell(DASH)) for key, _ in heads),

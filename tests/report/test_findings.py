@@ -1,0 +1,78 @@
+"""Findings about localization from stored rows, and the picture of a confusion matrix."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tinymem.localization.agreement import over_scorers
+from tinymem.report.figures.confusion import confusions
+from tinymem.report.figures.points import inputs_of
+from tinymem.report.tables.findings import PUBLISHED, tables_of_findings
+from tinymem.report.tables.registry import TableInputs
+from tinymem.results.collect import Results
+from tinymem.results.row import LocalizationRow
+
+SCORERS = ("hard-concrete", "slim", "zero", "ig", "act", "random-neurons")
+BLANK = LocalizationRow(method="act", artifact="sequences", status="ok", unit="neuron", model_id="m", model_name="tiny", sequences=4)
+
+
+def inj(method, ratio, score, scope="layer"):
+    values = [score - 0.02, score + 0.02, score, score]
+    return replace(
+        BLANK, id=f"{method}{ratio}{scope}", benchmark="inj", method=method, ratio=ratio, top=ratio, scope=scope, score=score, values=values
+    )
+
+
+def drop(method, own, others, **more):
+    rows = [("self_accuracy", own), ("other_accuracy", others)]
+    values = {"self_accuracy": [own] * 4, "other_accuracy": [others] * 4}
+    return [
+        replace(BLANK, id=f"d{method}", benchmark="del", method=method, ratio=0.05, score_name=n, score=s, values=values[n], **more)
+        for n, s in rows
+    ]
+
+
+def table(rows, name):
+    return {t.name: t for t in tables_of_findings(TableInputs(Results([], localization=rows)))}.get(name)
+
+
+def test_rankings_are_compared_with_the_published_column_and_between_benchmarks():
+    ours = dict(zip(SCORERS, (0.666, 0.753, 0.654, 0.63, 0.446, 0.011), strict=True))
+    erased = dict(zip(SCORERS, (-0.5, -0.6, -0.4, -0.3, -0.2, -0.01), strict=True))
+    rows = [inj(name, 0.01, score) for name, score in ours.items()]
+    rows += [row for name, own in erased.items() for row in drop(name, own, own / 10)]
+    lines = {row[0].text: row for row in table(rows, "findings").rows}
+    published = lines["ranks as GPT-2 in the published Table 3"]
+    expected = over_scorers(np.array(list(ours.values())), np.array([PUBLISHED[0.01][name] for name in SCORERS]))
+    assert published[4].value == pytest.approx(expected.rho) and round(expected.rho, 2) == 0.94 and published[3].text == "6"
+    assert published[5].text == f"{expected.low:+.2f} to {expected.high:+.2f}" and published[6].text == "+0.94 to +0.94"
+    assert lines["INJ and DEL rank alike"][4].value == pytest.approx(1)
+    assert lines["what erases more spares more of the others"][4].value == pytest.approx(-1), "here what erases more costs others more"
+
+
+def test_differences_are_paired_by_sequence():
+    rows = [inj("act", 0.01, 0.4), inj("act", 0.001, 0.7), inj("act", 0.01, 0.3, "model")]
+    lines = {row[0].text: row for row in table(rows, "findings").rows}
+    fewer, scope = lines["recall of fewer injected neurons"], lines["recall per layer less global"]
+    assert fewer[4].text == "+30.0" and fewer[6].text == "+30.0 to +30.0" and fewer[2].text == "0.1 % less 1 %"
+    assert scope[4].text == "+10.0" and scope[3].text == "act"
+    assert table([replace(row, unit="weight") for row in rows], "findings") is None
+
+
+def test_tried_options_are_summed_up_and_count_nowhere_else():
+    rows = [r for k, own in enumerate((-0.4, -0.1, -0.3)) for r in drop("slim", own, 0.0, artifact="development", options={"penalty": k})]
+    (line,) = table(rows, "tuning").rows
+    assert [cell.text for cell in line] == ["slim", "tiny", "5 %", "penalty 0", "3", "-40.0", "-30.0", "-10.0"]
+    assert table(rows, "findings") is None
+
+
+def test_the_picture_is_of_the_scorer_that_erases_most():
+    matrix = {"targets": ["a", "b"], "rows": ["a", "b"], "changes": [[-0.5, 0.0], [-0.1, None]]}
+    rows = [drop("ig", -0.5, 0.0, confusion=matrix)[0], drop("act", -0.1, 0.0, confusion={**matrix, "changes": [[0, 0], [0, 0]]})[0]]
+    (figure,) = confusions(inputs_of(Results([], localization=rows)))
+    assert {line["panel"] for line in figure.lines} == {"ig, 5 % dropped"}
+    assert [line["change"] for line in figure.lines] == [-50, 0, -10, None]
+    assert len(figure.draw(figure.lines).axes) == 2
