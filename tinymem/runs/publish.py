@@ -86,8 +86,7 @@ class Model:
     @property
     def step(self) -> int | None:
         """Steps trained; None where `tinymem.json` has none."""
-        step = (self.metadata.model_extra or {}).get("step")
-        return step if isinstance(step, int) else None
+        return self.metadata.step
 
     @property
     def is_edited(self) -> bool:
