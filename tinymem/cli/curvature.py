@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,6 +23,9 @@ from tinymem.cli.options import (
 )  # fmt: skip
 from tinymem.cli.printing import check_folder, chosen, listing, print_listing
 from tinymem.runtime.streams import echo
+
+if TYPE_CHECKING:
+    from tinymem.report.tables.table import Cell, Number
 
 HEADS = ("artifact", "detector", "memorized / clean", "AUC over clean", "AUC over planted", "memorized", "clean", "planted")
 NOTE = "AUC: how often a memorized row scores above a clean row, or above one of its artifact that is not memorized; 0.5 is chance."
@@ -56,6 +59,13 @@ def curvature(
     folder = local_checkpoint(checkpoint, max_size=max_size)
     shown = Progress(show=True)
     found = detect(folder, samples=samples, seed=seed or 0, device=device, verify=not no_verify, corpus=corpus, progress=shown)
-    print_listing(listing("Curvature", HEADS, [[*vars(line).values()] for line in found], notes=[NOTE]), output)
+    print_listing(listing("Curvature", HEADS, [[_cell(value) for value in vars(line).values()] for line in found], notes=[NOTE]), output)
     for path in write_figures([curvature_figure([vars(line) for line in found])], out) if out else ():
         echo(path, err=True)
+
+
+def _cell(value: Number) -> Cell | Number:
+    """A number of the table, to three digits; JSON has all of them."""
+    from tinymem.report.tables.table import Cell
+
+    return Cell(f"{value:.3f}", value=value) if isinstance(value, float) else value
