@@ -275,7 +275,7 @@ class LocalizationRow(ResultRow):
     kind: ClassVar[str] = "localization"
 
     benchmark: str | None = None
-    """Name of the benchmark: inj, del or layers."""
+    """Name of the benchmark: inj, del, layers or classes."""
     unit: str | None = None
     """Unit that the scorer chooses: neuron, weight or layer."""
     options: JsonObject = field(default_factory=dict)
