@@ -100,7 +100,9 @@ def test_a_lock_is_seen_without_being_taken(tmp_path: Path) -> None:
 
 def test_the_command(tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert "expected a folder of runs or sweeps at runs, found none" in tinymem("runs").one_line_error()
+    none = tinymem("runs")
+    assert none.code == 0 and "0 runs and sweeps; `tinymem run` makes one" in none.out and tinymem("runs", "--json").out == "[]\n"
+    assert "expected a folder of runs or sweeps at there, found none" in tinymem("runs", "there").one_line_error()
     done = tinymem("runs", tiny_run.path.parent)
     assert done.code == 0 and "trained, 4 of 4 methods" in done.out and "1 run or sweep: 1 done" in done.out
     (listed,) = json.loads(tinymem("runs", tiny_run.path.parent, "--json").out)

@@ -23,7 +23,7 @@ def runs(folders: Folders = None, output: Format = "table", json: PrintJson = Fa
     from tinymem.runtime.words import counted, size
 
     output = chosen(output, json)
-    given = folders or [place for place in (Path("runs"), Path("sweeps")) if place.is_dir()] or [Path("runs")]
+    given = folders or [place for place in (Path("runs"), Path("sweeps")) if place.is_dir()]
     found = list_folders(given)
     if output == "json":
         print_json([asdict(listed) for listed in found])
@@ -41,5 +41,5 @@ def runs(folders: Folders = None, output: Format = "table", json: PrintJson = Fa
         for one in found
     ]
     states = ", ".join(f"{sum(one.state == state for one in found)} {state}" for state in dict.fromkeys(one.state for one in found))
-    notes = [f"{counted(len(found), 'run or sweep', 'runs and sweeps')}" + (f": {states}" if states else "")]
+    notes = [f"{counted(len(found), 'run or sweep', 'runs and sweeps')}" + (f": {states}" if states else "; `tinymem run` makes one")]
     print_listing(listing("Runs and sweeps", HEADS, rows, notes=notes, optional=("changed",)), output)

@@ -57,8 +57,8 @@ def show(
 ) -> None:
     """Memorization one can read: prompts of memorized rows, what should follow, what the model says, before and after each edit.
 
-    Of a run this is what it kept of each method; --method applies one again. --bos also puts the first token before --prompt. --out is a
-    file to write instead of printing.
+    Of a run this is what it kept of each method; --method applies one again. --bos also puts the model's first
+    token before the text of --prompt. --out is a file to write instead of printing.
     """
     from tinymem.data.own_rows import RowFiles
     from tinymem.runs.shown import Asked, show
