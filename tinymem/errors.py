@@ -96,3 +96,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1)
     return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(names)}"
+
+
+def no_checkpoint(place: object) -> UserError:
+    """The error of a checkpoint that is not where it should be."""
+    return UserError(f"expected a checkpoint folder at {place}, found none; a run keeps its model in runs/<run>/checkpoint")

@@ -200,7 +200,7 @@ def test_a_file_where_a_sweep_should_be(checkpoint: Path, tmp_path: Path, folder
 
 @pytest.mark.parametrize("group", ["data", "bench"])
 def test_a_group_without_its_command(group: str) -> None:
-    assert tinymem(group).one_line_error() == "expected a command, got none; see tinymem --help"
+    assert tinymem(group).one_line_error() == f"expected a command, got none; see tinymem {group} --help"
 
 
 def test_out_exists(checkpoint: Path, tmp_path: Path) -> None:

@@ -97,6 +97,9 @@ def evaluate(
     json: PrintJson = False,
 ) -> None:
     """Measure a checkpoint on its own corpus, or on rows of your own."""
+    output = chosen(output, json)
+    load_plugins(plugin)
+    folder = local_checkpoint(checkpoint, revision, max_size)
     from tinymem.cli.measured import table_of_measurement
     from tinymem.data.own_rows import RowFiles
     from tinymem.results.read import with_intervals
@@ -104,12 +107,10 @@ def evaluate(
     from tinymem.runs.subjects import Measuring
     from tinymem.runtime.progress import Progress
 
-    output = chosen(output, json)
-    load_plugins(plugin)
     measuring = Measuring(words(metrics), numbers(ks, "--ks"))
     files = RowFiles(forget, retain, prompt, match, column, bos, strict, corpus, raw=raw_layout(raw))
     found = evaluate_checkpoint(
-        local_checkpoint(checkpoint, revision, max_size),
+        folder,
         files=files, protocol=protocol, device=device, measuring=measuring, verify=not no_verify, dtype=dtype,
         progress=Progress(show=True),
     )  # fmt: skip

@@ -128,7 +128,8 @@ def main() -> None:
         if not hasattr(error, "format_message"):
             raise
         message = error.format_message().rstrip(".") or "expected a command, got none"  # click has printed the group's help
-        sys.exit(complain(f"{message}; see tinymem --help", 2))
+        verb = getattr(getattr(error, "ctx", None), "command_path", None) or "tinymem"
+        sys.exit(complain(f"{message.replace(': Value error, ', ': ')}; see {verb} --help", 2))
 
 
 @cache

@@ -94,6 +94,9 @@ def mitigate(
     Several methods share the loaded model, and each must have every option that is given. --out is a folder for the edited checkpoint,
     of several methods one for each in it.
     """
+    output = chosen(output, json)
+    load_plugins(plugin)
+    revision, checkpoint = named_revision(checkpoint, revision), local_checkpoint(checkpoint, revision, max_size)
     from tinymem.data.own_rows import RowFiles
     from tinymem.mitigation.method import parse_call
     from tinymem.runs.checkpoint import NotSaved, mitigate_checkpoint
@@ -101,11 +104,8 @@ def mitigate(
     from tinymem.runtime.locks import sole_writer
     from tinymem.runtime.progress import Progress
 
-    output = chosen(output, json)
-    load_plugins(plugin)
     options = _method_options(context.args)
     calls, measuring = [parse_call(name, options) for name in method], Measuring(words(metrics), numbers(ks, "--ks"), robustness)
-    revision, checkpoint = named_revision(checkpoint, revision), local_checkpoint(checkpoint, revision, max_size)
     files = RowFiles(forget, retain, prompt, match, column, bos, strict, corpus, forget_rows, raw_layout(raw))
     try:
         with sole_writer(out) if out else nullcontext():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tinymem.errors import UserError
+from tinymem.errors import UserError, no_checkpoint
 
 if TYPE_CHECKING:
     from tinymem.data.token_arrays import RawLayout
@@ -214,8 +214,11 @@ def local_checkpoint(given: Path, revision: str | None = None, max_size: str = M
     Raises:
         UserError: it cannot be fetched, or is not safe.
     """
-    from tinymem.hub.fetch import checkpoint_folder
-    from tinymem.hub.names import parse_size
+    from tinymem.hub.names import is_hub_name, parse_size
+
+    if revision is None and not given.exists() and not is_hub_name(str(given)):
+        raise no_checkpoint(given)
+    from tinymem.hub.fetch import checkpoint_folder  # reads torch
 
     return checkpoint_folder(given, revision=revision, max_size=parse_size(max_size))
 

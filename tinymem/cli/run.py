@@ -53,7 +53,6 @@ def run(
     """Generate data, train, mitigate and report, of a matrix all of its runs. Run again, it goes on from where it is."""
     from tinymem.recipe.matrix import pick
     from tinymem.recipe.recipe import load_matrix
-    from tinymem.runs.jobs import do_many
 
     output = chosen(output, json)
     load_plugins(plugin)
@@ -65,6 +64,8 @@ def run(
     elif len(picked) == 1:
         _run_here(picked[0], runs, device, output)
     else:
+        from tinymem.runs.jobs import do_many  # reads torch, for which nobody should wait to hear of a misspelled name
+
         failures = do_many("run", recipe, overrides or [], picked, runs=runs, device=device, jobs=jobs or 1, mps=mps, plugins=plugin or ())
         _print_together(picked, recipe.stem, runs, output)
         end_with(failures, len(picked), runs)

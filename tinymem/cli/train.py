@@ -52,8 +52,6 @@ def train(
     """
     from tinymem.recipe.matrix import pick
     from tinymem.recipe.recipe import load_matrix
-    from tinymem.runs.jobs import do_many
-    from tinymem.runs.pipeline import is_trained
 
     output = chosen(output, json)
     load_plugins(plugin)
@@ -72,6 +70,9 @@ def train(
     elif len(picked) == 1:
         _train_here(picked[0], runs, device)
     else:
+        from tinymem.runs.jobs import do_many
+        from tinymem.runs.pipeline import is_trained
+
         failures = do_many(
             "train", recipe, overrides or [], picked, runs=runs, device=device, jobs=jobs or 1, mps=mps, plugins=plugin or ()
         )

@@ -11,7 +11,7 @@ from torch import nn
 
 from tinymem.data.artifact import artifact_of
 from tinymem.data.corpus import Corpus
-from tinymem.errors import UserError
+from tinymem.errors import UserError, no_checkpoint
 from tinymem.evaluation.probes import make_probes
 from tinymem.localization.layers.findings import Finding
 from tinymem.localization.layers.sequences import Models, sequence_subject
@@ -90,7 +90,7 @@ def localize_layers(
     """
     device, others = resolve_device(device), others or OtherModels()
     if missing := [place for place in vars(others).values() if place and not (place / CONFIG).is_file()]:
-        raise UserError(f"expected a checkpoint folder at {missing[0]}, found none; a run keeps its model in runs/<run>/checkpoint")
+        raise no_checkpoint(missing[0])
     loaded = load_checkpoint(checkpoint, device=device, verify=verify)
     _of_ours(loaded.model, checkpoint)
     training, rows = own_corpus(loaded, checkpoint, corpus)
