@@ -47,6 +47,14 @@ def a_file(parameter: typer.CallbackParam, file: Path | None) -> Path | None:
     return file
 
 
+def a_size(given: str) -> str:
+    """Check of a size in words, whether something is fetched or not."""
+    from tinymem.hub.names import parse_size
+
+    parse_size(given)
+    return given
+
+
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML recipe; see recipes/.")]
 Checkpoint = Annotated[
     Path,
@@ -55,7 +63,9 @@ Checkpoint = Annotated[
 Revision = Annotated[
     str | None, typer.Option("--revision", metavar="REVISION", help="Branch, tag or commit of a model on the Hub. Default: main.")
 ]
-MaxSize = Annotated[str, typer.Option("--max-size", metavar="SIZE", help="Take at most so much from the Hub, as in 500MB.")]
+MaxSize = Annotated[
+    str, typer.Option("--max-size", metavar="SIZE", callback=a_size, help="Take at most so much from the Hub, as in 500MB.")
+]
 MAX_SIZE = "4GB"
 Private = Annotated[bool, typer.Option("--private", help="Make private repositories.")]
 Remeasure = Annotated[bool, typer.Option("--remeasure", help="Measure the numbers of the card anew, instead of taking the stored ones.")]
