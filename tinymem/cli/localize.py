@@ -17,6 +17,7 @@ from tinymem.cli.options import (
     DType,
     Forget,
     Format,
+    LocalizationFile,
     Match,
     MaxSize,
     Methods,
@@ -55,7 +56,6 @@ class Model:
 
 localize_app = typer.Typer(help="Ask scorers where a model keeps sequences, and check the answer.", no_args_is_help=True)
 
-Recipe = Annotated[Path | None, typer.Option("--recipe", metavar="FILE", help="A localization recipe; see recipes/paper/inj-gpt2.yaml.")]
 Sequences = Annotated[
     Path | None,
     typer.Option("--sequences", metavar="FILE", help="Texts or ids to inject: .jsonl, .csv, .parquet or .npy. Default: random tokens."),
@@ -68,7 +68,7 @@ Unit = Annotated[Literal["neuron", "weight"] | None, typer.Option("--unit", help
 def inj(
     checkpoint: Checkpoint,
     out: NeededOut,
-    recipe: Recipe = None,
+    recipe: LocalizationFile = None,
     unit: Unit = None,
     methods: Methods = None,
     sequences: Sequences = None,
@@ -105,7 +105,7 @@ def inj(
 def delete(
     checkpoint: Checkpoint,
     out: NeededOut,
-    recipe: Recipe = None,
+    recipe: LocalizationFile = None,
     methods: Methods = None,
     forget: Forget = None,
     retain: Retain = None,

@@ -12,13 +12,16 @@ from tinymem.cli.options import (
     Checkpoint,
     Device,
     Format,
+    LocalizationFile,
     MaxSize,
     NeededOut,
     NoVerify,
     Overrides,
+    Plugins,
     PrintJson,
     Revision,
     Seed,
+    load_plugins,
     local_checkpoint,
     words,
 )  # fmt: skip
@@ -29,9 +32,6 @@ if TYPE_CHECKING:
     from tinymem.recipe.classification import ClassificationRecipe
     from tinymem.runtime.json import JsonObject
 
-Recipe = Annotated[
-    Path | None, typer.Option("--recipe", metavar="FILE", help="Options; `tinymem recipe schema --kind classes` says which.")
-]
 Tasks = Annotated[str | None, typer.Option("--tasks", metavar="NAMES", help="Generated tasks, with commas between. Default: all six.")]
 Techniques = Annotated[str | None, typer.Option("--techniques", metavar="NAMES", help="Techniques, with commas between. Default: all.")]
 Data = Annotated[
@@ -54,13 +54,14 @@ def classes(
     text: Text = None,
     label: Label = None,
     fresh: Fresh = False,
-    recipe: Recipe = None,
+    recipe: LocalizationFile = None,
     overrides: Overrides = None,
     seed: Seed = None,
     device: Device = "auto",
     no_verify: NoVerify = False,
     revision: Revision = None,
     max_size: MaxSize = MAX_SIZE,
+    plugin: Plugins = None,
     output: Format = "table",
     json: PrintJson = False,
 ) -> None:
@@ -74,6 +75,7 @@ def classes(
     from tinymem.runtime.progress import Progress
 
     output = chosen(output, json)
+    load_plugins(plugin)
     given: JsonObject = {} if tasks is None else {"tasks": list(words(tasks) or ())}
     given |= {} if techniques is None else {"techniques": list(words(techniques) or ())}
     given |= ({} if seed is None else {"seed": seed}) | ({"fresh": True} if fresh else {})

@@ -7,7 +7,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tinymem.cli.options import CorpusPath, Device, Format, NeededOut, NoVerify, Overrides, PrintJson, Seed, local_checkpoint, words
+from tinymem.cli.options import (
+    CorpusPath,
+    Device,
+    Format,
+    LocalizationFile,
+    NeededOut,
+    NoVerify,
+    Overrides,
+    Plugins,
+    PrintJson,
+    Seed,
+    load_plugins,
+    local_checkpoint,
+    words,
+)  # fmt: skip
 from tinymem.cli.printing import check_folder, chosen, print_json, print_tables_as
 
 if TYPE_CHECKING:
@@ -35,7 +49,6 @@ Early = Annotated[
         help="The first epoch that knew the planted rows. Default: of the run's kept epochs, or CHECKPOINT.",
     ),
 ]
-Recipe = Annotated[Path | None, typer.Option("--recipe", metavar="FILE", help="Options; `tinymem recipe schema --kind layers` says which.")]
 Techniques = Annotated[str | None, typer.Option("--techniques", metavar="NAMES", help="Techniques, with commas between. Default: all.")]
 ArtifactKind = Annotated[
     str | None, typer.Option("--artifact", metavar="KIND", help="Planted rows to look for. Default: the first with clean counterparts.")
@@ -50,12 +63,13 @@ def layers(
     start: Start = None,
     early: Early = None,
     artifact: ArtifactKind = None,
-    recipe: Recipe = None,
+    recipe: LocalizationFile = None,
     overrides: Overrides = None,
     seed: Seed = None,
     corpus: CorpusPath = None,
     device: Device = "auto",
     no_verify: NoVerify = False,
+    plugin: Plugins = None,
     output: Format = "table",
     json: PrintJson = False,
 ) -> None:
@@ -73,6 +87,7 @@ def layers(
         _recipe(recipe, overrides, techniques, artifact, seed),
         OtherModels(counterfactual, start, early),
     )
+    load_plugins(plugin)
     check_folder(out)
     with sole_writer(out):
         rows = localize_layers(

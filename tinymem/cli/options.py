@@ -56,6 +56,10 @@ def a_size(given: str) -> str:
 
 
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML recipe; see recipes/.")]
+LocalizationFile = Annotated[
+    Path | None,
+    typer.Option("--recipe", metavar="FILE", help="Its options as YAML; `tinymem recipe schema` says which there are."),
+]
 Checkpoint = Annotated[
     Path,
     typer.Argument(metavar="CHECKPOINT", help="A checkpoint folder, such as runs/<run>/checkpoint, or ORG/NAME[@REVISION] of the Hub."),
