@@ -70,6 +70,16 @@ def test_another_method_joins_the_run(run: Run) -> None:
     assert after["report.html"] != before["report.html"]
 
 
+def test_what_another_rule_measured_is_not_shown_beside_its_like(run: Run) -> None:
+    row = run.rows[0]
+    stored = json.loads((run.path / "results" / f"{row.id}.json").read_text())
+    for name, config in (("of-before", row.config), ("another-ratio", {**(row.config or {}), "ratio": 0.07})):
+        (run.path / "results" / f"{name}.json").write_text(json.dumps([{**one, "id": name, "config": config} for one in stored]))
+    assert run_again(run).code == 0
+    assert [found.id for found in run.rows].count("another-ratio") == len(stored) and "of-before" not in {found.id for found in run.rows}
+    assert (run.path / "results" / "of-before.json").is_file()
+
+
 def test_a_removed_result_is_made_again(run: Run) -> None:
     row = run.rows[0]
     (run.path / "results" / f"{row['id']}.json").unlink()
