@@ -31,8 +31,11 @@ from tinymem.training import loop
 
 torch.set_num_threads(1)
 sys.dont_write_bytecode = False
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's job in the background, whose processes would ignore a test's Ctrl-C
+# As a shell's job in the background or under nohup has them; its processes would ignore a test's Ctrl-C or closed terminal.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 HAPPENED: list[str] = []  # in the test that is running, by the names of marks
 LOOPBACK = ("127.", "::1", "localhost")
 

@@ -170,7 +170,8 @@ def test_missing_text_is_noticed_before_anything_is_fetched(monkeypatch: pytest.
 
 
 def test_missing_rows_are_noticed_before_a_model_is_loaded(tmp_path: Path) -> None:
-    checkpoint = tmp_path / "none"
+    checkpoint = tmp_path / "of-nothing"
+    checkpoint.mkdir()
     for option in ("--forget", "--retain", "--corpus"):
         assert f"for {option} at" in tinymem("evaluate", checkpoint, option, tmp_path / "rows.jsonl").one_line_error()
 
