@@ -242,7 +242,7 @@ def test_a_model_that_does_not_fit_the_memory(tmp_path: Path, family: str, monke
 @pytest.mark.parametrize("epsilon", ["x", None, -1, True, float("inf")])
 def test_an_epsilon_that_is_none(folder: Path, epsilon: object) -> None:
     rewrite(folder / "config.json", layer_norm_epsilon=epsilon)
-    assert "expected model.layer_norm_epsilon from 0 to below 1" in refusal(folder)
+    assert "expected layer_norm_epsilon from 0 to below 1" in refusal(folder)
 
 
 def test_sizes_whose_product_is_no_number(folder: Path) -> None:

@@ -62,7 +62,7 @@ class GPTConfig:
                 raise UserError(f"expected model.{name} to be a whole number of at least 1, got {size!r}")
         epsilon = self.layer_norm_epsilon
         if isinstance(epsilon, bool) or not isinstance(epsilon, int | float) or not 0 <= epsilon < 1:
-            raise UserError(f"expected model.layer_norm_epsilon from 0 to below 1, got {epsilon!r}")
+            raise UserError(f"expected layer_norm_epsilon from 0 to below 1, got {epsilon!r}")
         if wrong := uneven_heads(self.n_embd, self.n_head):
             raise UserError(wrong)
         if self.activation_function not in ACTIVATIONS:

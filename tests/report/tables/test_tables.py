@@ -391,7 +391,20 @@ def test_several_runs_give_the_papers_tables(tmp_path: Path) -> None:
     assert done.code == 0 and "Table 1. Multiplicative math" in done.out and "Best run" in done.out and "Table 7" not in done.out
     assert "Table 7" not in tinymem("report", one, two).out  # cost only where asked
     found = json.loads(tinymem("report", one, two, "--tables", "all", "--format", "json").out)["tables"]
-    others = {"variants", "2", "3", "metrics", "returns", "inj", "del", "link", *LAYERS, *CLASSES}  # of what these rows lack
+    others = {
+        "variants",
+        "2",
+        "3",
+        "metrics",
+        "returns",
+        "inj",
+        "del",
+        "link",
+        "findings",
+        "tuning",
+        *LAYERS,
+        *CLASSES,
+    }  # of what these rows lack
     assert [t["name"] for t in found] == [name for name in ORDER if name not in others]
     assert tinymem("report", tmp_path, "--tables", "1", "--format", "latex").out.startswith("% needs")
     assert tinymem("report", one, two, "--tables", "1", "--format", "csv", "--out", tmp_path / "t.csv").out == ""
