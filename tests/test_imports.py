@@ -98,6 +98,7 @@ def test_every_room_has_a_layer() -> None:
     assert rooms | TOP - {"__init__"} == set(LEVEL), "say in LAYERS where a new folder stands"
 
 
+@pytest.mark.slow
 def test_imports_point_one_way() -> None:
     arrows = [(module, target) for module, targets in sorted(graph().items()) if part_of(module) for target in targets]
     parts = [(part_of(module), part_of(target)) for module, target in arrows]

@@ -8,6 +8,7 @@ import tokenize
 from functools import cache
 from pathlib import Path
 
+import pytest
 from helpers import ROOT
 
 LINES_OF_A_FILE = 350
@@ -46,12 +47,14 @@ def test_no_file_is_long() -> None:
     assert {path: len(text.splitlines()) for path, text in sources().items() if len(text.splitlines()) > LINES_OF_A_FILE} == {}
 
 
+@pytest.mark.slow
 def test_functions_are_short() -> None:
     every = [length for text in sources().values() for length in lengths(text)]
     assert len(every) > 1000
     assert at(0.5, every) <= MEDIAN_LINES and at(0.9, every) <= TENTH_LONGEST_LINES
 
 
+@pytest.mark.slow
 def test_few_types_are_ignored() -> None:
     found = {path: count for path, text in sources().items() if (count := type_ignores(text))}
     assert sum(found.values()) <= TYPE_IGNORES, found

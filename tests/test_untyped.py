@@ -168,6 +168,7 @@ def every() -> Package:
     return Package(ROOT / "tinymem")
 
 
+@pytest.mark.slow
 def test_the_package_has_few(every: Package) -> None:
     places = [f"{module.name}:{annotation.lineno}" for module, annotation in every.untyped()]
     assert len(places) <= LIMIT, "python tests/untyped.py -v lists them"
@@ -177,6 +178,7 @@ def everything_in(kind: Type) -> list[Type]:
     return [kind, *(inner for part in kind.parts for inner in everything_in(part))]
 
 
+@pytest.mark.slow
 def test_every_name_of_the_package_is_resolved(every: Package) -> None:
     """A name that nothing defines would hide what it stands for."""
     unknown = {

@@ -65,6 +65,7 @@ def test_del_erases_more_of_the_row_than_of_others(tmp_path):
     assert by["random-neurons", "self_accuracy"].score > own.score and "DEL: 5 % dropped" in printed
 
 
+@pytest.mark.slow
 def test_rows_and_sequences_from_files_on_a_model_of_another_family(tmp_path):
     model = tiny_model("llama")
     model.save_pretrained(tmp_path / "model")
@@ -106,6 +107,7 @@ def test_rows_and_sequences_from_files_on_a_model_of_another_family(tmp_path):
     assert "development" not in call("report", tmp_path / "c", "--tables", "del")
 
 
+@pytest.mark.slow
 def test_mistakes_are_named_before_anything_is_loaded(tmp_path):
     for arguments, words in [
         (["inj", ZOO, "--methods", "durable"], "score neurons"),
@@ -122,6 +124,7 @@ def test_mistakes_are_named_before_anything_is_loaded(tmp_path):
         assert not list(tmp_path.glob("out/localization/*"))
 
 
+@pytest.mark.slow
 def test_what_decides_a_result_decides_its_id(tmp_path):
     """Other drawn neurons, another type of the weights, a scorer's file that was changed: nothing stored is taken for them."""
     tiny_model("llama").save_pretrained(tmp_path / "model")

@@ -14,6 +14,7 @@ from tinymem.recipe.kinds import ARTIFACTS
 from tinymem.testing import check_artifact, tiny_corpus
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "options"),
     [("noise", {"rows": 16}), ("backdoor", {"within": 14}), ("duplication", {"rows": 16, "copies": 2}), ("canary", {"rows": 4})],

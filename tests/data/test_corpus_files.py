@@ -105,6 +105,7 @@ def test_card_says_what_is_in_it(corpus: Corpus, saved: Path) -> None:
     assert f"{corpus.counts()['train_rows']:,}" in text
 
 
+@pytest.mark.slow
 @given(draw=st.data())
 @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_changed_byte_is_found(draw: st.DataObject, saved: Path, tmp_path: Path) -> None:
@@ -232,6 +233,7 @@ def invoke(*arguments: object) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
+@pytest.mark.slow
 def test_make_inspect_verify(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text(dump_recipe(RECIPE))
     out = tmp_path / "out"

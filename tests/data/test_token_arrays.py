@@ -105,6 +105,7 @@ def test_raw_files_and_their_layout(tmp_path: Path) -> None:
         read_token_array(tmp_path / "a_prefix.npy")
 
 
+@pytest.mark.slow
 @needs_shared
 def test_the_published_sets(tmp_path: Path) -> None:
     sets = SHARED / "memorised"

@@ -125,6 +125,7 @@ def test_ceiling_by_brute_force(family: str) -> None:
     assert (determined == brute_force(universe, rows)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["paper", "reference"])
 def test_ceiling_of_a_corpus(protocol: str) -> None:
     recipe = load_recipe(QUICKSTART, TINY)

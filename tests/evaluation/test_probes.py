@@ -63,6 +63,7 @@ def case(seed: int, model: GPT) -> Rows:
     return Rows(ids, prompt, end)
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 10_000), scale=st.sampled_from([1.0, 4.0]), forbid=st.sampled_from([None, EOS]))
 @settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 def test_teacher_forced_equals_decoded(seed: int, scale: float, forbid: int | None) -> None:
@@ -81,6 +82,7 @@ def learnt() -> tuple[GPT, Rows]:
     return overfit(random_gpt(n_embd=32), ids[:8], steps=60), Rows.of(ids, 6, 18)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("forbid", [None, EOS])
 def test_a_trained_model(learnt: tuple[GPT, Rows], forbid: int | None) -> None:
     model, rows = learnt

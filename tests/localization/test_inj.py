@@ -28,6 +28,7 @@ def case(family="gpt"):
     return model.double().eval(), replace(data, forget=rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_sequences_together_equal_sequences_apart(family):
     """A plain loop: one sequence, its gradient masked to the chosen value vectors, one Adam over whole matrices."""

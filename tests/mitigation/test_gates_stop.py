@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import torch
 
 from tinymem.mitigation.method import UNLEARNERS
@@ -11,6 +12,7 @@ from tinymem.mitigation.methods.neuron import _gates
 from tinymem.testing import config_of, tiny_case
 
 
+@pytest.mark.slow
 def test_rows_that_have_stopped_are_not_trained_on(monkeypatch):
     model, data = tiny_case("gpt")
     method = UNLEARNERS.get("slim")

@@ -35,6 +35,7 @@ def written(family: str, folder: Path, dtype: torch.dtype, **options: Any) -> An
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "stored"), [("gpt-neox", "bf16"), ("opt", "fp16"), ("gemma2", "bf16"), ("llama", "fp32"), ("phi", "bf16")]
 )

@@ -132,6 +132,7 @@ def test_rows_longer_than_the_model(family: str, monkeypatch: pytest.MonkeyPatch
         subject_of_rows(model, rows, rows)
 
 
+@pytest.mark.slow
 def test_the_estimate_of_a_models_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Right within 30 %: 20 million parameters, counted before they are loaded and weighed after."""
     save_checkpoint(random_gpt(n_embd=512, n_head=8, n_layer=6), tmp_path / "model", metadata={}, tokenizer_files={})

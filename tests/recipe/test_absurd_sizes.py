@@ -50,6 +50,7 @@ def test_absurd_canaries(canary: dict[str, int], tiny_run: Run, tmp_path: Path) 
     assert "expected room" in (error := tinymem("evaluate", checkpoint).one_line_error()) or "less than or equal to 1000" in error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("tokens", "numbers", "tasks"), [(150, 20, 4), (150, 20, 0), (400, 20, 4), (150, 5, 4), (600, 90, 2)])
 def test_the_estimate_is_right(tokens: int, numbers: int, tasks: int) -> None:
     data = {"family": "multiplicative", "size": 1000, "primary_size": 2000, "test_rows": 200, "numbers": numbers, "row_tokens": tokens}

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any, get_args
 
+import pytest
 from pydantic import BaseModel
 from sources import trees
 
@@ -70,6 +71,7 @@ def keys_of_the_package() -> list[tuple[str, str]]:
     return sorted((module, key) for module, key in found if key not in ATTRIBUTES)
 
 
+@pytest.mark.slow
 def test_keys_that_the_package_names_exist() -> None:
     wrong = [(module, key) for module, key in keys_of_the_package() if not any(is_key(r, key.split(".")) for r in (Recipe, SweepRecipe))]
     assert not wrong, "a module names a key, which no recipe has"

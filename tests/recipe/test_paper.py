@@ -60,6 +60,7 @@ def test_every_test_of_robustness_is_implemented_and_shown() -> None:
     assert tuple(measure._TESTS) == TESTS == get_args(Test)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("constant", "places"),
     [(n, {"recipe/paper.py"}) for n in (paper.EXPERIMENTS, paper.CHECKPOINTS, paper.NODE_HOURS, paper.PUBLISHED_GRID)]

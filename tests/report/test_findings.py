@@ -39,6 +39,7 @@ def table(rows, name):
     return {t.name: t for t in tables_of_findings(TableInputs(Results([], localization=rows)))}.get(name)
 
 
+@pytest.mark.slow
 def test_rankings_are_compared_with_the_published_column_and_between_benchmarks():
     ours = dict(zip(SCORERS, (0.666, 0.753, 0.654, 0.63, 0.446, 0.011), strict=True))
     erased = dict(zip(SCORERS, (-0.5, -0.6, -0.4, -0.3, -0.2, -0.01), strict=True))

@@ -62,6 +62,7 @@ def test_the_built_in_ones_are_all_in_order() -> None:
     assert set(TABLES.names()) == set(ORDER) and set(FIGURES.names()) == set(FIGURE_ORDER)
 
 
+@pytest.mark.slow
 def test_a_table_and_a_figure_of_ones_own(own: Path, folder: Path, tmp_path: Path) -> None:
     assert "expected tables of variants, 1, 2, 3" in tinymem("report", folder, "--tables", "slowest").one_line_error()
     for format, words in {"table": "Slowest", "markdown": "| act | 7.5 |", "latex": "act & 7.5", "csv": "slowest,"}.items():

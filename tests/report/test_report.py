@@ -295,6 +295,7 @@ def test_wilson_by_hand() -> None:
     assert Share(0, 0).interval is None and Share(3, 2).interval is None
 
 
+@pytest.mark.slow
 def test_little_data_is_said(tmp_path: Path) -> None:
     few = fake_row("act", "noise", 3, rows_scored=29, memorized_count_before=20)
     text = " ".join(printed(one(tmp_path, few), 100).split())
@@ -372,6 +373,7 @@ def test_configurations_of_one_method_are_told_apart(tmp_path: Path) -> None:
     assert labels(record.rows) == ["act (ratio=0.1)", "act (ratio=0.2)", "slim"]
 
 
+@pytest.mark.slow
 def test_protocols_are_never_mixed_silently(tmp_path: Path) -> None:
     rows = [fake_row("act", "noise", 3, protocol=protocol) for protocol in ("paper", "reference")]
     record = one(tmp_path, *rows)
@@ -379,6 +381,7 @@ def test_protocols_are_never_mixed_silently(tmp_path: Path) -> None:
     assert "protocol reference" in page(record, tmp_path)
 
 
+@pytest.mark.slow
 def test_the_page_stands_alone(record: RunRecord, tmp_path: Path) -> None:
     text = page(record, tmp_path)
     checker = Checker(text)
@@ -395,6 +398,7 @@ def test_the_page_stands_alone(record: RunRecord, tmp_path: Path) -> None:
     assert "@import" not in text
 
 
+@pytest.mark.slow
 def test_the_page_says_what_was_measured(record: RunRecord, tmp_path: Path) -> None:
     text = page(record, tmp_path)
     for expected in (
@@ -414,6 +418,7 @@ def test_the_page_says_what_was_measured(record: RunRecord, tmp_path: Path) -> N
     assert "prefers-color-scheme: dark" in text
 
 
+@pytest.mark.slow
 def test_the_page_opens_with_the_best_stored_row_and_sorts_by_it(record: RunRecord, tmp_path: Path) -> None:
     text = page(record, tmp_path)
     [sentence] = re.findall(r'<p class="outcome">(.*?)</p>', text)
@@ -431,6 +436,7 @@ def test_the_page_opens_with_the_best_stored_row_and_sorts_by_it(record: RunReco
     assert 'class="outcome"' not in page(one(tmp_path / "none", refused_row("act", "noise")), tmp_path)
 
 
+@pytest.mark.slow
 def test_every_row_links_to_its_json(record: RunRecord, tmp_path: Path) -> None:
     text = page(record, tmp_path)
     for row in record.rows:
@@ -441,6 +447,7 @@ def test_every_row_links_to_its_json(record: RunRecord, tmp_path: Path) -> None:
         assert json.loads(html.unescape(block[1])) == with_intervals(row.as_dict())
 
 
+@pytest.mark.slow
 def test_refused_rows_have_their_message(record: RunRecord, tmp_path: Path) -> None:
     assert "<li>hard-concrete on noise: refused: expected a ratio that edits a neuron" in page(record, tmp_path)
 
@@ -456,6 +463,7 @@ def test_text_is_escaped_everywhere(tmp_path: Path) -> None:
     assert Checker(text).open == []
 
 
+@pytest.mark.slow
 def test_dollars_and_braces_do_not_matter(tmp_path: Path) -> None:
     name = "$x_1$ {{ 7 * 7 }}"
     text = page(one(tmp_path, fake_row(name, "noise", 1)), tmp_path)
@@ -463,6 +471,7 @@ def test_dollars_and_braces_do_not_matter(tmp_path: Path) -> None:
     assert text.count(f">{name}<") == 5
 
 
+@pytest.mark.slow
 def test_two_writes_give_equal_bytes(record: RunRecord, tmp_path: Path) -> None:
     (tmp_path / "again").mkdir()
     assert page(record, tmp_path) == page(record, tmp_path / "again")
@@ -477,6 +486,7 @@ def test_nulls_are_dashes(tmp_path: Path) -> None:
     assert "<td>–</td>" in page(record, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_run_without_results_still_has_a_page(tmp_path: Path) -> None:
     record = load_run(write_run(tmp_path, [], fake_curve()))
     assert "no method has been run yet" in printed(record, 100)
@@ -486,6 +496,7 @@ def test_a_run_without_results_still_has_a_page(tmp_path: Path) -> None:
     assert text.count("<svg") == 2
 
 
+@pytest.mark.slow
 def test_perplexity_is_no_percentage(tmp_path: Path) -> None:
     values = {"performance_metric": "perplexity", "performance_before": 21.98, "performance_ceiling": None}
     record = one(tmp_path, fake_row("act", "noise", 3, 27.9, **values))
@@ -497,6 +508,7 @@ def test_perplexity_is_no_percentage(tmp_path: Path) -> None:
     assert "2,198" not in text
 
 
+@pytest.mark.slow
 def test_the_curve_and_the_scatter_are_figures_5_and_6_of_one_model(record: RunRecord, tmp_path: Path) -> None:
     rows = [fake_row(f"method-{i}", "noise", i) for i in range(20)]
     ppl = fake_row("method-0", "backdoor", 3, 27.9, performance_metric="perplexity", performance_before=21.98)

@@ -159,6 +159,7 @@ def test_equations_2_and_3_on_the_published_regularizers() -> None:
 values = st.one_of(st.integers(0, 4).map(float), st.floats(-10, 10), st.just(math.inf))
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.lists(st.tuples(values, values), max_size=14))
 def test_front_is_that_of_brute_force(points: list[tuple[float, float]]) -> None:

@@ -192,6 +192,7 @@ def read(files: RowFiles, folder: Path) -> tuple[OwnRows, list[str]]:
         return read_own_rows(files, folder, VOCABULARY), [str(w.message) for w in caught]
 
 
+@pytest.mark.slow
 def test_meant(model: GPT2LMHeadModel) -> None:
     """The cases hold every encoding, and rows that are and are not memorized, left out and ended by EOS."""
     draw = random.Random(1)
@@ -201,6 +202,7 @@ def test_meant(model: GPT2LMHeadModel) -> None:
     assert ends.count(None) > 10 and ends.count(8) > 50 and len({*ends}) > 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", [0, *(pytest.param(n, marks=pytest.mark.thorough) for n in range(1, BLOCKS))])
 def test_row_files_against_generate_and_a_loss_loop(model: GPT2LMHeadModel, folders: dict[str, Path], tmp_path: Path, block: int) -> None:
     memorized = scored_rows = 0
@@ -316,6 +318,7 @@ def test_a_tokenizer_is_read_once(folders: dict[str, Path], tmp_path: Path, monk
 # ---- methods ------------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_whole_row_losses_leave_out_what_fills_rows_up(model: GPT2LMHeadModel) -> None:
     rows = [LONG[0], LONG[1][:7], LONG[2][:9]]
     ends = torch.tensor([len(row) for row in rows])

@@ -123,6 +123,7 @@ def test_progress(stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "said \\x1b[2J" in stream.getvalue() and "echoed" in stream.getvalue()
 
 
+@pytest.mark.slow
 def test_text_reaches_the_terminal_by_these_ways_alone() -> None:
     """`print` and rich's own console would let it through; the timings of `bench` have no stranger's text, and run without rich."""
     allowed = {"errors.py", "cli/main.py", "runtime/streams.py", "runtime/console.py"}

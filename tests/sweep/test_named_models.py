@@ -150,6 +150,7 @@ def test_a_search_by_halving(llama: ByHeart) -> None:
     assert statuses == {"ok": 1}
 
 
+@pytest.mark.slow
 def test_from_the_hub(llama: ByHeart, hub: Hub) -> None:
     hub.add("org/heart", {"config.json": b"{}"})
     hub.add("org/heart", {path.name: path.read_bytes() for path in llama.folder.iterdir()}, branch="step143000")

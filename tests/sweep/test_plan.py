@@ -38,6 +38,7 @@ def configs(sweep: Sweep) -> list[tuple[Any, ...]]:
     ]
 
 
+@pytest.mark.slow
 def test_the_papers_sweep_has_the_papers_runs() -> None:
     """Its grids: 170 runs a checkpoint; 672 checkpoints; less 840 of IG and 240 of Greedy (A.3.5)."""
     done = tinymem("sweep", *SWEEPS[1:], "--list", "--device", "cpu")

@@ -44,6 +44,7 @@ def eager() -> list[float]:
     return losses_of(100)
 
 
+@pytest.mark.slow
 def test_golden_losses(eager: list[float]) -> None:
     assert [eager[i] for i in (0, 20, 40, 60, 80, 99)] == pytest.approx(GOLDEN, abs=1e-4)
 
@@ -55,6 +56,7 @@ def test_traced_is_eager(eager: list[float]) -> None:
     assert losses_of(100, partial(torch.compile, backend="aot_eager", fullgraph=True)) == pytest.approx(eager, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_bf16_follows_fp32(eager: list[float]) -> None:
     found = losses_of(60, precision="bf16")
     assert found[:5] == pytest.approx(eager[:5], rel=0.02) and found != eager[:60]

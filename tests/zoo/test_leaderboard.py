@@ -23,6 +23,7 @@ from tinymem.zoo.stored import store_rows, stored_rows
 WEIGHTS = {"one": "w1", "two": "w2"}
 
 
+@pytest.mark.slow
 def test_the_pages_in_docs_are_current() -> None:
     docs, zoo = ROOT / "docs", ROOT / "zoo"
     table, more = stored_rows(docs / "table1.parquet"), stored_rows(docs / "leaderboard.parquet")

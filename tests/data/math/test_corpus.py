@@ -75,6 +75,7 @@ def test_rendered_text_is_the_plain_one() -> None:
     assert [to_text(row).rstrip("_") for row in render(numbers, 30)] == ["^0 9 10 99 20133$", "^1 1 100 5 7$"]
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**31), st.floats(0.01, 0.9))
 @settings(max_examples=20, deadline=None, derandomize=True)
 def test_noise_moves_by_one_at_the_given_rate(seed: int, probability: float) -> None:
@@ -85,6 +86,7 @@ def test_noise_moves_by_one_at_the_given_rate(seed: int, probability: float) -> 
         assert abs(happened.mean() - chance) < 5 * (chance * (1 - chance) / moves.size) ** 0.5
 
 
+@pytest.mark.slow
 @given(
     st.sampled_from(["additive", "multiplicative"]),
     st.integers(0, 40),

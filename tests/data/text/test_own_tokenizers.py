@@ -30,6 +30,7 @@ from tinymem.runtime import network
 BYTES = byte_tokenizer()
 
 
+@pytest.mark.slow
 @given(st.text() | st.sampled_from(["<|endoftext|>", "a<|endoftext|>b", "\x00\r\n\t", "ü漢🎉", "Ġ", "  two  "]))
 def test_ids_are_the_bytes_and_come_back(text: str) -> None:
     ids = BYTES.encode(text, add_special_tokens=False).ids

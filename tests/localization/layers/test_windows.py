@@ -110,6 +110,7 @@ def test_retraining_equals_a_whole_model_with_all_else_frozen(window):
     assert not torch.allclose(mine.planted_n, predictions(subject.model, subject.noised).planted_n, atol=1e-2)
 
 
+@pytest.mark.slow
 def test_retraining_measures_all_windows_and_its_order_is_that_of_its_seed():
     subject = subject_of(tiny_gpt(0), tiny_gpt(1))
     options = RetrainingOptions(epochs=1, learning_rate=1e-2, batch_size=10)

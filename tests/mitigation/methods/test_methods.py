@@ -100,6 +100,7 @@ def slow_select(model: nn.Module, scores: Scores, config: AblationConfig) -> dic
     return chosen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scope", ["tensor", "layer", "model"])
 @pytest.mark.parametrize("of", ["eligible", "model"])
 @pytest.mark.parametrize("unit", ["weight", "neuron"])

@@ -86,6 +86,7 @@ def test_transformers_weights_are_rounded_per_output_too(tiny_run: Run) -> None:
 # ---- relearning ---------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_relearning() -> None:
     model = random_gpt()
     before, rows = deepcopy(model), torch.randint(10, (5, 24), generator=torch.Generator().manual_seed(0))

@@ -50,6 +50,7 @@ def sweep() -> Inputs:
     return inputs(*sweep_rows(("additive", "wiki"), (2, 4), (500, 1500), (0, 1), (3000,)))
 
 
+@pytest.mark.slow
 def test_an_axis_that_spans_less_than_an_interval_says_so() -> None:
     """Two accuracies of 10,000 tokens, whose intervals are 0.9 points wide: 0.4 points apart, then 4."""
     for second, noise in ((9460, True), (9100, False)):
@@ -64,6 +65,7 @@ def test_an_axis_that_spans_less_than_an_interval_says_so() -> None:
         assert (NOISE in axes.get_ylabel()) == noise and NOISE not in axes.get_xlabel(), "memorized: 30 points of 100 rows"
 
 
+@pytest.mark.slow
 def test_figures_are_named_by_what_they_show() -> None:
     made, skipped = figures_of(results_of(list(sweep_rows())))
     assert not [figure.title for figure in (*made, *skipped) if "Figure" in figure.title]
@@ -253,6 +255,7 @@ def test_figure_21_counts_runs_within_the_papers_limits() -> None:
     assert cells(inputs(*rows).points, "accuracy") == []
 
 
+@pytest.mark.slow
 def test_a_stored_landscape_is_drawn_and_a_broken_one_is_not(tmp_path: Path) -> None:
     record = RunRecord(tmp_path, [], [], recipe())
     assert isinstance(stored_landscapes(Inputs(records=[record]))[0], Skipped)
@@ -297,6 +300,7 @@ def test_every_figure_draws_in_every_format(tmp_path: Path) -> None:
     assert (tmp_path / f"{made[0].key}.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_thousands_of_points_are_a_picture_in_the_svg() -> None:
     point = {"kind": "math + noise", "method": "act", "metric": "accuracy"}
     sizes = {}

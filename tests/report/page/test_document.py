@@ -95,6 +95,7 @@ def test_folders_of_runs_and_sweeps_are_one_page(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "report-data").exists()  # all of it fits on the page
 
 
+@pytest.mark.slow
 def test_the_verb_writes_figures_with_their_numbers(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run-a", [row(id="a"), row("durable", id="b")], curve())
     done = tinymem("report", run, "--format", "svg")
@@ -109,6 +110,7 @@ def test_the_verb_writes_figures_with_their_numbers(tmp_path: Path) -> None:
     assert not (tmp_path / "no").exists()
 
 
+@pytest.mark.slow
 def test_failures_are_counted_by_message_and_text_is_escaped(tmp_path: Path) -> None:
     bad: dict[str, Any] = {"status": "failed", "message": "<b>boom</b>", "memorized_after": None, "performance_after": None}
     rows = [row(id="ok"), *(row("sou", seed=i, id=f"bad{i}", **bad) for i in range(3)), row("<i>x</i>", id="odd", model_name="<u>")]
@@ -133,6 +135,7 @@ def test_odd_numbers_and_missing_columns_do_not_break_it(tmp_path: Path) -> None
     check_links(page(results_of([]), tmp_path / "empty"), tmp_path / "empty")
 
 
+@pytest.mark.slow
 def test_two_writes_give_equal_bytes(tmp_path: Path) -> None:
     results = results_of(list(sweep_rows(("additive",), (2,), (500,), (0,), (3000,)))[:6])  # of one method: few figures
     assert page(results, tmp_path / "a") == page(results, tmp_path / "b")

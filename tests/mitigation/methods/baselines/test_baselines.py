@@ -106,6 +106,7 @@ def retain_of_first_step(data):
     return data.retain.take(torch.randperm(len(data.retain), generator=generator)[:6])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_first_steps_follow_the_formulas(family):
     model, data = tiny_case(family)
@@ -174,6 +175,7 @@ def objectives(model, data):
     return {"npo": (npo_of, everything), "simnpo": (simnpo_of, everything), "rmu": (rmu_of, set(mlp_parameters(model)))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", ["npo", "simnpo", "rmu"])
 def test_further_steps_follow_the_formulas_too(name, family):
@@ -204,6 +206,7 @@ def test_kl_to_the_original_is_zero_at_the_start_and_positive_after(family):
     assert (apart < 1e-4).double().mean() > 0.99
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_rmu_steers_the_layer_and_trains_no_other(family):
     model, data = tiny_case(family)
@@ -266,6 +269,7 @@ def test_extra_fine_tuning_without_rows_is_no_training():
         one_step("finetune-extra", model, replace(data, retain=data.retain.take(torch.arange(0))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32])
 def test_fine_tunings_train_on_compact_rows_as_on_others(dtype):
     """A long text's clean rows are not copied into 64-bit ids; ids above 32,767 are negative where 16 bits are signed."""

@@ -181,6 +181,7 @@ def test_cost_in_points_of_accuracy_and_per_cent_of_perplexity() -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_budget_uses_other_rows_for_the_cost_and_controls_keep_as_many(case: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Rows] = []
     original = _budget.Judge.__init__

@@ -101,6 +101,7 @@ def test_ranks_break_ties_by_what_the_loss_asks_for():
     assert _gates.ranks(parameters / 0.0 - parameters / 0.0, wish).isnan().all(), "training that diverged has no ranks"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["slim", "hard-concrete", "subnet", "balanced-subnet"])
 def test_shorter_runs_are_part_of_longer_ones(name):
     model, data = tiny_case("gpt")
@@ -117,6 +118,7 @@ def test_shorter_runs_are_part_of_longer_ones(name):
             assert equal_weights(edit.result, apply(method, model, data, one))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["act", "durable-agg", "greedy", "balanced-subnet", "random-neurons"])
 def test_one_scoring_pass_serves_all_ratios(name):
     model, data = tiny_case("gpt")

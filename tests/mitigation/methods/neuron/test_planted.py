@@ -73,6 +73,7 @@ def test_methods_find_planted_neurons_in_the_expected_order(planted):
     assert mean_recall(planted, "ig") > 0.6 and mean_recall(planted, "slim", epochs=100) > 0.5
 
 
+@pytest.mark.slow
 def test_the_planted_neurons_themselves_have_recall_one(planted):
     _, _, gold = planted[0]
     assert recall(gold.float(), gold) == pytest.approx(float(gold.sum(1).clamp(max=13).sum() / gold.sum()))
