@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -88,6 +89,17 @@ def watch() -> None:
 
 version_and_commit()  # asks git once in a process, and not in the first test that writes a page
 watch()
+
+
+def pytest_collection() -> None:
+    """Search for no garbage while everything is imported."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported out of every later search for garbage, which would take a tenth of the tests' time."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects

@@ -127,6 +127,7 @@ def test_a_figure(example: Path, tiny_run: Run, tmp_path: Path) -> None:
     assert [line["seconds"] for line in lines] == [row.seconds for row in tiny_run.rows]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*not memorized by the model")
 @example_of("A model family")
 def test_a_family(example: Path, tmp_path: Path) -> None:

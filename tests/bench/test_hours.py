@@ -63,6 +63,7 @@ def test_regularizers_cost_what_was_measured() -> None:
     assert ms == {"spectral-norm": 9.0, "loss-truncation": 6.0, "example-tied-dropout": 6.0}
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path: Path) -> None:
     path = tmp_path / "times.jsonl"
     path.write_text("some words\n" + "\n".join(json.dumps(line) for line in lines(math=8)))
@@ -75,6 +76,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert "got something else" in tinymem("bench", "hours", MODELS[0], "--times", path).one_line_error()
 
 
+@pytest.mark.slow
 def test_bench_train_writes_what_hours_reads(tmp_path: Path) -> None:
     words = ("--case", "math-2", "--way", "graph", "--way", "graph+goldfish", "--steps", 1, "--batch", 2, "--device", "cpu")
     done = tinymem("bench", "train", *words, "--json")

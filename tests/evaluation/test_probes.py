@@ -241,6 +241,7 @@ def test_a_row_that_is_written_to_its_end_is_memorized_whatever_its_padding(lear
     assert (memorized_rows(broken, probe.rows) >= known).all()
 
 
+@pytest.mark.slow
 def test_a_clean_counterpart_ends_for_itself() -> None:
     """Continued cleanly means up to the counterpart's own end, which may be before or behind that of the artifact's row."""
     clean = [1, 2, 3, 4, 5, EOS, PAD, PAD]

@@ -152,6 +152,7 @@ def test_a_dry_run_says_what_and_calls_nobody(hub: Hub, made: Path) -> None:
     assert f"{len(hub.calls)} calls" in done.out and "model org/m, license apache-2.0" in done.out and "seed0-step60: 9 files" in done.out
 
 
+@pytest.mark.slow
 def test_a_checkpoint_comes_back_with_its_card(hub: Hub, made: Path, tmp_path: Path) -> None:
     done = tinymem("push", made, "--repo", "org/m")
     assert done.code == 0 and done.out.startswith("org/m@seed0-step60 "), done.err
@@ -165,6 +166,7 @@ def test_a_checkpoint_comes_back_with_its_card(hub: Hub, made: Path, tmp_path: P
     assert yaml.safe_load(card.text.split("```yaml\n")[1].split("```")[0])["training"]["epochs"] == 6
 
 
+@pytest.mark.slow
 def test_seeds_and_steps_are_branches_and_main_is_the_first_seeds_last(hub: Hub, made: Path, tmp_path: Path) -> None:
     folders = [variant(made, tmp_path / f"{s}-{n}", seed=s, step=n, weights=10 * s + n) for s, n in ((1, 20), (0, 20), (0, 9))]
     push(Plan([model_repository("org/m", [opened(folder, Choices()) for folder in folders], Choices())]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from helpers import tinymem
 from hub_stub import Hub
 
@@ -12,6 +13,7 @@ from tinymem.runs.checkpoint_rows import results_of_places, rows_of_checkpoint
 from tinymem.runs.pipeline import Run
 
 
+@pytest.mark.slow
 def test_a_model_of_the_hub_is_reported_by_its_name_with_its_commit(hub: Hub, files: dict[str, bytes], made: Path) -> None:
     commit = hub.add("org/m", files).branches["main"]
     results = results_of_places([Path("org/m")])

@@ -36,6 +36,7 @@ def edits(first, second):
     return line[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
 def test_every_number_equals_that_of_a_plain_loop(family):

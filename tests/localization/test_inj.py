@@ -56,6 +56,7 @@ def test_sequences_together_equal_sequences_apart(family):
                 torch.testing.assert_close(mine.weight, its, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_each_sequence_trains_its_own_neurons_until_it_is_known_and_no_longer():
     model, data = case()
     before = fingerprint(model)

@@ -40,6 +40,7 @@ def end_to_end(model):
     return torch.cat([matrix.flatten() for matrix in matrices(model).values()])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["gpt", "gpt2", "llama"])
 def test_sequences_together_equal_sequences_apart(family):
     """A plain loop: one sequence, the gradient of every matrix masked to the chosen weights, one Adam over whole matrices."""

@@ -28,6 +28,7 @@ def case(family):
     return model.double(), replace(data, forget=forget)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", METHODS)
 def test_rows_together_equal_rows_apart(family, name):

@@ -105,6 +105,7 @@ def test_ours_loads_gpt2_of_transformers(tmp_path: Path, activation: str, n_inne
     assert_same_logits(theirs, ours)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["gpt2", "gpt-neox", "llama"])
 def test_foreign_families_load_and_are_mitigated(tmp_path: Path, family: str) -> None:
     theirs, data = tiny_model(family), tiny_case(family)[1]

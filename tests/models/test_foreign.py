@@ -51,6 +51,7 @@ def test_in_the_folders_type_or_another(family: str, stored: DTypeName, tmp_path
         assert {n: b.dtype for n, b in ours.named_buffers()} == {n: b.dtype for n, b in theirs.named_buffers()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", OTHERS)
 @torch.no_grad()
 def test_edited_saved_and_loaded_again(family: str, tmp_path: Path) -> None:
@@ -101,6 +102,7 @@ def hidden(family: str, ins: list[Any], x: Tensor) -> Tensor:
     return torch.nn.functional.gelu(ins[0](x), approximate="none" if family == "gpt-neox" else "tanh")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CHECKS)
 @pytest.mark.parametrize("family", [name for name in OTHERS if name not in ("gpt2", "gpt-neox", "llama")])
 def test_contract_of_an_edit_of_neurons_and_one_of_weights(family: str, name: str) -> None:

@@ -116,6 +116,7 @@ def test_further_keys_are_kept(folder: Path) -> None:
     assert read_metadata(folder).as_json() == {}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*are not memorized by the model")
 @pytest.mark.parametrize("place", [-1, -999, -5000])
 def test_one_flipped_bit_is_refused(folder: Path, place: int) -> None:

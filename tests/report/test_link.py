@@ -71,6 +71,7 @@ def many():
     return localization, edits
 
 
+@pytest.mark.slow
 def test_the_table_and_the_figure_have_every_pair():
     localization, edits = many()
     found = pairs(localization, edits)

@@ -260,6 +260,7 @@ def test_json_is_the_rows_as_they_are(record: RunRecord) -> None:
     assert "memorized_low_after" not in found[-1]  # refused
 
 
+@pytest.mark.slow
 def test_accuracy_has_its_interval_everywhere() -> None:
     columns = {"performance_tokens": 1000, "performance_count_before": 950, "performance_count_after": 900}
     row = fake_row("act", "noise", 10, accuracy=0.9, performance_before=0.95, **columns)
@@ -452,6 +453,7 @@ def test_refused_rows_have_their_message(record: RunRecord, tmp_path: Path) -> N
     assert "<li>hard-concrete on noise: refused: expected a ratio that edits a neuron" in page(record, tmp_path)
 
 
+@pytest.mark.slow
 def test_text_is_escaped_everywhere(tmp_path: Path) -> None:
     evil = '<script>alert("1")</script>'
     row = fake_row(evil, "noise", 1, id='"><b>', options={evil: evil}, device=evil, message=evil)

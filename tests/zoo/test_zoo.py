@@ -23,6 +23,7 @@ def test_the_shipped_checkpoints_are_as_the_manifest_says() -> None:
     assert faults(SHIPPED) == [] and len(names_in(SHIPPED)) >= 11
 
 
+@pytest.mark.slow
 def test_list_names_what_readers_choose_by() -> None:
     done = tinymem("zoo", "list", "--format", "json")
     entries = {entry["name"]: entry for entry in json.loads(done.out)}

@@ -252,6 +252,7 @@ def test_all_metrics_without_rapidfuzz_from_the_shell(checkpoint: Path, monkeypa
 scores = st.lists(st.integers(-3, 3).map(float), min_size=1, max_size=12)
 
 
+@pytest.mark.slow
 @given(scores, scores, st.sampled_from([0.0, 0.01, 0.2, 0.5]))
 @settings(max_examples=150, deadline=None, derandomize=True)
 def test_roc(members: list[float], others: list[float], rate: float) -> None:

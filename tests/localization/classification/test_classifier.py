@@ -131,6 +131,7 @@ def test_classifiers_are_kept(trained: Classifiers, tmp_path: Path) -> None:
     assert equal(load_classifier(trained.start, tmp_path / "kept" / "model.safetensors"), trained.model)
 
 
+@pytest.mark.slow
 def test_generalization_is_the_mean_over_halves_without_the_row(rows: LabeledRows) -> None:
     decisions, halves, seen = labeled_decisions(rows), 5, []
 

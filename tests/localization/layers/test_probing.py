@@ -59,6 +59,7 @@ def test_events_by_hand():
     assert initiation(torch.tensor([0.2, 0.1]), 0.25) is None
 
 
+@pytest.mark.slow
 def test_a_layers_weight_is_the_rise_of_its_f1():
     subject = replace(subject_of(tiny_gpt(0), tiny_gpt(1)), control=(0,))
     found = noise_probes(subject, QUICK, BAR)
@@ -71,6 +72,7 @@ def test_a_layers_weight_is_the_rise_of_its_f1():
     assert found == noise_probes(subject, QUICK, BAR)
 
 
+@pytest.mark.slow
 def test_label_probes_tell_targets_and_need_enough_of_them():
     subject = subject_of(tiny_gpt(0), tiny_gpt(1))
     noised = random_decisions(20, 40, 7)

@@ -107,6 +107,7 @@ def test_nothing_to_forget_is_refused(method: str) -> None:
         apply(UNLEARNERS.get(method), model, nothing, config_of(UNLEARNERS.get(method), ratio=0.25))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_two_runs_of_one_case_are_equal(method: str) -> None:
     """Nothing that a method is given keeps traces of its first run: rows, twins, optimizer state."""

@@ -49,6 +49,7 @@ def test_as_step_by_step(name: str, recorder: Recorder, monkeypatch: pytest.Monk
     assert equal_weights(eager, replayed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by_row", [slim.by_row, hard_concrete.by_row])
 def test_rows_apart(by_row: Any, recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
     model, data = tiny_case("gpt")

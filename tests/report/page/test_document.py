@@ -121,6 +121,7 @@ def test_failures_are_counted_by_message_and_text_is_escaped(tmp_path: Path) -> 
     check_links(text, tmp_path)
 
 
+@pytest.mark.slow
 def test_odd_numbers_and_missing_columns_do_not_break_it(tmp_path: Path) -> None:
     odd = [
         row(id="1", memorized_before=None, memorized_after=None),

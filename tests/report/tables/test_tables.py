@@ -384,6 +384,7 @@ def test_a_table_is_rectangular() -> None:
 # ---- the command --------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_several_runs_give_the_papers_tables(tmp_path: Path) -> None:
     rows = paper_like_rows()
     one, two = write_results(tmp_path / "one", rows[:20]), write_results(tmp_path / "two", rows[20:])

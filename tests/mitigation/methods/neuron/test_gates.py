@@ -71,6 +71,7 @@ def test_one_adam_step_of_hard_concrete():
     torch.testing.assert_close(kept, torch.zeros_like(kept))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", ["slim", "hard-concrete"])
 def test_many_rows_at_once_equal_one_at_a_time(family, name):

@@ -29,6 +29,7 @@ def patched(model, layer, change):
     return layer.module.register_forward_pre_hook(lambda _, inputs: (change(inputs[0]), *inputs[1:]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
 def test_zero_equals_a_loop_over_neurons(family):

@@ -138,6 +138,7 @@ def test_subnet_is_balanced_subnet_with_forget_rows_only(family, drop):
     assert all(torch.equal(a, b) for a, b in zip(alone.parameters(), balanced.parameters(), strict=True))
 
 
+@pytest.mark.slow
 def test_subnet_raises_the_loss_more_than_chance():
     model, data = tiny_case("gpt")
     config = subnet.SubnetConfig(ratio=0.1, epochs=20, batch_size=3)
