@@ -15,7 +15,7 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # the many processes that tests start would compile the package anew
+os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # on the full disks that tests make, Python would leave halves of compiled modules
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ from tinymem.runtime.version import version_and_commit
 from tinymem.training import loop
 
 torch.set_num_threads(1)
-sys.dont_write_bytecode = False
+sys.dont_write_bytecode = True
 # As a shell's job in the background or under nohup has them; its processes would ignore a test's Ctrl-C or closed terminal.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
