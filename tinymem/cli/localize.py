@@ -34,7 +34,7 @@ from tinymem.cli.options import (
     local_checkpoint,
     words,
 )  # fmt: skip
-from tinymem.cli.printing import check_folder, chosen, print_json, print_tables_as
+from tinymem.cli.printing import check_folder, chosen, print_localized
 from tinymem.errors import UserError
 from tinymem.runtime.json import JsonObject
 
@@ -175,7 +175,4 @@ def _run(model: Model, recipe: LocalizationRecipe, out: Path, files: RowFiles, o
             model.path, recipe, out=out, files=files, device=model.device, dtype=model.dtype, verify=model.verify,
             progress=Progress(show=True),
         )  # fmt: skip
-    if output == "json":
-        print_json([row.as_dict() for row in rows])
-    else:
-        print_tables_as(localization_tables(rows), output, None)
+    print_localized(rows, localization_tables, output)

@@ -21,11 +21,12 @@ from tinymem.cli.options import (
     PrintJson,
     Revision,
     Seed,
+    Techniques,
     load_plugins,
     local_checkpoint,
     words,
 )  # fmt: skip
-from tinymem.cli.printing import check_folder, chosen, print_json, print_tables_as
+from tinymem.cli.printing import check_folder, chosen, print_localized
 from tinymem.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from tinymem.runtime.json import JsonObject
 
 Tasks = Annotated[str | None, typer.Option("--tasks", metavar="NAMES", help="Generated tasks, with commas between. Default: all six.")]
-Techniques = Annotated[str | None, typer.Option("--techniques", metavar="NAMES", help="Techniques, with commas between. Default: all.")]
 Data = Annotated[
     str | None,
     typer.Option(
@@ -84,10 +84,7 @@ def classes(
     check_folder(out)
     with sole_writer(out):
         rows = localize_classes(place, made, out=out, device=device, verify=not no_verify, progress=Progress(show=True))
-    if output == "json":
-        print_json([row.as_dict() for row in rows])
-    else:
-        print_tables_as(classes_tables(rows), output, None)
+    print_localized(rows, classes_tables, output)
 
 
 def _data(source: str | None, text: str | None, label: str | None) -> JsonObject:

@@ -18,11 +18,12 @@ from tinymem.cli.options import (
     Plugins,
     PrintJson,
     Seed,
+    Techniques,
     load_plugins,
     local_checkpoint,
     words,
 )  # fmt: skip
-from tinymem.cli.printing import check_folder, chosen, print_json, print_tables_as
+from tinymem.cli.printing import check_folder, chosen, print_localized
 
 if TYPE_CHECKING:
     from tinymem.recipe.layers import LayersRecipe
@@ -49,7 +50,6 @@ Early = Annotated[
         help="The first epoch that knew the planted rows. Default: of the run's kept epochs, or CHECKPOINT.",
     ),
 ]
-Techniques = Annotated[str | None, typer.Option("--techniques", metavar="NAMES", help="Techniques, with commas between. Default: all.")]
 ArtifactKind = Annotated[
     str | None, typer.Option("--artifact", metavar="KIND", help="Planted rows to look for. Default: the first with clean counterparts.")
 ]
@@ -82,28 +82,16 @@ def layers(
     from tinymem.runtime.locks import sole_writer
     from tinymem.runtime.progress import Progress
 
-    output, made, others = (
-        chosen(output, json),
-        _recipe(recipe, overrides, techniques, artifact, seed),
-        OtherModels(counterfactual, start, early),
-    )
+    output = chosen(output, json)
     load_plugins(plugin)
+    made, others = _recipe(recipe, overrides, techniques, artifact, seed), OtherModels(counterfactual, start, early)
+    place = local_checkpoint(checkpoint)
     check_folder(out)
     with sole_writer(out):
         rows = localize_layers(
-            local_checkpoint(checkpoint),
-            made,
-            out=out,
-            others=others,
-            corpus=corpus,
-            device=device,
-            verify=not no_verify,
-            progress=Progress(show=True),
+            place, made, out=out, others=others, corpus=corpus, device=device, verify=not no_verify, progress=Progress(show=True)
         )
-    if output == "json":
-        print_json([row.as_dict() for row in rows])
-    else:
-        print_tables_as(layers_tables(rows), output, None)
+    print_localized(rows, layers_tables, output)
 
 
 def _recipe(path: Path | None, overrides: list[str] | None, techniques: str | None, artifact: str | None, seed: int | None) -> LayersRecipe:

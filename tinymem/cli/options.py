@@ -60,6 +60,7 @@ LocalizationFile = Annotated[
     Path | None,
     typer.Option("--recipe", metavar="FILE", help="Its options as YAML; `tinymem recipe schema` says which there are."),
 ]
+Techniques = Annotated[str | None, typer.Option("--techniques", metavar="NAMES", help="Techniques, with commas between. Default: all.")]
 Checkpoint = Annotated[
     Path,
     typer.Argument(metavar="CHECKPOINT", help="A checkpoint folder, such as runs/<run>/checkpoint, or ORG/NAME[@REVISION] of the Hub."),

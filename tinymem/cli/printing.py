@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
@@ -14,6 +14,7 @@ from tinymem.runtime.streams import echo
 
 if TYPE_CHECKING:
     from tinymem.report.tables.table import Cell, Number, Table
+    from tinymem.results.row import LocalizationRow
     from tinymem.results.run_folder import RunRecord
     from tinymem.runtime.json import Json
 
@@ -87,6 +88,14 @@ def print_listing(table: Table, output: str) -> None:
 def print_json(value: Json | Sequence[Json]) -> None:
     """Print a value as indented JSON."""
     emit(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False), None)
+
+
+def print_localized(rows: Sequence[LocalizationRow], tables: Callable[[Sequence[LocalizationRow]], Sequence[Table]], output: str) -> None:
+    """Print the rows of a localization: as JSON, or in the tables that they make."""
+    if output == "json":
+        print_json([row.as_dict() for row in rows])
+    else:
+        print_tables_as(tables(rows), output, None)
 
 
 def print_tables_as(tables: Sequence[Table], output: str, out: Path | None) -> None:

@@ -48,10 +48,9 @@ def report(
     --out is a file to write instead of printing; a folder (a name without suffix) gets every format.
     """
     load_plugins(plugin)
-    size = _bytes(max_size)
     output, whole = chosen(output, json), out is not None and (out.is_dir() or not out.suffix)
     if output in ("png", "svg"):
-        _write_figures(folders, output, out, size)
+        _write_figures(folders, output, out, max_size)
         return
     check_folder(out) if whole else check_out(out, output)
     if not (whole or tables or machine) and len(folders) == 1 and _is_run(folders[0]):
@@ -61,7 +60,7 @@ def report(
     from tinymem.report.tables.catalogue import tables_of
     from tinymem.report.tables.registry import TABLES
 
-    results = _results(folders, size)
+    results = _results(folders, max_size)
     names = None if not tables else TABLES.names() if tables == "all" else words(tables) or [tables]
     found = tables_of(results, names, machine=load_machine(machine) if machine else None)
     if not found:
@@ -82,25 +81,19 @@ def report(
         print_tables_as(found, output, out)
 
 
-def _bytes(max_size: str) -> int:
-    from tinymem.hub.names import parse_size
-
-    return parse_size(max_size)
-
-
-def _results(places: list[Path], max_size: int) -> Results:
+def _results(places: list[Path], max_size: str) -> Results:
     """The results of folders, and of models of the Hub, which are fetched."""
-    from tinymem.hub.names import is_hub_name
+    from tinymem.hub.names import is_hub_name, parse_size
     from tinymem.results.collect import load_results
 
     if not any(_is_checkpoint(place) or is_hub_name(str(place)) for place in places):
         return load_results(places)
     from tinymem.runs.checkpoint_rows import results_of_places
 
-    return results_of_places(places, max_size=max_size)
+    return results_of_places(places, max_size=parse_size(max_size))
 
 
-def _write_figures(folders: list[Path], format: str, out: Path | None, max_size: int) -> None:
+def _write_figures(folders: list[Path], format: str, out: Path | None, max_size: str) -> None:
     """Write the figures that the rows allow to a folder, each with its CSV and JSON; list the others on standard error."""
     from tinymem.report.figures.catalogue import figures_of
     from tinymem.report.figures.files import write_figures
@@ -134,7 +127,7 @@ def compare(
     output = chosen(output, json)
     check_out(out, output)
     load_plugins(plugin)
-    found, unmatched = compare_with_published(_results(folders, _bytes(max_size)))
+    found, unmatched = compare_with_published(_results(folders, max_size))
     if found or output != "table":
         print_tables_as(found, output, out)
     for line in unmatched:
