@@ -19,6 +19,7 @@ import torch
 from tinymem.mitigation.methods.weight._batches import batches, steps_per_epoch
 from tinymem.mitigation.methods.weight.balanced_subnet import BalancedSubnetConfig, by_epoch
 from tinymem.mitigation.run import Subject
+from tinymem.results.row import Identity
 from tinymem.runs.pipeline import open_run, subject_of_run
 from tinymem.runtime.device import resolve_device
 
@@ -56,7 +57,7 @@ def main() -> None:
     options = {"ratio": given.ratio, "loss_weight": given.loss_weight}
     results: dict[str, list[dict[int, dict[str, float]]]] = {"shuffled": [], "balanced": []}
     for path in given.runs:
-        subject = subject_of_run(open_run(path), device, {})
+        subject = subject_of_run(open_run(path), device, Identity())
         sizes = len(subject.data.forget), len(subject.data.retain)
         per_epoch = steps_per_epoch(*sizes, "shuffled", 64)
         empty = {sampler: f"{without_forget(subject, sampler):.0%}" for sampler in results}

@@ -20,6 +20,7 @@ from tinymem.mitigation.methods.weight._learned_mask import Precision
 from tinymem.mitigation.methods.weight.balanced_subnet import BalancedSubnetConfig, by_epoch
 from tinymem.mitigation.run import Subject
 from tinymem.models.adapters import mlp_parameters
+from tinymem.results.row import Identity
 from tinymem.runs.pipeline import open_run, subject_of_run
 from tinymem.runtime.device import resolve_device
 
@@ -47,7 +48,7 @@ def main() -> None:
     given = parser.parse_args()
     config = BalancedSubnetConfig(ratio=given.ratio, epochs=given.epochs)
     for path in given.runs:
-        subject, first = subject_of_run(open_run(path), resolve_device(given.device), {}), None
+        subject, first = subject_of_run(open_run(path), resolve_device(given.device), Identity()), None
         for label, (precision, shift) in VARIANTS.items():
             model = edit(subject, precision, shift, config)
             chosen, after = dropped(model), subject.evaluator.measure(model)
