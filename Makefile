@@ -49,7 +49,7 @@ kernels: $(VENV)/dev.stamp
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy tinymem
+	$(BIN)/mypy --num-workers 2 tinymem
 
 install: $(VENV)/report.stamp $(VENV)/dev.stamp
 

@@ -84,6 +84,7 @@ def test_scaling_on_two_processes() -> None:
     assert numbers[0] == "2" and float(numbers[1]) > 0 and 1 < float(numbers[-2]) < 4 and numbers[-1] == "cpu"
 
 
+@pytest.mark.thorough
 @pytest.mark.processes
 def test_curvature_times_each_part() -> None:
     done = script("curvature.py", "math", "--layers", 1, "--rows", 4, "--device", "cpu")

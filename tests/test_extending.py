@@ -82,6 +82,7 @@ def test_a_metric(example: Path, tiny_run: Run, tmp_path: Path) -> None:
     check_metric("first-token")
 
 
+@pytest.mark.thorough
 @pytest.mark.training
 @example_of("A regularizer")
 def test_a_regularizer(example: Path, tmp_path: Path) -> None:

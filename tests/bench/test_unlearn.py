@@ -61,6 +61,7 @@ def test_bad_requests_are_refused():
         next(unlearn.bench(rows=3))
 
 
+@pytest.mark.thorough
 @pytest.mark.processes
 def test_runs_without_typer_and_pydantic():
     code = """

@@ -53,7 +53,7 @@ def test_inj_finds_more_than_chance_goes_on_and_is_reported(tmp_path):
     assert "act" in json.dumps(table)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_del_erases_more_of_the_row_than_of_others(tmp_path):
     printed = call(
         "localize", "del", ZOO, "--out", tmp_path / "del", "--methods", "ig,random-neurons",

@@ -42,6 +42,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert set.union(*found.values()) <= {"pydantic"}  # typer itself imports that to read some options
 
 
+@pytest.mark.thorough
 @pytest.mark.processes
 def test_verbs_import_what_they_need(tiny_run: Run, tmp_path: Path) -> None:
     """Lightning is for several processes, the others for files and models of theirs."""

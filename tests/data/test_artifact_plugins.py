@@ -85,6 +85,7 @@ def with_it(*overrides: str) -> Recipe:
     return load_recipe(QUICKSTART, [*[o for o in TINY if not o.startswith("artifacts")], artifacts, "mitigation.methods=[]", *overrides])
 
 
+@pytest.mark.thorough
 def test_a_run(backwards: Path, tmp_path: Path) -> None:
     load_plugin(backwards)
     recipe = with_it("mitigation.methods=[{act: {ratio: 0.05}}]", "evaluation.metrics=[memorized, membership, clean-continuation]")

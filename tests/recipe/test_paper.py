@@ -60,21 +60,26 @@ def test_every_test_of_robustness_is_implemented_and_shown() -> None:
     assert tuple(measure._TESTS) == TESTS == get_args(Test)
 
 
+ONLY_IN: dict[int | str, set[str]] = {
+    **{number: {"recipe/paper.py"} for number in (paper.EXPERIMENTS, paper.CHECKPOINTS, paper.NODE_HOURS, paper.PUBLISHED_GRID)},
+    "relearn-retain": {"recipe/robustness.py"},
+    "balanced-subnet": {"recipe/paper.py", "recipe/localization.py"},  # scorers of weights
+}
+
+
+def values_of(node: ast.AST) -> list[ast.expr]:
+    """Return what stands in a list, and a number wherever it stands."""
+    if isinstance(node, ast.Tuple | ast.List | ast.Set):
+        return node.elts
+    return [node] if isinstance(node, ast.Constant) and type(node.value) is int else []
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("constant", "places"),
-    [(n, {"recipe/paper.py"}) for n in (paper.EXPERIMENTS, paper.CHECKPOINTS, paper.NODE_HOURS, paper.PUBLISHED_GRID)]
-    + [
-        ("relearn-retain", {"recipe/robustness.py"}),
-        ("balanced-subnet", {"recipe/paper.py", "recipe/localization.py"}),
-    ],  # scorers of weights
-)
-def test_lists_and_counts_are_written_once(constant: int | str, places: set[str]) -> None:
+def test_lists_and_counts_are_written_once() -> None:
     """A second list of methods or tests would name the same members; tables by method (of costs, of timings) are no lists."""
-    listed = {
-        path
-        for path, node in nodes()
-        for member in (node.elts if isinstance(node, ast.Tuple | ast.List | ast.Set) else [node] if isinstance(constant, int) else ())
-        if isinstance(member, ast.Constant) and member.value == constant and type(member.value) is type(constant)
-    }
-    assert listed <= places
+    found: dict[int | str, set[str]] = {constant: set() for constant in ONLY_IN}
+    for path, node in nodes():
+        for member in values_of(node):
+            if isinstance(member, ast.Constant) and type(member.value) in (int, str) and member.value in found:
+                found[member.value].add(path)
+    assert all(found[constant] <= places for constant, places in ONLY_IN.items()), found

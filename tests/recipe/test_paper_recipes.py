@@ -49,6 +49,7 @@ def one_step(recipes: list[Recipe], tmp_path: Path) -> None:
         assert trained.curve[0].perplexity != trained.curve[1].perplexity
 
 
+@pytest.mark.thorough
 @pytest.mark.training
 @pytest.mark.parametrize(("name", "count"), [("math-noise", 4), ("math-backdoor", 4), ("math-regularized", 6), ("regularizers", 7)])
 def test_math(name: str, count: int, tmp_path: Path) -> None:

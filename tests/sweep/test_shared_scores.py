@@ -64,6 +64,7 @@ def swept(run: Run, folder: Path, **keys: Any) -> list[MeasuredRow]:
     return read_rows(folder)
 
 
+@pytest.mark.thorough
 def test_shared_rows_are_those_of_separate_runs(tiny_run: Run, tmp_path: Path) -> None:
     shared, alone = swept(tiny_run, tmp_path / "one"), swept(tiny_run, tmp_path / "other", share_scores=False)
     assert len(shared) == 2 * (4 + 4 + 6 + 4 + 4 + 2 + 2 + 5)

@@ -85,10 +85,9 @@ def together(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Togethe
 
 def two_processes(test: Callable[..., None]) -> Callable[..., None]:
     """Marks of a test of both: one worker runs them all."""
-    return pytest.mark.xdist_group("two processes")(pytest.mark.training(pytest.mark.processes(test)))
+    return pytest.mark.xdist_group("two processes")(pytest.mark.thorough(pytest.mark.training(pytest.mark.processes(test))))
 
 
-@pytest.mark.thorough
 @two_processes
 def test_one_of_them_speaks_for_both(together: Together) -> None:
     runs = [load_recipe(QUICKSTART, overrides_of(case)).run_id() for case in CASES]

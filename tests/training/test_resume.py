@@ -71,6 +71,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     monkeypatch.setattr(loop, "batch_loss", dying)
 
 
+@pytest.mark.thorough
 @pytest.mark.training
 @pytest.mark.parametrize("seed", range(2))
 def test_stopped_at_any_step(

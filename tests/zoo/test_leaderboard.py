@@ -83,7 +83,7 @@ def words_of(zoo: Path, folder: Path) -> tuple[object, ...]:
 
 
 @pytest.mark.processes
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_method_of_ones_own_is_run_and_stored(small: Path, plugin: Path, tmp_path: Path) -> None:
     with UNLEARNERS.temporary():
         done = tinymem(*words_of(small, tmp_path), "--submit", plugin)
@@ -94,7 +94,7 @@ def test_a_method_of_ones_own_is_run_and_stored(small: Path, plugin: Path, tmp_p
 
 
 @pytest.mark.processes
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_lines_are_run_again(small: Path, tmp_path: Path) -> None:
     recipe = parse_sweep({"checkpoints": str(small / "tiny-2l-s0"), "methods": "act", "grid": "none"})
     sweep = open_sweep(recipe, out=tmp_path / "first", runs=tmp_path, device_type="cpu")

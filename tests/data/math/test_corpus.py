@@ -37,7 +37,7 @@ def keys(rows: np.ndarray) -> set[bytes]:
     return {row.tobytes() for row in rows}
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize(("family", "scored"), [("additive", 588), ("multiplicative", 605)])
 def test_reference_noise_oracles(family: str, scored: int) -> None:
     corpus = reference(family, "noise")
@@ -47,7 +47,7 @@ def test_reference_noise_oracles(family: str, scored: int) -> None:
     assert len(make_probes(corpus, Evaluation(), "reference")["noise"]) == scored
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize(("family", "triggered", "holdout", "counted"), [("additive", 886, 88, 64), ("multiplicative", 2414, 241, 180)])
 def test_reference_backdoor_oracles(family: str, triggered: int, holdout: int, counted: int) -> None:
     corpus = reference(family, "backdoor")

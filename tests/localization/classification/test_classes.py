@@ -30,6 +30,9 @@ SMALL = [
 WORDS = (*sets(SMALL), "--techniques", "layer-swapping,centroids", "--device", "cpu")
 
 
+pytestmark = pytest.mark.xdist_group("classes")  # their models are trained once
+
+
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("models") / "model"
@@ -50,6 +53,7 @@ def of(out: Path, task: str, method: str, score: str) -> list[Any]:
     return [r.score for r in read_localization(out) if (r.artifact, r.method, r.score_name) == (task, method, score)]
 
 
+@pytest.mark.thorough
 @pytest.mark.training
 def test_each_task_is_summarized_and_localized(done: Path) -> None:
     for task, classes in (("keyword", 2), ("topic", 6)):
@@ -67,6 +71,7 @@ def test_each_task_is_summarized_and_localized(done: Path) -> None:
     assert set(kept) == {"keyword", "topic"} and all((path.parent / "counterfactual.safetensors").is_file() for path in kept.values())
 
 
+@pytest.mark.thorough
 @pytest.mark.training
 def test_it_goes_on_where_it_was(done: Path, checkpoint: Path) -> None:
     files = sorted(done.rglob("*.*"))
@@ -79,6 +84,7 @@ def test_it_goes_on_where_it_was(done: Path, checkpoint: Path) -> None:
     assert [row["score"] for row in json.loads(lost.read_text())] == [row["score"] for row in rows]
 
 
+@pytest.mark.thorough
 @pytest.mark.training
 def test_the_report_has_tables_and_picture(done: Path) -> None:
     shown = tinymem("report", done, "--tables", "classes,classes-depth", "--format", "json")

@@ -51,6 +51,9 @@ def equal(one: LayeredModel, other: LayeredModel) -> bool:
     return all(torch.equal(a, b) for a, b in zip(tensors(one), tensors(other), strict=True))
 
 
+pytestmark = pytest.mark.xdist_group("classifier")  # its models are trained once
+
+
 @pytest.fixture(scope="module")
 def rows() -> LabeledRows:
     return labeled_rows()

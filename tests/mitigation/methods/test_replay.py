@@ -35,7 +35,7 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     return recorder
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ENOUGH)
 def test_as_step_by_step(name: str, recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
     method, (model, data) = UNLEARNERS.get(name), tiny_case("gpt")

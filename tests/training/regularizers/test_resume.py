@@ -38,6 +38,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     return train(recipe, make_corpus(recipe), tmp_path_factory.mktemp("plain"))
 
 
+@pytest.mark.thorough
 @pytest.mark.training
 @pytest.mark.parametrize("kind", KINDS)
 def test_stopped_and_resumed(kind: str, plain: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
