@@ -141,6 +141,29 @@ class Places(AblationConfig):
     others: tuple[Path, ...] = ()
 
 
+def test_an_id_follows_what_files_hold(tmp_path: Path) -> None:
+    """A resumed run whose options name a file would else show the numbers of what the file held before."""
+    method = scorer("held", config=Places, properties=Properties(unit="neuron", order="zeroth"))
+    method(lambda model, data, config: Scores("neuron", {}))
+    rows, folder = tmp_path / "rows.jsonl", tmp_path / "folder"
+    folder.mkdir()
+
+    def ids() -> tuple[str, ...]:
+        named: list[tuple[str, dict[str, Any]]] = [
+            ("held", {"rows": str(rows)}), ("held", {"others": ["none", str(rows)]}), ("held", {"others": [str(folder)]}),
+            ("kfac", {"rows": str(rows)}), ("svd", {"rows": str(rows)}), ("act", {}),
+        ]  # fmt: skip
+        return tuple(row_id(Identity(), parse_call(name, options), "all") for name, options in named)
+
+    absent = ids()
+    rows.write_text('{"ids": [1, 2]}\n')
+    (folder / "a").write_text("1")
+    there = ids()
+    rows.write_text('{"ids": [2, 1]}\n')
+    (folder / "a").rename(folder / "b")
+    assert [len({*of}) for of in zip(absent, there, ids(), strict=True)] == [3, 3, 3, 3, 3, 1]
+
+
 def test_paths_as_options(checkpoint: Path, tmp_path: Path) -> None:
     seen: list[object] = []
 

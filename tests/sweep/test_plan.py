@@ -18,10 +18,13 @@ from tinymem.recipe.sweep import load_sweep, parse_sweep
 from tinymem.results.checkpoint_columns import epoch_of, stored_parameters
 from tinymem.results.columns import MODEL_COLUMNS, pick
 from tinymem.results.model_columns import model_columns
+from tinymem.results.store import read_rows
 from tinymem.runs.pipeline import Run
 from tinymem.runtime.files import write_json
 from tinymem.sweep.plan import expand
 from tinymem.sweep.run import Sweep, open_sweep
+from tinymem.sweep.task import Worker
+from tinymem.sweep.work import Event, WorkUnit
 
 PAPER = ROOT / "recipes" / "paper"
 SWEEPS = [ROOT / "recipes" / "sweep-quickstart.yaml", *sorted(PAPER.glob("unlearning-*.yaml"))]
@@ -215,3 +218,20 @@ def test_overrides(tmp_path: Path) -> None:
     recipe = load_sweep(ROOT / "recipes" / "sweep-quickstart.yaml", ["limits.seconds=5", "methods=[act]"])
     assert recipe.limits.seconds == 5 and [m.name for m in recipe.methods] == ["act"]
     assert load_sweep(PAPER / "unlearning-math-noise.yaml").models[0].recipe == PAPER / "math-noise.yaml"
+
+
+def test_a_file_of_rows_that_changed_makes_another_run(tiny_run: Run, tmp_path: Path) -> None:
+    file, events = tmp_path / "rows.jsonl", list[Event]()
+
+    def plan() -> Sweep:
+        return planned(tiny_run, tmp_path, grid="none", methods=[{"kfac": {"rows": str(file)}}])
+
+    file.write_text('{"ids": [1, 2, 3]}\n')
+    before = plan()
+    assert [run.id for run in plan().plan.groups[0].runs] == [run.id for run in before.plan.groups[0].runs]
+    file.write_text('{"ids": [1, 3, 2]}\n')
+    assert [run.id for run in plan().plan.groups[0].runs] != [run.id for run in before.plan.groups[0].runs]
+    Worker(before.folder, "cpu").work(WorkUnit.of_json(before.plan.groups[0].to_json()), events.append)
+    assert [event.get("status") for event in events] == ["failed", None], "planned with what the file no longer holds"
+    [row, *_] = read_rows(before.folder)
+    assert row.message == f"expected {file} as the sweep was planned with, got another content; start it again"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from enum import Enum
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import ClassVar, Protocol, runtime_checkable
 
 from tinymem.errors import UserError
 from tinymem.mitigation.option_ranges import check_least
+from tinymem.runtime.files import content_sha256
 from tinymem.runtime.json import JsonObject
 
 Grid = dict[str, tuple[float, ...]]
@@ -47,6 +49,23 @@ class MethodConfig:
         """
         values: JsonObject = json.loads(json.dumps(asdict(self), default=_as_json))
         return values
+
+    def files(self) -> dict[str, list[Path]]:
+        """The files and folders that options name, by option: all paths. A config that names some in words overrides this."""
+        named = {f.name: [*_paths(getattr(self, f.name))] for f in fields(self)}
+        return {option: paths for option, paths in named.items() if paths}
+
+    def files_content(self) -> dict[str, list[str | None]]:
+        """SHA-256 of each of `files`, null where there is none: a result depends on what they hold, whatever they are called."""
+        return {option: [content_sha256(path) for path in paths] for option, paths in self.files().items()}
+
+
+def _paths(value: object) -> Iterator[Path]:
+    if isinstance(value, PurePath):
+        yield Path(value)
+    elif isinstance(value, dict | list | tuple):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _paths(part)
 
 
 def _as_json(value: object) -> object:

@@ -100,7 +100,8 @@ def scores(model: nn.Module, groups: Sequence[Rows], clean: Rows, *, sample: int
         seed: of labels.
     """
     found = projections(model)
-    made = spectra(model, clean.take(torch.arange(min(sample, len(clean)), device=clean.ids.device)), found, "sampled", seed)
-    driven = [band_activations(model, rows, found, made) for rows in groups]
+    measured = clean.take(torch.arange(min(sample, len(clean)), device=clean.ids.device))
+    with spectra(model, measured, found, "sampled", seed) as made:
+        driven = [band_activations(model, rows, found, made) for rows in groups]
     traces = [row_curvature(model, rows, found, seed=seed).to(driven[0]) for rows in groups]
     return [torch.cat([t[None], relative(a, driven[0])]) for t, a in zip(traces, driven, strict=True)]

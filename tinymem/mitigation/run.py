@@ -57,7 +57,8 @@ def row_id(identity: Identity, call: MethodCall, forget: Json) -> str:
         what["dtype"] = identity.dtype
     plugin = plugin_of(call.method.function)
     method = {"method": call.name, "config": call.config.as_json(), **({"plugin": plugin.sha256} if plugin else {})}
-    return content_id({**what, **method, "forget": forget, "epoch": MEASURING_EPOCH}, 16)
+    files = {"files": content} if (content := call.config.files_content()) else {}
+    return content_id({**what, **method, **files, "forget": forget, "epoch": MEASURING_EPOCH}, 16)
 
 
 def mitigate(subject: Subject, name: str, options: Mapping[str, Json], *, row: str = "", progress: Progress | bool = True) -> Outcome:

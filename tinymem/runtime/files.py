@@ -43,6 +43,21 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def content_sha256(path: Path) -> str | None:
+    """SHA-256 of a file's bytes, or of the names and bytes of all files of a folder, in hexadecimal; None where there is neither.
+
+    Raises:
+        UserError: what is there cannot be read.
+    """
+    try:
+        if not path.is_dir():
+            return file_sha256(path) if path.exists() else None
+        inside = [[file.relative_to(path).as_posix(), file_sha256(file)] for file in sorted(path.rglob("*")) if file.is_file()]
+        return hashlib.sha256(canonical_json(inside).encode()).hexdigest()
+    except OSError as error:
+        raise UserError(f"could not read {path}: {error.strerror or error}; check its rights") from error
+
+
 @contextmanager
 def disk_errors_named(path: Path) -> Iterator[None]:
     """Raise errors of the operating system inside the context as a UserError that names the path."""

@@ -200,4 +200,5 @@ def _runs(unit: WorkUnit, rung: Rung, epochs: int) -> Iterator[PlannedRun]:
         if (key := canonical_json(config)) in seen:
             continue
         seen.add(key)
-        yield PlannedRun(content_id([unit.runs[0].id, config, asdict(rung)], 16), config, chosen(parse_config(method, config)))
+        name = content_id([unit.runs[0].id, config, asdict(rung)], 16)
+        yield PlannedRun(name, config, chosen(parse_config(method, config)), files=run.files)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,6 +88,7 @@ class Worker:
         configs = {run.id: parse_config(method, run.config) for run in left}
         names = {id(config): run for run, config in configs.items()}
         try:
+            _refuse_changed_files(left, configs)
             subject = self._of_rung(self._loaded(group), group.rung)
         except Exception as error:
             for run in left:
@@ -177,6 +178,13 @@ class Worker:
             self._corpus = None  # room for the next one
             self._corpus = sha256, corpus_of(checkpoint, recipe, sha256)
         return self._corpus[1]
+
+
+def _refuse_changed_files(runs: Sequence[PlannedRun], configs: Mapping[str, MethodConfig]) -> None:
+    for run in runs:
+        if configs[run.id].files_content() != run.files:
+            names = ", ".join(str(path) for paths in configs[run.id].files().values() for path in paths)
+            raise UserError(f"expected {names} as the sweep was planned with, got another content; start it again")
 
 
 def _with_costs(row: MitigationRow, subject: Subject, edit: Edit, seconds: float) -> MitigationRow:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Literal, TypedDict
 
@@ -58,12 +58,14 @@ class PlannedRun:
         config: all options of the method.
         options: the ratio and all options that differ from their defaults (`mitigation.run.chosen`).
         replaces: `finished` of the rows that it replaces: a failed attempt, or one that lacks requested measurements.
+        files: content of the files that options name, as the id has it (`MethodConfig.files_content`).
     """
 
     id: str
     config: JsonObject
     options: JsonObject
     replaces: str | None = None
+    files: dict[str, list[str | None]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

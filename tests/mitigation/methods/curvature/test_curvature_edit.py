@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -13,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from tinymem.data.rows import Rows
+from tinymem.data.text.kept import clear, kept
 from tinymem.errors import UserError
 from tinymem.mitigation.ablation import Refused
 from tinymem.mitigation.method import UNLEARNERS, MitigationData, Performance, all_methods, apply, parse_config
-from tinymem.mitigation.methods.curvature import _budget, _store
+from tinymem.mitigation.methods.curvature import _budget, _common, _store
 from tinymem.mitigation.methods.curvature._budget import GRID, Judge, largest
 from tinymem.mitigation.run import Subject, mitigate
 from tinymem.report.tables.of_rows import table_of_rows
@@ -100,6 +102,18 @@ def test_a_damaged_file_is_made_again_and_a_cache_that_cannot_be_written_is_done
     assert not changed((whole, case[1]), unkept)
 
 
+def test_stored_factors_are_not_removed_while_they_are_used(case: Any, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    edit(case)
+    [entry] = kept()
+    os.utime(entry.path.with_name(entry.path.name + ".of"), (0, 0))
+    busy: list[str] = []
+    write = _common.Plan.write
+    monkeypatch.setattr(_common.Plan, "write", lambda *given: [busy.extend(one.name for one in clear()[1]), write(*given)][1])
+    edit(case, rho=0.9)
+    assert busy == [entry.name] and kept()[0].used > 0
+    assert [one.name for one in clear()[0]] == [entry.name] and not kept()
+
+
 def test_layers_and_matrices_are_those_that_are_named(case: Any) -> None:
     assert changed(case, edit(case, layers=[0])[0]) == ["transformer.h.0.mlp.c_fc.weight", "transformer.h.0.mlp.c_proj.weight"]
     attention = changed(case, edit(case, matrices="attention")[0])
@@ -121,7 +135,7 @@ def test_rows_may_be_the_training_mix_or_a_file(case: Any, tmp_path: Path) -> No
     mix = replace(data, training=lambda number, seed: data.forget.take(torch.arange(number)))
     of_file, found = edit(case, rows=str(tmp_path / "rows.jsonl"), labels="gold")
     of_mix, _ = edit((model, mix), rows="training", sample=6, labels="gold")
-    assert found["curvature_rows"] == 6 and changed(case, of_file) == changed(case, of_mix)
+    assert found["curvature_rows"] == 6 and len(found["rows_sha256"]) == 16 and changed(case, of_file) == changed(case, of_mix)
     for name, p in of_file.named_parameters():
         torch.testing.assert_close(p, of_mix.get_parameter(name), atol=1e-5, rtol=1e-4)
     with pytest.raises(UserError, match="expected a model with its corpus"):

@@ -51,8 +51,8 @@ def test_more_draws_are_a_mean() -> None:
 def test_bands_part_the_pairs_and_their_activations_add_up_to_the_matrixs_own() -> None:
     model, data = tiny_case("gpt")
     rows, found = Rows.of(data.forget.ids, end=ENDS), projections(model)
-    made = spectra(model, data.retain, found, "sampled", 0)
-    parts = bands(made[found[0].name])
+    with spectra(model, data.retain, found, "sampled", 0) as made:
+        parts = bands(made[found[0].name])
     assert torch.stack(parts).sum(0).eq(1).all() and sum(bool(part.any()) for part in parts) >= 4
     driven = band_activations(model, rows, found, made)
     assert driven.shape == (4, 6, 6)

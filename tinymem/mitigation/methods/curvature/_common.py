@@ -5,7 +5,8 @@ None of them is given a row to forget. An edit keeps the coefficients of each ma
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -66,6 +67,10 @@ class CurvatureConfig(MethodConfig):
         if self.budget is not None and not self.budget > 0:
             raise UserError(f"expected a budget above 0 points, got {self.budget:g}; try budget=0.5")
 
+    def files(self) -> dict[str, list[Path]]:
+        """The file of rows, where `rows` names one."""
+        return super().files() | ({} if self.rows in (CLEAN, TRAINING) else {"rows": [Path(self.rows)]})
+
 
 @dataclass(frozen=True, kw_only=True)
 class KfacConfig(CurvatureConfig):
@@ -106,12 +111,13 @@ def curvature_edit(model: nn.Module, data: MitigationData, config: CurvatureConf
         UserError: no clean rows, or none of which the cost can be measured.
         Refused: even the smallest edit of the grid costs more than the budget.
     """
-    plan, edited = _plan(model, data, config), deepcopy(model)
-    rho = config.rho
-    if config.budget is not None:
-        rho, cost = largest(lambda value: _written(plan, edited, value), model, plan.judged, data.performance, config.budget, data.bar)
-        data.found.update(rho=rho, cost=cost, judged_rows=len(plan.judged))
-    kept = plan.write(edited, rho, change)
+    data.found.update({f"{option}_sha256": content[:16] for option, [content] in config.files_content().items() if content})
+    with _planned(model, data, config) as plan:
+        edited, rho = deepcopy(model), config.rho
+        if config.budget is not None:
+            rho, cost = largest(lambda value: _written(plan, edited, value), model, plan.judged, data.performance, config.budget, data.bar)
+            data.found.update(rho=rho, cost=cost, judged_rows=len(plan.judged))
+        kept = plan.write(edited, rho, change)
     share = kept / sum(projection.weight_PQ().numel() for projection in plan.found)
     data.found.update(kept=share, curvature_rows=plan.spectra.rows, curvature_seconds=plan.spectra.seconds)
     return edited
@@ -127,7 +133,8 @@ def by_curvature(W_PQ: Tensor, spectrum: Spectrum, count: int, _generator: torch
     return keep(W_PQ, spectrum.U_PP, spectrum.V_QQ, spectrum.first(count))
 
 
-def _plan(model: nn.Module, data: MitigationData, config: CurvatureConfig) -> Plan:
+@contextmanager
+def _planned(model: nn.Module, data: MitigationData, config: CurvatureConfig) -> Iterator[Plan]:
     if not len(data.retain):
         raise UserError("expected rows to keep, got none; curvature is measured on them")
     measuring, judging = shuffled(data.retain, data.seed).tensor_split(2)
@@ -136,8 +143,8 @@ def _plan(model: nn.Module, data: MitigationData, config: CurvatureConfig) -> Pl
     clean = measuring if config.budget is not None else torch.cat([measuring, judging])  # where there are enough, the same rows
     rows, found = _measured(model, data, config, clean), projections(model, config.matrices, config.layers)
     data.bar.expect(len(rows) + (len(GRID) if config.budget is not None else 0))
-    made = spectra(model, rows, found, config.labels, data.seed, data.bar)
-    return Plan(model, found, made, data.retain.take(judging[: config.judged]), data)
+    with spectra(model, rows, found, config.labels, data.seed, data.bar) as made:
+        yield Plan(model, found, made, data.retain.take(judging[: config.judged]), data)
 
 
 def shuffled(rows: Rows, seed: int) -> Tensor:

@@ -10,6 +10,7 @@ import hashlib
 import time
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from tinymem.data.rows import Rows
+from tinymem.data.text.kept import in_use
 from tinymem.data.text.tokens import cache_directory
 from tinymem.errors import UserError
 from tinymem.mitigation.methods.curvature._moments import Labels, counted, moments, objectives_of
@@ -85,8 +87,11 @@ class Spectra:
         return self.folder / f"{name}.safetensors"
 
 
-def spectra(model: nn.Module, rows: Rows, found: Sequence[Projection], labels: Labels, seed: int, bar: Bar | None = None) -> Spectra:
-    """The stored spectra of some projections; those that are not there yet are made.
+@contextmanager
+def spectra(
+    model: nn.Module, rows: Rows, found: Sequence[Projection], labels: Labels, seed: int, bar: Bar | None = None
+) -> Iterator[Spectra]:
+    """The stored spectra of some projections, which nobody removes inside the context; those that are not there yet are made.
 
     Args:
         model: which is left as it is.
@@ -97,12 +102,21 @@ def spectra(model: nn.Module, rows: Rows, found: Sequence[Projection], labels: L
         bar: advances by a row for each row of a pass.
     """
     stored = Spectra(cache_directory() / "curvature" / spectra_id(model, rows, labels, seed), rows.ids.device, len(rows))
+    with ExitStack() as stack:
+        with suppress(UserError):  # a cache that cannot be written: nothing is stored, which `write` says
+            stack.enter_context(in_use(stored.folder))
+        _make_missing(stored, model, rows, found, labels, seed, bar)
+        yield stored
+
+
+def _make_missing(
+    stored: Spectra, model: nn.Module, rows: Rows, found: Sequence[Projection], labels: Labels, seed: int, bar: Bar | None
+) -> None:
     stored.seconds = sum(stored.seconds_of(projection.name) or 0 for projection in found)
     missing = [projection for projection in found if stored.seconds_of(projection.name) is None]
     for group in _groups(missing):
         started = time.perf_counter()
-        objectives = objectives_of(labels, torch.Generator().manual_seed(seed))
-        sums = moments(model, rows, group, objectives, bar=bar)
+        sums = moments(model, rows, group, objectives_of(labels, torch.Generator().manual_seed(seed)), bar=bar)
         share = (time.perf_counter() - started) / len(group)
         for projection in group:
             started = time.perf_counter()
@@ -110,7 +124,6 @@ def spectra(model: nn.Module, rows: Rows, found: Sequence[Projection], labels: L
             seconds = share + time.perf_counter() - started
             stored.write(projection.name, spectrum, seconds)
             stored.seconds += seconds
-    return stored
 
 
 def spectra_id(model: nn.Module, rows: Rows, labels: Labels, seed: int) -> str:
