@@ -30,7 +30,7 @@ class Spectrum:
     @staticmethod
     def of(found: Moments) -> Spectrum:
         """The spectrum of second moments, rounded to fp32, as it is stored."""
-        (l_P, U_PP), (m_Q, V_QQ) = _eigen(found.G_PP), _eigen(found.A_QQ)
+        (l_P, U_PP), (m_Q, V_QQ) = eigen(found.G_PP), eigen(found.A_QQ)
         return Spectrum(U_PP, l_P, V_QQ, m_Q)
 
     @property
@@ -66,7 +66,8 @@ class Spectrum:
         return self.U_PP.T @ W_PQ.to(self.U_PP) @ self.V_QQ
 
 
-def _eigen(moment: Tensor) -> tuple[Tensor, Tensor]:
+def eigen(moment: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues [N], ascending and at least 0, and eigenvectors [N, N] in columns, of a moment [N, N]; in fp32."""
     values, vectors = torch.linalg.eigh(moment if len(moment) <= EXACT else moment.float())
     return values.clamp(min=0).float(), vectors.float()
 
