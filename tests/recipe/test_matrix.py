@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, Done, tinymem
+from helpers import ROOT, tinymem
 
 from tinymem.errors import UserError
 from tinymem.recipe.matrix import pick
@@ -144,17 +145,19 @@ def test_pick(path: Path) -> None:
         pick(runs, ["xxxxx"])
 
 
-def listed(*words: object) -> Done:
-    done = tinymem("train", *words, "--list")
+def listed(*words: object) -> list[str]:
+    """Names of the runs, none of which is trained."""
+    done = tinymem("train", *words, "--list", "--json")
     assert done.code == 0, done.err
-    return done
+    found = json.loads(done.out)
+    assert all(run["state"] == "waiting" and run["left"].startswith("make the corpus, train ") for run in found)
+    return [run["name"] for run in found]
 
 
 def test_list(path: Path, tmp_path: Path) -> None:
-    done = listed(path, "--runs", tmp_path / "runs")
-    assert done.out.split() == [run.name for run in runs_of(path)]
-    assert done.err.strip() == f"8 runs, 0 of them finished in {tmp_path / 'runs'}"
-    assert listed(path, "--set", "seed=1", "--only", "*none", "--shard", "2/2").out.split() == ["small-multiplicative-seed1-none"]
-    assert listed(ROOT / "recipes" / "quickstart.yaml").out.split() == ["quickstart"]
+    assert listed(path, "--runs", tmp_path / "runs") == [run.name for run in runs_of(path)]
+    assert f"8 runs, 0 done in {tmp_path / 'runs'}" in tinymem("train", path, "--runs", tmp_path / "runs", "--list").out
+    assert listed(path, "--set", "seed=1", "--only", "*none", "--shard", "2/2") == ["small-multiplicative-seed1-none"]
+    assert listed(ROOT / "recipes" / "quickstart.yaml", "--runs", tmp_path / "runs") == ["quickstart"]
     assert not (tmp_path / "runs").exists()
     assert "no run is named" in tinymem("train", path, "--only", "tiny").one_line_error()

@@ -241,7 +241,7 @@ def test_many_runs_and_their_processes(recipe_file: Path, tmp_path: Path) -> Non
     assert done.code == 0, done.err
     assert len(list(runs.glob("*/plugins/decay.py"))) == 2
     given = (QUICKSTART, *words[1:], "--plugin", recipe_file.parent / "own" / "decay.py")
-    assert "2 runs, 2 of them finished" in fresh("train", *given, "--list").err, "the same runs, by --plugin"
+    assert "2 runs, 2 done in" in fresh("train", *given, "--list").out, "the same runs, by --plugin"
 
 
 @pytest.mark.thorough

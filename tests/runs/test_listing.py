@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from helpers import METHODS, QUICKSTART, SMALLER, TINY, files_in, sets, tinymem
 
-from tinymem.recipe.recipe import load_recipe
+from tinymem.recipe.recipe import dump_recipe, load_recipe
 from tinymem.recipe.sizes import planned_parameters
 from tinymem.results.reasons import grouped_reasons
 from tinymem.results.row import MitigationRow, Status
@@ -35,15 +35,43 @@ def test_states_of_a_run(tiny_run: Run, tmp_path: Path) -> None:
     assert found.bytes == sum(path.stat().st_size for path in run.rglob("*") if path.is_file())
     with locked(run / ".lock", wait=False):
         assert one(run).state == "running"
-    lines = (run / "results.jsonl").read_text().splitlines()
-    (run / "results.jsonl").write_text("\n".join(line for line in lines if '"method": "act"' not in line) + "\n")
-    assert (one(run).state, one(run).progress) == ("waiting", "trained, 3 of 4 methods")
-    broken = {**json.loads(lines[0]), "status": "failed", "message": "no luck"}
-    (run / "results.jsonl").write_text(json.dumps(broken) + "\n")
+    stored = run / "results" / f"{tiny_run.rows[0].id}.json"
+    rows = json.loads(stored.read_text())
+    stored.unlink()
+    found = one(run)
+    assert (found.state, found.progress, found.why) == ("waiting", "trained, 3 of 4 methods", "left: run 1 method, report")
+    broken = [{**line, "status": "failed", "message": "no luck"} for line in rows]
+    stored.write_text(json.dumps(broken))
+    (run / "results.jsonl").write_text(json.dumps(broken[0]) + "\n")
     assert one(run).state == "failed" and one(run).why == "failed: 1 run of act: no luck"
     shutil.rmtree(run / "checkpoint")
     (run / "results.jsonl").unlink()
     assert (one(run).state, one(run).progress) == ("waiting", "at epoch 6 of 6")
+
+
+def test_a_run_is_done_if_the_command_would_find_it_done(tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`runs`, `run --list` and `run --dry-run` agree, whatever it is that makes `run` measure again, and say it."""
+    run = shutil.copytree(tiny_run.path, tmp_path / "runs" / tiny_run.path.name)
+    words = ("run", QUICKSTART, *sets([*TINY, METHODS]), "--runs", run.parent, "--device", "cpu", "--json")
+
+    def agreed(*overrides: str) -> tuple[str, str, str]:
+        recipe = load_recipe(QUICKSTART, [*TINY, METHODS, *overrides])
+        (run / "recipe.yaml").write_text(dump_recipe(recipe))
+        (there,), (dry,) = (json.loads(tinymem(*words, *sets(list(overrides)), option).out) for option in ("--list", "--dry-run"))
+        found = one(run)
+        assert (found.name, found.state, there["left"]) == (there["run"], there["state"], dry["to do"])
+        return found.state, found.progress, found.why
+
+    assert agreed() == ("done", "trained, 4 of 4 methods", "")
+    every = "act, durable, balanced-subnet, finetune-clean"
+    assert agreed("evaluation.ks=[5]") == ("waiting", "trained, 0 of 4 methods", f"again: {every} (measured without k=5)")
+    assert agreed("mitigation.robustness=true")[2] == f"again: {every} (measured without robustness as asked)"
+    assert agreed("mitigation.methods=[act]") == ("done", "trained, 1 of 1 method", "")
+    assert agreed("mitigation.methods=[{act: {ratio: 0.3}}]")[2] == "left: run 1 method, report"
+    (run / "report.html").unlink()
+    assert agreed()[::2] == ("waiting", "left: report")
+    monkeypatch.setattr("tinymem.mitigation.run.MEASURING_EPOCH", 999)
+    assert agreed()[1:] == ("trained, 0 of 4 methods", f"again: {every} (measured by older code)")
 
 
 def test_runs_that_failed_in_processes_of_their_own(tiny_run: Run, tmp_path: Path) -> None:
@@ -135,7 +163,7 @@ def test_a_matrix_is_run_whole(tmp_path: Path) -> None:
     recipe = tmp_path / "many.yaml"
     recipe.write_text(QUICKSTART.read_text() + "\nmatrix: {seed: [0, 1]}\n")
     words = (recipe, *sets([*SMALLER, "mitigation.methods=random-weights"]), "--runs", tmp_path / "runs", "--device", "cpu")
-    assert tinymem("run", *words, "--list").out.split() == ["quickstart-seed0", "quickstart-seed1"]
+    assert [run["name"] for run in json.loads(tinymem("run", *words, "--list", "--json").out)] == ["quickstart-seed0", "quickstart-seed1"]
     done = tinymem("run", *words, "--jobs", 2)
     assert "2 runs, 0 finished before, 2 to run" in done.err, done.err
     if done.code == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import shutil
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 from helpers import METHODS, QUICKSTART, TINY, Done, files_in, half_written, sets, tinymem
 
 from tinymem.errors import UserError
+from tinymem.report.page.outcome import outcome_of
+from tinymem.results.run_folder import load_run
 from tinymem.runs.pipeline import Run, method_calls, mitigation_stage
 from tinymem.runtime.locks import locked
 from tinymem.runtime.progress import Progress
@@ -62,12 +65,21 @@ def test_another_method_joins_the_run(run: Run) -> None:
     after = files_in(run.path)
     new = {name for name in after if name not in before}
     [row] = [name.removeprefix("results/") for name in new if name.startswith("results/")]
-    assert new == {f"results/{row}", f"shown/{row}"}
+    assert new == {f"results/{row}", f"shown/{row}", "asked.json"}
     assert all(after[name] == before[name] for name in before if name.startswith(("results/", "checkpoint/", "training/", "corpus/")))
     methods = [(row["method"], row["config"].get("ratio")) for row in run.rows[::2]]
     assert methods[:2] == [("durable", 0.02), ("act", 0.05)]  # the recipe's first, then those of earlier runs
     assert sorted(methods[2:]) == [("balanced-subnet", 0.1), ("durable", 0.01), ("finetune-clean", None)]
     assert after["report.html"] != before["report.html"]
+    assert "durable" in done.out and "finetune-clean" not in done.out.split("not shown: ")[0]
+    assert "not shown: 3 results of earlier recipes on the same weights (balanced-subnet, durable, finetune-clean)" in done.out
+    asked, earlier = load_run(run.path).parts
+    assert [row.method for row in asked.rows[::2]] == ["durable", "act"] and len(earlier.rows) == 6
+    page = html.unescape((run.path / "report.html").read_text())
+    assert outcome_of(asked.rows) in page and " of 2 configurations" in outcome_of(asked.rows)
+    assert page.index("What each method changed") < page.index("<details><summary>") < page.index("finetune-clean")
+    whole = tinymem("report", run.path).out
+    assert whole.index("durable") < whole.index("earlier recipes, on the same weights") < whole.index("finetune-clean")
 
 
 def test_what_another_rule_measured_is_not_shown_beside_its_like(run: Run) -> None:
@@ -78,6 +90,8 @@ def test_what_another_rule_measured_is_not_shown_beside_its_like(run: Run) -> No
     assert run_again(run).code == 0
     assert [found.id for found in run.rows].count("another-ratio") == len(stored) and "of-before" not in {found.id for found in run.rows}
     assert (run.path / "results" / "of-before.json").is_file()
+    assert run_again(run, "mitigation.methods=[]").code == 0, "nor beside its like where neither is asked for: the newer file counts"
+    assert {found.id for found in run.rows if found.config == row.config and found.method == row.method} == {"of-before"}
 
 
 def test_a_removed_result_is_made_again(run: Run) -> None:

@@ -16,20 +16,22 @@ if TYPE_CHECKING:
     from tinymem.recipe.recipe import Recipe
     from tinymem.runs.jobs import Failure
 
-DRY = ("run", "to do", "time", "disk")
+LIST, DRY = ("name", "run", "state", "left", "measured again"), ("run", "to do", "time", "disk")
 
 
-def print_runs(recipes: Sequence[Recipe], runs: Path, output: str) -> None:
-    """Print the names of a recipe's runs, and how many of them are trained."""
-    from tinymem.runs.pipeline import is_trained
+def print_runs(recipes: Sequence[Recipe], runs: Path, device: str, output: str, *, whole: bool) -> None:
+    """Print a recipe's runs, each with the name of its folder and what is left of it; `whole`: of mitigations too."""
+    from tinymem.runs.dry_run import left_of_all
+    from tinymem.runtime.device import resolve_device
 
-    trained = [is_trained(runs, recipe) for recipe in recipes]
-    if output == "table":
-        echo("\n".join(recipe.name for recipe in recipes))
-    else:
-        rows = [(recipe.name, recipe.run_id(), done) for recipe, done in zip(recipes, trained, strict=True)]
-        print_listing(listing("Runs", ("name", "run", "trained"), rows), output)
-    echo(f"{counted(len(recipes), 'run')}, {sum(trained)} of them finished in {runs}", err=True)
+    found = left_of_all(recipes, runs, resolve_device(device), whole=whole)
+    steps = [", ".join(left.steps()) for left in found]
+    rows = [
+        (left.recipe.name, left.recipe.run_id(), "waiting" if words else "done", words or "nothing", left.why)
+        for left, words in zip(found, steps, strict=True)
+    ]
+    notes = [f"{counted(len(rows), 'run')}, {sum(not words for words in steps)} done in {runs}. Nothing was done now."]
+    print_listing(listing("Runs", LIST, rows, notes=notes), output)
 
 
 def print_dry_run(recipes: Sequence[Recipe], runs: Path, device: str, output: str, *, whole: bool) -> None:
@@ -48,6 +50,7 @@ def print_dry_run(recipes: Sequence[Recipe], runs: Path, device: str, output: st
     notes = [
         f"{counted(len(found), 'run')}: about {duration(seconds)} on {describe_device(place)}, one at a time; {size(needed)} of disk. "
         "Nothing was done.",
+        *(f"{one.run}: again: {one.why}" for one in found if one.why),
         "Times are guesses from a probe of this machine's speed; a text that must be fetched or cut into tokens takes time of its own.",
     ]
     print_listing(listing("What would be done", DRY, rows, notes=notes), output)

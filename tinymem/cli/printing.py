@@ -115,7 +115,7 @@ def print_tables_as(tables: Sequence[Table], output: str, out: Path | None) -> N
 
 
 def print_rows(path: Path, output: str, out: Path | None = None) -> None:
-    """Print the result rows of one run; html writes a page to its folder."""
+    """Print the result rows of one run, those that its recipe asks for first; html writes a page to its folder."""
     from tinymem.results.run_folder import load_run
 
     record = load_run(path)
@@ -125,8 +125,12 @@ def print_rows(path: Path, output: str, out: Path | None = None) -> None:
         target = out or path / "report.html"
         write_html(record, target)
         echo(target)
-    else:
+    elif output in ("json", "csv"):
         print_record(record, output, out)
+    else:
+        from tinymem.report.tables.of_rows import tables_of_run
+
+        print_tables_as(tables_of_run(record), output, out)
 
 
 def print_record(record: RunRecord, output: str, out: Path | None = None) -> None:

@@ -25,14 +25,18 @@ from tinymem.cli.options import (
     Shard,
     load_plugins,
 )  # fmt: skip
-from tinymem.cli.printing import chosen, print_record, print_rows, print_tables_as
+from tinymem.cli.printing import chosen, print_record, print_tables_as
 from tinymem.errors import complain
 from tinymem.runtime.streams import echo
+from tinymem.runtime.words import counted
 
 if TYPE_CHECKING:
     from tinymem.recipe.recipe import Recipe
     from tinymem.results.row import MeasuredRow
-    from tinymem.runs.pipeline import Run
+    from tinymem.results.run_folder import RunRecord
+
+FEW = 3
+"""Names of methods that a line can hold."""
 
 
 def run(
@@ -58,7 +62,7 @@ def run(
     load_plugins(plugin)
     picked = pick(load_matrix(recipe, overrides), only or (), shard)
     if list_runs:
-        print_runs(picked, runs, output)
+        print_runs(picked, runs, device, output, whole=True)
     elif dry_run:
         print_dry_run(picked, runs, device, output, whole=True)
     elif len(picked) == 1:
@@ -72,16 +76,19 @@ def run(
 
 
 def _run_here(recipe: Recipe, runs: Path, device: str, output: str) -> None:
+    from tinymem.results.run_folder import load_run
     from tinymem.runs.pipeline import run as run_recipe
     from tinymem.runtime.progress import Progress
 
     made = run_recipe(recipe, runs=runs, device=device, progress=Progress(show=True))
-    page = made.path / "report.html"
-    print_rows(made.path, output)
-    if page.is_file() and output != "html":
+    page, (asked, earlier) = made.path / "report.html", load_run(made.path).parts
+    if output == "html":
+        echo(page)
+    else:
+        print_record(asked, output)
         echo(f"\n{page}", err=output != "table")
-    _say_what_is_earlier(made, output)
-    _fail_if_failed(made.rows)
+    _say_what_is_earlier(earlier, output)
+    _fail_if_failed(asked.rows)
     if not page.is_file():
         raise typer.Exit(complain(f"no page at {page}: the warning above says why; the same command tries again", 1))
 
@@ -89,13 +96,14 @@ def _run_here(recipe: Recipe, runs: Path, device: str, output: str) -> None:
 def _print_together(recipes: Sequence[Recipe], name: str, runs: Path, output: str) -> None:
     """Print the rows of all runs, a table with the run in each line, and write one page about them."""
     from tinymem.report.tables.of_rows import table_of_rows
-    from tinymem.results.run_folder import RunRecord
-    from tinymem.runs.pipeline import Run
+    from tinymem.results.run_folder import RunRecord, load_run
     from tinymem.runs.report_stage import report_of_runs
 
-    found = [(recipe, row) for recipe in recipes for row in Run(runs / recipe.run_id(), recipe).rows]
+    folders = [(recipe, runs / recipe.run_id()) for recipe in recipes]
+    there = [(recipe, load_run(folder, needs_results=False)) for recipe, folder in folders if folder.is_dir()]
+    found = [(recipe, row) for recipe, record in there for row in record.parts[0].rows]
     rows = [row for _, row in found]
-    page = report_of_runs([runs / recipe.run_id() for recipe in recipes], runs / f"{name}.html") if rows else None
+    page = report_of_runs([folder for _, folder in folders], runs / f"{name}.html") if rows else None
     if output == "html" or not rows:
         echo(page or "no run has results")
     elif output in ("json", "csv"):
@@ -106,16 +114,14 @@ def _print_together(recipes: Sequence[Recipe], name: str, runs: Path, output: st
         echo(f"\n{page}", err=output != "table")
 
 
-def _say_what_is_earlier(made: Run, output: str) -> None:
-    """Name the results that are shown but are of none of the recipe's methods."""
-    from tinymem.runs.pipeline import method_calls
-    from tinymem.runtime.files import canonical_json
-
-    asked = {(call.name, canonical_json(call.config.as_json())) for call in method_calls(made.recipe)}
-    earlier = dict.fromkeys(row.method for row in made.rows if (row.method, canonical_json(row.config)) not in asked)
-    if earlier:
-        why = f"earlier runs tried them on the same weights, and their results stay in {made.path / 'results'}"
-        echo(f"shown too: {', '.join(earlier)}; {why}", err=output != "table")
+def _say_what_is_earlier(earlier: RunRecord, output: str) -> None:
+    """Say how many results of earlier recipes the folder holds, which are not printed, and how to see them."""
+    methods = sorted({row.method for row in earlier.rows})
+    if methods:
+        results = counted(len({row.id for row in earlier.rows}), "result")
+        names = ", ".join(methods) if len(methods) <= FEW else counted(len(methods), "method")
+        how = f"`tinymem report {earlier.path}` does"
+        echo(f"not shown: {results} of earlier recipes on the same weights ({names}); {how}", err=output != "table")
 
 
 def _fail_if_failed(rows: list[MeasuredRow]) -> None:

@@ -15,7 +15,7 @@ HEADS = ("name", "kind", "state", "progress", "size", "changed", "why")
 
 
 def runs(folders: Folders = None, output: Format = "table", json: PrintJson = False) -> None:
-    """List runs and sweeps with their state: done, running, waiting (something is left to do), or failed and why."""
+    """List runs and sweeps with their state: done, running, waiting (something is left to do), failed and why, or unknown."""
     from dataclasses import asdict
 
     from tinymem.report.tables.table import Cell

@@ -58,7 +58,7 @@ def train(
     recipes = load_matrix(recipe, overrides)
     picked = pick(recipes, only or (), shard)
     if list_runs:
-        print_runs(picked, runs, output)
+        print_runs(picked, runs, device, output, whole=False)
         return
     if dry_run:
         print_dry_run(picked, runs, device, output, whole=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from tinymem.recipe.recipe import Recipe
 
 RECIPE, RESULTS = "recipe.yaml", "results.jsonl"
+ASKED = "asked.json"
+"""Ids of the results that the recipe asks for, of a run that holds others of earlier recipes too; without it, all are."""
 TRAINING_ROWS = "training/memorized.json"
 """Share of training rows that the model has memorized, of a recipe without artifacts."""
 
@@ -83,6 +85,20 @@ class RunRecord:
     def filled_rows(self) -> list[MeasuredRow]:
         """The rows, with the columns that the run's model decides in each."""
         return [row if row.model_name is not None else filled(row, self.columns) for row in self.rows]
+
+    @cached_property
+    def parts(self) -> tuple[RunRecord, RunRecord]:
+        """The record with the rows of the recipe's methods alone, and with those that earlier recipes of the run asked for.
+
+        Raises:
+            UserError: the file that tells them apart is damaged.
+        """
+        path = self.path / ASKED
+        asked = read_json(path, "list of ids") if path.is_file() else [row.id for row in self.rows]
+        if not isinstance(asked, list):
+            raise UserError(f"expected a list of ids in {path}, got {type(asked).__name__}; delete the file and run the recipe again")
+        both = [[row for row in self.rows if (row.id in asked) == here] for here in (True, False)]
+        return replace(self, rows=both[0]), replace(self, rows=both[1])
 
     @property
     def training_rows(self) -> ShareColumn | None:

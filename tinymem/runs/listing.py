@@ -1,26 +1,27 @@
-"""What lies in folders of runs and sweeps: the state of each, as its files tell it. Nothing is checked or loaded, so it is quick."""
+"""What lies in folders of runs and sweeps: the state of each, as the command that made it would find it. No model is loaded."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
 from tinymem.errors import UserError
+from tinymem.models.weights import METADATA
 from tinymem.results.reasons import grouped_reasons
 from tinymem.results.run_folder import RunRecord, load_run
 from tinymem.results.store import PLANNED, Index, read_runs
 from tinymem.results.store import RECIPE as SWEEP
 from tinymem.runs.lock import LOCK
 from tinymem.runtime.files import read_json
-from tinymem.runtime.json import Json, JsonObject
+from tinymem.runtime.json import Json
 from tinymem.runtime.locks import is_taken
 from tinymem.runtime.words import counted
 
-State = Literal["done", "running", "waiting", "failed"]
+State = Literal["done", "running", "waiting", "failed", "unknown"]
 RUN, LOGS, STOPPED = "recipe.yaml", "logs", "the same command goes on from here"
 
 
@@ -31,9 +32,10 @@ class Listed:
     Attributes:
         name: of its folder.
         kind: run or sweep.
-        state: done, running (a process is at work in it), waiting (something is left, and nobody is at work), or failed.
+        state: done, running (a process is at work in it), waiting (something is left, and nobody is at work), failed, or unknown (its
+            recipe cannot be read here, as of a plugin that may not run).
         progress: what is there, in words.
-        why: why it failed, or why runs of a sweep were refused; empty where all went well.
+        why: why it failed, what is left, or why runs of a sweep were refused; empty where all went well.
         bytes: size of all its files.
         changed: when a file in it was last written, in UTC.
     """
@@ -76,21 +78,43 @@ def _kind(place: Path) -> Literal["run", "sweep"] | None:
 
 def _run(place: Path, folder: Path) -> Listed:
     record = load_run(place, needs_results=False)
-    epochs, trained = _number(record.values, "training", "epochs"), (place / "checkpoint" / "tinymem.json").is_file()
-    wanted, ran = _methods(record.values), Counter(row.method for row in record.rows)
-    left = [name for name in wanted if not ran[name]] if "all" not in wanted else [] if ran else ["all"]
-    reasons = grouped_reasons(record.rows)
-    failed = "; ".join(str(reason) for reason in reasons if reason.status != "refused")
-    why = failed or ("" if trained else _last_words(folder / LOGS / f"{place.name.rpartition('-')[0]}.log"))
-    state: State = "running" if is_taken(place / LOCK) else "failed" if why else "done" if trained and not left else "waiting"
-    return Listed(place.name, "run", state, _progress(record, epochs, trained, len(wanted) - len(left), len(wanted)), why, *_size(place))
+    trained, failed = (place / "checkpoint" / METADATA).is_file(), _failures(record)
+    state: State
+    try:
+        state, progress, left = _of_trained(place, record) if trained else ("waiting", _epochs(record), "")
+    except UserError as error:  # a recipe of another version, or of a plugin that may not run
+        state, progress, left = "unknown", "trained", str(error)
+    why = failed or left or ("" if trained else _last_words(folder / LOGS / f"{place.name.rpartition('-')[0]}.log"))
+    if is_taken(place / LOCK):
+        state = "running"
+    elif failed or (why and not trained):
+        state = "failed"
+    return Listed(place.name, "run", state, progress, why, *_size(place))
 
 
-def _progress(record: RunRecord, epochs: int, trained: bool, done: int, wanted: int) -> str:
-    if not trained:
-        at = record.curve[-1].epoch if record.curve else 0
-        return f"at epoch {at:,} of {epochs:,}"
-    return f"trained, {done} of {counted(wanted, 'method')}" if wanted else "trained"
+def _of_trained(place: Path, record: RunRecord) -> tuple[State, str, str]:
+    """State, progress and what is left of a trained run, as `tinymem run` would find them here."""
+    from tinymem.recipe.recipe import open_recipe
+    from tinymem.runs.left import left_of
+    from tinymem.runs.pipeline import method_calls
+    from tinymem.runtime.device import resolve_device
+
+    recipe = open_recipe(place / RUN)
+    left = left_of(place, recipe, method_calls(recipe), resolve_device("auto"))
+    done = len(left.planned) - len(left.pending)
+    progress = f"trained, {done} of {counted(len(left.planned), 'method')}" if left.planned else "trained"
+    steps = ", ".join(left.steps())
+    return ("waiting" if steps else "done"), progress, f"again: {left.why}" if left.why else f"left: {steps}" if steps else ""
+
+
+def _failures(record: RunRecord) -> str:
+    """Why methods failed."""
+    return "; ".join(str(reason) for reason in grouped_reasons(record.rows) if reason.status != "refused")
+
+
+def _epochs(record: RunRecord) -> str:
+    at = record.curve[-1].epoch if record.curve else 0
+    return f"at epoch {at:,} of {_number(record.values, 'training', 'epochs'):,}"
 
 
 def _sweep(place: Path) -> Listed:
@@ -103,13 +127,6 @@ def _sweep(place: Path) -> Listed:
     state: State = "running" if is_taken(place / "claims.lock") else "waiting" if len(known) < planned else "failed" if failed else "done"
     progress = f"{len(known):,} of {counted(planned, 'run')}" + "".join(f", {n:,} {status}" for status, n in sorted(statuses.items()))
     return Listed(place.name, "sweep", state, progress, why, *_size(place))
-
-
-def _methods(values: JsonObject) -> Sequence[str]:
-    """Names of the methods of a resolved recipe."""
-    section = values.get("mitigation")
-    methods = section.get("methods") if isinstance(section, dict) else None
-    return [str(m["name"]) for m in methods if isinstance(m, dict)] if isinstance(methods, list) else []
 
 
 def _number(values: Json, *keys: str) -> int:

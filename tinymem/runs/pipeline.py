@@ -9,6 +9,7 @@
       checkpoints/      those of the recipe's training.keep_epochs before the last: epoch-000500, ...
       results/<id>.json one file a method run: the truth
       results.jsonl     the same rows in one file; those of the recipe's benchmark of localization are in localization/
+      asked.json        ids of those that the recipe asks for, where earlier recipes on the same weights asked for others
       shown/            what the model says to prompts of memorized rows, before and after each method
       report.html       everything on one page
 
@@ -30,11 +31,11 @@ from tinymem.results.curve import CurvePoint, read_curve
 from tinymem.results.read import as_json
 from tinymem.results.row import Identity, MeasuredRow
 from tinymem.results.run_folder import RESULTS, TRAINING_ROWS, read_rows_file
-from tinymem.runs.localization_stage import check_localization, is_localized, localization_stage
+from tinymem.runs.localization_stage import check_localization, localization_stage
 from tinymem.runs.lock import lock_of_run
 from tinymem.runs.push_stage import push_stage
 from tinymem.runs.report_stage import report_stage
-from tinymem.runs.stored_rows import collect_rows, is_finished
+from tinymem.runs.stored_rows import collect_rows
 from tinymem.runtime.device import processes, resolve_device
 from tinymem.runtime.files import require_writable, write_if_changed, write_json
 from tinymem.runtime.progress import Progress, progress_of
@@ -209,25 +210,26 @@ def mitigation_stage(made: Run, calls: Sequence[MethodCall], *, device: str, pro
     """Run the methods that have no result yet; True if any ran. Rewrites results.jsonl."""
     from tinymem.mitigation.ablation import ModelChanged
     from tinymem.mitigation.run import run_call
+    from tinymem.runs.left import planned_calls, why_again
     from tinymem.runs.shown import KeptGenerations
 
     device = resolve_device(device)
-    identity = identity_of(made, device)
-    planned = _planned(calls, made.recipe, identity)
-    pending = [(row, call) for row, call in planned if not is_finished(made.path, row, made.recipe)]
+    identity, planned = identity_of(made, device), planned_calls(made.path, made.recipe, calls, device)
+    pending = [one for one in planned if one.why]
     if pending:
         require_writable(made.path / "results")  # before what may take hours
-        progress.say(f"{len(planned) - len(pending)} of {counted(len(planned), 'mitigation')} found, {len(pending)} to run")
+        again = f"; again: {why}" if (why := why_again(planned)) else ""
+        progress.say(f"{len(planned) - len(pending)} of {counted(len(planned), 'mitigation')} found, {len(pending)} to run{again}")
         subject = subject_of_run(made, device, identity)
         shown = KeptGenerations.of(made.path, subject)
-        for row, call in pending:
-            with progress.stage(f"mitigate {call.name}") as bar:
-                outcome = run_call(subject, call, row=row, bar=bar)
-            shown.keep(row, outcome.model)
-            write_json(made.path / "results" / f"{row}.json", as_json(outcome.rows))
+        for one in pending:
+            with progress.stage(f"mitigate {one.call.name}") as bar:
+                outcome = run_call(subject, one.call, row=one.row, bar=bar)
+            shown.keep(one.row, outcome.model)
+            write_json(made.path / "results" / f"{one.row}.json", as_json(outcome.rows))
             if isinstance(outcome.error, ModelChanged):
                 subject = subject_of_run(made, device, identity)
-    changed = collect_rows(made.path, [row for row, _ in planned])
+    changed = collect_rows(made.path, [one.row for one in planned])
     return bool(pending) or changed
 
 
@@ -240,22 +242,14 @@ def _training_rows(made: Run, device: str) -> bool:
     return needed
 
 
-def _planned(calls: Sequence[MethodCall], recipe: Recipe, identity: Identity) -> list[tuple[str, MethodCall]]:
-    from tinymem.mitigation.run import row_id
-
-    return [(row_id(identity, call, recipe.mitigation.forget_selection), call) for call in calls]
-
-
-def pending_calls(made: Run, calls: Sequence[MethodCall], device: str) -> list[MethodCall]:
-    """Those methods of a trained run that have no result yet; `device` as `resolve_device` gives it."""
-    planned = _planned(calls, made.recipe, identity_of(made, device))
-    return [call for row, call in planned if not is_finished(made.path, row, made.recipe)]
-
-
 def _is_complete(made: Run, calls: Sequence[MethodCall], device: str) -> bool:
     """Whether the model is trained and every method has its result."""
-    before = is_trained(made.path.parent, made.recipe) and is_localized(made.path, made.recipe.localization)
-    return before and not pending_calls(made, calls, resolve_device(device))
+    from tinymem.runs.left import left_of
+
+    if not is_trained(made.path.parent, made.recipe):
+        return False
+    left = left_of(made.path, made.recipe, calls, resolve_device(device))
+    return not (left.pending or left.localize)
 
 
 def method_calls(recipe: Recipe) -> list[MethodCall]:
@@ -315,23 +309,21 @@ def identity_of(made: Run, device: str) -> Identity:
         UserError: a checkpoint without the hash of its corpus, or whose weights are not as they were saved.
     """
     from tinymem.models.metadata import read_metadata, verify_weights
-    from tinymem.models.weights import METADATA, weights_id
+    from tinymem.models.weights import weights_id
     from tinymem.results.checkpoint_columns import checkpoint_columns
+    from tinymem.runs.left import key_columns
     from tinymem.runtime.device import describe_device
-    from tinymem.runtime.files import content_id
 
-    metadata = read_metadata(made.checkpoint)
-    if metadata.corpus_sha256 is None:
-        raise UserError(f"expected corpus_sha256 in {made.checkpoint / METADATA}, found none; remove {made.checkpoint} and run again")
+    metadata, key = read_metadata(made.checkpoint), key_columns(made.path, made.recipe, device)
     return replace(
         checkpoint_columns(made.checkpoint, metadata, made.recipe),
         run=made.path.name,
-        model_id=content_id(made.recipe.model_key()),
+        model_id=key.model_id,
         weights=weights_id(made.checkpoint, verify_weights(made.checkpoint, metadata)),
-        corpus_sha256=metadata.corpus_sha256,
-        seed=made.recipe.seed,
-        protocol=made.recipe.protocol,
-        device_type=device,
+        corpus_sha256=key.corpus_sha256,
+        seed=key.seed,
+        protocol=key.protocol,
+        device_type=key.device_type,
         device=describe_device(device),
     )
 

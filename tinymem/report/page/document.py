@@ -20,7 +20,7 @@ from tinymem.report.page.outcome import best_first, outcome_of
 from tinymem.report.page.rows import PageRows, blocks, page_rows
 from tinymem.report.render.html import fill
 from tinymem.report.render.shown import meaning
-from tinymem.report.tables.of_rows import table_of_run
+from tinymem.report.tables.of_rows import tables_of_run
 from tinymem.report.tables.table import Table
 from tinymem.results.collect import Results, results_of
 from tinymem.results.run_folder import RunRecord
@@ -70,16 +70,18 @@ class Page:
     def of_run(self, record: RunRecord) -> str:
         """The page of one run."""
         texts = [("Resolved recipe (recipe.yaml)", record.recipe_text)] if record.recipe_text else []
-        shown = read_shown(record.path, list(labels_by_id(best_first(record.rows)).items()))
+        asked, earlier = record.parts
+        order = [*best_first(asked.rows), *best_first(earlier.rows)]
+        shown = read_shown(record.path, list(labels_by_id(order).items()))
         sections = (
             *((("says", "What the model says", fill("shown.html", rows=shown, meaning=meaning(shown))),) if shown else ()),
             ("memorized", "What the model memorized", fill("cards.html", cards=cards_of(self.results, self.links))),
-            ("methods", "What each method changed", self._tables("No method has been run on this model yet.")),
+            ("methods", "What each method changed", self._tables("No method has been run on this model yet.", 1)),
             ("figures", "Figures", self._figures()),
             ("reading", "How to read it", self._reading(section(record.values, "evaluation"))),
             ("sources", "Sources", self._sources(texts)),
         )
-        return _document(f"TinyMem report: {record.name}", about_run(record), sections, outcome_of(record.rows))
+        return _document(f"TinyMem report: {record.name}", about_run(record), sections, outcome_of(asked.rows))
 
     def of_results(self) -> str:
         """The page of many runs."""
@@ -94,10 +96,10 @@ class Page:
         )
         return _document(title_of(self.results), about_results(self.results), sections)
 
-    def _tables(self, nothing: str) -> str:
+    def _tables(self, nothing: str, open: int = OPEN) -> str:
         """All tables; after the first few they are folded."""
         found = [table for table in self.tables if table.rows]
-        return fill("tables.html", tables=found, links=self.links, open=OPEN, nothing=nothing)
+        return fill("tables.html", tables=found, links=self.links, open=open, nothing=nothing)
 
     def _table(self, table: Table) -> str:
         return fill("tables.html", tables=[table], links=self.links, open=OPEN, nothing="")
@@ -130,11 +132,8 @@ def run_page(record: RunRecord, folder: str = "report-data") -> tuple[str, list[
     results = results_of(record.filled_rows, [record], (record.path,))
     figures, _ = figures_of(results)
     rows = page_rows({row.source: row for row in record.rows}, (), folder, UNLIMITED)
-    return (
-        Page(results, [table_of_run(replace(record, rows=best_first(record.rows)))], figures, (), rows, folder).of_run(record),
-        figures,
-        folder,
-    )
+    tables = tables_of_run(replace(record, rows=best_first(record.rows)))
+    return Page(results, tables, figures, (), rows, folder).of_run(record), figures, folder
 
 
 def write_page(results: Results, tables: Sequence[Table], out: Path) -> list[Path]:

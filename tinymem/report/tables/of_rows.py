@@ -37,6 +37,13 @@ def table_of_run(record: RunRecord) -> Table:
     return table_of_rows(record.rows, record.name) if record.rows else table_of_trained(record)
 
 
+def tables_of_run(record: RunRecord) -> list[Table]:
+    """The results of one run: those that its recipe asks for, and in a table of their own those of earlier recipes, if there are any."""
+    asked, earlier = record.parts
+    title = f"{record.name}: earlier recipes, on the same weights"
+    return [table_of_run(asked), *([table_of_rows(earlier.rows, title)] if earlier.rows else [])]
+
+
 def table_of_rows(rows: Sequence[MeasuredRow], title: str, models: Sequence[str] = ()) -> Table:
     """A line per row: percentages after the edit, their counts and intervals, and the method's seconds and memory.
 
