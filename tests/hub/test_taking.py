@@ -155,6 +155,16 @@ def test_nothing_is_downloaded_before_the_listing_is_right(hub: Hub, files: File
     assert not any("/resolve/" in call.path for call in hub.calls)
 
 
+def test_unasked_as_much_is_taken_as_the_machine_holds(hub: Hub, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.add("org/m", files)
+    monkeypatch.setattr("tinymem.hub.fetch.LEAST", 10)
+    monkeypatch.setattr("tinymem.hub.fetch.largest_memory", lambda: 20)
+    with pytest.raises(UserError, match="give --max-size 1MB to take it"):
+        fetch(hub_name("org/m"))
+    monkeypatch.setattr("tinymem.hub.fetch.largest_memory", lambda: 2**30)
+    assert (fetch(hub_name("org/m")).folder / "config.json").is_file()
+
+
 def test_a_revision_becomes_a_folder_with_equal_weights(hub: Hub, files: Files, made: Path) -> None:
     repo = hub.add("org/m", {**files, "run.py": b"raise SystemExit", "pytorch_model.bin": b"\x80"}, branch="step2")
     folder = checkpoint_folder("org/m@step2")

@@ -29,6 +29,17 @@ def test_a_container_has_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert (memory.free_memory("cpu") or 0) > 2**20
 
 
+def test_the_largest_memory_is_of_the_machine_or_of_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    machine = memory.largest_memory()
+    assert machine >= (memory.free_memory("cpu") or 0)
+    (tmp_path / "memory.max").write_text("5000")
+    assert memory.largest_memory() == 5000
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda k: SimpleNamespace(total_memory=[6000, 4000][k]))
+    assert memory.largest_memory() == 6000
+
+
 def test_what_does_not_fit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     memory.refuse_beyond_memory(1, "cpu", "nothing")
     with pytest.raises(UserError, match=r"expected room for a model in the memory of this machine, got .* GiB are needed"):

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tinymem.cli.options import (
-    MAX_SIZE,
     Checkpoint,
     CorpusPath,
     Device,
@@ -39,7 +38,7 @@ def curvature(
     corpus: CorpusPath = None,
     device: Device = "auto",
     no_verify: NoVerify = False,
-    max_size: MaxSize = MAX_SIZE,
+    max_size: MaxSize = None,
     plugin: Plugins = None,
     output: Format = "table",
     json: PrintJson = False,

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from tinymem.cli.options import (
-    MAX_SIZE,
     Bos,
     Checkpoint,
     Column,
@@ -91,7 +90,7 @@ def evaluate(
     dtype: DType = "auto",
     no_verify: NoVerify = False,
     revision: Revision = None,
-    max_size: MaxSize = MAX_SIZE,
+    max_size: MaxSize = None,
     plugin: Plugins = None,
     output: Format = "table",
     json: PrintJson = False,

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from tinymem.cli.options import (
-    MAX_SIZE,
     Checkpoint,
     Device,
     DType,
@@ -53,7 +52,7 @@ def find_memorized(
     dtype: DType = "auto",
     no_verify: NoVerify = False,
     revision: Revision = None,
-    max_size: MaxSize = MAX_SIZE,
+    max_size: MaxSize = None,
     plugin: Plugins = None,
 ) -> None:
     """Find rows of a corpus that a model knows by heart (filters of Chang et al.), for --forget of the other verbs.

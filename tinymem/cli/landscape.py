@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from tinymem.cli.options import (
-    MAX_SIZE,
     CorpusPath,
     Device,
     DType,
@@ -46,7 +45,7 @@ def landscape(
     device: Device = "auto",
     dtype: DType = "auto",
     no_verify: NoVerify = False,
-    max_size: MaxSize = MAX_SIZE,
+    max_size: MaxSize = None,
     plugin: Plugins = None,
 ) -> None:
     """Draw the loss around a checkpoint on a random filter-normalized plane (the paper's Figure 4).

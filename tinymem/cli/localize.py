@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from tinymem.cli.options import (
-    MAX_SIZE,
     Checkpoint,
     Column,
     CorpusPath,
@@ -81,7 +80,7 @@ def inj(
     dtype: DType = "auto",
     no_verify: NoVerify = False,
     revision: Revision = None,
-    max_size: MaxSize = MAX_SIZE,
+    max_size: MaxSize = None,
     plugin: Plugins = None,
     output: Format = "table",
     json: PrintJson = False,
@@ -119,7 +118,7 @@ def delete(
     dtype: DType = "auto",
     no_verify: NoVerify = False,
     revision: Revision = None,
-    max_size: MaxSize = MAX_SIZE,
+    max_size: MaxSize = None,
     plugin: Plugins = None,
     output: Format = "table",
     json: PrintJson = False,

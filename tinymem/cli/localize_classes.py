@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tinymem.cli.options import (
-    MAX_SIZE,
     Checkpoint,
     Device,
     Format,
@@ -60,7 +59,7 @@ def classes(
     device: Device = "auto",
     no_verify: NoVerify = False,
     revision: Revision = None,
-    max_size: MaxSize = MAX_SIZE,
+    max_size: MaxSize = None,
     plugin: Plugins = None,
     output: Format = "table",
     json: PrintJson = False,

@@ -47,12 +47,17 @@ def a_file(parameter: typer.CallbackParam, file: Path | None) -> Path | None:
     return file
 
 
-def a_size(given: str) -> str:
+def a_size(given: str | None) -> str | None:
     """Check of a size in words, whether something is fetched or not."""
+    size_in_bytes(given)
+    return given
+
+
+def size_in_bytes(given: str | None) -> int | None:
+    """Bytes of a size in words; None where none was given."""
     from tinymem.hub.names import parse_size
 
-    parse_size(given)
-    return given
+    return None if given is None else parse_size(given)
 
 
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML recipe; see recipes/.")]
@@ -69,9 +74,14 @@ Revision = Annotated[
     str | None, typer.Option("--revision", metavar="REVISION", help="Branch, tag or commit of a model on the Hub. Default: main.")
 ]
 MaxSize = Annotated[
-    str, typer.Option("--max-size", metavar="SIZE", callback=a_size, help="Take at most so much from the Hub, as in 500MB.")
+    str | None,
+    typer.Option(
+        "--max-size",
+        metavar="SIZE",
+        callback=a_size,
+        help="Take at most so much from the Hub, as in 500MB. Default: what the memory of this machine or its GPU holds.",
+    ),
 ]
-MAX_SIZE = "4GB"
 Private = Annotated[bool, typer.Option("--private", help="Make private repositories.")]
 Remeasure = Annotated[bool, typer.Option("--remeasure", help="Measure the numbers of the card anew, instead of taking the stored ones.")]
 Licence = Annotated[
@@ -223,19 +233,19 @@ def named_revision(given: Path, revision: str | None) -> str | None:
     return asked_revision(str(given), revision)
 
 
-def local_checkpoint(given: Path, revision: str | None = None, max_size: str = MAX_SIZE) -> Path:
+def local_checkpoint(given: Path, revision: str | None = None, max_size: str | None = None) -> Path:
     """The folder of a checkpoint; a model on the Hub is fetched into the client's cache and verified.
 
     Raises:
         UserError: it cannot be fetched, or is not safe.
     """
-    from tinymem.hub.names import is_hub_name, parse_size
+    from tinymem.hub.names import is_hub_name
 
     if revision is None and not given.exists() and not is_hub_name(str(given)):
         raise no_checkpoint(given)
     from tinymem.hub.fetch import checkpoint_folder  # reads torch
 
-    return checkpoint_folder(given, revision=revision, max_size=parse_size(max_size))
+    return checkpoint_folder(given, revision=revision, max_size=size_in_bytes(max_size))
 
 
 def load_plugins(paths: list[Path] | None) -> None:

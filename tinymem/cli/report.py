@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tinymem.cli.options import MAX_SIZE, Format, MaxSize, Out, Plugins, PrintJson, ReportFormat, a_file, load_plugins, words
+from tinymem.cli.options import Format, MaxSize, Out, Plugins, PrintJson, ReportFormat, a_file, load_plugins, size_in_bytes, words
 from tinymem.cli.printing import check_folder, check_out, chosen, print_rows, print_tables_as
 from tinymem.errors import UserError
 from tinymem.runtime.streams import echo
@@ -40,7 +40,7 @@ def report(
         Path | None, typer.Option(metavar="FILE", callback=a_file, help="YAML with the machine's power, for the tables of cost.")
     ] = None,
     plugin: Plugins = None,
-    max_size: MaxSize = MAX_SIZE,
+    max_size: MaxSize = None,
     json: PrintJson = False,
 ) -> None:
     """Show results. One run: its rows. Several runs or a sweep, or with --tables: how the runs' models differ, and the paper's tables.
@@ -81,19 +81,19 @@ def report(
         print_tables_as(found, output, out)
 
 
-def _results(places: list[Path], max_size: str) -> Results:
+def _results(places: list[Path], max_size: str | None) -> Results:
     """The results of folders, and of models of the Hub, which are fetched."""
-    from tinymem.hub.names import is_hub_name, parse_size
+    from tinymem.hub.names import is_hub_name
     from tinymem.results.collect import load_results
 
     if not any(_is_checkpoint(place) or is_hub_name(str(place)) for place in places):
         return load_results(places)
     from tinymem.runs.checkpoint_rows import results_of_places
 
-    return results_of_places(places, max_size=parse_size(max_size))
+    return results_of_places(places, max_size=size_in_bytes(max_size))
 
 
-def _write_figures(folders: list[Path], format: str, out: Path | None, max_size: str) -> None:
+def _write_figures(folders: list[Path], format: str, out: Path | None, max_size: str | None) -> None:
     """Write the figures that the rows allow to a folder, each with its CSV and JSON; list the others on standard error."""
     from tinymem.report.figures.catalogue import figures_of
     from tinymem.report.figures.files import write_figures
@@ -115,7 +115,7 @@ def compare(
     output: Format = "table",
     out: Out = None,
     plugin: Plugins = None,
-    max_size: MaxSize = MAX_SIZE,
+    max_size: MaxSize = None,
     json: PrintJson = False,
 ) -> None:
     """Our rows beside the paper's, with the difference, and what is known of the published numbers.

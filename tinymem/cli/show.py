@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tinymem.cli.options import (
-    MAX_SIZE,
     Bos,
     Column,
     CorpusPath,
@@ -49,7 +48,7 @@ def show(
     bos: Bos = False,
     device: Device = "auto",
     no_verify: NoVerify = False,
-    max_size: MaxSize = MAX_SIZE,
+    max_size: MaxSize = None,
     plugin: Plugins = None,
     output: Format = "table",
     json: PrintJson = False,

@@ -9,7 +9,6 @@ import typer
 
 from tinymem.cli.leaderboard import leaderboard
 from tinymem.cli.options import (
-    MAX_SIZE,
     CorpusPath,
     DryRun,
     Format,
@@ -20,6 +19,7 @@ from tinymem.cli.options import (
     Remeasure,
     Revision,
     Zoo,
+    size_in_bytes,
 )
 from tinymem.cli.printing import chosen, print_json, print_tables_as
 from tinymem.runtime.streams import echo
@@ -116,16 +116,16 @@ def pull(
     name: Annotated[str, typer.Argument(metavar="ORG/NAME[@REVISION]", help="A published checkpoint.")],
     zoo: Zoo = None,
     revision: Revision = None,
-    max_size: MaxSize = MAX_SIZE,
+    max_size: MaxSize = None,
 ) -> None:
     """Take a published checkpoint from the Hub into the zoo, verified."""
     from tinymem.hub.fetch import fetch
-    from tinymem.hub.names import hub_name, parse_size
+    from tinymem.hub.names import hub_name
     from tinymem.zoo.catalogue import zoo_folder
     from tinymem.zoo.pull import pull
 
     folder = zoo_folder(zoo)
-    echo(pull(fetch(hub_name(name, revision), max_size=parse_size(max_size)), folder))
+    echo(pull(fetch(hub_name(name, revision), max_size=size_in_bytes(max_size)), folder))
 
 
 def _measure(folder: Path, names: list[str]) -> None:

@@ -21,15 +21,16 @@ from tinymem.hub.names import HubName, hub_name, is_hub_name
 from tinymem.hub.pins import Snapshot, pins
 from tinymem.models.weights import CONFIG, WEIGHTS
 from tinymem.runtime.files import file_sha256
+from tinymem.runtime.memory import largest_memory
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-MAX_SIZE = 4 * 2**30
-"""Bytes that are taken without being asked for more."""
+LEAST = 4 * 2**30
+"""Bytes that are taken without being asked for more, on any machine."""
 
 
-def checkpoint_folder(given: Path | str, *, revision: str | None = None, max_size: int = MAX_SIZE) -> Path:
+def checkpoint_folder(given: Path | str, *, revision: str | None = None, max_size: int | None = None) -> Path:
     """The folder of a checkpoint that is given as a path, or as `ORG/NAME[@revision]` of the Hub, which is fetched.
 
     A path that exists is never taken for a name; neither is one whose first folder is here.
@@ -43,19 +44,20 @@ def checkpoint_folder(given: Path | str, *, revision: str | None = None, max_siz
     return fetch(hub_name(text, revision), max_size=max_size).folder
 
 
-def fetch(name: HubName, *, max_size: int = MAX_SIZE) -> Snapshot:
+def fetch(name: HubName, *, max_size: int | None = None) -> Snapshot:
     """Download what a checkpoint needs at a revision, and verify it. A branch is the commit that it was when it was first asked for.
 
     Args:
         name: repository and revision.
-        max_size: bytes that all files together may have; checked before the download.
+        max_size: bytes that all files together may have, checked before the download; None: as many as the memory of this machine, or of a
+            GPU of it, holds.
 
     Raises:
         UserError: no such repository or revision, one that is not safe or not whole, or no network and nothing in the cache.
     """
     known = pins()
     if name not in known:
-        known[name] = _fetched(name, max_size)
+        known[name] = _fetched(name, max(LEAST, largest_memory()) if max_size is None else max_size)
     return known[name]
 
 

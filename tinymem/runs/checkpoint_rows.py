@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tinymem.errors import UserError
-from tinymem.hub.fetch import MAX_SIZE, checkpoint_folder
+from tinymem.hub.fetch import checkpoint_folder
 from tinymem.hub.published import Results as Stored
 from tinymem.models.metadata import read_metadata, verify_weights
 from tinymem.models.weights import CONFIG, METADATA, weights_id
@@ -20,14 +20,14 @@ from tinymem.runs.results_of import stored_results
 from tinymem.training.checkpoints import recipe_of, run_name
 
 
-def results_of_places(places: Sequence[Path], *, max_size: int = MAX_SIZE) -> Results:
+def results_of_places(places: Sequence[Path], *, max_size: int | None = None) -> Results:
     """The results of folders of runs and sweeps, and of checkpoints, whose numbers are those stored with them.
 
     A model that is in both counts once.
 
     Args:
         places: folders; a model of the Hub as `ORG/NAME[@REVISION]`, which is fetched and verified.
-        max_size: bytes that such a model may have.
+        max_size: bytes that such a model may have; None: as many as `fetch` takes unasked.
 
     Raises:
         UserError: as `load_results` and `hub.fetch.fetch`; changed weights, or a checkpoint without numbers.

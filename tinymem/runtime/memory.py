@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +22,17 @@ def free_memory(device: str) -> int | None:
         return torch.cuda.mem_get_info(device)[0] + unused
     known = [size for size in (_of_machine(), _of_container()) if size is not None]
     return min(known) if known else None
+
+
+def largest_memory() -> int:
+    """Bytes of this machine's memory, within the limit of its container, or of the largest GPU, whichever is more; free or not."""
+    import torch
+
+    gpus = [torch.cuda.get_device_properties(k).total_memory for k in range(torch.cuda.device_count())]
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with suppress(OSError, ValueError):
+        machine = min(machine, int((CGROUP / "memory.max").read_text()))
+    return max([machine, *gpus])
 
 
 def refuse_beyond_memory(needed: int, device: str, what: str, remedy: str = "use a larger machine or a smaller model") -> None:

@@ -82,7 +82,7 @@ def place_of(model: NamedModel, *, fetch: bool) -> Path | None:
         return folder.resolve()
     if not fetch:
         return cached_folder(hub_name(model.name, model.revision))
-    return checkpoint_folder(model.name, revision=model.revision, max_size=parse_size(model.max_size))
+    return checkpoint_folder(model.name, revision=model.revision, max_size=parse_size(model.max_size) if model.max_size else None)
 
 
 def columns_of_absent(model: NamedModel) -> Identity:
