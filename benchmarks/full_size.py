@@ -33,6 +33,7 @@ from tinymem.runtime.cost import measured
 from tinymem.runtime.device import describe_device, resolve_device
 
 SHAPES = {
+    "14m": {"hidden_size": 128, "num_hidden_layers": 6, "intermediate_size": 512, "num_attention_heads": 4, "vocab_size": 50304},
     "2.8b": {"hidden_size": 2560, "num_hidden_layers": 32, "intermediate_size": 10240, "num_attention_heads": 32, "vocab_size": 50304},
     "6.9b": {"hidden_size": 4096, "num_hidden_layers": 32, "intermediate_size": 16384, "num_attention_heads": 32, "vocab_size": 50432},
     "tiny": {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 128, "num_attention_heads": 4, "vocab_size": 50304},

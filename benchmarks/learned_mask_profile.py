@@ -102,7 +102,7 @@ def step_of(case, config: BalancedSubnetConfig) -> tuple[LearnedMask, Callable[[
     forget_N = torch.arange(len(rows), device=rows.ids.device) < len(data.forget)
 
     def step(index: Tensor) -> None:
-        with mask.passes:
+        with mask.passes():
             mask.step(rows, coefficients(forget_N[index], config), index)
 
     draws = list(batches(len(data.forget), len(data.retain), "shuffled", config.batch_size, generator))

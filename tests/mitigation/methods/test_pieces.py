@@ -87,7 +87,7 @@ def test_half_precision_logits_give_the_losses_of_fp32(over: str, monkeypatch: p
     """In pieces, and of the suffix alone: losses and gradients are those of the whole bf16 logits in fp32."""
     from tinymem.mitigation.methods import losses
 
-    monkeypatch.setattr(losses, "PIECE", 7)
+    monkeypatch.setattr(losses, "LOGITS", 7 * 17)
     model, data = tiny_case("gpt-neox")
     model = model.bfloat16()
     found = row_losses(model, data.forget, over)  # type: ignore[arg-type]

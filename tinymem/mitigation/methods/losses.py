@@ -12,8 +12,8 @@ from tinymem.data.rows import Rows
 from tinymem.models.adapters import heads_apart, logits
 
 Over = Literal["row", "suffix"]
-PIECE = 1024
-"""Tokens whose logits are in fp32 at once, of a model in half precision."""
+LOGITS = 2**26
+"""Logits that are in fp32 at once, of a model in half precision: a small vocabulary's all together, since each piece is many launches."""
 
 
 def row_losses(model: nn.Module, rows: Rows, over: Over = "row") -> Tensor:
@@ -46,16 +46,21 @@ class _HalfLosses(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits_nV: Tensor, targets_n: Tensor) -> Tensor:
         ctx.save_for_backward(logits_nV, targets_n)
-        pieces = zip(logits_nV.split(PIECE), targets_n.split(PIECE), strict=True)
+        tokens = _tokens_at_once(logits_nV)
+        pieces = zip(logits_nV.split(tokens), targets_n.split(tokens), strict=True)
         return torch.cat([F.cross_entropy(piece.float(), targets, reduction="none") for piece, targets in pieces])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         logits_nV, targets_n = ctx.saved_tensors
         found_nV = torch.empty_like(logits_nV)
-        parts = (logits_nV, targets_n, gradients[0], found_nV)
-        for piece, targets, gradient, found in zip(*(part.split(PIECE) for part in parts), strict=True):
+        parts, tokens = (logits_nV, targets_n, gradients[0], found_nV), _tokens_at_once(logits_nV)
+        for piece, targets, gradient, found in zip(*(part.split(tokens) for part in parts), strict=True):
             share = piece.float().softmax(1)
             share[torch.arange(len(share), device=share.device), targets] -= 1
             found.copy_(share.mul_(gradient[:, None]))
         return found_nV, None
+
+
+def _tokens_at_once(logits_nV: Tensor) -> int:
+    return max(1, LOGITS // logits_nV.shape[1])

@@ -14,11 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tinymem.models.adapters import neuron_layers
+from tinymem.models.adapters import mlp_parameters, neuron_layers
 
 LARGE = 2 * 2**30
 ACTIVATIONS = 7 * 2**30
 """Bytes of activations that a piece of a large model's batch may take, by estimate."""
+BESIDE_SCORES = 31 * 2**30
+"""Bytes that a method which keeps numbers of each weight may take, where that leaves more than `ACTIVATIONS` for those."""
 
 Work = Callable[[Tensor, set[str]], None]
 """(row indices [B], names whose share of these rows is counted already) -> None; adds the names that it counts."""
@@ -75,6 +77,13 @@ def rows_at_once(model: nn.Module, tokens: int, *, gradients: bool, room: int | 
     width, neurons = layers[0].values_FD().shape[1], layers[0].neurons
     a_token = (3 * neurons + 12 * width) * (len(layers) if gradients else 1) + 3 * parameters[0].shape[0]
     return max(1, int((room or ACTIVATIONS) / (a_token * parameters[0].element_size() * tokens)))
+
+
+def beside_scores(model: nn.Module, tokens: int) -> Pieces:
+    """Pieces of a method that keeps a copy of the feed-forward weights, and two fp32 numbers of each weight."""
+    held = size_of(model) + sum(p.numel() * (p.element_size() + 8) for p in mlp_parameters(model).values())
+    room = max(ACTIVATIONS, BESIDE_SCORES - held)
+    return Pieces(model, tokens, gradients=True, rows=rows_at_once(model, tokens, gradients=True, room=room))
 
 
 def size_of(model: nn.Module) -> int:

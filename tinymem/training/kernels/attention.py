@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tinymem.models.gpt2 import GPT, Attention, causal_attention
 from tinymem.runtime.device import triton_there
@@ -29,6 +30,20 @@ def use_row_attention(gpt: GPT) -> None:
     attend = short_rows_by(row_attention)
     for module in gpt.modules():
         if isinstance(module, Attention):
+            module.attend = attend
+
+
+@contextmanager
+def row_attention_in(model: nn.Module) -> Iterator[None]:
+    """Inside the context a GPT attends as it does in training; models of other classes stay as they are."""
+    attentions = [module for module in model.modules() if isinstance(module, Attention)]
+    before = [module.attend for module in attentions]
+    if isinstance(model, GPT):
+        use_row_attention(model)
+    try:
+        yield
+    finally:
+        for module, attend in zip(attentions, before, strict=True):
             module.attend = attend
 
 

@@ -131,7 +131,7 @@ def test_bf16_passes_point_the_same_way(family: str) -> None:
     slopes = []
     for precision in ("fp32", "bf16", "tf32"):
         mask = LearnedMask(model, LearnedMaskConfig(ratio=0.3, precision=precision, weight_decay=0.0), initial_scores(model, 0))
-        with mask.passes:
+        with mask.passes():
             mask.step(data.retain, torch.full((len(data.retain),), 1 / len(data.retain)))
         slopes.append(mask.velocity_P)
         assert {p.dtype for p in mask.edited().parameters()} == {torch.float32}

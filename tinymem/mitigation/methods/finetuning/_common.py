@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +15,14 @@ from tinymem.data.rows import next_tokens, to_ids
 from tinymem.errors import UserError
 from tinymem.mitigation.config import MethodConfig
 from tinymem.mitigation.method import MitigationData
+from tinymem.mitigation.methods.replay import LEAST_STEPS
 from tinymem.models.adapters import logits
+from tinymem.models.gpt2 import GPT
+from tinymem.training.kernels.attention import row_attention_in
+from tinymem.training.loss import LossModel, batch_loss
+from tinymem.training.optimizer import load_optimizer_tensors, make_optimizer
+from tinymem.training.precision import precision_context, resolve_precision
+from tinymem.training.step import GraphedStep, Step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,31 +51,54 @@ def finetune(
 ) -> nn.Module:
     """A copy of the model after `epochs` passes over rows, compact (`compact_rows`) or not, on any device, or over their first tokens.
 
+    On a GPU our GPT takes training's steps, in training's precision.
+
     Raises:
         UserError: there are none.
     """
     if not len(rows_NT):
         raise UserError("expected rows to train on, got none; name some with --retain, or use a corpus")
-    edited, device = deepcopy(model), data.forget.ids.device
-    optimizer = torch.optim.AdamW(
-        edited.parameters(), lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay, fused=True
-    )
+    edited, device, generator = deepcopy(model), data.forget.ids.device, data.generator()
+    trained = device.type == "cuda" and isinstance(model, GPT) and length_N is None
+    optimizer = make_optimizer(edited.parameters(), config, device=device if trained else None)
     if data.optimizer_state:
-        from tinymem.training.optimizer import load_optimizer_tensors
-
         load_optimizer_tensors(optimizer, data.optimizer_state)
-    generator = data.generator()
     edited.train()
-    data.bar.expect(config.epochs * -(-len(rows_NT) // config.batch_size))
-    with torch.random.fork_rng():  # dropout of foreign models draws from the global state
+    steps = config.epochs * -(-len(rows_NT) // config.batch_size)
+    data.bar.expect(steps)
+    with torch.random.fork_rng(), row_attention_in(edited):  # dropout of foreign models draws from the global state
         torch.manual_seed(data.seed)
+        make = partial(training_step, steps=steps) if trained else partial(_plain_step, length_N=length_N)
+        step = make(edited, optimizer, rows_NT, device)
         for _ in range(config.epochs):
-            for index in torch.randperm(len(rows_NT), generator=generator).split(config.batch_size):
-                ids_BT = to_ids(rows_NT[index.to(rows_NT.device)].to(device))
-                targets_BT = next_tokens(ids_BT, None if length_N is None else length_N[index.to(device)])
-                loss = F.cross_entropy(logits(edited, ids_BT)[:, :-1].flatten(0, 1), targets_BT.flatten())
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
+            order_N = torch.randperm(len(rows_NT), generator=generator)
+            for index in (order_N.to(device) if trained else order_N).split(config.batch_size):
+                step(index)
                 data.bar.advance(1)
     return edited.eval()
+
+
+def training_step(
+    edited: nn.Module, optimizer: torch.optim.Optimizer, rows_NT: Tensor, device: torch.device, *, steps: int
+) -> Callable[[Tensor], None]:
+    """Training's step on the rows of an index: in bf16 where training's would be, and as one CUDA graph where there are steps enough."""
+    assert isinstance(edited, GPT)
+    precision = precision_context(resolve_precision("auto", str(device)), str(device))
+    kind = GraphedStep if device.type == "cuda" and steps >= LEAST_STEPS else Step
+    return kind(LossModel(edited), optimizer, rows_NT.to(device), batch_loss, precision=precision)
+
+
+def _plain_step(
+    edited: nn.Module, optimizer: torch.optim.Optimizer, rows_NT: Tensor, device: torch.device, *, length_N: Tensor | None
+) -> Callable[[Tensor], None]:
+    """A step of any model, in the type of its weights."""
+
+    def step(index: Tensor) -> None:
+        ids_BT = to_ids(rows_NT[index.to(rows_NT.device)].to(device))
+        targets_BT = next_tokens(ids_BT, None if length_N is None else length_N[index.to(device)])
+        loss = F.cross_entropy(logits(edited, ids_BT)[:, :-1].flatten(0, 1), targets_BT.flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return step

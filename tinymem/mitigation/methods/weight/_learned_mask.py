@@ -14,11 +14,11 @@ Shape suffixes: P weights of all matrices, G groups of a part, N entries of a gr
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import groupby
 from typing import Literal
 
@@ -29,11 +29,12 @@ from tinymem.data.rows import Rows
 from tinymem.errors import UserError
 from tinymem.mitigation.ablation import AblationConfig, Scores, group_counts
 from tinymem.mitigation.methods.losses import row_losses
-from tinymem.mitigation.methods.pieces import Pieces, add_gradients
+from tinymem.mitigation.methods.pieces import Pieces, add_gradients, beside_scores
 from tinymem.mitigation.methods.substitute import Substituted, constants
 from tinymem.mitigation.methods.weight._draws import uniform
 from tinymem.mitigation.methods.weight._selection import without_extreme
 from tinymem.models.adapters import in_out, mlp_parameters
+from tinymem.training.kernels.attention import row_attention_in
 
 Drop = Literal["highest", "lowest"]
 Precision = Literal["auto", "fp32", "tf32", "bf16"]
@@ -92,7 +93,7 @@ class LearnedMask:
         self.scores_P = torch.empty(sum(w.numel() for w in weights.values()), device=device)
         for name, part in self.split(self.scores_P).items():
             part.copy_(scores[name])
-        self.dtype, self.passes = _precision(config.precision, next(iter(weights.values())))
+        self.dtype, self.passes = _precision(model, config.precision, next(iter(weights.values())))
         self.constants = constants(model, self.shapes, self.dtype)
         self.pieces: Pieces | None = None
 
@@ -125,7 +126,7 @@ class LearnedMask:
         """
         leaves = {str(k): leaf.requires_grad_() for k, leaf in enumerate(self.masked_weights())}
         model, started = self.masked([*leaves.values()]), set[str]()
-        self.pieces = self.pieces or Pieces(self.model, rows.ids.shape[1], gradients=True)
+        self.pieces = self.pieces or beside_scores(self.model, rows.ids.shape[1])
         index_B = torch.arange(len(coefficient_B), device=rows.ids.device) if index_B is None else index_B
 
         def share(at_b: Tensor) -> Tensor:
@@ -217,15 +218,15 @@ def _parts(groups: Sequence[tuple[list[str], int, int]]) -> Iterator[_Part]:
             start += len(taken) * size
 
 
-def _precision(chosen: Precision, weights: Tensor) -> tuple[torch.dtype, AbstractContextManager[None]]:
-    """Type of the weights in the passes, and the context to run them in."""
+def _precision(model: nn.Module, chosen: Precision, weights: Tensor) -> tuple[torch.dtype, Callable[[], AbstractContextManager[None]]]:
+    """Type of the weights in the passes, and what makes the context of a pass: in bf16 with training's attention."""
     if chosen == "auto":
         chosen = AUTO_ON_GPU if weights.is_cuda else "fp32"
     if weights.dtype != torch.float32:
-        return weights.dtype, nullcontext()
+        return weights.dtype, nullcontext
     if chosen == "bf16":
-        return torch.bfloat16, nullcontext()
-    return torch.float32, _ShortProducts() if chosen == "tf32" else nullcontext()
+        return torch.bfloat16, partial(row_attention_in, model)
+    return torch.float32, _ShortProducts if chosen == "tf32" else nullcontext
 
 
 class _ShortProducts(AbstractContextManager[None]):

@@ -115,7 +115,7 @@ def _trained(
     forget_N = torch.arange(len(rows), device=rows.ids.device) < len(data.forget)
 
     def step(index: Tensor) -> None:
-        with mask.passes:
+        with mask.passes():
             mask.step(rows, coefficients(forget_N[index], config), index)
 
     count, epochs = _epochs(data, config, order)

@@ -27,7 +27,7 @@ from tinymem.mitigation.ablation import AblationConfig, Scope, Scores, group_cou
 from tinymem.mitigation.config import Grid
 from tinymem.mitigation.method import MitigationData, Properties, scorer
 from tinymem.mitigation.methods.losses import row_losses
-from tinymem.mitigation.methods.pieces import Pieces, add_gradients
+from tinymem.mitigation.methods.pieces import add_gradients, beside_scores
 from tinymem.mitigation.methods.replay import Replayed
 from tinymem.mitigation.methods.substitute import Substituted, constants
 from tinymem.mitigation.methods.weight._batches import Sampler, batches
@@ -101,7 +101,7 @@ class _Removal:
         self.device = self.rows.ids.device
         self.left = torch.full((), float(count), device=self.device)
         self.signs = torch.where(torch.arange(len(self.rows), device=self.device) < len(data.forget), -1.0, 1.0)
-        self.pieces = Pieces(model, self.rows.ids.shape[1], gradients=True)
+        self.pieces = beside_scores(model, self.rows.ids.shape[1])
 
     def step(self, index: Tensor, weights: int | None = None) -> None:
         """Remove the weights (`per_step` of them) that the rows of `index` point to."""

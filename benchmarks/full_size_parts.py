@@ -1,0 +1,180 @@
+"""Seconds of a part of Zero, IG and SOU on models of Pythia's full size, whose whole would take hours, and of the whole by projection.
+
+    python benchmarks/full_size_parts.py 2.8b --forget pile_bs0-100-dedup.pt
+    python benchmarks/full_size_parts.py 14m --forget pile_bs0-100-dedup.pt --rows 33 --whole    # the projection beside the whole
+
+Models are those of `full_size.py`: random weights in bf16. A part has the cost of each of its pieces in proportion:
+
+- Zero: every 64th neuron of every layer, on the first rows. Each pair of a row and a neuron costs one whole pass.
+- IG: every 8th layer from the fifth on (of 6 layers: the second and the fifth), on the first rows. A layer's cost falls with its height.
+- SOU: gradients of all weights, which one pass gives, and sums and inverses of a 64th of each matrix and bias (of small ones half).
+
+A part has to fill the GPU as the whole does: Zero takes neurons of a layer times rows at once, up to some 260 pairs.
+
+A line of JSON has the part's seconds, those projected on all neurons or weights of these rows, and on all rows of the file. `--whole` adds
+the seconds of the method's own scores on these rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from full_size import PROMPT, SHAPES, neox
+
+from tinymem.data.rows import Rows
+from tinymem.mitigation.method import UNLEARNERS, MitigationData
+from tinymem.mitigation.methods.neuron import ig, zero
+from tinymem.mitigation.methods.neuron._common import cropped, frozen
+from tinymem.mitigation.methods.weight import sou
+from tinymem.mitigation.methods.weight._row_gradients import row_gradients
+from tinymem.models.adapters import mlp_parameters, neuron_layers
+from tinymem.runtime.device import describe_device, resolve_device
+
+LAYERS, SHARE, LEAST = 8, 64, 500_000
+"""One of so many layers, and of neurons or weights, is in a part; of a matrix at least so many weights, or half of them."""
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Seconds of a part, and of what it stands for: all neurons or weights on the same rows, and all rows of the file."""
+
+    part: float
+    these_rows: float
+    all_rows: float
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Wall-clock seconds, a GPU's work included."""
+    wait = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
+    wait()
+    started = time.perf_counter()
+    work()
+    wait()
+    return time.perf_counter() - started
+
+
+@torch.no_grad()
+def zero_part(model: nn.Module, rows: Rows, first: int, every: int) -> None:
+    """Zero's losses without every so many neurons of each layer, from `first` on."""
+    rows = cropped(rows)
+    losses_without = zero._of_any(model, rows)
+    for layer in neuron_layers(model):
+        neurons = torch.arange(first, layer.neurons, every, device=rows.ids.device)
+        pairs_N2 = torch.cartesian_prod(torch.arange(len(rows), device=rows.ids.device), neurons)
+        for pairs_n2 in pairs_N2.split(zero.copies_for(model, rows)):
+            losses_without(layer, *pairs_n2.unbind(1))
+
+
+def time_zero(model: nn.Module, rows: Rows, total: int) -> Timed:
+    """Zero on one of `SHARE` neurons."""
+    zero_part(model, rows, 0, SHARE * 16)  # warm up
+    spent = seconds(lambda: zero_part(model, rows, 0, SHARE))
+    return Timed(spent, spent * SHARE, spent * SHARE * total / len(rows))
+
+
+def time_ig(model: nn.Module, rows: Rows, total: int) -> Timed:
+    """IG in one of `LAYERS` layers."""
+    layers, config, rows = neuron_layers(model), ig.IGConfig(), cropped(rows)
+    step = min(LAYERS, max(1, len(layers) // 2))
+    chosen = layers[step // 2 :: step]
+    points = ig.alphas(config, rows.ids.device)
+
+    def attribute(points_m: Tensor) -> None:
+        with frozen(model):
+            for layer in chosen:
+                ig._mean_gradients(model, rows, layer, points_m, config.copies)
+
+    attribute(points[:1])  # warm up
+    spent = seconds(lambda: attribute(points))
+    return Timed(spent, spent * len(layers) / len(chosen), spent * len(layers) / len(chosen) * total / len(rows))
+
+
+def time_sou(model: nn.Module, rows: Rows, total: int) -> Timed:
+    """SOU's gradients whole, and sums and inverses of one of `SHARE` blocks; of a file's rows as many count as SOU draws."""
+    config = sou.SOUConfig()
+    sizes = {name: _part(p.numel(), config.block) for name, p in mlp_parameters(model).items()}
+    outer = {
+        name: torch.zeros(size // config.block, config.block, config.block, dtype=torch.float64, device=rows.ids.device)
+        for name, size in sizes.items()
+    }
+
+    def passes(add: Callable[[str, Tensor], object]) -> None:
+        for batch in rows.batches(config.batch_size):
+            for name, gradient_BP in row_gradients(model, batch, config.over):
+                add(name, gradient_BP)
+
+    def add(name: str, gradient_BP: Tensor) -> None:
+        blocks_NBK = sou.in_blocks(gradient_BP[:, : sizes[name]], config.block).transpose(0, 1).double()
+        outer[name].baddbmm_(blocks_NBK.transpose(1, 2), blocks_NBK)
+
+    passes(add)  # warm up
+    gradients, summed = seconds(lambda: passes(lambda *_: None)), seconds(lambda: passes(add))
+    inverses = seconds(lambda: [sou.inverse_diagonal(part, len(rows), config.damp) for part in outer.values()])
+    scale, times = min(total, config.gradients) / len(rows), sum(p.numel() for p in mlp_parameters(model).values()) / sum(sizes.values())
+    blocks = max(0.0, summed - gradients)
+    return Timed(summed + inverses, gradients + times * (blocks + inverses), scale * (gradients + times * blocks) + times * inverses)
+
+
+def _part(numel: int, block: int) -> int:
+    """Weights of a tensor that are in SOU's part, whole blocks."""
+    return max(1, max(numel // SHARE, min(numel // 2, LEAST)) // block) * block
+
+
+PARTS: dict[str, Callable[[nn.Module, Rows, int], Timed]] = {"zero": time_zero, "ig": time_ig, "sou": time_sou}
+
+
+def whole(name: str, model: nn.Module, rows: Rows) -> float:
+    """Seconds of a method's own scores on the rows, after a run on the first of them."""
+    method = UNLEARNERS.get(name)
+    data = [
+        MitigationData(forget=part, retain=part) for part in (rows.take(torch.zeros(1, dtype=torch.long, device=rows.ids.device)), rows)
+    ]
+    method.function(model, data[0], method.config())
+    return seconds(lambda: method.function(model, data[1], method.config()))
+
+
+def record(name: str, model: nn.Module, rows: Rows, total: int, *, with_whole: bool) -> dict[str, object]:
+    """A method's line."""
+    try:
+        found = PARTS[name](model, rows, total)
+        line = {"part_seconds": found.part, "projected_seconds": found.these_rows, "projected_seconds_all_rows": found.all_rows}
+        line |= {"whole_seconds": whole(name, model, rows)} if with_whole else {}
+        return {"status": "ok"} | {key: round(value, 3) for key, value in line.items()}
+    except Exception as error:  # one method out of memory leaves the others
+        return {"status": "failed", "error": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("shape", choices=list(SHAPES))
+    parser.add_argument("methods", nargs="*", default=list(PARTS))
+    parser.add_argument("--forget", type=Path, required=True, help="rows to forget, a tensor [N, 80] of token ids (.pt)")
+    parser.add_argument("--rows", type=int, default=1, help="rows that Zero and IG take; SOU takes 16 times as many")
+    parser.add_argument("--whole", action="store_true", help="also time the methods' own scores on the same rows")
+    parser.add_argument("--device", default="auto")
+    given = parser.parse_intermixed_args()
+    device = resolve_device(given.device)
+    forget, model = torch.load(given.forget, weights_only=True), neox(given.shape, device)
+    for name in given.methods:
+        rows = Rows.of(forget[: given.rows * (16 if name == "sou" else 1)], PROMPT).to(device)
+        if device != "cpu":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        line = {"shape": given.shape, "method": name, "device": describe_device(device), "rows": len(rows), "of": len(forget)}
+        line |= record(name, model, rows, len(forget), with_whole=given.whole)
+        peak = {} if device == "cpu" else {"gib": round(torch.cuda.max_memory_allocated() / 2**30, 2)}
+        print(json.dumps(line | peak), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""Fine-tuning by training's step, which GPUs take: the same update as a plain step."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from functools import partial
+
+import pytest
+import torch
+
+from tinymem.mitigation.methods.finetuning._common import FinetuningConfig, _plain_step, training_step
+from tinymem.models.gpt2 import GPT, Attention, causal_attention
+from tinymem.testing import tiny_case
+from tinymem.training.kernels.attention import row_attention_in
+from tinymem.training.optimizer import make_optimizer
+
+
+@pytest.mark.parametrize("steps", [1, 100])
+def test_training_takes_the_plain_step(steps: int) -> None:
+    model, data = tiny_case("gpt")
+    assert isinstance(model, GPT)
+    edits, device = [], torch.device("cpu")
+    for make in (partial(training_step, steps=steps), partial(_plain_step, length_N=None)):
+        edited = deepcopy(model).train()
+        step = make(edited, make_optimizer(edited.parameters(), FinetuningConfig()), data.retain.ids.to(torch.int16), device)
+        for index in torch.arange(8).split(3):  # the last one is smaller
+            step(index)
+        edits.append(edited)
+    for (name, one), two, before in zip(edits[0].named_parameters(), edits[1].parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(one, two, atol=1e-6, rtol=1e-5, msg=name)
+        assert not torch.equal(one, before)
+
+
+def test_the_attention_of_training_is_lent(monkeypatch: pytest.MonkeyPatch) -> None:
+    def blocks(model: torch.nn.Module) -> list[Attention]:
+        return [module for module in model.modules() if isinstance(module, Attention)]
+
+    def use(gpt: torch.nn.Module) -> None:
+        for module in blocks(gpt):
+            module.attend = max
+
+    monkeypatch.setattr("tinymem.training.kernels.attention.use_row_attention", use)
+
+    model, _ = tiny_case("gpt")
+    with pytest.raises(ZeroDivisionError), row_attention_in(model):
+        assert [module.attend for module in blocks(model)] == [max] * 2
+        _ = 1 / 0
+    assert [module.attend for module in blocks(model)] == [causal_attention] * 2
+    other, _ = tiny_case("gpt-neox")
+    with row_attention_in(other):
+        assert not blocks(other)
