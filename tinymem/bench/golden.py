@@ -22,9 +22,9 @@ STEPS, ROWS, TOLERANCE = 100, 32, 1e-4
 
 
 def losses(case: Case, way: str, regularizer: str = "", *, precision: Precision = "fp32", steps: int = STEPS) -> list[float]:
-    """Losses of each step of an `eager`, `graph` or `compiled` run on rows that can be learned."""
+    """Losses of each step of an `eager`, `graph`, `compiled` or `kernels` run on rows that can be learned."""
     rows_NT = (torch.arange(8 * ROWS)[:, None] * 7 % 11 + torch.arange(TOKENS) % 3) % case.vocabulary
-    kind = Step if way == "eager" else GraphedStep
+    kind = _kinds()[way]
     made = our_parts(case, rows_NT, torch.device("cuda"), kind, regularizer, precision)
     if isinstance(made, GraphedStep) and way == "compiled":
         made.compiled, made.batch_size = compiled(made.model), ROWS
@@ -35,6 +35,12 @@ def losses(case: Case, way: str, regularizer: str = "", *, precision: Precision 
         made(torch.arange(i % 8 * ROWS, i % 8 * ROWS + size, device="cuda"))
         found.append(float(made.loss_sum))
     return found
+
+
+def _kinds() -> dict[str, type[Step]]:
+    from tinymem.training.whole_step.step import KernelStep
+
+    return {"eager": Step, "graph": GraphedStep, "compiled": GraphedStep, "kernels": KernelStep}
 
 
 def compare(case: Case, way: str, regularizer: str = "") -> float:

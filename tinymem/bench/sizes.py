@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tinymem.models.gpt2 import GPTConfig
 from tinymem.recipe.sizes import GPT2_VOCABULARY, MATH_VOCABULARY
 
 BATCH, TOKENS, WIDTH, HEADS = 128, 150, 128, 4
@@ -16,6 +17,10 @@ class Case:
     name: str
     layers: int
     vocabulary: int
+
+    def config(self) -> GPTConfig:
+        """Sizes of the model."""
+        return GPTConfig(vocab_size=self.vocabulary, n_positions=TOKENS, n_layer=self.layers, n_embd=WIDTH, n_head=HEADS)
 
     def step_flops(self, rows: int) -> float:
         """Forward and backward: 6 per weight of a matrix and token, and the attention's two products, not halved for causality."""

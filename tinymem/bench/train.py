@@ -5,7 +5,8 @@ Also `python -m tinymem.bench.train --device cuda`: it needs torch and numpy, an
     reference   transformers GPT-2, fp32, eager, DataLoader, `.item()` after each step
     compiled    transformers GPT-2, bf16 autocast, torch.compile, DataLoader, `.item()`
     graph       TinyMem's step without torch.compile: on GPUs bf16 in one CUDA graph, on CPUs fp32
-    ours        the same through torch.compile (GPUs)
+    autograd    the same through torch.compile (GPUs)
+    ours        the step of `training.kernels`: of whole-block kernels where they apply, else as `autograd`
     ours+X      with regularizer X
 """
 
@@ -23,9 +24,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from tinymem.bench.sizes import BATCH, CASES, HEADS, TOKENS, WIDTH, Case
+from tinymem.bench.sizes import BATCH, CASES, TOKENS, Case
 from tinymem.errors import UserError, complain, did_you_mean
 from tinymem.runtime.device import resolve_device
+from tinymem.training.precision import resolve_precision
+from tinymem.training.whole_step.choice import Training, kernel_step, why_not
 
 if TYPE_CHECKING:
     from tinymem.training.precision import Precision
@@ -46,7 +49,8 @@ def regularizer_names() -> list[str]:
 
 def all_ways() -> list[str]:
     """Every way of training that can be timed."""
-    return ["reference", "compiled", "graph", "ours", *(f"{way}+{name}" for way in ("graph", "ours") for name in regularizer_names())]
+    own = ("graph", "autograd", "ours")
+    return ["reference", "compiled", *own, *(f"{way}+{name}" for way in own for name in regularizer_names())]
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ class Timing:
     tflops: float
     start_seconds: float
     gigabytes: float | None
+    path: str
 
 
 def bench(
@@ -91,7 +96,7 @@ def bench(
     return timings
 
 
-HEADER = f"{'case':<12}{'way':<30}{'ms/step':>9}{'tokens/s':>13}{'TFLOP/s':>9}{'start s':>9}{'GB':>7}"
+HEADER = f"{'case':<12}{'way':<30}{'ms/step':>9}{'tokens/s':>13}{'TFLOP/s':>9}{'start s':>9}{'GB':>7}  path"
 
 
 def json_lines(timings: list[Timing]) -> str:
@@ -102,7 +107,7 @@ def json_lines(timings: list[Timing]) -> str:
 def line(t: Timing) -> str:
     """A timing as one line of the text table."""
     memory = f"{t.gigabytes:7.2f}" if t.gigabytes is not None else "      -"
-    return f"{t.case:<12}{t.way:<30}{t.milliseconds:9.3f}{t.tokens_per_second:13.0f}{t.tflops:9.2f}{t.start_seconds:9.1f}{memory}"
+    return f"{t.case:<12}{t.way:<30}{t.milliseconds:9.3f}{t.tokens_per_second:13.0f}{t.tflops:9.2f}{t.start_seconds:9.1f}{memory}  {t.path}"
 
 
 def the_case(name: str) -> Case:
@@ -133,7 +138,23 @@ def _time(case: Case, way: str, device: torch.device, steps: int, rows: int) -> 
     blocks, per_block = (5, max(1, steps // 5)) if on_gpu else (steps, 1)  # a graph's steps overlap with their launches: timed in blocks
     seconds = statistics.median(_block(step, per_block, device) for _ in range(blocks))
     memory = torch.cuda.max_memory_allocated(device) / 1e9 if on_gpu else None
-    return Timing(case.name, way, 1e3 * seconds, rows * TOKENS / seconds, case.step_flops(rows) / seconds / 1e12, start_seconds, memory)
+    rates = rows * TOKENS / seconds, case.step_flops(rows) / seconds / 1e12
+    return Timing(case.name, way, 1e3 * seconds, *rates, start_seconds, memory, path_of(case, way, device))
+
+
+def path_of(case: Case, way: str, device: torch.device) -> str:
+    """What computes a way's step: transformers, kernels, or autograd and why."""
+    base, _, regularizer = way.partition("+")
+    if base in ("reference", "compiled"):
+        return "transformers"
+    against = why_not(_facts(case, device, regularizer)) if base == "ours" else f"--way {base}"
+    return "kernels" if against is None else f"autograd: {against}"
+
+
+def _facts(case: Case, device: torch.device, regularizer: str) -> Training:
+    """What decides whether a case's step is the kernels'."""
+    precision = resolve_precision("auto", device.type)
+    return Training(case.config(), device.type, precision, TOKENS, (regularizer,) if regularizer else ())
 
 
 def _block(step: Callable[[], object], count: int, device: torch.device) -> float:
@@ -172,8 +193,9 @@ def our_step(case: Case, rows_NT: Tensor, device: torch.device, rows: int, way: 
     from tinymem.training.step import GraphedStep, Step, compiled
 
     base, _, regularizer = way.partition("+")
-    made = our_parts(case, rows_NT, device, GraphedStep if device.type == "cuda" else Step, regularizer)
-    if isinstance(made, GraphedStep) and base == "ours":
+    kind = kernel_step(_facts(case, device, regularizer)) if base == "ours" else None
+    made = our_parts(case, rows_NT, device, kind or (GraphedStep if device.type == "cuda" else Step), regularizer)
+    if isinstance(made, GraphedStep) and kind is None and base != "graph":
         made.compiled, made.batch_size = compiled(made.model), rows
     turn = iter(endless(torch.arange(len(rows_NT), device=device).split(rows)))
     return lambda: made(next(turn))
@@ -189,15 +211,14 @@ def our_parts(
     process: tuple[int, int] = (0, 1),
 ) -> Step:
     """A fresh model with its optimizer and regularizer in a step of this kind; `process`: see `Step`."""
-    from tinymem.models.gpt2 import GPT, GPTConfig
+    from tinymem.models.gpt2 import GPT
     from tinymem.training.loss import LossModel, batch_loss
     from tinymem.training.optimizer import make_optimizer
-    from tinymem.training.precision import precision_context, resolve_precision
+    from tinymem.training.precision import precision_context
     from tinymem.training.regularizer import Regularizers
     from tinymem.training.step import Step
 
-    model = GPT(GPTConfig(vocab_size=case.vocabulary, n_positions=TOKENS, n_layer=case.layers, n_embd=WIDTH, n_head=HEADS))
-    model = model.to(device).train()
+    model = GPT(case.config()).to(device).train()
     regularizers = _regularizer(regularizer) if regularizer else Regularizers()
     regularizers.attach(model)
     optimizer = make_optimizer(model.parameters(), _Settings(), device=None if kind is Step else device)

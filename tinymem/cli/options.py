@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 OUT_HELP = "Where to write; the description says what, and whether to a file or a folder."
 FORMAT_HELP = "What to print; report: html writes a page, png and svg the figures with their numbers."
-WAY_HELP = "A way of training: reference, compiled, graph, ours, ours+goldfish, ..."
+WAY_HELP = "A way of training: reference, compiled, graph, autograd, ours, ours+goldfish, ..."
 
 
 def _known_device(device: str) -> str:

@@ -17,7 +17,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 # Settings of a run that shape no weight and no metric.
-WITHOUT_EFFECT = ("compile", "keep_epochs", "shard_mib", "tensorboard", "energy", "push")
+WITHOUT_EFFECT = ("compile", "kernels", "keep_epochs", "shard_mib", "tensorboard", "energy", "push")
 
 
 class EnergySection(Section):
@@ -69,6 +69,7 @@ class Training(Section):
         "auto", description="numbers of the training step; auto: bf16 on GPUs that have it, else fp32"
     )
     compile: bool | Literal["auto"] = Field("auto", description="torch.compile on GPUs; auto: where the run is long enough to gain")
+    kernels: bool = Field(False, description="on GPUs, a step of whole-block kernels where there is one for the model")
 
     @model_validator(mode="after")
     def _check(self) -> Training:

@@ -42,6 +42,7 @@ from tinymem.training.state import TrainingState, load_state, next_step, restore
 from tinymem.training.step import GraphedStep, Step, compiled
 from tinymem.training.tensorboard import make_logger, scalars
 from tinymem.training.threads import training_threads
+from tinymem.training.whole_step import choice
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -127,9 +128,11 @@ class _Run:
         self.step = self._make_step(compact_rows(rows, device))
 
     def _make_step(self, rows_NT: Tensor) -> Step:
-        """The fastest step for the device: replayed graphs on GPUs, eager on CPUs."""
-        config, device = self.recipe.training, str(self.processes.device)
-        kind = GraphedStep if self.processes.device.type == "cuda" else Step
+        """The fastest step for the device: on GPUs of whole-block kernels or else replayed graphs, eager on CPUs."""
+        config, device, on = self.recipe.training, str(self.processes.device), self.processes.device.type
+        names = tuple(section.kind for section in config.regularizers)
+        facts = choice.Training(self.model.config, on, self.precision, self.corpus.row_tokens, names, self.process[1], config.kernels)
+        kind = choice.kernel_step(facts) or (GraphedStep if on == "cuda" else Step)
         step = kind(
             LossModel(self.model),
             self.optimizer,
@@ -139,7 +142,7 @@ class _Run:
             precision=precision_context(self.precision, device),
             process=self.process,
         )
-        if isinstance(step, GraphedStep):
+        if kind is GraphedStep and isinstance(step, GraphedStep):
             step.batch_size = config.batch_size
             step.compiled = compiled(step.model) if worth_compiling(config.compile, device, self.total_steps) else None
         return step

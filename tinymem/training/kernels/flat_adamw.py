@@ -55,18 +55,32 @@ class FlatAdamW(torch.optim.AdamW):
             parameter.data = view
         self._link()
 
+    @property
+    def flat(self) -> Tensor:
+        """All parameters, one after another: those of the model are views of it."""
+        return self._weights
+
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
         """Update all parameters from their gradients."""
+        gradients = torch.cat([p.grad.flatten() for p in self._parameters if p.grad is not None])
+        if gradients.numel() != self._weights.numel():
+            raise RuntimeError("a parameter has no gradient; FlatAdamW updates all or none")
+        self.update(gradients)
+
+    @torch.no_grad()
+    def update(self, gradients: Tensor) -> None:
+        """Update all parameters from their gradients, one after another in a flat tensor."""
         group = self.param_groups[0]
         (beta1, beta2), n = group["betas"], self._weights.numel()
-        with torch.no_grad():
-            gradients = torch.cat([p.grad.flatten() for p in self._parameters if p.grad is not None])
-            if len(gradients) != n:
-                raise RuntimeError("a parameter has no gradient; FlatAdamW updates all or none")
-            self._step += 1
-            logs = (math.log2(beta) if beta else -math.inf for beta in (beta1, beta2))
-            buffers = (self._weights, gradients, self._first, self._second, group["lr"], self._step)
-            _adamw[(triton.cdiv(n, BLOCK),)](*buffers, n, beta1, beta2, *logs, group["weight_decay"], group["eps"], BLOCK=BLOCK)
+        self._step += 1
+        logs = (math.log2(beta) if beta else -math.inf for beta in (beta1, beta2))
+        buffers = (self._weights, gradients, self._first, self._second, group["lr"], self._step)
+        _adamw[(triton.cdiv(n, BLOCK),)](*buffers, n, beta1, beta2, *logs, group["weight_decay"], group["eps"], BLOCK=BLOCK)
+
+    def link_gradients(self, gradients: Tensor) -> None:
+        """Make views of a flat gradient those of the parameters, so that backward passes add to it."""
+        for parameter, view in zip(self._parameters, self._views(gradients), strict=True):
+            parameter.grad = view
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over a state of this class or of AdamW."""

@@ -89,32 +89,43 @@ def _backward_weight(x, w, lse, g, out, N: tl.constexpr, V, D: tl.constexpr, BN:
 class _FusedHead(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
-        (N, D), V = hidden_ND.shape, len(weight_VD)
         weight_VD = weight_VD.to(hidden_ND.dtype)  # here, so that the gradient goes back to the fp32 weight without rounding
-        BN, BV, warps, stages = FORWARD
-        peaks_SN, sums_SN = hidden_ND.new_empty(2, PIECES, N, dtype=torch.float32)
-        grid, step = (triton.cdiv(N, BN), PIECES), _step(V, BV)
-        _forward[grid](hidden_ND, weight_VD, peaks_SN, sums_SN, N, V, step, D, BN, BV, num_warps=warps, num_stages=stages)
-        lse_N = torch.logsumexp(peaks_SN * 0.6931471805599453 + sums_SN.log(), 0)
-        ctx.save_for_backward(hidden_ND, weight_VD, targets_N, lse_N)
-        return lse_N - (hidden_ND.float() * weight_VD[targets_N].float()).sum(1)
+        losses_N, sums_N = head_forward(hidden_ND, weight_VD, targets_N)
+        ctx.save_for_backward(hidden_ND, weight_VD, targets_N, sums_N)
+        return losses_N
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
-        hidden_ND, weight_VD, targets_N, lse_N = ctx.saved_tensors
-        (N, D), V, g_N, lse_N = hidden_ND.shape, len(weight_VD), gradients[0].float().contiguous(), lse_N * 1.4426950408889634
-        BN, BV, warps, stages = BACKWARD_HIDDEN
-        d_hidden_SND = hidden_ND.new_empty(PIECES, N, D, dtype=torch.float32)
-        grid, step = (triton.cdiv(N, BN), PIECES), _step(V, BV)
-        arguments = (hidden_ND, weight_VD, lse_N, g_N)
-        _backward_hidden[grid](*arguments, d_hidden_SND, N, V, step, D, BN, BV, num_warps=warps, num_stages=stages)
-        BN, BV, warps, stages = BACKWARD_WEIGHT
+        hidden_ND, weight_VD, targets_N, sums_N = ctx.saved_tensors
         d_weight_VD = torch.empty_like(weight_VD, dtype=torch.float32)
-        _backward_weight[(triton.cdiv(V, BV),)](*arguments, d_weight_VD, N, V, D, BN, BV, num_warps=warps, num_stages=stages)
-        # The target's own share: one row of the weight for each row of hidden states, and the other way round.
-        d_hidden_ND = d_hidden_SND.sum(0).addcmul_(weight_VD[targets_N].float(), g_N[:, None], value=-1)
-        d_weight_VD.index_add_(0, targets_N, hidden_ND.float() * g_N[:, None], alpha=-1)
+        d_hidden_ND = head_backward(hidden_ND, weight_VD, targets_N, sums_N, gradients[0].float().contiguous(), d_weight_VD)
         return d_hidden_ND.to(hidden_ND.dtype), d_weight_VD, None
+
+
+def head_forward(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
+    """Losses [N], and the logarithm of each row's sum of exponentials [N]; both operands in one type."""
+    (N, D), V = hidden_ND.shape, len(weight_VD)
+    BN, BV, warps, stages = FORWARD
+    peaks_SN, sums_SN = hidden_ND.new_empty(2, PIECES, N, dtype=torch.float32)
+    grid, step = (triton.cdiv(N, BN), PIECES), _step(V, BV)
+    _forward[grid](hidden_ND, weight_VD, peaks_SN, sums_SN, N, V, step, D, BN, BV, num_warps=warps, num_stages=stages)
+    lse_N = torch.logsumexp(peaks_SN * 0.6931471805599453 + sums_SN.log(), 0)
+    return lse_N - (hidden_ND.float() * weight_VD[targets_N].float()).sum(1), lse_N
+
+
+def head_backward(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, lse_N: Tensor, g_N: Tensor, d_weight_VD: Tensor) -> Tensor:
+    """Gradient [N, D] of the hidden states in fp32, from those of the losses; that of the weight is written to `d_weight_VD`, in fp32."""
+    (N, D), V, lse_N = hidden_ND.shape, len(weight_VD), lse_N * 1.4426950408889634
+    BN, BV, warps, stages = BACKWARD_HIDDEN
+    d_hidden_SND = hidden_ND.new_empty(PIECES, N, D, dtype=torch.float32)
+    grid, step = (triton.cdiv(N, BN), PIECES), _step(V, BV)
+    arguments = (hidden_ND, weight_VD, lse_N, g_N)
+    _backward_hidden[grid](*arguments, d_hidden_SND, N, V, step, D, BN, BV, num_warps=warps, num_stages=stages)
+    BN, BV, warps, stages = BACKWARD_WEIGHT
+    _backward_weight[(triton.cdiv(V, BV),)](*arguments, d_weight_VD, N, V, D, BN, BV, num_warps=warps, num_stages=stages)
+    # The target's own share: one row of the weight for each row of hidden states, and the other way round.
+    d_weight_VD.index_add_(0, targets_N, hidden_ND.float() * g_N[:, None], alpha=-1)
+    return d_hidden_SND.sum(0).addcmul_(weight_VD[targets_N].float(), g_N[:, None], value=-1)
 
 
 def _step(V: int, tile: int) -> int:

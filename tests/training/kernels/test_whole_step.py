@@ -1,0 +1,129 @@
+"""The step of whole-block kernels, in triton's interpreter on a CPU in fp32 (where triton is installed), and who takes it."""
+
+from __future__ import annotations
+
+import importlib.util
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from helpers import python
+
+from tinymem.models.gpt2 import GPTConfig
+from tinymem.training.whole_step import choice
+
+COMMON = """
+    import tinymem
+    import torch
+    from tinymem.models.gpt2 import GPT, GPTConfig
+    from tinymem.training.kernels import fused_head, row_attention
+    from tinymem.training.whole_step import passes
+    from tinymem.training.whole_step.tiles import SumTile, Tiles, TokenTile
+    from tinymem.training.whole_step.weights import KernelWeights
+    generator = torch.Generator().manual_seed(0)
+    token, some = TokenTile(32, 16, 32, 4, 1), SumTile(16, 16, 4, 1, 2)
+    fused_head.FORWARD = fused_head.BACKWARD_HIDDEN = fused_head.BACKWARD_WEIGHT = (32, 32, 4, 1)
+    fused_head.PIECES = 2
+    row_attention.FORWARD = row_attention.BACKWARD = (16, 4, 1)
+    def model(layers, words=11):
+        made = GPT(GPTConfig(vocab_size=words, n_positions=26, n_layer=layers, n_head=2, n_embd=32, n_inner=32))
+        with torch.no_grad():
+            for parameter in made.parameters():
+                if parameter.dim() == 1:  # fresh ones are 0 and 1, which hide mistakes
+                    parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+        return made
+"""
+GRADIENT = """
+    for layers, words, B, T, parts, park, most in ((2, 11, 3, 9, 2, True, 5), (1, 11, 2, 20, 1, False, 5), (1, 40, 2, 20, 2, True, 0)):
+        passes.ONE_PASS_TILES = most  # 0: as for long rows
+        gpt = model(layers, words)
+        tiles = Tiles(token, token, token._replace(tokens=16), some, some, (16, 4), 32, parts, False, park)
+        flat = torch.cat([p.detach().flatten() for p in gpt.parameters()])
+        weights = KernelWeights(gpt, flat, torch.float32, tiles)
+        weights._zeroed.fill_(float("nan"))
+        ids, shares = torch.randint(words, (B, T), generator=generator), torch.rand(B, T, generator=generator)
+        shares[:, -1] = shares[0, 3] = 0
+        loss = passes.BatchPass(weights, B, T)(ids, shares)
+        double = gpt.double()
+        losses = torch.nn.functional.cross_entropy(double(ids)[:, :-1].transpose(1, 2), ids[:, 1:], reduction="none")
+        expected = (losses * shares[:, :-1]).sum()
+        assert abs(loss - expected) < 1e-5 * expected
+        gradients = torch.autograd.grad(expected, list(double.parameters()))
+        for (name, p), exact, ours in zip(gpt.named_parameters(), gradients, weights.gradient.split([p.numel() for p in gpt.parameters()])):
+            error = (ours - exact.flatten()).norm() / exact.norm()
+            assert error < 2e-5, f"{name} {layers} {B} {T}: {error}"
+"""
+STEP = """
+    import copy
+    from tinymem.recipe.kinds import REGULARIZERS
+    from tinymem.training.kernels.flat_adamw import FlatAdamW
+    from tinymem.training.loss import LossModel, batch_loss
+    from tinymem.training.optimizer import load_optimizer_tensors, optimizer_tensors
+    from tinymem.training.regularizer_section import make_regularizers
+    from tinymem.training.step import Step
+    from tinymem.training.whole_step.step import KernelStep
+    KernelStep.dtype = torch.float32
+    KernelStep.tiles = Tiles(token, token, token._replace(tokens=16), some, some, (16, 4), 32, 2, False, True)
+    gpt, rows = model(1), torch.randint(11, (5, 8), generator=generator).to(torch.int8)
+    def steps(kind, gpt, kinds, state=None):
+        sections = [REGULARIZERS.get(name)(kind=name, **options) for name, options in kinds]
+        regularizers = make_regularizers(sections)
+        gpt = copy.deepcopy(gpt)
+        optimizer = FlatAdamW(gpt.parameters(), lr=torch.tensor(1e-3), betas=(0.9, 0.98), weight_decay=0.1)
+        regularizers.attach(gpt)
+        if state is not None:
+            load_optimizer_tensors(optimizer, state)
+        made = kind(LossModel(gpt), optimizer, rows, batch_loss, regularizers)
+        for batch in ([0, 1, 2], [3, 4]):
+            Step.__call__(made, torch.tensor(batch))
+        return gpt, {name: t.clone() for name, t in optimizer_tensors(optimizer).items()}, float(made.loss_sum)
+    riding = [("goldfish", {"width": 3, "k": 2}), ("spectral-norm", {"strength": 0.1})]
+    (ours, state, loss), (theirs, other, exact) = (steps(kind, gpt, riding) for kind in (KernelStep, Step))
+    def close(some, others):  # all but the biases of the keys, whose gradient is rounding, which AdamW blows up
+        return all(torch.allclose(p, others[n], atol=1e-5) for n, p in some.items() if "c_attn.bias" not in n)
+    assert abs(loss - exact) < 1e-5 and close(ours.state_dict(), theirs.state_dict())
+    assert state.keys() == other.keys() and all(torch.allclose(t, other[n], atol=1e-5) for n, t in state.items())
+    on, back = steps(KernelStep, theirs, [], other)[0], steps(Step, ours, [], state)[0]
+    assert close(on.state_dict(), back.state_dict()), "either goes on from the other"
+"""
+
+
+@pytest.mark.processes
+@pytest.mark.thorough
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton comes with torch for GPUs")
+def test_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradients of every parameter are those of autograd, and steps end where others do: in one process, whose start takes seconds."""
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    (tmp_path / "case.py").write_text(textwrap.dedent(COMMON + GRADIENT + STEP))
+    done = python(tmp_path / "case.py")
+    assert done.code == 0, done.err
+
+
+TAKEN = choice.Training(GPTConfig(n_embd=128, n_head=4), "cuda", "bf16", 150)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({}, None),
+        ({"regularizers": ("goldfish", "spectral-norm")}, None),
+        ({"wanted": False}, "training.kernels"),
+        ({"device": "cpu"}, "no GPU"),
+        ({"precision": "fp32"}, "bf16"),
+        ({"processes": 2}, "processes"),
+        ({"row_tokens": 513}, "512"),
+        ({"regularizers": ("goldfish", "mem-sinks")}, "regularizer"),
+        ({"config": GPTConfig(n_embd=256, n_head=4)}, "n_embd"),
+        ({"config": GPTConfig(n_embd=64, n_head=4)}, "n_embd"),
+        ({"config": GPTConfig(n_head=16)}, "heads"),
+        ({"config": GPTConfig(vocab_size=50_257)}, None),
+        ({"config": GPTConfig(n_inner=100)}, "100 neurons"),
+        ({"config": GPTConfig(activation_function="gelu")}, "ReLU"),
+        ({"config": GPTConfig(vocab_size=259)}, "259 words"),
+    ],
+)
+def test_who_takes_it(change: dict[str, object], reason: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "triton_there", lambda: True)
+    found = choice.why_not(replace(TAKEN, **change))
+    assert found is None if reason is None else reason in found

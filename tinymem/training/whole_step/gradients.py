@@ -1,0 +1,49 @@
+"""The gradient of a model by kernels, for batches of any number of rows."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tinymem.models.gpt2 import GPT
+from tinymem.training.whole_step.compiling import compile_kernels
+from tinymem.training.whole_step.passes import BatchPass
+from tinymem.training.whole_step.tiles import Tiles
+from tinymem.training.whole_step.weights import KernelWeights
+
+
+class KernelGradients:
+    """Calling it puts the gradient of a batch into `flat`.
+
+    Args:
+        gpt: the model; only its sizes and the order of its parameters are read.
+        weights: its weights, all parameters one after another, which may change between calls.
+        dtype: of the products.
+        tiles: of the kernels.
+    """
+
+    def __init__(self, gpt: GPT, weights: Tensor, dtype: torch.dtype = torch.bfloat16, tiles: Tiles | None = None) -> None:
+        self._weights = KernelWeights(gpt, weights, dtype, tiles or tiles_of(weights.device))
+        self._passes: dict[tuple[int, int], BatchPass] = {}
+
+    @property
+    def flat(self) -> Tensor:
+        """The gradient of the last call, in the order of the weights."""
+        return self._weights.gradient
+
+    def __call__(self, ids_BT: Tensor, shares_BT: Tensor | None = None) -> Tensor:
+        """The sum of the tokens' losses times their shares, as `BatchPass`; nothing is read back, so that a CUDA graph can hold it."""
+        return self._pass_of(len(ids_BT), ids_BT.shape[1])(ids_BT, shares_BT)
+
+    def _pass_of(self, rows: int, row_tokens: int) -> BatchPass:
+        key = rows, row_tokens
+        if key not in self._passes:
+            self._passes[key] = BatchPass(self._weights, rows, row_tokens)
+            if len(self._passes) == 1 and self._weights.flat.is_cuda:
+                compile_kernels(self._passes[key])
+        return self._passes[key]
+
+
+def tiles_of(device: torch.device) -> Tiles:
+    """The kernels' tiles on a device: with weights loaded by the copy engine where there is one."""
+    return Tiles(descriptors=device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0))

@@ -1,0 +1,53 @@
+"""The training step of whole-block kernels, in a CUDA graph as any other."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from tinymem.data.rows import to_ids
+from tinymem.models.gpt2 import GPT
+from tinymem.training.kernels.flat_adamw import FlatAdamW
+from tinymem.training.step import GraphedStep
+from tinymem.training.whole_step.gradients import KernelGradients
+from tinymem.training.whole_step.tiles import Tiles
+
+
+class KernelStep(GraphedStep):
+    """A step without autograd: gradients by `KernelGradients`, straight into the flat optimizer, which must be a `FlatAdamW`.
+
+    Regularizers may weigh tokens by their ids alone, and add a penalty on weights (`choice.WITH_KERNELS`).
+    """
+
+    dtype = torch.bfloat16
+    tiles: Tiles | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        gpt = self.model.gpt
+        assert isinstance(gpt, GPT) and isinstance(self.optimizer, FlatAdamW)
+        self._flat = self.optimizer
+        self._gradients = KernelGradients(gpt, self._flat.flat, self.dtype, self.tiles)
+
+    def _step(self, model: nn.Module, batch_B: Tensor) -> None:
+        ids_BT = to_ids(self.rows_NT[batch_B])
+        self.regularizers.before(batch_B)
+        loss = self._gradients(ids_BT, self._shares(ids_BT))
+        self._add_penalty()
+        self._flat.update(self._gradients.flat)
+        self.loss_sum += loss
+
+    def _shares(self, ids_BT: Tensor) -> Tensor | None:
+        """Weight [B, T] of each token's prediction of the next in the loss; None: those of the mean."""
+        if not self.regularizers.weighs_tokens:
+            return None
+        losses_BP = torch.ones(ids_BT[:, 1:].shape, device=ids_BT.device, requires_grad=True)
+        (shares_BP,) = torch.autograd.grad(self.regularizers.mean_loss(ids_BT, losses_BP), losses_BP)
+        return nn.functional.pad(shares_BP, (0, 1))
+
+    def _add_penalty(self) -> None:
+        penalty = self.regularizers.penalty() if len(self.regularizers) else None
+        if penalty is not None:
+            self._flat.link_gradients(self._gradients.flat)
+            penalty.backward()
+            self._flat.zero_grad(set_to_none=True)
