@@ -8,7 +8,7 @@ import re
 import sys
 import traceback
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -96,6 +96,20 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1)
     return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(names)}"
+
+
+def run_for_checkpoint(run: Path) -> UserError:
+    """The error of a run's folder where a checkpoint is expected."""
+    return UserError(f"expected a checkpoint folder, got the run {run}; try {run / 'checkpoint'}")
+
+
+def check_given(places: Mapping[str, Path | None]) -> None:
+    """Raise one UserError that names every option whose file or folder is not there, or is an empty file."""
+    given = [(option, path) for option, path in places.items() if path is not None]
+    wrong = [f"a file or folder for --{option} at {path}, found none" for option, path in given if not path.exists()]
+    wrong += [f"rows for --{option}, found no rows in {path}" for option, path in given if path.is_file() and not path.stat().st_size]
+    if wrong:
+        raise UserError(f"expected {'; and '.join(wrong)}; check the path{'s' if len(wrong) > 1 else ''}")
 
 
 def no_checkpoint(place: object) -> UserError:

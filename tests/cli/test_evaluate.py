@@ -87,7 +87,7 @@ def test_a_metric_that_fails_says_which(checkpoint: Path, own: Path, tmp_path: P
     line = tinymem("evaluate", checkpoint, "--metrics", "prompt-length", "--plugin", own).one_line_error()
     assert line == "the metric 'prompt-length' failed on backdoor: ZeroDivisionError: no luck"
     words = ("mitigate", checkpoint, "--method", "act", "--metrics", "prompt-length", "--plugin", own, "--out", tmp_path / "edited")
-    assert "no luck" in tinymem(*words).one_line_error() and not (tmp_path / "edited").exists()
+    assert "no luck" in tinymem(*words).last_line_error() and not (tmp_path / "edited").exists()
 
 
 def test_mitigate(checkpoint: Path) -> None:

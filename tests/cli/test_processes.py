@@ -36,6 +36,26 @@ def loaded(*verbs: list[str]) -> dict[str, set[str]]:
 
 
 @pytest.mark.processes
+def test_what_names_alone_tell_is_refused_before_torch_is_read(tmp_path: Path) -> None:
+    """A method that is none, a run for a checkpoint, and files that are missing or empty, all of them at once."""
+    (tmp_path / "checkpoint").mkdir()
+    for name in ("checkpoint/config.json", "empty.jsonl"):
+        (tmp_path / name).touch()
+    model, rows = str(tmp_path / "checkpoint"), ["--forget", str(tmp_path / "empty.jsonl"), "--retain", "nowhere.jsonl"]
+    refused = {
+        "did you mean 'balanced-subnet'": ["mitigate", model, "--method", "balanced_subnet"],
+        "did you mean 'act'": ["run", str(QUICKSTART), "--set", "mitigation.methods=akt", "--runs", str(tmp_path / "runs")],
+        f"got the run {tmp_path}; try {model}": ["mitigate", str(tmp_path), "--method", "act"],
+        f"--retain at nowhere.jsonl, found none; and rows for --forget, found no rows in {rows[1]}": ["evaluate", model, *rows],
+    }
+    done = python("-c", WATCH.format(verbs=[*refused.values()], heavy={"torch"}).replace("assert not stop.code", "assert stop.code == 2"))
+    assert done.code == 0 and "torch" not in done.out, done.err
+    for line, said in zip(done.err.splitlines(), refused, strict=True):
+        assert said in line
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.processes
 def test_help_imports_nothing_heavy() -> None:
     assert loaded(["--help"])["--help"] == set()
     found = loaded(["run", "--help"], ["mitigate", "--help"], ["methods", "--help"])

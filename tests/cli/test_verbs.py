@@ -153,6 +153,11 @@ def test_report_formats(tiny_run: Run, tmp_path: Path) -> None:
     assert page.read_text().lstrip().lower().startswith("<!doctype html") and "balanced-subnet" in page.read_text()
     assert tinymem("report", tiny_run.path, "--format", "json", "--out", tmp_path / "rows.json").out == ""
     assert json.loads((tmp_path / "rows.json").read_text()) == list(map(with_intervals, as_json(tiny_run.rows)))
+    folder = tmp_path / "page"
+    assert tinymem("report", tiny_run.path, "--format", "html", "--out", folder).out.strip() == str(folder / "report.html")
+    assert [path.name for path in folder.iterdir()] == ["report.html"], "the page alone, as the help says"
+    only = tinymem("report", tiny_run.path, "--format", "csv", "--out", folder).one_line_error()
+    assert "ends in .csv" in only and "without --format a folder gets every format" in only
 
 
 def test_mitigate_prints_what_run_prints_in_every_format(tiny_run: Run) -> None:
@@ -162,6 +167,7 @@ def test_mitigate_prints_what_run_prints_in_every_format(tiny_run: Run) -> None:
     for format, start in {"html": "<!DOCTYPE html>", "latex": "% needs", "markdown": "### ", "csv": "kind,", "json": "["}.items():
         done = tinymem(*mitigate, format)
         assert done.code == 0 and done.out.startswith(start), f"{format}: {done.err}"
+        assert "measuring what the model memorized before" in done.err, "it may take longer than the method"
 
 
 def test_methods(plugin: Path) -> None:

@@ -123,7 +123,8 @@ def test_the_command_line(tiny_run: Run, tmp_path: Path, monkeypatch: pytest.Mon
     assert listed.code == 0 and "mine: 17 runs on 1 model, 1 of them trained" in listed.out and "17 left" in listed.out
     assert "The paper" not in listed.out
     dry = tinymem("sweep", recipe, "--dry-run", "--device", "cpu")
-    assert dry.code == 0 and "17 by a table of costs and a probe of speed" in dry.out
+    assert dry.code == 0 and "Of the runs, 1 were measured on a model of this size" in dry.out, "by the model's run"
+    assert "4 are scaled from the nearest measured, 12 by a table of costs and a probe of speed" in " ".join(dry.out.split())
     said = f"17 runs to do on them, about {3 * 17 * 2} kB of disk in sweeps/mine, and {40 + 25 * 17 * 2} kB more on the way"  # a file a run
     assert f"mine: 1 of 1 model trained, {said}\nNothing was done." in dry.out
     costs = json.loads(tinymem("sweep", recipe, "--dry-run", "--device", "cpu", "--json").out)

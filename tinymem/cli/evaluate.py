@@ -35,6 +35,7 @@ from tinymem.cli.options import (
     words,
 )  # fmt: skip
 from tinymem.cli.printing import chosen, listing, print_json, print_listing, print_tables_as
+from tinymem.errors import check_given
 from tinymem.runtime.streams import echo
 
 metrics_app = typer.Typer(help="What metrics there are.", invoke_without_command=True, pretty_exceptions_enable=False)
@@ -98,6 +99,7 @@ def evaluate(
     """Measure a checkpoint on its own corpus, or on rows of your own."""
     output = chosen(output, json)
     load_plugins(plugin)
+    check_given({"forget": forget, "retain": retain, "corpus": corpus})
     folder = local_checkpoint(checkpoint, revision, max_size)
     from tinymem.cli.measured import table_of_measurement
     from tinymem.data.own_rows import RowFiles

@@ -42,12 +42,14 @@ from tinymem.runtime.interrupts import INTERRUPTED, INTERRUPTED_CODE
 from tinymem.runtime.signals import hold_lifeline
 from tinymem.runtime.streams import check_names, echo, restart_in_utf8, spell_what_streams_lack
 
+HELP_NAMES = ["-h", "--help"]
+
 app = typer.Typer(
     help="Train small language models that memorize, and make them forget.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": HELP_NAMES},
 )
 
 
@@ -135,7 +137,19 @@ def main() -> None:
 @cache
 def _command() -> Any:  # typer's own kind of click's command
     """All verbs with their options, built once a process: it takes longer than most refusals."""
-    return typer.main.get_command(app)
+    command = typer.main.get_command(app)
+    _hide_types_of_switches(command)
+    return command
+
+
+def _hide_types_of_switches(command: Any) -> None:
+    """Show no `<bool>` behind switches in help: recent releases of typer do."""
+    own = command.get_help_option(command.context_class(command, help_option_names=HELP_NAMES))
+    for option in (*command.params, own):
+        if getattr(option, "is_flag", False) and option.metavar is None:
+            option.metavar = ""
+    for inner in getattr(command, "commands", {}).values():
+        _hide_types_of_switches(inner)
 
 
 def _reader_gone() -> int:

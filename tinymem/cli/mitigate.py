@@ -41,7 +41,8 @@ from tinymem.cli.options import (
     words,
 )  # fmt: skip
 from tinymem.cli.printing import chosen, print_record
-from tinymem.errors import UserError
+from tinymem.errors import UserError, check_given
+from tinymem.mitigation.methods import check_method_names
 from tinymem.runtime.json import JsonObject
 from tinymem.runtime.streams import echo
 
@@ -95,6 +96,8 @@ def mitigate(
     """
     output = chosen(output, json)
     load_plugins(plugin)
+    check_given({"forget": forget, "retain": retain, "corpus": corpus})
+    check_method_names(method)
     revision, checkpoint = named_revision(checkpoint, revision), local_checkpoint(checkpoint, revision, max_size)
     from tinymem.data.own_rows import RowFiles
     from tinymem.mitigation.method import parse_call

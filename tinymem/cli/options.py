@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tinymem.errors import UserError, no_checkpoint
+from tinymem.errors import UserError, no_checkpoint, run_for_checkpoint
 
 if TYPE_CHECKING:
     from tinymem.data.token_arrays import RawLayout
 
 OUT_HELP = "Where to write; the description says what, and whether to a file or a folder."
-FORMAT_HELP = "What to print; report: html writes a page, png and svg the figures with their numbers."
+FORMAT_HELP = "How to print it. html is a page, which `run` and `report` write to a file; png and svg, of `report` alone, are the figures."
 WAY_HELP = "A way of training: reference, compiled, graph, autograd, ours, ours+goldfish, ..."
 
 
@@ -233,16 +233,18 @@ def named_revision(given: Path, revision: str | None) -> str | None:
     return asked_revision(str(given), revision)
 
 
-def local_checkpoint(given: Path, revision: str | None = None, max_size: str | None = None) -> Path:
-    """The folder of a checkpoint; a model on the Hub is fetched into the client's cache and verified.
+def local_checkpoint(given: Path, revision: str | None = None, max_size: str | None = None, *, or_run: bool = False) -> Path:
+    """The folder of a checkpoint, or a run's too; a model on the Hub is fetched into the client's cache and verified.
 
     Raises:
-        UserError: it cannot be fetched, or is not safe.
+        UserError: it is something else, cannot be fetched, or is not safe.
     """
     from tinymem.hub.names import is_hub_name
 
     if revision is None and not given.exists() and not is_hub_name(str(given)):
         raise no_checkpoint(given)
+    if not or_run and not (given / "config.json").is_file() and (given / "checkpoint" / "config.json").is_file():
+        raise run_for_checkpoint(given)
     from tinymem.hub.fetch import checkpoint_folder  # reads torch
 
     return checkpoint_folder(given, revision=revision, max_size=size_in_bytes(max_size))

@@ -41,13 +41,13 @@ def chosen(output: F, print_json: bool) -> F | Literal["json"]:
     return "json" if print_json else output
 
 
-def check_out(out: Path | None, output: str, option: str = "--out") -> None:
-    """Raise UserError unless the name of a file to write fits what is written there."""
+def check_out(out: Path | None, output: str, option: str = "--out", advice: str = "") -> None:
+    """Raise UserError unless the name of a file to write fits what is written there; `advice` ends the message if it has none."""
     fitting = SUFFIXES[output]
     if out is None or (out.suffix in fitting and not out.is_dir()):
         return
     other = next((name for name, ends in reversed(SUFFIXES.items()) if out.suffix in ends), None) if option == "--out" else None
-    advice = f"; try --format {other}" if other else ""
+    advice = f"; try --format {other}" if other else advice
     raise UserError(f"expected a file that ends in {' or '.join(fitting)} for {option}, to hold {output}, got {out}{advice}")
 
 

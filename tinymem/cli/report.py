@@ -45,14 +45,20 @@ def report(
 ) -> None:
     """Show results. One run: its rows. Several runs or a sweep, or with --tables: how the runs' models differ, and the paper's tables.
 
-    --out is a file to write instead of printing; a folder (a name without suffix) gets every format.
+    --out is a file to write instead of printing. A folder (a name without suffix) gets tables and figures in every format; with --format
+    html the page alone.
     """
     load_plugins(plugin)
-    output, whole = chosen(output, json), out is not None and (out.is_dir() or not out.suffix)
+    output, folder = chosen(output, json), out is not None and (out.is_dir() or not out.suffix)
     if output in ("png", "svg"):
         _write_figures(folders, output, out, max_size)
         return
-    check_folder(out) if whole else check_out(out, output)
+    whole = folder and output == "table"
+    if folder and output in ("table", "html"):
+        check_folder(out)
+        out = out / "report.html" if out and output == "html" else out
+    else:
+        check_out(out, output, "--out", "; without --format a folder gets every format" if folder else "")
     if not (whole or tables or machine) and len(folders) == 1 and _is_run(folders[0]):
         print_rows(folders[0], output, out)
         return

@@ -28,6 +28,8 @@ from tinymem.cli.options import (
     local_checkpoint,
 )  # fmt: skip
 from tinymem.cli.printing import check_out, chosen, emit
+from tinymem.errors import check_given
+from tinymem.mitigation.methods import check_method_names
 
 if TYPE_CHECKING:
     from tinymem.results.shown import ShownRow
@@ -59,14 +61,17 @@ def show(
     Of a run this is what it kept of each method; --method applies one again. --bos also puts the model's first
     token before the text of --prompt. --out is a file to write instead of printing.
     """
-    from tinymem.data.own_rows import RowFiles
-    from tinymem.runs.shown import Asked, show
-
     format = chosen(output, json)
     check_out(out, format)
     load_plugins(plugin)
+    check_given({"forget": forget, "retain": retain, "corpus": corpus})
+    check_method_names(method or ())
+    from tinymem.data.own_rows import RowFiles
+    from tinymem.runs.shown import Asked, show
+
     files = RowFiles(forget, retain, None, match, column, bos, False, corpus)
-    found, notes = show(local_checkpoint(place, max_size=max_size), Asked(rows, prompt, tuple(method or ()), files, device, not no_verify))
+    folder = local_checkpoint(place, max_size=max_size, or_run=True)
+    found, notes = show(folder, Asked(rows, prompt, tuple(method or ()), files, device, not no_verify))
     if format == "table" and out is None:
         from tinymem.report.render.shown import print_shown
 

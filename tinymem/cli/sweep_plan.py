@@ -12,6 +12,7 @@ from tinymem.runtime.words import counted, duration, size
 
 if TYPE_CHECKING:
     from tinymem.report.tables.table import Cell
+    from tinymem.results.row import MeasuredRow
     from tinymem.sweep.estimate import MethodCost
     from tinymem.sweep.listing import Counts, Left
     from tinymem.sweep.run import Sweep
@@ -80,7 +81,7 @@ def print_estimate(planned: Iterable[Sweep], place: str, project: Path | None, o
 
     found, devices, notes, sizes, paper = list[dict[str, "MethodCost"]](), set[str](), list[str](), Counter[str](), False
     for one in planned:
-        rows = measured_rows(project) if project else measured_rows(one.folder) if one.folder.is_dir() else []
+        rows = measured_rows(project) if project else _rows_of(one, place)
         devices |= {row.device for row in rows if row.device}
         paper |= one.recipe.explain == "paper"
         notes += _of_named(one)
@@ -93,6 +94,14 @@ def print_estimate(planned: Iterable[Sweep], place: str, project: Path | None, o
     notes = [*_said(all_costs, where), *notes, *([] if project else ["Nothing was done."]), *([paper_cost()] if paper else [])]
     heads = [head for head in COSTS if head != "disk" or project is None]
     print_listing(listing("Time by method", heads, _times(all_costs, None if project else sizes), notes=notes), output)
+
+
+def _rows_of(sweep: Sweep, place: str) -> list[MeasuredRow]:
+    """Measured rows of a sweep: its own, and those of its models' runs."""
+    from tinymem.sweep.estimate import measured_rows, rows_of_runs
+
+    own = measured_rows(sweep.folder) if sweep.folder.is_dir() else []
+    return [*own, *rows_of_runs([m.checkpoint for m in sweep.models if m.checkpoint], place.partition(":")[0])]
 
 
 def _of_left(sweep: Sweep, left: Left) -> str:

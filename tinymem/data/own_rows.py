@@ -14,7 +14,7 @@ from tinymem.data.rows import Rows
 from tinymem.data.rows_file import FileRow, RowsFile, read_rows
 from tinymem.data.token_arrays import RawLayout
 from tinymem.data.tokenizer_folder import ModelTokens
-from tinymem.errors import UserError
+from tinymem.errors import UserError, check_given
 from tinymem.runtime.files import content_id
 
 DEFAULT_WINDOW = 50
@@ -50,9 +50,7 @@ class RowFiles:
     raw: RawLayout | None = None
 
     def __post_init__(self) -> None:
-        for option in ("forget", "retain", "corpus"):  # before a model is loaded
-            if (path := getattr(self, option)) is not None and not path.exists():
-                raise UserError(f"expected a file or folder for --{option} at {path}, found none; check the path")
+        check_given({"forget": self.forget, "retain": self.retain, "corpus": self.corpus})  # before a model is loaded
 
     @property
     def given(self) -> bool:

@@ -13,7 +13,7 @@ from tinymem.data.own_rows import OwnRows, RowFiles, read_own_rows
 from tinymem.data.tokenizer_folder import ModelTokens
 from tinymem.errors import UserError
 from tinymem.mitigation.requests import MeasurementRequest
-from tinymem.mitigation.subject import Subject, subject_of_rows
+from tinymem.mitigation.subject import Subject, measuring_bar, subject_of_rows
 from tinymem.models.adapters import dtype_name, vocabulary_of
 from tinymem.models.checkpoint import Checkpoint
 from tinymem.models.weights import weights_id
@@ -23,6 +23,7 @@ from tinymem.results.checkpoint_columns import checkpoint_columns
 from tinymem.results.row import Identity
 from tinymem.runtime.device import describe_device
 from tinymem.runtime.files import content_id
+from tinymem.runtime.progress import Progress
 from tinymem.training.checkpoints import recipe_of, run_name
 
 
@@ -75,9 +76,15 @@ def forbidden_of(protocol: Protocol, checkpoint: Path, model: nn.Module) -> int 
 
 
 def subject_of_files(
-    loaded: Checkpoint, checkpoint: Path, files: RowFiles, changes: Changes, identity: Identity, request: MeasurementRequest
+    loaded: Checkpoint,
+    checkpoint: Path,
+    files: RowFiles,
+    changes: Changes,
+    identity: Identity,
+    request: MeasurementRequest,
+    progress: Progress | bool = False,
 ) -> tuple[Subject, str]:
-    """A checkpoint with rows from files, and the id of those rows.
+    """A checkpoint with rows from files, and the id of those rows; `progress` shows the measurement.
 
     Raises:
         UserError: no rows to forget or none to keep, rows that cannot be read, or none memorized where only those are to be forgotten.
@@ -90,11 +97,12 @@ def subject_of_files(
     identity = replace(
         identity, protocol=protocol, forget=None, forget_fraction=fraction, prompt=own.prompt, match=own.match, rows_left_out=own.left_out
     )
-    subject = subject_of_rows(
-        loaded.model, own.forget, own.retain, seed=changes.seed or 0, identity=identity, request=request,
-        protocol=protocol, forbid=forbidden_of(protocol, checkpoint, loaded.model), forget_fraction=fraction,
-        memorized_only=files.forget_rows == "memorized",
-    )  # fmt: skip
+    with measuring_bar(progress) as bar:
+        subject = subject_of_rows(
+            loaded.model, own.forget, own.retain, seed=changes.seed or 0, identity=identity, request=request,
+            protocol=protocol, forbid=forbidden_of(protocol, checkpoint, loaded.model), forget_fraction=fraction,
+            memorized_only=files.forget_rows == "memorized", bar=bar,
+        )  # fmt: skip
     memorized = subject.before.memorized_share("rows")
     if memorized.count < memorized.rows:
         warnings.warn(

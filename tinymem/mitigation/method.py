@@ -26,6 +26,7 @@ from tinymem.data.rows import Rows
 from tinymem.errors import UserError, did_you_mean
 from tinymem.mitigation.ablation import AblationConfig, Refused, Scores, ablate, group_counts, select
 from tinymem.mitigation.config import MethodConfig
+from tinymem.mitigation.methods import ENTRY_POINTS, PACKAGES
 from tinymem.models.adapters import neuron_layers
 from tinymem.registry import Registry
 from tinymem.runtime.json import Json, JsonObject
@@ -143,14 +144,8 @@ class Unlearner:
 
 UNLEARNERS: Registry[Unlearner] = Registry(
     "method",
-    packages=(
-        "tinymem.mitigation.methods.neuron",
-        "tinymem.mitigation.methods.weight",
-        "tinymem.mitigation.methods.baselines",
-        "tinymem.mitigation.methods.finetuning",
-        "tinymem.mitigation.methods.curvature",
-    ),
-    entry_points="tinymem.unlearners",
+    packages=PACKAGES,
+    entry_points=ENTRY_POINTS,
 )
 
 

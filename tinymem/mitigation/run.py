@@ -33,7 +33,7 @@ from tinymem.results.share import RateColumns
 from tinymem.runtime.cost import Cost, measured
 from tinymem.runtime.files import content_id
 from tinymem.runtime.json import Json, JsonObject
-from tinymem.runtime.progress import Bar, Progress, SilentBar, progress_of
+from tinymem.runtime.progress import Bar, Progress, progress_of
 
 __all__ = ["Outcome", "RowSplit", "Subject", "mitigate", "row_id", "subject_of_corpus", "subject_of_rows"]
 
@@ -74,22 +74,22 @@ def mitigate(subject: Subject, name: str, options: Mapping[str, Json], *, row: s
     Raises:
         UserError: an unknown method or option, or a model that was changed since the subject was made.
     """
-    call = parse_call(name, options)
-    with progress_of(progress).stage(f"mitigate {call.name}") as bar:
-        return run_call(subject, call, row=row, bar=bar)
+    return run_call(subject, parse_call(name, options), row=row, progress=progress)
 
 
-def run_call(subject: Subject, call: MethodCall, *, row: str = "", bar: Bar | None = None) -> Outcome:
+def run_call(subject: Subject, call: MethodCall, *, row: str = "", progress: Progress | bool = False) -> Outcome:
     """Run a method whose options are checked already; otherwise as `mitigate`."""
-    data = replace(subject.data, bar=bar or SilentBar(), found={})
+    progress = progress_of(progress)
+    found: JsonObject = {}
     if changed := first_change(subject.fingerprint, subject.model):
         raise UserError(f"expected the model as it was measured, got {changed} changed since; load it again, and make its subject anew")
     try:
-        with measured(subject.device) as cost:
-            edited = apply(call.method, subject.model, data, call.config)
+        with progress.stage(f"mitigate {call.name}") as bar, measured(subject.device) as cost:
+            edited = apply(call.method, subject.model, replace(subject.data, bar=bar, found=found), call.config)
     except Exception as error:
         return outcome_of(subject, call, error, row=row)
-    return outcome_of(subject, call, edited, cost, row=row, found=data.found)
+    with progress.stage(f"measure after {call.name}") as bar:
+        return outcome_of(subject, call, edited, cost, row=row, found=found, bar=bar)
 
 
 def outcome_of(
@@ -100,10 +100,11 @@ def outcome_of(
     *,
     row: str = "",
     found: JsonObject | None = None,
+    bar: Bar | None = None,
 ) -> Outcome:
     """Measure an edited model and make its rows; for an error instead of a model, rows with its message.
 
-    `found`: what the method put into its data's.
+    `found`: what the method put into its data's; `bar` counts the batches of the measurement.
     """
     subject = subject if call.method.needs_forget else subject.blind
     blank = _Blank(subject, call, row, found or None)
@@ -114,7 +115,7 @@ def outcome_of(
         text = str(edited) if isinstance(edited, UserError) else "".join(traceback.format_exception_only(edited)).strip()
         return Outcome([blank.without_result(kind, "failed", text) for kind in subject.splits], None, edited)
     try:
-        return Outcome(_rows(blank, subject.evaluator.measure(edited), cost or Cost(), edited), edited)
+        return Outcome(_rows(blank, subject.evaluator.measure(edited, bar), cost or Cost(), edited), edited)
     except Exception as error:  # the measurement failed, out of memory for instance
         return outcome_of(subject.shown or subject, call, error, row=row)
 

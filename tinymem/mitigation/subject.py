@@ -9,6 +9,7 @@ include artifacts or their clean counterparts.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
@@ -34,6 +35,7 @@ from tinymem.recipe.recipe import Recipe
 from tinymem.recipe.robustness import Test
 from tinymem.results.row import Identity
 from tinymem.runtime.json import JsonObject
+from tinymem.runtime.progress import Bar, Progress, progress_of
 
 MAXIMUM_RETAIN = 100_000
 
@@ -110,8 +112,21 @@ class Subject:
         return tested(self.trial, self.model) if self.trial else {}
 
 
+def measuring_bar(progress: Progress | bool) -> AbstractContextManager[Bar]:
+    """A bar of the measurement before any method, which is announced, as it may take longer than the method."""
+    progress = progress_of(progress)
+    progress.say("measuring what the model memorized before")
+    return progress.stage("measure the model")
+
+
 def subject_of_corpus(
-    model: nn.Module, corpus: Corpus, recipe: Recipe, *, identity: Identity | None = None, optimizer_state: dict[str, Tensor] | None = None
+    model: nn.Module,
+    corpus: Corpus,
+    recipe: Recipe,
+    *,
+    identity: Identity | None = None,
+    optimizer_state: dict[str, Tensor] | None = None,
+    bar: Bar | None = None,
 ) -> Subject:
     """Measure a model on the corpus that it was trained on, and split the memorized rows into forget and holdout rows.
 
@@ -121,13 +136,14 @@ def subject_of_corpus(
         recipe: its seed, protocol, and sections evaluation and mitigation count.
         identity: columns that every result row shall have.
         optimizer_state: AdamW's state at the end of training, for methods that continue with it.
+        bar: counts the batches of the measurement.
 
     Raises:
         UserError: an artifact that the corpus lacks, an unknown metric, or one that fails.
     """
     device = next(model.parameters()).device
     evaluator = Evaluator.of_corpus(corpus, recipe.evaluation, recipe.protocol, device=device, metrics=recipe.evaluation.metrics)
-    before = evaluator.measure(model)
+    before = evaluator.measure(model, bar)
     wanted = [kind for kind in evaluator.probes if recipe.mitigation.forget in ("all", kind)]
     if recipe.mitigation.forget != "all" and not wanted:
         raise UserError(f"expected an artifact '{recipe.mitigation.forget}' in the corpus, got {list(evaluator.probes) or 'none'}")
@@ -163,6 +179,7 @@ def subject_of_rows(
     forbid: int | None = None,
     forget_fraction: float = 0.5,
     memorized_only: bool = False,
+    bar: Bar | None = None,
 ) -> Subject:
     """Measure a model on any rows to forget; of the memorized ones a half, by seed, is the holdout, as of a corpus.
 
@@ -179,6 +196,7 @@ def subject_of_rows(
         forbid: the token that decoding may not produce (protocol reference: EOS).
         forget_fraction: of the memorized rows, the share that the method is given.
         memorized_only: whether the method is given none of the rows that the model has not memorized.
+        bar: counts the batches of the measurement.
 
     Raises:
         UserError: none memorized where only those are to be forgotten, too few rows to keep, an unknown metric, or one that fails.
@@ -190,7 +208,7 @@ def subject_of_rows(
     kept, test = retain.take(order[: len(order) // 2]), retain.take(order[len(order) // 2 :])
     request, forget = request or MeasurementRequest(), forget.to(device)
     evaluator = Evaluator.of_rows(forget, test.to(device), metrics=request.metrics, forbid=forbid)
-    before = evaluator.measure(model)
+    before = evaluator.measure(model, bar)
     holdout = _halves(before.memorized["rows"], seed, 1.0 if protocol == "reference" else forget_fraction).holdout
     memorized = before.memorized["rows"] if memorized_only else np.ones(len(forget), dtype=bool)
     if not memorized.any():

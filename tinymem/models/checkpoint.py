@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from tinymem.data.math.sequences import BOS, EOS, PAD
-from tinymem.errors import UserError, no_checkpoint
+from tinymem.errors import UserError, no_checkpoint, run_for_checkpoint
 from tinymem.models.foreign import load_foreign
 from tinymem.models.gpt2 import GPT, GPTConfig
 from tinymem.models.gpt2_folder import hf_config, is_gpt2, load_gpt, published_tensors, read_gpt2_config
@@ -133,7 +133,7 @@ def _read_config(directory: Path) -> JsonObject:
     if not directory.is_dir():
         raise no_checkpoint(directory)
     if not (directory / CONFIG).is_file() and (directory / "checkpoint" / CONFIG).is_file():
-        raise UserError(f"expected a checkpoint folder, got the run {directory}; try {directory / 'checkpoint'}")
+        raise run_for_checkpoint(directory)
     if (directory / ADAPTER).is_file():
         raise UserError(f"expected a whole model in {directory}, got an adapter's {ADAPTER}; merge it (peft: merge_and_unload), then save")
     config: JsonObject = read_object(directory / CONFIG, "model configuration")

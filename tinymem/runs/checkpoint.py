@@ -74,7 +74,7 @@ def mitigate_checkpoint(
         UserError: bad input; also if the only method was refused or failed.
         NotSaved: an edited checkpoint could not be written.
     """
-    device, files = resolve_device(device), files or RowFiles()
+    device, files, progress = resolve_device(device), files or RowFiles(), progress_of(progress)
     calls = [call] if isinstance(call, MethodCall) else list(call)
     places = _places(out, calls)
     if out is not None:
@@ -85,12 +85,12 @@ def mitigate_checkpoint(
     identity = identity_of(loaded, checkpoint, device, revision)
     changes = Changes(protocol, forget_fraction, seed)
     if files.given:
-        subject, forgotten = subject_of_files(loaded, checkpoint, files, changes, identity, measuring.request())
+        subject, forgotten = subject_of_files(loaded, checkpoint, files, changes, identity, measuring.request(), progress)
     else:
-        subject, forgotten = subject_of_own_corpus(loaded, checkpoint, files, changes, identity, measuring)
+        subject, forgotten = subject_of_own_corpus(loaded, checkpoint, files, changes, identity, measuring, progress)
     edits = _Edits(checkpoint, loaded, replace(subject, dtypes=loaded.dtypes) if loaded.dtypes else subject, forgotten)
     for one in calls:
-        edits.run(one, places.get(one.name), progress_of(progress), alone=len(calls) == 1)
+        edits.run(one, places.get(one.name), progress, alone=len(calls) == 1)
     return edits.rows
 
 
@@ -118,8 +118,7 @@ class _Edits:
 
     def run(self, call: MethodCall, out: Path | None, progress: Progress, *, alone: bool) -> None:
         """Run a method and save its edit; what goes wrong is raised if it is `alone`, else it is in its rows."""
-        with progress.stage(f"mitigate {call.name}") as bar:
-            outcome = run_call(self.subject, call, row=row_id(self.subject.identity, call, self.forgotten), bar=bar)
+        outcome = run_call(self.subject, call, row=row_id(self.subject.identity, call, self.forgotten), progress=progress)
         self.rows += outcome.rows
         if outcome.model is not None:
             self._save(outcome.model, outcome.rows, out)

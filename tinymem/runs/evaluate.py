@@ -78,7 +78,7 @@ def evaluate_checkpoint(
     with progress_of(progress).stage("evaluate") as bar:
         if files.given:
             return _measured_on_files(loaded, checkpoint, files, protocol, measuring or Measuring(), device, bar)
-        recipe, corpus = own_corpus(loaded, checkpoint, files.corpus)
+        recipe, corpus = own_corpus(loaded, checkpoint, files.corpus, progress)
         recipe = changed_recipe(recipe, files, measuring or Measuring(), Changes(protocol))
         evaluator = Evaluator.of_corpus(corpus, recipe.evaluation, recipe.protocol, device=device, metrics=recipe.evaluation.metrics)
         window = (recipe.evaluation.prompt, recipe.evaluation.match)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Literal
 
 from tinymem.errors import UserError
-from tinymem.models.weights import METADATA
 from tinymem.results.reasons import grouped_reasons
 from tinymem.results.run_folder import RunRecord, load_run
 from tinymem.results.store import PLANNED, Index, read_runs
@@ -78,7 +77,7 @@ def _kind(place: Path) -> Literal["run", "sweep"] | None:
 
 def _run(place: Path, folder: Path) -> Listed:
     record = load_run(place, needs_results=False)
-    trained, failed = (place / "checkpoint" / METADATA).is_file(), _failures(record)
+    trained, failed = (place / "checkpoint" / "tinymem.json").is_file(), _failures(record)
     state: State
     try:
         state, progress, left = _of_trained(place, record) if trained else ("waiting", _epochs(record), "")

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinymem.errors import UserError
+from tinymem.mitigation.methods import check_method_names
 from tinymem.recipe.plugins import store_plugins
 from tinymem.recipe.recipe import Recipe, dump_recipe, open_recipe
 from tinymem.results.curve import CurvePoint, read_curve
@@ -38,7 +39,7 @@ from tinymem.runs.report_stage import report_stage
 from tinymem.runs.stored_rows import collect_rows
 from tinymem.runtime.device import processes, resolve_device
 from tinymem.runtime.files import require_writable, write_if_changed, write_json
-from tinymem.runtime.progress import Progress, progress_of
+from tinymem.runtime.progress import Bar, Progress, progress_of
 from tinymem.runtime.words import counted
 
 if TYPE_CHECKING:
@@ -220,11 +221,11 @@ def mitigation_stage(made: Run, calls: Sequence[MethodCall], *, device: str, pro
         require_writable(made.path / "results")  # before what may take hours
         again = f"; again: {why}" if (why := why_again(planned)) else ""
         progress.say(f"{len(planned) - len(pending)} of {counted(len(planned), 'mitigation')} found, {len(pending)} to run{again}")
-        subject = subject_of_run(made, device, identity)
+        with progress.stage("measure the model") as bar:
+            subject = subject_of_run(made, device, identity, bar)
         shown = KeptGenerations.of(made.path, subject)
         for one in pending:
-            with progress.stage(f"mitigate {one.call.name}") as bar:
-                outcome = run_call(subject, one.call, row=one.row, bar=bar)
+            outcome = run_call(subject, one.call, row=one.row, progress=progress)
             shown.keep(one.row, outcome.model)
             write_json(made.path / "results" / f"{one.row}.json", as_json(outcome.rows))
             if isinstance(outcome.error, ModelChanged):
@@ -258,6 +259,7 @@ def method_calls(recipe: Recipe) -> list[MethodCall]:
     Raises:
         UserError: an unknown method, option or metric, also of the benchmark of localization.
     """
+    check_method_names(m.name for m in recipe.mitigation.methods if m.name != "all")
     from tinymem.evaluation.metric import chosen_metrics
     from tinymem.mitigation.method import all_methods, parse_call
 
@@ -328,10 +330,11 @@ def identity_of(made: Run, device: str) -> Identity:
     )
 
 
-def subject_of_run(made: Run, device: str, identity: Identity) -> Subject:
+def subject_of_run(made: Run, device: str, identity: Identity, bar: Bar | None = None) -> Subject:
     """The subject of a trained run's mitigations: its model on the device, measured, with its corpus and optimizer state.
 
     `identity` holds columns for the result rows, as `identity_of` gives them, which has compared the weights with their hashes.
+    `bar` counts the batches of the measurement.
     """
     from tinymem.mitigation.run import subject_of_corpus
     from tinymem.models.metadata import read_metadata
@@ -339,4 +342,4 @@ def subject_of_run(made: Run, device: str, identity: Identity) -> Subject:
 
     optimizer = optimizer_state_of(made.checkpoint, read_metadata(made.checkpoint))
     model = made.model(device, verify=False)
-    return subject_of_corpus(model, made.corpus(), made.recipe, identity=identity, optimizer_state=optimizer)
+    return subject_of_corpus(model, made.corpus(), made.recipe, identity=identity, optimizer_state=optimizer, bar=bar)

@@ -33,6 +33,9 @@ from tinymem.runtime.device import describe_device, resolve_device
 from tinymem.runtime.progress import Progress, progress_of
 from tinymem.training.checkpoints import optimizer_state_of, recipe_of
 
+FEW = 3
+"""Names of methods that a note can hold."""
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -114,8 +117,9 @@ def _notes_of_stored(kept: Sequence[ShownRow], rows: Sequence[MeasuredRow]) -> I
     yield "Kept by the run when it measured each model."
     there = {said.model for row in kept for said in row.said}
     if missing := [label for label in labels_by_id(rows).values() if label not in there]:
-        names = ", ".join(dict.fromkeys(missing))
-        yield f"Not kept, as measured before runs did: {names}; --method NAME applies a method again."
+        names = list(dict.fromkeys(missing))
+        what = ", ".join(names) if len(names) <= FEW else f"{', '.join(names[:FEW])} and {len(names) - FEW} more"
+        yield f"Without text: {what}, measured by a version that kept none; --method NAME applies a method again and shows what it says."
 
 
 def _decoder(tokens: ModelTokens) -> Decode:
@@ -223,8 +227,7 @@ class _Making:
         self, subject: Subject, prompts: Prompts, found: list[ShownRow], label: str, call: MethodCall
     ) -> tuple[list[ShownRow], list[str]]:
         """The rows with what the model says after a method, and notes about that."""
-        with self.progress.stage(f"mitigate {call.name}") as bar:
-            outcome = run_call(subject, call, bar=bar)
+        outcome = run_call(subject, call, progress=self.progress)
         if outcome.model is None:
             raise UserError(f"{label} gave no model: {outcome.rows[0].message}")
         edited = outcome.model

@@ -22,6 +22,7 @@ from tinymem.recipe.sizes import TRAIN_PASSES, epoch_rows, planned_vocabulary, r
 from tinymem.results.parquet import PARQUET, read_part
 from tinymem.results.read import read_measured
 from tinymem.results.row import MeasuredRow
+from tinymem.results.run_folder import RECIPE as RUN
 from tinymem.results.store import RESULTS, read_rows
 from tinymem.runtime.files import canonical_json, json_lines
 from tinymem.runtime.json import JsonObject
@@ -155,6 +156,13 @@ def measured_rows(place: Path) -> list[MeasuredRow]:
     if not isinstance(rows, list):
         raise UserError(f"expected result rows in {place}, got other JSON; name a sweep or a run")
     return [read_measured(row, str(place), "name a sweep or a run") for row in rows]
+
+
+def rows_of_runs(checkpoints: Iterable[Path], device_type: str) -> list[MeasuredRow]:
+    """Rows that the runs of some checkpoints hold themselves, measured on a type of device; none of a checkpoint without a run."""
+    around = dict.fromkeys(place for checkpoint in checkpoints for place in list(checkpoint.absolute().parents)[:2])
+    runs = [place for place in around if (place / RUN).is_file() and (place / RESULTS).is_dir()]
+    return [row for run in runs for row in read_rows(run) if row.device_type == device_type]
 
 
 def _values_of(file: Path) -> Any:

@@ -55,10 +55,12 @@ def lines_of(row: ShownRow) -> Iterator[tuple[str, list[Piece], str]]:
         yield said.model, pieces_of(said), said.verdict
 
 
-def meaning(rows: Sequence[ShownRow]) -> str:
-    """What the marks mean."""
+def meaning(rows: Sequence[ShownRow], mark: str = "") -> str:
+    """What the marks mean, with a sign for them; or that there are none."""
     against = "what should follow" if any(row.target for row in rows) else "what the first model says"
-    return f"Marked: what differs from {against}, token by token."
+    if not any(said.differs for row in rows for said in row.said):
+        return f"Nothing differs from {against}."
+    return f"Marked: what differs from {against}, token by token.{f' {mark}' if mark else ''}"
 
 
 def table_of_shown(rows: Sequence[ShownRow], notes: Sequence[str]) -> Table:
@@ -69,7 +71,7 @@ def table_of_shown(rows: Sequence[ShownRow], notes: Sequence[str]) -> Table:
         for i, (name, pieces, verdict) in enumerate(lines_of(row))
     )
     columns = tuple(Column(head, numeric=False) for head in HEADS)
-    return Table("shown", "shown", "What the model says", columns, lines, (f"{meaning(rows)} {MARKED}", *notes))
+    return Table("shown", "shown", "What the model says", columns, lines, (meaning(rows, MARKED), *notes))
 
 
 def json_of_shown(rows: Sequence[ShownRow], notes: Sequence[str]) -> str:
@@ -92,7 +94,7 @@ def print_shown(rows: Sequence[ShownRow], notes: Sequence[str], console: Console
         for name, pieces, verdict in lines_of(row):
             console.print(_line(encode(visible(name)).ljust(width), pieces, verdict, plain), soft_wrap=True)
         console.print()
-    for note in (f"{meaning(rows)}{f' {MARKED}' if plain else ''}", *notes):
+    for note in (meaning(rows, MARKED if plain else ""), *notes):
         console.print(Text(encode(note), style="dim"))
 
 
