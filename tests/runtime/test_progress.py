@@ -145,3 +145,10 @@ def test_functions_show_it(paper: Subject, tiny_run: Run, tmp_path: Path, monkey
     tinymem.mitigate(paper, "act", {"ratio": 0.05}, progress=False)
     tinymem.evaluate_checkpoint(tiny_run.checkpoint, device="cpu", progress=False)
     assert terminal.getvalue() == ""
+
+
+def test_a_stage_without_an_end_is_logged_by_its_steps(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("tinymem.runtime.progress.LOG_EVERY_SECONDS", 0.0)
+    with Progress(show=True).stage("rows tested", 0) as bar:
+        bar.advance(5, "2 memorized")
+    assert capsys.readouterr().err.startswith("rows tested: 5, ")

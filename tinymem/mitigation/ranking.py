@@ -1,7 +1,8 @@
 """The highest of very many numbers, without sorting them: the K-th highest is found by halving the range of the values.
 
 A sort of N scores takes some twenty bytes a score more, and fails beyond 2^31 of them. Here a pass counts how many scores reach a value;
-as many passes as a score has bits find the K-th highest exactly, whatever the scores are. Counts are in 64 bits.
+as many passes as a score has bits find the K-th highest exactly, whatever the scores are. On a GPU a pass counts for fifteen values, and a
+quarter of the passes do. Counts are in 64 bits.
 """
 
 from __future__ import annotations
@@ -11,6 +12,11 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+
+from tinymem.runtime.device import triton_there
+
+AT_ONCE = 15
+"""Values that a kernel counts for in one pass: each pass leaves a sixteenth of the range."""
 
 
 def highest(parts: Sequence[Tensor], count: int) -> list[Tensor]:
@@ -38,15 +44,33 @@ def highest(parts: Sequence[Tensor], count: int) -> list[Tensor]:
 def kth_highest(parts: Sequence[Tensor], count: int) -> float:
     """The `count`-th highest number of all parts, which have one type: fp32, fp64 or int64; none is NaN."""
     low, high, number_of = _keys(parts[0].dtype)
+    at_once = AT_ONCE if use_kernel(parts) else 1
     while low < high:  # the highest value that at least `count` numbers reach
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if _reaching(parts, number_of(middle)) >= count else (low, middle - 1)
+        steps = [low + -(-(high - low) * k // (at_once + 1)) for k in range(1, at_once + 1)]
+        reached = sum(number >= count for number in _reaching(parts, [number_of(step) for step in steps]))
+        low, high = (steps[reached - 1] if reached else low), (steps[reached] - 1 if reached < len(steps) else high)
     return number_of(low)
 
 
-def _reaching(parts: Sequence[Tensor], value: float) -> int:
-    counts = [(part >= value).sum() for part in parts]
-    return int(torch.stack([count.to(counts[0].device) for count in counts]).sum())
+def use_kernel(parts: Sequence[Tensor]) -> bool:
+    """True where the kernel can run: on a GPU, with triton installed."""
+    return all(part.is_cuda for part in parts) and triton_there()
+
+
+def _reaching(parts: Sequence[Tensor], values: list[float]) -> list[int]:
+    """How many numbers of all parts reach each value; the more, the lower it is."""
+    found = [_counts(part, values) for part in parts]
+    totals: list[int] = torch.stack([counts.to(found[0].device) for counts in found]).sum(0).tolist()
+    return totals
+
+
+def _counts(part: Tensor, values: list[float]) -> Tensor:
+    if len(values) == 1:
+        return (part >= values[0]).sum()[None]
+    from tinymem.mitigation._reaching_kernel import reaching
+
+    held = part.T if part.dim() == 2 and part.T.is_contiguous() else part.contiguous()
+    return reaching(held, torch.tensor([*values, values[-1]], dtype=part.dtype, device=part.device))[: len(values)]
 
 
 def _widened(part: Tensor) -> Tensor:

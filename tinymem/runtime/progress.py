@@ -54,7 +54,9 @@ class _LogBar:
             self.last = now
             spent = now - self.started
             left = spent * (self.total - self.done) / max(self.done - self.before, 1e-9)
-            echo(f"{self.name}: {self.done / self.total:.0%}, {duration(spent)}, {duration(left)} left  {note}", err=True)
+            so_far = f"{self.done / self.total:.0%}" if self.total else f"{self.done:,.0f}"
+            rest = f", {duration(left)} left" if self.total else ""
+            echo(f"{self.name}: {so_far}, {duration(spent)}{rest}  {note}", err=True)
 
 
 class _RichBar:

@@ -35,13 +35,50 @@ KERNEL = """
             order = torch.sort(values, dim=1, descending=True, stable=True).indices[:, :count]
             assert torch.equal(kernel.masked(weights, scores, count, lowest=lowest, dtype=dtype), weights.scatter(1, order, 0.0).to(dtype))
 """
+REACHING = """
+    import torch
+    import tinymem.mitigation._reaching_kernel as kernel
+    from tinymem.mitigation import ranking
+    kernel.CHUNK, kernel.BLOCKS = 16, 3
+    ranking.use_kernel = lambda parts: True
+    generator = torch.Generator().manual_seed(0)
+    for dtype in (torch.float32, torch.float64, torch.int64):
+        for levels in (0, 2):
+            parts = [(torch.rand(shape, generator=generator) - 0.5) * (levels or 1e6) for shape in ((9, 11), (70,))]
+            parts = [(part.round() if levels else part).to(dtype) for part in parts]
+            parts[0] = parts[0].T
+            flat = torch.cat([part.flatten() for part in parts])
+            for count in (1, 50, len(flat)):
+                expected = torch.sort(flat, descending=True, stable=True).indices[:count]
+                chosen = torch.cat([mask.flatten() for mask in ranking.highest(parts, count)])
+                assert torch.equal(chosen.nonzero().flatten(), expected.sort().values), (dtype, levels, count)
+"""
+VELOCITY = """
+    import torch
+    import tinymem.mitigation.methods.weight._velocity_kernel as kernel
+    kernel.TILE = (16, 32)
+    generator = torch.Generator().manual_seed(0)
+    draw = lambda *shape: torch.randn(shape, generator=generator)
+    for inputs, outputs in ((40, 33), (16, 70)):
+        for first in (True, False):
+            gradient, weight, score, velocity = (draw(inputs, outputs) for _ in range(4))
+            score[0, :5] = 0.0
+            slope = -gradient * weight * score.sgn()
+            expected = 0.9 * velocity + slope + 0.1 * score if first else velocity + slope
+            sgd = {"sign": -1.0, "momentum": 0.9, "decay": 0.1, "first": first}
+            for stored in (weight, weight.T.contiguous().T, weight.repeat_interleave(2, 1)[:, ::2]):
+                found = velocity.clone()
+                kernel.accelerate(gradient, stored, score, found, **sgd)
+                assert torch.allclose(found, expected, atol=1e-6), (inputs, first)
+"""
 
 
 @pytest.mark.processes
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton comes with torch for GPUs")
-def test_kernel_by_the_interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("code", [KERNEL, REACHING, VELOCITY], ids=["selection", "reaching", "velocity"])
+def test_kernel_by_the_interpreter(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    (tmp_path / "case.py").write_text(textwrap.dedent(KERNEL))
+    (tmp_path / "case.py").write_text(textwrap.dedent(code))
     done = python(tmp_path / "case.py")
     assert done.code == 0, done.err
 

@@ -6,7 +6,7 @@ Shape suffixes: S rows scored apart, B rows of a batch, T tokens, L layers, F ne
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -78,9 +78,10 @@ def span(rows: Rows) -> tuple[int, int]:
 
 
 @contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
-    """Inside the context no parameter requires a gradient."""
-    trainable = [p for p in model.parameters() if p.requires_grad]
+def frozen(model: nn.Module, but: Iterable[nn.Parameter] = ()) -> Iterator[None]:
+    """Inside the context no parameter `but` these requires a gradient, so that activations for others' gradients are not kept."""
+    kept = {id(parameter) for parameter in but}
+    trainable = [p for p in model.parameters() if p.requires_grad and id(p) not in kept]
     for parameter in trainable:
         parameter.requires_grad_(False)
     try:

@@ -29,10 +29,10 @@ from tinymem.data.rows import Rows
 from tinymem.errors import UserError
 from tinymem.mitigation.ablation import AblationConfig, Scores, group_counts
 from tinymem.mitigation.methods.losses import row_losses
-from tinymem.mitigation.methods.pieces import Pieces, add_gradients, beside_scores
+from tinymem.mitigation.methods.pieces import LARGE, Pieces, add_gradients, beside_scores, size_of
 from tinymem.mitigation.methods.substitute import Substituted, constants
 from tinymem.mitigation.methods.weight._draws import uniform
-from tinymem.mitigation.methods.weight._selection import without_extreme
+from tinymem.mitigation.methods.weight._selection import use_kernel, without_extreme
 from tinymem.models.adapters import in_out, mlp_parameters
 from tinymem.training.kernels.attention import row_attention_in
 
@@ -96,6 +96,7 @@ class LearnedMask:
         self.dtype, self.passes = _precision(model, config.precision, next(iter(weights.values())))
         self.constants = constants(model, self.shapes, self.dtype)
         self.pieces: Pieces | None = None
+        self.kept: dict[int, Tensor] = {}
 
     @cached_property
     def velocity_P(self) -> Tensor:
@@ -143,6 +144,8 @@ class LearnedMask:
     @torch.no_grad()
     def _accelerate(self, part: _Part, gradient_n: Tensor, *, first: bool) -> None:
         """Add a gradient of a part's masked weights to its velocity. With w (1 - d) treated as w (1 -+ |s|): -+ gradient * w * sgn(s)."""
+        if use_kernel(self.scores_P):
+            return self._accelerate_by_kernel(part, gradient_n, first=first)
         scores_n, velocity_n = part.flat(self.scores_P), part.flat(self.velocity_P)
         slope_n = gradient_n.to(scores_n.device, torch.float32).mul_(self._weights(part)).mul_(scores_n.sgn())
         if self.config.drop == "highest":
@@ -151,6 +154,17 @@ class LearnedMask:
             slope_n.add_(scores_n, alpha=self.config.weight_decay)
             velocity_n.mul_(self.config.momentum)
         velocity_n.add_(slope_n)
+
+    def _accelerate_by_kernel(self, part: _Part, gradient_n: Tensor, *, first: bool) -> None:
+        from tinymem.mitigation.methods.weight._velocity_kernel import accelerate
+
+        sign, sgd = (-1.0 if self.config.drop == "highest" else 1.0), {"momentum": self.config.momentum, "decay": self.config.weight_decay}
+        flat, device = (gradient_n.to(self.scores_P.device), part.flat(self.scores_P), part.flat(self.velocity_P)), self.scores_P.device
+        sizes = [self.shapes[name].numel() for name in part.names]
+        for name, *pieces in zip(part.names, *(tensor_n.split(sizes) for tensor_n in flat), strict=True):
+            gradient, score, velocity = (piece.view(self.shapes[name]) for piece in pieces)
+            weight = in_out(self.model, self.model.get_parameter(name).detach()).to(device)
+            accelerate(gradient, weight, score, velocity, sign=sign, first=first, **sgd)
 
     def edited(self) -> nn.Module:
         """A copy of the model without the dropped weights.
@@ -179,14 +193,19 @@ class LearnedMask:
 
     def _matrices(self, names: Sequence[str], flat_n: Tensor) -> dict[str, Tensor]:
         """Consecutive matrices by name, of a flat tensor that holds them: views, but for those that the model has on another device."""
-        parts = flat_n.split([self.shapes[name].numel() for name in names])
+        parts = flat_n.split([self.shapes[name].numel() for name in names]) if len(names) > 1 else (flat_n,)
         shaped = {name: in_out(self.model, part.view(self.shapes[name])) for name, part in zip(names, parts, strict=True)}
         return {name: matrix.to(self.model.get_parameter(name).device) for name, matrix in shaped.items()}
 
     def _weights(self, part: _Part) -> Tensor:
-        """The model's own weights of a part, flat."""
+        """The model's own weights of a part, flat; kept where a GPU's steps are short and the model small."""
+        if (kept := self.kept.get(part.start)) is not None:
+            return kept
         flat = [in_out(self.model, self.model.get_parameter(name).detach()).flatten().to(self.scores_P.device) for name in part.names]
-        return flat[0] if len(flat) == 1 else torch.cat(flat)
+        found = flat[0] if len(flat) == 1 else torch.cat(flat)
+        if self.scores_P.is_cuda and size_of(self.model) < LARGE:
+            self.kept[part.start] = found
+        return found
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,12 @@ from tinymem.mitigation.ablation import AblationConfig, Scores
 from tinymem.mitigation.config import Grid
 from tinymem.mitigation.method import MitigationData, Properties, scorer
 from tinymem.mitigation.methods.losses import Over, row_losses
-from tinymem.mitigation.methods.pieces import Pieces, add_gradients
+from tinymem.mitigation.methods.neuron._common import frozen
+from tinymem.mitigation.methods.pieces import Pieces, add_gradients, rows_at_once
 from tinymem.models.adapters import mlp_parameters
+
+ROOM = 33 * 2**28
+"""Bytes of a piece's activations: more than of other methods, since only a sum in fp32 is kept beside the model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,11 +46,14 @@ def durable(model: nn.Module, data: MitigationData, config: DurableConfig) -> Sc
     """Absolute accumulated gradients of the feed-forward parameters."""
     parameters, rows = mlp_parameters(model), data.forget
     totals = {name: torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32)) for name, p in parameters.items()}
-    pieces = Pieces(model, rows.ids.shape[1], gradients=True)
+    tokens = rows.ids.shape[1]
+    pieces = Pieces(model, tokens, gradients=True, rows=rows_at_once(model, tokens, gradients=True, room=ROOM))
 
     def loss(index: Tensor) -> Tensor:
         return row_losses(model, rows.take(index), config.over).sum()
 
-    for index in torch.arange(len(rows), device=rows.ids.device).split(config.batch_size):
-        add_gradients(pieces, index, loss, parameters, lambda name, gradient: totals[name].add_(gradient))
+    at_once = config.batch_size if pieces.rows is None else len(rows)  # a sum: its pieces may be of any size
+    with frozen(model, parameters.values()):
+        for index in torch.arange(len(rows), device=rows.ids.device).split(at_once):
+            add_gradients(pieces, index, loss, parameters, lambda name, gradient: totals[name].add_(gradient))
     return Scores("weight", {name: total.abs_() for name, total in totals.items()})
