@@ -130,7 +130,7 @@ def spectra_id(model: nn.Module, rows: Rows, labels: Labels, seed: int) -> str:
     """Content id of what the spectra of a model on some rows depend on."""
     digest = hashlib.sha256()
     for part in (rows.ids.int(), counted(rows)):
-        digest.update(part.cpu().contiguous().numpy())  # no copy: at 10,000 rows hashing is most of an edit
+        digest.update(part.cpu().contiguous().numpy().data)  # no copy: at 10,000 rows hashing is most of an edit
     drawn = [labels, seed] if labels == "sampled" else [labels]
     weights = {name: [str(part) for part in parts] for name, parts in fingerprint(model).items()}
     return content_id([weights, digest.hexdigest(), list(rows.ids.shape), drawn, rows.ids.device.type], 32)
