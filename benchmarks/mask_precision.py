@@ -3,9 +3,9 @@
     for s in 0 1 3; do tinymem train recipes/quickstart.yaml --set seed=$s; done
     python benchmarks/mask_precision.py runs/quickstart-* [--device cpu]
 
-BalancedSubnet with fp32 and with bf16 passes, each with several seeds of the mask: where the two differ by no more than seeds do, precision
-costs nothing. A cell is the mean over seeds with the lowest and the highest; `changed` is the share of the dropped weights that the fp32 run
-of the same seed keeps, and for fp32 that its first seed keeps, which is what chance changes.
+BalancedSubnet with fp32 and with bf16 passes, each with several seeds of the mask: where the two differ by no more than seeds do,
+precision costs nothing. A cell is the mean over seeds with the lowest and the highest; `changed` is the share of the dropped weights that
+the fp32 run of the same seed keeps, and for fp32 that its first seed keeps, which is what chance changes.
 """
 
 from __future__ import annotations
