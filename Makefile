@@ -21,7 +21,8 @@ RUN_ARGS ?=
 TEST_ARGS ?=
 
 BIN := $(VENV)/bin
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(VENV)/constraints.txt
+# Modules are compiled afterwards, by all cores; pip would use one.
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint $(VENV)/constraints.txt
 
 .PHONY: help quickstart test test-all test-fast kernels lint install clean FORCE
 
@@ -82,4 +83,5 @@ $(VENV)/torch.stamp: $(VENV)/torch.txt $(VENV)/constraints.txt
 $(VENV)/%.stamp: pyproject.toml $(VENV)/torch.stamp
 	@echo "installing tinymem with what '$*' needs ..."
 	@$(PIP_INSTALL) --editable '.[$*]'
+	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true  # some packages ship files that are no Python
 	@touch $@
