@@ -272,7 +272,7 @@ def test_accuracy_has_its_interval_everywhere() -> None:
     record = RunRecord(Path("r"), rows=[row], curve=[])
     [cell] = [cell for cell in table_of_run(record).rows[0] if cell.text == "90.0"]
     assert cell.details == ("88–92",) and counts(cell)["low"] == 100 * low
-    assert "accuracy 95.0 % (93–96, 1,000 tokens, ceiling 97.5 %)" in " ".join(table_of_run(record).notes)
+    assert "accuracy 95.0 % (93–96, 1,000 tokens, ceiling without guessing 97.5 %)" in " ".join(table_of_run(record).notes)
     page = run_page(record)[0]
     assert "88–92" in page and "(950/1000 tokens, 93–96 %)" in page
 
@@ -321,10 +321,8 @@ def test_markdown_has_counts_beside_percentages_and_reasons(record: RunRecord) -
     assert "| finetune-clean | noise | 54.5 (24/44, 40–68) | 42.1 (8/19, 23–64) | 63.2 (12/19, 41–81) | 95.8 |" in lines[4]
     assert {line.count("|") for line in lines[2 : 4 + len(record.rows)]} == {10}
     assert "refused: expected a ratio" in lines[-1]
-    assert (
-        "noise before: 86.4 % (38/44, 73–94) memorized, 19 rows to forget, 19 in the holdout, accuracy 96.2 % (ceiling 97.5 %)"
-        in "\n".join(lines)
-    )
+    before = "noise before: 86.4 % (38/44, 73–94) memorized, 19 rows to forget, 19 in the holdout"
+    assert f"{before}, accuracy 96.2 % (ceiling without guessing 97.5 %)" in "\n".join(lines)
 
 
 def test_markdown_keeps_its_columns_whatever_the_text(tmp_path: Path) -> None:
@@ -339,9 +337,10 @@ def test_the_terminal_table_fits_breaks_no_word_and_keeps_all_numbers(record: Ru
     words = re.split(r"[\s,;:]+", text)
     for word in ("balanced-subnet", "backdoor", "memorized", "holdout", "accuracy", "seconds", "512", "37.5"):
         assert word in words
-    assert "…" not in text and "1/44" in text and "0–12" in text  # counts and intervals, beside the numbers or below
+    beside, below = "1/44, 0–12", "1 of 44 rows, 0–12 %"  # the numbers, with units
+    assert "…" not in text and (beside in " ".join(text.split()) or below in " ".join(text.split()))
     flat = " ".join(text.split())
-    assert "(ceiling 97.5 %)" in flat and "hard-concrete on noise: refused" in flat
+    assert "(ceiling without guessing 97.5 %)" in flat and "hard-concrete on noise: refused" in flat
     assert ("memorized forget holdout accuracy seconds" in flat) == (width >= 80)
 
 

@@ -146,7 +146,7 @@ def _bad_text(kind: str, folder: Path) -> Path:
     [
         ("empty file", "empty file"),
         ("no rows", "at least data.row_tokens"),
-        ("too short", "at least data.row_tokens"),
+        ("too short", "use more text: some 20,000 characters are enough"),
         ("utf-8", "the byte 0xff in line 2"),
         ("json", "JSON in line 2"),
         ("json without text", "data.text_column"),

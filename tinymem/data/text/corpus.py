@@ -34,6 +34,8 @@ from tinymem.runtime.device import available_cores
 from tinymem.runtime.files import content_id, new_directory
 from tinymem.runtime.progress import Bar, Progress
 
+ENOUGH = 20_000
+"""Characters of text with which a first try works."""
 # Arrow's own allocator keeps some 50 MB more than the system's. Arrow reads this when it is first imported.
 os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 
@@ -120,7 +122,8 @@ def _text(recipe: Recipe, data: WikiData, streams: dict[str, TokenStream], token
     train = RowStream((streams["train"],), data.row_tokens, pad, data.max_rows)
     if not len(train):
         tokens = streams["train"].tokens
-        raise UserError(f"expected training text of at least data.row_tokens = {data.row_tokens} tokens, got {tokens}; use more text")
+        found = f"expected training text of at least data.row_tokens = {data.row_tokens} tokens, got {tokens}"
+        raise UserError(f"{found}; use more text: some {ENOUGH:,} characters are enough to try it")
     if test is not None and not len(test):
         raise UserError(f"expected a test split of at least {data.row_tokens} tokens, got {streams['test'].tokens}; lower data.row_tokens")
     return Text(train, test, tokenizer)

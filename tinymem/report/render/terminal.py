@@ -135,9 +135,9 @@ def _spread(widths: list[tuple[int, int]], room: int) -> list[int]:
 
 
 def _details(table: Table) -> Iterator[str]:
-    """Yield the small print of each row as a line of its own."""
+    """Yield the small print of each row as a line of its own, with units."""
     for row in table.rows:
-        parts = [f"{c.name} {', '.join(cell.details)}" for c, cell in zip(table.columns, row, strict=True) if c.numeric and cell.details]
+        parts = [f"{c.name} {', '.join(cell.words)}" for c, cell in zip(table.columns, row, strict=True) if c.numeric and cell.words]
         if parts:
             yield f"{_name(table, row)}: {'; '.join(parts)}"
 

@@ -155,7 +155,9 @@ def _notes(rows: list[MeasuredRow], names: list[str], known: dict[str, MeasuredR
     if not rows:
         return
     share = ", accuracy" if any(row.is_share for row in rows) else ""
-    yield f"memorized, forget, holdout{share}: % after the edit; counts, and 95 % intervals by Wilson."
+    sizes = {row.n_parameters for row in rows if row.n_parameters}
+    size = f" The model has {sizes.pop():,} parameters." if len(sizes) == 1 else ""
+    yield f"memorized, forget, holdout{share}: % after the edit; counts, and 95 % intervals by Wilson.{size}"
     for row in known.values():
         yield from _before_notes(row)
     for method in dict.fromkeys(row.method for row in rows if row.is_blind):
@@ -183,7 +185,7 @@ def _performance_before(row: MeasuredRow) -> str:
     tokens = row.share(ACCURACY, "before")
     inside = [interval(tokens), f"{tokens.rows:,} tokens"] if tokens else []
     if row.is_share and row.performance_ceiling is not None:
-        inside.append(f"ceiling {percent(row.performance_ceiling)}")
+        inside.append(f"ceiling without guessing {percent(row.performance_ceiling)}")
     text = performance(row, row.performance_before)
     return f"{text} ({', '.join(inside)})" if inside else text
 

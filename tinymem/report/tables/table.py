@@ -54,6 +54,15 @@ class Cell:
             found += ["" if self.of_tokens else fraction(self.share), interval(self.share), f"n={self.n}" if (self.n or 0) > 1 else ""]
         return tuple(part for part in (*found, self.small) if part)
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The small print with its units, for lines of their own: `44 of 72 rows`, `50–72 %`."""
+        if self.share is None:
+            return self.details
+        counted = "" if self.of_tokens else f"{self.share.count:,} of {self.share.rows:,} rows"
+        within = f"{interval(self.share)} %" if interval(self.share) else ""
+        return tuple(part for part in (counted, within, f"n={self.n}" if (self.n or 0) > 1 else "", self.small) if part)
+
 
 @dataclass(frozen=True)
 class Column:
