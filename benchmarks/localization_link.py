@@ -4,6 +4,8 @@
     tinymem report link --tables link --format markdown
     tinymem report link --format png --out figures
 
+The recipes bring baselines of their own (recipes/link/baselines.py).
+
 Each model has three folders under --out: INJ into neurons, INJ into weights (recipes/link/), and edits at the same ratios, whose rows to
 forget are at most --forget rows that the model memorized (half of them are the holdout); of the --retain clean test rows, half are given to
 the methods and half give the perplexity. What is there is not made again. Slim and Hard Concrete count epochs in edits, steps in INJ: an
@@ -61,15 +63,21 @@ def calls(recipe: LocalizationRecipe) -> Iterator[list[MethodCall]]:
         yield [parse_call(method.name, {**options, "ratio": ratio}) for ratio in recipe.wanted_ratios]
 
 
+def ratio_of(call: MethodCall) -> float:
+    assert isinstance(call.config, AblationConfig)
+    return call.config.ratio
+
+
 def edit(subject: Subject, asked: list[MethodCall], names: list[str], out: Path) -> None:
-    """Edits of one method; scores, which do not depend on the ratio, are made once."""
+    """Edits of one method; scores are made once: they do not depend on the ratio, but that Greedy ranks as many as its ratio says."""
     scores: Scores | None = None
+    most = max(asked, key=ratio_of)
     for call, name in zip(asked, names, strict=True):
         if call.method.kind == "edit":
             edited = apply(call.method, subject.model, subject.data, call.config)
         else:
             assert isinstance(call.config, AblationConfig)
-            scores = scores or call.method.function(subject.model, subject.data, call.config)
+            scores = scores or most.method.function(subject.model, subject.data, most.config)
             edited = ablate(subject.model, select(subject.model, scores, call.config))
         write_run(out, name, outcome_of(subject, call, edited, row=name).rows)
 
@@ -80,12 +88,15 @@ def main() -> None:
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--forget", type=int, default=60)
     parser.add_argument("--retain", type=int, default=100)
+    parser.add_argument("--unit", choices=("neurons", "weights"), help="only one half; default: both")
     parser.add_argument("--methods", help="only these, such as act,durable; default: all of the recipes")
     given = parser.parse_args()
     recipes = {unit: load_localization(ROOT / "recipes" / "link" / f"inj-{unit}.yaml") for unit in ("weights", "neurons")}
+    recipes = {unit: recipe for unit, recipe in recipes.items() if given.unit in (None, unit)}
     if given.methods:
         only = given.methods.split(",")
         recipes = {k: r.model_copy(update={"methods": tuple(m for m in r.methods if m.name in only)}) for k, r in recipes.items()}
+        recipes = {unit: recipe for unit, recipe in recipes.items() if recipe.methods}
     for path in given.models:
         began, subject, out = time.process_time(), subject_of(path, given.forget, given.retain), given.out / f"edits-{path.name}"
         for unit, recipe in recipes.items():
