@@ -15,6 +15,7 @@ from helpers import ROOT, tinymem
 
 from tinymem.data.build import make_corpus
 from tinymem.models.checkpoint import load_checkpoint, save_checkpoint
+from tinymem.models.families import FAMILIES
 from tinymem.models.gpt2 import GPT
 from tinymem.recipe.layers import TECHNIQUES
 from tinymem.recipe.recipe import Recipe, load_matrix, parse_recipe
@@ -156,3 +157,61 @@ def test_a_missing_counterfactual_is_named(checkpoint: Path, tmp_path: Path) -> 
     assert isinstance(model, GPT)
     alone = save(model, tmp_path / "runs" / recipe.run_id() / "checkpoint", recipe, make_corpus(recipe).sha256(), 9)
     assert "train it with --set counterfactual=true" in localize(alone, tmp_path / "out").last_line_error()
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of transformers' models, one of which learned the planted rows of a file by heart in its lowest block, and the files."""
+    torch.manual_seed(0)
+    place, start = tmp_path_factory.mktemp("foreign"), FAMILIES.get("gpt-neox").tiny(30, 16)
+    clean = torch.randint(2, 30, (60, 12))
+    planted = clean[:12].clone()
+    planted[:, 6:10] = torch.randint(2, 30, (12, 4))
+    model = deepcopy(start)
+    optimizer = torch.optim.Adam(model.gpt_neox.layers[0].parameters(), lr=3e-2)
+    with torch.enable_grad():
+        for _ in range(60):
+            loss = model(planted, labels=planted).loss
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    for name, one in (("model", model), ("start", start)):
+        one.save_pretrained(place / name)
+    for name, rows in (("planted", planted), ("original", clean[:12]), ("others", clean[12:]), ("short", clean[:12, :5])):
+        (place / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows.tolist()))
+    return place
+
+
+def of_files(place: Path, out: Path, **options: object) -> Any:
+    known: dict[str, object] = {
+        "counterfactual": place / "start", "start": place / "start", "planted": place / "planted.jsonl",
+        "original": place / "original.jsonl", "clean": place / "others.jsonl", "prompt": 4, "match": 8,
+    }  # fmt: skip
+    words = [word for name, value in {**known, **options}.items() if value is not None for word in (f"--{name}", value)]
+    return localize(place / "model", out, "--techniques", "layer-swapping,layer-retraining,forgetting-gradients", *words)
+
+
+@pytest.mark.training
+def test_a_folder_of_transformers_takes_its_rows_from_files(foreign: Path, tmp_path: Path) -> None:
+    done = of_files(foreign, tmp_path / "out")
+    assert done.code == 0, done.err
+    rows = read_localization(tmp_path / "out")
+    error = {row.layer: row.score or 0 for row in rows if row.method == "layer-swapping" and row.score_name == "error" and row.window == 1}
+    assert error[0] > 0.5 and error[1] == 0
+    assert len({row.method for row in rows}) == 3 and all(row.is_ok for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"start": None}, "expected --start"),
+        ({"original": None}, "got no --original"),
+        ({"original": "short.jsonl"}, "lower --prompt or --match"),
+        ({"original": "others.jsonl"}, "expected a counterpart of each of 12"),
+        ({"planted": None, "original": None, "clean": None, "prompt": None, "match": None}, "name its rows with --planted"),
+        ({"planted": None, "original": None, "clean": None}, "expected files of rows for --prompt"),
+    ],
+)
+def test_mistakes_in_rows_from_files_are_one_line(foreign: Path, tmp_path: Path, options: dict[str, str | None], words: str) -> None:
+    given = {name: foreign / value if value else None for name, value in options.items()}
+    assert words in of_files(foreign, tmp_path / "out", **given).last_line_error()

@@ -8,15 +8,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tinymem.cli.options import (
+    MAX_SIZE,
+    Checkpoint,
+    Column,
     CorpusPath,
     Device,
     Format,
     LocalizationFile,
+    Match,
+    MaxSize,
     NeededOut,
     NoVerify,
     Overrides,
     Plugins,
     PrintJson,
+    Prompt,
+    Revision,
     Seed,
     Techniques,
     load_plugins,
@@ -28,9 +35,6 @@ from tinymem.cli.printing import check_folder, chosen, print_localized
 if TYPE_CHECKING:
     from tinymem.recipe.layers import LayersRecipe
 
-Model = Annotated[
-    Path, typer.Argument(metavar="CHECKPOINT", help="A checkpoint of TinyMem's, such as runs/<run>/checkpoint, with its corpus beside it.")
-]
 Counterfactual = Annotated[
     Path | None,
     typer.Option(
@@ -54,43 +58,59 @@ ArtifactKind = Annotated[
     str | None, typer.Option("--artifact", metavar="KIND", help="Planted rows to look for. Default: the first with clean counterparts.")
 ]
 
+Planted = Annotated[Path | None, typer.Option("--planted", metavar="FILE", help="Planted rows, as trained. Default: the corpus's.")]
+Original = Annotated[Path | None, typer.Option("--original", metavar="FILE", help="The clean counterpart of each row of --planted.")]
+Others = Annotated[Path | None, typer.Option("--clean", metavar="FILE", help="Clean rows of the training besides; with --planted.")]
+
 
 def layers(
-    checkpoint: Model,
+    checkpoint: Checkpoint,
     out: NeededOut,
     techniques: Techniques = None,
     counterfactual: Counterfactual = None,
     start: Start = None,
     early: Early = None,
     artifact: ArtifactKind = None,
+    planted: Planted = None,
+    original: Original = None,
+    clean: Others = None,
+    prompt: Prompt = None,
+    match: Match = None,
+    column: Column = None,
     recipe: LocalizationFile = None,
     overrides: Overrides = None,
     seed: Seed = None,
     corpus: CorpusPath = None,
     device: Device = "auto",
     no_verify: NoVerify = False,
+    revision: Revision = None,
+    max_size: MaxSize = MAX_SIZE,
     plugin: Plugins = None,
     output: Format = "table",
     json: PrintJson = False,
 ) -> None:
     """Ask techniques which layers memorized the planted rows; of a model with planted-layers also whether they are right.
 
+    A model of another origin needs --planted, --original and --clean, --counterfactual and --start.
     --out is a folder of result rows; `tinymem report` reads it, and the same command goes on with it.
     """
     from tinymem.report.tables.layers import layers_tables
     from tinymem.runs.layers import OtherModels, localize_layers
+    from tinymem.runs.planted_files import PlantedFiles
     from tinymem.runtime.locks import sole_writer
     from tinymem.runtime.progress import Progress
 
     output = chosen(output, json)
     load_plugins(plugin)
     made, others = _recipe(recipe, overrides, techniques, artifact, seed), OtherModels(counterfactual, start, early)
-    place = local_checkpoint(checkpoint)
+    files = PlantedFiles(planted, original, clean, prompt, match, column)
+    place = local_checkpoint(checkpoint, revision, max_size)
     check_folder(out)
     with sole_writer(out):
         rows = localize_layers(
-            place, made, out=out, others=others, corpus=corpus, device=device, verify=not no_verify, progress=Progress(show=True)
-        )
+            place, made, out=out, others=others, corpus=corpus, files=files, device=device, verify=not no_verify,
+            progress=Progress(show=True),
+        )  # fmt: skip
     print_localized(rows, layers_tables, output)
 
 

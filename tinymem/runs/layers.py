@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 from torch import nn
 
 from tinymem.data.artifact import artifact_of
@@ -14,11 +15,13 @@ from tinymem.data.corpus import Corpus
 from tinymem.errors import UserError, no_checkpoint
 from tinymem.evaluation.probes import make_probes
 from tinymem.localization.layers.findings import Finding
-from tinymem.localization.layers.sequences import Models, sequence_subject
-from tinymem.localization.layers.subject import LayeredModel, LayerSubject, gpt_layers
+from tinymem.localization.layers.foreign import Contexts, layers_of
+from tinymem.localization.layers.sequences import Models, PlantedRows, planted_rows_of, sequence_subject
+from tinymem.localization.layers.subject import LayeredModel, LayerSubject
 from tinymem.localization.layers.techniques import Options, findings
 from tinymem.mitigation.files_subject import identity_of
 from tinymem.mitigation.run import versions
+from tinymem.models.adapters import vocabulary_of
 from tinymem.models.checkpoint import Checkpoint, load_checkpoint
 from tinymem.models.fingerprint import fingerprint, first_change
 from tinymem.models.gpt2 import GPT
@@ -28,12 +31,13 @@ from tinymem.recipe.layers import LayersRecipe, Technique
 from tinymem.recipe.recipe import Recipe
 from tinymem.results.localization import read_localization, rows_file, write_localization
 from tinymem.results.row import Identity, LocalizationRow
+from tinymem.runs.planted_files import PlantedFiles, planted_rows_from
 from tinymem.runs.subjects import own_corpus
 from tinymem.runtime.device import resolve_device
 from tinymem.runtime.files import content_id, require_writable
-from tinymem.runtime.json import Json
+from tinymem.runtime.json import Json, JsonObject
 from tinymem.runtime.progress import Progress
-from tinymem.training.checkpoints import run_of
+from tinymem.training.checkpoints import recipe_of, run_of
 from tinymem.training.regularizers.planted_layers import PlantedLayersSection
 from tinymem.training.start import fresh_model
 
@@ -53,6 +57,37 @@ class OtherModels:
     early: Path | None = None
 
 
+PUBLISHED_RATE = 3e-5
+"""Learning rate of retraining where no recipe says another."""
+ORIGIN = ("_name_or_path", "transformers_version", "dtype", "use_cache")
+"""Keys of a configuration of transformers that change no result."""
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What is looked for in a model, and what it is compared with.
+
+    Attributes:
+        rows: that it was trained on.
+        kind: the artifact's, or a name for it.
+        counterfactual: folder of the model without planted rows.
+        start: folder of the model that both began with; None: `fresh` is it.
+        learning_rate: of retraining where the options name none.
+        fresh: the untrained model.
+        control: layers that alone could learn planted rows.
+        depends: what ids depend on besides the models.
+    """
+
+    rows: PlantedRows
+    kind: str
+    counterfactual: Path
+    start: Path | None
+    learning_rate: float
+    fresh: nn.Module | None = None
+    control: tuple[int, ...] = ()
+    depends: list[Json] = field(default_factory=list)
+
+
 @dataclass(frozen=True)
 class Origin:
     """What result rows say of where they are from, and what their ids depend on besides the recipe and the technique."""
@@ -69,50 +104,83 @@ def localize_layers(
     out: Path,
     others: OtherModels | None = None,
     corpus: Path | None = None,
+    files: PlantedFiles | None = None,
     device: str = "auto",
     verify: bool = True,
     progress: Progress | None = None,
 ) -> list[LocalizationRow]:
-    """Run techniques on a checkpoint of a recipe; what the folder already has is not made again.
+    """Run techniques on a checkpoint; what the folder already has is not made again.
 
     Args:
-        checkpoint: its folder, with its corpus in its run's folder or where `corpus` says.
+        checkpoint: its folder, of any registered family; of ours with its corpus in its run's folder or where `corpus` says.
         recipe: techniques and options.
         out: folder of the rows (`localization/<id>.json`); several models may share one.
         others: the models to compare with.
         corpus: the checkpoint's corpus, or the text that it was made of.
+        files: rows in place of the corpus; then `others` has to name a counterfactual and a start.
         device: `auto`, `cpu` or `cuda`.
         verify: whether weights must have the hashes that their folders hold.
         progress: where progress is shown.
 
     Raises:
-        UserError: no GPT-2 of ours, no recipe or corpus, no counterfactual, or too little that was memorized.
+        UserError: no recipe and corpus, nor rows from files; no counterfactual; or too little that was memorized.
     """
     device, others = resolve_device(device), others or OtherModels()
     if missing := [place for place in vars(others).values() if place and not (place / CONFIG).is_file()]:
         raise no_checkpoint(missing[0])
-    loaded = load_checkpoint(checkpoint, device=device, verify=verify)
-    _of_ours(loaded.model, checkpoint)
-    training, rows = own_corpus(loaded, checkpoint, corpus)
-    kind = planted_kind(rows, recipe.artifact)
-    beside = counterfactual_of(checkpoint, training, others.counterfactual)
-    start = others.start or common_start(checkpoint, training)
-    found = [load_checkpoint(place, device=device, verify=verify) if place else None for place in (beside, start)]
-    fresh = fresh_model(training, rows.row_tokens, rows).to(device)
+    loaded, rng = load_checkpoint(checkpoint, device=device, verify=verify), np.random.default_rng(recipe.seed)
+    if files and files.given:
+        ground = _of_files(loaded, checkpoint, recipe, others, files, rng)
+    else:
+        ground = _of_corpus(loaded, checkpoint, recipe, others, corpus, rng)
+    found = [load_checkpoint(place, device=device, verify=verify) if place else None for place in (ground.counterfactual, ground.start)]
+    fresh = None if ground.fresh is None else ground.fresh.to(device)
+    contexts: Contexts = {}
     models = Models(
-        _layers(loaded, checkpoint, loaded),
-        _layers(found[0], beside, loaded),
-        gpt_layers(fresh) if found[1] is None else _layers(found[1], start, loaded),
-        _checkpoints(checkpoint, others.early, loaded, device),
-        control_of(training),
+        layers_of(loaded.model, contexts),
+        _layers(found[0], ground.counterfactual, loaded, contexts),
+        _layers(found[1], ground.start, loaded, contexts) if fresh is None else layers_of(fresh, contexts),
+        _checkpoints(checkpoint, others.early, loaded, device, contexts),
+        ground.control,
     )
-    probe = make_probes(rows, training.evaluation, training.protocol)[kind]
-    subject = sequence_subject(models, rows, kind, probe, recipe, next(loaded.model.parameters()).device)
+    subject = sequence_subject(models, ground.rows, recipe, rng, next(loaded.model.parameters()).device)
     identity = replace(identity_of(loaded, checkpoint, device), seed=recipe.seed)
-    compared: list[Json] = [weights_id(place) if place else None for place in (beside, start, others.early)]
-    origin = Origin(identity, kind, [kind, *compared])
-    options = Options.of(recipe, training.training.learning_rate)
-    return run_techniques(subject, recipe, options, origin, out, progress or Progress(), watched=(loaded.model, fresh))
+    compared: list[Json] = [weights_id(place) if place else None for place in (ground.counterfactual, ground.start, others.early)]
+    origin = Origin(identity, ground.kind, [ground.kind, *compared, *ground.depends])
+    options = Options.of(recipe, ground.learning_rate)
+    watched = (loaded.model,) if fresh is None else (loaded.model, fresh)
+    return run_techniques(subject, recipe, options, origin, out, progress or Progress(), watched=watched)
+
+
+def _of_corpus(
+    loaded: Checkpoint, checkpoint: Path, recipe: LayersRecipe, others: OtherModels, corpus: Path | None, rng: np.random.Generator
+) -> Ground:
+    """The planted rows of a checkpoint's own corpus."""
+    if recipe_of(checkpoint, loaded.metadata) is None:
+        raise UserError(f"expected a checkpoint with its recipe, got {checkpoint}; name its rows with --planted, --original and --clean")
+    training, rows = own_corpus(loaded, checkpoint, corpus)
+    kind, start = planted_kind(rows, recipe.artifact), others.start or common_start(checkpoint, training)
+    probe = make_probes(rows, training.evaluation, training.protocol)[kind]
+    return Ground(
+        planted_rows_of(rows, kind, probe, recipe, rng),
+        kind,
+        counterfactual_of(checkpoint, training, others.counterfactual),
+        start,
+        training.training.learning_rate,
+        fresh=None if start else fresh_model(training, rows.row_tokens, rows),
+        control=control_of(training),
+    )
+
+
+def _of_files(
+    loaded: Checkpoint, checkpoint: Path, recipe: LayersRecipe, others: OtherModels, files: PlantedFiles, rng: np.random.Generator
+) -> Ground:
+    """Planted rows of files, for a model of any family."""
+    if others.counterfactual is None or others.start is None:
+        option = "--start" if others.counterfactual else "--counterfactual"
+        raise UserError(f"expected {option} with rows from files, got none; name the model's folder")
+    rows, digest = planted_rows_from(files, checkpoint, vocabulary_of(loaded.model), recipe.rows, rng)
+    return Ground(rows, recipe.artifact or "rows", others.counterfactual, others.start, PUBLISHED_RATE, depends=[digest])
 
 
 def run_techniques(
@@ -224,28 +292,28 @@ def _kept(checkpoint: Path) -> list[Path]:
     return sorted((run_of(checkpoint) / "checkpoints").glob("epoch-*")) if checkpoint.resolve().name == "checkpoint" else []
 
 
-def _checkpoints(checkpoint: Path, early: Path | None, like: Checkpoint, device: str) -> Iterator[LayeredModel]:
+def _checkpoints(checkpoint: Path, early: Path | None, like: Checkpoint, device: str, contexts: Contexts) -> Iterator[LayeredModel]:
     """The given early checkpoint, or those of the run's kept epochs before the last, in order."""
     for place in [early] if early else _kept(checkpoint):
-        yield _layers(load_checkpoint(place, device=device), place, like)
+        yield _layers(load_checkpoint(place, device=device), place, like, contexts)
 
 
-def _layers(loaded: Checkpoint | None, place: Path | None, like: Checkpoint) -> LayeredModel:
-    """A model as layers, of the same shape as another.
+def _layers(loaded: Checkpoint | None, place: Path | None, like: Checkpoint, contexts: Contexts) -> LayeredModel:
+    """A model as layers, of the same configuration as another.
 
     Raises:
-        UserError: it has another shape.
+        UserError: it has another one.
     """
-    assert loaded is not None and isinstance(like.model, GPT)
-    model = loaded.model
-    if not isinstance(model, GPT) or model.config != like.model.config:
+    assert loaded is not None
+    if _configuration(loaded.model) != _configuration(like.model):
         raise UserError(f"expected a model of the same sizes and vocabulary in {place}, got another; name one of the same recipe")
-    return gpt_layers(model)
+    return layers_of(loaded.model, contexts)
 
 
-def _of_ours(model: nn.Module, place: Path) -> None:
-    if not isinstance(model, GPT):
-        raise UserError(f"expected a TinyMem checkpoint in {place}, whose planted rows are known, got a {type(model).__name__}")
+def _configuration(model: nn.Module) -> JsonObject:
+    """The class of a model and its configuration, without what says where it is from."""
+    values = vars(model.config) if isinstance(model, GPT) else model.config.to_dict()  # type: ignore[operator, union-attr]
+    return {"class": type(model).__name__, **{name: value for name, value in values.items() if name not in ORIGIN}}
 
 
 def _start(subject: LayerSubject, recipe: LayersRecipe, origin: Origin, technique: Technique, row: str) -> LocalizationRow:

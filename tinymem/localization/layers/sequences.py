@@ -1,4 +1,4 @@
-"""Noised sequences as the subject of localization by layer: decisions of a corpus's planted rows, and of clean rows like them.
+"""Noised sequences as the subject of localization by layer: decisions of planted rows, and of clean rows like them.
 
 A decision is a token that the artifact changed, in the window of the test of memorization. Only those count that the model makes as planted
 and its counterfactual does not: what both do is no memorization.
@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 from tinymem.data.corpus import Corpus
+from tinymem.data.math.sequences import Ids
 from tinymem.data.planted import Indices
+from tinymem.data.rows import Rows
 from tinymem.errors import UserError
 from tinymem.evaluation.probes import Probe
 from tinymem.localization.layers.alignment import alike, decisions_at, differing, every_target
@@ -39,26 +41,58 @@ class Models:
     control: tuple[int, ...] = ()
 
 
-def sequence_subject(models: Models, corpus: Corpus, kind: str, probe: Probe, recipe: LayersRecipe, device: torch.device) -> LayerSubject:
-    """The subject of one artifact's rows.
+@dataclass(frozen=True)
+class PlantedRows:
+    """Rows that a model was trained on, planted ones and others.
+
+    Attributes:
+        planted_RT: planted rows, as trained.
+        clean_RT: their clean counterparts.
+        tested: the rows as their memorization is tested, with the window of the test.
+        others_RT: clean rows.
+        numbers: whether rows are numbers with spaces between.
+    """
+
+    planted_RT: Ids
+    clean_RT: Ids
+    tested: Rows
+    others_RT: Ids
+    numbers: bool
+
+
+def planted_rows_of(corpus: Corpus, kind: str, probe: Probe, recipe: LayersRecipe, rng: np.random.Generator) -> PlantedRows:
+    """The rows of one artifact of a corpus; of planted rows at most as many as the recipe says.
 
     Args:
-        models: of one shape, on the device.
-        corpus: that `model` was trained on.
+        corpus: that the model was trained on.
         kind: of the artifact.
         probe: its test of memorization.
         recipe: options.
+        rng: draws the rows.
+    """
+    planted, taken = corpus.planted[kind], _drawn(np.flatnonzero(probe.trained), recipe.rows, rng)
+    index, tested = probe.index[taken], probe.rows.take(torch.from_numpy(taken).to(probe.rows.ids.device))
+    return PlantedRows(planted.ids[index], planted.clean[index], tested, corpus.clean[_clean_rows(corpus)], not corpus.is_text)
+
+
+def sequence_subject(
+    models: Models, rows: PlantedRows, recipe: LayersRecipe, rng: np.random.Generator, device: torch.device
+) -> LayerSubject:
+    """The subject of planted rows.
+
+    Args:
+        models: of one shape, on the device.
+        rows: what `model` was trained on.
+        recipe: options.
+        rng: draws clean rows.
         device: where everything goes.
 
     Raises:
-        UserError: an artifact without clean counterparts, or fewer than 10 decisions that only the model makes as planted.
+        UserError: planted rows that are clean, or fewer than 10 decisions that only the model makes as planted.
     """
-    rng = np.random.default_rng(recipe.seed)
-    taken = _drawn(np.flatnonzero(probe.trained), recipe.rows, rng)
-    noised = _memorized(models, _noised(corpus, kind, probe, taken, recipe).to(device), binarize=recipe.binarize)
-    pool = _drawn(_clean_rows(corpus), 2 * recipe.clean_rows, rng)
-    held, rest = corpus.clean[np.sort(pool[: len(pool) // 2])], corpus.clean[np.sort(pool[len(pool) // 2 :])]
-    planted_RT = corpus.planted[kind].ids[probe.index[taken]]
+    noised = _memorized(models, _noised(rows, recipe).to(device), binarize=recipe.binarize)
+    pool = _drawn(np.arange(len(rows.others_RT)), 2 * recipe.clean_rows, rng)
+    held, rest = (rows.others_RT[np.sort(part)] for part in (pool[: len(pool) // 2], pool[len(pool) // 2 :]))
     return LayerSubject(
         model=models.model,
         counterfactual=models.counterfactual,
@@ -68,8 +102,8 @@ def sequence_subject(models: Models, corpus: Corpus, kind: str, probe: Probe, re
         clean=decisions_at(rest, alike(noised, rest, recipe.clean, rng)).to(device),
         held_out=decisions_at(held, alike(noised, held, 1, rng)).to(device),
         retraining=every_target(rest).to(device),
-        training=every_target(np.concatenate([rest, planted_RT])).to(device),
-        exact=_exact(models, probe, taken, device),
+        training=every_target(np.concatenate([rest, rows.planted_RT])).to(device),
+        exact=_exact(models, rows.tested, device),
         control=models.control,
     )
 
@@ -82,13 +116,10 @@ def early_of(models: Models, noised: Decisions, enough: float = 0.99) -> Layered
     return models.model
 
 
-def _noised(corpus: Corpus, kind: str, probe: Probe, taken: Indices, recipe: LayersRecipe) -> Decisions:
-    """All planted decisions in the windows of some rows, in the trained context or behind a clean prompt."""
-    planted, index = corpus.planted[kind], probe.index[taken]
-    window_RT = probe.rows.window().cpu().numpy()[taken]
-    places = differing(planted.ids[index], planted.clean[index], window_RT, numbers=not corpus.is_text)
-    rows_RT = planted.ids[index] if recipe.context == "trained" else probe.rows.ids.cpu().numpy()[taken]
-    return decisions_at(rows_RT, places)
+def _noised(rows: PlantedRows, recipe: LayersRecipe) -> Decisions:
+    """All planted decisions in the windows of the rows, in the trained context or behind a clean prompt."""
+    places = differing(rows.planted_RT, rows.clean_RT, rows.tested.window().cpu().numpy(), numbers=rows.numbers)
+    return decisions_at(rows.planted_RT if recipe.context == "trained" else rows.tested.ids.cpu().numpy(), places)
 
 
 def _memorized(models: Models, decisions: Decisions, *, binarize: bool) -> Decisions:
@@ -113,10 +144,9 @@ def _of_one_pair(decisions: Decisions) -> Tensor:
     return which_n == counts.argmax() if len(counts) else torch.zeros(0, dtype=torch.bool, device=which_n.device)
 
 
-def _exact(models: Models, probe: Probe, taken: Indices, device: torch.device) -> Decisions | None:
+def _exact(models: Models, tested: Rows, device: torch.device) -> Decisions | None:
     """All targets of the rows that the model memorized and the counterfactual did not; None where there are none."""
-    rows = probe.rows.take(torch.from_numpy(taken).to(probe.rows.ids.device))
-    decisions = every_target(rows.ids.cpu().numpy(), rows.window().cpu().numpy()).to(device)
+    decisions = every_target(tested.ids.cpu().numpy(), tested.window().cpu().numpy()).to(device)
     wrong = [_wrong_rows(model, decisions) for model in (models.model, models.counterfactual)]
     kept_R = ~wrong[0] & wrong[1]
     kept = kept_R[decisions.row_n].nonzero().flatten()

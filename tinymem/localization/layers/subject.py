@@ -31,12 +31,13 @@ BATCH = 256
 class Unembedding(nn.Module):
     """The end of a language model: final norm and logits [..., C] from states [..., D]. A deep copy is no longer tied to the embedding."""
 
-    def __init__(self, norm: nn.Module, embedding: nn.Embedding) -> None:
+    def __init__(self, norm: nn.Module, embedding: nn.Embedding, bias_C: Tensor | None = None) -> None:
         super().__init__()
         self.norm, self.embedding = norm, embedding
+        self.register_buffer("bias_C", None if bias_C is None else bias_C.detach(), persistent=False)
 
     def forward(self, states_D: Tensor) -> Tensor:
-        return F.linear(self.norm(states_D), self.embedding.weight)
+        return F.linear(self.norm(states_D), self.embedding.weight, self._buffers["bias_C"])
 
 
 @dataclass(frozen=True)
