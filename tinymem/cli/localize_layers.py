@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tinymem.cli.options import (
-    MAX_SIZE,
     Checkpoint,
     Column,
     CorpusPath,
@@ -84,7 +83,7 @@ def layers(
     device: Device = "auto",
     no_verify: NoVerify = False,
     revision: Revision = None,
-    max_size: MaxSize = MAX_SIZE,
+    max_size: MaxSize = None,
     plugin: Plugins = None,
     output: Format = "table",
     json: PrintJson = False,
