@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +19,9 @@ from tinymem.localization.layers.subject import LayeredModel, Unembedding, gpt_l
 from tinymem.models.adapters import family_of, logits
 from tinymem.models.gpt2 import GPT
 
-Named = dict[str, Any]
-Context = tuple[tuple[Any, ...], Named]
+Argument = Tensor | tuple[Tensor, ...] | int | None
+Named = dict[str, Argument]
+Context = tuple[tuple[Argument, ...], Named]
 """Arguments of a block's call besides the states, by place and by name."""
 Contexts = dict[int, list[Context]]
 """Of each block, by the number of tokens; models that exchange blocks share one."""
@@ -71,7 +71,7 @@ class _Stack:
             self.contexts[ids_RT.shape[1]] = self._contexts(ids_RT[:1])
         states: list[Tensor] = []
 
-        def stop(_: nn.Module, inputs: tuple[Tensor, ...], named: Named) -> None:
+        def stop(_: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
             states.append(inputs[0] if inputs else named["hidden_states"])
             raise _Reached
 
@@ -88,7 +88,7 @@ class _Stack:
     def _contexts(self, ids_1T: Tensor) -> list[Context]:
         found: list[Context] = []
 
-        def keep(_: nn.Module, inputs: tuple[Any, ...], named: Named) -> None:
+        def keep(_: nn.Module, inputs: tuple[Argument, ...], named: Named) -> None:
             found.append((inputs[1:], {name: value for name, value in named.items() if name != "hidden_states"}))
 
         handles = [block.register_forward_pre_hook(keep, with_kwargs=True) for block in self.blocks]
@@ -107,7 +107,7 @@ class _Called(nn.Module):
         super().__init__()
         self.block, self.contexts, self.place = block, contexts, place
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Called:
+    def __deepcopy__(self, memo: dict[int, object]) -> _Called:
         return _Called(deepcopy(self.block, memo), self.contexts, self.place)
 
     def forward(self, states_RTD: Tensor) -> Tensor:
