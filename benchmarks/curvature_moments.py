@@ -16,7 +16,9 @@ from itertools import product
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from tinymem.data.corpus import Corpus
 from tinymem.data.rows import Rows, concatenate
+from tinymem.evaluation.accuracy import as_mask, scored_tokens
 from tinymem.mitigation.method import Performance
 from tinymem.mitigation.methods.curvature._budget import Judge
 from tinymem.mitigation.methods.curvature._common import by_curvature, shuffled
@@ -25,10 +27,17 @@ from tinymem.mitigation.methods.curvature._projections import projections
 from tinymem.mitigation.methods.curvature._spectrum import Spectrum
 from tinymem.mitigation.subject import clean_rows
 from tinymem.models.checkpoint import load_checkpoint
+from tinymem.recipe.recipe import Recipe
 from tinymem.runs.subjects import own_corpus
 from tinymem.runtime.device import resolve_device
 
 import torch  # isort: skip (after tinymem, which sets its threads)
+
+
+def scored(corpus: Corpus, recipe: Recipe, rows: Rows) -> torch.Tensor:
+    """The tokens that accuracy is taken over."""
+    tokens = scored_tokens(rows.ids.cpu().numpy(), corpus.pad, recipe.protocol, text=corpus.is_text)
+    return as_mask(tokens, rows.ids.device)
 
 
 def main() -> None:
@@ -45,7 +54,7 @@ def main() -> None:
     clean = clean_rows(corpus, recipe).to(device)
     clean = clean.take(shuffled(clean, recipe.seed))
     tests = concatenate([Rows.of(ids[: given.test_rows]) for ids in corpus.tests.values()]).to(device)
-    judge = Judge(tests, Performance("accuracy", lambda rows: rows.ids != corpus.pad))
+    judge = Judge(tests, Performance("accuracy", lambda rows: scored(corpus, recipe, rows)))
     made = {}
     for count in given.rows:
         rows = clean.take(torch.arange(min(count, len(clean)), device=device))
