@@ -70,7 +70,7 @@ def sweep(
         print_estimate(planned, place, project, output)
     else:
         made = _engine(engine, config, place, jobs)
-        failed = sum([_run(one, made, retry_failed) for one in planned])
+        failed = sum([_run(one, made, retry_failed) + _localize(one, place, engine, only, shard) for one in planned])
         if failed:
             raise typer.Exit(1)
 
@@ -95,8 +95,10 @@ def _open(
     *,
     fetch: bool,
 ) -> Sweep:
+    from tinymem.runs.localization_stage import check_localization
     from tinymem.sweep.run import open_sweep
 
+    check_localization(recipe.localization)
     folder = out or Path("sweeps") / recipe.name
     return open_sweep(
         recipe, out=folder, runs=runs, device_type=place.partition(":")[0], only=only or (), shard=shard, plugins=plugin or (), fetch=fetch
@@ -115,6 +117,22 @@ def _engine(name: str, config: Path | None, place: str, jobs: int | None) -> Eng
     return local_engine(place, jobs)
 
 
+def _localize(one: Sweep, place: str, engine: str, only: list[str] | None, shard: str | None) -> int:
+    """Run the section `localization`; returns how many models could not be asked."""
+    if one.recipe.localization is None:
+        return 0
+    if only or engine == "parsl":
+        echo(f"left aside: localization, which {'--only' if only else '--engine parsl'} does not take", err=True)
+        return 0
+    from tinymem.runs.sweep_localization import localize_models
+    from tinymem.runtime.progress import Progress
+
+    wrong = localize_models(one, device=place, shard=shard, progress=Progress(show=True))
+    for line in wrong:
+        echo(f"tinymem: {line}", err=True)
+    return len(wrong)
+
+
 def _run(one: Sweep, engine: Engine, retry_failed: bool) -> int:
     from tinymem.report.configuration import row_score
     from tinymem.results.store import FAILED, FAILURES
@@ -123,6 +141,8 @@ def _run(one: Sweep, engine: Engine, retry_failed: bool) -> int:
     from tinymem.sweep.run import run_sweep
 
     progress = Progress(show=True)
+    if not one.recipe.methods:
+        return 0
     if one.recipe.search:
         statuses = halve(one, engine, row_score, retry_failed=retry_failed, progress=progress)
     else:

@@ -7,6 +7,7 @@ methods:
 - balanced-subnet: {sampler: balanced, ratio: [0.05, 0.1]}   # a list is an axis of the grid, a single value is fixed
 - durable: {ratio: {from: 0.001, to: 0.1, points: 5}}         # so is a range
 search: halving                                             # the best of each grid without all of its runs; left out: all
+localization: {benchmark: inj, ratios: [0.01, 0.05]}         # where each model keeps sequences, beside the methods or without any
 
 A model of any family, of the Hub or a folder, is named, with the rows that it is measured on (docs/foreign-models.md):
 
@@ -26,6 +27,7 @@ from tinymem.recipe.corpus_spec import Protocol
 from tinymem.recipe.data import MAXIMUM_SEED, Section
 from tinymem.recipe.errors import validated
 from tinymem.recipe.evaluation import Robustness
+from tinymem.recipe.localization import LocalizationOptions
 from tinymem.recipe.method import Method, short_method
 from tinymem.recipe.plugins import PluginFile, with_plugins
 from tinymem.recipe.recipe import Forget
@@ -129,6 +131,9 @@ class SweepRecipe(Section):
     robustness: Robustness | None = Field(
         None, description="test whether it comes back, `true` for the defaults; null: as each model's recipe says"
     )
+    localization: LocalizationOptions | None = Field(
+        None, description="a benchmark of where each model keeps sequences, run after the methods; null: none"
+    )
     exclude: tuple[Exclusion, ...] = Field((), description="runs that are left out")
     search: Halving | None = Field(None, description="`halving`, or its options: search the grid; null: run all of it")
     limits: Limits = Field(Limits(), description="what one run may take")
@@ -159,7 +164,7 @@ class SweepRecipe(Section):
 
     @model_validator(mode="after")
     def _check(self) -> SweepRecipe:
-        if not self.methods:
+        if not self.methods and self.localization is None:
             raise ValueError("expected methods, got none; `methods: all` takes every registered one")
         for value in (value for method in self.methods for value in method.options.values()):
             try:

@@ -1,0 +1,49 @@
+"""A sweep's section `localization`: on each model, resumed, shared out, reported, and said where a model has nothing to be asked for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import tinymem
+
+from tinymem.errors import UserError
+from tinymem.recipe.sweep import parse_sweep
+from tinymem.results.localization import read_localization
+from tinymem.runs.pipeline import Run
+
+INJ = {"benchmark": "inj", "ratios": [0.1], "methods": ["random-neurons", "act"], "sequences": {"count": 2, "tokens": 8}, "steps": 2}
+
+
+def sweep(run: Run, folder: Path, section: dict[str, Any], *more: str) -> Any:
+    path = folder / "sweep.yaml"
+    path.write_text(json.dumps({"name": "where", "checkpoints": str(run.checkpoint), "localization": section}))
+    return tinymem("sweep", path, "--out", folder / "out", "--device", "cpu", *more)
+
+
+@pytest.mark.training
+def test_each_model_is_asked_once_and_the_sweep_is_reported(tiny_run: Run, tmp_path: Path) -> None:
+    assert sweep(tiny_run, tmp_path, INJ, "--shard", "2/2").code == 0 and not read_localization(tmp_path / "out")
+    assert sweep(tiny_run, tmp_path, INJ).code == 0
+    rows = read_localization(tmp_path / "out")
+    assert {row.method for row in rows} == {"random-neurons", "act"} and all(row.is_ok for row in rows)
+    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "localization").iterdir()}
+    assert sweep(tiny_run, tmp_path, INJ).code == 0
+    assert stamps == {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "localization").iterdir()}
+    assert "random-neurons" in tinymem("report", tmp_path / "out", "--tables", "inj").out
+
+
+@pytest.mark.training
+def test_a_model_without_such_rows_is_named_and_no_end_of_the_sweep(tiny_run: Run, tmp_path: Path) -> None:
+    done = sweep(tiny_run, tmp_path, {"benchmark": "del", "methods": ["act"], "accuracy": 1})
+    assert done.code == 1 and "localization in " in done.err and "memorized rows" in done.err
+    wrong = sweep(tiny_run, tmp_path, {"benchmark": "inj", "methods": ["subnet"]})
+    assert wrong.code == 2 and "score neurons" in wrong.last_line_error()
+
+
+def test_methods_are_needed_only_without_it() -> None:
+    assert parse_sweep({"checkpoints": "runs/*", "localization": INJ}).methods == ()
+    with pytest.raises(UserError, match="expected methods, got none"):
+        parse_sweep({"checkpoints": "runs/*"})

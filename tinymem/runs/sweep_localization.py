@@ -1,0 +1,58 @@
+"""A sweep's section `localization`: the INJ or DEL benchmark on each of its trained models, whose rows lie beside those of the methods."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tinymem.data.own_rows import RowFiles
+from tinymem.errors import UserError
+from tinymem.recipe.matrix import parse_shard
+from tinymem.runs.localization import localize
+from tinymem.runtime.locks import sole_writer
+from tinymem.runtime.progress import Progress
+from tinymem.sweep.models import Model
+from tinymem.sweep.named import row_files
+from tinymem.sweep.run import Sweep
+
+
+def localize_models(sweep: Sweep, *, device: str, shard: str | None = None, progress: Progress) -> list[str]:
+    """Ask for sequences in every trained model, one after the other; what the folder has is not made again.
+
+    Args:
+        sweep: with the section `localization`.
+        device: `cpu` or `cuda`, with a number or without.
+        shard: which share of the models, as `3/16`; None: all.
+        progress: where progress is shown.
+
+    Returns:
+        why some models could not be asked, a line each.
+
+    Raises:
+        UserError: another process writes localization into the sweep's folder; a malformed shard.
+    """
+    assert sweep.recipe.localization is not None
+    wrong: list[str] = []
+    with sole_writer(sweep.folder / "localization"):
+        for model in _share(sweep.models, shard):
+            progress.say(f"localization in {model.name}")
+            try:
+                _localize(sweep, model, device, progress)
+            except UserError as error:
+                wrong.append(f"localization in {model.name}: {error}")
+    return wrong
+
+
+def _share(models: Sequence[Model], shard: str | None) -> list[Model]:
+    trained = [model for model in models if model.checkpoint is not None]
+    if shard is None:
+        return trained
+    number, count = parse_shard(shard)
+    return trained[number - 1 :: count]
+
+
+def _localize(sweep: Sweep, model: Model, device: str, progress: Progress) -> None:
+    """One model's benchmark; a model by name takes the rows of the sweep, another its own corpus."""
+    recipe, rows = sweep.recipe.localization, sweep.recipe.rows
+    assert recipe is not None and model.checkpoint is not None
+    files = row_files(rows) if rows is not None and model.recipe is None else RowFiles()
+    localize(model.checkpoint, recipe, out=sweep.folder, files=files, device=device, progress=progress)
