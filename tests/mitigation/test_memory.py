@@ -96,12 +96,16 @@ def test_rows_are_counted_before_a_model_is_loaded(tiny_run: Run, tmp_path: Path
     assert (own.retain, own.counterparts, own.relearned) == (len(corpus.clean), planted, 0)
     made_again = workload_of(Path(shutil.copytree(place, tmp_path / "alone" / "checkpoint")), RowFiles(), "cpu")
     assert made_again.retain == clean_rows(tiny_run.recipe) and 0 < made_again.retain - len(corpus.clean) < 50, "as the recipe plans"
-    rows = [json.dumps([1, 2, 3]) for _ in range(9)]
+    rows = [json.dumps({"ids": [1, 2, 3]}) for _ in range(9)]
     forget, retain = tmp_path / "forget.jsonl", tmp_path / "retain.jsonl"
     forget.write_text("\n".join(rows[:5]))
     retain.write_text("\n".join([*rows, "", ""]))
     given = workload_of(place, RowFiles(forget, retain, 1, 2), "cpu", robustness=True)
     assert given == Workload(3, 14, "cpu", forget=5, retain=4, counterparts=0, relearned=5)
+    retain.write_text("\n".join([*rows, json.dumps({"ids": [4] * 20})]))
+    assert workload_of(place, RowFiles(forget, retain, 1, 2), "cpu").tokens == 20, "a row to keep counts to its own end"
+    with pytest.raises(UserError, match="expected a column 'words' in line 1"):
+        workload_of(place, RowFiles(forget, retain, column="words"), "cpu")
 
 
 def test_robustness_has_a_copy_that_is_trained() -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,13 @@ class RowsFile:
 
 
 def read_rows(
-    path: Path, tokens: ModelTokens, *, column: str | None = None, bos: bool = False, layout: RawLayout | None = None
+    path: Path,
+    tokens: ModelTokens,
+    *,
+    column: str | None = None,
+    bos: bool = False,
+    layout: RawLayout | None = None,
+    most: int | None = None,
 ) -> RowsFile:
     """Read a file of rows.
 
@@ -70,13 +77,14 @@ def read_rows(
         column: that holds the ids or the text; default: the first that is known and not null.
         bos: whether the model's first token is put before each text.
         layout: of a raw file (.bin).
+        most: rows that are read, from the first on; None: all.
 
     Raises:
         UserError: no such file, another format, or something else than ids or text in it; it names the line or row.
     """
     suffix = _format_of(path)
     found = RowsFile(path, "line" if suffix.startswith((".jsonl", ".csv")) else "row")
-    values = list(values_of_file(path, suffix, layout))
+    values = list(islice(values_of_file(path, suffix, layout), most))
     raw = [_Raw.of(value, number, found, column) for number, value in values]
     found.empty.extend(r.number for r in raw if r.value is None)
     encoded = _encoded([r for r in raw if r.value is not None], found, tokens, bos)

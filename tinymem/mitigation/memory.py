@@ -17,7 +17,8 @@ from torch import nn
 from tinymem.data.build import refuse_large_corpus
 from tinymem.data.manifest import MANIFEST, read_manifest
 from tinymem.data.own_rows import RowFiles
-from tinymem.data.rows_file import count_rows
+from tinymem.data.rows_file import count_rows, read_rows
+from tinymem.data.tokenizer_folder import ModelTokens
 from tinymem.evaluation.evaluator import MAXIMUM_LOGITS
 from tinymem.evaluation.forward import CPU_TOKENS
 from tinymem.mitigation.method import MethodCall
@@ -47,6 +48,8 @@ EIGEN = 4
 """Matrices of the size of a second moment that its eigendecomposition takes."""
 ROWS = 64
 """Rows that a measurement sees at once where it is not told, and memorized ones that a method is taken to be given."""
+LOOKED_AT = 1000
+"""Rows of a file whose lengths are looked at before a model is loaded."""
 WORKING = 40 * 2**20
 """What fingerprints and other sums over a model hold at a time."""
 
@@ -141,7 +144,7 @@ class Workload:
 
 
 def workload_of(checkpoint: Path, files: RowFiles, device: str, *, robustness: bool = False) -> Workload:
-    """The workload of a checkpoint's own corpus, or of rows from files, which count as long as their window.
+    """The workload of a checkpoint's own corpus, or of rows from files, which are as long as the longest of the first LOOKED_AT.
 
     Args:
         checkpoint: its folder.
@@ -164,8 +167,14 @@ def workload_of(checkpoint: Path, files: RowFiles, device: str, *, robustness: b
     window = (given if given is not None else default for given, default in zip((files.prompt, files.match), defaults, strict=True))
     forget, retain = (count_rows(path, files.raw) if path else 0 for path in (files.forget, files.retain))
     given = forget if files.forget_rows == "all" else min(forget, ROWS)
-    kept = retain // 2
-    return Workload(sum(window), min(ROWS, forget + retain), device, given, kept, 0, min(relearned, max(forget, kept)))
+    kept, tokens = retain // 2, max([sum(window), *(_longest(path, files, checkpoint) for path in (files.forget, files.retain) if path)])
+    return Workload(tokens, min(ROWS, forget + retain), device, given, kept, 0, min(relearned, max(forget, kept)))
+
+
+def _longest(path: Path, files: RowFiles, checkpoint: Path) -> int:
+    """Tokens of the longest of a file's first rows, without padding; a batch is as long."""
+    rows = read_rows(path, ModelTokens(checkpoint), column=files.column, bos=files.bos, layout=files.raw, most=LOOKED_AT).rows
+    return max((len(row.ids) for row in rows), default=0)
 
 
 def _of_corpus(workload: Workload, checkpoint: Path, recipe: Recipe, files: RowFiles) -> Workload:
