@@ -92,3 +92,13 @@ def test_curvature_times_each_part() -> None:
     record = json.loads(done.out.splitlines()[-1])
     assert record["projections"] == 2 and set(record["seconds"]) == {"pass", "eigenvectors", "first_edit", "edit"}
     assert min(record["seconds"].values()) > 0
+
+
+@pytest.mark.thorough
+@pytest.mark.processes
+def test_curvature_moments_of_different_rows(checkpoint: Path) -> None:
+    done = script("curvature_moments.py", checkpoint, "--rows", 3, 6, "--rho", 0.9, "--test-rows", 2, "--device", "cpu")
+    assert done.code == 0, done.err
+    records = [json.loads(line) for line in done.out.splitlines()]
+    assert [(r["A_rows"], r["G_rows"]) for r in records] == [(3, 3), (3, 6), (6, 3), (6, 6)]
+    assert len({r["before"] for r in records}) == 1 and all(0 <= r["accuracy"] <= 1 for r in records)
