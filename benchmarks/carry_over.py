@@ -71,9 +71,31 @@ def cell(tried: dict[str, float], options: str) -> str:
     return f"{tried[options]:.1f} | {value:.1f} `{own}`" if options in tried else f"- | {value:.1f} `{own}`"
 
 
+def draw(path: Path, small: Scores, others: dict[str, Scores]) -> None:
+    """A point for each method and other model: its best score there over that on the small models."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 5))
+    for marker, (name, scores) in zip("osv^", others.items(), strict=False):
+        methods = [method for method in small if scores.get(method)]
+        points = [(best_of(small[method])[1], min(100.0, best_of(scores[method])[1])) for method in methods]
+        axes.scatter(*zip(*points, strict=True), marker=marker, label=name)
+        for method, point in zip(methods, points, strict=True):
+            axes.annotate(method, point, textcoords="offset points", xytext=(4, 3), fontsize=7)
+    axes.set_xlabel("best score on the small models (-100: all forgotten at no cost)")
+    axes.set_ylabel("best score on the other model, at most 100")
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", type=Path, required=True, help="stored rows of the small models (Parquet)")
+    parser.add_argument("--figure", type=Path, help="a picture (.png): each method's best score on the small models and elsewhere")
     parser.add_argument("--other", nargs=2, action="append", default=[], metavar=("NAME", "FOLDER"), help="a sweep of another model")
     given = parser.parse_args()
     small = scores_of(row for row in stored_rows(given.small) if row["artifact"] == "noise" and row["protocol"] == "paper")
@@ -89,6 +111,8 @@ def main() -> None:
         options, value = best_of(small[method])
         cells = [cell(tried, options) if (tried := scores.get(method)) else "- | -" for scores in others.values()]
         print(f"| {method} | {value:.1f} `{options}` | {' | '.join(cells)} |")
+    if given.figure:
+        draw(given.figure, small, others)
     groups = {"small models": small, **others}
     names = list(groups)
     for one, other in ((a, b) for k, a in enumerate(names) for b in names[k + 1 :]):
