@@ -64,12 +64,12 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 @torch.no_grad()
-def zero_part(model: nn.Module, rows: Rows, first: int, every: int) -> None:
-    """Zero's losses without every so many neurons of each layer, from `first` on."""
+def zero_part(model: nn.Module, rows: Rows, layers: int | None = None) -> None:
+    """Zero's losses without one of `SHARE` neurons of each layer, or of the first so many layers."""
     rows = cropped(rows)
     losses_without = zero._of_any(model, rows)
-    for layer in neuron_layers(model):
-        neurons = torch.arange(first, layer.neurons, every, device=rows.ids.device)
+    for layer in neuron_layers(model)[:layers]:
+        neurons = torch.arange(0, layer.neurons, SHARE, device=rows.ids.device)
         pairs_N2 = torch.cartesian_prod(torch.arange(len(rows), device=rows.ids.device), neurons)
         for pairs_n2 in pairs_N2.split(zero.copies_for(model, rows)):
             losses_without(layer, *pairs_n2.unbind(1))
@@ -77,8 +77,8 @@ def zero_part(model: nn.Module, rows: Rows, first: int, every: int) -> None:
 
 def time_zero(model: nn.Module, rows: Rows, total: int) -> Timed:
     """Zero on one of `SHARE` neurons."""
-    zero_part(model, rows, 0, SHARE * 16)  # warm up
-    spent = seconds(lambda: zero_part(model, rows, 0, SHARE))
+    zero_part(model, rows, 1)  # warm up
+    spent = seconds(lambda: zero_part(model, rows))
     return Timed(spent, spent * SHARE, spent * SHARE * total / len(rows))
 
 

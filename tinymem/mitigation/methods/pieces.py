@@ -7,6 +7,7 @@ after it, are halved, which a warning says; gradients that the failed pass had a
 
 from __future__ import annotations
 
+import gc
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -20,7 +21,8 @@ LARGE = 2 * 2**30
 ACTIVATIONS = 7 * 2**30
 """Bytes of activations that a piece of a large model's batch may take, by estimate."""
 BESIDE_SCORES = 31 * 2**30
-"""Bytes that a method which keeps numbers of each weight may take, where that leaves more than `ACTIVATIONS` for those."""
+"""Bytes that a method which keeps numbers of each weight may take, where that leaves more than `ROOM_AT_LEAST` for activations."""
+ROOM_AT_LEAST = 6 * 2**30
 
 Work = Callable[[Tensor, set[str]], None]
 """(row indices [B], names whose share of these rows is counted already) -> None; adds the names that it counts."""
@@ -63,6 +65,7 @@ class Pieces:
             self._try(half, work, frozenset(counting))
 
     def _halve(self, rows: int) -> None:
+        gc.collect()  # what the failed pass kept may hang in a circle
         torch.cuda.empty_cache()
         self.rows = min(self.rows or rows, -(-rows // 2))
         warnings.warn(f"out of memory with {rows} rows at once: batches go on in pieces of {self.rows}, and count as before", stacklevel=4)
@@ -82,7 +85,7 @@ def rows_at_once(model: nn.Module, tokens: int, *, gradients: bool, room: int | 
 def beside_scores(model: nn.Module, tokens: int) -> Pieces:
     """Pieces of a method that keeps a copy of the feed-forward weights, and two fp32 numbers of each weight."""
     held = size_of(model) + sum(p.numel() * (p.element_size() + 8) for p in mlp_parameters(model).values())
-    room = max(ACTIVATIONS, BESIDE_SCORES - held)
+    room = max(ROOM_AT_LEAST, BESIDE_SCORES - held)
     return Pieces(model, tokens, gradients=True, rows=rows_at_once(model, tokens, gradients=True, room=room))
 
 

@@ -18,7 +18,7 @@ from tinymem.mitigation.config import MethodConfig
 from tinymem.mitigation.method import MitigationData
 from tinymem.mitigation.methods.baselines._optimizer import optimizer_of, refuse_fp16
 from tinymem.mitigation.methods.losses import Over, row_losses
-from tinymem.mitigation.methods.pieces import ACTIVATIONS, Pieces, add_gradients, rows_at_once, size_of
+from tinymem.mitigation.methods.pieces import Pieces, add_gradients, rows_at_once, size_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,8 @@ class Batch:
 
 
 ROOM = 40 * 2**30
-"""Bytes that training a large model may take, where that leaves `ACTIVATIONS` for those."""
+"""Bytes that training a large model may take, where that leaves `ROOM_AT_LEAST` for activations."""
+ROOM_AT_LEAST = 4 * 2**30
 Objective = Callable[[nn.Module, Batch], Tensor]
 """(edited model, piece of a batch) -> scalar; summed over the pieces it is what a step lowers: means are over `Batch.whole`."""
 
@@ -86,7 +87,7 @@ def descend(
     edited = deepcopy(model)
     chosen = {name: p for name, p in edited.named_parameters() if trained(name)}
     optimizer = optimizer_of([*chosen.values()], config.learning_rate, config.weight_decay, data.seed)
-    room = max(ACTIVATIONS, ROOM - 5 * size_of(model))  # the model, its copy, gradients and two moments
+    room = max(ROOM_AT_LEAST, ROOM - 5 * size_of(model))  # the model, its copy, gradients and two moments
     tokens = data.forget.ids.shape[1]
     pieces = Pieces(model, tokens, gradients=True, rows=rows_at_once(model, tokens, gradients=True, room=room))
     data.bar.expect(config.epochs * -(-len(data.forget) // config.batch_size))
