@@ -228,10 +228,10 @@ CHECKS = (
     (Size(layers=2, rows=30, heads=2), {"parts": 4}),
     (Size(layers=2, rows=21, words=50_257), {"parts": 4}),
 )
-BASE = Tiles(descriptors=True)
+BASE = Tiles()
 SWEEP: dict[str, Tiles] = {
     "base": BASE,
-    "no descriptors": BASE._replace(descriptors=False),
+    "descriptors": BASE._replace(descriptors=True),
     **{f"parts {n}": BASE._replace(parts=n) for n in (1, 2, 3, 5, 6)},
     "no park": BASE._replace(park=False),
     **{f"attention {t}": BASE._replace(attention=t) for t in ((64, 8), (64, 2))},

@@ -5,8 +5,9 @@ Also `python -m tinymem.bench.train --device cuda`: it needs torch and numpy, an
     reference   transformers GPT-2, fp32, eager, DataLoader, `.item()` after each step
     compiled    transformers GPT-2, bf16 autocast, torch.compile, DataLoader, `.item()`
     graph       TinyMem's step without torch.compile: on GPUs bf16 in one CUDA graph, on CPUs fp32
-    autograd    the same through torch.compile (GPUs)
-    ours        the step of `training.kernels`: of whole-block kernels where they apply, else as `autograd`
+    autograd    the same through torch.compile (GPUs), as with `training.kernels: false`
+    ours        the step that a long run takes: of whole-block kernels where they are measured, else as `autograd`
+    kernels     the step of `training.kernels: true`: of whole-block kernels wherever there are some, else as `autograd`
     ours+X      with regularizer X
 """
 
@@ -19,7 +20,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -49,7 +50,7 @@ def regularizer_names() -> list[str]:
 
 def all_ways() -> list[str]:
     """Every way of training that can be timed."""
-    own = ("graph", "autograd", "ours")
+    own = ("graph", "autograd", "ours", "kernels")
     return ["reference", "compiled", *own, *(f"{way}+{name}" for way in own for name in regularizer_names())]
 
 
@@ -139,22 +140,23 @@ def _time(case: Case, way: str, device: torch.device, steps: int, rows: int) -> 
     seconds = statistics.median(_block(step, per_block, device) for _ in range(blocks))
     memory = torch.cuda.max_memory_allocated(device) / 1e9 if on_gpu else None
     rates = rows * TOKENS / seconds, case.step_flops(rows) / seconds / 1e12
-    return Timing(case.name, way, 1e3 * seconds, *rates, start_seconds, memory, path_of(case, way, device))
+    return Timing(case.name, way, 1e3 * seconds, *rates, start_seconds, memory, path_of(case, way, device, rows))
 
 
-def path_of(case: Case, way: str, device: torch.device) -> str:
+def path_of(case: Case, way: str, device: torch.device, rows: int) -> str:
     """What computes a way's step: transformers, kernels, or autograd and why."""
-    base, _, regularizer = way.partition("+")
-    if base in ("reference", "compiled"):
+    if way in ("reference", "compiled"):
         return "transformers"
-    against = why_not(_facts(case, device, regularizer)) if base == "ours" else f"--way {base}"
+    against = why_not(_facts(case, way, device, rows))
     return "kernels" if against is None else f"autograd: {against}"
 
 
-def _facts(case: Case, device: torch.device, regularizer: str) -> Training:
-    """What decides whether a case's step is the kernels'."""
+def _facts(case: Case, way: str, device: torch.device, rows: int) -> Training:
+    """What decides whether the step of a case and a way is the kernels'."""
+    base, _, regularizer = way.partition("+")
+    kernels: bool | Literal["auto"] = "auto" if base == "ours" else base == "kernels"
     precision = resolve_precision("auto", device.type)
-    return Training(case.config(), device.type, precision, TOKENS, (regularizer,) if regularizer else ())
+    return Training(case.config(), device, precision, TOKENS, rows, (regularizer,) if regularizer else (), kernels=kernels)
 
 
 def _block(step: Callable[[], object], count: int, device: torch.device) -> float:
@@ -193,9 +195,9 @@ def our_step(case: Case, rows_NT: Tensor, device: torch.device, rows: int, way: 
     from tinymem.training.step import GraphedStep, Step, compiled
 
     base, _, regularizer = way.partition("+")
-    kind = kernel_step(_facts(case, device, regularizer)) if base == "ours" else None
+    kind = kernel_step(_facts(case, way, device, rows))
     made = our_parts(case, rows_NT, device, kind or (GraphedStep if device.type == "cuda" else Step), regularizer)
-    if isinstance(made, GraphedStep) and kind is None and base != "graph":
+    if isinstance(made, GraphedStep) and base != "graph":
         made.compiled, made.batch_size = compiled(made.model), rows
     turn = iter(endless(torch.arange(len(rows_NT), device=device).split(rows)))
     return lambda: made(next(turn))

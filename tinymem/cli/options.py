@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 OUT_HELP = "Where to write; the description says what, and whether to a file or a folder."
 FORMAT_HELP = "How to print it. html is a page, which `run` and `report` write to a file; png and svg, of `report` alone, are the figures."
-WAY_HELP = "A way of training: reference, compiled, graph, autograd, ours, ours+goldfish, ..."
+WAY_HELP = "A way of training: reference, compiled, graph, autograd, ours, kernels, ours+goldfish, ..."
 
 
 def _known_device(device: str) -> str:

@@ -69,7 +69,9 @@ class Training(Section):
         "auto", description="numbers of the training step; auto: bf16 on GPUs that have it, else fp32"
     )
     compile: bool | Literal["auto"] = Field("auto", description="torch.compile on GPUs; auto: where the run is long enough to gain")
-    kernels: bool = Field(False, description="on GPUs, a step of whole-block kernels where there is one for the model")
+    kernels: bool | Literal["auto"] = Field(
+        "auto", description="on GPUs, a step of whole-block kernels where there is one for the model; auto: where it has been measured"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Training:

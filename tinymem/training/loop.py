@@ -129,10 +129,11 @@ class _Run:
 
     def _make_step(self, rows_NT: Tensor) -> Step:
         """The fastest step for the device: on GPUs of whole-block kernels or else replayed graphs, eager on CPUs."""
-        config, device, on = self.recipe.training, str(self.processes.device), self.processes.device.type
+        config, device, place = self.recipe.training, str(self.processes.device), self.processes.device
         names = tuple(section.kind for section in config.regularizers)
-        facts = choice.Training(self.model.config, on, self.precision, self.corpus.row_tokens, names, self.process[1], config.kernels)
-        kind = choice.kernel_step(facts) or (GraphedStep if on == "cuda" else Step)
+        sizes = self.precision, self.corpus.row_tokens, config.batch_size
+        facts = choice.Training(self.model.config, place, *sizes, names, self.process[1], config.kernels)
+        kind = choice.kernel_step(facts) or (GraphedStep if place.type == "cuda" else Step)
         step = kind(
             LossModel(self.model),
             self.optimizer,
@@ -142,7 +143,7 @@ class _Run:
             precision=precision_context(self.precision, device),
             process=self.process,
         )
-        if kind is GraphedStep and isinstance(step, GraphedStep):
+        if isinstance(step, GraphedStep):
             step.batch_size = config.batch_size
             step.compiled = compiled(step.model) if worth_compiling(config.compile, device, self.total_steps) else None
         return step

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from helpers import python
 
 from tinymem.models.gpt2 import GPTConfig
@@ -56,17 +57,19 @@ GRADIENT = """
 """
 STEP = """
     import copy
+    import warnings
     from tinymem.recipe.kinds import REGULARIZERS
     from tinymem.training.kernels.flat_adamw import FlatAdamW
     from tinymem.training.loss import LossModel, batch_loss
     from tinymem.training.optimizer import load_optimizer_tensors, optimizer_tensors
     from tinymem.training.regularizer_section import make_regularizers
     from tinymem.training.step import Step
+    from tinymem.training.whole_step import step as step_module
     from tinymem.training.whole_step.step import KernelStep
     KernelStep.dtype = torch.float32
     KernelStep.tiles = Tiles(token, token, token._replace(tokens=16), some, some, (16, 4), 32, 2, False, True)
     gpt, rows = model(1), torch.randint(11, (5, 8), generator=generator).to(torch.int8)
-    def steps(kind, gpt, kinds, state=None):
+    def steps(kind, gpt, kinds, state=None, batches=([0, 1, 2], [3, 4])):
         sections = [REGULARIZERS.get(name)(kind=name, **options) for name, options in kinds]
         regularizers = make_regularizers(sections)
         gpt = copy.deepcopy(gpt)
@@ -75,7 +78,7 @@ STEP = """
         if state is not None:
             load_optimizer_tensors(optimizer, state)
         made = kind(LossModel(gpt), optimizer, rows, batch_loss, regularizers)
-        for batch in ([0, 1, 2], [3, 4]):
+        for batch in batches:
             Step.__call__(made, torch.tensor(batch))
         return gpt, {name: t.clone() for name, t in optimizer_tensors(optimizer).items()}, float(made.loss_sum)
     riding = [("goldfish", {"width": 3, "k": 2}), ("spectral-norm", {"strength": 0.1})]
@@ -84,8 +87,16 @@ STEP = """
         return all(torch.allclose(p, others[n], atol=1e-5) for n, p in some.items() if "c_attn.bias" not in n)
     assert abs(loss - exact) < 1e-5 and close(ours.state_dict(), theirs.state_dict())
     assert state.keys() == other.keys() and all(torch.allclose(t, other[n], atol=1e-5) for n, t in state.items())
-    on, back = steps(KernelStep, theirs, [], other)[0], steps(Step, ours, [], state)[0]
+    on, back = steps(KernelStep, theirs, [], other, [[4, 1]])[0], steps(Step, ours, [], state, [[4, 1]])[0]
     assert close(on.state_dict(), back.state_dict()), "either goes on from the other"
+    def broken(*_):
+        raise ValueError("out of registers\\nand more")
+    step_module.KernelGradients.__call__ = broken
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        fallen, _, lost = steps(KernelStep, gpt, riding)
+    assert close(fallen.state_dict(), theirs.state_dict()) and abs(lost - exact) < 1e-6
+    assert [str(w.message).split(": ")[-1] for w in said if "autograd" in str(w.message)] == ["out of registers"]
 """
 
 
@@ -100,30 +111,42 @@ def test_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert done.code == 0, done.err
 
 
-TAKEN = choice.Training(GPTConfig(n_embd=128, n_head=4), "cuda", "bf16", 150)
+TAKEN = choice.Training(GPTConfig(n_embd=128, n_head=4), torch.device("cuda"), "bf16", 150, 128)
 
 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
         ({}, None),
-        ({"regularizers": ("goldfish", "spectral-norm")}, None),
-        ({"wanted": False}, "training.kernels"),
-        ({"device": "cpu"}, "no GPU"),
-        ({"precision": "fp32"}, "bf16"),
-        ({"processes": 2}, "processes"),
-        ({"row_tokens": 513}, "512"),
-        ({"regularizers": ("goldfish", "mem-sinks")}, "regularizer"),
-        ({"config": GPTConfig(n_embd=256, n_head=4)}, "n_embd"),
-        ({"config": GPTConfig(n_embd=64, n_head=4)}, "n_embd"),
-        ({"config": GPTConfig(n_head=16)}, "heads"),
         ({"config": GPTConfig(vocab_size=50_257)}, None),
+        ({"kernels": True, "regularizers": ("goldfish", "spectral-norm")}, None),
+        ({"kernels": True, "config": GPTConfig(n_embd=64, n_head=4)}, None),
+        ({"kernels": False}, "training.kernels"),
+        ({"device": torch.device("cpu")}, "no GPU"),
+        ({"precision": "fp32"}, "bf16"),
+        ({"processes": 2}, "2 processes"),
+        ({"row_tokens": 513}, "512"),
+        ({"batch_size": 16_000}, "2097152 tokens"),
+        ({"row_tokens": 8, "batch_size": 16_384}, "65535 heads"),
+        ({"kernels": True, "regularizers": ("goldfish", "mem-sinks")}, "regularizer other"),
+        ({"config": GPTConfig(n_embd=256, n_head=4)}, "n_embd of 256"),
+        ({"config": GPTConfig(n_head=16)}, "heads"),
         ({"config": GPTConfig(n_inner=100)}, "100 neurons"),
         ({"config": GPTConfig(activation_function="gelu")}, "ReLU"),
         ({"config": GPTConfig(vocab_size=259)}, "259 words"),
+        ({"regularizers": ("goldfish",)}, "not measured with regularizers"),
+        ({"config": GPTConfig(n_embd=64, n_head=4)}, "not measured at an n_embd of 64"),
+        ({"config": GPTConfig(n_head=1)}, "not measured with heads"),
     ],
 )
 def test_who_takes_it(change: dict[str, object], reason: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choice, "triton_there", lambda: True)
+    monkeypatch.setattr(choice, "capability", lambda device: (9, 0))
     found = choice.why_not(replace(TAKEN, **change))
     assert found is None if reason is None else reason in found
+
+
+def test_other_gpus_take_it_when_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "triton_there", lambda: True)
+    monkeypatch.setattr(choice, "capability", lambda device: (8, 0))
+    assert choice.why_not(TAKEN) == "not measured on this GPU" and choice.why_not(replace(TAKEN, kernels=True)) is None

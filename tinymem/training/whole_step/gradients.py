@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from tinymem.models.gpt2 import GPT
-from tinymem.training.whole_step.compiling import compile_kernels
 from tinymem.training.whole_step.passes import BatchPass
 from tinymem.training.whole_step.tiles import Tiles
 from tinymem.training.whole_step.weights import KernelWeights
@@ -23,7 +22,7 @@ class KernelGradients:
     """
 
     def __init__(self, gpt: GPT, weights: Tensor, dtype: torch.dtype = torch.bfloat16, tiles: Tiles | None = None) -> None:
-        self._weights = KernelWeights(gpt, weights, dtype, tiles or tiles_of(weights.device))
+        self._weights = KernelWeights(gpt, weights, dtype, tiles or Tiles())
         self._passes: dict[tuple[int, int], BatchPass] = {}
 
     @property
@@ -39,11 +38,4 @@ class KernelGradients:
         key = rows, row_tokens
         if key not in self._passes:
             self._passes[key] = BatchPass(self._weights, rows, row_tokens)
-            if len(self._passes) == 1 and self._weights.flat.is_cuda:
-                compile_kernels(self._passes[key])
         return self._passes[key]
-
-
-def tiles_of(device: torch.device) -> Tiles:
-    """The kernels' tiles on a device: with weights loaded by the copy engine where there is one."""
-    return Tiles(descriptors=device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor, nn
 
@@ -16,7 +18,8 @@ from tinymem.training.whole_step.tiles import Tiles
 class KernelStep(GraphedStep):
     """A step without autograd: gradients by `KernelGradients`, straight into the flat optimizer, which must be a `FlatAdamW`.
 
-    Regularizers may weigh tokens by their ids alone, and add a penalty on weights (`choice.WITH_KERNELS`).
+    Regularizers may weigh tokens by their ids alone, and add a penalty on weights (`choice.RIDING`). Where the kernels do not run (another
+    triton, a GPU with less memory on the chip), it is a `GraphedStep`, and says so.
     """
 
     dtype = torch.bfloat16
@@ -28,8 +31,26 @@ class KernelStep(GraphedStep):
         assert isinstance(gpt, GPT) and isinstance(self.optimizer, FlatAdamW)
         self._flat = self.optimizer
         self._gradients = KernelGradients(gpt, self._flat.flat, self.dtype, self.tiles)
+        self.by_kernels: bool | None = None
+
+    def _try(self, batch_B: Tensor) -> bool:
+        """Whether the kernels run: a gradient of the batch, which nothing uses."""
+        try:
+            self._gradients(to_ids(self.rows_NT[batch_B]))
+            if batch_B.is_cuda:
+                torch.cuda.synchronize(batch_B.device)
+        except Exception as error:  # triton's own errors have no common class
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            warnings.warn(f"training goes through autograd, since the kernels of training.kernels do not run here: {reason}", stacklevel=2)
+            return False
+        return True
 
     def _step(self, model: nn.Module, batch_B: Tensor) -> None:
+        if self.by_kernels is None:
+            self.by_kernels = self._try(batch_B)
+        if not self.by_kernels:
+            super()._step(model, batch_B)
+            return
         ids_BT = to_ids(self.rows_NT[batch_B])
         self.regularizers.before(batch_B)
         loss = self._gradients(ids_BT, self._shares(ids_BT))
