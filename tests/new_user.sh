@@ -64,7 +64,7 @@ run=$(echo runs/quickstart-*)
 test -s "$run/report.html"
 says "done" tinymem runs
 says "noise" tinymem show "$run" --rows 1
-says "(random-weights); `tinymem report" tinymem run $recipe "${small[@]}" --set mitigation.methods=act
+says "not shown: 1 result of earlier recipes on the same weights (random-weights)" tinymem run $recipe "${small[@]}" --set mitigation.methods=act
 test "$(echo runs/quickstart-*)" = "$run"   # other methods join the run: README's names match one folder
 points=$(wc -l < "$run/training/metrics.jsonl")
 test "$points" -gt 2                        # a curve, not a line between two points

@@ -114,4 +114,5 @@ def check_given(places: Mapping[str, Path | None]) -> None:
 
 def no_checkpoint(place: object) -> UserError:
     """The error of a checkpoint that is not where it should be."""
-    return UserError(f"expected a checkpoint folder at {place}, found none; a run keeps its model in runs/<run>/checkpoint")
+    found = "got a file" if Path(str(place)).is_file() else "found none"
+    return UserError(f"expected a checkpoint folder at {place}, {found}; a run keeps its model in runs/<run>/checkpoint")

@@ -58,6 +58,12 @@ def test_missing_files(tmp_path: Path) -> None:
     for words in (("run", "none.yaml"), ("train", "none.yaml")):
         assert "expected a recipe at none.yaml, found none" in tinymem(*words, "--runs", tmp_path).one_line_error()
     assert "found none" in act(tmp_path / "none")
+    (tmp_path / "file").touch()
+    assert f"expected a checkpoint folder at {tmp_path / 'file'}, got a file" in act(tmp_path / "file")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.yaml").touch()
+    said = tinymem("run", tmp_path / "run", "--runs", tmp_path).one_line_error()
+    assert said == f"expected a recipe file, got the folder {tmp_path / 'run'}; try {tmp_path / 'run' / 'recipe.yaml'}"
     assert "found none" in tinymem("evaluate", tmp_path / "none").one_line_error()
     assert "found none" in tinymem("report", tmp_path / "none").one_line_error()
     assert "expected a Python file for a plugin, found none" in act(tmp_path / "none", "--plugin", tmp_path / "none.py")

@@ -95,7 +95,7 @@ def test_the_published_perplexity_is_2_to_a_loss_in_nats():
 def test_the_bottom_layer_stays_unless_asked_for():
     scores = torch.rand(3, 2, 64)
     assert located(scores, 0.05).sum((0, 2)).tolist() == [0, 9] and located(scores, 0.05, skip_bottom=False).sum((0, 2)).tolist() == [9, 9]
-    with pytest.raises(UserError, match=r"at least one neuron a layer, got 0.001 of 64; the smallest is 0.0156"):
+    with pytest.raises(UserError, match=r"expected ratios of at least one neuron a layer, got 0.001 of 64; the smallest is 0.0156"):
         located(scores, 0.001)
     with pytest.raises(UserError, match="at least 2 layers"):
         located(scores[:, :1], 0.05)

@@ -176,7 +176,7 @@ def test_draws_are_uniform_sorted_and_of_the_seed():
 
 
 def test_what_cannot_be_asked_is_refused():
-    with pytest.raises(UserError, match=r"at least one weight a matrix, got 0.01 of 40; the smallest is 0.025"):
+    with pytest.raises(UserError, match=r"expected ratios of at least one weight a matrix, got 0.01 of 40; the smallest is 0.025"):
         drawn_weights([60, 40], 1, 0.01, seed=0)
     model, data = case()
     for name in ("act", "finetune-clean"):

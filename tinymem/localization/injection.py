@@ -101,7 +101,7 @@ def drawn_neurons(shape: tuple[int, int], count: int, ratio: float, seed: int) -
     """
     layers, width = shape
     if not 0 < ratio <= 1 or ratio * width < 1 - 1e-9:
-        raise UserError(f"expected a ratio of at least one neuron a layer, got {ratio:g} of {width}; the smallest is {1 / width:.3g}")
+        raise UserError(f"expected ratios of at least one neuron a layer, got {ratio:g} of {width}; the smallest is {1 / width:.3g}")
     gold_SN = torch.zeros(count, layers * width, dtype=torch.bool)
     for sequence in range(count):
         stream = torch.Generator().manual_seed(seed * 1_000_003 + sequence)

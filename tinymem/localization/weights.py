@@ -61,7 +61,7 @@ def drawn_weights(sizes: Sequence[int], count: int, ratio: float, seed: int) -> 
     """
     total, least = sum(sizes), min(sizes)
     if not 0 < ratio <= 1 or ratio * least < 1 - 1e-9:
-        raise UserError(f"expected a ratio of at least one weight a matrix, got {ratio:g} of {least}; the smallest is {1 / least:.3g}")
+        raise UserError(f"expected ratios of at least one weight a matrix, got {ratio:g} of {least}; the smallest is {1 / least:.3g}")
     streams = [torch.Generator().manual_seed(seed * 1_000_003 + sequence) for sequence in range(count)]
     return torch.stack([torch.randperm(total, generator=stream)[: int(total * ratio + 1e-6)].sort().values for stream in streams])
 

@@ -39,7 +39,9 @@ def read_values(path: Path) -> JsonObject:
     except FileNotFoundError:
         raise UserError(f"expected a recipe at {path}, found none; try one of recipes/*.yaml") from None
     except IsADirectoryError:
-        raise UserError(f"expected a recipe file, got the folder {path}; name a .yaml file in it") from None
+        inside = path / "recipe.yaml"
+        advice = f"try {inside}" if inside.is_file() else "name a .yaml file in it"
+        raise UserError(f"expected a recipe file, got the folder {path}; {advice}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"expected YAML in {path}: {' '.join(str(error).split())}") from None
     if values is None:  # all defaults would train the paper's largest math corpus for hours, with nothing to memorize in it
