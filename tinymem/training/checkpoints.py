@@ -151,8 +151,7 @@ def is_made_again(checkpoint: Path, recipe: Recipe, named: Path | None) -> bool:
     """Whether `corpus_of` generates the rows from the recipe, since no folder holds them."""
     from tinymem.data.manifest import MANIFEST
 
-    place = named or run_of(checkpoint) / "corpus"
-    return not isinstance(recipe.data, WikiData) and not (place / MANIFEST).is_file()
+    return named is None and not isinstance(recipe.data, WikiData) and not (run_of(checkpoint) / "corpus" / MANIFEST).is_file()
 
 
 def _made_again(checkpoint: Path, recipe: Recipe, named: Path | None) -> Corpus:
