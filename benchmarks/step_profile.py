@@ -19,7 +19,11 @@ from tinymem.bench.train import our_step
 
 # The first word found in a kernel's name gives its kind.
 KINDS = {
-    "attention, backward": ("_attention_backward", "flash_bwd", "fmha_cutlassB", "bprop"),
+    "weights' gradients": ("weight_gradients",),
+    "blocks, forward": ("first_forward", "block_forward", "last_forward", "last_hidden"),
+    "blocks, backward": ("block_backward", "first_backward", "hidden_backward"),
+    "folding": ("fold_weights", "unfold_gradients"),
+    "attention, backward": ("attention_backward", "flash_bwd", "fmha_cutlassB", "bprop"),
     "attention, forward": ("_attention_forward", "flash_fwd", "fmha_cutlassF", "fprop", "cudnn_generated_fort_native_sdpa"),
     "compiled: reductions": ("triton_per", "triton_red"),
     "compiled: elementwise": ("triton_poi",),
