@@ -74,6 +74,13 @@ def test_a_run_is_done_if_the_command_would_find_it_done(tiny_run: Run, tmp_path
     assert agreed()[1:] == ("trained, 0 of 4 methods", f"again: {every} (measured by older code)")
 
 
+def test_a_run_whose_recipe_cannot_be_read_here_is_listed(tiny_run: Run, tmp_path: Path) -> None:
+    run = shutil.copytree(tiny_run.path, tmp_path / "runs" / tiny_run.path.name)
+    (run / "recipe.yaml").write_text((run / "recipe.yaml").read_text() + "of_tomorrow: 1\n")
+    found = one(run)
+    assert (found.state, found.progress) == ("unknown", "trained") and "unknown key 'of_tomorrow'" in found.why
+
+
 def test_runs_that_failed_in_processes_of_their_own(tiny_run: Run, tmp_path: Path) -> None:
     """Their logs say why: of one that has made something, and of one that has left nothing."""
     run = shutil.copytree(tiny_run.path, tmp_path / "matrix-seed1-0123abcd")
