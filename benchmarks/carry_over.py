@@ -29,6 +29,7 @@ from tinymem.zoo.stored import stored_rows
 
 Scores = dict[str, dict[str, float]]
 """Method -> options as JSON -> score."""
+FEWEST = 4
 LIMIT = 500.0
 """The paper's: runs with a perplexity from here on are left out."""
 
@@ -117,6 +118,9 @@ def main() -> None:
     names = list(groups)
     for one, other in ((a, b) for k, a in enumerate(names) for b in names[k + 1 :]):
         shared = sorted(method for method in groups[one].keys() & groups[other].keys() if groups[one][method] and groups[other][method])
+        if len(shared) < FEWEST:
+            print(f"\n{one} and {other}: too few methods for a rank correlation: {', '.join(shared) or 'none'}")
+            continue
         values = [np.array([best_of(groups[name][method])[1] for method in shared]) for name in (one, other)]
         rho = over_scorers(*values)
         print(f"\n{one} and {other}: rho {rho.rho:.2f} ({rho.low:.2f} to {rho.high:.2f}), {len(shared)} methods: {', '.join(shared)}")
