@@ -89,6 +89,17 @@ STEP = """
     assert state.keys() == other.keys() and all(torch.allclose(t, other[n], atol=1e-5) for n, t in state.items())
     on, back = steps(KernelStep, theirs, [], other, [[4, 1]])[0], steps(Step, ours, [], state, [[4, 1]])[0]
     assert close(on.state_dict(), back.state_dict()), "either goes on from the other"
+    gradients = step_module.KernelGradients.__call__
+    def wrong(self, *given):
+        loss = gradients(self, *given)
+        self.flat.mul_(1.1)
+        return loss
+    step_module.KernelGradients.__call__ = wrong
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        fallen, _, lost = steps(KernelStep, gpt, riding)
+    assert close(fallen.state_dict(), theirs.state_dict()) and abs(lost - exact) < 1e-6
+    assert "their gradient is 10.0% from that in fp32, where 2.0% are allowed" in str([*said][-1].message)
     def broken(*_):
         raise ValueError("out of registers\\nand more")
     step_module.KernelGradients.__call__ = broken

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +16,16 @@ from tinymem.training.step import GraphedStep
 from tinymem.training.whole_step.gradients import KernelGradients
 from tinymem.training.whole_step.tiles import Tiles
 
+WORSE, FLOOR = 2, 0.02
+"""How many times as far from fp32's gradient as PyTorch's in the same precision the kernels' may be, and what is always allowed besides."""
+
 
 class KernelStep(GraphedStep):
     """A step without autograd: gradients by `KernelGradients`, straight into the flat optimizer, which must be a `FlatAdamW`.
 
-    Regularizers may weigh tokens by their ids alone, and add a penalty on weights (`choice.RIDING`). Where the kernels do not run (another
-    triton, a GPU with less memory on the chip), it is a `GraphedStep`, and says so.
+    Regularizers may weigh tokens by their ids alone, and add a penalty on weights (`choice.RIDING`). Before the first step the kernels'
+    gradient of its batch is compared with autograd's. Where they differ, or the kernels do not run (another triton, a GPU with less memory
+    on the chip), it is a `GraphedStep`, and says so.
     """
 
     dtype = torch.bfloat16
@@ -34,16 +40,28 @@ class KernelStep(GraphedStep):
         self.by_kernels: bool | None = None
 
     def _try(self, batch_B: Tensor) -> bool:
-        """Whether the kernels run: a gradient of the batch, which nothing uses."""
+        """Whether the kernels run, and give the gradient of the batch; nothing uses it."""
         try:
-            self._gradients(to_ids(self.rows_NT[batch_B]))
-            if batch_B.is_cuda:
-                torch.cuda.synchronize(batch_B.device)
+            far, allowed = self._errors(to_ids(self.rows_NT[batch_B]))
+            if not far <= allowed:  # or is no number
+                raise ArithmeticError(f"their gradient is {far:.1%} from that in fp32, where {allowed:.1%} are allowed")
         except Exception as error:  # triton's own errors have no common class
             reason = str(error).partition("\n")[0] or type(error).__name__
             warnings.warn(f"training goes through autograd, since the kernels of training.kernels do not run here: {reason}", stacklevel=2)
             return False
         return True
+
+    def _errors(self, ids_BT: Tensor) -> tuple[float, float]:
+        """How far the kernels' gradient is from fp32's, as a share of its length, and how far it may be."""
+        self._gradients(ids_BT)
+        exact, short = (self._by_autograd(ids_BT, context) for context in (nullcontext, self.precision))
+        far, near = ((gradient - exact).norm() / exact.norm() for gradient in (self._gradients.flat, short))
+        return float(far), WORSE * float(near) + FLOOR
+
+    def _by_autograd(self, ids_BT: Tensor, context: Callable[[], AbstractContextManager[object]]) -> Tensor:
+        with context():
+            loss = self.loss(self.model, ids_BT)
+        return torch.cat([gradient.flatten() for gradient in torch.autograd.grad(loss, self._flat.param_groups[0]["params"])])
 
     def _step(self, model: nn.Module, batch_B: Tensor) -> None:
         if self.by_kernels is None:
