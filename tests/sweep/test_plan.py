@@ -208,7 +208,7 @@ def test_wrong_models_and_methods(tiny_run: Run, tmp_path: Path) -> None:
         planned(tiny_run, tmp_path, checkpoints=str(tmp_path / "bare"))
 
 
-@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*SWEEPS, PAPER / "neox-14m.yaml"], ids=lambda path: path.stem)
 def test_our_sweeps_load_and_go_round(path: Path) -> None:
     recipe = load_sweep(path)
     assert parse_sweep(recipe.model_dump(mode="json")) == recipe and expand(recipe)
