@@ -58,6 +58,7 @@ def small_plan() -> Plan:
     return Plan([data, model], [Collection("Table 1", "org", [data, model])])
 
 
+@pytest.mark.slow
 def test_a_push_makes_what_was_planned_with_the_calls_and_bytes_that_were_told(hub: Hub) -> None:
     plan = small_plan()
     commits = push(plan)
@@ -95,6 +96,7 @@ def test_a_push_cut_at_any_call_is_resumed_to_the_same_end(after: bool, hub: Hub
         assert hub.state() == whole, f"cut at call {cut}"
 
 
+@pytest.mark.slow
 def test_a_single_cut_a_429_and_a_5xx_are_waited_for(hub: Hub, no_waiting: list[float]) -> None:
     hub.fail_when("/commit/", status=429, retry_after=30)
     hub.fail_when("/branch/", status=502)
@@ -114,6 +116,7 @@ def test_what_is_no_longer_there_is_deleted(hub: Hub) -> None:
     assert set(hub.repo("org/m").files()) == {".gitattributes", "a.txt"}
 
 
+@pytest.mark.slow
 def test_steps_that_are_the_same_on_the_hub_alone_fail_loudly(hub: Hub) -> None:
     """As 76 branches of a Pythia were the final weights: here the Hub lists those of step 2 for step 1."""
     push(small_plan())
@@ -123,6 +126,7 @@ def test_steps_that_are_the_same_on_the_hub_alone_fail_loudly(hub: Hub) -> None:
         push(small_plan())
 
 
+@pytest.mark.slow
 def test_a_file_that_came_out_differently_fails(hub: Hub) -> None:
     push(small_plan())
     hub.repo("org/m").listed = lambda entries: [{**entry, "oid": "1" * 40} if entry["path"] == "README.md" else entry for entry in entries]

@@ -130,6 +130,7 @@ HOSTILE: dict[str, tuple[Callable[[Repo, Files], None], str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_a_hostile_repository_is_refused_with_one_line(kind: str, hub: Hub, files: Files) -> None:
     change, words = HOSTILE[kind]

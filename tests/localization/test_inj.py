@@ -77,6 +77,7 @@ def test_each_sequence_trains_its_own_neurons_until_it_is_known_and_no_longer():
     assert first_change(before, model) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["act", "ig", "zero", "slim", "hard-concrete", "nemo", "random-neurons"])
 def test_scores_of_injected_models_equal_scores_of_each_model_by_itself(name):
     model, data = case()

@@ -135,6 +135,7 @@ def test_the_gold_weights_are_found_where_they_are_named():
     assert nowhere[0][0].mean == 1, "all may be named, also what a scorer leaves out"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["random-weights", "durable", "sou", "subnet", "balanced-subnet"])
 def test_each_method_is_asked_about_the_model_that_holds_the_sequence(name):
     model, data = case()

@@ -46,6 +46,7 @@ def test_rows_together_equal_rows_apart(family, name):
     assert not torch.equal(together[0], together[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
 def test_each_row_runs_under_its_own_edit(family):

@@ -170,6 +170,7 @@ UNFILLED: dict[str, tuple[Callable[[dict[str, torch.Tensor]], dict[str, torch.Te
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("fault", UNFILLED)
 def test_weights_that_do_not_fill_the_model(tmp_path: Path, family: str, fault: str) -> None:

@@ -69,6 +69,7 @@ def test_edited_saved_and_loaded_again(family: str, tmp_path: Path) -> None:
     torch.testing.assert_close(theirs(IDS).logits, logits(edited, IDS), **tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", OTHERS)
 @torch.no_grad()
 def test_a_neuron_edit_is_masking_by_hand(family: str) -> None:

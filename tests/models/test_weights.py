@@ -118,6 +118,7 @@ def test_what_is_measured_of_a_bfloat16_folder_is_what_is_saved(tmp_path: Path) 
     assert all(torch.equal(tensor, again[name]) for name, tensor in outcome.model.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES.names())
 def test_rows_longer_than_the_model(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A row of one token more could be measured, and would fail in the method; a rotary model computes on, which is said."""

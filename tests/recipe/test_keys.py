@@ -172,6 +172,7 @@ def as_json(path: Path) -> Any:
     return json.loads(json.dumps(read_values(path)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_recipes_suit_the_schema(path: Path) -> None:
     values = as_json(path)

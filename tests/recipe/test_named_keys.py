@@ -77,6 +77,7 @@ def test_keys_that_the_package_names_exist() -> None:
     assert not wrong, "a module names a key, which no recipe has"
 
 
+@pytest.mark.slow
 def test_the_scan_finds_keys_and_tells_wrong_ones() -> None:
     found = {key for _, key in keys_of_the_package()}
     assert {"training.keep_epochs", "data.row_tokens"} <= found and len(found) > 15

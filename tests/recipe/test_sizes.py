@@ -51,6 +51,7 @@ def test_benchmarks_have_the_same_vocabularies() -> None:
     assert {(case.name.partition("-")[0], case.vocabulary) for case in CASES} == {("math", MATH_VOCABULARY), ("language", GPT2_VOCABULARY)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [GPT2_VOCABULARY, sizes.WIKITEXT_CLEAN_ROWS, sizes.WIKITEXT_TEST_ROWS])
 def test_a_size_is_written_once(number: int) -> None:
     places = [path for path, node in nodes() if isinstance(node, ast.Constant) and node.value == number and type(node.value) is int]

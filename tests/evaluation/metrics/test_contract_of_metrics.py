@@ -12,6 +12,7 @@ from tinymem.testing import check_metric
 DOCUMENTED = "Formula: a\nUnit: b\nDirection: c\nRange: d\nSource: e"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METRICS.names())
 def test_built_in_metrics(name: str) -> None:
     check_metric(name)

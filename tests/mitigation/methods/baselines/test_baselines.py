@@ -222,6 +222,7 @@ def test_rmu_steers_the_layer_and_trains_no_other(family):
     assert near < 0.5 * far and drift < far
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_task_vector_is_minus_the_step_of_fine_tuning(family):
     model, data = tiny_case(family)
@@ -234,6 +235,7 @@ def test_task_vector_is_minus_the_step_of_fine_tuning(family):
     assert losses == sorted(losses)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in ALL if name != "rmu"])
 def test_every_baseline_raises_the_forget_loss(name):
     model, data = tiny_case("gpt")

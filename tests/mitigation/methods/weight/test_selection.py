@@ -144,6 +144,7 @@ def test_masks_equal_those_of_the_plain_way(family: str, drop: str) -> None:
     assert any((edited.get_parameter(name) != start.get_parameter(name)).any() for name in plain.scores), "the mask did not move"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scope", ["tensor", "layer", "model"])
 def test_parts_and_pieces_change_nothing_but_rounding(scope: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A matrix at a time, and two rows of a batch at a time, as a large model goes through."""

@@ -79,6 +79,7 @@ def test_sou_takes_at_most_so_many_rows():
         torch.testing.assert_close(score, same[name], rtol=1e-3, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("criterion", ["product", "gradient"])
 def test_greedy_equals_a_step_by_step_recomputation(family, criterion):
@@ -127,6 +128,7 @@ def test_greedy_steps_of_many_weights_and_its_scope():
         greedy.GreedyConfig(scope="layer")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("drop", ["highest", "lowest"])
 def test_subnet_is_balanced_subnet_with_forget_rows_only(family, drop):
