@@ -107,7 +107,7 @@ def test_rows_and_sequences_from_files_on_a_model_of_another_family(tmp_path):
     assert "development" not in call("report", tmp_path / "c", "--tables", "del")
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_mistakes_are_named_before_anything_is_loaded(tmp_path):
     for arguments, words in [
         (["inj", ZOO, "--methods", "durable"], "score neurons"),

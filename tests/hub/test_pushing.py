@@ -74,7 +74,7 @@ def test_a_push_makes_what_was_planned_with_the_calls_and_bytes_that_were_told(h
     assert hub.state() == before and not any(word in str(call) for call in hub.calls for word in ("/commit/", "PUT", "/branch/"))
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_a_push_cut_at_any_call_is_resumed_to_the_same_end(after: bool, hub: Hub) -> None:
     """From that call on there is no network; `after`: the call took effect, and nobody heard of it."""

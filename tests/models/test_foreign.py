@@ -103,7 +103,7 @@ def hidden(family: str, ins: list[Any], x: Tensor) -> Tensor:
     return torch.nn.functional.gelu(ins[0](x), approximate="none" if family == "gpt-neox" else "tanh")
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", CHECKS)
 @pytest.mark.parametrize("family", [name for name in OTHERS if name not in ("gpt2", "gpt-neox", "llama")])
 def test_contract_of_an_edit_of_neurons_and_one_of_weights(family: str, name: str) -> None:

@@ -90,6 +90,7 @@ def test_control_characters_never_reach_the_terminal(folder: Path) -> None:
         assert tinymem("evaluate", folder).one_line_error().isprintable()
 
 
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore:.*are not memorized by the model")
 @pytest.mark.parametrize("verb", ["mitigate", "mitigate --no-verify", "evaluate", "run"])
 def test_weights_are_read_once_for_their_hash(verb: str, tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

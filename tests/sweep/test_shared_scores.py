@@ -84,6 +84,7 @@ def test_shared_rows_are_those_of_separate_runs(tiny_run: Run, tmp_path: Path) -
             assert row["seconds"] is None and row["message"]
 
 
+@pytest.mark.thorough
 def test_rows_carry_the_facts(tiny_run: Run, tmp_path: Path) -> None:
     row = swept(tiny_run, tmp_path)[0]
     recipe = tiny_run.recipe

@@ -49,7 +49,7 @@ def test_golden_losses(eager: list[float]) -> None:
     assert [eager[i] for i in (0, 20, 40, 60, 80, 99)] == pytest.approx(GOLDEN, abs=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore")
 def test_traced_is_eager(eager: list[float]) -> None:
     """What torch.compile traces, run without generated code, whose making takes minutes here: `bench train` compares that on a GPU."""

@@ -41,7 +41,7 @@ def stored_alike(name: str, tensor: torch.Tensor) -> torch.Tensor:
     return tensor.T if name.endswith(TRANSPOSED) else tensor
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("method", UNLEARNERS.names())
 def test_one_checkpoint_gives_one_edit(method: str, both: tuple[nn.Module, nn.Module, MitigationData]) -> None:
     ours, theirs, data = both

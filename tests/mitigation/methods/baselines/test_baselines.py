@@ -175,7 +175,7 @@ def objectives(model, data):
     return {"npo": (npo_of, everything), "simnpo": (simnpo_of, everything), "rmu": (rmu_of, set(mlp_parameters(model)))}
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", ["npo", "simnpo", "rmu"])
 def test_further_steps_follow_the_formulas_too(name, family):

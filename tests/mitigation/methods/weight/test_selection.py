@@ -128,7 +128,7 @@ class PlainMask:
         self.optimizer.step()
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("drop", ["highest", "lowest"])
 def test_masks_equal_those_of_the_plain_way(family: str, drop: str) -> None:
