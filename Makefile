@@ -45,7 +45,7 @@ test-fast: $(VENV)/dev.stamp
 
 kernels: $(VENV)/dev.stamp
 	$(BIN)/python -c 'import triton' 2> /dev/null || $(PIP_INSTALL) '$(TRITON)'
-	$(BIN)/python -m pytest --timeout 600 tests/training/kernels tests/mitigation/methods/weight/test_selection.py
+	$(PYTEST) tests/training/kernels tests/mitigation/methods/weight/test_selection.py
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
