@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 
 from tinymem.data.rows import Rows
-from tinymem.data.rows_file import FileRow, RowsFile, read_rows
+from tinymem.data.rows_file import FileRow, RowsFile, read_rows, refuse_unknown_ids
 from tinymem.data.token_arrays import RawLayout
 from tinymem.data.tokenizer_folder import ModelTokens
 from tinymem.errors import UserError, check_given
@@ -176,10 +176,7 @@ def _kept(files: RowFiles, tokens: ModelTokens, vocabulary: int) -> tuple[list[F
 def _read(files: RowFiles, path: Path, tokens: ModelTokens, vocabulary: int) -> RowsFile:
     file = read_rows(path, tokens, column=files.column, bos=files.bos, layout=files.raw)
     for row in file.rows:
-        bad = next((i for i in row.ids if not 0 <= i < vocabulary), None)
-        if bad is not None:
-            where = f"{file.counted} {row.number} of {path}"
-            raise UserError(f"expected token ids from 0 to {vocabulary - 1} in {where}, got {bad}; is it another tokenizer's?")
+        refuse_unknown_ids(row.ids, vocabulary, f"{file.counted} {row.number} of {path}")
     return file
 
 

@@ -10,7 +10,7 @@ training text is: nothing is cut, padded or added.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -95,6 +95,13 @@ def read_rows(
     if not raw:
         raise UserError(f"expected rows in {path}, got no rows")
     return found
+
+
+def refuse_unknown_ids(ids: Sequence[int], vocabulary: int, where: str) -> None:
+    """Raise UserError for a token id that a model of so many does not know; `where` says which row it is in."""
+    if len(ids) and not 0 <= min(ids) <= max(ids) < vocabulary:
+        bad = next(i for i in ids if not 0 <= i < vocabulary)
+        raise UserError(f"expected token ids from 0 to {vocabulary - 1} in {where}, got {bad}; is it another tokenizer's?")
 
 
 def count_rows(path: Path, layout: RawLayout | None = None) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import nn
 
+from tinymem.data.rows_file import refuse_unknown_ids
 from tinymem.data.tokenizer_folder import ModelTokens
 from tinymem.data.windows import Block, CorpusChoice, blocks, windows_of
 from tinymem.errors import UserError
@@ -159,10 +160,7 @@ def _windows(block: Block, tokens: ModelTokens, search: Search, state: _State, s
     for tested, (number, offset, ids) in enumerate(windows_of(block, tokens, search.filters.tokens, every=search.every)):
         if left is not None and tested >= left:
             return
-        if not 0 <= min(ids) <= max(ids) < size:
-            bad = next(i for i in ids if not 0 <= i < size)
-            where = f"document {state.documents + number + 1} of the corpus"
-            raise UserError(f"expected token ids from 0 to {size - 1} in {where}, got {bad}; is it another tokenizer's?")
+        refuse_unknown_ids(ids, size, f"document {state.documents + number + 1} of the corpus")
         yield Window(ids, state.documents + number, offset)
 
 

@@ -10,7 +10,7 @@ from tinymem.errors import UserError
 from tinymem.mitigation.method import MethodCall
 from tinymem.mitigation.requests import MeasurementRequest
 from tinymem.mitigation.run import row_id
-from tinymem.models.metadata import read_metadata
+from tinymem.models.metadata import Metadata, read_metadata
 from tinymem.models.weights import METADATA
 from tinymem.recipe.recipe import Recipe
 from tinymem.results.curve import read_curve
@@ -110,7 +110,8 @@ def planned_calls(run: Path, recipe: Recipe, calls: Sequence[MethodCall], device
     Raises:
         UserError: a damaged file of results.
     """
-    key, wanted = key_columns(run, recipe, device), MeasurementRequest.of_recipe(recipe)
+    key = key_columns(read_metadata(run / "checkpoint"), run, recipe, device)
+    wanted = MeasurementRequest.of_recipe(recipe)
     found = [(row_id(key, call, recipe.mitigation.forget_selection), call) for call in calls]
     stored = {row: read_run(run / "results" / f"{row}.json") for row, _ in found}
     others = [] if all(stored.values()) else [row for _, rows in read_runs(run) for row in rows]
@@ -125,13 +126,12 @@ def why_again(planned: Sequence[PlannedCall]) -> str:
     return "; ".join(f"{', '.join(names) if len(names) <= FEW else counted(len(names), 'method')} ({why})" for names, why in named)
 
 
-def key_columns(run: Path, recipe: Recipe, device: str) -> Identity:
+def key_columns(metadata: Metadata, run: Path, recipe: Recipe, device: str) -> Identity:
     """The columns of a trained run that decide the ids of its result rows.
 
     Raises:
         UserError: a checkpoint without the hash of its corpus.
     """
-    metadata = read_metadata(run / "checkpoint")
     if metadata.corpus_sha256 is None:
         raise UserError(f"expected corpus_sha256 in {run / 'checkpoint' / METADATA}, found none; remove {run / 'checkpoint'} and run again")
     return Identity(

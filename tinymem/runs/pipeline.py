@@ -316,7 +316,8 @@ def identity_of(made: Run, device: str) -> Identity:
     from tinymem.runs.left import key_columns
     from tinymem.runtime.device import describe_device
 
-    metadata, key = read_metadata(made.checkpoint), key_columns(made.path, made.recipe, device)
+    metadata = read_metadata(made.checkpoint)
+    key = key_columns(metadata, made.path, made.recipe, device)
     return replace(
         checkpoint_columns(made.checkpoint, metadata, made.recipe),
         run=made.path.name,

@@ -10,9 +10,9 @@ import numpy as np
 from tinymem.data.math.sequences import Ids
 from tinymem.data.own_rows import DEFAULT_WINDOW, rows_digest
 from tinymem.data.rows import Rows
-from tinymem.data.rows_file import read_rows
+from tinymem.data.rows_file import read_rows, refuse_unknown_ids
 from tinymem.data.tokenizer_folder import ModelTokens
-from tinymem.errors import UserError
+from tinymem.errors import UserError, check_given
 from tinymem.localization.layers.sequences import PlantedRows
 
 
@@ -37,13 +37,11 @@ class PlantedFiles:
     column: str | None = None
 
     def __post_init__(self) -> None:
-        found = {"--planted": self.planted, "--original": self.original, "--clean": self.clean}
-        missing = [option for option, path in found.items() if path is None]
+        found = {"planted": self.planted, "original": self.original, "clean": self.clean}
+        missing = [f"--{option}" for option, path in found.items() if path is None]
         if 0 < len(missing) < len(found):
             raise UserError(f"expected --planted, --original and --clean together, got no {' and no '.join(missing)}; name all")
-        for option, path in found.items():
-            if path is not None and not path.exists():
-                raise UserError(f"expected a file for {option} at {path}, found none; check the path")
+        check_given(found)
         if missing and (self.prompt or self.match or self.column):
             raise UserError("expected files of rows for --prompt, --match and --column, got none; a checkpoint's corpus has its own window")
 
@@ -87,6 +85,5 @@ def _read(path: Path, tokens: ModelTokens, column: str | None, vocabulary: int, 
                 f"expected rows of {length} tokens (prompt and match) in {path}, got {len(row.ids)} in {file.counted} {row.number}; "
                 "lower --prompt or --match"
             )
-        if not 0 <= min(row.ids) <= max(row.ids) < vocabulary:
-            raise UserError(f"expected token ids from 0 to {vocabulary - 1} in {file.counted} {row.number} of {path}, got others")
+        refuse_unknown_ids(row.ids, vocabulary, f"{file.counted} {row.number} of {path}")
     return np.array([row.ids[:length] for row in file.rows])

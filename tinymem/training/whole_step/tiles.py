@@ -1,4 +1,4 @@
-"""Sizes of the kernels' tiles: the fastest on an H100 for the whole step of the 4-layer math model.
+"""Sizes of the kernels' tiles: the fastest on an H200 for the whole step of the 4-layer math model.
 
 Each was chosen on the whole step, not alone: these kernels wait for memory most of the time, and what fills the waits of others counts.
 """
