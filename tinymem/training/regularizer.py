@@ -19,7 +19,7 @@ from tinymem.training.parallel import mean_over_processes
 
 
 class Regularizer(nn.Module):
-    """Base class of regularizers, whose hooks do nothing. A step calls them once, in the order `before`, `token_weights`, `penalty`."""
+    """Base class of regularizers, whose hooks do nothing. A step calls them once, in the order `before`, `token_weights`, `penalty`, `after`."""
 
     weighs_tokens: ClassVar[bool] = False
     """If true, `token_weights` is called, which needs the loss of every token."""
@@ -40,6 +40,9 @@ class Regularizer(nn.Module):
     def penalty(self) -> Tensor | None:
         """A scalar to add to the loss, or None."""
         return None
+
+    def after(self) -> None:
+        """Change the weights that the optimizer has just updated, in place."""
 
     def fold(self, plain: GPT) -> None:
         """Change the weights of a copy without hooks so that it computes the same as the model outside training."""
@@ -94,6 +97,11 @@ class Regularizers(nn.Module):
         """Sum of the penalties, a scalar; None if there are none."""
         penalties = [p for p in (part.penalty() for part in self) if p is not None]
         return torch.stack(penalties).sum() if penalties else None
+
+    def after(self) -> None:
+        """Tell each regularizer that the optimizer has updated the weights."""
+        for part in self:
+            part.after()
 
     def folded(self, model: GPT) -> GPT:
         """A plain GPT-2 that computes the same as the model outside training; the model itself is not changed."""

@@ -64,6 +64,7 @@ class Step:
         if self.process[1] > 1:
             average_gradients(self.model.parameters())
         self.optimizer.step()
+        self.regularizers.after()
         self.loss_sum += loss.detach()
 
     def _loss(self, model: nn.Module, batch_B: Tensor) -> Tensor:

@@ -7,10 +7,11 @@ import torch
 
 from tinymem.errors import UserError
 from tinymem.models.gpt2 import GPT, GPTConfig
-from tinymem.training.loss import LossModel
+from tinymem.training.loss import LossModel, batch_loss
 from tinymem.training.regularizer import Regularizers
 from tinymem.training.regularizer_section import TrainingRows, make_regularizers
 from tinymem.training.regularizers.planted_layers import PlantedLayersSection
+from tinymem.training.step import Step
 
 IDS = torch.randint(14, (6, 8), generator=torch.Generator().manual_seed(3))
 
@@ -69,6 +70,21 @@ def test_at_first_planted_rows_do_not_count():
             (regularizers.mean_loss(ids, LossModel(model)(ids, each=True)) + regularizers.penalty()).backward()
             grads.append(model.transformer.h[0].mlp.c_fc.weight.grad.clone())
     assert torch.equal(grads[0], grads[3]) and torch.equal(grads[1], grads[4]) and not torch.equal(grads[2], grads[5])
+
+
+def test_other_layers_move_more_slowly_once_planted_rows_count():
+    """One step with a quarter of the rate for other layers: a quarter of the plain step there, all of it in the chosen one."""
+    moved = {}
+    for rate, after in ((1.0, 0), (0.25, 0), (0.25, 1)):
+        model = tiny()
+        begin = {name: p.detach().clone() for name, p in model.named_parameters()}
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+        regularizers = attached(model, layers=[1], others_rate=rate, after=after)
+        Step(LossModel(model), optimizer, IDS, batch_loss, regularizers)(torch.arange(6))
+        moved[rate, after] = {name: p.detach() - begin[name] for name, p in model.named_parameters()}
+    for name, plain in moved[1.0, 0].items():
+        torch.testing.assert_close(moved[0.25, 0][name], plain * (1 if name.startswith("transformer.h.1.") else 0.25), atol=1e-9, rtol=1e-6)
+        torch.testing.assert_close(moved[0.25, 1][name], plain, atol=1e-9, rtol=1e-6)
 
 
 def test_layers_that_are_not_there_are_named():

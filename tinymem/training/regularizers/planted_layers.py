@@ -4,8 +4,11 @@ Formula: the mean loss over all tokens, as without it; the gradient of the plant
     loss of clean rows is computed as ever; that of planted rows in a second pass, in which all other parameters are constants. In the first
     `after` steps planted rows have no part in it at all, so that a model and its counterfactual are one until then: the beginning from
     which both go on (Dankers and Titov fine-tune a pretrained model), and near enough to each other that their blocks can be exchanged.
+    From then on the other parameters move by `others_rate` of each of the optimizer's updates: clean rows change them, more slowly. AdamW
+    makes steps of the full rate out of the smallest gradient, and once clean rows are learned these are noise: at the full rate they move
+    the lower layers' states faster than layers above can learn planted rows from them.
 Source: Dankers and Titov 2024, section 3.2 (control setup). There another task updates the whole model, and the noisy one two layers, the
-    classifier and the final norm (`final_norm: true`); of our tied embedding nothing is changed by planted rows.
+    classifier and the final norm (`final_norm: true`), the other task at half the rate of the noisy one (`others_rate: 0.5`); of our tied embedding nothing is changed by planted rows.
 Cost: a second forward and backward pass over every batch, in fp32; the state is a count of steps. With several processes, rows that fill
     up the last batch of an epoch count twice where they are planted.
 """
@@ -35,6 +38,9 @@ class PlantedLayersSection(RegularizerSection):
     layers: tuple[Annotated[int, Field(ge=0)], ...] = Field((0, 1), description="blocks that planted rows change, from 0 at the bottom")
     after: int = Field(0, ge=0, le=LARGEST, description="first steps, in which planted rows are left out of the loss")
     final_norm: bool = Field(False, description="whether planted rows also change the final norm, as published")
+    others_rate: float = Field(
+        1.0, ge=0, le=1, description="share of the learning rate at which clean rows change all other parameters after the first steps"
+    )
 
     @field_validator("layers")
     @classmethod
@@ -65,11 +71,13 @@ class PlantedLayers(Regularizer):
         chosen = (*chosen, "transformer.ln_f.") if self.section.final_norm else chosen
         self.held = (LossModel(model),)  # in a tuple: no part of this module, whose state is its buffers
         self.changed = {name for name, _ in model.named_parameters() if name.startswith(chosen)}
+        self.others = [p for name, p in model.named_parameters() if name not in self.changed] if self.section.others_rate < 1 else []
 
     def before(self, row_ids_B: Tensor) -> None:
         steps = self.get_buffer("steps")
         self.planted_B, self.counted = row_ids_B >= self.first_planted, steps >= self.section.after
         steps += 1
+        self.earlier = [p.detach().clone() for p in self.others]
 
     def token_weights(self, ids_BT: Tensor, losses_BP: Tensor) -> Tensor:
         self.ids_BT = ids_BT
@@ -80,3 +88,9 @@ class PlantedLayers(Regularizer):
         parameters = {f"gpt.{name}": p if name in self.changed else p.detach() for name, p in model.gpt.named_parameters()}
         losses_BP: Tensor = torch.func.functional_call(model, parameters, (self.ids_BT,), {"each": True})
         return (losses_BP.float() * self.planted_B[:, None]).sum() * self.counted / losses_BP.numel()
+
+    @torch.no_grad()
+    def after(self) -> None:
+        back = self.counted * (1 - self.section.others_rate)
+        for parameter, earlier in zip(self.others, self.earlier, strict=True):
+            parameter.lerp_(earlier, back.to(parameter.dtype))
