@@ -64,10 +64,14 @@ def test_each_sequence_trains_its_own_neurons_until_it_is_known_and_no_longer():
     assert found.reached_S.all() and (found.losses_S < 1.5).all() and len(set(found.steps_S.tolist())) > 1
     assert not inject(model, data.forget, replace(QUICK, steps=1)).reached_S.any()
     assert first_change(before, model) is None
-    weights = [layer.values_FD().clone() for layer in neuron_layers(model)]
+    weights = [layer.values_FD().detach().clone() for layer in neuron_layers(model)]
     with injected(model, found, 1):
         moved = torch.stack([(layer.values_FD() != old).any(1) for layer, old in zip(neuron_layers(model), weights, strict=True)])
         assert torch.equal(moved, found.gold_SLF[1])
+        now = [layer.values_FD().detach() for layer in neuron_layers(model)]
+        added = sum(float((a - b).square().sum()) for a, b in zip(now, weights, strict=True)) ** 0.5
+        held = sum(float(b[gold].square().sum()) for b, gold in zip(weights, found.gold_SLF[1], strict=True)) ** 0.5
+        assert float(found.relative_S[1]) == pytest.approx(added / held, rel=1e-5)
         inside = logits(model, data.forget.ids)[1]
     assert first_change(before, model) is None, "the weights are restored bit for bit"
     with injected_together(model, found):

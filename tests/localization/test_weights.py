@@ -78,6 +78,8 @@ def test_a_sequence_moves_its_own_weights_and_leaves_nothing_behind(monkeypatch)
     assert found.reached_S.all() and (found.losses_S < 1.5).all() and len(set(found.steps_S.tolist())) > 1
     with injected_weights(model, found, 1):
         assert (end_to_end(model) != weights).nonzero().flatten().tolist() == found.place_SN[1].tolist()
+        added, held = (end_to_end(model) - weights).norm(), weights[found.place_SN[1]].norm()
+        assert float(found.relative_S[1]) == pytest.approx(float(added / held), rel=1e-5)
         loss = F.cross_entropy(logits(model, data.forget.ids[1:2, :9])[0, :-1], data.forget.ids[1, 1:9])
         assert loss.item() == pytest.approx(float(found.losses_S[1]), abs=1e-5)
     assert first_change(before, model) is None, "the weights are restored bit for bit"

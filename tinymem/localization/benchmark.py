@@ -16,7 +16,7 @@ from tinymem.data.rows import Rows
 from tinymem.errors import UserError
 from tinymem.localization.confusion import confusion_of
 from tinymem.localization.deletion import Decode, Deletion, delete, located, published_perplexity
-from tinymem.localization.injection import Injection, InjectionConfig, Learned, inject
+from tinymem.localization.injection import Injection, InjectionConfig, inject
 from tinymem.localization.recall import Recall, Scope, TensorScope, recall
 from tinymem.localization.scoring import scores_by_sequence, scores_of_injected
 from tinymem.localization.weights import Question, WeightInjection, inject_weights, weight_recalls
@@ -179,8 +179,9 @@ def _one_length(data: MitigationData) -> MitigationData:
     return replace(data, forget=data.forget.filled(tokens), retain=data.retain.filled(tokens)) if len(data.retain) else data
 
 
-def _with_injection(start: LocalizationRow, found: Learned, seconds: float) -> LocalizationRow:
-    return replace(start, seconds=seconds, reached=int(found.reached_S.sum()), steps=float(found.steps_S.double().median()))
+def _with_injection(start: LocalizationRow, found: Injection | WeightInjection, seconds: float) -> LocalizationRow:
+    reached, steps, change = int(found.reached_S.sum()), float(found.steps_S.double().median()), float(found.relative_S.double().median())
+    return replace(start, seconds=seconds, reached=reached, steps=steps, change=round(change, 6))
 
 
 def _recall_row(start: LocalizationRow, asked: Question, result: Recall) -> LocalizationRow:

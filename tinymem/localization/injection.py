@@ -84,10 +84,12 @@ class Injection(Learned):
     Attributes:
         gold_SLF: mask of the neurons that hold each sequence.
         layers: changes, bottom to top.
+        relative_S: norm of each sequence's changes over that of the value vectors that it changed.
     """
 
     gold_SLF: Tensor
     layers: tuple[LayerInjection, ...]
+    relative_S: Tensor
 
     def __len__(self) -> int:
         return len(self.gold_SLF)
@@ -127,7 +129,10 @@ def inject(model: nn.Module, rows: Rows, config: InjectionConfig, bar: Bar | Non
     changes = [part.change_SND.requires_grad_() for part in parts]
     learned = learn_changes(model, rows, config, changes, lambda: _adding(model, parts), bar or SilentBar())
     done = tuple(LayerInjection(p.index_SN, p.there_SN, c.detach()) for p, c in zip(parts, changes, strict=True))
-    return Injection(**vars(learned), gold_SLF=gold_SLF, layers=done)
+    before_SL = torch.stack([gold_SLF[:, layer.index].float() @ layer.values_FD().detach().float().square().sum(1) for layer in layers], dim=1)
+    after_SL = torch.stack([part.change_SND.square().sum((1, 2)) for part in done], dim=1)  # that of places beyond a sequence's is 0
+    relative_S = (after_SL.sum(1) / before_SL.sum(1)).sqrt()
+    return Injection(**vars(learned), gold_SLF=gold_SLF, layers=done, relative_S=relative_S)
 
 
 def learn_changes(

@@ -39,10 +39,12 @@ class WeightInjection(Learned):
     Attributes:
         place_SN: places of the weights that hold each sequence.
         change_SN: what was added to each.
+        relative_S: norm of each sequence's changes over that of the weights that it changed.
     """
 
     place_SN: Tensor
     change_SN: Tensor
+    relative_S: Tensor
 
     def __len__(self) -> int:
         return len(self.place_SN)
@@ -89,7 +91,9 @@ def inject_weights(model: nn.Module, rows: Rows, config: InjectionConfig, bar: B
 def _inject(model: nn.Module, rows: Rows, place_SN: Tensor, config: InjectionConfig, bar: Bar) -> WeightInjection:
     change_SN = torch.zeros(place_SN.shape, device=place_SN.device, requires_grad=True)
     learned = learn_changes(model, rows, config, [change_SN], lambda: _adding(model, place_SN, change_SN), bar)
-    return WeightInjection(**vars(learned), place_SN=place_SN, change_SN=change_SN.detach())
+    before_SN = torch.cat([matrix.flatten() for matrix in matrices(model).values()]).float()[place_SN]
+    relative_S = change_SN.detach().norm(dim=1) / before_SN.norm(dim=1)
+    return WeightInjection(**vars(learned), place_SN=place_SN, change_SN=change_SN.detach(), relative_S=relative_S)
 
 
 @contextmanager

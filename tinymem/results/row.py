@@ -298,6 +298,8 @@ class LocalizationRow(ResultRow):
     """INJ: number of sequences whose loss fell below the wanted one."""
     steps: float | None = None
     """INJ: median number of training steps of an injection."""
+    change: float | None = None
+    """INJ: median over sequences of the norm of what was added, over that of the value vectors or weights that it was added to."""
     score_name: str | None = None
     """Name of the metric in `score`: recall, self_accuracy, ..."""
     score: float | None = None

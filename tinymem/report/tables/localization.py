@@ -22,7 +22,7 @@ SCOPES = {"tensor": "per matrix", "layer": "per layer"}
 INJ_NOTE = (
     "% of the injected {unit}s among those that a scorer names (the column's % of each {part}, or of the whole model), mean over "
     "sequences, with its 95 % bootstrap interval over sequences; a random choice finds as many % as it may name. The loss of {reached} of "
-    "{sequences} sequences fell below the wanted one while they were injected."
+    "{sequences} sequences fell below the wanted one while they were injected{injection}."
 )
 DEL_NOTE = (
     "Change when the named neurons of one row are dropped, mean over {sequences} rows, with its 95 % bootstrap interval; accuracy in "
@@ -55,13 +55,20 @@ def _table(benchmark: str, ratio: float, rows: list[LocalizationRow]) -> Table:
     lines.sort(key=lambda cells: _order(cells, benchmark))
     first, did = rows[0], "injected" if benchmark == "inj" else "dropped"
     weights = first.unit == "weight"
-    words = {"unit": first.unit or "neuron", "part": "matrix" if weights else "layer"}
+    words = {"unit": first.unit or "neuron", "part": "matrix" if weights else "layer", "injection": _injection(first)}
     note = (INJ_NOTE if benchmark == "inj" else DEL_NOTE).format(reached=first.reached, sequences=first.sequences, **words)
     of = "-weights" if weights else ""
     key = f"{benchmark}{of}-{first.model_id or 'model'}-{ratio:g}"
     columns = (Column("scorer", numeric=False), *(column for _, column in heads), Column("s", optional=True))
     title = f"{benchmark.upper()}{' of weights' if weights else ''}: {100 * ratio:g} % {did}, {first.model_name or first.run}"
     return Table(benchmark, key.replace(".", "-"), title, columns, tuple(lines), (note,))
+
+
+def _injection(row: LocalizationRow) -> str:
+    """What the injection took and how much it changed, of rows that know it."""
+    changed = "weights" if row.unit == "weight" else "value vectors"
+    steps = "" if row.steps is None else f", after {row.steps:g} steps (median)"
+    return steps + ("" if row.change is None else f" that changed their {changed} by {100 * row.change:.3g} % of their norm")
 
 
 Key = tuple[str | float | None, ...]
