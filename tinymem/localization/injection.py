@@ -10,7 +10,7 @@ Shape suffixes: S sequences, L layers, F neurons of a layer, T tokens, D embeddi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ from tinymem.data.rows import Rows
 from tinymem.errors import UserError
 from tinymem.mitigation.methods.losses import row_losses
 from tinymem.mitigation.methods.neuron._common import frozen
-from tinymem.models.adapters import neuron_layers
+from tinymem.models.adapters import NeuronLayer, neuron_layers
 from tinymem.runtime.progress import Bar, SilentBar
 
 SMALL_RATIO = 0.005
@@ -129,10 +129,15 @@ def inject(model: nn.Module, rows: Rows, config: InjectionConfig, bar: Bar | Non
     changes = [part.change_SND.requires_grad_() for part in parts]
     learned = learn_changes(model, rows, config, changes, lambda: _adding(model, parts), bar or SilentBar())
     done = tuple(LayerInjection(p.index_SN, p.there_SN, c.detach()) for p, c in zip(parts, changes, strict=True))
-    before_SL = torch.stack([gold_SLF[:, layer.index].float() @ layer.values_FD().detach().float().square().sum(1) for layer in layers], dim=1)
-    after_SL = torch.stack([part.change_SND.square().sum((1, 2)) for part in done], dim=1)  # that of places beyond a sequence's is 0
-    relative_S = (after_SL.sum(1) / before_SL.sum(1)).sqrt()
-    return Injection(**vars(learned), gold_SLF=gold_SLF, layers=done, relative_S=relative_S)
+    return Injection(**vars(learned), gold_SLF=gold_SLF, layers=done, relative_S=_relative(layers, gold_SLF, done))
+
+
+@torch.no_grad()
+def _relative(layers: Sequence[NeuronLayer], gold_SLF: Tensor, parts: tuple[LayerInjection, ...]) -> Tensor:
+    """Norm of each sequence's changes [S] over that of its value vectors; changes in places beyond a sequence's neurons are 0."""
+    before_SL = torch.stack([gold_SLF[:, layer.index].float() @ layer.values_FD().float().square().sum(1) for layer in layers], dim=1)
+    after_SL = torch.stack([part.change_SND.square().sum((1, 2)) for part in parts], dim=1)
+    return (after_SL.sum(1) / before_SL.sum(1)).sqrt()
 
 
 def learn_changes(

@@ -19,7 +19,7 @@ from tinymem.training.parallel import mean_over_processes
 
 
 class Regularizer(nn.Module):
-    """Base class of regularizers, whose hooks do nothing. A step calls them once, in the order `before`, `token_weights`, `penalty`, `after`."""
+    """Base class of regularizers, whose hooks do nothing. A step calls each once: `before`, `token_weights`, `penalty`, and `after`."""
 
     weighs_tokens: ClassVar[bool] = False
     """If true, `token_weights` is called, which needs the loss of every token."""

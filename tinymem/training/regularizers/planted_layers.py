@@ -8,7 +8,8 @@ Formula: the mean loss over all tokens, as without it; the gradient of the plant
     makes steps of the full rate out of the smallest gradient, and once clean rows are learned these are noise: at the full rate they move
     the lower layers' states faster than layers above can learn planted rows from them.
 Source: Dankers and Titov 2024, section 3.2 (control setup). There another task updates the whole model, and the noisy one two layers, the
-    classifier and the final norm (`final_norm: true`), the other task at half the rate of the noisy one (`others_rate: 0.5`); of our tied embedding nothing is changed by planted rows.
+    classifier and the final norm (`final_norm: true`), the other task at half the rate of the noisy one (`others_rate: 0.5`). Of our tied
+    embedding nothing is changed by planted rows.
 Cost: a second forward and backward pass over every batch, in fp32; the state is a count of steps. With several processes, rows that fill
     up the last batch of an epoch count twice where they are planted.
 """
