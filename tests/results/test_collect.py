@@ -150,6 +150,15 @@ def test_rows_of_a_sweep_join_the_runs_of_their_models() -> None:
     assert len(group.baseline["noise"].rows) == 2
 
 
+def test_a_result_computed_in_an_older_way_gives_way_to_the_newer_one() -> None:
+    robust = {"int8": {"before": {}, "after": {}}}
+    old = make_row("finetune-extra", id="f", weights="w", config={"epochs": 5}, robustness=robust, memorized_after=0.5)
+    new = replace(old, id="b", robustness=None, computed_in="bf16", memorized_after=0.0)
+    later = replace(new, id="a", computed_in="fp8", finished="2030-01-01T00:00:00")
+    for rows, best in (((new, old), new), ((old, new), new), ((later, old, new), later), ((new, later), later)):
+        assert results_of(rows).rows == [best]
+
+
 def test_a_run_and_a_sweep_of_one_model_count_once() -> None:
     """The run names its model by its recipe, the sweep by its weights: the same edit is not a second seed."""
     ours = make_row("act", after=10, model_id="recipe", weights="aaaa", id="1", seconds=1.0)

@@ -136,6 +136,20 @@ def test_row_ids_are_stable_and_distinct() -> None:
     assert len({id_of(), *others}) == 1 + len(others)
 
 
+def test_a_row_that_was_computed_otherwise_is_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def id_of(name: str, device: str, **options: Any) -> str:
+        return row_id(Identity(model_id="m", device_type=device), parse_call(name, options), "all")
+
+    def ids(device: str) -> list[str]:
+        return [id_of("finetune-extra", device), id_of("balanced-subnet", device), id_of("balanced-subnet", device, precision="fp32")]
+
+    on_gpu, on_cpu = ids("cuda"), ids("cpu")
+    monkeypatch.setattr("tinymem.mitigation.methods.finetuning._common.ON_GPU", None)  # as before fine-tunings took training's precision
+    monkeypatch.setattr("tinymem.mitigation.methods.weight._learned_mask.AUTO_ON_GPU", "tf32")
+    assert [new != old for new, old in zip(ids("cuda"), on_gpu, strict=True)] == [True, True, False]
+    assert ids("cpu") == on_cpu
+
+
 def test_ids_of_a_run_are_distinct(tiny_run: Run) -> None:
     ids = [row["id"] for row in tiny_run.rows]
     assert len(ids) == 8 and len(set(ids)) == 4

@@ -50,6 +50,14 @@ class MethodConfig:
         values: JsonObject = json.loads(json.dumps(asdict(self), default=_as_json))
         return values
 
+    def computed_in(self, device_type: str | None) -> str | None:
+        """What the method computes in on a kind of device, such as `bf16`, where no option says it; None: in the type of the weights.
+
+        It goes into the id of a run, so that rows that an older TinyMem computed otherwise are measured again. A config whose method has
+        a precision or a way of its own on some device overrides this.
+        """
+        return None
+
     def files(self) -> dict[str, list[Path]]:
         """The files and folders that options name, by option: all paths. A config that names some in words overrides this."""
         named = {f.name: [*_paths(getattr(self, f.name))] for f in fields(self)}

@@ -78,13 +78,27 @@ def results_of(rows: Iterable[MeasuredRow], records: Iterable[RunRecord] = (), f
 
 
 def _once(rows: Iterable[MeasuredRow]) -> list[MeasuredRow]:
-    """Each experiment once, also where a run and a sweep made it on the same weights: the most complete row, else the later one."""
+    """Each experiment once, also where a run and a sweep made it on the same weights: the most complete row, else the later one.
+
+    A result that the method computed in another precision or way than an older TinyMem gives way to the newer one.
+    """
     found: dict[tuple[Json, ...] | str, MeasuredRow] = {}
     for row in rows:
         key = _experiment(row)
-        if key not in found or _completeness(row) >= _completeness(found[key]):
+        if key not in found or _replaces(row, found[key]):
             found[key] = row
     return list(found.values())
+
+
+def _replaces(row: MeasuredRow, known: MeasuredRow) -> bool:
+    if row.is_ok and known.is_ok and row.computed_in != known.computed_in:
+        return _computed(row) >= _computed(known)
+    return _completeness(row) >= _completeness(known)
+
+
+def _computed(row: MeasuredRow) -> tuple[bool, str]:
+    """How new the way is in which a row was computed: rows that do not say it are the oldest."""
+    return row.computed_in is not None, row.finished or ""
 
 
 def _experiment(row: MeasuredRow) -> tuple[Json, ...] | str:

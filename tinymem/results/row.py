@@ -25,7 +25,8 @@ OPTIONAL = frozenset(
         *("family", "commit", "revision", "step", "dtype", "training_seconds", "training_threads", "finished"),
         *("host", "attempts", "traceback", "memorized_by_copies_before", "memorized_by_copies_after"),
         *("robustness", "prompt", "match", "rows_left_out", "scores_shared"),
-        *("seconds_measure", "rows_retain", "row_tokens", "optimizer_state", "plugin", "values", "confusion", "found", "window"),
+        *("seconds_measure", "rows_retain", "row_tokens", "optimizer_state", "computed_in", "plugin", "values", "confusion"),
+        *("found", "window"),
     }
 )
 """Columns that are written only where they have a value."""
@@ -233,6 +234,9 @@ class MeasuredRow(ResultRow):
     """Length of the training rows in tokens."""
     optimizer_state: bool | None = None
     """Fine-tunings: whether they went on with AdamW's state at the end of training, or with a fresh one."""
+    computed_in: str | None = None
+    """What the method computed in on this kind of device where no option says it, such as bf16 of fine-tunings on a GPU; null: the weights'
+    own type, or an older TinyMem measured the row."""
     plugin: str | None = None
     """Methods of a user's file: the SHA-256 of that file."""
     found: JsonObject | None = None

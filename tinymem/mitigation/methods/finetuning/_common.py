@@ -24,6 +24,9 @@ from tinymem.training.optimizer import load_optimizer_tensors, make_optimizer
 from tinymem.training.precision import precision_context, resolve_precision
 from tinymem.training.step import GraphedStep, Step
 
+ON_GPU = "bf16"
+"""What `training_step` computes in on a GPU that has it; rows from before it did (fp32) have other ids."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuningConfig(MethodConfig):
@@ -39,6 +42,10 @@ class FinetuningConfig(MethodConfig):
         super().__post_init__()
         if not all(0 <= beta < 1 for beta in self.betas):
             raise UserError(f"expected betas in [0, 1), got {self.betas[0]:g} and {self.betas[1]:g}")
+
+    def computed_in(self, device_type: str | None) -> str | None:
+        """On a GPU training's precision (`finetune`)."""
+        return ON_GPU if device_type == "cuda" else super().computed_in(device_type)
 
 
 def all_clean(data: MitigationData) -> Tensor:

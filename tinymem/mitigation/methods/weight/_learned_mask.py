@@ -64,6 +64,10 @@ class LearnedMaskConfig(AblationConfig):
     batch_size: int = 64
     precision: Precision = "auto"
 
+    def computed_in(self, device_type: str | None) -> str | None:
+        """What `auto` is on a GPU."""
+        return AUTO_ON_GPU if self.precision == "auto" and device_type == "cuda" else super().computed_in(device_type)
+
 
 AUTO_ON_GPU: Precision = "bf16"
 
