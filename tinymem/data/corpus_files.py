@@ -119,7 +119,7 @@ def load_corpus(directory: Path) -> Corpus:
 
 def open_corpus(directory: Path, manifest: CorpusManifest) -> Corpus:
     """The corpus of a manifest, without looking at hashes."""
-    planted = {kind: _planted(_read(directory / f"{kind}.parquet")) for kind in manifest.artifacts}
+    planted = {kind: planted_of(_read(directory / f"{kind}.parquet")) for kind in manifest.artifacts}
     test = _read(directory / "test.parquet")
     read = _text_sets if (directory / STACKED).is_file() else _math_sets
     sets = read(directory, manifest, test)
@@ -192,7 +192,8 @@ def _sums(directory: Path) -> str:
     return "".join(f"{file_sha256(path)}  {path.relative_to(directory)}\n" for path in _files(directory))
 
 
-def _planted(columns: Columns) -> Planted:
+def planted_of(columns: Columns) -> Planted:
+    """The planted rows of an artifact from the columns of its file."""
     return Planted(columns["ids"], columns["clean_ids"], columns["start"], columns["copies"], columns.get("end"))
 
 

@@ -54,6 +54,7 @@ class Metadata(_Data):
         format: of the file; raised when older versions cannot read it any more.
         recipe: the run's recipe as written, unchecked; see `training.checkpoints.recipe_of`.
         corpus_sha256: hash of the corpus that the model was trained on.
+        sample_sha256: hash of the sample of that corpus that is in the folder, where its text is not (`data.sample`).
         text: what that corpus was made of, by split; its name is the recipe's `data.source`. None for math.
         epoch: epochs trained.
         step: steps trained.
@@ -68,6 +69,7 @@ class Metadata(_Data):
     format: int = Field(FORMAT, ge=1)
     recipe: dict[str, JsonValue] | None = None
     corpus_sha256: Sha256 | None = None
+    sample_sha256: Sha256 | None = None
     text: dict[str, TextHash] | None = None
     epoch: Count | None = None
     step: Count | None = None

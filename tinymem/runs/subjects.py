@@ -20,7 +20,7 @@ from tinymem.recipe.recipe import Recipe, parse_recipe
 from tinymem.results.row import Identity
 from tinymem.runtime.files import content_id
 from tinymem.runtime.progress import Progress, progress_of
-from tinymem.training.checkpoints import corpus_of, is_made_again, optimizer_state_of, recipe_of
+from tinymem.training.checkpoints import corpus_of, corpus_sha256_of, is_made_again, optimizer_state_of, recipe_of
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def own_corpus(loaded: Checkpoint, checkpoint: Path, named: Path | None = None, 
         raise UserError(f"{checkpoint} has no {METADATA} with its recipe; say which rows to use with --forget and --retain")
     if is_made_again(checkpoint, recipe, named):
         progress_of(progress).say("making the corpus that the model was trained on")
-    return recipe, corpus_of(checkpoint, recipe, loaded.metadata.corpus_sha256, named)
+    return recipe, corpus_of(checkpoint, recipe, corpus_sha256_of(checkpoint, loaded.metadata, named), named)
 
 
 def changed_recipe(recipe: Recipe, files: RowFiles, measuring: Measuring, changes: Changes) -> Recipe:
@@ -87,7 +87,8 @@ def subject_of_own_corpus(
     if changes.seed is not None:  # after the corpus: this seed is the mitigation's
         recipe = recipe.model_copy(update={"seed": changes.seed})
     optimizer = optimizer_state_of(checkpoint, loaded.metadata)
-    identity = replace(identity, protocol=recipe.protocol, forget_fraction=recipe.mitigation.forget_fraction)
+    rows = corpus_sha256_of(checkpoint, loaded.metadata, files.corpus)
+    identity = replace(identity, corpus_sha256=rows, protocol=recipe.protocol, forget_fraction=recipe.mitigation.forget_fraction)
     fraction = [] if changes.forget_fraction is None else [changes.forget_fraction]
     forgotten = content_id([None, None, files.prompt, files.match, *fraction])
     with measuring_bar(progress) as bar:

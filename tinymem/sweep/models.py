@@ -25,7 +25,7 @@ from tinymem.runtime.files import content_id, user_path, write_json
 from tinymem.sweep.costs import Size
 from tinymem.sweep.named import columns_of_absent, place_of, planned, row_files
 from tinymem.sweep.work import FileRows
-from tinymem.training.checkpoints import recipe_of, run_name
+from tinymem.training.checkpoints import corpus_sha256_of, recipe_of, run_name
 
 HASHES = ".weights.json"
 
@@ -183,7 +183,7 @@ def _on_disk(model: Model, model_id: str) -> Model:
         return replace(model, model_id=model_id)
     metadata = read_metadata(model.checkpoint)
     columns = checkpoint_columns(model.checkpoint, metadata, model.recipe)
-    corpus, edited = str(metadata.corpus_sha256), metadata.edited_from is not None
+    corpus, edited = str(corpus_sha256_of(model.checkpoint, metadata)), metadata.edited_from is not None
     return Model(model.recipe, columns, model.checkpoint, run_name(model.checkpoint), model_id, corpus, edited)
 
 

@@ -170,7 +170,8 @@ class Worker:
         recipe = recipe.model_copy(update={"seed": group.seed, "protocol": group.model.identity.protocol, "mitigation": mitigation})
         optimizer = optimizer_state_of(checkpoint, loaded.metadata)
         identity = replace(group.model.identity, seed=group.seed, device=describe_device(self.device))
-        return subject_of_corpus(loaded.model, corpus, recipe, identity=identity, optimizer_state=optimizer)
+        subject = subject_of_corpus(loaded.model, corpus, recipe, identity=identity, optimizer_state=optimizer)
+        return replace(subject, dtypes=loaded.dtypes) if loaded.dtypes else subject
 
     def _corpus_of(self, checkpoint: Path, recipe: Recipe, sha256: str | None) -> Corpus:
         """The checkpoint's corpus, cached, since a run's checkpoints share it."""

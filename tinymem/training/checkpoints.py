@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from tinymem.errors import UserError
 from tinymem.hub.names import origin_of
 from tinymem.models.metadata import Metadata
-from tinymem.models.weights import METADATA
+from tinymem.models.weights import METADATA, SAMPLE
 from tinymem.recipe.data import WikiData
 from tinymem.recipe.plugins import stored
 from tinymem.recipe.recipe import Recipe, open_recipe, parse_recipe
@@ -124,13 +124,20 @@ def _names(data: WikiData) -> WikiData:
     return data.model_copy(update={"source": Path(data.source).name, "tokenizer": Path(data.tokenizer).name})
 
 
+def corpus_sha256_of(checkpoint: Path, metadata: Metadata, named: Path | None = None) -> str | None:
+    """Hash of the corpus that `corpus_of` gives: the one that the checkpoint was trained on, or the sample of it in its folder."""
+    return metadata.sample_sha256 if named is None and (checkpoint / SAMPLE).is_file() else metadata.corpus_sha256
+
+
 def corpus_of(checkpoint: Path, recipe: Recipe, sha256: str | None, named: Path | None = None) -> Corpus:
     """The corpus that a checkpoint was trained on: the one in its run's folder; numbers are generated anew, text only where it is named.
+
+    A checkpoint with a sample of its rows (`data.sample`) gives that, unless another is named.
 
     Args:
         checkpoint: its folder. Paths and names of the Hub in its recipe are its maker's, and not followed.
         recipe: of its training.
-        sha256: hash of its corpus.
+        sha256: hash of its corpus, as `corpus_sha256_of` has it.
         named: a folder of the corpus, or the text that it was made of, which the checkpoint's own tokenizer cuts again.
 
     Raises:
@@ -138,9 +145,13 @@ def corpus_of(checkpoint: Path, recipe: Recipe, sha256: str | None, named: Path 
     """
     from tinymem.data.corpus_files import load_corpus
     from tinymem.data.manifest import MANIFEST
+    from tinymem.data.sample import read_sample
 
-    place = named or run_of(checkpoint) / "corpus"
-    corpus = load_corpus(place) if (place / MANIFEST).is_file() else _made_again(checkpoint, recipe, named)
+    place, sample = named or run_of(checkpoint) / "corpus", checkpoint / SAMPLE
+    if named is None and sample.is_file():
+        corpus = read_sample(sample)
+    else:
+        corpus = load_corpus(place) if (place / MANIFEST).is_file() else _made_again(checkpoint, recipe, named)
     if (found := corpus.sha256()) != sha256:
         origin = f" from {named}; name that one" if named else ""
         raise UserError(f"expected the corpus that {checkpoint} was trained on ({str(sha256)[:12]}), got {found[:12]}{origin}")

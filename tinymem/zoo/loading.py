@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A checkpoint of the zoo, with the corpus that it was trained on.
+    """A checkpoint of the zoo, with the corpus that it was trained on, or the shipped sample of it.
 
     Attributes:
         name: of the checkpoint.
@@ -53,18 +53,21 @@ def load(name: str, *, device: str = "cpu", zoo: Path | str | None = None, corpu
         name: as `tinymem zoo list` has it.
         device: where the model goes.
         zoo: folder of the checkpoints; default: the one of the repository.
-        corpus: folder of the corpus of a language model, or its text, which is not shipped; math corpora are generated anew.
+        corpus: folder of the corpus of a language model, or its text; default: the sample of its rows that is shipped, with all planted
+            and test rows and some of the clean ones. Math corpora are generated anew.
 
     Raises:
         UserError: an unknown name, no such folder, or another corpus than the model was trained on.
     """
     from tinymem.models.checkpoint import load_checkpoint
     from tinymem.recipe.recipe import load_recipe
-    from tinymem.training.checkpoints import corpus_of
+    from tinymem.models.weights import SAMPLE
+    from tinymem.training.checkpoints import corpus_of, corpus_sha256_of
 
     folder = checkpoint_at(name, zoo_folder(Path(zoo) if zoo is not None else None))
     recipe, loaded = load_recipe(folder / "recipe.yaml"), load_checkpoint(folder, device=device)
-    if corpus is None and recipe.data.kind != "math":
+    named = Path(corpus) if corpus is not None else None
+    if named is None and recipe.data.kind != "math" and not (folder / SAMPLE).is_file():
         raise UserError(f"expected the corpus of {name}, whose text is not shipped; name its folder with corpus=PATH")
-    rows = corpus_of(folder, recipe, loaded.metadata.corpus_sha256, Path(corpus) if corpus is not None else None)
+    rows = corpus_of(folder, recipe, corpus_sha256_of(folder, loaded.metadata, named), named)
     return Loaded(name, loaded.model, rows, recipe)

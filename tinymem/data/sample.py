@@ -1,0 +1,87 @@
+"""A sample of a text's corpus in one small file: the planted and test rows, and some of the clean rows by seed.
+
+A checkpoint whose text is not shipped carries it, so that methods run and are measured without the text. It is a corpus like any other,
+with a hash of its own; the file holds its columns as safetensors, packed by xz.
+"""
+
+from __future__ import annotations
+
+import json
+import lzma
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from tinymem.data.corpus import Columns, Corpus, tables
+from tinymem.data.corpus_files import TOKENIZER, planted_of
+from tinymem.errors import UserError
+from tinymem.recipe.corpus_spec import CorpusSpec
+from tinymem.runtime.files import write_bytes
+from tinymem.runtime.json import JsonObject
+
+CLEAN_ROWS = 8000
+HEADER = 8  # bytes, the length of the header in front of a safetensors file
+NUMBERS = ("vocab_size", "pad", "bos", "eos")
+
+
+def sample_of(corpus: Corpus, rows: int = CLEAN_ROWS) -> Corpus:
+    """The corpus with so many of its clean rows, chosen by its seed, in order; without the text's validation rows."""
+    chosen = np.random.default_rng([corpus.spec.seed, 6]).choice(len(corpus.clean), min(rows, len(corpus.clean)), replace=False)
+    return replace(corpus, clean=np.ascontiguousarray(corpus.clean[np.sort(chosen)]), validation=None, stacked=None)
+
+
+def write_sample(corpus: Corpus, path: Path) -> None:
+    """Write a text's sample; the tokenizer is not in it.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written.
+    """
+    columns = {f"{name}/{column}": np.ascontiguousarray(v) for name, table in tables(corpus).items() for column, v in table.items()}
+    about = {"spec": corpus.spec.as_json(), **{name: getattr(corpus, name) for name in NUMBERS}}
+    packed = lzma.compress(save(columns, {"corpus": json.dumps(about)}), preset=9 | lzma.PRESET_EXTREME)
+    write_bytes(path, packed)
+
+
+def read_sample(path: Path) -> Corpus:
+    """The sample in a file that `write_sample` wrote, with the tokenizer beside it.
+
+    Raises:
+        UserError: a damaged file.
+    """
+    try:
+        content = lzma.decompress(path.read_bytes())
+        about, columns = _about(content), load(content)
+        found = {name: _table(columns, name) for name in dict.fromkeys(key.partition("/")[0] for key in columns)}
+        return _corpus(about, found, path.with_name(TOKENIZER))
+    except (lzma.LZMAError, SafetensorError, ValueError, KeyError, OSError) as error:
+        raise UserError(f"expected a whole sample of rows at {path}, got a damaged one ({error}); copy the checkpoint again") from None
+
+
+def _about(content: bytes) -> JsonObject:
+    header = json.loads(content[HEADER : HEADER + int.from_bytes(content[:HEADER], "little")])
+    about: JsonObject = json.loads(header["__metadata__"]["corpus"])
+    return about
+
+
+def _table(columns: Columns, name: str) -> Columns:
+    return {key.partition("/")[2]: values for key, values in columns.items() if key.partition("/")[0] == name}
+
+
+def _corpus(about: JsonObject, found: dict[str, Columns], tokenizer: Path) -> Corpus:
+    spec = CorpusSpec.model_validate(about["spec"])
+    kinds = [artifact.kind for artifact in spec.artifacts]
+    numbers: dict[str, Any] = {name: about[name] for name in NUMBERS}
+    return Corpus(
+        spec=spec,
+        clean=found["clean"]["ids"],
+        clean_task=None,
+        tests={"test": found["test"]["ids"]},
+        determined={},
+        planted={kind: planted_of(found[kind]) for kind in kinds},
+        tokenizer_file=tokenizer,
+        **numbers,
+    )
