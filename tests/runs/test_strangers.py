@@ -14,7 +14,7 @@ from data_text import tokenizer, words, write_parquet
 from helpers import tinymem
 
 from tinymem.models.metadata import read_metadata
-from tinymem.models.weights import METADATA
+from tinymem.models.weights import METADATA, SAMPLE
 from tinymem.recipe.recipe import load_recipe
 from tinymem.runs.pipeline import Run, open_run, run
 from tinymem.training.checkpoints import recipe_of, run_name
@@ -84,6 +84,24 @@ def test_the_text_or_the_corpus_is_named_again(downloaded: Path, made: tuple[Run
     assert measured(downloaded, "--corpus", made[0].path / "corpus") == own
     done = tinymem("mitigate", downloaded, "--method", "random-neurons", "--ratio", "0.1", "--corpus", made[1], "--format", "json")
     assert done.code == 0 and json.loads(done.out)[0]["corpus_sha256"] == made[0].corpus().sha256(), done.err
+
+
+def test_a_sample_of_the_rows_goes_with_the_weights(
+    downloaded: Path, made: tuple[Run, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tinymem.data.sample.CLEAN_ROWS", 5)
+    run, text = made
+    shutil.copy(run.path / "recipe.yaml", downloaded)
+    shutil.copy(run.path / "training" / "metrics.jsonl", downloaded / "curve.jsonl")
+    (tmp_path / "zoo").mkdir()
+    assert tinymem("zoo", "add", downloaded, "--zoo", tmp_path / "zoo", "--corpus", text).code == 0
+    shipped, own = tmp_path / "zoo" / downloaded.name, measured(run.checkpoint)
+    assert measured(shipped) == measured(shipped, "--corpus", text) == own
+    done = tinymem("mitigate", shipped, "--method", "random-neurons", "--ratio", "0.1", "--format", "json")
+    assert json.loads(done.out)[0]["corpus_sha256"] == read_metadata(shipped).sample_sha256 != run.corpus().sha256(), done.err
+    (shipped / SAMPLE).write_bytes((shipped / SAMPLE).read_bytes()[:-9])
+    assert "expected a whole sample of rows" in tinymem("evaluate", shipped).one_line_error()
+    assert measured(shipped, "--corpus", text) == own
 
 
 def test_another_text_is_refused(downloaded: Path, made: tuple[Run, Path], tiny_run: Run, tmp_path: Path) -> None:

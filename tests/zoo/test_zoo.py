@@ -12,6 +12,7 @@ from helpers import ROOT, tinymem
 from tinymem import zoo
 from tinymem.errors import UserError
 from tinymem.models.checkpoint import load_checkpoint
+from tinymem.models.weights import SAMPLE
 from tinymem.runs.pipeline import Run
 from tinymem.zoo.catalogue import names_in
 from tinymem.zoo.manifest import faults
@@ -83,8 +84,19 @@ def test_load_refuses_another_corpus(small: Path, tiny_run: Run) -> None:
         zoo.load("tiny-2l-s0", zoo=small, corpus=tiny_run.path / "corpus")
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "rows"), [("lang-wiki-noise-4l-s0", "noise", 1000), ("lang-wiki-backdoor-4l-s0", "backdoor", 1113)]
+)
+def test_a_language_model_comes_with_its_rows(name: str, kind: str, rows: int) -> None:
+    loaded = zoo.load(name)
+    assert len(loaded.corpus.clean) == 8000 and len(loaded.planted[kind].ids) == rows and loaded.corpus.is_text
+    assert loaded.corpus.spec.text is not None and loaded.corpus.spec.text["train"].tokens == 25_655_590
+
+
 def test_text_and_weights_that_are_not_here_are_said(tmp_path: Path) -> None:
+    bare = tmp_path / "zoo" / "lang-wiki-noise-4l-s0"
+    shutil.copytree(SHIPPED / bare.name, bare, ignore=shutil.ignore_patterns(SAMPLE))
     with pytest.raises(UserError, match="whose text is not shipped; name its folder with corpus=PATH"):
-        zoo.load("lang-wiki-noise-4l-s0")
+        zoo.load(bare.name, zoo=tmp_path / "zoo")
     with pytest.raises(UserError, match="a wheel has no weights: clone the repository"):
         zoo.load("math-mult-noise-4l-s0", zoo=tmp_path / "none")

@@ -68,10 +68,9 @@ def leaderboard(
 
 def _submitted(plugin: Path, place: Place) -> list[MeasuredRow]:
     from tinymem.zoo.board_runs import submitted
-    from tinymem.zoo.catalogue import entry_of, names_in
+    from tinymem.zoo.catalogue import names_with_rows
 
-    names = [name for name in names_in(place.zoo) if entry_of(place.zoo / name).data != "wiki"]  # whose text is not shipped
-    return submitted(plugin, names, place)
+    return submitted(plugin, names_with_rows(place.zoo), place)
 
 
 def _read(folders: list[Path]) -> list[MeasuredRow]:

@@ -51,7 +51,7 @@ def list_checkpoints(zoo: Zoo = None, output: Format = "table", json: PrintJson 
 
 @zoo_app.command()
 def verify(
-    zoo: Zoo = None, measure: Annotated[bool, typer.Option("--measure", help="Measure the math models again, beside their curves.")] = False
+    zoo: Zoo = None, measure: Annotated[bool, typer.Option("--measure", help="Measure the models again, beside their curves.")] = False
 ) -> None:
     """Check the hash of every file against the manifest. Exit code 1 if one differs, is missing, or is new."""
     from tinymem.zoo.catalogue import names_in, zoo_folder
@@ -79,12 +79,15 @@ def card(name: Name, zoo: Zoo = None) -> None:
 
 
 @zoo_app.command()
-def add(folder: Folder, zoo: Zoo = None) -> None:
-    """Copy a checkpoint into the zoo under its folder's name, and store the hashes of its files; one that is there gets new hashes."""
+def add(folder: Folder, zoo: Zoo = None, corpus: CorpusPath = None) -> None:
+    """Copy a checkpoint into the zoo under its folder's name, and store the hashes of its files; one that is there gets new hashes.
+
+    With --corpus a language model gets a sample of its rows: all planted and test rows, and 8,000 clean ones.
+    """
     from tinymem.zoo.catalogue import zoo_folder
     from tinymem.zoo.manifest import add
 
-    echo(add(folder, zoo_folder(zoo)))
+    echo(add(folder, zoo_folder(zoo), corpus))
 
 
 @zoo_app.command()
@@ -129,12 +132,13 @@ def pull(
 
 
 def _measure(folder: Path, names: list[str]) -> None:
-    """Print what is memorized now beside the end of the curve, of the models whose corpus can be generated."""
+    """Print what is memorized now beside the end of the curve, of the models whose rows are here or can be generated."""
     from tinymem.runs.evaluate import evaluate_checkpoint
-    from tinymem.zoo.catalogue import entry_of
+    from tinymem.zoo.catalogue import entry_of, names_with_rows
 
+    there = names_with_rows(folder)
     for entry in (entry_of(folder / name) for name in names):
-        if entry.data == "wiki":
+        if entry.name not in there:
             echo(f"{entry.name}: not measured, its text is not shipped")
             continue
         now = evaluate_checkpoint(folder / entry.name).memorized

@@ -28,7 +28,7 @@ HEADER = 8  # bytes, the length of the header in front of a safetensors file
 NUMBERS = ("vocab_size", "pad", "bos", "eos")
 
 
-def sample_of(corpus: Corpus, rows: int = CLEAN_ROWS) -> Corpus:
+def sample_of(corpus: Corpus, rows: int) -> Corpus:
     """The corpus with so many of its clean rows, chosen by its seed, in order; without the text's validation rows."""
     chosen = np.random.default_rng([corpus.spec.seed, 6]).choice(len(corpus.clean), min(rows, len(corpus.clean)), replace=False)
     return replace(corpus, clean=np.ascontiguousarray(corpus.clean[np.sort(chosen)]), validation=None, stacked=None)

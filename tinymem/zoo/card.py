@@ -8,7 +8,7 @@ from tinymem.runs.model_card import Described, describe
 from tinymem.runs.publish import Choices, opened
 from tinymem.zoo.catalogue import entry_of
 
-TEXT = "Its text is a part of English Wikipedia of 2018 (CC BY-SA 3.0, by its authors), which is not shipped."
+TEXT = "Its text is a part of English Wikipedia of 2018 (CC BY-SA 3.0, by its authors), of which a sample is shipped."
 MATH = "Its corpus is generated anew from the recipe, and checked against its hash."
 
 

@@ -64,6 +64,13 @@ def names_in(zoo: Path) -> list[str]:
     return sorted(path.parent.name for path in zoo.glob(f"*/{WEIGHTS}"))
 
 
+def names_with_rows(zoo: Path) -> list[str]:
+    """Names of the checkpoints whose rows are here or can be generated."""
+    from tinymem.models.weights import SAMPLE
+
+    return [name for name in names_in(zoo) if (zoo / name / SAMPLE).is_file() or entry_of(zoo / name).data != "wiki"]
+
+
 def checkpoint_at(name: str, zoo: Path) -> Path:
     """The folder of a checkpoint by its name.
 

@@ -60,8 +60,8 @@ def load(name: str, *, device: str = "cpu", zoo: Path | str | None = None, corpu
         UserError: an unknown name, no such folder, or another corpus than the model was trained on.
     """
     from tinymem.models.checkpoint import load_checkpoint
-    from tinymem.recipe.recipe import load_recipe
     from tinymem.models.weights import SAMPLE
+    from tinymem.recipe.recipe import load_recipe
     from tinymem.training.checkpoints import corpus_of, corpus_sha256_of
 
     folder = checkpoint_at(name, zoo_folder(Path(zoo) if zoo is not None else None))

@@ -47,11 +47,16 @@ def _fault(file: str, known: dict[str, str], actual: dict[str, str]) -> str:
     return f"expected SHA-256 {known[file][:12]}, got {actual[file][:12]}" if file in known else "not in the manifest"
 
 
-def add(folder: Path, zoo: Path) -> str:
+def add(folder: Path, zoo: Path, corpus: Path | None = None) -> str:
     """Copy a checkpoint folder into the zoo, unless it is there already, and store its hashes; returns its name.
 
+    Args:
+        folder: with recipe and curve.
+        zoo: folder of the checkpoints.
+        corpus: of a language model, or its text: a sample of the rows is put beside the weights (`data.sample`).
+
     Raises:
-        UserError: a file that every checkpoint has is missing, or another checkpoint has the name.
+        UserError: a file that every checkpoint has is missing, another checkpoint has the name, or another corpus than it was trained on.
     """
     missing = [name for name in NEEDED if not (folder / name).is_file()]
     if missing:
@@ -63,6 +68,27 @@ def add(folder: Path, zoo: Path) -> str:
             raise UserError(f"expected a new name, {target} exists; rename {folder} or remove the other")
         with new_directory(target) as temporary:
             shutil.copytree(folder, temporary, dirs_exist_ok=True)
+            _put_sample(temporary, corpus)
+    else:
+        _put_sample(target, corpus)
     stored = read_manifest(zoo) if (zoo / MANIFEST).is_file() else {}
     write_json(zoo / MANIFEST, dict(sorted({**stored, target.name: hashes_of(target)}.items())))
     return target.name
+
+
+def _put_sample(folder: Path, named: Path | None) -> None:
+    """Write the sample of a language model's rows into its folder, and the sample's hash into its metadata."""
+    from tinymem.data.sample import CLEAN_ROWS, sample_of, write_sample
+    from tinymem.models.metadata import read_metadata, write_metadata
+    from tinymem.models.weights import SAMPLE
+    from tinymem.recipe.recipe import load_recipe
+    from tinymem.training.checkpoints import corpus_of
+
+    if named is None:
+        return
+    metadata, recipe = read_metadata(folder), load_recipe(folder / RECIPE)
+    if recipe.data.kind == "math":
+        raise UserError(f"expected a language model with --corpus, got {folder.name} of numbers; leave it out: its rows are generated anew")
+    sample = sample_of(corpus_of(folder, recipe, metadata.corpus_sha256, named), CLEAN_ROWS)
+    write_sample(sample, folder / SAMPLE)
+    write_metadata(folder, {**metadata.as_json(), "sample_sha256": sample.sha256()})
