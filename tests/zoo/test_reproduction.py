@@ -13,6 +13,7 @@ from report_rows import make_row, paper_like_rows, without_result, write_results
 from tinymem.recipe.sweep import load_sweep
 from tinymem.report.means import Mean, mean_of
 from tinymem.results.row import MeasuredRow
+from tinymem.zoo.curves import Trained, effects_table, regularizer_tables, trained_in
 from tinymem.zoo.document import reproduction_page
 from tinymem.zoo.reasons import Evidence, Pair, reason_of
 from tinymem.zoo.reproduction import Line, reproductions
@@ -106,6 +107,52 @@ def test_the_page_has_a_line_for_each_method_and_what_is_ours_only() -> None:
     assert "hard-concrete" not in page, "it has no result"
 
 
+def text(method: str, artifact: str = "noise", **columns: Any) -> MeasuredRow:
+    """A row of a language model of 4 layers: rows of noise repeated 1000 times count alone."""
+    classes = {"1": {"share": 0.0, "count": 0, "rows": 250}, "1000": {"share": 0.2, "count": 50, "rows": 250}}
+    after = {**classes, "1000": {"share": 0.004, "count": 1, "rows": 250}}
+    copies = {"memorized_by_copies_before": classes, "memorized_by_copies_after": after if method != "none" else classes}
+    model = {"data": "wiki", "data_size": None, "n_layer": 4, "model_name": "wiki-4L", "family": "w", "epoch": 30}
+    values = {"performance_metric": "perplexity", "performance_before": 80.0, "performance_after": 84.0, "id": method, **model, **copies}
+    return replace(make_row(method, artifact, 1), **{**values, **columns})
+
+
+def test_perplexity_is_compared_by_what_an_edit_added() -> None:
+    """Published: Act 0 %, from 56.87 to 58.91; ours from 80 to 84 on another text. One row of 250 is what can be seen."""
+    [half] = reproductions([text("act", options={"ratio": 0.01}, config={"ratio": 0.01})], "Table 2")
+    trained, act = half.lines()
+    assert trained.method == "none" and len(trained.pairs) == 1 and trained.pairs[0].ours.mean == 20.0
+    assert act.pairs[0].ours.mean == 0.4 and act.pairs[0].is_within
+    assert act.pairs[1].ours.mean == pytest.approx(5.0) and act.pairs[1].published == pytest.approx(100 * (58.91 / 56.87 - 1))
+    page = reproduction_page([text("act")])
+    assert "## Table 2, noise" in page and "% of perplexity added" in page and "80.00" not in page.split("Every method")[0]
+
+
+@pytest.fixture(scope="module")
+def shipped() -> list[Trained]:
+    return trained_in(ROOT / "zoo")
+
+
+def test_regularizers_stand_beside_the_model_without_them(shipped: list[Trained]) -> None:
+    [table] = regularizer_tables(shipped)
+    lines = {(line[0].text, line[1].text.partition("(")[0]): [cell.text for cell in line] for line in table.rows}
+    truncated = lines["noise", "loss-truncation"]
+    assert truncated[2:6] == ["1,000", "30.2 % (190/629, 27–34)", "32.1 % (202/629, 29–36)", "11.96"]
+    assert truncated[7:] == ["1.69", "unexplained"] and lines["noise", "goldfish"][5] == "–"
+    assert float(truncated[6]) == pytest.approx(100 * (0.9898 - 0.9224), abs=0.1)
+
+
+def test_an_effect_holds_unless_the_rows_speak_against_it(shipped: list[Trained]) -> None:
+    found = {(line[0].text, line[1].text): [cell.text for cell in line[2:]] for line in effects_table(shipped).rows}
+    copies = found["duplicated rows are memorized more", "lang-wiki-noise-4l-s0"]
+    assert copies[0] == "30" and "1000 copies: 19.8 % (49/247" in copies[1] and copies[2] == "yes"
+    [swapped] = [model for model in shipped if model.name == "lang-wiki-noise-4l-s0"]
+    last = swapped.points[30].memorized_by_copies["noise"]
+    turned = dict(zip(last, reversed(list(last.values())), strict=True))
+    points = {30: replace(swapped.points[30], memorized_by_copies={"noise": turned})}
+    assert effects_table([replace(swapped, points=points)]).rows[0][4].text == "no"
+
+
 def test_stored_rows_come_back(tmp_path: Path) -> None:
     rows = [*paper_like_rows(), without_result("ig")]
     count = store_rows(tmp_path / "rows.parquet", rows)
@@ -131,7 +178,7 @@ def test_the_command_writes_the_page(tmp_path: Path) -> None:
     done = tinymem("reproduce", "table1", "--from", sweep, *words)
     assert done.code == 0, done.err
     first = (tmp_path / "page.md").read_text()
-    assert first == reproduction_page(stored_rows(tmp_path / "rows.parquet"))
+    assert first == reproduction_page(stored_rows(tmp_path / "rows.parquet"), trained_in(ROOT / "zoo"))
     (tmp_path / "page.md").unlink()
     assert tinymem("reproduce", "table1", *words).code == 0 and (tmp_path / "page.md").read_text() == first
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from tinymem.results.row import MeasuredRow
     from tinymem.zoo.board_runs import Place
 
-STORED, TABLE, PAGE = Path("docs/leaderboard.parquet"), Path("docs/table1.parquet"), Path("docs/leaderboard.md")
+STORED, PAGE = Path("docs/leaderboard.parquet"), Path("docs/leaderboard.md")
+TABLES = (Path("docs/table1.parquet"), Path("docs/table2.parquet"))
 SECONDS = 1.0
 
 
@@ -27,8 +28,8 @@ def leaderboard(
     check: Annotated[bool, typer.Option("--check", help="Run a sample of the lines again, and write nothing.")] = False,
     sample: Annotated[int, typer.Option(min=1, metavar="NUMBER", help="Lines that --check runs.")] = 5,
     seed: Seed = None,
-    stored: Stored = STORED,
-    table: Annotated[Path, typer.Option(metavar="FILE", help="Rows of Table 1, which are read too.")] = TABLE,
+    stored: Stored = None,
+    table: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Rows of the paper's tables. Default: those in docs/.")] = None,
     out: NeededOut = PAGE,
     sweeps: Sweeps = Path("sweeps"),
     zoo: Zoo = None,
@@ -50,7 +51,9 @@ def leaderboard(
     if sum((submit is not None, bool(rows), check)) > 1:
         raise UserError("expected one of --submit, --from and --check, got several; call it once for each")
     folder = zoo_folder(zoo)
-    known = [stored_rows(path) if path.exists() else [] for path in (table, stored)]
+    tables = [row for path in table or TABLES if path.exists() for row in stored_rows(path)]
+    kept = stored or STORED
+    known = [tables, stored_rows(kept) if kept.exists() else []]
     place = Place(folder, sweeps, device, jobs, Progress(show=True))
     if check:
         _check([*known[0], *known[1]], place, sample, seed or 0)
@@ -58,9 +61,10 @@ def leaderboard(
     new = _submitted(submit, place) if submit else _read(rows or [])
     if new:
         known[1] = merged(known[1], new)
-        echo(f"{stored}: {counted(store_rows(stored, known[1]), 'row')}")
+        echo(f"{kept}: {counted(store_rows(kept, known[1]), 'row')}")
     if not any(known):
-        raise UserError(f"expected rows in {stored} or {table}, found none; check the paths, or run some with --submit or --from")
+        places = ", ".join(map(str, (kept, *(table or TABLES))))
+        raise UserError(f"expected rows in {places}, found none; check the paths, or run some with --submit or --from")
     entries = [entry_of(folder / name) for name in names_in(folder)]
     write_text(out, leaderboard_page([*known[0], *known[1]], entries, weights_of(folder)))
     echo(f"{out}: {counted(len(entries), 'checkpoint')}")

@@ -178,7 +178,7 @@ Seed = Annotated[
 
 Zoo = Annotated[Path | None, typer.Option("--zoo", metavar="DIR", help="Folder of the checkpoints. Default: zoo/ of the repository.")]
 
-Stored = Annotated[Path, typer.Option("--stored", metavar="FILE", help="Where the rows are stored.")]
+Stored = Annotated[Path | None, typer.Option("--stored", metavar="FILE", help="Where the rows are stored; default: in docs/.")]
 Sweeps = Annotated[Path, typer.Option("--sweeps", metavar="DIR", callback=a_folder, help="Folder of the sweeps that are run.")]
 FromFolders = Annotated[list[Path] | None, typer.Option("--from", metavar="DIR", help="First store the rows of these. Repeatable.")]
 

@@ -47,13 +47,17 @@ class Entry:
         return asdict(self)
 
 
+CLONED = Path(__file__).resolve().parents[2] / "zoo"
+"""The folder beside the package, where a clone of the repository has it."""
+
+
 def zoo_folder(given: Path | None = None) -> Path:
     """The given folder, else the one beside the package, where a clone of the repository has it.
 
     Raises:
         UserError: there is none, as in an installed wheel.
     """
-    folder = given or Path(__file__).resolve().parents[2] / "zoo"
+    folder = given or CLONED
     if not folder.is_dir():
         raise UserError(f"expected checkpoints in {folder}, found none; a wheel has no weights: clone the repository and name its zoo/")
     return folder

@@ -15,59 +15,59 @@ from tinymem.report.tables.metrics import table_of_returns
 from tinymem.report.tables.table import Cell, Column, Table
 from tinymem.results.columns import RATES
 from tinymem.results.row import MeasuredRow
-from tinymem.zoo.reproduction import Line, Reproduction, lost_points, reproductions
+from tinymem.zoo.curves import Trained, effects_table, regularizer_tables
+from tinymem.zoo.reproduction import Line, Reproduction, cost_of, reproductions
 
-TITLE = "Table 1"
-COMPARED = (
-    *(Column(title, numeric=False) for title in ("method", "options")),
-    *(Column(title, "% memorized") for title in ("ours", "paper")),
-    *(Column(title, "points of accuracy lost") for title in ("ours", "paper")),
-    *(Column(title, "seconds") for title in ("ours", "paper")),
-    Column("reason for the difference", numeric=False),
-)
-FULL = (
-    *(Column(title, numeric=False) for title in ("method", "options", "chosen")),
-    *(Column(title) for title in ("% memorized", "% of holdout", "accuracy %", "points lost", "seconds")),
-)
+TABLES = ("Table 1", "Table 2")
+COSTS = {"accuracy": "points of accuracy lost", "perplexity": "% of perplexity added"}
 OPTIMIZER_STATES = {
     True: "went on with AdamW's state of training",
     False: "started with a fresh AdamW state",
     None: "do not say whose AdamW state they had",
 }
-HEAD = """# Table 1, reproduced
+HEAD = """# The paper's tables, reproduced
 
-Written by `tinymem reproduce table1` from the rows in `docs/table1.parquet`, 4 layers, multiplicative. Those under protocol `paper` are of
-the checkpoints in `zoo/` (`recipes/paper/table1.yaml`); those under protocol `reference` of the same, measured as the published code
-measured (`recipes/paper/table1-reference.yaml`), or of models that were trained under it, on the published code's rows.
-`tinymem reproduce table1 --run` does both sweeps; `--from DIR` takes the rows of any.
+Written by `tinymem reproduce` from stored rows. Table 1, 4 layers, multiplicative, from `docs/table1.parquet`: those under protocol `paper`
+are of the checkpoints in `zoo/` (`recipes/paper/table1.yaml`); those under protocol `reference` of the same, measured as the published code
+measured (`recipes/paper/table1-reference.yaml`), or of models that were trained under it, on the published code's rows. Table 2 from
+`docs/table2.parquet`, of the language models in `zoo/`, by search (`recipes/paper/table2.yaml`), one seed, with the shipped sample of their
+rows to retain. `tinymem reproduce table1 --run` and `table2 --run` do the sweeps; `--from DIR` takes the rows of any.
 
-A method's run is chosen by M - P, the percent of memorization removed less the percent of accuracy lost, among those that take no longer
-than `finetune-extra`; the rule as printed, M + P, rewards lost accuracy. Ours are means over seeds ± standard deviation under protocol
-`paper`; points of accuracy are those that the edit cost, since the published accuracy counts padding. A difference needs a reason where it
-exceeds the standard deviation and one row or 0.1 points. A reason is a run, or another choice among the same runs, whose numbers agree with
-both published ones; chance has the p-value of a t-test; the rest is unexplained.
+A method's run is chosen by M - P, the percent of memorization removed less the percent of accuracy lost (of text M + P, with perplexity),
+among those that take no longer than `finetune-extra`; the rule as printed, M + P, rewards lost accuracy. Ours are means over seeds ±
+standard deviation under protocol `paper`; points of accuracy are those that the edit cost, since the published accuracy counts padding. Of
+text the percent of perplexity that an edit added is compared and no perplexity, since text and tokenizer differ from the paper's. A
+difference needs a reason where it exceeds the standard deviation and one row, 0.1 points or 1 % of perplexity. A reason is a run, or
+another choice among the same runs, whose numbers agree with both published ones; chance has the p-value of a t-test; the rest is
+unexplained.
 """
 
 
-def reproduction_page(rows: Sequence[MeasuredRow]) -> str:
-    """The page, with a newline at its end; what the rows do not have is left out."""
-    return "\n".join([HEAD, *(part for found in reproductions(rows, TITLE) for part in _half(found))]).rstrip("\n") + "\n"
+def reproduction_page(rows: Sequence[MeasuredRow], trained: Sequence[Trained] = ()) -> str:
+    """The page, with a newline at its end; what the rows do not have is left out.
+
+    Args:
+        rows: of any tables.
+        trained: shipped training curves: of models with regularizers, and for the effects of size, depth and copies.
+    """
+    parts = [part for title in TABLES for found in reproductions(rows, title) for part in _half(title, found)]
+    tables = [to_markdown([table]) for table in (*regularizer_tables(trained), effects_table(trained)) if table.rows]
+    return "\n".join([HEAD, *parts, *tables]).rstrip("\n") + "\n"
 
 
-def _half(found: Reproduction) -> Iterator[str]:
+def _half(origin: str, found: Reproduction) -> Iterator[str]:
     lines = found.lines()
-    yield f"## {found.artifact.capitalize()}\n"
+    name = f"{origin}, {found.artifact}"
+    yield f"## {name}\n"
     yield "".join(f"{sentence}\n" for sentence in _about(found, lines))
-    title = f"Ours and the paper's, {found.artifact}"
+    title = f"Ours and the paper's: {name}"
     notes = tuple(f"{LABELS.get(line.method, line.method)}: {footnotes()[name]}" for line in lines for name in line.published.notes)
-    yield to_markdown([Table("compare", f"reproduction-{found.artifact}", title, COMPARED, tuple(map(_compared, lines)), notes)])
-    yield to_markdown([_full(found)])
+    yield to_markdown([Table("compare", f"reproduction-{found.artifact}", title, _heads(found), tuple(map(_compared, lines)), notes)])
+    yield to_markdown([_full(found, name)])
     returns = table_of_returns(found.group)
     own = [line for line in returns.rows if line[0].text == found.artifact]
     if own:
-        yield to_markdown(
-            [Table(returns.name, returns.key, f"Whether it comes back, {found.artifact}", returns.columns, tuple(own), returns.notes)]
-        )
+        yield to_markdown([Table(returns.name, returns.key, f"Whether it comes back: {name}", returns.columns, tuple(own), returns.notes)])
 
 
 def _about(found: Reproduction, lines: Sequence[Line]) -> Iterator[str]:
@@ -79,33 +79,51 @@ def _about(found: Reproduction, lines: Sequence[Line]) -> Iterator[str]:
     yield f"Time limit: {limit:.2f} s, that of `finetune-extra`." if limit else "No time limit: `finetune-extra` has no rows."
     states = {row.optimizer_state for row in rows if row.method in FINETUNINGS}
     if states:
-        words = {
-            True: "went on with AdamW's state of training",
-            False: "started with a fresh AdamW state",
-            None: "do not say whose AdamW state",
-        }
-        yield f"Fine-tunings {' and '.join(sorted(words[state] for state in states))}."
+        yield f"Fine-tunings {' and '.join(sorted(OPTIMIZER_STATES[state] for state in states))}."
+        yield from _precision(found, rows)
     if found.artifact == "backdoor":
         yield "Memorized: of the held-out triggered rows that the trained model completes with the payload, hence 100 % before."
 
 
+def _precision(found: Reproduction, rows: Sequence[MeasuredRow]) -> Iterator[str]:
+    """What fine-tunings on a GPU computed in: rows that do not say it are from before they took training's bf16."""
+    reference = found.reference.of_method(found.artifact, FINETUNINGS[0]) if found.reference else []
+    for words, some in (("They", rows), ("Those under protocol `reference`", [row for setting in reference for row in setting.rows])):
+        tuned = [row for row in some if row.method in FINETUNINGS and row.device_type == "cuda"]
+        if tuned:
+            kinds = sorted({row.computed_in or "fp32, as fine-tunings on GPUs were before they took training's precision" for row in tuned})
+            yield f"{words} computed in {' or '.join(kinds)}."
+
+
+def _heads(found: Reproduction) -> tuple[Column, ...]:
+    return (
+        *(Column(title, numeric=False) for title in ("method", "options")),
+        *(Column(title, "% memorized") for title in ("ours", "paper")),
+        *(Column(title, COSTS[found.table.metric]) for title in ("ours", "paper")),
+        *(Column(title, "seconds") for title in ("ours", "paper")),
+        Column("reason for the difference", numeric=False),
+    )
+
+
 def _compared(line: Line) -> tuple[Cell, ...]:
-    memorized, performance = line.pairs
+    memorized, *costs = line.pairs
     seconds = line.published.seconds
+    performance = (
+        (mean_cell(costs[0].ours, 2, line.ours.sources), Cell(f"{costs[0].published:.2f}", value=costs[0].published)) if costs else ()
+    )
     return (
         Cell(LABELS.get(line.method, line.method)),
         Cell(line.ours.options),
         memorized_cell(line.ours, "after"),
         Cell(f"{memorized.published:.2f}", value=memorized.published),
-        mean_cell(performance.ours, 2, line.ours.sources),
-        Cell(f"{performance.published:.2f}", value=performance.published),
+        *(performance or (Cell(DASH), Cell(DASH))),
         seconds_cell(line.ours.seconds, line.ours.sources) if line.method != "none" else Cell(DASH),
         Cell(DASH) if seconds is None else Cell(f"{seconds:,.{digits_for(seconds)}f}", value=seconds),
         Cell(line.reason),
     )
 
 
-def _full(found: Reproduction) -> Table:
+def _full(found: Reproduction, name: str) -> Table:
     """Every method, in the table or not: the run within the time limit, and a better one without it."""
     rows = []
     for method in found.group.methods():
@@ -115,7 +133,10 @@ def _full(found: Reproduction) -> Table:
         rows.append(_chosen(limited, "" if free is limited else "within the limit"))
         if free is not limited:
             rows.append(_chosen(free, "without it"))
-    return Table("full", f"all-{found.artifact}", f"Every method of ours, {found.artifact}", FULL, tuple(rows))
+    unit, cost = ("accuracy %", "points lost") if found.table.metric == "accuracy" else ("perplexity", "% added")
+    heads = [Column(title, numeric=False) for title in ("method", "options", "chosen")]
+    heads += [Column(title) for title in ("% memorized", "% of holdout", unit, cost, "seconds")]
+    return Table("full", f"all-{found.artifact}", f"Every method of ours: {name}", tuple(heads), tuple(rows))
 
 
 def _chosen(setting: Configuration, words: str) -> tuple[Cell, ...]:
@@ -127,7 +148,7 @@ def _chosen(setting: Configuration, words: str) -> tuple[Cell, ...]:
         memorized_cell(setting, "after"),
         mean_cell(holdout, 2, setting.sources),
         performance_cell(setting, "after"),
-        mean_cell(mean_of(lost_points(row) for row in setting.rows), 2, setting.sources),
+        mean_cell(mean_of(cost_of(row) for row in setting.rows), 2, setting.sources),
         seconds_cell(setting.seconds, setting.sources),
     )
 

@@ -25,10 +25,11 @@ COMPARED = ("memorized_after", "holdout_memorized_after", "performance_after", "
 """Columns that a check compares; what a machine decides, such as seconds, is not among them."""
 HEAD = """# Leaderboard
 
-Written by `tinymem zoo leaderboard` from the rows in `docs/table1.parquet` and `docs/leaderboard.parquet`: every method on the checkpoints
-of `zoo/` that have rows, under protocol `paper`. A method's run on a checkpoint is the one of its stored grid with the lowest score M - P,
-the percent of memorization changed less the percent of accuracy changed (of text M + P, with perplexity): -100 is a perfect edit, 0 one
-that does nothing. There is no limit of time. Of a backdoor, memorized rows are the held-out ones, as in [Table 1](reproduction.md).
+Written by `tinymem zoo leaderboard` from the rows in `docs/table1.parquet`, `docs/table2.parquet` and `docs/leaderboard.parquet`: every
+method on the checkpoints of `zoo/` that have rows, under protocol `paper`. A method's run on a checkpoint is the one of its stored grid
+with the lowest score M - P, the percent of memorization changed less the percent of accuracy changed (of text M + P, with perplexity): -100
+is a perfect edit, 0 one that does nothing. There is no limit of time. Of a backdoor, memorized rows are the held-out ones, as in
+[the tables](reproduction.md).
 
 - `tinymem zoo leaderboard --submit plugin.py` runs a method of your own over its grid on the same checkpoints (`docs/extending.md` shows
   one), adds its rows, named by the hash of the file, and writes this page anew.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from tinymem.errors import UserError
+from tinymem.errors import UserError, check_given
 from tinymem.runtime.files import file_sha256, new_directory, read_object, write_json
 from tinymem.zoo.catalogue import CURVE, RECIPE, WEIGHTS, entry_of, names_in
 
@@ -58,6 +58,7 @@ def add(folder: Path, zoo: Path, corpus: Path | None = None) -> str:
     Raises:
         UserError: a file that every checkpoint has is missing, another checkpoint has the name, or another corpus than it was trained on.
     """
+    check_given({"corpus": corpus})
     missing = [name for name in NEEDED if not (folder / name).is_file()]
     if missing:
         raise UserError(f"expected {', '.join(NEEDED)} in {folder}, found no {missing[0]}; add the run's recipe and curve")

@@ -13,6 +13,10 @@ ACCURACY_POINTS = 0.1
 """Differences of accuracy up to this are within the rounding of machines and versions, whatever the spread over seeds."""
 
 
+PERPLEXITY_PERCENT = 1.0
+"""The same of perplexity, in percent of the trained model's."""
+
+
 @dataclass(frozen=True)
 class Pair:
     """One number of ours, a mean over seeds, beside the published one; both in percent or points.

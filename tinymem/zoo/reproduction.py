@@ -8,12 +8,12 @@ from typing import Literal
 
 from tinymem.report.configuration import Configuration, by_held_out
 from tinymem.report.configurations import ModelGroup, groups_of, in_order
-from tinymem.report.means import mean_of
+from tinymem.report.means import Mean, mean_of
 from tinymem.report.published import Published, PublishedRow, published
 from tinymem.report.selection import Protocol, select
 from tinymem.results.collect import results_of
 from tinymem.results.row import MeasuredRow
-from tinymem.zoo.reasons import ACCURACY_POINTS, Evidence, Pair, Pairs, reason_of
+from tinymem.zoo.reasons import ACCURACY_POINTS, PERPLEXITY_PERCENT, Evidence, Pair, Pairs, reason_of
 
 Artifact = Literal["noise", "backdoor"]
 ARTIFACTS: tuple[Artifact, ...] = ("noise", "backdoor")
@@ -83,23 +83,47 @@ class Reproduction:
                 yield f"protocol reference{f', {other.options}, {words}' if other.options else ''}", other
 
     def pairs(self, ours: Configuration, method: str) -> Pairs:
-        """Percent memorized; and accuracy in percent of the trained model, of a method the points that it lost."""
-        theirs, base = self.table.rows[method], self.table.rows["none"]
-        memorized, accuracy = ours.memorized("after"), ours.performance("after")
-        lost = mean_of(lost_points(row) for row in ours.rows)
-        if memorized is None or accuracy is None or lost is None or theirs.performance is None or base.performance is None:
+        """Percent memorized; and accuracy in percent of the trained model, of a method what it cost (`cost_of`).
+
+        The trained model's perplexity is not compared: ours is of another text and another tokenizer than the published one.
+        """
+        memorized, performance = ours.memorized("after"), ours.performance("after")
+        theirs, cost = self._published_cost(method), mean_of(cost_of(row) for row in ours.rows)
+        if memorized is None or performance is None or theirs is None or cost is None:
             return ()
-        rows = mean_of(row.rows_scored for row in ours.rows)
-        first = Pair(memorized, theirs.memorized, 100 / rows.mean if rows and rows.mean else 0.0)
+        first = Pair(memorized, self.table.rows[method].memorized, _one_row(ours))
+        if method != "none":
+            return first, Pair(cost, theirs, self._resolution)
+        return (first, Pair(performance, theirs, self._resolution)) if self.table.metric == "accuracy" else (first,)
+
+    @property
+    def _resolution(self) -> float:
+        return ACCURACY_POINTS if self.table.metric == "accuracy" else PERPLEXITY_PERCENT
+
+    def _published_cost(self, method: str) -> float | None:
+        """What a method cost, as `cost_of`; of the trained model its own performance."""
+        after, before = self.table.rows[method].performance, self.table.rows["none"].performance
+        if after is None or before is None:
+            return None
         if method == "none":
-            return first, Pair(accuracy, theirs.performance, ACCURACY_POINTS)
-        return first, Pair(lost, base.performance - theirs.performance, ACCURACY_POINTS)
+            return after
+        return before - after if self.table.metric == "accuracy" else 100 * (after / before - 1)
 
 
-def lost_points(row: MeasuredRow) -> float | None:
-    """Points of accuracy that an edit cost."""
+def cost_of(row: MeasuredRow) -> float | None:
+    """What an edit cost: points of accuracy, or percent of perplexity that it added."""
     before, after = row.performance_before, row.performance_after
-    return None if before is None or after is None else 100 * (before - after)
+    if before is None or after is None:
+        return None
+    return 100 * (before - after) if row.is_share else 100 * (after / before - 1)
+
+
+def _one_row(ours: Configuration) -> float:
+    """Percent that one of the rows is which count as memorized or not."""
+    counts = ours.counts("after")
+    rows = counts.rows / len(ours.rows) if counts else mean_of(row.rows_scored for row in ours.rows)
+    number = rows.mean if isinstance(rows, Mean) else rows
+    return 100 / number if number else 0.0
 
 
 def reproductions(rows: Iterable[MeasuredRow], table: str) -> list[Reproduction]:
