@@ -10,7 +10,7 @@ import json
 import lzma
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from safetensors import SafetensorError
@@ -25,7 +25,16 @@ from tinymem.runtime.json import JsonObject
 
 CLEAN_ROWS = 8000
 HEADER = 8  # bytes, the length of the header in front of a safetensors file
-NUMBERS = ("vocab_size", "pad", "bos", "eos")
+
+
+class About(TypedDict):
+    """What the columns do not say of a corpus."""
+
+    spec: JsonObject
+    vocab_size: int
+    pad: int
+    bos: int
+    eos: int
 
 
 def sample_of(corpus: Corpus, rows: int) -> Corpus:
@@ -41,7 +50,7 @@ def write_sample(corpus: Corpus, path: Path) -> None:
         UserError: the disk is full or the folder cannot be written.
     """
     columns = {f"{name}/{column}": np.ascontiguousarray(v) for name, table in tables(corpus).items() for column, v in table.items()}
-    about = {"spec": corpus.spec.as_json(), **{name: getattr(corpus, name) for name in NUMBERS}}
+    about: About = {"spec": corpus.spec.as_json(), "vocab_size": corpus.vocab_size, "pad": corpus.pad, "bos": corpus.bos, "eos": corpus.eos}
     packed = lzma.compress(save(columns, {"corpus": json.dumps(about)}), preset=9 | lzma.PRESET_EXTREME)
     write_bytes(path, packed)
 
@@ -61,9 +70,9 @@ def read_sample(path: Path) -> Corpus:
         raise UserError(f"expected a whole sample of rows at {path}, got a damaged one ({error}); copy the checkpoint again") from None
 
 
-def _about(content: bytes) -> JsonObject:
+def _about(content: bytes) -> About:
     header = json.loads(content[HEADER : HEADER + int.from_bytes(content[:HEADER], "little")])
-    about: JsonObject = json.loads(header["__metadata__"]["corpus"])
+    about: About = json.loads(header["__metadata__"]["corpus"])
     return about
 
 
@@ -71,10 +80,9 @@ def _table(columns: Columns, name: str) -> Columns:
     return {key.partition("/")[2]: values for key, values in columns.items() if key.partition("/")[0] == name}
 
 
-def _corpus(about: JsonObject, found: dict[str, Columns], tokenizer: Path) -> Corpus:
+def _corpus(about: About, found: dict[str, Columns], tokenizer: Path) -> Corpus:
     spec = CorpusSpec.model_validate(about["spec"])
     kinds = [artifact.kind for artifact in spec.artifacts]
-    numbers: dict[str, Any] = {name: about[name] for name in NUMBERS}
     return Corpus(
         spec=spec,
         clean=found["clean"]["ids"],
@@ -83,5 +91,8 @@ def _corpus(about: JsonObject, found: dict[str, Columns], tokenizer: Path) -> Co
         determined={},
         planted={kind: planted_of(found[kind]) for kind in kinds},
         tokenizer_file=tokenizer,
-        **numbers,
+        vocab_size=about["vocab_size"],
+        pad=about["pad"],
+        bos=about["bos"],
+        eos=about["eos"],
     )
