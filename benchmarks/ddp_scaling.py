@@ -27,7 +27,7 @@ def worker(given: argparse.Namespace) -> None:
     from tinymem.bench.sizes import TOKENS
     from tinymem.bench.train import our_parts, the_case
     from tinymem.training.parallel import make_processes, mean_over_processes
-    from tinymem.training.step import GraphedStep, Step, compiled
+    from tinymem.training.step import GraphedStep, Step
 
     processes = make_processes(given.device)
     case, process = the_case(given.case), (processes.global_rank, processes.world_size)
@@ -35,7 +35,7 @@ def worker(given: argparse.Namespace) -> None:
     on_gpu = processes.device.type == "cuda"
     step = our_parts(case, rows_NT, processes.device, GraphedStep if on_gpu else Step, precision=given.precision, process=process)
     if isinstance(step, GraphedStep) and given.compile:
-        step.compiled, step.batch_size = compiled(step.model), given.rows
+        step.compiling, step.batch_size = True, given.rows
     batches = torch.arange(len(rows_NT), device=processes.device).split(given.rows)
 
     def run(steps: int) -> float:

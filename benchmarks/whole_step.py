@@ -4,6 +4,7 @@ python benchmarks/whole_step.py check     gradients against float64, beside PyTo
 python benchmarks/whole_step.py repeat    the same gradient 200 times with streams in a graph: a race would show
 python benchmarks/whole_step.py kernels   microseconds of each kernel alone, and of the whole step
 python benchmarks/whole_step.py sweep     of the whole step with other tiles
+python benchmarks/whole_step.py golden    losses over 300 steps beside autograd's in bf16, as distances from those in fp32, over models
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from unittest import mock
 
 import torch
 import torch.nn.functional as F
@@ -201,18 +203,43 @@ def repeat(size: Size, tiles: Tiles, times: int) -> bool:
     return worst < 1e-5
 
 
-def golden(layers: int, steps: int = 300) -> bool:
-    """Whether losses are as near to those in fp32 as autograd's in bf16 are, up to a factor of two, in two runs of each."""
+def golden(layers: int, seeds: int, steps: int = 300) -> bool:
+    """Whether losses by kernels are as near to those in fp32 as autograd's in bf16 are.
+
+    bf16's own spread is that over initializations, and over two ways of rounding: autograd with the attention of training, and with the
+    library's. A model's distance is the mean over steps of the difference of its loss from that in fp32; the kernels' mean over models
+    must not be above the larger of the two ways' means by more than chance (the signs of the models' differences, one-sided, 5 %).
+    """
     from tinymem.bench.golden import losses
     from tinymem.bench.train import the_case
 
-    ways = ("graph", "fp32"), ("graph", "fp32"), ("graph", "bf16"), ("graph", "bf16"), ("kernels", "bf16"), ("kernels", "bf16")
-    runs = [torch.tensor(losses(the_case(f"math-{layers}"), way, precision=precision, steps=steps)) for way, precision in ways]
-    for at in (0, 4, 9, 14, 19, 29, 49, 99, 199, steps - 1):
-        print(f"    step {at + 1:<4}", "  ".join(f"{float(run[at]):.5f}" for run in runs), flush=True)
-    off = [float((found - runs[0]).abs().mean()) for found in runs[1:]]
-    print("    mean distance from fp32: fp32, autograd's bf16 twice, kernels twice:", *(f"{o:.2e}" for o in off), flush=True)
-    return sum(off[3:]) <= 2 * sum(off[1:3])
+    case, rows = the_case(f"math-{layers}"), []
+    for seed in range(seeds):
+        exact = torch.tensor(losses(case, "graph", steps=steps, seed=seed))
+        found = [torch.tensor(losses(case, way, precision="bf16", steps=steps, seed=seed)) for way in ("graph", "kernels")]
+        with mock.patch("tinymem.training.loss.use_row_attention"):
+            found.insert(1, torch.tensor(losses(case, "graph", precision="bf16", steps=steps, seed=seed)))
+        rows.append(torch.stack([(one - exact).abs().mean() for one in found]))
+        late = [f"{float((one - exact)[50:].abs().mean()):.1e}" for one in found]
+        print(
+            f"    seed {seed}: autograd's bf16, with the library's attention, kernels:",
+            *(f"{o:.2e}" for o in rows[-1]),
+            "from step 51:",
+            *late,
+            flush=True,
+        )
+    distances = torch.stack(rows)
+    mean = distances.mean(0)
+    nearest = distances[:, 2] - distances[:, int(mean[:2].argmax())]
+    signs = 1 - 2 * torch.cartesian_prod(*[torch.arange(2)] * seeds)
+    chance = float(((signs * nearest).mean(1) >= nearest.mean() - 1e-12).float().mean())
+    print(
+        "    means:",
+        *(f"{m:.2e} ({d.min():.1e} to {d.max():.1e})" for m, d in zip(mean, distances.T, strict=True)),
+        f"p {chance:.3f}",
+        flush=True,
+    )
+    return bool(mean[2] <= mean[:2].max()) or chance > 0.05
 
 
 CHECKS = (
@@ -263,6 +290,7 @@ def main() -> None:
     parser.add_argument("what", choices=("check", "repeat", "kernels", "sweep", "golden"), nargs="+")
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--times", type=int, default=200)
+    parser.add_argument("--seeds", type=int, default=10, help="models of `golden`")
     given = parser.parse_args()
     print(f"{torch.cuda.get_device_name()}; torch {torch.__version__}", flush=True)
     size, right = Size(layers=given.layers), True
@@ -273,7 +301,7 @@ def main() -> None:
         elif what == "repeat":
             right &= bool(tried("repeat", lambda: repeat(size, BASE, given.times)))
         elif what == "golden":
-            right &= bool(tried("golden", lambda: golden(given.layers)))
+            right &= bool(tried("golden", lambda: golden(given.layers, given.seeds)))
         elif what == "kernels":
             tried("kernels", lambda: kernels(size, BASE))
             tried("attention", lambda: attention(BASE))

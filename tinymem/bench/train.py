@@ -130,7 +130,8 @@ def _time(case: Case, way: str, device: torch.device, steps: int, rows: int) -> 
         _wait(device)  # the first call of all starts CUDA
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
-    torch._dynamo.reset()
+    if "torch._dynamo" in sys.modules:  # its import takes seconds
+        torch._dynamo.reset()
     step = make_step(case, way, device, rows)
     for _ in range(5 if on_gpu else 1):
         step()
@@ -192,13 +193,13 @@ class _Settings:
 def our_step(case: Case, rows_NT: Tensor, device: torch.device, rows: int, way: str) -> Callable[[], object]:
     """TinyMem's training step on batches of rows that are on the device."""
     from tinymem.bench.transformers_step import endless
-    from tinymem.training.step import GraphedStep, Step, compiled
+    from tinymem.training.step import GraphedStep, Step
 
     base, _, regularizer = way.partition("+")
     kind = kernel_step(_facts(case, way, device, rows))
     made = our_parts(case, rows_NT, device, kind or (GraphedStep if device.type == "cuda" else Step), regularizer)
     if isinstance(made, GraphedStep) and base != "graph":
-        made.compiled, made.batch_size = compiled(made.model), rows
+        made.compiling, made.batch_size = True, rows
     turn = iter(endless(torch.arange(len(rows_NT), device=device).split(rows)))
     return lambda: made(next(turn))
 
@@ -211,8 +212,9 @@ def our_parts(
     regularizer: str = "",
     precision: Precision = "auto",
     process: tuple[int, int] = (0, 1),
+    seed: int = 0,
 ) -> Step:
-    """A fresh model with its optimizer and regularizer in a step of this kind; `process`: see `Step`."""
+    """A fresh model of a seed with its optimizer and regularizer in a step of this kind; `process`: see `Step`."""
     from tinymem.models.gpt2 import GPT
     from tinymem.training.loss import LossModel, batch_loss
     from tinymem.training.optimizer import make_optimizer
@@ -220,7 +222,7 @@ def our_parts(
     from tinymem.training.regularizer import Regularizers
     from tinymem.training.step import Step
 
-    model = GPT(case.config()).to(device).train()
+    model = GPT(case.config(), seed=seed).to(device).train()
     regularizers = _regularizer(regularizer) if regularizer else Regularizers()
     regularizers.attach(model)
     optimizer = make_optimizer(model.parameters(), _Settings(), device=None if kind is Step else device)

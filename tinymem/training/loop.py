@@ -39,7 +39,7 @@ from tinymem.training.regularizer_section import TrainingRows, make_regularizers
 from tinymem.training.snapshot import Keeper, Snapshot, Trained, TrainingFacts
 from tinymem.training.start import epoch_order, fresh_model, refuse_training_beyond_memory
 from tinymem.training.state import TrainingState, load_state, next_step, restore, save_state
-from tinymem.training.step import GraphedStep, Step, compiled
+from tinymem.training.step import GraphedStep, Step
 from tinymem.training.tensorboard import make_logger, scalars
 from tinymem.training.threads import training_threads
 from tinymem.training.whole_step import choice
@@ -145,7 +145,7 @@ class _Run:
         )
         if isinstance(step, GraphedStep):
             step.batch_size = config.batch_size
-            step.compiled = compiled(step.model) if worth_compiling(config.compile, device, self.total_steps) else None
+            step.compiling = worth_compiling(config.compile, device, self.total_steps)
         return step
 
     @property

@@ -90,10 +90,10 @@ def own_rows(batch_B: Tensor, process: int, processes: int) -> tuple[Tensor, Ten
 class GraphedStep(Step):
     """A step replayed from CUDA graphs; the optimizer must be capturable, with its rate in a tensor.
 
-    `compiled`, if set, is the model through torch.compile, used for batches of `batch_size`.
+    With `compiling` set, batches of `batch_size` go through torch.compile, whose import alone takes seconds.
     """
 
-    compiled: nn.Module | None = None
+    compiling: bool = False
     batch_size: int = 0
 
     def __post_init__(self) -> None:
@@ -114,7 +114,7 @@ class GraphedStep(Step):
     def _capture(self, batch_B: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor]:
         """Warm up on a side stream, restore all tensors, and record."""
         input_B = batch_B.clone()
-        model = self.compiled if self.compiled is not None and len(batch_B) == self.batch_size else self.model
+        model = self._model_for(batch_B)
         kept = self._state(copy=True)
         device = self.rows_NT.device
         stream, current = torch.cuda.Stream(device), torch.cuda.current_stream(device)  # its context makes the device the current one
@@ -133,6 +133,9 @@ class GraphedStep(Step):
         with torch.cuda.graph(graph, stream=stream, capture_error_mode=mode):
             self._step(model, input_B)
         return graph, input_B
+
+    def _model_for(self, batch_B: Tensor) -> nn.Module:
+        return compiled(self.model) if self.compiling and len(batch_B) == self.batch_size else self.model
 
     def _state(self, *, copy: bool) -> dict[str, Tensor]:
         """Every tensor that a step changes, by name."""

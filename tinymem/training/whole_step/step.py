@@ -39,6 +39,11 @@ class KernelStep(GraphedStep):
         self._gradients = KernelGradients(gpt, self._flat.flat, self.dtype, self.tiles)
         self.by_kernels: bool | None = None
 
+    def _tried(self, batch_B: Tensor) -> bool:
+        if self.by_kernels is None:
+            self.by_kernels = self._try(batch_B)
+        return self.by_kernels
+
     def _try(self, batch_B: Tensor) -> bool:
         """Whether the kernels run, and give the gradient of the batch; nothing uses it."""
         try:
@@ -63,10 +68,11 @@ class KernelStep(GraphedStep):
             loss = self.loss(self.model, ids_BT)
         return torch.cat([gradient.flatten() for gradient in torch.autograd.grad(loss, self._flat.param_groups[0]["params"])])
 
+    def _model_for(self, batch_B: Tensor) -> nn.Module:
+        return self.model if self._tried(batch_B) else super()._model_for(batch_B)
+
     def _step(self, model: nn.Module, batch_B: Tensor) -> None:
-        if self.by_kernels is None:
-            self.by_kernels = self._try(batch_B)
-        if not self.by_kernels:
+        if not self._tried(batch_B):
             super()._step(model, batch_B)
             return
         ids_BT = to_ids(self.rows_NT[batch_B])
