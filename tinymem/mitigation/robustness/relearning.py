@@ -12,12 +12,20 @@ from torch import Tensor, nn
 from tinymem.data.rows import Rows, next_tokens
 from tinymem.models.adapters import logits
 from tinymem.recipe.evaluation import Robustness
+from tinymem.training.rounded_adamw import optimizer_of, refuse_fp16
 
 
 def relearned(model: nn.Module, rows: Rows, settings: Robustness, seed: int) -> nn.Module:
-    """The copy after `settings.steps` steps of AdamW, with training's betas and weight decay and a fresh state, on the rows."""
+    """The copy after `settings.steps` steps of AdamW, with training's betas and weight decay and a fresh state, on the rows.
+
+    Weights of bf16 are rounded at random.
+
+    Raises:
+        UserError: a model in fp16.
+    """
+    refuse_fp16(model)
     copy = deepcopy(model)
-    optimizer = torch.optim.AdamW(copy.parameters(), lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.1)
+    optimizer = optimizer_of([*copy.parameters()], settings.learning_rate, 0.1, seed, (0.9, 0.98))
     copy.train()
     with torch.random.fork_rng():  # dropout of foreign models draws from the global state
         torch.manual_seed(seed)
@@ -25,7 +33,7 @@ def relearned(model: nn.Module, rows: Rows, settings: Robustness, seed: int) -> 
             batch = rows.take(index.to(rows.ids.device))
             targets_BT = next_tokens(batch.ids, batch.length)
             loss = F.cross_entropy(logits(copy, batch.ids)[:, :-1].flatten(0, 1), targets_BT.flatten())
-            optimizer.zero_grad()
+            copy.zero_grad()
             loss.backward()
             optimizer.step()
     return copy.eval()

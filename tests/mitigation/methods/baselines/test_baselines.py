@@ -13,12 +13,14 @@ from helpers import equal_weights
 from tinymem.data.rows import Rows, compact_rows
 from tinymem.errors import UserError
 from tinymem.mitigation.method import UNLEARNERS, apply
-from tinymem.mitigation.methods.baselines import _common, _optimizer, dpo_clean, gradient_difference, npo, rmu, simnpo, task_vector
+from tinymem.mitigation.methods.baselines import _common, dpo_clean, gradient_difference, npo, rmu, simnpo, task_vector
 from tinymem.mitigation.methods.finetuning import _common as finetuning
 from tinymem.mitigation.methods.losses import row_losses
 from tinymem.models.adapters import family_of, layer_of, logits, mlp_parameters
 from tinymem.models.gpt2 import GPT, GPTConfig
 from tinymem.testing import FAMILIES, config_of, tiny_case
+from tinymem.training import rounded_adamw
+from tinymem.training.optimizer import optimizer_tensors
 
 DUAL = ("gradient-difference", "npo", "simnpo", "rmu")
 ALL = (*DUAL, "gradient-ascent", "task-vector")
@@ -305,15 +307,15 @@ def test_pieces_of_a_batch_make_the_same_step(name, monkeypatch):
 def test_rounding_at_random_is_right_in_the_mean():
     values = torch.tensor([1.0, 1.001, -1.001, 3e-5, 0.0]).repeat(20_000, 1)
     generator = torch.Generator().manual_seed(0)
-    found = _optimizer.rounded(values, generator).float()
+    found = rounded_adamw.rounded(values, generator).float()
     assert torch.equal(found[:, 0], values[:, 0]) and torch.equal(found[:, 4], values[:, 4]), "what bf16 holds stays"
     for k in (1, 2, 3):
         low, high = sorted(found[:, k].unique().tolist(), key=abs)
         assert abs(low) <= abs(float(values[0, k])) <= abs(high) and abs(high - low) <= 2**-7 * abs(high)
         error = abs(high - low) / 2 / 20_000**0.5
         assert abs(float(found[:, k].double().mean()) - float(values[0, k])) < 4 * error
-    again = _optimizer.rounded(values, torch.Generator().manual_seed(0)).float()
-    assert torch.equal(found, again) and not torch.equal(found, _optimizer.rounded(values, generator).float())
+    again = rounded_adamw.rounded(values, torch.Generator().manual_seed(0)).float()
+    assert torch.equal(found, again) and not torch.equal(found, rounded_adamw.rounded(values, generator).float())
 
 
 def test_bf16_follows_fp32_where_each_step_is_below_its_precision():
@@ -322,7 +324,7 @@ def test_bf16_follows_fp32_where_each_step_is_below_its_precision():
     ways = {}
     for dtype in (torch.float32, torch.bfloat16):
         parameter = torch.nn.Parameter(start.bfloat16().to(dtype))
-        optimizer = _optimizer.optimizer_of([parameter], 1e-5, 0.0, seed=1)
+        optimizer = rounded_adamw.optimizer_of([parameter], 1e-5, 0.0, seed=1)
         for _ in range(100):
             parameter.grad = torch.full_like(parameter, 0.5)
             optimizer.step()
@@ -331,8 +333,44 @@ def test_bf16_follows_fp32_where_each_step_is_below_its_precision():
     assert ways[torch.bfloat16] == pytest.approx(-1e-3, rel=0.2), "rounded to nearest it would be 0"
 
 
-@pytest.mark.parametrize("name", ["npo", "rmu"])
+TRAINED = [name for name in UNLEARNERS.names() if UNLEARNERS.get(name).properties.criterion == "optimization"]
+
+
+@pytest.mark.parametrize("name", [*TRAINED, "slim", "hard-concrete"])
 def test_fp16_is_refused(name):
     model, data = tiny_case("gpt-neox")
+    method = UNLEARNERS.get(name)
     with pytest.raises(UserError, match="expected a model in bf16 or fp32"):
-        one_step(name, model.half(), data)
+        apply(method, model.half(), data, config_of(method, epochs=1, ratio=0.25))
+
+
+def test_a_finetuning_in_bf16_moves_weights_as_in_fp32():
+    """Steps of 2e-5 on weights that are 0.001 apart and more: to the nearest, most of them would be lost."""
+    model, data = tiny_case("gpt-neox")
+    config = finetuning.FinetuningConfig(epochs=8, learning_rate=2e-5, weight_decay=0.0, batch_size=2)
+    model = model.bfloat16()
+    moved = []
+    for placed in (model, deepcopy(model).float()):
+        edited = finetuning.finetune(placed, data.retain.ids, data, config)
+        changes = [(p.double() - q.double()).flatten() for p, q in zip(edited.parameters(), placed.parameters(), strict=True)]
+        moved.append(torch.cat(changes).detach())
+    assert float(moved[0] @ moved[1] / moved[1].square().sum()) == pytest.approx(1, abs=0.15)
+
+
+def test_an_adamw_of_bf16_goes_on_from_a_stored_state():
+    parameter = torch.nn.Parameter(torch.linspace(-1, 1, 2000).bfloat16())
+    twin = torch.nn.Parameter(parameter.detach().float())
+    adamw = torch.optim.AdamW([twin], lr=1e-3, betas=(0.9, 0.98))
+    for _ in range(3):
+        twin.grad = torch.full_like(twin, 0.3)
+        adamw.step()
+    rounding = rounded_adamw.RoundedAdamW([parameter], 1e-3, 0.01, 0, (0.9, 0.98))
+    rounding.load(optimizer_tensors(adamw))
+    with torch.no_grad():
+        twin.copy_(parameter)
+    for optimizer, weights in ((rounding, parameter), (adamw, twin)):
+        weights.grad = torch.full_like(weights, -0.2)
+        optimizer.step()
+    before = torch.linspace(-1, 1, 2000).bfloat16().double()
+    found, expected = (float((weights.detach().double() - before).mean()) for weights in (parameter, twin))
+    assert found == pytest.approx(expected, rel=0.1)

@@ -16,9 +16,9 @@ from tinymem.data.rows import Rows
 from tinymem.errors import UserError
 from tinymem.mitigation.config import MethodConfig
 from tinymem.mitigation.method import MitigationData
-from tinymem.mitigation.methods.baselines._optimizer import optimizer_of, refuse_fp16
 from tinymem.mitigation.methods.losses import Over, row_losses
 from tinymem.mitigation.methods.pieces import Pieces, add_gradients, rows_at_once, size_of
+from tinymem.training.rounded_adamw import optimizer_of, refuse_fp16
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +21,7 @@ from tinymem.training.kernels.attention import row_attention_in
 from tinymem.training.loss import LossModel, batch_loss
 from tinymem.training.optimizer import load_optimizer_tensors, make_optimizer
 from tinymem.training.precision import precision_context, resolve_precision
+from tinymem.training.rounded_adamw import Optimizer, RoundedAdamW, in_bf16, refuse_fp16
 from tinymem.training.step import GraphedStep, Step
 
 ON_GPU = "bf16"
@@ -58,31 +58,47 @@ def finetune(
 ) -> nn.Module:
     """A copy of the model after `epochs` passes over rows, compact (`compact_rows`) or not, on any device, or over their first tokens.
 
-    On a GPU our GPT takes training's steps, in training's precision.
+    On a GPU our GPT takes training's steps, in training's precision. Weights of bf16 are rounded at random.
 
     Raises:
-        UserError: there are none.
+        UserError: there are none; or a model in fp16.
     """
+    refuse_fp16(model)
     if not len(rows_NT):
         raise UserError("expected rows to train on, got none; name some with --retain, or use a corpus")
     edited, device, generator = deepcopy(model), data.forget.ids.device, data.generator()
-    trained = device.type == "cuda" and isinstance(model, GPT) and length_N is None
-    optimizer = make_optimizer(edited.parameters(), config, device=device if trained else None)
-    if data.optimizer_state:
-        load_optimizer_tensors(optimizer, data.optimizer_state)
+    trained = device.type == "cuda" and isinstance(model, GPT) and length_N is None and not in_bf16([*model.parameters()])
     edited.train()
     steps = config.epochs * -(-len(rows_NT) // config.batch_size)
     data.bar.expect(steps)
     with torch.random.fork_rng(), row_attention_in(edited):  # dropout of foreign models draws from the global state
         torch.manual_seed(data.seed)
-        make = partial(training_step, steps=steps) if trained else partial(_plain_step, length_N=length_N)
-        step = make(edited, optimizer, rows_NT, device)
+        if trained:
+            step = training_step(edited, _adamw(edited, config, data, device), rows_NT, device, steps=steps)
+        else:
+            step = _plain_step(edited, _optimizer(edited, config, data), rows_NT, device, length_N=length_N)
         for _ in range(config.epochs):
             order_N = torch.randperm(len(rows_NT), generator=generator)
             for index in (order_N.to(device) if trained else order_N).split(config.batch_size):
                 step(index)
                 data.bar.advance(1)
     return edited.eval()
+
+
+def _adamw(edited: nn.Module, config: FinetuningConfig, data: MitigationData, device: torch.device | None = None) -> torch.optim.AdamW:
+    optimizer = make_optimizer(edited.parameters(), config, device=device)
+    if data.optimizer_state:
+        load_optimizer_tensors(optimizer, data.optimizer_state)
+    return optimizer
+
+
+def _optimizer(edited: nn.Module, config: FinetuningConfig, data: MitigationData) -> Optimizer:
+    if not in_bf16(parameters := [*edited.parameters()]):
+        return _adamw(edited, config, data)
+    optimizer = RoundedAdamW(parameters, config.learning_rate, config.weight_decay, data.seed, config.betas)
+    if data.optimizer_state:
+        optimizer.load(data.optimizer_state)
+    return optimizer
 
 
 def training_step(
@@ -96,7 +112,7 @@ def training_step(
 
 
 def _plain_step(
-    edited: nn.Module, optimizer: torch.optim.Optimizer, rows_NT: Tensor, device: torch.device, *, length_N: Tensor | None
+    edited: nn.Module, optimizer: Optimizer, rows_NT: Tensor, device: torch.device, *, length_N: Tensor | None
 ) -> Callable[[Tensor], None]:
     """A step of any model, in the type of its weights."""
 
@@ -104,7 +120,7 @@ def _plain_step(
         ids_BT = to_ids(rows_NT[index.to(rows_NT.device)].to(device))
         targets_BT = next_tokens(ids_BT, None if length_N is None else length_N[index.to(device)])
         loss = F.cross_entropy(logits(edited, ids_BT)[:, :-1].flatten(0, 1), targets_BT.flatten())
-        optimizer.zero_grad()
+        edited.zero_grad()
         loss.backward()
         optimizer.step()
 

@@ -22,6 +22,7 @@ from tinymem.mitigation.methods.pieces import Pieces
 from tinymem.mitigation.methods.replay import Replayed
 from tinymem.mitigation.option_ranges import check_least
 from tinymem.models.adapters import neuron_layers
+from tinymem.training.rounded_adamw import refuse_fp16
 
 LOOKS = 25
 """Steps between two looks, each of which waits for the device, at whether every row has stopped."""
@@ -82,7 +83,12 @@ def learn_by_row(model: nn.Module, data: MitigationData, config: GatesConfig, ru
 
 
 def learn(model: nn.Module, data: MitigationData, config: GatesConfig, rule: Rule, *, by_row: bool) -> Iterator[Learned]:
-    """Train the gates; yields after each epoch, so that 1, 10 and 20 epochs come from one run."""
+    """Train the gates; yields after each epoch, so that 1, 10 and 20 epochs come from one run.
+
+    Raises:
+        UserError: a model in fp16.
+    """
+    refuse_fp16(model)
     layers = neuron_layers(model)
     rows = data.forget if config.over == "row" else cropped(data.forget)
     shape = (len(rows) if by_row else 1, len(layers), width(layers))

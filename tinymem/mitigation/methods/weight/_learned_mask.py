@@ -35,6 +35,7 @@ from tinymem.mitigation.methods.weight._draws import uniform
 from tinymem.mitigation.methods.weight._selection import use_kernel, without_extreme
 from tinymem.models.adapters import in_out, mlp_parameters
 from tinymem.training.kernels.attention import row_attention_in
+from tinymem.training.rounded_adamw import refuse_fp16
 
 Drop = Literal["highest", "lowest"]
 Precision = Literal["auto", "fp32", "tf32", "bf16"]
@@ -50,7 +51,7 @@ class LearnedMaskConfig(AblationConfig):
         drop: whether the weights with the highest or the lowest |score| are dropped.
         learning_rate, momentum, weight_decay: of the SGD that trains the scores (published values).
         precision: of the passes that compute the scores' gradients (scores are fp32, and the model's own weights are edited): `bf16`,
-            `fp32` or `tf32` (fp32 with short products, GPUs only). `auto`: AUTO_ON_GPU on a GPU, fp32 on a CPU. Models in half precision
+            `fp32` or `tf32` (fp32 with short products, GPUs only). `auto`: AUTO_ON_GPU on a GPU, fp32 on a CPU. Models in bf16
             stay so.
     """
 
@@ -81,10 +82,11 @@ class LearnedMask:
         scores: where they start: fp32, by the names and of the shapes of the matrices. See `initial_scores`.
 
     Raises:
-        UserError: scores of other tensors than the matrices; otherwise as `group_counts`.
+        UserError: scores of other tensors than the matrices, or a model in fp16; otherwise as `group_counts`.
     """
 
     def __init__(self, model: nn.Module, config: LearnedMaskConfig, scores: Mapping[str, Tensor]) -> None:
+        refuse_fp16(model)
         self.model, self.config = model, config
         weights = {name: in_out(model, p.detach()) for name, p in mlp_parameters(model, matrices_only=True).items()}
         wrong = [name for name in {**weights, **scores} if not _fits(model, weights.get(name), scores.get(name))]

@@ -1,4 +1,4 @@
-"""AdamW of the baselines: torch's for fp32, and for bf16 one that rounds at random, since most steps are smaller than half a bf16 step.
+"""AdamW of models in fp32, torch's, and in bf16, which rounds at random, since most steps are smaller than half a bf16 step.
 
 A weight of bf16 keeps 8 bits: a step below 1/512 of it is lost in rounding to nearest, always. Rounded up or down with the probability of
 its distance, the weight is right in the mean, without a copy in fp32. Moments are kept in the same way: 6 bytes a parameter in all.
@@ -6,7 +6,7 @@ its distance, the weight is right in the mean, without a copy in fp32. Moments a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -33,11 +33,18 @@ def refuse_fp16(model: nn.Module) -> None:
         raise UserError("expected a model in bf16 or fp32 for a method that trains it, got fp16; load it with dtype bf16 or fp32")
 
 
-def optimizer_of(parameters: Sequence[nn.Parameter], learning_rate: float, weight_decay: float, seed: int) -> Optimizer:
+def in_bf16(parameters: Sequence[nn.Parameter]) -> bool:
+    """Whether some parameters are in bf16, so that their steps have to be rounded at random."""
+    return any(p.dtype == torch.bfloat16 for p in parameters)
+
+
+def optimizer_of(
+    parameters: Sequence[nn.Parameter], learning_rate: float, weight_decay: float, seed: int, betas: tuple[float, float] = BETAS
+) -> Optimizer:
     """AdamW for parameters of one type: with stochastic rounding in bf16."""
-    if any(p.dtype == torch.bfloat16 for p in parameters):
-        return RoundedAdamW(parameters, learning_rate, weight_decay, seed)
-    return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
+    if in_bf16(parameters):
+        return RoundedAdamW(parameters, learning_rate, weight_decay, seed, betas)
+    return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay, betas=betas)
 
 
 class RoundedAdamW:
@@ -45,13 +52,23 @@ class RoundedAdamW:
 
     Args:
         parameters: in bf16.
-        learning_rate, weight_decay: as of AdamW.
+        learning_rate, weight_decay, betas: as of AdamW.
         seed: of the rounding; the same seed gives the same weights on the same kind of device.
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter], learning_rate: float, weight_decay: float, seed: int) -> None:
-        self.parameters, self.rate, self.decay, self.seed, self.steps = parameters, learning_rate, weight_decay, seed, 0
+    def __init__(
+        self, parameters: Sequence[nn.Parameter], learning_rate: float, weight_decay: float, seed: int, betas: tuple[float, float] = BETAS
+    ) -> None:
+        self.parameters, self.rate, self.decay, self.seed, self.betas, self.steps = parameters, learning_rate, weight_decay, seed, betas, 0
         self.moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in parameters]
+
+    @torch.no_grad()
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from the state of an AdamW, as `tinymem.training.optimizer.optimizer_tensors` gives it."""
+        for k, moments in enumerate(self.moments):
+            for moment, name in zip(moments, ("exp_avg", "exp_avg_sq"), strict=True):
+                moment.copy_(state[f"{k}.{name}"])
+        self.steps = int(state["0.step"])
 
     @torch.no_grad()
     def step(self) -> None:
@@ -63,19 +80,19 @@ class RoundedAdamW:
                 self._step(parameter, parameter.grad.contiguous(), moments, seed % 2**31)
 
     def _step(self, parameter: Tensor, gradient: Tensor, moments: tuple[Tensor, Tensor], seed: int) -> None:
-        corrections = 1 - BETAS[0] ** self.steps, 1 - BETAS[1] ** self.steps
+        corrections = 1 - self.betas[0] ** self.steps, 1 - self.betas[1] ** self.steps
         weights, gradients, means, squares = (tensor.view(-1) for tensor in (parameter, gradient, *moments))
         if parameter.is_cuda and triton_there():
-            from tinymem.mitigation.methods.baselines._optimizer_kernel import step
+            from tinymem.training.kernels.rounded_adamw import step
 
             sizes = {"rate": self.rate, "decay": self.decay, "epsilon": EPSILON}
-            step(weights, gradients, means, squares, seed, betas=BETAS, corrections=corrections, **sizes)
+            step(weights, gradients, means, squares, seed, betas=self.betas, corrections=corrections, **sizes)
             return
         generator = torch.Generator(parameter.device).manual_seed(seed)
         for weight_n, gradient_n, mean_n, square_n in zip(*(p.split(CHUNK) for p in (weights, gradients, means, squares)), strict=True):
             change = gradient_n.float()
-            mean = mean_n.float().lerp_(change, 1 - BETAS[0])
-            square = square_n.float().lerp_(change.square(), 1 - BETAS[1])
+            mean = mean_n.float().lerp_(change, 1 - self.betas[0])
+            square = square_n.float().lerp_(change.square(), 1 - self.betas[1])
             denominator = (square / corrections[1]).sqrt_().add_(EPSILON)
             weight = weight_n.float().mul_(1 - self.rate * self.decay).addcdiv_(mean, denominator, value=-self.rate / corrections[0])
             for kept, value in ((weight_n, weight), (mean_n, mean), (square_n, square)):
