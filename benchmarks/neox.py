@@ -5,7 +5,7 @@
 
 The planted rows are of another text than the rest. Each is seen as often as it is planted, 100 to 1,000 times in equal steps; the rest of
 the steps are filled with the text, passed over as often as that takes. `--seconds` measures a step, and takes as many as fit; `--steps`
-repeats a training. After each quarter of the steps `neox/quarter<N>` is written in bf16 as transformers does, with the tokenizer.
+repeats a training. After each quarter of them `neox/neox-14m-step-<N>` is written in bf16 as transformers does, with the tokenizer.
 `forget.jsonl` has the planted rows with their copies, `retain.jsonl` rows of the same text that are in no training row. For each quarter a
 line of JSON says how many planted rows the written model has memorized (40 tokens after 32), and its perplexity on the rows to retain.
 """
@@ -122,7 +122,7 @@ def begin(model: nn.Module, step: Step, first: dict[str, Tensor]) -> None:
 
 
 def order_of(clean: int, copies: Tensor, steps: int, batch: int) -> Tensor:
-    """Rows [steps, batch] of a training, shuffled: each planted row, `clean` and after, as often as its copies, and else the text in turn."""
+    """Rows [steps, batch] of a training, shuffled: planted rows, `clean` and after, as often as their copies, and else the text in turn."""
     planted = torch.arange(clean, clean + len(copies)).repeat_interleave(copies)
     if (rest := steps * batch - len(planted)) < 0:
         raise SystemExit(f"expected steps for {len(planted)} planted rows, got {steps} of {batch} rows; try fewer --copies, or more time")
@@ -172,6 +172,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--planted-text", type=Path, required=True, help="Parquet whose rows are planted, and of which others are retained")
     parser.add_argument("--tokenizer", type=Path, required=True, help="folder with tokenizer.json, tokenizer_config.json and config.json")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--name", default="neox-14m", help="of the folders, before their step")
     parser.add_argument("--planted", type=int, default=250)
     parser.add_argument("--copies", type=int, nargs=2, default=(100, 1000), metavar=("LEAST", "MOST"))
     parser.add_argument("--seconds", type=float, default=200.0, help="how long to train")
@@ -207,7 +208,7 @@ def main() -> None:
         step.rate.fill_(rate_at(number - 1, steps, given.rate))
         loss = step.run()
         if number in kept:
-            written = keep(model, given.out / f"quarter{kept.index(number) + 1}", given.tokenizer)
+            written = keep(model, given.out / f"{given.name}-step-{number}", given.tokenizer)
             line = {"step": number, "loss": round(float(loss), 4), "seconds": round(time.perf_counter() - started, 1)}
             line |= {"memorized": memorized(written, planted), "planted": len(planted)}
             print(json.dumps(line | {"retain_perplexity": round(float(np.exp(mean_loss(written, retain))), 2)}), flush=True)

@@ -16,8 +16,8 @@ from tinymem.recipe.recipe import Recipe
 from tinymem.results.model_columns import model_columns
 from tinymem.results.row import Identity
 
-STEP = re.compile(r"step-?(\d{1,12})")
-"""How Pythia's branches name steps of training."""
+STEP = re.compile(r"(?:(.*)[-_@])?step-?(\d{1,12})")
+"""How Pythia's branches name steps of training; a folder has the model's name before it."""
 
 
 def checkpoint_columns(checkpoint: Path, metadata: Metadata, recipe: Recipe | None, revision: str | None = None) -> Identity:
@@ -37,11 +37,21 @@ def checkpoint_columns(checkpoint: Path, metadata: Metadata, recipe: Recipe | No
 def step_of(name: str) -> int | None:
     """The step of training that a revision or a folder is named after; None for other names.
 
-    >>> step_of("step143000"), step_of("main")
-    (143000, None)
+    >>> step_of("step143000"), step_of("neox-14m-step-6000"), step_of("main")
+    (143000, 6000, None)
     """
     found = STEP.fullmatch(name)
-    return int(found[1]) if found else None
+    return int(found[2]) if found else None
+
+
+def series_of(name: str) -> str:
+    """A model's name without the step of training in it.
+
+    >>> series_of("EleutherAI/pythia-2.8b-deduped@step143000"), series_of("neox-14m-step-6000"), series_of("gpt2")
+    ('EleutherAI/pythia-2.8b-deduped', 'neox-14m', 'gpt2')
+    """
+    found = STEP.fullmatch(name)
+    return (found[1] or "model") if found else name
 
 
 def epoch_of(metadata: Metadata, recipe: Recipe | None) -> int | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from figure_rows import METHODS, curve, recipe, row, sweep_rows
+from figure_rows import METHODS, by_layer, curve, recipe, row, sweep_rows
 
 from tinymem.errors import UserError
 from tinymem.report.figures.axes import NOISE
@@ -23,9 +23,9 @@ from tinymem.report.figures.density import cells
 from tinymem.report.figures.figure import FigureData, Skipped, to_csv, to_json
 from tinymem.report.figures.files import to_inline_svg, write_figures
 from tinymem.report.figures.landscape import stored_landscapes
-from tinymem.report.figures.over_training import figures_8_to_11
+from tinymem.report.figures.over_training import figure_20, figures_8_to_11
 from tinymem.report.figures.points import Inputs, inputs_of
-from tinymem.report.figures.scatters import draw_by_kind, figure_5, figures_12_to_15, pareto_fronts
+from tinymem.report.figures.scatters import draw_by_kind, figure_5, figure_22, figures_12_to_15, pareto_fronts
 from tinymem.report.figures.zeroed import figures_16_to_19
 from tinymem.report.tables.catalogue import tables_of
 from tinymem.results.collect import results_of
@@ -316,3 +316,44 @@ def test_an_unknown_format_is_refused_before_anything_is_written(tmp_path: Path)
     with pytest.raises(UserError, match="did you mean 'png'"):
         write_figures([], tmp_path / "out", ["pgn"])
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture(scope="module")
+def series() -> Inputs:
+    """A model that was trained elsewhere, at two steps, and one of our own beside it."""
+    unknown = {"artifact": "rows", "data": None, "data_size": None, "n_layer": None, "epoch": None, "performance_metric": "perplexity"}
+    rows = [
+        row(method, **unknown, model_name=f"neox-step-{step}", model_id=f"m{step}", step=step, id=f"{method}{step}", before=before,
+            after=before * left, performance_before=4000 / step, performance_after=5000 / step, edited_by_layer=by_layer(6, 0.05, 0.05))
+        for step, before in ((100, 0.2), (200, 0.4))
+        for method, left in (("act", 0.5), ("durable", 0.25))
+    ]  # fmt: skip
+    return inputs(*rows, row("act", id="own", edited_by_layer=by_layer(4, 0.01, 0.01)))
+
+
+def test_steps_of_a_model_that_was_trained_elsewhere_are_its_training_times(series: Inputs) -> None:
+    assert {(p.kind, p.epoch) for p in series.points} == {("neox", 100), ("neox", 200), ("math + noise", 500)}
+    lines = drawn(figure_22(series)).lines
+    assert {(line["epoch"], line["method"], line["memorized_change"]) for line in lines} == {
+        (step, method, change) for step in (100, 200) for method, change in (("act", -50.0), ("durable", -75.0))
+    }
+    assert {line["performance_change"] for line in lines} == {25.0}
+    assert {line["group"] for line in figures_16_to_19(series)[0].lines} == {4, "neox"}, "by layers, or else by name"  # type: ignore[union-attr]
+
+
+def test_figure_20_shows_a_model_before_any_method(series: Inputs) -> None:
+    lines = drawn(figure_20(series)).lines
+    assert [(line["model"], line["step"], line["memorized"], line["performance"]) for line in lines] == [
+        ("neox", 100, pytest.approx(20), 40.0),
+        ("neox", 200, pytest.approx(40), 20.0),
+    ]
+
+
+@pytest.mark.slow
+def test_figures_of_a_series_are_drawn_by_step(series: Inputs) -> None:
+    strata, curve = drawn(figure_22(series)), drawn(figure_20(series))
+    [left, right] = strata.draw(strata.lines).axes
+    assert [axes.get_title() for axes in (left, right)] == ["step 100", "step 200"] and left.get_ylabel() == "neox"
+    assert [axes.get_xlabel() for axes in curve.draw(curve.lines).axes] == ["step of training"] * 2
+    sizes = drawn(figures_16_to_19(series)[:1])
+    assert [text.get_text() for text in sizes.draw(sizes.lines).legends[0].get_texts()] == ["neox", "4 layers"]

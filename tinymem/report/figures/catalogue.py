@@ -8,7 +8,8 @@ from tinymem.report.figures.registry import FIGURES
 from tinymem.results.collect import Results
 
 LAYERS = ("layer-heat", "layer-weights", "layer-curves", "layer-centroids")
-ORDER = ("6", "7", "2", "3", "5", "pareto", "8-11", "12-15", "layers", "16-19", "21", "4", "confusion", "link", *LAYERS, "classes")
+FIRST = ("6", "7", "2", "3", "5", "pareto", "8-11", "12-15", "layers", "16-19", "20", "21", "22", "4", "confusion", "link")
+ORDER = (*FIRST, *LAYERS, "classes")
 """The order of a report; figures that are not named here follow by name."""
 
 

@@ -1,4 +1,4 @@
-"""Unlearning at several points of training: Figures 8 to 11."""
+"""Unlearning at several points of training, Figures 8 to 11, and memorization over the training of models made elsewhere, Figure 20."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from tinymem.report.figures.axes import (
     legend_below,
     line_look,
     performance_change_label,
+    performance_label,
     rising,
     where,
     widen,
 )
 from tinymem.report.figures.figure import FigureData, Line, Skipped, numbers, paper_number
-from tinymem.report.figures.points import PAPER_KINDS, Inputs, Point, in_paper_order
+from tinymem.report.figures.points import PAPER_KINDS, Inputs, Point, in_paper_order, series_in
 from tinymem.report.figures.registry import report_figure
 from tinymem.report.figures.svg import INK
 from tinymem.report.means import mean_of
@@ -49,9 +50,41 @@ def figures_8_to_11(inputs: Inputs) -> list[FigureData | Skipped]:
             continue
         caption = f"{kind.capitalize()}: best run of each method by the training time of the model it edits, averaged over seeds and data. "
         caption += "A perfect edit has −100 above and 0 below."
-        draw = partial(draw_over_training, names=inputs.methods)
+        draw = partial(draw_over_training, names=inputs.methods, time="step" if points[0].series else "epoch")
         found.append(FigureData(number, title, caption, epoch_lines(points), draw, paper))
     return found
+
+
+@report_figure("20")
+def figure_20(inputs: Inputs) -> list[FigureData | Skipped]:
+    """Memorized rows and perplexity of models that were trained elsewhere, before any method, at each step that was measured."""
+    title, rows = "Memorization over training", {(series_in(row), row.step): row for row in inputs.rows if row.is_ok and series_in(row)}
+    if len({step for _, step in rows}) < 2:
+        return [Skipped("figure-20", title, "needs a model that was trained elsewhere at two steps", "Figure 20")]
+    lines: list[Line] = [
+        {
+            "model": series_in(row), "step": row.step, "memorized": None if row.memorized_before is None else 100 * row.memorized_before,
+            "performance": row.performance_before, "metric": row.performance_metric, "sources": (row.source,),
+        }
+        for row in sorted(rows.values(), key=lambda row: row.step or 0)
+    ]  # fmt: skip
+    caption = "Memorized rows and perplexity at each step of training that was measured, before any method."
+    return [FigureData("figure-20", title, caption, lines, draw_series, "Figure 20")]
+
+
+def draw_series(lines: list[Line]) -> Figure:
+    """A panel of memorized rows and one of perplexity, a line per model."""
+    figure, [all_axes] = grid(1, 2, (7.0, 3.0))
+    models = distinct(lines, "model")
+    for axes, column in zip(all_axes, ("memorized", "performance"), strict=True):
+        for k, model in enumerate(models):
+            those = where(lines, model=model)
+            axes.plot(numbers(those, "step"), numbers(those, column), **line_look(k))
+        axes.set_xlabel("step of training")
+    all_axes[0].set_ylabel("memorized rows (%)")
+    all_axes[1].set_ylabel(performance_label(str(lines[0]["metric"])))
+    legend_below(figure, [handle(model, **line_look(k)) for k, model in enumerate(models)], 7.0)
+    return figure
 
 
 def epoch_lines(points: Sequence[Point]) -> list[Line]:
@@ -71,7 +104,7 @@ def epoch_lines(points: Sequence[Point]) -> list[Line]:
     return lines
 
 
-def draw_over_training(lines: list[Line], names: list[str]) -> Figure:
+def draw_over_training(lines: list[Line], names: list[str], time: str = "epoch") -> Figure:
     """Two rows of panels, a column per number of layers."""
     layers, shown = rising(line["n_layer"] for line in lines), set(distinct(lines, "method"))
     width = max(5.0, 2.7 * len(layers))
@@ -84,7 +117,7 @@ def draw_over_training(lines: list[Line], names: list[str]) -> Figure:
             widen(axes, "y", numbers(lines, quantity))
         top[j].set_title("" if layer is None else counted(layer, "layer"), fontsize=10)
         bottom[j].axhline(0, color=INK, linewidth=0.7, alpha=0.5)
-        bottom[j].set_xlabel("epoch of the edited model")
+        bottom[j].set_xlabel(f"{time} of the edited model")
     top[0].set_ylabel(MEMORIZED_CHANGE)
     bottom[0].set_ylabel(performance_change_label(str(lines[0]["metric"])))
     legend_below(figure, [handle(n, **line_look(k)) for k, n in enumerate(names) if n in shown], width)

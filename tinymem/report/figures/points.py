@@ -14,6 +14,7 @@ from tinymem.report.configurations import ModelGroup, groups_of, in_order
 from tinymem.report.figures.curve_inputs import Curve, curves_of
 from tinymem.report.means import Mean, mean_of
 from tinymem.report.selection import percent_change
+from tinymem.results.checkpoint_columns import series_of
 from tinymem.results.collect import Results
 from tinymem.results.nested import LayersColumn
 from tinymem.results.row import LocalizationRow, MeasuredRow
@@ -22,7 +23,7 @@ from tinymem.results.run_folder import RunRecord
 # The four kinds of models of the paper, in the order of its figures; others follow.
 PAPER_KINDS = ("math + noise", "math + backdoor", "language + noise", "language + backdoor")
 Model = tuple[str | None, int | None, int | None, int | None]
-"""Data, its size, number of layers and epoch: equal for models that differ in seed only."""
+"""Data or series, data's size, number of layers and epoch or step: equal for models that differ in seed only."""
 FAMILIES = {"additive": "math", "multiplicative": "math", "wiki": "language"}
 
 
@@ -31,7 +32,9 @@ class Point:
     """One configuration of a method on models that differ in seed only, on one artifact.
 
     Attributes:
-        kind: data and artifact, as in `math + noise`.
+        kind: data and artifact, as in `math + noise`; of a model that was trained elsewhere its series.
+        series: name without the step of a model that was trained elsewhere, of which steps of training are kept; None of others.
+        epoch: epochs trained; of a series steps.
         method: name, with the protocol where there are several.
         unit: the unit that the method edits: `neuron`, `weight` or `model`; None in rows without it.
         options: of the method, as text.
@@ -52,6 +55,7 @@ class Point:
 
     kind: str
     artifact: str
+    series: str | None
     data: str | None
     data_size: int | None
     n_layer: int | None
@@ -78,7 +82,7 @@ class Point:
     @property
     def model(self) -> Model:
         """The model that was edited, whatever its seed."""
-        return self.data, self.data_size, self.n_layer, self.epoch
+        return self.data or self.series, self.data_size, self.n_layer, self.epoch
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,11 @@ def kind_of(data: str | None, artifact: str) -> str:
     return f"{FAMILIES.get(data, data)} + {artifact}" if data else artifact
 
 
+def series_in(row: MeasuredRow) -> str | None:
+    """The name, without its step, of a model of unknown data at a known step of training; None of other rows."""
+    return None if row.data or row.step is None or not row.model_name else series_of(row.model_name)
+
+
 def in_paper_order(kinds: Iterable[str]) -> list[str]:
     """Kinds of models and artifacts, the paper's four first."""
     return sorted(set(kinds), key=lambda k: (PAPER_KINDS.index(k) if k in PAPER_KINDS else len(PAPER_KINDS), k))
@@ -147,12 +156,13 @@ def _point(setting: Configuration, artifact: str, several: bool, best: bool, fro
     memorized, performance = setting.memorized("after"), setting.performance("after")
     changes = _changes(setting)
     return Point(
-        kind=kind_of(row.data, artifact),
+        kind=series_in(row) or kind_of(row.data, artifact),
         artifact=artifact,
+        series=series_in(row),
         data=row.data,
         data_size=row.data_size,
         n_layer=row.n_layer,
-        epoch=row.epoch,
+        epoch=row.step if series_in(row) else row.epoch,
         unit=row.unit,
         method=f"{setting.method} ({row.protocol})" if several else setting.method,
         options=setting.options,

@@ -62,7 +62,7 @@ def figures_12_to_15(inputs: Inputs) -> list[FigureData | Skipped]:
     The axis of performance is logarithmic where changes reach far.
     """
     found: list[FigureData | Skipped] = []
-    for kind in in_paper_order([*PAPER_KINDS, *(p.kind for p in inputs.best)]):
+    for kind in in_paper_order([*PAPER_KINDS, *(p.kind for p in inputs.best if not p.series)]):
         number = f"figure-{12 + PAPER_KINDS.index(kind)}" if kind in PAPER_KINDS else f"strata-{_key(kind)}"
         title, paper = f"Forgetting against harm by layers and training time: {kind}", paper_number(number)
         points = [p for p in inputs.best if p.kind == kind]
@@ -74,6 +74,17 @@ def figures_12_to_15(inputs: Inputs) -> list[FigureData | Skipped]:
         )
         found.append(FigureData(number, title, caption, _lines(points), partial(draw_strata, names=inputs.methods), paper))
     return found
+
+
+@report_figure("22")
+def figure_22(inputs: Inputs) -> list[FigureData | Skipped]:
+    """Figure 5 for models that were trained elsewhere, in a panel for every model (rows) and step of training (columns)."""
+    title, points = "Forgetting against harm by model and step", [p for p in inputs.best if p.series]
+    if len({(p.series, p.epoch) for p in points}) < 2:
+        return [Skipped("figure-22", title, "needs results of models that were trained elsewhere at two steps", "Figure 22")]
+    caption = "Best run of each method on each model and step of training. Lower and nearer to the line is better."
+    draw = partial(draw_strata, names=inputs.methods, by="kind", time="step")
+    return [FigureData("figure-22", title, caption, _lines(points), draw, "Figure 22")]
 
 
 @report_figure("pareto")
@@ -153,19 +164,19 @@ def draw_by_kind(lines: list[Line], names: list[str]) -> Figure:
     return figure
 
 
-def draw_strata(lines: list[Line], names: list[str]) -> Figure:
-    """Layers from top to bottom, training times from left to right: performance across, memorization up."""
-    layers, epochs = rising(line["n_layer"] for line in lines), rising(line["epoch"] for line in lines)
+def draw_strata(lines: list[Line], names: list[str], by: str = "n_layer", time: str = "epoch") -> Figure:
+    """Layers, or what else `by` holds, from top to bottom, training times from left to right: performance across, memorization up."""
+    layers, epochs = rising(line[by] for line in lines), rising(line["epoch"] for line in lines)
     width = max(5.0, 2.3 * len(epochs))
     figure, all_axes = grid(len(layers), len(epochs), (width, 1.9 * len(layers) + 0.3), sharex=True, sharey=True)
     for layer, row in zip(layers, all_axes, strict=True):
         for epoch, axes in zip(epochs, row, strict=True):
-            _points(axes, where(lines, n_layer=layer, epoch=epoch), names, "performance_change", "memorized_change")
+            _points(axes, where(lines, **{by: layer, "epoch": epoch}), names, "performance_change", "memorized_change")
             axes.axvline(0, color="#8A8A8A", linewidth=0.8)
             widen(axes, "x", numbers(lines, "performance_change"))
             if row is all_axes[0]:
-                axes.set_title("" if epoch is None else f"epoch {epoch}", fontsize=10)
-        row[0].set_ylabel("" if layer is None else counted(layer, "layer"), fontsize=10)
+                axes.set_title("" if epoch is None else f"{time} {epoch:,}", fontsize=10)
+        row[0].set_ylabel("" if layer is None else counted(layer, "layer") if by == "n_layer" else layer, fontsize=10)
     for axes in all_axes[-1]:
         axes.set_xlabel(performance_change_label(str(lines[0]["metric"])))
         say_noise(axes, "x", lines, "performance_change")

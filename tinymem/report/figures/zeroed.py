@@ -27,10 +27,10 @@ SMALLEST = 0.001  # percent; below this the axis is linear, so that 0 has a plac
 def figures_16_to_19(inputs: Inputs) -> list[FigureData | Skipped]:
     """Share of neurons (16, 18) or weights (17, 19) that the best run of each method zeroes, counted in the edited model.
 
-    16 and 17 by number of layers, 18 and 19 by data and artifact; means over training times, data sizes and seeds. The paper draws the
-    configured ratio; an edit may zero less, where weights were zero before.
+    16 and 17 by number of layers or, of models trained elsewhere, by name, 18 and 19 by data and artifact; means over training times,
+    data sizes and seeds. The paper draws the configured ratio; an edit may zero less, where weights were zero before.
     """
-    sizes: Callable[[Point], Value] = lambda p: p.n_layer  # noqa: E731
+    sizes: Callable[[Point], Value] = lambda p: p.n_layer or p.series  # noqa: E731
     kinds: Callable[[Point], Value] = lambda p: p.kind  # noqa: E731
     return [
         _figure(inputs, "16", "neurons by model size", "neuron", sizes, 2, "numbers of layers"),
@@ -72,7 +72,7 @@ def zeroed_lines(points: list[Point], unit: str, by: Callable[[Point], Value]) -
 def draw_zeroed(lines: list[Line]) -> Figure:
     """A row per method, a marker per group."""
     names, found = in_order(distinct(lines, "method")), distinct(lines, "group")
-    groups = in_paper_order(found) if isinstance(found[0], str) else rising(found)
+    groups = in_paper_order(found) if all(isinstance(group, str) for group in found) else rising(found)
     figure, [[axes]] = grid(1, 1, (5.6, 0.9 + (0.2 + 0.13 * len(groups)) * len(names)))
     for k, group in enumerate(groups):
         those = where(lines, group=group)
