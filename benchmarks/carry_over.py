@@ -26,8 +26,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tinymem.localization.agreement import over_scorers
 from tinymem.report.selection import PERPLEXITY_LIMIT, Candidate, score
-from tinymem.results.checkpoint_columns import series_of
 from tinymem.results.row import MeasuredRow, MitigationRow
+from tinymem.results.step import series_of
 from tinymem.zoo.stored import stored_rows
 
 Scores = dict[str, dict[str, tuple[float, bool]]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +14,7 @@ from tinymem.models.weights import stored_tensors
 from tinymem.recipe.recipe import Recipe
 from tinymem.results.model_columns import model_columns
 from tinymem.results.row import Identity
-
-STEP = re.compile(r"(?:(.*)[-_@])?step-?(\d{1,12})")
-"""How Pythia's branches name steps of training; a folder has the model's name before it."""
+from tinymem.results.step import step_of
 
 
 def checkpoint_columns(checkpoint: Path, metadata: Metadata, recipe: Recipe | None, revision: str | None = None) -> Identity:
@@ -32,26 +29,6 @@ def checkpoint_columns(checkpoint: Path, metadata: Metadata, recipe: Recipe | No
         step=step_of(revision or checkpoint.resolve().name),
         training_threads=", ".join(map(str, metadata.threads or ())) or None,
     )
-
-
-def step_of(name: str) -> int | None:
-    """The step of training that a revision or a folder is named after; None for other names.
-
-    >>> step_of("step143000"), step_of("neox-14m-step-6000"), step_of("main")
-    (143000, 6000, None)
-    """
-    found = STEP.fullmatch(name)
-    return int(found[2]) if found else None
-
-
-def series_of(name: str) -> str:
-    """A model's name without the step of training in it.
-
-    >>> series_of("EleutherAI/pythia-2.8b-deduped@step143000"), series_of("neox-14m-step-6000"), series_of("gpt2")
-    ('EleutherAI/pythia-2.8b-deduped', 'neox-14m', 'gpt2')
-    """
-    found = STEP.fullmatch(name)
-    return (found[1] or "model") if found else name
 
 
 def epoch_of(metadata: Metadata, recipe: Recipe | None) -> int | None:

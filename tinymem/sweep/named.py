@@ -23,8 +23,9 @@ from tinymem.recipe.evaluation import DEFAULT, Robustness
 from tinymem.recipe.sizes import row_flops
 from tinymem.recipe.sweep import SweepRecipe
 from tinymem.recipe.sweep_models import NamedModel, SweepRows
-from tinymem.results.checkpoint_columns import checkpoint_columns, step_of
+from tinymem.results.checkpoint_columns import checkpoint_columns
 from tinymem.results.row import Identity
+from tinymem.results.step import step_of
 from tinymem.runtime.files import read_object, user_path
 from tinymem.runtime.json import JsonObject
 from tinymem.sweep.costs import Size

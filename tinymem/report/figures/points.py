@@ -14,11 +14,11 @@ from tinymem.report.configurations import ModelGroup, groups_of, in_order
 from tinymem.report.figures.curve_inputs import Curve, curves_of
 from tinymem.report.means import Mean, mean_of
 from tinymem.report.selection import percent_change
-from tinymem.results.checkpoint_columns import series_of
 from tinymem.results.collect import Results
 from tinymem.results.nested import LayersColumn
 from tinymem.results.row import LocalizationRow, MeasuredRow
 from tinymem.results.run_folder import RunRecord
+from tinymem.results.step import series_of
 
 # The four kinds of models of the paper, in the order of its figures; others follow.
 PAPER_KINDS = ("math + noise", "math + backdoor", "language + noise", "language + backdoor")
