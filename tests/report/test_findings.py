@@ -63,6 +63,15 @@ def test_differences_are_paired_by_sequence():
     assert table([replace(row, unit="weight") for row in rows], "findings") is None
 
 
+def test_a_scorer_whose_options_differ_between_ratios_is_compared_with_itself():
+    """As in the paper's recipes; a method that is there twice at the other ratio is not, since neither is its counterpart."""
+    small = replace(inj("hard-concrete", 0.001, 0.7), options={"penalty": 1000})
+    large = [replace(inj("hard-concrete", 0.01, 0.4), id=f"h{penalty}", options={"penalty": penalty}) for penalty in (100, 200)]
+    (line,) = table([small, large[0]], "findings").rows
+    assert line[3].text == "hard-concrete penalty 1000" and line[4].text == "+30.0"
+    assert table([small, *large], "findings") is None
+
+
 def test_tried_options_are_summed_up_and_count_nowhere_else():
     rows = [r for k, own in enumerate((-0.4, -0.1, -0.3)) for r in drop("slim", own, 0.0, artifact="development", options={"penalty": k})]
     (line,) = table(rows, "tuning").rows

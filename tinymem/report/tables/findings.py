@@ -129,7 +129,7 @@ def _rankings(finding: str, setting: str, one: Scorers, other: Scorers) -> Itera
 
 def _differences(finding: str, setting: str, one: Scorers, other: Scorers) -> Iterator[Line]:
     for name, row in one.items():
-        beside = other.get(name)
+        beside = other.get(name) or _only(other, row.method)
         if beside is None or row.score is None or beside.score is None:
             continue
         low_high = ""
@@ -139,6 +139,12 @@ def _differences(finding: str, setting: str, one: Scorers, other: Scorers) -> It
         value = 100 * (row.score - beside.score)
         cell = Cell(f"{value:+.1f}", value=value, n=row.sequences, sources=(row.source, beside.source))
         yield (*_heads(finding, row, setting, name), cell, Cell(""), Cell(low_high))
+
+
+def _only(scorers: Scorers, method: str) -> LocalizationRow | None:
+    """The row of a method whose options differ between ratios, if it is there once."""
+    found = [row for row in scorers.values() if row.method == method]
+    return found[0] if len(found) == 1 else None
 
 
 def _line(
