@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from tinymem.cli.localize import _recipe
 from tinymem.cli.main import app
 from tinymem.errors import UserError
 from tinymem.mitigation.method import UNLEARNERS
@@ -122,6 +123,14 @@ def test_mistakes_are_named_before_anything_is_loaded(tmp_path):
         with pytest.raises(UserError, match=words):
             call("localize", *arguments, "--out", tmp_path / "out")
         assert not list(tmp_path.glob("out/localization/*"))
+
+
+def test_a_scorer_that_is_named_keeps_the_recipes_options():
+    """At each of its ratios; one that the recipe has not runs at its defaults."""
+    made = _recipe("inj", ZOO.parents[1] / "recipes" / "paper" / "inj-gpt2.yaml", None, "act,hard-concrete,nemo", None, {})
+    options = {(method.name, method.options.get("ratio")): method.options for method in made.methods}
+    assert list(options) == [("act", None), ("hard-concrete", 0.01), ("hard-concrete", 0.001), ("nemo", None)]
+    assert options["act", None] == {"mode": "abs_mean"} and options["hard-concrete", 0.01]["penalty"] == 100 and not options["nemo", None]
 
 
 @pytest.mark.slow

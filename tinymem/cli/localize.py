@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -35,7 +36,7 @@ from tinymem.cli.options import (
 )  # fmt: skip
 from tinymem.cli.printing import check_folder, chosen, print_localized
 from tinymem.errors import UserError
-from tinymem.runtime.json import JsonObject
+from tinymem.runtime.json import Json, JsonObject
 
 if TYPE_CHECKING:
     from tinymem.data.own_rows import RowFiles
@@ -155,11 +156,19 @@ def _recipe(
         values = found.model_dump(mode="json")
     else:
         values = overridden(values, overrides)
-    values |= {} if methods is None else {"methods": list(words(methods) or ())}
+    values |= {} if methods is None else {"methods": _named(words(methods) or (), values.get("methods"))}
     values |= {} if seed is None else {"seed": seed}
     for key, value in given.items():
         set_value(values, key, value)
     return parse_localization(values)
+
+
+def _named(names: Iterable[str], known: Json) -> list[Json]:
+    """The named scorers, with the options that the recipe's have."""
+    from tinymem.recipe.method import short_method
+
+    methods = [short_method(method) for method in known] if isinstance(known, list | tuple) else []
+    return [method for name in names for method in [m for m in methods if isinstance(m, dict) and m.get("name") == name] or [name]]
 
 
 def _run(model: Model, recipe: LocalizationRecipe, out: Path, files: RowFiles, output: str) -> None:
