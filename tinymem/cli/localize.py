@@ -167,8 +167,11 @@ def _named(names: Iterable[str], known: Json) -> list[Json]:
     """The named scorers, with the options that the recipe's have."""
     from tinymem.recipe.method import short_method
 
-    methods = [short_method(method) for method in known] if isinstance(known, list | tuple) else []
-    return [method for name in names for method in [m for m in methods if isinstance(m, dict) and m.get("name") == name] or [name]]
+    methods: list[Json] = [short_method(method) for method in known] if isinstance(known, list) else []
+    found: list[Json] = []
+    for name in names:
+        found += [method for method in methods if isinstance(method, dict) and method.get("name") == name] or [name]
+    return found
 
 
 def _run(model: Model, recipe: LocalizationRecipe, out: Path, files: RowFiles, output: str) -> None:
