@@ -50,6 +50,16 @@ def test_a_measured_run_takes_what_it_took() -> None:
     assert estimator.group(MethodCost(), "act", both, FOUR, shared=False) == 6.0
 
 
+def test_a_stored_row_without_its_defaults_counts_as_the_run_that_it_was() -> None:
+    lean = replace(row("subnet", 2.0), config=None, options={"ratio": 0.25, "epochs": 20})
+    unknown = [
+        replace(lean, id="2", options={"no": 1}),
+        replace(lean, id="3", method="a-plugins-method"),
+        replace(lean, id="4", method="none"),
+    ]
+    assert Estimator([lean, *unknown], probe=False).run("subnet", config("subnet", ratio=0.25, epochs=20), FOUR) == (2.0, 0.5, "exact")
+
+
 def test_the_nearest_run_is_scaled_by_passes_and_arithmetic() -> None:
     estimator = Estimator([row("slim", 2.0, epochs=2), row("slim", 90.0, epochs=60), row("greedy", 8.0, ratio=0.01)], probe=False)
     arithmetic = 3_193_600 / 814_336

@@ -173,12 +173,25 @@ def _values_of(file: Path) -> Any:
     return json.loads(file.read_text(encoding="utf-8"))
 
 
+def _config(row: MeasuredRow) -> JsonObject | None:
+    """All options of a row's method; of a row that keeps only those that are not at their defaults, with the others added."""
+    from tinymem.mitigation.method import UNLEARNERS, parse_config
+
+    if row.config is not None or row.method not in UNLEARNERS.names():
+        return row.config
+    try:
+        return parse_config(UNLEARNERS.get(row.method), row.options).as_json()
+    except UserError:  # an option that the method had once
+        return None
+
+
 def _measured(row: MeasuredRow) -> Measured | None:
-    if row.seconds is None or not row.n_layer or row.config is None or row.n_parameters is None:
+    config = _config(row)
+    if row.seconds is None or not row.n_layer or config is None or row.n_parameters is None:
         return None
     return Measured(
-        options=canonical_json(row.config),
-        values=row.config,
+        options=canonical_json(config),
+        values=config,
         facts=(row.data, row.data_size, row.n_layer),
         n_layer=row.n_layer,
         tokens=row.row_tokens,
