@@ -12,7 +12,9 @@ from report_rows import make_row, paper_like_rows, without_result, write_results
 
 from tinymem.recipe.sweep import load_sweep
 from tinymem.report.means import Mean, mean_of
+from tinymem.results.collect import results_of
 from tinymem.results.row import MeasuredRow
+from tinymem.zoo import table_runs
 from tinymem.zoo.curves import Trained, effects_table, regularizer_tables, trained_in
 from tinymem.zoo.document import reproduction_page
 from tinymem.zoo.reasons import Evidence, Pair, reason_of
@@ -170,6 +172,18 @@ def test_the_chosen_runs_are_tested_for_robustness() -> None:
     assert sorted((method.name, *method.options.values()) for method in noise.methods) == [
         ("act", 0.05), ("balanced-subnet", 0.1), ("balanced-subnet", 0.3), ("finetune-clean",), ("finetune-extra",), ("zero", 0.01),
     ]  # fmt: skip
+
+
+def test_a_tables_sweeps_are_searches_where_their_recipes_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Table 2 is searched; its chosen runs, like Table 1's sweeps, are made as they are."""
+    made: list[tuple[str, str]] = []
+    table = [text("act", options={"ratio": 0.01}, config={"ratio": 0.01})]
+    monkeypatch.setattr(table_runs, "open_sweep", lambda sweep, **_: sweep)
+    monkeypatch.setattr(table_runs, "run_sweep", lambda sweep, *_, **__: made.append(("all", sweep.name)))
+    monkeypatch.setattr(table_runs, "halve", lambda sweep, *_, **__: made.append(("search", sweep.name)))
+    monkeypatch.setattr(table_runs, "load_results", lambda _: results_of(table))
+    assert table_runs.run_table("table2", ROOT / "recipes" / "paper", tmp_path, "cpu", progress=False) == table
+    assert made == [("search", "table2"), ("all", "table2-chosen-noise")]
 
 
 def test_the_command_writes_the_page(tmp_path: Path) -> None:

@@ -38,6 +38,13 @@ def test_the_recipe_has_every_method_on_the_six_checkpoints(tmp_path: Path, monk
     assert {runs[method] for method in (*FINETUNINGS, "npo", "simnpo", "gradient-ascent", "nemo")} == {6}
 
 
+def test_table_2_has_the_same_methods_on_the_language_models_by_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep, first = (planned(f"table{number}.yaml", tmp_path, monkeypatch) for number in (2, 1))
+    assert [model.run for model in sweep.models] == ["lang-wiki-noise-4l-s0", "lang-wiki-backdoor-4l-s0"]
+    assert sweep.recipe.search is not None and {g.method for g in sweep.plan.groups} == {g.method for g in first.plan.groups}
+    assert [model.corpus_sha256[:8] for model in sweep.models] == ["abac1964", "457008a9"], "of the shipped samples, not of the whole text"
+
+
 def test_a_checkpoint_outside_a_run_has_its_own_name(tiny_run: Run, tmp_path: Path) -> None:
     """Those of one folder would all be named by that folder, and reports would take them for one model's."""
     for name in ("mine", "yours"):
