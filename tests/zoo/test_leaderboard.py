@@ -69,6 +69,9 @@ def test_new_rows_replace_those_of_equal_ids() -> None:
     old, other = make_row("act", after=7), make_row("zero")
     new = replace(old, memorized_after=0.0)
     assert merged([old, other], [new]) == [other, new]
+    tuned = make_row("finetune-extra", weights="w1", id="before", seconds=4.0)
+    again = replace(tuned, id="after", computed_in="bf16", seconds=2.0)
+    assert merged([old, tuned], [again]) == [old, again] and merged([again], [replace(again, id="x", weights="w2")])[0] == again
 
 
 def test_the_sample_is_drawn_by_seed_from_what_is_quick() -> None:

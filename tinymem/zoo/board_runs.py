@@ -14,6 +14,7 @@ from tinymem.recipe.sweep import SweepRecipe
 from tinymem.registry import load_plugin
 from tinymem.report.tolerance import Tolerance, tolerance_of
 from tinymem.results.collect import load_results
+from tinymem.results.columns import EXPERIMENT_COLUMNS
 from tinymem.results.row import MeasuredRow
 from tinymem.runtime.device import resolve_device
 from tinymem.runtime.files import content_id
@@ -75,9 +76,14 @@ def submitted(plugin: Path, names: Sequence[str], place: Place) -> list[Measured
 
 
 def merged(known: Iterable[MeasuredRow], new: Sequence[MeasuredRow]) -> list[MeasuredRow]:
-    """Stored rows with new ones, which replace those of equal ids and artifacts."""
-    sources = {row.source for row in new}
-    return [*(row for row in known if row.source not in sources), *new]
+    """Stored rows with new ones, which replace those of equal ids and artifacts, and those of the same run that was computed otherwise."""
+    replaced = {key for row in new for key in (row.source, _run_of(row))}
+    return [*(row for row in known if not {row.source, _run_of(row)} & replaced), *new]
+
+
+def _run_of(row: MeasuredRow) -> str:
+    """What was run on which weights, whatever the id says of the way in which it was computed."""
+    return content_id([row.weights or row.source, row.method, row.plugin, row.options, *(row[name] for name in EXPERIMENT_COLUMNS)])
 
 
 @dataclass(frozen=True)
