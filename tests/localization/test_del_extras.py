@@ -67,6 +67,11 @@ def test_the_confusion_matrix_has_categories_side_by_side():
     assert sum(own) / 3 == pytest.approx(float(found.changes()["self_accuracy"].mean()), abs=1e-4), "the diagonal is the targets' own"
 
 
+def test_categories_stand_in_the_order_of_their_numbers():
+    names = ["duplication, 100 copies", "duplication, 20 copies", "canary, 3 copies", "duplication, 100 copies"]
+    assert confusion_of(deletion(), names)["rows"] == [names[n] for n in (2, 1, 0, 3)]
+
+
 def test_the_matrix_of_many_rows_is_one_of_categories():
     found, names = deletion(130, (0, 1, 2)), ["x", "y", "x", *["x", "y"] * 63, "z"]
     matrix = confusion_of(found, names)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 
 from tinymem.localization.deletion import Deletion
 from tinymem.results.nested import ConfusionColumn
@@ -19,9 +20,9 @@ def confusion_of(found: Deletion, categories: Sequence[str]) -> ConfusionColumn:
         found: the measured deletions.
         categories: of each memorized row.
     """
-    targets = found.targets_N.tolist()
-    lines = sorted(range(len(targets)), key=lambda n: (categories[targets[n]], targets[n]))
-    columns = sorted(range(len(categories)), key=lambda s: (categories[s], s))
+    targets, place = found.targets_N.tolist(), {name: n for n, name in enumerate(_in_order(categories))}
+    lines = sorted(range(len(targets)), key=lambda n: (place[categories[targets[n]]], targets[n]))
+    columns = sorted(range(len(categories)), key=lambda s: (place[categories[s]], s))
     changes = found.confusion_NS.double().cpu().tolist()
     if len(categories) > MOST:
         return _by_category(changes, targets, categories)
@@ -31,12 +32,19 @@ def confusion_of(found: Deletion, categories: Sequence[str]) -> ConfusionColumn:
 
 def _by_category(changes: list[list[float]], targets: Sequence[int], categories: Sequence[str]) -> ConfusionColumn:
     """Means over the pairs of two categories, a target with itself left out; None where there is no pair."""
-    names = sorted(set(categories))
+    names = _in_order(categories)
     cells: list[list[float | None]] = []
     for one in names:
         lines = [(changes[n], target) for n, target in enumerate(targets) if categories[target] == one]
         cells.append([_mean([line[s] for line, t in lines for s, c in enumerate(categories) if c == other and s != t]) for other in names])
     return {"targets": names, "rows": names, "changes": cells}
+
+
+def _in_order(categories: Iterable[str]) -> list[str]:
+    """The different categories by name, numbers in them by size: 20 copies stand before 100."""
+    return sorted(
+        set(categories), key=lambda name: [(int(part), "") if n % 2 else (0, part) for n, part in enumerate(re.split(r"(\d+)", name))]
+    )
 
 
 def _mean(values: list[float]) -> float | None:
