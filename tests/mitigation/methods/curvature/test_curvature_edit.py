@@ -20,8 +20,10 @@ from tinymem.mitigation.ablation import Refused
 from tinymem.mitigation.method import UNLEARNERS, MitigationData, Performance, all_methods, apply, parse_config
 from tinymem.mitigation.methods.curvature import _budget, _common, _store
 from tinymem.mitigation.methods.curvature._budget import GRID, Judge, largest
-from tinymem.mitigation.run import Subject, mitigate
+from tinymem.mitigation.run import Subject, mitigate, subject_of_corpus
+from tinymem.recipe.recipe import parse_recipe
 from tinymem.report.tables.of_rows import table_of_rows
+from tinymem.runs.pipeline import Run
 from tinymem.runtime.progress import SilentBar
 from tinymem.testing import tiny_case
 
@@ -237,6 +239,14 @@ def test_all_scored_rows_count_as_holdout_and_the_table_says_so(paper: Subject) 
     assert "kfac was shown no row to forget: all scored rows count as holdout." in text and "act was shown" not in text
     assert f"noise before: {100 * shown[0].memorized_before:.1f} %" in text and f"{shown[0].rows_forget} rows to forget" in text
     assert "kfac" in text and "kept 0." in text
+
+
+def test_under_protocol_reference_too_every_scored_row_counts_as_holdout(tiny_run: Run) -> None:
+    values = {**tiny_run.recipe.model_dump(mode="json"), "protocol": "reference"}  # which else holds back no memorized row
+    rows = mitigate(subject_of_corpus(tiny_run.model(), tiny_run.corpus(), parse_recipe(values)), "kfac", {"rho": 0.9}).rows
+    for row in rows:
+        assert row.protocol == "reference" and (row.rows_forget, row.rows_holdout) == (0, row.rows_scored) and row.is_blind
+        assert row.holdout_memorized_before == row.memorized_before and row.edited_parameters
 
 
 def test_all_methods_are_those_that_need_not_be_named() -> None:
