@@ -67,10 +67,14 @@ class Properties:
 
 @dataclass(frozen=True)
 class Performance:
-    """What a model should keep, for a method that measures it itself: the metric, and the tokens [N, T] of rows that it is taken over."""
+    """What a model should keep, for a method that measures it itself: the metric, and the tokens [N, T] of rows that it is taken over.
+
+    `task` gives the task [N] of clean training rows, of which the test rows hold as many of each; None: there is one task.
+    """
 
     metric: Literal["accuracy", "perplexity"] = "perplexity"
     scored: Callable[[Rows], Tensor] = Rows.own
+    task: Callable[[Rows], Tensor] | None = None
 
 
 @dataclass(frozen=True)

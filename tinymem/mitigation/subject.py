@@ -8,7 +8,7 @@ include artifacts or their clean counterparts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from tinymem.data.artifact import artifact_of
 from tinymem.data.corpus import Corpus
 from tinymem.data.math.sequences import Ids
+from tinymem.data.planted import Indices
 from tinymem.data.rows import Rows, compact_rows, concatenate
 from tinymem.errors import UserError
 from tinymem.evaluation.accuracy import as_mask, scored_tokens
@@ -158,7 +159,7 @@ def subject_of_corpus(
         clean_counterparts=_clean_counterparts(corpus, evaluator, splits, recipe, device),
         twins=concatenate(twins).to(device) if twins else None,
         training=partial(_training_rows, corpus, recipe),
-        performance=Performance(evaluator.performance_metric, partial(_scored, corpus, recipe.protocol)),
+        performance=Performance(evaluator.performance_metric, partial(_scored, corpus, recipe.protocol), _task_of(corpus)),
         clean=compact_rows(corpus.clean) if len(corpus.clean) > MAXIMUM_RETAIN else None,
         seed=recipe.seed,
         optimizer_state=optimizer_state or {},
@@ -272,6 +273,18 @@ def _training_rows(corpus: Corpus, recipe: Recipe, number: int, seed: int) -> Ro
 def _scored(corpus: Corpus, protocol: Protocol, rows: Rows) -> Tensor:
     """The tokens of rows that accuracy and perplexity of the corpus's test rows would be taken over."""
     return as_mask(scored_tokens(rows.ids.cpu().numpy(), corpus.pad, protocol, text=corpus.is_text), rows.ids.device)
+
+
+def _task_of(corpus: Corpus) -> Callable[[Rows], Tensor] | None:
+    """What tells the task [N] of rows, -1 where they are no clean training rows; None: the corpus has no tasks."""
+    if corpus.clean_task is None:
+        return None
+    return partial(_tasks, corpus.clean, corpus.clean_task)
+
+
+def _tasks(clean: Ids, task: Indices, rows: Rows) -> Tensor:
+    known = dict(zip(map(bytes, np.ascontiguousarray(clean)), task.tolist(), strict=True))
+    return torch.tensor([known.get(bytes(row), -1) for row in rows.ids.cpu().numpy().astype(clean.dtype)])
 
 
 def _forget_rows(corpus: Corpus, probe: Probe, forget: Flags, kind: str, protocol: Protocol, *, twins: bool = False) -> Rows:

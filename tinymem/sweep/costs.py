@@ -94,7 +94,7 @@ def _greedy(options: JsonObject, size: Size) -> float:
 
 
 def _curvature(options: JsonObject, size: Size) -> float:
-    judged = 24 * _number(options, "judged", 300) if options.get("budget") else 0.0
+    judged = 24 * _number(options, "judged", 1000) if options.get("budget") else 0.0
     return TRAIN_PASSES * min(_number(options, "sample", 10_000), size.clean) + judged
 
 

@@ -213,6 +213,29 @@ def test_a_budget_uses_other_rows_for_the_cost_and_controls_keep_as_many(case: A
         assert edit(case, control, budget=5.0)[1]["kept"] == found["kept"]
 
 
+def test_the_cost_is_measured_on_as_many_rows_of_each_task(case: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Test rows have as many of each task; of the training rows most are of one, which alone would hide what the others lose."""
+    model, data = case
+    rows = Rows.of(torch.arange(40)[:, None] % 16 + torch.zeros(1, 12, dtype=torch.int64), prompt=5)
+    rows.ids[:, 1] = torch.arange(40) % 13
+    data = replace(data, retain=rows, performance=Performance(task=lambda rows: (rows.ids[:, 0] % 8 == 0).long() * 7))  # every eighth
+    seen: list[Rows] = []
+    original = _budget.Judge.__init__
+    monkeypatch.setattr(_budget.Judge, "__init__", lambda self, rows, p: [seen.append(rows), original(self, rows, p)][1])
+    judging = _common.shuffled(rows, data.seed).tensor_split(2)[1]
+    rare = int((rows.ids[judging, 0] % 8 == 0).sum())
+    assert 1 < rare < 6
+    edit((model, data), budget=50.0, judged=2 * rare)
+    assert int((seen[0].ids[:, 0] % 8 == 0).sum()) == rare and len(seen[0]) == 2 * rare
+
+
+def test_a_corpus_tells_the_task_of_its_clean_rows(paper: Subject, tiny_run: Run) -> None:
+    corpus, task = tiny_run.corpus(), paper.data.performance.task
+    assert task is not None and corpus.clean_task is not None and len(set(corpus.clean_task.tolist())) > 1
+    assert task(paper.data.retain).tolist() == corpus.clean_task.tolist()
+    assert task(paper.data.forget).tolist() == [-1] * len(paper.data.forget)
+
+
 # ---- shown nothing ------------------------------------------------------------------------------------------------------------------
 
 

@@ -47,7 +47,7 @@ class CurvatureConfig(MethodConfig):
         rows: what curvature is measured on: `clean` training rows, all `training` rows as often as an epoch has them, or a file.
         labels: `sampled` from the model, or the rows' own tokens, `gold`.
         sample: at most so many of the rows, by seed.
-        judged: with a budget, at most so many other clean rows measure the cost.
+        judged: with a budget, at most so many other clean rows measure the cost, as many of each task.
     """
 
     rho: float = 0.99
@@ -57,7 +57,7 @@ class CurvatureConfig(MethodConfig):
     rows: str = CLEAN
     labels: Labels = "sampled"
     sample: int = 10_000
-    judged: int = 300
+    judged: int = 1000
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -144,7 +144,18 @@ def _planned(model: nn.Module, data: MitigationData, config: CurvatureConfig) ->
     rows, found = _measured(model, data, config, clean), projections(model, config.matrices, config.layers)
     data.bar.expect(len(rows) + (len(GRID) if config.budget is not None else 0))
     with spectra(model, rows, found, config.labels, data.seed, data.bar) as made:
-        yield Plan(model, found, made, data.retain.take(judging[: config.judged]), data)
+        yield Plan(model, found, made, data.retain.take(_evenly(judging, data)[: config.judged]), data)
+
+
+def _evenly(places: Tensor, data: MitigationData) -> Tensor:
+    """Places of retain rows, one of each task in turn: the test rows have as many of each, the training rows mostly of one."""
+    if data.performance.task is None:
+        return places
+    task = data.performance.task(data.retain.take(places))
+    turn = torch.zeros(len(places), dtype=torch.int64)
+    for number in task.unique():
+        turn[task == number] = torch.arange(int((task == number).sum()))
+    return places[turn.argsort(stable=True).to(places.device)]
 
 
 def shuffled(rows: Rows, seed: int) -> Tensor:
