@@ -6,7 +6,8 @@ A run's score is that of the paper's A.3.5 (lower is better; -100 is perfect): M
 the limit of perplexity, which would leave nothing to rank where all edits are above it: such runs are marked. Of the small models (stored
 rows, artifact noise, protocol paper) a method's score is the mean over them at the options that are best in the mean. Of another model
 (`--rows`, by the name in its rows), at the last step that is there, it is that at the small models' options, and that of the best of its
-search. Methods that a model lacks are left out of its rank correlation; its 95 % interval is over methods.
+search. Methods that a model lacks are left out of its rank correlation; its 95 % interval is over methods. The ranking of the paper's
+Table 3 (its best runs on Pythia-6.9B) stands beside them.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tinymem.localization.agreement import over_scorers
+from tinymem.report.published import published
 from tinymem.report.selection import PERPLEXITY_LIMIT, Candidate, score
+from tinymem.results.collect import results_of
 from tinymem.results.row import MeasuredRow, MitigationRow
 from tinymem.results.step import series_of
 from tinymem.zoo.stored import stored_rows
@@ -118,6 +121,17 @@ def at_best(scores: Scores) -> dict[str, float]:
     return {method: tried[best_of(tried)][0] for method, tried in scores.items()}
 
 
+def published_scores(name: str = "pythia-6.9b") -> dict[str, float]:
+    """Scores of the best runs in the paper's Table 3."""
+    [model] = [entry for entry in published() if ("model_name", name) in entry.columns]
+    before = model.rows["none"]
+    return {
+        method: score(Candidate(before.memorized, row.memorized, before.performance or 0.0, row.performance or 0.0, model.metric))
+        for method, row in model.rows.items()
+        if method != "none"
+    }
+
+
 def at_options_of(small: Scores, scores: Scores) -> dict[str, float]:
     """Each method's score at the small models' best options, of those that were run so."""
     chosen = {method: best_of(tried) for method, tried in small.items()}
@@ -157,12 +171,22 @@ def draw(path: Path, small: Scores, others: dict[str, Scores]) -> None:
     figure.savefig(path, dpi=100)
 
 
+def write_report(folder: Path, rows: list[MeasuredRow]) -> None:
+    """Tables and figures of rows, as `tinymem report` writes them."""
+    from tinymem.report.tables.catalogue import tables_of
+    from tinymem.report.write import write_all
+
+    results = results_of(rows)
+    write_all(results, tables_of(results), folder)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", type=Path, nargs="+", default=SMALL, help="stored rows of the small models (Parquet)")
     parser.add_argument("--rows", type=Path, default=Path("docs/carry-over.parquet"), help="stored rows of the other models")
     parser.add_argument("--other", action="append", default=[], metavar="NAME", help="another model, by its name without the step")
     parser.add_argument("--figure", type=Path, help="a picture (.png): each method's score on the small models and elsewhere")
+    parser.add_argument("--report", type=Path, help="a new folder: the report of the other models, as of their sweeps")
     given = parser.parse_args()
     known = [row for path in given.small for row in stored_rows(path)]
     small = scores_of(row for row in known if row["artifact"] == "noise" and row["protocol"] == "paper")
@@ -170,13 +194,17 @@ def main() -> None:
     others = {name: scores_of(last_of(rows, name)) for name in given.other}
     print_table(small, others)
     print("\nSpearman's rho of best scores, 95 % interval over methods:\n")
-    for one, other in combinations(("small models", *others), 2):
-        print_agreement(one, other, *(at_best({"small models": small, **others}[name]) for name in (one, other)))
+    best = {"small models": at_best(small)} | {name: at_best(scores) for name, scores in others.items()}
+    best["Pythia-6.9B in the paper"] = published_scores()
+    for one, other in combinations(best, 2):
+        print_agreement(one, other, best[one], best[other])
     print("\nThe same with the other model at the small models' options:\n")
     for name, scores in others.items():
         print_agreement("small models", name, at_best(small), at_options_of(small, scores))
     if given.figure:
         draw(given.figure, small, others)
+    if given.report:
+        write_report(given.report, rows)
 
 
 if __name__ == "__main__":

@@ -253,6 +253,11 @@ def test_figure_21_counts_runs_within_the_papers_limits() -> None:
     found = cells(inputs(*rows).points, "perplexity")
     assert {(line["memorized_change"], line["performance_change"]): line["runs"] for line in found} == {(-95.0, 5.0): 2, (-65.0, 5.0): 1}
     assert cells(inputs(*rows).points, "accuracy") == []
+    weaker = [
+        row(**{**text, "performance_before": 60.0, "performance_after": end}, options={"ratio": end}, config={"ratio": end})
+        for end in (90.0, 119.0, 121.0)
+    ]
+    assert sum(int(line["runs"]) for line in cells(inputs(*weaker).points, "perplexity")) == 2, "twice its own"  # type: ignore[call-overload]
 
 
 @pytest.mark.slow

@@ -30,8 +30,9 @@ LEAST = 20  # runs; fewer are distinguishable in the scatter
 def figure_21(inputs: Inputs) -> list[FigureData | Skipped]:
     """Figure 21: number of a method's runs in each cell of change in memorization and in performance (is it good only at its best?).
 
-    As in the paper, runs that end at 50 % memorized or more, or a perplexity of 40 or more, are left out. It shows Pythia models; here
-    a figure for the language models among the rows and one for the math models. Runs beyond the axes count in the outermost cells.
+    As in the paper, runs that end at 50 % memorized or more, or a perplexity of 40 or more, are left out; where the unedited model's own is
+    40 or more, those of twice that. The paper shows Pythia models (perplexity 20); here a figure for the language models among the rows
+    and one for the math models. Runs beyond the axes count in the outermost cells.
     """
     found: list[FigureData | Skipped] = []
     for metric, key, what in (("perplexity", "figure-21", "language models"), ("accuracy", "figure-21-math", "math models")):
@@ -42,7 +43,11 @@ def figure_21(inputs: Inputs) -> list[FigureData | Skipped]:
                 Skipped(key, title, f"needs at least {LEAST} runs on {what} that end below {MEMORIZED_LIMIT:g} % memorized", paper)
             )
             continue
-        limit = f" and a perplexity below {PERPLEXITY_LIMIT:g}" if metric == "perplexity" else ""
+        limit = (
+            f" and a perplexity below {PERPLEXITY_LIMIT:g} (twice the unedited model's, if that is above it)"
+            if metric == "perplexity"
+            else ""
+        )
         caption = (
             f"Every run that ends below {MEMORIZED_LIMIT:g} % memorized{limit}, not only the best: the area of a dot is how many of "
             "a method's end there. Best is the lower end of memorization at no change in performance (star)."
@@ -57,7 +62,11 @@ def cells(points: Sequence[Point], metric: str) -> list[Line]:
     for p in points:
         if p.metric != metric or p.memorized_change is None or p.performance_change is None or p.performance is None:
             continue
-        if p.memorized is not None and p.memorized < MEMORIZED_LIMIT and (metric == "accuracy" or p.performance < PERPLEXITY_LIMIT):
+        if (
+            p.memorized is not None
+            and p.memorized < MEMORIZED_LIMIT
+            and (metric == "accuracy" or is_shown(p.performance, p.performance_change))
+        ):
             counted[p.method, middle(p.memorized_change, "memorized"), middle(p.performance_change, metric)].append(p)
     return [
         {
@@ -66,6 +75,16 @@ def cells(points: Sequence[Point], metric: str) -> list[Line]:
         }
         for (method, x, y), same in sorted(counted.items())
     ]  # fmt: skip
+
+
+def is_shown(perplexity: float, change: float) -> bool:
+    """Whether a perplexity that is so many percent above the unedited model's is below the limit.
+
+    >>> is_shown(39.0, 30.0), is_shown(41.0, 30.0), is_shown(60.0, 10.0), is_shown(150.0, 150.0)
+    (True, False, True, False)
+    """
+    unedited = perplexity / (1 + change / 100)
+    return perplexity < (PERPLEXITY_LIMIT if unedited < PERPLEXITY_LIMIT else 2 * unedited)
 
 
 def middle(change: float, quantity: str) -> float:
