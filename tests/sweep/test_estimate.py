@@ -60,6 +60,15 @@ def test_a_stored_row_without_its_defaults_counts_as_the_run_that_it_was() -> No
     assert Estimator([lean, *unknown], probe=False).run("subnet", config("subnet", ratio=0.25, epochs=20), FOUR) == (2.0, 0.5, "exact")
 
 
+def test_runs_under_the_recipes_own_protocol_count() -> None:
+    """Protocol reference gives a method all memorized rows, so that its runs take longer."""
+    own, other = (
+        replace(row("subnet", seconds), id=protocol, protocol=protocol) for seconds, protocol in ((2.0, "paper"), (9.0, "reference"))
+    )
+    assert Estimator([own, other], probe=False).run("subnet", config("subnet"), FOUR)[0] == 2.0
+    assert Estimator([other], probe=False).run("subnet", config("subnet"), FOUR)[0] == 9.0
+
+
 def test_the_nearest_run_is_scaled_by_passes_and_arithmetic() -> None:
     estimator = Estimator([row("slim", 2.0, epochs=2), row("slim", 90.0, epochs=60), row("greedy", 8.0, ratio=0.01)], probe=False)
     arithmetic = 3_193_600 / 814_336

@@ -55,6 +55,7 @@ class Measured:
     retain: int | None
     seconds: float
     measure: float | None
+    protocol: str | None = None
 
 
 @dataclass
@@ -95,7 +96,7 @@ class Estimator:
 
     def run(self, method: str, options: JsonObject, recipe: Recipe | Size) -> tuple[float, float, str]:
         """Seconds of the edit alone, seconds of its measurement, and their source: exact, scaled or guessed."""
-        known, facts, size = self.measured.get(method, []), _facts(recipe), size_of(recipe)
+        known, facts, size = self._known(method, recipe), _facts(recipe), size_of(recipe)
         same = [m for m in known if m.facts == facts and m.options == canonical_json(options)]
         if same:
             measures = [m.measure for m in same if m.measure is not None]
@@ -105,6 +106,13 @@ class Estimator:
             seconds, measure = _scaled(best, method, options, size)
             return seconds, self._measurement(recipe, size) if measure is None else measure, "scaled"
         return passes(method, options, size) * self._speed(recipe, size), self._measurement(recipe, size), "guessed"
+
+    def _known(self, method: str, recipe: Recipe | Size) -> list[Measured]:
+        """The method's measured runs: those under the recipe's protocol, since another gives a method other rows; else all."""
+        known = self.measured.get(method, [])
+        if isinstance(recipe, Size):
+            return known
+        return [m for m in known if m.protocol in (None, recipe.protocol)] or known
 
     def training(self, recipe: Recipe) -> float:
         """Seconds of a recipe's training, with its measurements on the way, by a probe of speed."""
@@ -200,6 +208,7 @@ def _measured(row: MeasuredRow) -> Measured | None:
         retain=row.rows_retain,
         seconds=row.seconds,
         measure=row.seconds_measure,
+        protocol=row.protocol,
     )
 
 
