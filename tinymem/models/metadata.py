@@ -54,7 +54,7 @@ class Metadata(_Data):
         format: of the file; raised when older versions cannot read it any more.
         recipe: the run's recipe as written, unchecked; see `training.checkpoints.recipe_of`.
         corpus_sha256: hash of the corpus that the model was trained on.
-        sample_sha256: hash of the sample of that corpus that is in the folder, where its text is not (`data.sample`).
+        sample_sha256: hash of the sample of that corpus that is in the folder, where its text is not (`tinymem.data.sample`).
         text: what that corpus was made of, by split; its name is the recipe's `data.source`. None for math.
         epoch: epochs trained.
         step: steps trained.

@@ -27,7 +27,7 @@ from tinymem.runtime.json import JsonObject
 WEIGHTS, INDEX, CONFIG, METADATA = "model.safetensors", "model.safetensors.index.json", "config.json", "tinymem.json"
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 SAMPLE = "rows.safetensors.xz"
-"""A sample of the rows that a model was trained on, beside it (`data.sample`)."""
+"""A sample of the rows that a model was trained on, beside it (`tinymem.data.sample`)."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 DTypeName = Literal["auto", "fp32", "bf16", "fp16"]
 ADAPTER = "adapter_config.json"

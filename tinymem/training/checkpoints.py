@@ -132,7 +132,7 @@ def corpus_sha256_of(checkpoint: Path, metadata: Metadata, named: Path | None = 
 def corpus_of(checkpoint: Path, recipe: Recipe, sha256: str | None, named: Path | None = None) -> Corpus:
     """The corpus that a checkpoint was trained on: the one in its run's folder; numbers are generated anew, text only where it is named.
 
-    A checkpoint with a sample of its rows (`data.sample`) gives that, unless another is named.
+    A checkpoint with a sample of its rows (`tinymem.data.sample`) gives that, unless another is named.
 
     Args:
         checkpoint: its folder. Paths and names of the Hub in its recipe are its maker's, and not followed.

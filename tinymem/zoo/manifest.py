@@ -53,7 +53,7 @@ def add(folder: Path, zoo: Path, corpus: Path | None = None) -> str:
     Args:
         folder: with recipe and curve.
         zoo: folder of the checkpoints.
-        corpus: of a language model, or its text: a sample of the rows is put beside the weights (`data.sample`).
+        corpus: of a language model, or its text: a sample of the rows is put beside the weights (`tinymem.data.sample`).
 
     Raises:
         UserError: a file that every checkpoint has is missing, another checkpoint has the name, or another corpus than it was trained on.
