@@ -66,16 +66,40 @@ VELOCITY = """
             slope = -gradient * weight * score.sgn()
             expected = 0.9 * velocity + slope + 0.1 * score if first else velocity + slope
             sgd = {"sign": -1.0, "momentum": 0.9, "decay": 0.1, "first": first}
-            for stored in (weight, weight.T.contiguous().T, weight.repeat_interleave(2, 1)[:, ::2]):
+            for lies in (torch.clone, lambda matrix: matrix.T.contiguous().T):
                 found = velocity.clone()
-                kernel.accelerate(gradient, stored, score, found, **sgd)
+                kernel.accelerate(lies(gradient), lies(weight), score, found, **sgd)
                 assert torch.allclose(found, expected, atol=1e-6), (inputs, first)
+        out = torch.empty(inputs * outputs)
+        kernel.transpose(weight, out)
+        assert torch.equal(out.view(outputs, inputs), weight.T)
+"""
+MASK = """
+    import torch
+    import tinymem.mitigation.methods.weight._learned_mask as mask
+    from tinymem.mitigation.methods.weight import _selection
+    from tinymem.testing import tiny_case
+    for family in ("gpt2", "gpt-neox"):
+        model, data = tiny_case(family)
+        made = []
+        for kernels in (False, True):
+            mask.use_kernel = _selection.use_kernel = lambda scores: kernels
+            for scope in ("tensor", "layer"):
+                config = mask.LearnedMaskConfig(ratio=0.3, scope=scope)
+                learned = mask.LearnedMask(model, config, mask.initial_scores(model, 0))
+                assert learned.turned == (kernels and family != "gpt2")
+                for step in range(2):
+                    learned.pieces = mask.Pieces(model, 12, gradients=True, rows=3)
+                    learned.step(data.retain, torch.full((8,), -0.3))
+                made.append((learned.scores_P, torch.cat([p.flatten() for p in learned.edited().parameters()])))
+        for (scores, edit), (plain_scores, plain_edit) in zip(made[2:], made[:2]):
+            assert torch.allclose(scores, plain_scores, atol=1e-6) and torch.equal(edit, plain_edit), family
 """
 
 
 @pytest.mark.processes
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton comes with torch for GPUs")
-@pytest.mark.parametrize("code", [KERNEL, REACHING, VELOCITY], ids=["selection", "reaching", "velocity"])
+@pytest.mark.parametrize("code", [KERNEL, REACHING, VELOCITY, MASK], ids=["selection", "reaching", "velocity", "mask"])
 def test_kernel_by_the_interpreter(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     (tmp_path / "case.py").write_text(textwrap.dedent(code))

@@ -101,6 +101,8 @@ class LearnedMask:
             part.copy_(scores[name])
         self.dtype, self.passes = _precision(model, config.precision, next(iter(weights.values())))
         self.constants = constants(model, self.shapes, self.dtype)
+        self.turned = use_kernel(self.scores_P) and not all(w.is_contiguous() for w in weights.values())
+        """Whether matrices lie transposed in the model, so that masked weights do too: their gradients then come as they are needed."""
         self.pieces: Pieces | None = None
         self.kept: dict[int, Tensor] = {}
 
@@ -117,11 +119,12 @@ class LearnedMask:
         return Substituted(self.model, {**self.constants, **weights})
 
     def masked_weights(self, dtype: torch.dtype | None = None) -> Iterator[Tensor]:
-        """The weights that the mask leaves, 0 where one is dropped, flat and part by part."""
+        """The weights that the mask leaves, 0 where one is dropped, flat and part by part; each matrix as `_matrices` reads it."""
         lowest = self.config.drop == "lowest"
         for part in self.parts:
             weights_GN, scores_GN = self._weights(part).view(part.groups, part.size), part.of(self.scores_P)
-            yield without_extreme(weights_GN, scores_GN, part.count, lowest=lowest, dtype=dtype or self.dtype).flatten()
+            kept_n = without_extreme(weights_GN, scores_GN, part.count, lowest=lowest, dtype=dtype or self.dtype).flatten()
+            yield turned(kept_n, [self.shapes[name] for name in part.names]) if self.turned else kept_n
 
     def step(self, rows: Rows, coefficient_B: Tensor, index_B: Tensor | None = None) -> None:
         """Lower sum(coefficient * loss of a row) by one step of SGD on the scores; the model's own weights stay as they are.
@@ -167,9 +170,10 @@ class LearnedMask:
         sign, sgd = (-1.0 if self.config.drop == "highest" else 1.0), {"momentum": self.config.momentum, "decay": self.config.weight_decay}
         flat, device = (gradient_n.to(self.scores_P.device), part.flat(self.scores_P), part.flat(self.velocity_P)), self.scores_P.device
         sizes = [self.shapes[name].numel() for name in part.names]
-        for name, *pieces in zip(part.names, *(tensor_n.split(sizes) for tensor_n in flat), strict=True):
-            gradient, score, velocity = (piece.view(self.shapes[name]) for piece in pieces)
+        for name, gradient_n, *pieces in zip(part.names, *(tensor_n.split(sizes) for tensor_n in flat), strict=True):
+            score, velocity = (piece.view(self.shapes[name]) for piece in pieces)
             weight = in_out(self.model, self.model.get_parameter(name).detach()).to(device)
+            gradient = gradient_n.view(self.shapes[name][::-1]).T if self.turned else gradient_n.view(self.shapes[name])
             accelerate(gradient, weight, score, velocity, sign=sign, first=first, **sgd)
 
     def edited(self) -> nn.Module:
@@ -200,18 +204,34 @@ class LearnedMask:
     def _matrices(self, names: Sequence[str], flat_n: Tensor) -> dict[str, Tensor]:
         """Consecutive matrices by name, of a flat tensor that holds them: views, but for those that the model has on another device."""
         parts = flat_n.split([self.shapes[name].numel() for name in names]) if len(names) > 1 else (flat_n,)
-        shaped = {name: in_out(self.model, part.view(self.shapes[name])) for name, part in zip(names, parts, strict=True)}
+        shaped = {name: self._matrix(name, part) for name, part in zip(names, parts, strict=True)}
         return {name: matrix.to(self.model.get_parameter(name).device) for name, matrix in shaped.items()}
+
+    def _matrix(self, name: str, flat_n: Tensor) -> Tensor:
+        """A matrix as the model has it: a view."""
+        return flat_n.view(self.shapes[name][::-1]) if self.turned else in_out(self.model, flat_n.view(self.shapes[name]))
 
     def _weights(self, part: _Part) -> Tensor:
         """The model's own weights of a part, flat; kept where a GPU's steps are short and the model small."""
         if (kept := self.kept.get(part.start)) is not None:
             return kept
-        flat = [in_out(self.model, self.model.get_parameter(name).detach()).flatten().to(self.scores_P.device) for name in part.names]
+        own = [self.model.get_parameter(name).detach().to(self.scores_P.device) for name in part.names]
+        flat = [(matrix if self.turned else in_out(self.model, matrix)).flatten() for matrix in own]
         found = flat[0] if len(flat) == 1 else torch.cat(flat)
+        found = turned(found, [matrix.shape for matrix in own]) if self.turned else found
         if self.scores_P.is_cuda and size_of(self.model) < LARGE:
             self.kept[part.start] = found
         return found
+
+
+def turned(flat_n: Tensor, shapes: Sequence[torch.Size]) -> Tensor:
+    """Consecutive matrices of these shapes, each transposed, on a GPU."""
+    from tinymem.mitigation.methods.weight._velocity_kernel import transpose
+
+    out_n, sizes = torch.empty_like(flat_n), [shape.numel() for shape in shapes]
+    for shape, matrix, out in zip(shapes, flat_n.split(sizes), out_n.split(sizes), strict=True):
+        transpose(matrix.view(shape), out)
+    return out_n
 
 
 @dataclass(frozen=True)

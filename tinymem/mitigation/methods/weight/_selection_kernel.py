@@ -3,7 +3,8 @@
 The bits of a non-negative float order as the float does. Four times a launch counts, for each digit of eight bits, how many keys that agree
 with what is known of the K-th have that digit; the next launch reads off one digit more. The last launch knows the K-th key exactly, and
 among equal keys takes the earlier. Counts are kept per chunk of a row, so no launch waits for another's atomics and all runs are equal.
-Of long rows (more than `MANY` chunks) the counts of all chunks are summed between launches, since each block reads them all.
+Of long rows (more than `MANY` chunks) the counts of all chunks are summed between launches, since each block reads them all, and of the
+last round's one column is: how many keys equal to the K-th lie in the chunks up to each.
 
 Shape suffixes: G rows, N entries of a row, C chunks of a row, R rounds, V values of a digit.
 """
@@ -40,11 +41,14 @@ def _known(counts, row, left, G, C: tl.constexpr, KNOWN: tl.constexpr):
     digits = tl.arange(0, VALUES)
     prefix = 0
     for known in tl.static_range(KNOWN):
-        found = tl.zeros((VALUES,), counts.dtype.element_ty)
-        for start in range(0, C, TOGETHER):
-            chunks = start + tl.arange(0, TOGETHER)
-            at = ((known * G + row) * C + chunks[:, None]) * VALUES + digits[None, :]
-            found += tl.sum(tl.load(counts + at, mask=chunks[:, None] < C, other=0), 0)
+        if C == 1:
+            found = tl.load(counts + (known * G + row) * VALUES + digits)
+        else:
+            found = tl.zeros((VALUES,), counts.dtype.element_ty)
+            for start in range(0, C, TOGETHER):
+                chunks = start + tl.arange(0, TOGETHER)
+                at = ((known * G + row) * C + chunks[:, None]) * VALUES + digits[None, :]
+                found += tl.sum(tl.load(counts + at, mask=chunks[:, None] < C, other=0), 0)
         at_least = tl.sum(found, 0) - tl.cumsum(found, 0) + found
         digit = tl.sum((at_least >= left).to(tl.int32), 0) - 1
         left -= tl.sum(tl.where(digits > digit, found, 0), 0)
@@ -71,7 +75,18 @@ def _count(
 
 
 @triton.jit
-def _write(weights, scores, counts, known, out, N, K, G, C: tl.constexpr, KC: tl.constexpr, LOWEST: tl.constexpr, CHUNK: tl.constexpr):
+def _equal(counts, known, equal, K, G, C, KC: tl.constexpr, TOGETHER: tl.constexpr):
+    """How many keys of each chunk are the K-th."""
+    row, chunks = tl.program_id(1), tl.program_id(0) * TOGETHER + tl.arange(0, TOGETHER)
+    kth, _ = _known(known, row, K, G, KC, 4)
+    found = tl.load(counts + ((3 * G + row) * C + chunks) * VALUES + (kth & (VALUES - 1)), mask=chunks < C, other=0)
+    tl.store(equal + row * C + chunks, found, mask=chunks < C)
+
+
+@triton.jit
+def _write(
+    weights, scores, counts, known, upto, out, N, K, G, C: tl.constexpr, KC: tl.constexpr, LOWEST: tl.constexpr, CHUNK: tl.constexpr
+):
     row, chunk = tl.program_id(1), tl.program_id(0)
     at = chunk.to(tl.int64) * CHUNK + tl.arange(0, CHUNK)
     key = _key(scores, row, at, N, LOWEST)
@@ -82,8 +97,8 @@ def _write(weights, scores, counts, known, out, N, K, G, C: tl.constexpr, KC: tl
             chunks = start + tl.arange(0, TOGETHER)
             last = ((3 * G + row) * C + chunks) * VALUES + (kth & (VALUES - 1))
             before += tl.sum(tl.load(counts + last, mask=chunks < chunk, other=0), 0)
-    else:  # the last round's counts are running sums
-        before += tl.load(counts + ((3 * G + row) * C + chunk - 1) * VALUES + (kth & (VALUES - 1)), mask=chunk > 0, other=0)
+    else:
+        before += tl.load(upto + row * C + chunk - 1, mask=chunk > 0, other=0)
     equal = (key == kth) & (at < N)
     place = before + tl.cumsum(equal.to(tl.int32), 0)
     dropped = (key > kth) | (equal & (place <= left))
@@ -102,7 +117,14 @@ def masked(weights_GN: Tensor, scores_GN: Tensor, count: int, *, lowest: bool, d
         _count[(C, G)](scores_GN, counts, known, N, count, G, C, KC, ROUND=digit, LOWEST=lowest, CHUNK=CHUNK, num_warps=WARPS)
         if KC != C:
             known[digit] = counts[digit].sum(1, keepdim=True)
-    if KC != C:
-        counts[3] = counts[3].cumsum(1)
-    _write[(C, G)](weights_GN, scores_GN, counts, known, out_GN, N, count, G, C, KC, LOWEST=lowest, CHUNK=CHUNK, num_warps=WARPS)
+    upto = counts if KC == C else _equal_upto(counts, known, count)
+    _write[(C, G)](weights_GN, scores_GN, counts, known, upto, out_GN, N, count, G, C, KC, LOWEST=lowest, CHUNK=CHUNK, num_warps=WARPS)
     return out_GN
+
+
+def _equal_upto(counts: Tensor, known: Tensor, count: int) -> Tensor:
+    """How many keys of the chunks up to each, and of it, are the K-th [G, C]."""
+    _, G, C, _ = counts.shape
+    equal_GC = torch.empty(G, C, dtype=torch.int32, device=counts.device)
+    _equal[(triton.cdiv(C, VALUES.value), G)](counts, known, equal_GC, count, G, C, 1, VALUES.value)
+    return equal_GC.cumsum(1)

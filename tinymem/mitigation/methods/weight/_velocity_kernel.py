@@ -25,18 +25,34 @@ def _accelerate(
     i, o = tl.program_id(0) * TI + tl.arange(0, TI), tl.program_id(1) * TO + tl.arange(0, TO)
     there = (i[:, None] < inputs) & (o[None, :] < outputs)
     at = i.to(tl.int64)[:, None] * outputs + o[None, :]
+    stored = at
     if TRANSPOSED:
-        weight = tl.load(weights + (o.to(tl.int64)[None, :] * inputs + i[:, None]), mask=there, other=0.0).to(tl.float32)
-    else:
-        weight = tl.load(weights + at, mask=there, other=0.0).to(tl.float32)
+        stored = o.to(tl.int64)[None, :] * inputs + i[:, None]
+    weight = tl.load(weights + stored, mask=there, other=0.0).to(tl.float32)
+    gradient = tl.load(gradients + stored, mask=there, other=0.0).to(tl.float32)
     score = tl.load(scores + at, mask=there, other=0.0)
-    slope = tl.load(gradients + at, mask=there, other=0.0).to(tl.float32) * weight
+    slope = gradient * weight
     slope = sign * tl.where(score > 0, slope, tl.where(score < 0, -slope, 0.0))
     velocity = tl.load(velocities + at, mask=there, other=0.0)
     if FIRST:
         slope += decay * score
         velocity *= momentum
     tl.store(velocities + at, velocity + slope, mask=there)
+
+
+@triton.jit
+def _transpose(matrix, out, rows, columns, TR: tl.constexpr, TC: tl.constexpr):
+    r, c = tl.program_id(0) * TR + tl.arange(0, TR), tl.program_id(1) * TC + tl.arange(0, TC)
+    tile = tl.load(matrix + r.to(tl.int64)[:, None] * columns + c[None, :], mask=(r[:, None] < rows) & (c[None, :] < columns), other=0.0)
+    place = out + c.to(tl.int64)[:, None] * rows + r[None, :]
+    tl.store(place, tl.trans(tile), mask=(c[:, None] < columns) & (r[None, :] < rows))
+
+
+def transpose(matrix_RC: Tensor, out: Tensor) -> None:
+    """Write the transpose of a contiguous matrix to the contiguous memory of another tensor of its size."""
+    (rows, columns), (TR, TC) = matrix_RC.shape, TILE
+    with torch.cuda.device_of(matrix_RC):
+        _transpose[(triton.cdiv(rows, TR), triton.cdiv(columns, TC))](matrix_RC, out, rows, columns, TR, TC, num_warps=WARPS)
 
 
 def accelerate(
@@ -52,11 +68,11 @@ def accelerate(
 ) -> None:
     """Add sign * gradient * weight * sgn(score) to a matrix's velocity, and of a step's `first` gradient what SGD adds besides.
 
-    All are contiguous [I, O]; the weight may be the transpose of a contiguous matrix, which is read as it lies.
+    Score and velocity are contiguous; weight and gradient too, or both are the transposes of contiguous matrices.
     """
-    (inputs, outputs), (TI, TO) = score_IO.shape, TILE
-    transposed = not weight_IO.is_contiguous()
-    weight_IO = weight_IO if not transposed or weight_IO.T.is_contiguous() else weight_IO.T.contiguous().T
-    tensors, grid = (gradient_IO.contiguous(), weight_IO, score_IO, velocity_IO), (triton.cdiv(inputs, TI), triton.cdiv(outputs, TO))
+    (inputs, outputs), (TI, TO), transposed = score_IO.shape, TILE, not weight_IO.is_contiguous()
+    if transposed:
+        assert weight_IO.T.is_contiguous() and gradient_IO.T.is_contiguous()
+    tensors, grid = (gradient_IO, weight_IO, score_IO, velocity_IO), (triton.cdiv(inputs, TI), triton.cdiv(outputs, TO))
     with torch.cuda.device_of(score_IO):
         _accelerate[grid](*tensors, inputs, outputs, sign, momentum, decay, transposed, first, TI, TO, num_warps=WARPS)
