@@ -21,14 +21,14 @@ SHARED: dict[str, float] = {
 
 
 def check_least(config: Any, **least: float) -> None:
-    """Raise UserError if an option of the config is below its bound in `SHARED` or `least`; None is a default that the method chooses.
+    """Raise UserError if an option of the config is below its bound in `SHARED` or `least`; None or a word is one that the method chooses.
 
     Raises:
         UserError: one is less, or not a number.
     """
     for option, bound in {**SHARED, **least}.items():
         value = getattr(config, option, None)
-        if value is not None and not value >= bound:
+        if not isinstance(value, str | None) and not value >= bound:
             raise UserError(f"expected {option} of at least {bound:g}, got {value:g}")
 
 

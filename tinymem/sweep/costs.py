@@ -90,7 +90,8 @@ def _baseline(options: JsonObject, size: Size) -> float:
 
 def _greedy(options: JsonObject, size: Size) -> float:
     weights = _number(options, "ratio", 0.0) * size.mlp_weights
-    return TRAIN_PASSES * _number(options, "batch_size", 64) * weights / _number(options, "per_step", 1)
+    a_step = max(1, size.mlp_weights // 2**26) if options.get("per_step") == "auto" else _number(options, "per_step", 1)
+    return TRAIN_PASSES * _number(options, "batch_size", 64) * weights / a_step
 
 
 def _curvature(options: JsonObject, size: Size) -> float:

@@ -21,7 +21,8 @@ LARGE = 2 * 2**30
 ACTIVATIONS = 7 * 2**30
 """Bytes of activations that a piece of a large model's batch may take, by estimate."""
 BESIDE_SCORES = 31 * 2**30
-"""Bytes that a method which keeps numbers of each weight may take, where that leaves more than `ROOM_AT_LEAST` for activations."""
+BESIDE_SCORES_MOST = 58 * 2**30
+"""Bytes that a method which keeps numbers of each weight may take: six times the model between these bounds, or `ROOM_AT_LEAST` more."""
 ROOM_AT_LEAST = 6 * 2**30
 
 Work = Callable[[Tensor, set[str]], None]
@@ -82,10 +83,11 @@ def rows_at_once(model: nn.Module, tokens: int, *, gradients: bool, room: int | 
     return max(1, int((room or ACTIVATIONS) / (a_token * parameters[0].element_size() * tokens)))
 
 
-def beside_scores(model: nn.Module, tokens: int) -> Pieces:
-    """Pieces of a method that keeps a copy of the feed-forward weights, and two fp32 numbers of each weight."""
-    held = size_of(model) + sum(p.numel() * (p.element_size() + 8) for p in mlp_parameters(model).values())
-    room = max(ROOM_AT_LEAST, BESIDE_SCORES - held)
+def beside_scores(model: nn.Module, tokens: int, *, a_weight: int = 8) -> Pieces:
+    """Pieces of a method that keeps a copy of the feed-forward weights, and so many bytes of numbers beside each weight."""
+    size = size_of(model)
+    held = size + sum(p.numel() * (p.element_size() + a_weight) for p in mlp_parameters(model).values())
+    room = max(ROOM_AT_LEAST, max(BESIDE_SCORES, min(6 * size, BESIDE_SCORES_MOST)) - held)
     return Pieces(model, tokens, gradients=True, rows=rows_at_once(model, tokens, gradients=True, room=room))
 
 

@@ -7,7 +7,8 @@ Source: Maini et al. 2023; TinyMem paper, section 3.3, Algorithm 1. The publishe
     parameters (`of: model`); its retain rows held the memorized ones too. Most of its shuffled batches hold no
     forget row (`sampler: balanced` fills half of each).
 Cost: one forward and backward pass over a batch per step. The order of removal serves all smaller ratios.
-Options: ratio, of, scope (whole model), criterion, sampler, per_step (weights zeroed a step; exact with 1), batch_size. Eligible: weights
+Options: ratio, of, scope (whole model), criterion, sampler, per_step (weights zeroed a step; exact with 1; `auto`: one for each 2^26
+    eligible ones, so 1 for models of up to some 200 million parameters, 25 for Pythia-2.8B, 64 for 6.9B), batch_size. Eligible: weights
     and biases of the feed-forward blocks.
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import ClassVar, Literal
 
 import torch
@@ -33,7 +35,8 @@ from tinymem.mitigation.methods.substitute import Substituted, constants
 from tinymem.mitigation.methods.weight._batches import Sampler, batches
 from tinymem.models.adapters import mlp_parameters
 
-PART = 2**26
+PART = A_WEIGHT = 2**26
+"""Eligible weights whose gradients are ranked together, and for each of which `auto` zeroes one a step."""
 CHUNK, MANY = 4096, 2**22
 """Values that share a maximum; of so many values the maxima are looked at first."""
 
@@ -46,7 +49,7 @@ class GreedyConfig(AblationConfig):
     scope: Scope = "model"
     criterion: Literal["product", "gradient"] = "product"
     sampler: Sampler = "shuffled"
-    per_step: int = 1
+    per_step: int | Literal["auto"] = 1
     batch_size: int = 64
 
     grid: ClassVar[Grid] = grids.GREEDY
@@ -63,7 +66,14 @@ def steps(model: nn.Module, config: GreedyConfig) -> int:
     Raises:
         UserError: as `group_counts`.
     """
-    return -(-_count(model, config) // config.per_step)
+    return -(-_count(model, config) // weights_a_step(model, config))
+
+
+def weights_a_step(model: nn.Module, config: GreedyConfig) -> int:
+    """Weights that a step zeroes: the option, or one for each `A_WEIGHT` eligible ones."""
+    if config.per_step != "auto":
+        return config.per_step
+    return max(1, sum(p.numel() for p in mlp_parameters(model).values()) // A_WEIGHT)
 
 
 @scorer(
@@ -72,16 +82,18 @@ def steps(model: nn.Module, config: GreedyConfig) -> int:
 def greedy(model: nn.Module, data: MitigationData, config: GreedyConfig) -> Scores:
     """Scores that fall in the order of removal, up to the configured ratio; 0 for weights that stay."""
     parameters = {name: p.detach() for name, p in mlp_parameters(model).items()}
-    count = _count(model, config)
+    count, weights = _count(model, config), weights_a_step(model, config)
+    if config.per_step == "auto":
+        data.found["per_step"] = weights
     removal = _Removal(model, parameters, data, config, count)
-    data.bar.expect(steps(model, config))
-    step = Replayed(removal.step, model, steps=count // config.per_step)
+    data.bar.expect(-(-count // weights))
+    step = Replayed(lambda index: removal.step(index, weights), model, steps=count // weights)
     draws = _forever(data, config)
-    for _ in range(count // config.per_step):
+    for _ in range(count // weights):
         step(next(draws))
         data.bar.advance(1)
-    if count % config.per_step:
-        removal.step(next(draws).to(removal.device), count % config.per_step)
+    if count % weights:
+        removal.step(next(draws).to(removal.device), count % weights)
     return Scores("weight", removal.by_name())
 
 
@@ -98,38 +110,45 @@ class _Removal:
         self.parts = list(_parts(parameters))
         self.constants = constants(model, parameters)
         self.flat = [torch.cat([p.flatten() for p in part.values()]).requires_grad_() for part in self.parts]
-        self.scores = [torch.zeros_like(flat, dtype=torch.float32) for flat in self.flat]
+        self.removed = [torch.zeros_like(flat, dtype=torch.bool) for flat in self.flat]
+        self.starts = [0, *accumulate(len(flat) for flat in self.flat[:-1])]
         self.rows = concatenate([data.forget, data.retain])
         self.device = self.rows.ids.device
-        self.left = torch.full((), float(count), device=self.device)
+        self.order = torch.zeros(count, dtype=torch.long, device=self.device)  # places in all parts, one after the other
+        self.taken = torch.zeros((), dtype=torch.long, device=self.device)
         self.signs = torch.where(torch.arange(len(self.rows), device=self.device) < len(data.forget), -1.0, 1.0)
-        self.pieces = beside_scores(model, self.rows.ids.shape[1])
+        self.pieces = beside_scores(model, self.rows.ids.shape[1], a_weight=5)  # fp32 gradients, and whether it is removed
 
-    def step(self, index: Tensor, weights: int | None = None) -> None:
-        """Remove the weights (`per_step` of them) that the rows of `index` point to."""
-        weights, gradients = weights or self.config.per_step, self._gradients(index)
+    def step(self, index: Tensor, weights: int) -> None:
+        """Remove so many weights: those that the rows of `index` point to."""
+        gradients = self._gradients(index)
         with torch.no_grad():
             found = [self._highest(k, gradients.pop(str(k)), weights) for k in range(len(self.parts))]
-            order = torch.cat([values.to(self.device) for values, _ in found]).argsort(descending=True, stable=True)[:weights]
-            places = torch.zeros(sum(len(at) for _, at in found), device=self.device)
-            places[order] = self.left - torch.arange(len(order), device=self.device)
-            for (_, at), place, flat, scores in zip(found, places.split([len(at) for _, at in found]), self.flat, self.scores, strict=True):
-                place = place.to(flat.device)
-                scores[at] = torch.where(place > 0, place, scores[at])
-                flat[at] = torch.where(place > 0, 0, flat[at])
-            self.left -= len(order)
+            best = torch.cat([values.to(self.device) for values, _ in found]).argsort(descending=True, stable=True)[:weights]
+            chosen = torch.zeros(sum(len(at) for _, at in found), dtype=torch.bool, device=self.device)
+            chosen.index_fill_(0, best, True)
+            for (_, at), now, flat, removed in zip(found, chosen.split([len(at) for _, at in found]), self.flat, self.removed, strict=True):
+                removed[at] |= now.to(flat.device)
+                flat[at] = torch.where(removed[at], 0, flat[at])
+            places = torch.cat([at.to(self.device) + start for (_, at), start in zip(found, self.starts, strict=True)])
+            self.order[self.taken + torch.arange(len(best), device=self.device)] = places[best]
+            self.taken += len(best)
 
     def by_name(self) -> dict[str, Tensor]:
-        """Scores by the parameters' names, in their shapes."""
+        """Scores by the parameters' names, in their shapes: how many weights were still to go when it went, itself among them; or 0."""
         found: dict[str, Tensor] = {}
-        for part, scores in zip(self.parts, self.scores, strict=True):
+        left = torch.arange(len(self.order), 0, -1, dtype=torch.float32, device=self.device)
+        for part, removed, start in zip(self.parts, self.removed, self.starts, strict=True):
+            here = (self.order >= start) & (self.order < start + len(removed))
+            scores = torch.zeros(len(removed), device=removed.device)
+            scores[(self.order[here] - start).to(scores.device)] = left[here].to(scores.device)
             found |= _split(scores, part)
         return found
 
     def _highest(self, k: int, gradient: Tensor, weights: int) -> tuple[Tensor, Tensor]:
         """The highest values of a part, and their places in it."""
         value = gradient.mul_(self.flat[k]) if self.config.criterion == "product" else gradient.abs_()
-        value.masked_fill_(self.scores[k] > 0, float("-inf"))
+        value.masked_fill_(self.removed[k], float("-inf"))
         return highest_of(value.float(), min(weights, len(value)))
 
     def _gradients(self, index: Tensor) -> dict[str, Tensor]:
