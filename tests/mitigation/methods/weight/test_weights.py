@@ -118,6 +118,28 @@ def test_greedy_in_parts_and_pieces_removes_the_same(monkeypatch):
     assert max(float(scores.max()) for scores in found[0].values()) == sum(int((scores > 0).sum()) for scores in found[0].values())
 
 
+def test_greedy_takes_a_weight_a_step_for_so_many_of_the_model(monkeypatch):
+    model, data = tiny_case("gpt")
+    eligible = sum(p.numel() for p in mlp_parameters(model).values())
+    for a_weight, weights in ((eligible // 3, 3), (greedy.A_WEIGHT, 1)):
+        monkeypatch.setattr(greedy, "A_WEIGHT", a_weight)
+        data.found.clear()
+        auto, fixed = (greedy.greedy(model, data, greedy.GreedyConfig(ratio=0.01, per_step=m)).values for m in ("auto", weights))
+        assert data.found == {"per_step": weights} and all(torch.equal(scores, fixed[name]) for name, scores in auto.items())
+    with pytest.raises(UserError, match="per_step of at least 1, got 0"):
+        greedy.GreedyConfig(per_step=0)
+
+
+def test_the_highest_of_many_values_by_their_chunks(monkeypatch):
+    monkeypatch.setattr(greedy, "CHUNK", 16)
+    values = torch.randn(331, generator=torch.Generator().manual_seed(0))
+    values[40:60] = float("-inf")
+    for count in (1, 7, 19, 25):
+        monkeypatch.setattr(greedy, "MANY", 10)
+        found, places = greedy.highest_of(values, count)
+        assert torch.equal(found, values.topk(count).values) and torch.equal(values[places], found) and len(places.unique()) == count
+
+
 def test_greedy_steps_of_many_weights_and_its_scope():
     model, data = tiny_case("gpt")
     few = greedy.greedy(model, data, greedy.GreedyConfig(ratio=0.01, per_step=10, sampler="balanced")).values
