@@ -90,6 +90,7 @@ def test_without_rows_the_table_and_a_probe_say(monkeypatch: pytest.MonkeyPatch)
     seconds, measure, source = Estimator().run("balanced-subnet", config("balanced-subnet", epochs=10), FOUR)
     assert (seconds, measure, source) == (3 * 10 * 27_250 * 0.25, 6000 * 0.25, "guessed")
     assert passes("greedy", config("greedy", ratio=0.001), size) == pytest.approx(3 * 64 * 0.001 * 4 * (2 * 128 * 512 + 512 + 128))
+    assert passes("greedy", {"ratio": 0.001, "per_step": "auto"}, replace(size, mlp_weights=3 * 2**26)) == pytest.approx(64 * 0.003 * 2**26)
     text = size_of(load_recipe(PAPER / "language-noise.yaml"))  # the rows to keep are a sample, "extra" fine-tuning is on all
     assert passes("finetune-extra", {"epochs": 5}, text) == 3 * 5 * 784_000 and text.retain == 100_000
     assert passes("of-my-own", {"epochs": 2}, size) == 3 * 250 * 2 and passes("of-my-own", {}, size) == 3 * 250

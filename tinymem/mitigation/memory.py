@@ -207,8 +207,8 @@ def _scoring(model: nn.Module, call: MethodCall, weights: int, rows: int) -> int
     if call.method.properties.order == "second":
         largest = max(p.numel() for p in mlp_parameters(model).values())
         return 8 * getattr(call.config, "block", 1) * (weights + 2 * largest) + 3 * FLOAT * rows * largest  # sums, and two copies of one
-    if hasattr(call.config, "per_step"):  # Greedy keeps weights of its own, and their gradients in fp32
-        return weights * (2 * FLOAT + _element(model) * (1 if _element(model) == FLOAT else 2))
+    if hasattr(call.config, "per_step"):  # Greedy keeps weights of its own, their gradients in fp32, and which are removed
+        return weights * (FLOAT + 1 + _element(model) * (1 if _element(model) == FLOAT else 2))
     return 2 * FLOAT * weights
 
 
