@@ -23,7 +23,7 @@ ACTIVATIONS = 7 * 2**30
 BESIDE_SCORES = 31 * 2**30
 BESIDE_SCORES_MOST = 58 * 2**30
 """Bytes that a method which keeps numbers of each weight may take: six times the model between these bounds, or `ROOM_AT_LEAST` more."""
-ROOM_AT_LEAST = 6 * 2**30
+ROOM_AT_LEAST = 8 * 2**30
 
 Work = Callable[[Tensor, set[str]], None]
 """(row indices [B], names whose share of these rows is counted already) -> None; adds the names that it counts."""

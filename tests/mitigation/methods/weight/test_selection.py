@@ -74,6 +74,18 @@ VELOCITY = """
         kernel.transpose(weight, out)
         assert torch.equal(out.view(outputs, inputs), weight.T)
 """
+MAXIMA = """
+    import torch
+    import tinymem.mitigation.methods.weight._maxima_kernel as kernel
+    generator = torch.Generator().manual_seed(0)
+    gradients, weights = torch.randn(2, 165, generator=generator)
+    removed = torch.rand(165, generator=generator) < 0.3
+    removed[32:48] = True
+    gradients[70] = float("nan")
+    for product in (True, False):
+        values = (gradients * weights if product else gradients.abs()).nan_to_num(nan=float("inf")).masked_fill(removed, float("-inf"))
+        assert torch.equal(kernel.maxima(gradients, weights, removed, 16, product=product), values[:160].view(10, 16).amax(1))
+"""
 MASK = """
     import torch
     import tinymem.mitigation.methods.weight._learned_mask as mask
@@ -99,7 +111,7 @@ MASK = """
 
 @pytest.mark.processes
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton comes with torch for GPUs")
-@pytest.mark.parametrize("code", [KERNEL, REACHING, VELOCITY, MASK], ids=["selection", "reaching", "velocity", "mask"])
+@pytest.mark.parametrize("code", [KERNEL, REACHING, VELOCITY, MAXIMA, MASK], ids=["selection", "reaching", "velocity", "maxima", "mask"])
 def test_kernel_by_the_interpreter(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     (tmp_path / "case.py").write_text(textwrap.dedent(code))

@@ -130,13 +130,15 @@ def test_greedy_takes_a_weight_a_step_for_so_many_of_the_model(monkeypatch):
         greedy.GreedyConfig(per_step=0)
 
 
-def test_the_highest_of_many_values_by_their_chunks(monkeypatch):
+@pytest.mark.parametrize("criterion", ["product", "gradient"])
+def test_the_highest_of_many_values_by_their_chunks(monkeypatch, criterion):
     monkeypatch.setattr(greedy, "CHUNK", 16)
-    values = torch.randn(331, generator=torch.Generator().manual_seed(0))
-    values[40:60] = float("-inf")
+    monkeypatch.setattr(greedy, "MANY", 10)
+    gradients, weights = torch.randn(2, 331, generator=torch.Generator().manual_seed(0))
+    removed = (torch.arange(331) % 7 == 0) | ((torch.arange(331) >= 40) & (torch.arange(331) < 80))
+    values = (gradients * weights if criterion == "product" else gradients.abs()).masked_fill(removed, float("-inf"))
     for count in (1, 7, 19, 25):
-        monkeypatch.setattr(greedy, "MANY", 10)
-        found, places = greedy.highest_of(values, count)
+        found, places = greedy.highest_of(gradients, weights, removed, count, criterion)
         assert torch.equal(found, values.topk(count).values) and torch.equal(values[places], found) and len(places.unique()) == count
 
 

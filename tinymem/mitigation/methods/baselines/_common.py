@@ -70,7 +70,7 @@ class Batch:
 
 ROOM = 40 * 2**30
 """Bytes that training a large model may take, where that leaves `ROOM_AT_LEAST` for activations."""
-ROOM_AT_LEAST = 4 * 2**30
+ROOM_AT_LEAST = 11 * 2**29
 Objective = Callable[[nn.Module, Batch], Tensor]
 """(edited model, piece of a batch) -> scalar; summed over the pieces it is what a step lowers: means are over `Batch.whole`."""
 
@@ -112,8 +112,19 @@ def _gradients(
     def add(name: str, gradient: Tensor) -> None:
         totals[name] = totals[name].add_(gradient) if name in totals else gradient
 
-    add_gradients(pieces, places, lambda at: objective(edited, batch.piece(at) if len(at) < len(places) else batch), chosen, add)
+    for part in _parts(batch, places, pieces):
+        add_gradients(pieces, part, lambda at: objective(edited, batch.piece(at) if len(at) < len(places) else batch), chosen, add)
     return totals
+
+
+def _parts(batch: Batch, places: Tensor, pieces: Pieces) -> list[Tensor]:
+    """The places of a batch, of a large model those of forget and of retain rows apart.
+
+    A piece of both is two passes, and the gradients of all weights of the one would wait for those of the other.
+    """
+    if pieces.rows is None:
+        return [places]
+    return [part for part in places.tensor_split([len(batch.forget)]) if len(part)]
 
 
 def _batches(data: MitigationData, config: BaselineConfig) -> Iterator[Batch]:

@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import Literal
 
 import torch
@@ -94,6 +94,7 @@ class LearnedMask:
             raise UserError(f"expected scores of the model's feed-forward matrices, each of its shape; got others at '{wrong[0]}'")
         groups = group_counts(model, {name: w.numel() for name, w in weights.items()}, config)
         self.shapes = {n: weights[n].shape for names, _ in groups for n in names}
+        self.starts = dict(zip(self.shapes, accumulate((s.numel() for s in self.shapes.values()), initial=0), strict=False))
         self.parts = list(_parts([(names, sum(weights[n].numel() for n in names), count) for names, count in groups]))
         device = next(iter(weights.values())).device
         self.scores_P = torch.empty(sum(w.numel() for w in weights.values()), device=device)
@@ -111,15 +112,19 @@ class LearnedMask:
         """SGD's momentum, made when the first step needs it: by then the scores that were given are gone."""
         return torch.zeros_like(self.scores_P)
 
-    def masked(self, leaves: Sequence[Tensor] | None = None) -> Substituted:
-        """The model under the current mask, or under weights that are given part by part."""
-        weights: dict[str, Tensor] = {}
-        for part, leaf in zip(self.parts, self.masked_weights() if leaves is None else leaves, strict=True):
-            weights |= self._matrices(part.names, leaf)
-        return Substituted(self.model, {**self.constants, **weights})
+    def masked(self) -> Substituted:
+        """The model under the current mask."""
+        return Substituted(self.model, {**self.constants, **self._matrices()})
+
+    def _matrices(self) -> dict[str, Tensor]:
+        """The matrices that the mask leaves, as the model has them, each on its device."""
+        found: dict[str, Tensor] = {}
+        for part, kept_n in zip(self.parts, self.masked_weights(), strict=True):
+            found |= self._shaped(part.names, kept_n)
+        return found
 
     def masked_weights(self, dtype: torch.dtype | None = None) -> Iterator[Tensor]:
-        """The weights that the mask leaves, 0 where one is dropped, flat and part by part; each matrix as `_matrices` reads it."""
+        """The weights that the mask leaves, 0 where one is dropped, flat and part by part; each matrix as `_shaped` reads it."""
         lowest = self.config.drop == "lowest"
         for part in self.parts:
             weights_GN, scores_GN = self._weights(part).view(part.groups, part.size), part.of(self.scores_P)
@@ -134,8 +139,9 @@ class LearnedMask:
             coefficient_B: of each row of the batch [B].
             index_B: which rows they are; None: all.
         """
-        leaves = {str(k): leaf.requires_grad_() for k, leaf in enumerate(self.masked_weights())}
-        model, started = self.masked([*leaves.values()]), set[str]()
+        # each matrix a leaf of its own, so that its gradient comes as soon as it is known, and no two are held at once
+        leaves = {name: matrix.detach().requires_grad_() for name, matrix in self._matrices().items()}
+        model, started = Substituted(self.model, {**self.constants, **leaves}), set[str]()
         self.pieces = self.pieces or beside_scores(self.model, rows.ids.shape[1])
         index_B = torch.arange(len(coefficient_B), device=rows.ids.device) if index_B is None else index_B
 
@@ -143,38 +149,28 @@ class LearnedMask:
             losses_b = row_losses(model, rows.take(index_B[at_b]))
             return (losses_b * coefficient_B[at_b].to(losses_b.device)).sum()
 
-        def add(key: str, gradient_n: Tensor) -> None:
-            self._accelerate(self.parts[int(key)], gradient_n, first=key not in started)
-            started.add(key)
+        def add(name: str, gradient: Tensor) -> None:
+            self._accelerate(name, gradient, first=name not in started)
+            started.add(name)
 
         add_gradients(self.pieces, torch.arange(len(index_B), device=rows.ids.device), share, leaves, add)
         self.scores_P.add_(self.velocity_P, alpha=-self.config.learning_rate)
 
     @torch.no_grad()
-    def _accelerate(self, part: _Part, gradient_n: Tensor, *, first: bool) -> None:
-        """Add a gradient of a part's masked weights to its velocity. With w (1 - d) treated as w (1 -+ |s|): -+ gradient * w * sgn(s)."""
+    def _accelerate(self, name: str, gradient: Tensor, *, first: bool) -> None:
+        """Add a gradient of a masked matrix to its velocity. With w (1 - d) treated as w (1 -+ |s|): -+ gradient * w * sgn(s)."""
+        score, velocity, device = self._of(name, self.scores_P), self._of(name, self.velocity_P), self.scores_P.device
+        gradient, weight = (in_out(self.model, matrix.detach()).to(device) for matrix in (gradient, self.model.get_parameter(name)))
+        sign, momentum, decay = (-1.0 if self.config.drop == "highest" else 1.0), self.config.momentum, self.config.weight_decay
         if use_kernel(self.scores_P):
-            return self._accelerate_by_kernel(part, gradient_n, first=first)
-        scores_n, velocity_n = part.flat(self.scores_P), part.flat(self.velocity_P)
-        slope_n = gradient_n.to(scores_n.device, torch.float32).mul_(self._weights(part)).mul_(scores_n.sgn())
-        if self.config.drop == "highest":
-            slope_n.neg_()
+            from tinymem.mitigation.methods.weight._velocity_kernel import accelerate
+
+            return accelerate(gradient, weight, score, velocity, sign=sign, first=first, momentum=momentum, decay=decay)
+        slope = gradient.to(torch.float32).mul_(weight).mul_(score.sgn()).mul_(sign)
         if first:
-            slope_n.add_(scores_n, alpha=self.config.weight_decay)
-            velocity_n.mul_(self.config.momentum)
-        velocity_n.add_(slope_n)
-
-    def _accelerate_by_kernel(self, part: _Part, gradient_n: Tensor, *, first: bool) -> None:
-        from tinymem.mitigation.methods.weight._velocity_kernel import accelerate
-
-        sign, sgd = (-1.0 if self.config.drop == "highest" else 1.0), {"momentum": self.config.momentum, "decay": self.config.weight_decay}
-        flat, device = (gradient_n.to(self.scores_P.device), part.flat(self.scores_P), part.flat(self.velocity_P)), self.scores_P.device
-        sizes = [self.shapes[name].numel() for name in part.names]
-        for name, gradient_n, *pieces in zip(part.names, *(tensor_n.split(sizes) for tensor_n in flat), strict=True):
-            score, velocity = (piece.view(self.shapes[name]) for piece in pieces)
-            weight = in_out(self.model, self.model.get_parameter(name).detach()).to(device)
-            gradient = gradient_n.view(self.shapes[name][::-1]).T if self.turned else gradient_n.view(self.shapes[name])
-            accelerate(gradient, weight, score, velocity, sign=sign, first=first, **sgd)
+            slope.add_(score, alpha=decay)
+            velocity.mul_(momentum)
+        velocity.add_(slope)
 
     def edited(self) -> nn.Module:
         """A copy of the model without the dropped weights.
@@ -187,7 +183,7 @@ class LearnedMask:
         edited = deepcopy(self.model)
         with torch.no_grad():
             for part, kept in zip(self.parts, self.masked_weights(edited.get_parameter(self.parts[0].names[0]).dtype), strict=True):
-                for name, weight in self._matrices(part.names, kept).items():
+                for name, weight in self._shaped(part.names, kept).items():
                     edited.get_parameter(name).copy_(weight)
         return edited
 
@@ -201,7 +197,12 @@ class LearnedMask:
         parts = flat_P.split([shape.numel() for shape in self.shapes.values()])
         return {name: in_out(self.model, part.view(shape)) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
 
-    def _matrices(self, names: Sequence[str], flat_n: Tensor) -> dict[str, Tensor]:
+    def _of(self, name: str, flat_P: Tensor) -> Tensor:
+        """A matrix's share of a flat tensor, in the published layout: a view."""
+        shape, start = self.shapes[name], self.starts[name]
+        return flat_P[start : start + shape.numel()].view(shape)
+
+    def _shaped(self, names: Sequence[str], flat_n: Tensor) -> dict[str, Tensor]:
         """Consecutive matrices by name, of a flat tensor that holds them: views, but for those that the model has on another device."""
         parts = flat_n.split([self.shapes[name].numel() for name in names]) if len(names) > 1 else (flat_n,)
         shaped = {name: self._matrix(name, part) for name, part in zip(names, parts, strict=True)}

@@ -24,6 +24,7 @@ CHUNK, WARPS, MANY = 4096, 8, 256
 ROUNDS = 4
 VALUES = tl.constexpr(256)
 BITS = tl.constexpr(8)
+FEW = tl.constexpr(2)  # rounds after which so few keys agree that each is counted by itself
 TOGETHER = tl.constexpr(16)  # chunks whose counts are summed at once
 
 
@@ -68,10 +69,14 @@ def _count(
     if ROUND > 0:
         prefix, _ = _known(known, row, K, G, KC, ROUND)
         agrees = agrees & ((shifted >> BITS) == prefix)
-    # Keys that do not agree are counted under digits that do not exist.
-    found = tl.histogram(tl.where(agrees, shifted & (VALUES - 1), VALUES + (at & (VALUES - 1)).to(tl.int32)), 2 * VALUES)
-    digits = tl.arange(0, 2 * VALUES)
-    tl.store(counts + ((ROUND * G + row) * C + chunk) * VALUES + digits, found, mask=digits < VALUES)
+    place = counts + ((ROUND * G + row) * C + chunk) * VALUES
+    if ROUND < FEW:
+        # Keys that do not agree are counted under digits that do not exist.
+        found = tl.histogram(tl.where(agrees, shifted & (VALUES - 1), VALUES + (at & (VALUES - 1)).to(tl.int32)), 2 * VALUES)
+        digits = tl.arange(0, 2 * VALUES)
+        tl.store(place + digits, found, mask=digits < VALUES)
+    else:
+        tl.atomic_add(place + (shifted & (VALUES - 1)), 1, mask=agrees)
 
 
 @triton.jit
@@ -111,6 +116,7 @@ def masked(weights_GN: Tensor, scores_GN: Tensor, count: int, *, lowest: bool, d
     (G, N), weights_GN, scores_GN = scores_GN.shape, weights_GN.contiguous(), scores_GN.contiguous()
     C = triton.cdiv(N, CHUNK)
     counts = torch.empty(ROUNDS, G, C, VALUES.value, dtype=torch.int32, device=scores_GN.device)
+    counts[FEW.value :].zero_()
     known, KC = (counts, C) if C <= MANY else (torch.empty(ROUNDS, G, 1, VALUES.value, dtype=torch.int64, device=counts.device), 1)
     out_GN = torch.empty(G, N, dtype=dtype, device=scores_GN.device)
     for digit in range(ROUNDS):

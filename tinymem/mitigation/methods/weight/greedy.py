@@ -33,8 +33,10 @@ from tinymem.mitigation.methods.pieces import add_gradients, beside_scores
 from tinymem.mitigation.methods.replay import Replayed
 from tinymem.mitigation.methods.substitute import Substituted, constants
 from tinymem.mitigation.methods.weight._batches import Sampler, batches
+from tinymem.mitigation.methods.weight._selection import use_kernel
 from tinymem.models.adapters import mlp_parameters
 
+Criterion = Literal["product", "gradient"]
 PART = A_WEIGHT = 2**26
 """Eligible weights whose gradients are ranked together, and for each of which `auto` zeroes one a step."""
 CHUNK, MANY = 4096, 2**22
@@ -47,7 +49,7 @@ class GreedyConfig(AblationConfig):
 
     ratio: float = 0.001
     scope: Scope = "model"
-    criterion: Literal["product", "gradient"] = "product"
+    criterion: Criterion = "product"
     sampler: Sampler = "shuffled"
     per_step: int | Literal["auto"] = 1
     batch_size: int = 64
@@ -109,7 +111,7 @@ class _Removal:
         self.model, self.config = model, config
         self.parts = list(_parts(parameters))
         self.constants = constants(model, parameters)
-        self.flat = [torch.cat([p.flatten() for p in part.values()]).requires_grad_() for part in self.parts]
+        self.flat = [torch.cat([p.flatten() for p in part.values()]) for part in self.parts]
         self.removed = [torch.zeros_like(flat, dtype=torch.bool) for flat in self.flat]
         self.starts = [0, *accumulate(len(flat) for flat in self.flat[:-1])]
         self.rows = concatenate([data.forget, data.retain])
@@ -123,7 +125,7 @@ class _Removal:
         """Remove so many weights: those that the rows of `index` point to."""
         gradients = self._gradients(index)
         with torch.no_grad():
-            found = [self._highest(k, gradients.pop(str(k)), weights) for k in range(len(self.parts))]
+            found = [self._highest(k, gradients[k], weights) for k in range(len(self.parts))]
             best = torch.cat([values.to(self.device) for values, _ in found]).argsort(descending=True, stable=True)[:weights]
             chosen = torch.zeros(sum(len(at) for _, at in found), dtype=torch.bool, device=self.device)
             chosen.index_fill_(0, best, True)
@@ -147,39 +149,63 @@ class _Removal:
 
     def _highest(self, k: int, gradient: Tensor, weights: int) -> tuple[Tensor, Tensor]:
         """The highest values of a part, and their places in it."""
-        value = gradient.mul_(self.flat[k]) if self.config.criterion == "product" else gradient.abs_()
-        value.masked_fill_(self.removed[k], float("-inf"))
-        return highest_of(value.float(), min(weights, len(value)))
+        return highest_of(gradient, self.flat[k], self.removed[k], min(weights, len(gradient)), self.config.criterion)
 
-    def _gradients(self, index: Tensor) -> dict[str, Tensor]:
-        """Gradients of the parts by their number, at least in fp32."""
-        weights = dict(self.constants)
-        for flat, part in zip(self.flat, self.parts, strict=True):
-            weights |= _split(flat, part)
-        model, totals = Substituted(self.model, weights), dict[str, Tensor]()
+    def _gradients(self, index: Tensor) -> list[Tensor]:
+        """Gradients of the parts, at least in fp32."""
+        totals = [torch.empty_like(flat, dtype=torch.promote_types(flat.dtype, torch.float32)) for flat in self.flat]
+        # each parameter a leaf of its own, so that its gradient comes as soon as it is known, and no two are held at once
+        leaves, sums = dict[str, Tensor](), dict[str, Tensor]()
+        for flat, total, part in zip(self.flat, totals, self.parts, strict=True):
+            leaves |= {name: piece.detach().requires_grad_() for name, piece in _split(flat, part).items()}
+            sums |= _split(total, part)
+        model, started = Substituted(self.model, {**self.constants, **leaves}), set[str]()
 
         def share(at: Tensor) -> Tensor:
             losses_B = row_losses(model, self.rows.take(at))
             return (losses_B * self.signs[at].to(losses_B.device)).sum()
 
         def add(name: str, gradient: Tensor) -> None:
-            whole = totals.get(name)
-            totals[name] = gradient.to(torch.promote_types(gradient.dtype, torch.float32)) if whole is None else whole.add_(gradient)
+            if name in started:
+                sums[name].add_(gradient)
+            else:
+                sums[name].copy_(gradient)
+            started.add(name)
 
-        add_gradients(self.pieces, index, share, {str(k): flat for k, flat in enumerate(self.flat)}, add)
+        add_gradients(self.pieces, index, share, leaves, add)
+        for name in sums.keys() - started:
+            sums[name].zero_()
         return totals
 
 
-def highest_of(value_n: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` highest values, and their places: of many values in one pass, since all lie in the chunks with the highest maxima."""
-    chunks = len(value_n) // CHUNK
-    if len(value_n) < MANY or chunks <= count:
-        return value_n.topk(count)
-    among_c = value_n[: chunks * CHUNK].view(chunks, CHUNK).amax(1).topk(count).indices
-    at_m = (among_c[:, None] * CHUNK + torch.arange(CHUNK, device=value_n.device)).flatten()
-    at_m = torch.cat([at_m, torch.arange(chunks * CHUNK, len(value_n), device=value_n.device)])
-    values, place = value_n[at_m].topk(count)
+def highest_of(
+    gradient_n: Tensor, weight_n: Tensor, removed_n: Tensor, count: int, criterion: Criterion = "product"
+) -> tuple[Tensor, Tensor]:
+    """The `count` highest values, and their places: of many weights in one pass, since all lie in the chunks with the highest maxima."""
+    chunks, tensors = len(gradient_n) // CHUNK, (gradient_n, weight_n, removed_n)
+    if len(gradient_n) < MANY or chunks <= count:
+        return _values(*tensors, criterion).topk(count)
+    maxima_c = _maxima(*tensors, criterion)
+    at_m = (maxima_c.topk(count).indices[:, None] * CHUNK + torch.arange(CHUNK, device=gradient_n.device)).flatten()
+    at_m = torch.cat([at_m, torch.arange(chunks * CHUNK, len(gradient_n), device=gradient_n.device)])
+    values, place = _values(*(tensor[at_m] for tensor in tensors), criterion).topk(count)
     return values, at_m[place]
+
+
+def _values(gradient_n: Tensor, weight_n: Tensor, removed_n: Tensor, criterion: Criterion) -> Tensor:
+    """What the criterion says of each weight, in fp32; minus infinity of those that are removed."""
+    value_n = gradient_n * weight_n if criterion == "product" else gradient_n.abs()
+    return value_n.masked_fill_(removed_n, float("-inf")).float()
+
+
+def _maxima(gradient_n: Tensor, weight_n: Tensor, removed_n: Tensor, criterion: Criterion) -> Tensor:
+    """The highest value of each whole chunk."""
+    if use_kernel(gradient_n):
+        from tinymem.mitigation.methods.weight._maxima_kernel import maxima
+
+        return maxima(gradient_n, weight_n, removed_n, CHUNK, product=criterion == "product")
+    whole = len(gradient_n) // CHUNK * CHUNK
+    return _values(gradient_n[:whole], weight_n[:whole], removed_n[:whole], criterion).view(-1, CHUNK).amax(1)
 
 
 def _parts(parameters: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
