@@ -297,9 +297,12 @@ def test_pieces_of_a_batch_make_the_same_step(name, monkeypatch):
         [ids[:n].tolist() for ids, n in zip(data.retain.ids, lengths, strict=True)], data.retain.prompt, torch.tensor(lengths), 12
     )
     data, edits = replace(data, retain=retain), []
+    taken, piece = [], _common.Batch.piece
+    monkeypatch.setattr(_common.Batch, "piece", lambda self, at: taken.append(piece(self, at)) or taken[-1])
     for rows in (None, 4):
         monkeypatch.setattr(_common, "rows_at_once", lambda *_, rows=rows, **__: rows)
         edits.append(one_step(name, model, data))
+    assert taken and not any(len(each.forget) and len(each.retain) for each in taken), "gradients of all weights would wait for others"
     apart = torch.cat([(p - q).abs().flatten() for p, q in zip(*(edited.parameters() for edited in edits), strict=True)])
     assert (apart < 1e-4).double().mean() > 0.99 and not equal_weights(model, edits[0])
 

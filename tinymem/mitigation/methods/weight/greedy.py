@@ -188,7 +188,7 @@ def highest_of(
     maxima_c = _maxima(*tensors, criterion)
     at_m = (maxima_c.topk(count).indices[:, None] * CHUNK + torch.arange(CHUNK, device=gradient_n.device)).flatten()
     at_m = torch.cat([at_m, torch.arange(chunks * CHUNK, len(gradient_n), device=gradient_n.device)])
-    values, place = _values(*(tensor[at_m] for tensor in tensors), criterion).topk(count)
+    values, place = _values(gradient_n[at_m], weight_n[at_m], removed_n[at_m], criterion).topk(count)
     return values, at_m[place]
 
 
