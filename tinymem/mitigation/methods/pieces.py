@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,6 +24,9 @@ BESIDE_SCORES = 31 * 2**30
 BESIDE_SCORES_MOST = 58 * 2**30
 """Bytes that a method which keeps numbers of each weight may take: six times the model between these bounds, or `ROOM_AT_LEAST` more."""
 ROOM_AT_LEAST = 8 * 2**30
+
+TRAINING, TRAINING_AT_LEAST = 40 * 2**30, 11 * 2**29
+"""Bytes that training a large model may take, where that leaves more than the second for activations."""
 
 Work = Callable[[Tensor, set[str]], None]
 """(row indices [B], names whose share of these rows is counted already) -> None; adds the names that it counts."""
@@ -91,6 +94,12 @@ def beside_scores(model: nn.Module, tokens: int, *, a_weight: int = 8) -> Pieces
     return Pieces(model, tokens, gradients=True, rows=rows_at_once(model, tokens, gradients=True, room=room))
 
 
+def beside_training(model: nn.Module, tokens: int) -> Pieces:
+    """Pieces of a method that trains a copy of the model: beside both there are gradients and two moments."""
+    room = max(TRAINING_AT_LEAST, TRAINING - 5 * size_of(model))
+    return Pieces(model, tokens, gradients=True, rows=rows_at_once(model, tokens, gradients=True, room=room))
+
+
 def size_of(model: nn.Module) -> int:
     """Bytes of a model's weights."""
     return sum(p.numel() * p.element_size() for p in model.parameters())
@@ -119,6 +128,23 @@ def add_gradients(pieces: Pieces, index_B: Tensor, objective: Callable[[Tensor],
                 leaf.grad = None
 
     pieces.run(index_B, work)
+
+
+def summed_gradients(
+    pieces: Pieces, parts: Sequence[Tensor], objective: Callable[[Tensor], Tensor], leaves: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """The gradients of an objective over a batch, by name; leaves that it does not reach have none. Arguments as of `add_gradients`.
+
+    `parts`: the rows of the batch, those apart that no piece may have together.
+    """
+    totals: dict[str, Tensor] = {}
+
+    def add(name: str, gradient: Tensor) -> None:
+        totals[name] = totals[name].add_(gradient) if name in totals else gradient
+
+    for part in parts:
+        add_gradients(pieces, part, objective, leaves, add)
+    return totals
 
 
 def _hook(name: str, counted: set[str], add: Add) -> Callable[[Any], None]:

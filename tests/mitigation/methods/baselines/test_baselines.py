@@ -13,6 +13,7 @@ from helpers import equal_weights
 from tinymem.data.rows import Rows, compact_rows
 from tinymem.errors import UserError
 from tinymem.mitigation.method import UNLEARNERS, apply
+from tinymem.mitigation.methods import pieces
 from tinymem.mitigation.methods.baselines import _common, dpo_clean, gradient_difference, npo, rmu, simnpo, task_vector
 from tinymem.mitigation.methods.finetuning import _common as finetuning
 from tinymem.mitigation.methods.losses import row_losses
@@ -300,7 +301,7 @@ def test_pieces_of_a_batch_make_the_same_step(name, monkeypatch):
     taken, piece = [], _common.Batch.piece
     monkeypatch.setattr(_common.Batch, "piece", lambda self, at: taken.append(piece(self, at)) or taken[-1])
     for rows in (None, 4):
-        monkeypatch.setattr(_common, "rows_at_once", lambda *_, rows=rows, **__: rows)
+        monkeypatch.setattr(pieces, "rows_at_once", lambda *_, rows=rows, **__: rows)
         edits.append(one_step(name, model, data))
     assert taken and not any(len(each.forget) and len(each.retain) for each in taken), "gradients of all weights would wait for others"
     apart = torch.cat([(p - q).abs().flatten() for p, q in zip(*(edited.parameters() for edited in edits), strict=True)])

@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 import torch
 
+from tinymem.mitigation.methods import pieces
 from tinymem.mitigation.methods.finetuning._common import FinetuningConfig, _plain_step, training_step
 from tinymem.models.gpt2 import GPT, Attention, causal_attention
 from tinymem.testing import tiny_case
@@ -28,6 +29,21 @@ def test_training_takes_the_plain_step(steps: int) -> None:
         edits.append(edited)
     for (name, one), two, before in zip(edits[0].named_parameters(), edits[1].parameters(), model.parameters(), strict=True):
         torch.testing.assert_close(one, two, atol=1e-6, rtol=1e-5, msg=name)
+        assert not torch.equal(one, before)
+
+
+def test_a_batch_in_pieces_is_the_same_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of different lengths, so that pieces weigh by their tokens."""
+    model, data = tiny_case("gpt-neox")
+    lengths, edits = torch.tensor([3, 12, 7, 5, 11, 4, 9, 12]), []
+    for rows in (None, 3):
+        monkeypatch.setattr(pieces, "rows_at_once", lambda *_, rows=rows, **__: rows)
+        edited = deepcopy(model)
+        optimizer = torch.optim.SGD(edited.parameters(), lr=1.0)
+        _plain_step(edited, optimizer, data.retain.ids[:8], torch.device("cpu"), length_N=lengths)(torch.arange(8))
+        edits.append(edited)
+    for one, two, before in zip(*(edited.parameters() for edited in (*edits, model)), strict=True):
+        torch.testing.assert_close(one, two, atol=1e-6, rtol=1e-5)
         assert not torch.equal(one, before)
 
 

@@ -17,7 +17,7 @@ from tinymem.errors import UserError
 from tinymem.mitigation.config import MethodConfig
 from tinymem.mitigation.method import MitigationData
 from tinymem.mitigation.methods.losses import Over, row_losses
-from tinymem.mitigation.methods.pieces import Pieces, add_gradients, rows_at_once, size_of
+from tinymem.mitigation.methods.pieces import Pieces, beside_training, summed_gradients
 from tinymem.training.rounded_adamw import optimizer_of, refuse_fp16
 
 
@@ -68,9 +68,6 @@ class Batch:
         return Batch(self.forget.take(forget), self.retain.take(at_b[len(forget) :] - len(self.forget)), self.index[forget], self)
 
 
-ROOM = 40 * 2**30
-"""Bytes that training a large model may take, where that leaves `ROOM_AT_LEAST` for activations."""
-ROOM_AT_LEAST = 11 * 2**29
 Objective = Callable[[nn.Module, Batch], Tensor]
 """(edited model, piece of a batch) -> scalar; summed over the pieces it is what a step lowers: means are over `Batch.whole`."""
 
@@ -87,9 +84,7 @@ def descend(
     edited = deepcopy(model)
     chosen = {name: p for name, p in edited.named_parameters() if trained(name)}
     optimizer = optimizer_of([*chosen.values()], config.learning_rate, config.weight_decay, data.seed)
-    room = max(ROOM_AT_LEAST, ROOM - 5 * size_of(model))  # the model, its copy, gradients and two moments
-    tokens = data.forget.ids.shape[1]
-    pieces = Pieces(model, tokens, gradients=True, rows=rows_at_once(model, tokens, gradients=True, room=room))
+    pieces = beside_training(model, data.forget.ids.shape[1])
     data.bar.expect(config.epochs * -(-len(data.forget) // config.batch_size))
     for batch in _batches(data, config):
         places = torch.arange(len(batch.forget) + (len(batch.retain) if isinstance(config, RetainConfig) else 0), device=batch.index.device)
@@ -107,14 +102,11 @@ def _gradients(
     edited: nn.Module, batch: Batch, places: Tensor, objective: Objective, chosen: dict[str, nn.Parameter], pieces: Pieces
 ) -> dict[str, Tensor]:
     """The objective's gradients over a batch, by name; parameters that it does not reach have none."""
-    totals: dict[str, Tensor] = {}
 
-    def add(name: str, gradient: Tensor) -> None:
-        totals[name] = totals[name].add_(gradient) if name in totals else gradient
+    def share(at: Tensor) -> Tensor:
+        return objective(edited, batch.piece(at) if len(at) < len(places) else batch)
 
-    for part in _parts(batch, places, pieces):
-        add_gradients(pieces, part, lambda at: objective(edited, batch.piece(at) if len(at) < len(places) else batch), chosen, add)
-    return totals
+    return summed_gradients(pieces, _parts(batch, places, pieces), share, chosen)
 
 
 def _parts(batch: Batch, places: Tensor, pieces: Pieces) -> list[Tensor]:

@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tinymem.data.rows import next_tokens, to_ids
+from tinymem.data.rows import IGNORED, next_tokens, to_ids
 from tinymem.errors import UserError
 from tinymem.mitigation.config import MethodConfig
 from tinymem.mitigation.method import MitigationData
+from tinymem.mitigation.methods.pieces import beside_training, summed_gradients
 from tinymem.mitigation.methods.replay import LEAST_STEPS
 from tinymem.models.adapters import logits
 from tinymem.models.gpt2 import GPT
@@ -114,14 +115,24 @@ def training_step(
 def _plain_step(
     edited: nn.Module, optimizer: Optimizer, rows_NT: Tensor, device: torch.device, *, length_N: Tensor | None
 ) -> Callable[[Tensor], None]:
-    """A step of any model, in the type of its weights."""
+    """A step of any model, in the type of its weights; a large model's batch goes through in pieces."""
+    pieces, parameters = beside_training(edited, rows_NT.shape[1]), dict(edited.named_parameters())
 
     def step(index: Tensor) -> None:
         ids_BT = to_ids(rows_NT[index.to(rows_NT.device)].to(device))
         targets_BT = next_tokens(ids_BT, None if length_N is None else length_N[index.to(device)])
-        loss = F.cross_entropy(logits(edited, ids_BT)[:, :-1].flatten(0, 1), targets_BT.flatten())
-        edited.zero_grad()
-        loss.backward()
+        tokens = (targets_BT != IGNORED).sum()
+
+        def share(at: Tensor) -> Tensor:
+            logits_nV, targets_n = logits(edited, ids_BT[at])[:, :-1].flatten(0, 1), targets_BT[at].flatten()
+            if len(at) == len(ids_BT):
+                return F.cross_entropy(logits_nV, targets_n)
+            return F.cross_entropy(logits_nV, targets_n, reduction="sum") / tokens
+
+        gradients = summed_gradients(pieces, [torch.arange(len(ids_BT), device=device)], share, parameters)
+        for name, parameter in parameters.items():
+            parameter.grad = gradients.pop(name, None)
         optimizer.step()
+        edited.zero_grad()
 
     return step
