@@ -87,7 +87,9 @@ class ModelGroup:
         return [s for s in self.settings.get(artifact, []) if s.method == method]
 
     def seconds_limit(self, artifact: str) -> float | None:
-        """Time of fine-tuning on extra data, the inclusion criterion; None if it was not run."""
+        """Time of fine-tuning on extra data, the inclusion criterion; None if it was not run, and of models made elsewhere, as in A.4.2."""
+        if self.columns.data is None:
+            return None
         found = self.of_method(artifact, EXTRA)
         place = select([s.candidate() for s in found], self.protocol)
         seconds = None if place is None else found[place].seconds

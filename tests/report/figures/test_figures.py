@@ -346,6 +346,18 @@ def test_steps_of_a_model_that_was_trained_elsewhere_are_its_training_times(seri
     assert {line["group"] for line in figures_16_to_19(series)[0].lines} == {4, "neox"}, "by layers, or else by name"  # type: ignore[union-attr]
 
 
+def test_no_limit_of_time_chooses_among_runs_on_models_that_were_trained_elsewhere() -> None:
+    """The slower run is better: out on a model of ours, for which fine-tuning sets the limit, and in by A.4.2."""
+    for data, chosen in (("additive", "ratio=0.1"), (None, "ratio=0.01")):
+        slow, fast, extra = (
+            row(method, data=data, options=options, config={"of": method, **options}, after=after, seconds=seconds, id=f"{method}{seconds}")
+            for method, options, after, seconds in (
+                ("act", {"ratio": 0.01}, 0.0, 9.0), ("act", {"ratio": 0.1}, 0.3, 1.0), ("finetune-extra", {}, 0.1, 2.0)
+            )
+        )  # fmt: skip
+        assert [p.options for p in inputs(slow, fast, extra).best if p.method == "act"] == [chosen]
+
+
 def test_figure_20_shows_a_model_before_any_method(series: Inputs) -> None:
     lines = drawn(figure_20(series)).lines
     assert [(line["model"], line["step"], line["memorized"], line["performance"]) for line in lines] == [

@@ -133,7 +133,7 @@ def _notes(group: ModelGroup) -> Iterator[str]:
     for artifact in group.artifacts:
         if any(row.memorized_by_copies_before for row in group.baseline[artifact].rows) and artifact == "noise":
             yield "noise: of the rows repeated most often, as in the paper."
-        if group.seconds_limit(artifact) is None and group.settings.get(artifact):
+        if group.columns.data and group.seconds_limit(artifact) is None and group.settings.get(artifact):
             yield f"{artifact}: no limit of time, as fine-tuning on extra data (finetune-extra) was not run."
     for artifact, method, why in _without_result(group):
         yield f"{method} on {artifact}: no result ({why})."
