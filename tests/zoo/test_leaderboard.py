@@ -65,6 +65,14 @@ def test_a_plugins_rows_are_apart_from_ours_and_from_those_of_another_content() 
     assert {line.name for line in standings(rows, WEIGHTS)["one"]} == {"act", "act (aaaaaaaaaaaa)", "act (bbbbbbbbbbbb)"}
 
 
+def test_the_page_says_which_fine_tunings_are_of_an_older_precision() -> None:
+    old = make_row("finetune-extra", performance=0.97, weights="w1", device_type="cuda")
+    words = "these computed in fp32"
+    assert words in leaderboard_page([old], [], WEIGHTS)
+    for row in (replace(old, computed_in="bf16"), replace(old, device_type="cpu"), replace(old, method="act")):
+        assert words not in leaderboard_page([row], [], WEIGHTS)
+
+
 def test_new_rows_replace_those_of_equal_ids() -> None:
     old, other = make_row("act", after=7), make_row("zero")
     new = replace(old, memorized_after=0.0)

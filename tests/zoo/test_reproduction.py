@@ -127,6 +127,7 @@ def test_perplexity_is_compared_by_what_an_edit_added() -> None:
     assert act.pairs[0].ours.mean == 0.4 and act.pairs[0].is_within
     assert act.pairs[1].ours.mean == pytest.approx(5.0) and act.pairs[1].published == pytest.approx(100 * (58.91 / 56.87 - 1))
     page = reproduction_page([text("act")])
+    assert "Of Table 1 no rows are stored yet." in page and "Of Table 2" not in page
     assert "## Table 2, noise" in page and "% of perplexity added" in page and "80.00" not in page.split("Every method")[0]
 
 

@@ -30,8 +30,8 @@ HEAD = """# The paper's tables, reproduced
 Written by `tinymem reproduce` from stored rows. Table 1, 4 layers, multiplicative, from `docs/table1.parquet`: those under protocol `paper`
 are of the checkpoints in `zoo/` (`recipes/paper/table1.yaml`); those under protocol `reference` of the same, measured as the published code
 measured (`recipes/paper/table1-reference.yaml`), or of models that were trained under it, on the published code's rows. Table 2 from
-`docs/table2.parquet`, of the language models in `zoo/`, by search (`recipes/paper/table2.yaml`), one seed, with the shipped sample of their
-rows to retain. `tinymem reproduce table1 --run` and `table2 --run` do the sweeps; `--from DIR` takes the rows of any.
+`docs/table2.parquet`, of the language models in `zoo/` (`recipes/paper/table2.yaml` searches the grids), one seed, with the shipped sample
+of their rows to retain. `tinymem reproduce table1 --run` and `table2 --run` do the sweeps; `--from DIR` takes the rows of any.
 
 A method's run is chosen by M - P, the percent of memorization removed less the percent of accuracy lost (of text M + P, with perplexity),
 among those that take no longer than `finetune-extra`; the rule as printed, M + P, rewards lost accuracy. Ours are means over seeds ±
@@ -50,7 +50,9 @@ def reproduction_page(rows: Sequence[MeasuredRow], trained: Sequence[Trained] = 
         rows: of any tables.
         trained: shipped training curves: of models with regularizers, and for the effects of size, depth and copies.
     """
-    parts = [part for title in TABLES for found in reproductions(rows, title) for part in _half(title, found)]
+    halves = {title: reproductions(rows, title) for title in TABLES}
+    none = [f"Of {title} no rows are stored yet.\n" for title, found in halves.items() if not found]
+    parts = [*none, *(part for title, found in halves.items() for half in found for part in _half(title, half))]
     tables = [to_markdown([table]) for table in (*regularizer_tables(trained), effects_table(trained)) if table.rows]
     return "\n".join([HEAD, *parts, *tables]).rstrip("\n") + "\n"
 

@@ -18,18 +18,18 @@ from tinymem.report.tolerance import tolerance_of
 from tinymem.results.columns import RATES
 from tinymem.results.row import MeasuredRow
 from tinymem.zoo.catalogue import Entry
-from tinymem.zoo.reproduction import comparable
+from tinymem.zoo.reproduction import comparable, is_of_older_precision
 
 HASH_LENGTH = 12
 COMPARED = ("memorized_after", "holdout_memorized_after", "performance_after", "perplexity_after")
 """Columns that a check compares; what a machine decides, such as seconds, is not among them."""
 HEAD = """# Leaderboard
 
-Written by `tinymem zoo leaderboard` from the rows in `docs/table1.parquet`, `docs/table2.parquet` and `docs/leaderboard.parquet`: every
-method on the checkpoints of `zoo/` that have rows, under protocol `paper`. A method's run on a checkpoint is the one of its stored grid
-with the lowest score M - P, the percent of memorization changed less the percent of accuracy changed (of text M + P, with perplexity): -100
-is a perfect edit, 0 one that does nothing. There is no limit of time. Of a backdoor, memorized rows are the held-out ones, as in
-[the tables](reproduction.md).
+Written by `tinymem zoo leaderboard` from the rows of the paper's tables in `docs/` and those in `docs/leaderboard.parquet`: every method on
+the checkpoints of `zoo/` that have rows, under protocol `paper`. A method's run on a checkpoint is the one of its stored grid with the
+lowest score M - P, the percent of memorization changed less the percent of accuracy changed (of text M + P, with perplexity): -100 is a
+perfect edit, 0 one that does nothing. There is no limit of time. Of a backdoor, memorized rows are the held-out ones, as in [the
+tables](reproduction.md).
 
 - `tinymem zoo leaderboard --submit plugin.py` runs a method of your own over its grid on the same checkpoints (`docs/extending.md` shows
   one), adds its rows, named by the hash of the file, and writes this page anew.
@@ -100,6 +100,8 @@ def leaderboard_page(rows: Sequence[MeasuredRow], entries: Sequence[Entry], weig
     tables = [_overall(found), *(_of_checkpoint(entry, found[entry.name]) for entry in entries if entry.name in found)]
     missing = [entry.name for entry in entries if entry.name not in found]
     note = [f"\nWithout rows: {', '.join(missing)}.\n"] if missing else []
+    if any(is_of_older_precision(line.row) for lines in found.values() for line in lines):
+        note.append("\nFine-tunings are from before they took training's precision on a GPU: these computed in fp32.\n")
     return "\n".join([HEAD.format(tolerance=tolerance_sentence()), to_markdown(tables), *note]).rstrip("\n") + "\n"
 
 

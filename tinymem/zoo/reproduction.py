@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from tinymem.recipe.paper import FINETUNINGS
 from tinymem.report.configuration import Configuration, by_held_out
 from tinymem.report.configurations import ModelGroup, groups_of, in_order
 from tinymem.report.means import Mean, mean_of
@@ -108,6 +109,11 @@ class Reproduction:
         if method == "none":
             return after
         return before - after if self.table.metric == "accuracy" else 100 * (after / before - 1)
+
+
+def is_of_older_precision(row: MeasuredRow) -> bool:
+    """Whether a fine-tuning's row on a GPU is from before fine-tunings took training's bf16 there, and computed in fp32."""
+    return row.method in FINETUNINGS and row.device_type == "cuda" and row.computed_in is None
 
 
 def cost_of(row: MeasuredRow) -> float | None:
