@@ -83,7 +83,7 @@ def draw_zeroed(lines: list[Line]) -> Figure:
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlabel(NEURONS if lines[0]["unit"] == "neuron" else WEIGHTS)
-    words = [counted(group, "layer") if isinstance(group, int) else str(group) for group in groups]
+    words = [counted(group, "layer") if isinstance(group, int) else str(group or "of unknown size") for group in groups]
     legend_below(figure, [handle(w, **_look(k)) for k, w in enumerate(words)], 5.6)
     return figure
 
