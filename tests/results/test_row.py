@@ -150,6 +150,17 @@ def test_a_row_that_was_computed_otherwise_is_measured_again(monkeypatch: pytest
     assert ids("cpu") == on_cpu
 
 
+def test_rows_of_16_bits_have_an_epoch_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ids() -> list[str]:
+        call = parse_call("finetune-extra", {})
+        return [row_id(Identity(model_id="m", dtype=dtype), call, "all") for dtype in (None, "float32", "bfloat16")]
+
+    unset, full, half = ids()
+    assert unset == full != half
+    monkeypatch.setattr("tinymem.mitigation.run.EPOCH_OF_16_BITS", 0)
+    assert ids()[:2] == [unset, full] and ids()[2] != half
+
+
 def test_ids_of_a_run_are_distinct(tiny_run: Run) -> None:
     ids = [row["id"] for row in tiny_run.rows]
     assert len(ids) == 8 and len(set(ids)) == 4

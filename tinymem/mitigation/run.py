@@ -39,6 +39,8 @@ __all__ = ["Outcome", "RowSplit", "Subject", "mitigate", "row_id", "subject_of_c
 
 # Raised when code changes what a method does to a model or what is measured of it, so that stored rows are not taken for new ones.
 MEASURING_EPOCH = 2
+# The same of models whose weights have 16 bits alone: their fine-tunings and relearning round at random since 1.
+EPOCH_OF_16_BITS = 1
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def row_id(identity: Identity, call: MethodCall, forget: Json) -> str:
     """Content id of one method's run on one model: a hash of all that decides its result, and of nothing else."""
     what = {k: getattr(identity, k) for k in ("model_id", "corpus_sha256", "seed", "protocol", "device_type")}
     if identity.dtype not in (None, "float32"):
-        what["dtype"] = identity.dtype
+        what |= {"dtype": identity.dtype, "epoch_of_16_bits": EPOCH_OF_16_BITS}
     plugin = plugin_of(call.method.function)
     method = {"method": call.name, "config": call.config.as_json(), **({"plugin": plugin.sha256} if plugin else {})}
     files = {"files": content} if (content := call.config.files_content()) else {}
