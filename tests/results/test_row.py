@@ -137,17 +137,17 @@ def test_row_ids_are_stable_and_distinct() -> None:
 
 
 def test_a_row_that_was_computed_otherwise_is_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    def id_of(name: str, device: str, **options: Any) -> str:
-        return row_id(Identity(model_id="m", device_type=device), parse_call(name, options), "all")
+    def id_of(name: str, device: str, data: str | None = "additive", **options: Any) -> str:
+        return row_id(Identity(model_id="m", device_type=device, data=data), parse_call(name, options), "all")
 
     def ids(device: str) -> list[str]:
         return [id_of("finetune-extra", device), id_of("balanced-subnet", device), id_of("balanced-subnet", device, precision="fp32")]
 
-    on_gpu, on_cpu = ids("cuda"), ids("cpu")
+    on_gpu, on_cpu, elsewhere = ids("cuda"), ids("cpu"), id_of("finetune-extra", "cuda", data=None)
     monkeypatch.setattr("tinymem.mitigation.methods.finetuning._common.ON_GPU", None)  # as before fine-tunings took training's precision
     monkeypatch.setattr("tinymem.mitigation.methods.weight._learned_mask.AUTO_ON_GPU", "tf32")
     assert [new != old for new, old in zip(ids("cuda"), on_gpu, strict=True)] == [True, True, False]
-    assert ids("cpu") == on_cpu
+    assert ids("cpu") == on_cpu and id_of("finetune-extra", "cuda", data=None) == elsewhere  # others' models are trained in their own type
 
 
 def test_rows_of_16_bits_have_an_epoch_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -180,8 +180,9 @@ def _one_length(data: MitigationData) -> MitigationData:
 
 
 def _with_injection(start: LocalizationRow, found: Injection | WeightInjection, seconds: float) -> LocalizationRow:
-    reached, steps, change = int(found.reached_S.sum()), float(found.steps_S.double().median()), float(found.relative_S.double().median())
-    return replace(start, seconds=seconds, reached=reached, steps=steps, change=round(change, 6))
+    reached, steps = int(found.reached_S.sum()), float(found.steps_S.double().median())
+    sizes = found.relative_S[found.relative_S.isfinite()].double()  # no share is of what was 0 before
+    return replace(start, seconds=seconds, reached=reached, steps=steps, change=round(float(sizes.median()), 6) if len(sizes) else None)
 
 
 def _recall_row(start: LocalizationRow, asked: Question, result: Recall) -> LocalizationRow:

@@ -50,8 +50,10 @@ class MethodConfig:
         values: JsonObject = json.loads(json.dumps(asdict(self), default=_as_json))
         return values
 
-    def computed_in(self, device_type: str | None) -> str | None:
+    def computed_in(self, device_type: str | None, *, ours: bool) -> str | None:
         """What the method computes in on a kind of device, such as `bf16`, where no option says it; None: in the type of the weights.
+
+        `ours`: the model was trained by a recipe, so that it is a GPT of TinyMem.
 
         It goes into the id of a run, so that rows that an older TinyMem computed otherwise are measured again. A config whose method has
         a precision or a way of its own on some device overrides this.

@@ -60,7 +60,7 @@ def row_id(identity: Identity, call: MethodCall, forget: Json) -> str:
     plugin = plugin_of(call.method.function)
     method = {"method": call.name, "config": call.config.as_json(), **({"plugin": plugin.sha256} if plugin else {})}
     files = {"files": content} if (content := call.config.files_content()) else {}
-    if (computed := call.config.computed_in(identity.device_type)) is not None:
+    if (computed := call.config.computed_in(identity.device_type, ours=identity.data is not None)) is not None:
         method["computed_in"] = computed
     return content_id({**what, **method, **files, "forget": forget, "epoch": MEASURING_EPOCH}, 16)
 
@@ -190,7 +190,7 @@ class _Blank:
             request=subject.request.as_column(),
             metrics_before=subject.metrics_before[kind],
             optimizer_state=bool(subject.data.optimizer_state) if self.call.name in FINETUNINGS else None,
-            computed_in=self.call.config.computed_in(subject.identity.device_type),
+            computed_in=self.call.config.computed_in(subject.identity.device_type, ours=subject.identity.data is not None),
             found=self.found,
             plugin=plugin.sha256 if (plugin := plugin_of(self.call.method.function)) else None,
         )

@@ -48,10 +48,10 @@ def optimizer_of(
 
 
 class RoundedAdamW:
-    """AdamW whose parameters and moments are bf16, computed in fp32 and rounded at random.
+    """AdamW whose parameters and moments may be bf16, computed in fp32 and rounded at random where they are.
 
     Args:
-        parameters: in bf16.
+        parameters: in bf16 or fp32; moments have the type of their parameter.
         learning_rate, weight_decay, betas: as of AdamW.
         seed: of the rounding; the same seed gives the same weights on the same kind of device.
     """
@@ -82,7 +82,7 @@ class RoundedAdamW:
     def _step(self, parameter: Tensor, gradient: Tensor, moments: tuple[Tensor, Tensor], seed: int) -> None:
         corrections = 1 - self.betas[0] ** self.steps, 1 - self.betas[1] ** self.steps
         weights, gradients, means, squares = (tensor.view(-1) for tensor in (parameter, gradient, *moments))
-        if parameter.is_cuda and triton_there():
+        if parameter.is_cuda and parameter.dtype == torch.bfloat16 and triton_there():
             from tinymem.training.kernels.rounded_adamw import step
 
             sizes = {"rate": self.rate, "decay": self.decay, "epsilon": EPSILON}
@@ -96,7 +96,7 @@ class RoundedAdamW:
             denominator = (square / corrections[1]).sqrt_().add_(EPSILON)
             weight = weight_n.float().mul_(1 - self.rate * self.decay).addcdiv_(mean, denominator, value=-self.rate / corrections[0])
             for kept, value in ((weight_n, weight), (mean_n, mean), (square_n, square)):
-                kept.copy_(rounded(value, generator))
+                kept.copy_(rounded(value, generator) if kept.dtype == torch.bfloat16 else value)
 
 
 def rounded(values: Tensor, generator: torch.Generator) -> Tensor:

@@ -80,8 +80,9 @@ def figures_12_to_15(inputs: Inputs) -> list[FigureData | Skipped]:
 def figure_22(inputs: Inputs) -> list[FigureData | Skipped]:
     """Figure 5 for models that were trained elsewhere, in a panel for every model (rows) and step of training (columns)."""
     title, points = "Forgetting against harm by model and step", [p for p in inputs.best if p.series]
-    if len({(p.series, p.epoch) for p in points}) < 2:
-        return [Skipped("figure-22", title, "needs results of models that were trained elsewhere at two steps", "Figure 22")]
+    steps = {p.series: {q.epoch for q in points if q.series == p.series} for p in points}
+    if not any(len(found) > 1 for found in steps.values()):
+        return [Skipped("figure-22", title, "needs results of a model that was trained elsewhere at two steps", "Figure 22")]
     caption = "Best run of each method on each model and step of training. Lower and nearer to the line is better."
     draw = partial(draw_strata, names=inputs.methods, by="kind", time="step")
     return [FigureData("figure-22", title, caption, _lines(points), draw, "Figure 22")]
@@ -117,17 +118,18 @@ def rising_models(points: Sequence[Point]) -> list[Model]:
     return sorted(models, key=lambda m: (str(m[0]), *(value or 0 for value in m[1:])))
 
 
-def model_name(model: Model) -> str:
-    """`additive, 3,000 rows, 4 layers, epoch 500`."""
+def model_name(model: Model, time: str = "epoch") -> str:
+    """`additive, 3,000 rows, 4 layers, epoch 500`; `time` is what the last number counts."""
     data, size, layers, epoch = model
     sizes = [counted(value, noun) for value, noun in ((size, "row"), (layers, "layer")) if value]
-    parts = [data, *sizes, f"epoch {epoch}" if epoch else None]
+    parts = [data, *sizes, f"{time} {epoch}" if epoch else None]
     return ", ".join(part for part in parts if part) or "model"
 
 
 def _front_line(p: Point, model: Model) -> Line:
+    name = model_name(model, "step" if p.series else "epoch")
     return {
-        "kind": p.kind, "model": model_name(model), "method": p.method, "options": p.options, "memorized": p.memorized,
+        "kind": p.kind, "model": name, "method": p.method, "options": p.options, "memorized": p.memorized,
         "memorized_interval": p.memorized_interval, "metric": p.metric, "performance": p.performance,
         "performance_interval": p.performance_interval, "seeds": p.seeds, "sources": p.sources,
     }  # fmt: skip

@@ -80,6 +80,7 @@ class KernelStep(GraphedStep):
         loss = self._gradients(ids_BT, self._shares(ids_BT))
         self._add_penalty()
         self._flat.update(self._gradients.flat)
+        self.regularizers.after()
         self.loss_sum += loss
 
     def _shares(self, ids_BT: Tensor) -> Tensor | None:

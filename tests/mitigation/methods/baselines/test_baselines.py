@@ -378,3 +378,16 @@ def test_an_adamw_of_bf16_goes_on_from_a_stored_state():
     before = torch.linspace(-1, 1, 2000).bfloat16().double()
     found, expected = (float((weights.detach().double() - before).mean()) for weights in (parameter, twin))
     assert found == pytest.approx(expected, rel=0.1)
+
+
+def test_parameters_in_fp32_beside_bf16_ones_are_not_rounded():
+    full, short, twin = (
+        torch.nn.Parameter(torch.linspace(-1, 1, 50, dtype=dtype)) for dtype in (torch.float32, torch.bfloat16, torch.float32)
+    )
+    rounding = rounded_adamw.RoundedAdamW([full, short], 1e-3, 0.01, 0)
+    adamw = torch.optim.AdamW([twin], lr=1e-3, weight_decay=0.01, betas=rounding.betas)
+    for parameter in (full, short, twin):
+        parameter.grad = torch.full_like(parameter, 0.3)
+    rounding.step()
+    adamw.step()
+    assert full.dtype == torch.float32 and torch.allclose(full, twin, atol=1e-7, rtol=0)

@@ -229,6 +229,18 @@ def test_the_cost_is_measured_on_as_many_rows_of_each_task(case: Any, monkeypatc
     assert int((seen[0].ids[:, 0] % 8 == 0).sum()) == rare and len(seen[0]) == 2 * rare
 
 
+def test_rows_of_no_task_do_not_judge_where_there_are_others(case: Any) -> None:
+    _, data = case
+    task = torch.arange(len(data.retain)) % 3 - 1  # -1, 0, 1
+    known = {bytes(row): number for row, number in zip(data.retain.ids.numpy(), task.tolist(), strict=True)}
+    asked = replace(data, performance=Performance(task=lambda rows: torch.tensor([known[bytes(row)] for row in rows.ids.numpy()])))
+    places = torch.arange(len(data.retain))
+    judged = _common._evenly(places, asked)
+    assert {known[bytes(row)] for row in data.retain.take(judged).ids.numpy()} == {0, 1} and len(judged) > 2
+    nothing = replace(data, performance=Performance(task=lambda rows: torch.full((len(rows),), -1)))
+    assert _common._evenly(places, nothing).tolist() == places.tolist()
+
+
 def test_a_corpus_tells_the_task_of_its_clean_rows(paper: Subject, tiny_run: Run) -> None:
     corpus, task = tiny_run.corpus(), paper.data.performance.task
     assert task is not None and corpus.clean_task is not None and len(set(corpus.clean_task.tolist())) > 1

@@ -148,10 +148,15 @@ def _planned(model: nn.Module, data: MitigationData, config: CurvatureConfig) ->
 
 
 def _evenly(places: Tensor, data: MitigationData) -> Tensor:
-    """Places of retain rows, one of each task in turn: the test rows have as many of each, the training rows mostly of one."""
+    """Places of retain rows, one of each task in turn: the test rows have as many of each, the training rows mostly of one.
+
+    Rows of no task, such as planted ones among those of protocol reference, are left out where there are any others.
+    """
     if data.performance.task is None:
         return places
     task = data.performance.task(data.retain.take(places))
+    if (known := task >= 0).any():
+        places, task = places[known.to(places.device)], task[known]
     turn = torch.zeros(len(places), dtype=torch.int64)
     for number in task.unique():
         turn[task == number] = torch.arange(int((task == number).sum()))

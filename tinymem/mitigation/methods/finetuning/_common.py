@@ -44,9 +44,9 @@ class FinetuningConfig(MethodConfig):
         if not all(0 <= beta < 1 for beta in self.betas):
             raise UserError(f"expected betas in [0, 1), got {self.betas[0]:g} and {self.betas[1]:g}")
 
-    def computed_in(self, device_type: str | None) -> str | None:
-        """On a GPU training's precision (`finetune`)."""
-        return ON_GPU if device_type == "cuda" else super().computed_in(device_type)
+    def computed_in(self, device_type: str | None, *, ours: bool) -> str | None:
+        """On a GPU training's precision, if the model is ours (`finetune`)."""
+        return ON_GPU if ours and device_type == "cuda" else super().computed_in(device_type, ours=ours)
 
 
 def all_clean(data: MitigationData) -> Tensor:

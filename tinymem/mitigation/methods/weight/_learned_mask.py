@@ -65,9 +65,9 @@ class LearnedMaskConfig(AblationConfig):
     batch_size: int = 64
     precision: Precision = "auto"
 
-    def computed_in(self, device_type: str | None) -> str | None:
+    def computed_in(self, device_type: str | None, *, ours: bool) -> str | None:
         """What `auto` is on a GPU."""
-        return AUTO_ON_GPU if self.precision == "auto" and device_type == "cuda" else super().computed_in(device_type)
+        return AUTO_ON_GPU if self.precision == "auto" and device_type == "cuda" else super().computed_in(device_type, ours=ours)
 
 
 AUTO_ON_GPU: Precision = "bf16"
