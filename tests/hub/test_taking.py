@@ -23,6 +23,7 @@ from tinymem.hub.listing import MOST_ENTRIES, Listed, taken
 from tinymem.hub.names import hub_name, is_hub_name, origin_of, parse_size
 from tinymem.hub.pins import pinned_names
 from tinymem.models.checkpoint import load_checkpoint
+from tinymem.models.weights import SAMPLE
 from tinymem.runtime.files import file_sha256
 
 Files = dict[str, bytes]
@@ -120,6 +121,8 @@ HOSTILE: dict[str, tuple[Callable[[Repo, Files], None], str]] = {
     "a manifest without the weights": (holding(manifest__json=manifest()), "it lies"),
     "a manifest of files that are not there": (holding(manifest__json=manifest(recipe__yaml="0" * 64)), "got nothing"),
     "a manifest of something else": (holding(manifest__json=lambda _: b'{"files": {}, "run": "me"}'), "as TinyMem writes it"),
+    "results on other rows": (holding(results__json=lambda f: results(f, corpus_sha256="0" * 64)), "those of others"),
+    "results on no rows": (holding(results__json=lambda f: results(f, corpus_sha256=None)), "those of others"),
     "results of other weights": (holding(results__json=lambda f: results(f, weights_sha256={})), "those of others"),
     "more memorized rows than there are": (holding(results__json=lambda f: results(f, memorized={"n": TOO_MANY})), "at most 8"),
     "a card with better numbers": (
@@ -167,6 +170,7 @@ def test_unasked_as_much_is_taken_as_the_machine_holds(hub: Hub, files: Files, m
 
 
 def test_a_revision_becomes_a_folder_with_equal_weights(hub: Hub, files: Files, made: Path) -> None:
+    files = {**files, SAMPLE: b"rows"}
     repo = hub.add("org/m", {**files, "run.py": b"raise SystemExit", "pytorch_model.bin": b"\x80"}, branch="step2")
     folder = checkpoint_folder("org/m@step2")
     assert {path.name for path in folder.iterdir()} == set(files)

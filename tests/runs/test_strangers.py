@@ -13,10 +13,12 @@ import pytest
 from data_text import tokenizer, words, write_parquet
 from helpers import tinymem
 
+from tinymem.hub.claims import check_claims
 from tinymem.models.metadata import read_metadata
 from tinymem.models.weights import METADATA, SAMPLE
 from tinymem.recipe.recipe import load_recipe
 from tinymem.runs.pipeline import Run, open_run, run
+from tinymem.runs.publish import Choices, plan_of
 from tinymem.training.checkpoints import recipe_of, run_name
 
 pytestmark = [pytest.mark.training, pytest.mark.processes]
@@ -99,6 +101,13 @@ def test_a_sample_of_the_rows_goes_with_the_weights(
     assert measured(shipped) == measured(shipped, "--corpus", text) == own
     done = tinymem("mitigate", shipped, "--method", "random-neurons", "--ratio", "0.1", "--format", "json")
     assert json.loads(done.out)[0]["corpus_sha256"] == read_metadata(shipped).sample_sha256 != run.corpus().sha256(), done.err
+    pushed = plan_of(shipped, "org/m", Choices(measure=True)).repositories[0].branches[0].files
+    (tmp_path / "pulled").mkdir()
+    for name, file in pushed.items():
+        (tmp_path / "pulled" / name).write_bytes(file.content)
+    assert json.loads(pushed["results.json"].content)["corpus_sha256"] == read_metadata(shipped).sample_sha256
+    check_claims(tmp_path / "pulled", "org/m", {})
+    assert SAMPLE in pushed and measured(tmp_path / "pulled") == own
     (shipped / SAMPLE).write_bytes((shipped / SAMPLE).read_bytes()[:-9])
     assert "expected a whole sample of rows" in tinymem("evaluate", shipped).one_line_error()
     assert measured(shipped, "--corpus", text) == own

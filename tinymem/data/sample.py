@@ -18,12 +18,14 @@ from safetensors.numpy import load, save
 
 from tinymem.data.corpus import Columns, Corpus, tables
 from tinymem.data.corpus_files import TOKENIZER, planted_of
-from tinymem.errors import UserError
+from tinymem.errors import UserError, one_line
 from tinymem.recipe.corpus_spec import CorpusSpec
 from tinymem.runtime.files import write_bytes
 from tinymem.runtime.json import JsonObject
 
 CLEAN_ROWS = 8000
+LARGEST = 256 * 2**20
+"""Bytes that a sample may have unpacked, and that unpacking may take besides: a stranger's file can grow a thousandfold. Ours have 4 MB."""
 HEADER = 8  # bytes, the length of the header in front of a safetensors file
 
 
@@ -59,15 +61,27 @@ def read_sample(path: Path) -> Corpus:
     """The sample in a file that `write_sample` wrote, with the tokenizer beside it.
 
     Raises:
-        UserError: a damaged file.
+        UserError: a damaged file, or one that unpacks to more than `LARGEST`.
     """
     try:
-        content = lzma.decompress(path.read_bytes())
+        content = _unpacked(path)
         about, columns = _about(content), load(content)
         found = {name: _table(columns, name) for name in dict.fromkeys(key.partition("/")[0] for key in columns)}
         return _corpus(about, found, path.with_name(TOKENIZER))
-    except (lzma.LZMAError, SafetensorError, ValueError, KeyError, OSError) as error:
-        raise UserError(f"expected a whole sample of rows at {path}, got a damaged one ({error}); copy the checkpoint again") from None
+    except (lzma.LZMAError, SafetensorError, ValueError, LookupError, TypeError, RecursionError, OSError) as error:
+        reason = one_line(str(error))[:120]
+        raise UserError(f"expected a whole sample of rows at {path}, got a damaged one ({reason}); copy the checkpoint again") from None
+
+
+def _unpacked(path: Path) -> bytes:
+    """The bytes of a file that xz packed; no more than the limit and one are ever unpacked."""
+    packed = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=LARGEST)
+    content = packed.decompress(path.read_bytes(), LARGEST + 1)
+    if len(content) > LARGEST:
+        raise UserError(f"expected a sample of rows of at most {LARGEST // 2**20} MiB at {path}, got more once unpacked; it is not read")
+    if not packed.eof or packed.unused_data:
+        raise lzma.LZMAError("it does not end where its content does")
+    return content
 
 
 def _about(content: bytes) -> About:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import yaml
@@ -36,7 +36,8 @@ def check_claims(folder: Path, name: str, hashes: Mapping[str, str]) -> None:
         _check_manifest(folder, name, hashes)
     if has_results(folder):
         weights = {path.name: hashes.get(path.name) or file_sha256(path) for path in weight_files(folder)}
-        _check_results(folder, name, weights, metadata.corpus_sha256)
+        corpora = {metadata.corpus_sha256, metadata.sample_sha256 or metadata.corpus_sha256}
+        _check_results(folder, name, weights, corpora)
 
 
 def _check_manifest(folder: Path, name: str, hashes: Mapping[str, str]) -> None:
@@ -52,9 +53,9 @@ def _check_manifest(folder: Path, name: str, hashes: Mapping[str, str]) -> None:
         raise UserError(f"expected the manifest of {name} to have all of its weights, got none for {unknown[0]}; it lies")
 
 
-def _check_results(folder: Path, name: str, weights: Mapping[str, str], corpus: str | None) -> None:
+def _check_results(folder: Path, name: str, weights: Mapping[str, str], corpora: Collection[str | None]) -> None:
     results = read_published(folder, RESULTS, Results)
-    if results.weights_sha256 != weights or results.corpus_sha256 != corpus:
+    if results.weights_sha256 != weights or results.corpus_sha256 not in corpora:
         raise UserError(f"expected {RESULTS} of {name} to be of its own weights and corpus, got those of others; it lies")
     for kind, counted in results.memorized.items():
         if counted.count > counted.rows:

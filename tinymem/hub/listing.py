@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from tinymem.errors import UserError, one_line
-from tinymem.models.weights import CONFIG, INDEX, METADATA, PICKLED, WEIGHTS
+from tinymem.models.weights import CONFIG, INDEX, METADATA, PICKLED, SAMPLE, WEIGHTS
 
 MOST_ENTRIES = 10_000
 LARGEST_OTHER = 100 * 2**20
@@ -17,10 +17,10 @@ LARGEST_OTHER = 100 * 2**20
 CARD, MANIFEST, RECIPE, CURVE, RESULTS = "README.md", "manifest.json", "recipe.yaml", "curve.jsonl", "results.json"
 SHARD = re.compile(r"model-\d{1,6}-of-\d{1,6}\.safetensors")
 OTHERS = frozenset(
-    f"{CONFIG} generation_config.json adapter_config.json {INDEX} {METADATA} {CARD} {MANIFEST} {RECIPE} {CURVE} {RESULTS} tokenizer.json "
-    "tokenizer_config.json special_tokens_map.json added_tokens.json vocab.json vocab.txt merges.txt tokenizer.model".split()
+    f"{CONFIG} generation_config.json adapter_config.json {INDEX} {METADATA} {CARD} {MANIFEST} {RECIPE} {CURVE} {RESULTS} {SAMPLE} "
+    "tokenizer.json tokenizer_config.json special_tokens_map.json added_tokens.json vocab.json vocab.txt merges.txt tokenizer.model".split()
 )
-"""The files that are taken besides weights: text and tables. No Python, no pickle, nothing from subfolders."""
+"""The files that are taken besides weights: text, tables and a sample of the rows. No Python, no pickle, nothing from subfolders."""
 SHA256, GIT = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
 
 
@@ -42,7 +42,7 @@ class Listed:
 
 
 def taken(entries: Iterable[Listed], name: str, max_size: int) -> list[Listed]:
-    """The files of a repository that are downloaded: weights, configuration, tokenizer, metadata and card; `config.json` last.
+    """The files of a repository that are downloaded: weights, configuration, tokenizer, metadata, card, sample of rows; `config.json` last.
 
     Args:
         entries: its listing.

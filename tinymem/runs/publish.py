@@ -1,7 +1,8 @@
 """What goes to the Hub of a run, a checkpoint or a corpus: repositories, a branch for each seed and step and each edit, and their files.
 
-A branch holds what transformers needs, `tinymem.json`, the recipe, the curve so far, `results.json`, the card and `manifest.json`, and
-nothing else of the folder. Numbers are those stored with the weights, whose hashes are checked, or measured anew.
+A branch holds what transformers needs, `tinymem.json`, a language model's sample of rows, the recipe, the curve so far, `results.json`, the
+card and `manifest.json`, and nothing else of the folder.
+Numbers are those stored with the weights, whose hashes are checked, or measured anew.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from tinymem.hub.published import Counted, Results, hashes_of_weights
 from tinymem.models.metadata import Metadata
 from tinymem.models.weights import METADATA
 from tinymem.runs.evaluate import evaluate_checkpoint
+from tinymem.training.checkpoints import corpus_sha256_of
 
 
 def results_of(folder: Path, metadata: Metadata, measure: bool, corpus: Path | None) -> Results:
@@ -31,7 +32,8 @@ def results_of(folder: Path, metadata: Metadata, measure: bool, corpus: Path | N
         return stored
     found = evaluate_checkpoint(folder, files=RowFiles(corpus=corpus))
     accuracy = found.accuracy if found.accuracy_ceiling is not None else None
-    return _made(folder, metadata, "Measured when it was published", {**found.memorized}, accuracy, found.perplexity)
+    made = _made(folder, metadata, "Measured when it was published", {**found.memorized}, accuracy, found.perplexity)
+    return made.model_copy(update={"corpus_sha256": corpus_sha256_of(folder, metadata, corpus)})
 
 
 def stored_results(folder: Path, metadata: Metadata) -> Results | None:
