@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tinymem.models.weights import SAMPLE
 from tinymem.runs.model_card import Described, describe
 from tinymem.runs.publish import Choices, opened
 from tinymem.zoo.catalogue import entry_of
 
-TEXT = "Its text is a part of English Wikipedia of 2018 (CC BY-SA 3.0, by its authors), of which a sample is shipped."
+TEXT, SHIPPED = "Its text is a part of English Wikipedia of 2018 (CC BY-SA 3.0, by its authors)", ", of which a sample is shipped"
 MATH = "Its corpus is generated anew from the recipe, and checked against its hash."
 
 
@@ -18,5 +19,9 @@ def card_of(folder: Path) -> str:
     described = Described(entry.name, model.recipe, model.metadata, model.results, f"{entry.mib:.1f} MiB of weights")
     is_text = entry.data == "wiki"
     load = f'loaded = zoo.load("{entry.name}"{", corpus=PATH" if is_text else ""})'
-    lines = [*describe(described), TEXT if is_text else MATH, "", "```python", "from tinymem import zoo", "", load]
+    lines = [*describe(described), _text(folder) if is_text else MATH, "", "```python", "from tinymem import zoo", "", load]
     return "\n".join([*lines, "loaded.model, loaded.corpus, loaded.planted", "```"]) + "\n"
+
+
+def _text(folder: Path) -> str:
+    return f"{TEXT}{SHIPPED if (folder / SAMPLE).is_file() else ''}."
