@@ -69,6 +69,9 @@ def test_the_page_says_which_fine_tunings_are_of_an_older_precision() -> None:
     old = make_row("finetune-extra", performance=0.97, weights="w1", device_type="cuda")
     words = "these computed in fp32"
     assert words in leaderboard_page([old], [], WEIGHTS)
+    new = replace(old, weights="w2", computed_in="bf16")
+    page = leaderboard_page([new, old], [], WEIGHTS)
+    assert words not in page and "computed in fp32: finetune-extra on one.\n" in page, "a new line is not said to be old"
     for row in (replace(old, computed_in="bf16"), replace(old, device_type="cpu"), replace(old, method="act")):
         assert words not in leaderboard_page([row], [], WEIGHTS)
 
@@ -80,6 +83,11 @@ def test_new_rows_replace_those_of_equal_ids() -> None:
     tuned = make_row("finetune-extra", weights="w1", id="before", seconds=4.0)
     again = replace(tuned, id="after", computed_in="bf16", seconds=2.0)
     assert merged([old, tuned], [again]) == [old, again] and merged([again], [replace(again, id="x", weights="w2")])[0] == again
+    failed = replace(old, status="timeout", message="too long")
+    assert merged([old, other], [failed, replace(again, status="failed")]) == [old, other], "what failed replaces nothing"
+    attacked = replace(tuned, robustness={"relearn": {"share": 0.5}})
+    assert merged([attacked], [replace(tuned, id="x")]) == merged([attacked], [tuned]) == [attacked]
+    assert merged([attacked], [again]) == [again] and merged([tuned], [attacked]) == [attacked]
 
 
 def test_the_sample_is_drawn_by_seed_from_what_is_quick() -> None:

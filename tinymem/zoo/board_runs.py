@@ -76,9 +76,20 @@ def submitted(plugin: Path, names: Sequence[str], place: Place) -> list[Measured
 
 
 def merged(known: Iterable[MeasuredRow], new: Sequence[MeasuredRow]) -> list[MeasuredRow]:
-    """Stored rows with new ones, which replace those of equal ids and artifacts, and those of the same run that was computed otherwise."""
-    replaced = {key for row in new for key in (row.source, _run_of(row))}
-    return [*(row for row in known if not {row.source, _run_of(row)} & replaced), *new]
+    """Stored rows with the new ones that have a result.
+
+    Those replace the rows of equal ids and artifacts, and of the same run that was computed otherwise. One without `robustness` does not
+    replace one that has it and was computed in the same way.
+    """
+    stored = list(known)
+    fuller = {(key, row.computed_in) for row in stored if row.robustness for key in _keys(row)}
+    taken = [row for row in new if row.is_ok and (row.robustness or not any((key, row.computed_in) in fuller for key in _keys(row)))]
+    replaced = {key for row in taken for key in _keys(row)}
+    return [*(row for row in stored if not _keys(row) & replaced), *taken]
+
+
+def _keys(row: MeasuredRow) -> set[str]:
+    return {row.source, _run_of(row)}
 
 
 def _run_of(row: MeasuredRow) -> str:

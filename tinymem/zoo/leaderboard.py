@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from tinymem.recipe.paper import FINETUNINGS
 from tinymem.report.cells import DASH, percent_of, settings, significant
 from tinymem.report.configuration import Configuration
 from tinymem.report.means import signed
@@ -100,9 +101,18 @@ def leaderboard_page(rows: Sequence[MeasuredRow], entries: Sequence[Entry], weig
     tables = [_overall(found), *(_of_checkpoint(entry, found[entry.name]) for entry in entries if entry.name in found)]
     missing = [entry.name for entry in entries if entry.name not in found]
     note = [f"\nWithout rows: {', '.join(missing)}.\n"] if missing else []
-    if any(is_of_older_precision(line.row) for lines in found.values() for line in lines):
-        note.append("\nFine-tunings are from before they took training's precision on a GPU: these computed in fp32.\n")
+    note += _precision_note(found)
     return "\n".join([HEAD.format(tolerance=tolerance_sentence()), to_markdown(tables), *note]).rstrip("\n") + "\n"
+
+
+def _precision_note(found: Mapping[str, Sequence[Standing]]) -> Iterator[str]:
+    """A sentence on the fine-tunings of an older precision, with their names and checkpoints unless all are such."""
+    lines = [(name, line) for name, best in found.items() for line in best if line.row.method in FINETUNINGS]
+    older = [f"{line.name} on {name}" for name, line in lines if is_of_older_precision(line.row)]
+    if older and len(older) == len(lines):
+        yield "\nFine-tunings are from before they took training's precision on a GPU: these computed in fp32.\n"
+    elif older:
+        yield f"\nFrom before fine-tunings took training's precision on a GPU, and computed in fp32: {', '.join(older)}.\n"
 
 
 def tolerance_sentence() -> str:
