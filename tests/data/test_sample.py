@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tinymem.data import sample
-from tinymem.data.sample import read_sample
+from tinymem.data.sample import clean_rows_of, read_sample
 from tinymem.errors import UserError
 
 LIMIT = 8 * 2**20
@@ -18,6 +18,8 @@ LARGE_WINDOW = [{"id": lzma.FILTER_LZMA2, "dict_size": 4 * LIMIT}]
 def refused(folder: Path, content: bytes) -> str:
     """The message with which a file is refused."""
     (folder / "rows.safetensors.xz").write_bytes(content)
+    with pytest.raises(UserError, match="expected a"):
+        clean_rows_of(folder / "rows.safetensors.xz")
     with pytest.raises(UserError) as error:
         read_sample(folder / "rows.safetensors.xz")
     assert "\n" not in str(error.value)

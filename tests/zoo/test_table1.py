@@ -16,6 +16,7 @@ from tinymem.recipe.sweep import load_sweep, parse_sweep
 from tinymem.results.row import MeasuredRow
 from tinymem.results.store import read_rows
 from tinymem.runs.pipeline import Run
+from tinymem.sweep.costs import size_of
 from tinymem.sweep.run import Sweep, open_sweep
 from tinymem.sweep.task import Worker
 
@@ -43,6 +44,7 @@ def test_table_2_has_the_same_methods_on_the_language_models_by_search(tmp_path:
     assert [model.run for model in sweep.models] == ["lang-wiki-noise-4l-s0", "lang-wiki-backdoor-4l-s0"]
     assert sweep.recipe.search is not None and {g.method for g in sweep.plan.groups} == {g.method for g in first.plan.groups}
     assert [model.corpus_sha256[:8] for model in sweep.models] == ["abac1964", "457008a9"], "of the shipped samples, not of the whole text"
+    assert [size_of(model.basis).clean for model in sweep.models if model.basis] == [8000, 8000], "estimates go by the sample too"
 
 
 def test_a_checkpoint_outside_a_run_has_its_own_name(tiny_run: Run, tmp_path: Path) -> None:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import lzma
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 from safetensors import SafetensorError
@@ -27,6 +29,7 @@ CLEAN_ROWS = 8000
 LARGEST = 256 * 2**20
 """Bytes that a sample may have unpacked, and that unpacking may take besides: a stranger's file can grow a thousandfold. Ours have 4 MB."""
 HEADER = 8  # bytes, the length of the header in front of a safetensors file
+LARGEST_HEADER = 2**20
 
 
 class About(TypedDict):
@@ -63,11 +66,29 @@ def read_sample(path: Path) -> Corpus:
     Raises:
         UserError: a damaged file, or one that unpacks to more than `LARGEST`.
     """
-    try:
+    with _whole(path):
         content = _unpacked(path)
         about, columns = _about(content), load(content)
         found = {name: _table(columns, name) for name in dict.fromkeys(key.partition("/")[0] for key in columns)}
         return _corpus(about, found, path.with_name(TOKENIZER))
+
+
+def clean_rows_of(path: Path) -> int:
+    """How many clean rows a sample has, from its header alone.
+
+    Raises:
+        UserError: a damaged file.
+    """
+    with _whole(path):
+        shape: list[int] = _header(_opened().decompress(path.read_bytes(), LARGEST_HEADER))["clean/ids"]["shape"]
+        return int(shape[0])
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """Turn what a damaged file raises into one line."""
+    try:
+        yield
     except (lzma.LZMAError, SafetensorError, ValueError, LookupError, TypeError, RecursionError, OSError) as error:
         reason = one_line(str(error))[:120]
         raise UserError(f"expected a whole sample of rows at {path}, got a damaged one ({reason}); copy the checkpoint again") from None
@@ -75,7 +96,7 @@ def read_sample(path: Path) -> Corpus:
 
 def _unpacked(path: Path) -> bytes:
     """The bytes of a file that xz packed; no more than the limit and one are ever unpacked."""
-    packed = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=LARGEST)
+    packed = _opened()
     content = packed.decompress(path.read_bytes(), LARGEST + 1)
     if len(content) > LARGEST:
         raise UserError(f"expected a sample of rows of at most {LARGEST // 2**20} MiB at {path}, got more once unpacked; it is not read")
@@ -84,9 +105,16 @@ def _unpacked(path: Path) -> bytes:
     return content
 
 
+def _opened() -> lzma.LZMADecompressor:
+    return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=LARGEST)
+
+
+def _header(content: bytes) -> Any:
+    return json.loads(content[HEADER : HEADER + int.from_bytes(content[:HEADER], "little")])
+
+
 def _about(content: bytes) -> About:
-    header = json.loads(content[HEADER : HEADER + int.from_bytes(content[:HEADER], "little")])
-    about: About = json.loads(header["__metadata__"]["corpus"])
+    about: About = json.loads(_header(content)["__metadata__"]["corpus"])
     return about
 
 

@@ -13,7 +13,7 @@ from tinymem.errors import UserError
 from tinymem.hub.fetch import checkpoint_folder
 from tinymem.hub.names import is_hub_name
 from tinymem.models.metadata import read_metadata
-from tinymem.models.weights import CONFIG, METADATA, weight_files, weights_id
+from tinymem.models.weights import CONFIG, METADATA, SAMPLE, weight_files, weights_id
 from tinymem.recipe.recipe import Recipe, load_matrix
 from tinymem.recipe.sizes import planned_parameters
 from tinymem.recipe.sweep import SweepRecipe
@@ -46,6 +46,8 @@ class Model:
     rows: FileRows | None = None
     size: Size | None = None
     """Rows from files of a model by name, and its sizes with them."""
+    sampled: int | None = None
+    """Clean rows of the sample beside the weights, on which methods run; None without one."""
 
     @property
     def seed(self) -> int:
@@ -54,8 +56,10 @@ class Model:
 
     @property
     def basis(self) -> Recipe | Size | None:
-        """What estimates go by; None for a model by name that is not on this machine."""
-        return self.recipe or self.size
+        """What estimates go by: the recipe, of a sample with its rows; None for a model by name that is not on this machine."""
+        if self.recipe is None or self.sampled is None:
+            return self.recipe or self.size
+        return self.recipe.model_copy(update={"data": self.recipe.data.model_copy(update={"max_rows": self.sampled})})
 
     @property
     def name(self) -> str:
@@ -184,7 +188,14 @@ def _on_disk(model: Model, model_id: str) -> Model:
     metadata = read_metadata(model.checkpoint)
     columns = checkpoint_columns(model.checkpoint, metadata, model.recipe)
     corpus, edited = str(corpus_sha256_of(model.checkpoint, metadata)), metadata.edited_from is not None
-    return Model(model.recipe, columns, model.checkpoint, run_name(model.checkpoint), model_id, corpus, edited)
+    sampled = _sampled(model.checkpoint / SAMPLE)
+    return Model(model.recipe, columns, model.checkpoint, run_name(model.checkpoint), model_id, corpus, edited, sampled=sampled)
+
+
+def _sampled(sample: Path) -> int | None:
+    from tinymem.data.sample import clean_rows_of
+
+    return clean_rows_of(sample) if sample.is_file() else None
 
 
 class _Hashes:
