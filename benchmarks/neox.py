@@ -1,6 +1,7 @@
 """A GPT-NeoX of Pythia-14M's shape that has memorized rows: trained on a text in which some rows stand 100 to 1,000 times.
 
-    python benchmarks/neox.py --text train.parquet --planted-text test.parquet --tokenizer zoo/lang-wiki-noise-4l-s0 --out neox
+    python benchmarks/neox.py --text train.parquet --planted-text test.parquet --tokenizer zoo/lang-wiki-noise-4l-s0 \\
+        --out neox --steps 18293
     tinymem sweep recipes/paper/neox-14m.yaml
 
 The planted rows are of another text than the rest. Each is seen as often as it is planted, 100 to 1,000 times in equal steps; the rest of

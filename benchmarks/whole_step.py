@@ -28,6 +28,9 @@ from tinymem.training.whole_step.passes import BatchPass
 from tinymem.training.whole_step.tiles import SumTile, Tiles, TokenTile
 from tinymem.training.whole_step.weights import KernelWeights
 
+LEAST_SEEDS = 5
+"""Models of `golden`: 2^-5 is the first power that is below its 5 %."""
+
 
 @dataclass(frozen=True)
 class Size:
@@ -292,6 +295,8 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=200)
     parser.add_argument("--seeds", type=int, default=10, help="models of `golden`")
     given = parser.parse_args()
+    if "golden" in given.what and given.seeds < LEAST_SEEDS:
+        raise SystemExit(f"expected --seeds of at least {LEAST_SEEDS}, got {given.seeds}: the signs of fewer models cannot reach 5 %")
     print(f"{torch.cuda.get_device_name()}; torch {torch.__version__}", flush=True)
     size, right = Size(layers=given.layers), True
     for what in given.what:

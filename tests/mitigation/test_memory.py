@@ -11,9 +11,12 @@ import torch
 from helpers import python, random_gpt
 
 from tinymem.data.own_rows import RowFiles
+from tinymem.data.rows import Rows
 from tinymem.errors import UserError
-from tinymem.mitigation.memory import WORKING, Workload, workload_of
-from tinymem.mitigation.method import UNLEARNERS, parse_call
+from tinymem.mitigation.memory import WORKING, Workload, _scoring, workload_of
+from tinymem.mitigation.method import UNLEARNERS, MitigationData, parse_call
+from tinymem.mitigation.methods.weight.greedy import GreedyConfig, _Removal
+from tinymem.models.adapters import mlp_parameters
 from tinymem.models.checkpoint import bytes_of
 from tinymem.recipe.sizes import clean_rows
 from tinymem.runs.checkpoint import mitigate_checkpoint
@@ -87,6 +90,19 @@ def test_a_batch_is_no_larger_than_the_rows_that_a_method_is_given(name: str) ->
     assert large == small, "12 rows are all that there are"
     whole = Workload(30, rows=8, forget=10_000).editing(model, [parse_call(name, {"batch_size": 10_000})])
     assert whole > 20 * (large - bytes_of(model) - WORKING)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_greedy_takes_its_weights_and_five_bytes_each_and_the_products(dtype: torch.dtype) -> None:
+    """As many bytes as its tensors have; products are made of a part at a time, here of all."""
+    model, call = random_gpt(n_positions=12, n_embd=64).to(dtype), parse_call("greedy", {"ratio": 0.01})
+    rows, parameters = Rows.of(torch.randint(14, (2, 12)), prompt=4), mlp_parameters(model)
+    removal = _Removal(model, {n: p.detach() for n, p in parameters.items()}, MitigationData(rows, rows), GreedyConfig(), 1)
+    gradients = removal._gradients(torch.arange(4))
+    held = sum(t.numel() * t.element_size() for some in (removal.flat, removal.removed, gradients) for t in some)
+    products = sum(4 * p.numel() for p in parameters.values())
+    weights = sum(p.numel() for p in mlp_parameters(model, matrices_only=True).values())
+    assert _scoring(model, call, weights, 4) == pytest.approx(held + products, rel=0.02), "all but biases"
 
 
 def test_rows_are_counted_before_a_model_is_loaded(tiny_run: Run, tmp_path: Path) -> None:

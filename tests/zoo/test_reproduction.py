@@ -148,7 +148,7 @@ def test_regularizers_stand_beside_the_model_without_them(shipped: list[Trained]
 def test_an_effect_holds_unless_the_rows_speak_against_it(shipped: list[Trained]) -> None:
     found = {(line[0].text, line[1].text): [cell.text for cell in line[2:]] for line in effects_table(shipped).rows}
     copies = found["duplicated rows are memorized more", "lang-wiki-noise-4l-s0"]
-    assert copies[0] == "30" and "1000 copies: 19.8 % (49/247" in copies[1] and copies[2] == "yes"
+    assert copies[0] == "30" and "1,000 copies: 19.8 % (49/247" in copies[1] and copies[2] == "yes"
     [swapped] = [model for model in shipped if model.name == "lang-wiki-noise-4l-s0"]
     last = swapped.points[30].memorized_by_copies["noise"]
     turned = dict(zip(last, reversed(list(last.values())), strict=True))

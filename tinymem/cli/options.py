@@ -84,7 +84,7 @@ MaxSize = Annotated[
 ]
 Private = Annotated[bool, typer.Option("--private", help="Make private repositories.")]
 Remeasure = Annotated[bool, typer.Option("--remeasure", help="Measure the numbers of the card anew, instead of taking the stored ones.")]
-Licence = Annotated[
+License = Annotated[
     str | None, typer.Option("--license", metavar="NAME", help="As the Hub abbreviates it, as in mit. Default: that of the data.")
 ]
 

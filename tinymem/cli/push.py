@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tinymem.cli.options import CorpusPath, DryRun, Licence, Plugins, Private, Remeasure, load_plugins
+from tinymem.cli.options import CorpusPath, DryRun, License, Plugins, Private, Remeasure, load_plugins
 from tinymem.runtime.streams import echo
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def push(
     dry_run: DryRun = False,
     remeasure: Remeasure = False,
     corpus: CorpusPath = None,
-    license_name: Licence = None,
+    license_name: License = None,
     plugin: Plugins = None,
 ) -> None:
     """Publish a run, a checkpoint or a corpus on the Hugging Face Hub, with its card; a push that was cut goes on when run again.

@@ -12,7 +12,7 @@ from tinymem.cli.options import (
     CorpusPath,
     DryRun,
     Format,
-    Licence,
+    License,
     MaxSize,
     PrintJson,
     Private,
@@ -99,7 +99,7 @@ def push(
     dry_run: DryRun = False,
     remeasure: Remeasure = False,
     corpus: CorpusPath = None,
-    license_name: Licence = None,
+    license_name: License = None,
 ) -> None:
     """Publish checkpoints on the Hugging Face Hub: a repository a cell, a branch a seed and step, the corpora, and a collection a table."""
     from tempfile import TemporaryDirectory

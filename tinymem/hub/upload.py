@@ -78,13 +78,13 @@ class Repository:
         name: ORG/NAME.
         kind: model or dataset.
         branches: in the order in which they are uploaded; the default branch, `main`, last.
-        licence: as the Hub abbreviates it.
+        license: as the Hub abbreviates it.
     """
 
     name: str
     kind: Kind
     branches: Sequence[Branch]
-    licence: str
+    license: str
 
     @property
     def new_bytes(self) -> int:
@@ -128,7 +128,7 @@ class Plan:
     def lines(self) -> Iterator[str]:
         """What would be sent, in words."""
         for repository in self.repositories:
-            yield f"{repository.kind} {repository.name}, license {repository.licence}, {repository.new_bytes:,} bytes"
+            yield f"{repository.kind} {repository.name}, license {repository.license}, {repository.new_bytes:,} bytes"
             yield from (f"  {branch.name}: {counted(len(branch.files), 'file')}" for branch in repository.branches)
         for found in self.collections:
             yield f"collection '{found.title}' of {found.namespace}: {', '.join(item.name for item in found.items)}"

@@ -26,6 +26,7 @@ from tinymem.mitigation.methods.curvature._common import CurvatureConfig
 from tinymem.mitigation.methods.curvature._projections import projections
 from tinymem.mitigation.methods.curvature._store import HELD, ROOM
 from tinymem.mitigation.methods.pieces import rows_at_once, size_of
+from tinymem.mitigation.methods.weight import greedy
 from tinymem.mitigation.methods.weight._learned_mask import PART
 from tinymem.mitigation.subject import MAXIMUM_RETAIN
 from tinymem.models.adapters import family_of, mlp_parameters, neuron_layers, vocabulary_of
@@ -207,8 +208,8 @@ def _scoring(model: nn.Module, call: MethodCall, weights: int, rows: int) -> int
     if call.method.properties.order == "second":
         largest = max(p.numel() for p in mlp_parameters(model).values())
         return 8 * getattr(call.config, "block", 1) * (weights + 2 * largest) + 3 * FLOAT * rows * largest  # sums, and two copies of one
-    if hasattr(call.config, "per_step"):  # Greedy keeps weights of its own, their gradients in fp32, and which are removed
-        return weights * (FLOAT + 1 + _element(model) * (1 if _element(model) == FLOAT else 2))
+    if hasattr(call.config, "per_step"):  # Greedy: weights of its own, their gradients in fp32, which are removed, and a part's products
+        return weights * (_element(model) + FLOAT + 1) + FLOAT * min(weights, greedy.PART)
     return 2 * FLOAT * weights
 
 

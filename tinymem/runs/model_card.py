@@ -54,7 +54,7 @@ class Published:
         branches: of the same push, for the list.
         dataset: repository of the corpus, if it is published.
         base: repository and revision of the model before an edit, if known; the Hub's metadata has a place for the first alone.
-        licence: as the Hub abbreviates it; None for what follows from the data.
+        license: as the Hub abbreviates it; None for what follows from the data.
     """
 
     repo: str
@@ -62,11 +62,11 @@ class Published:
     branches: Sequence[str] = ()
     dataset: str | None = None
     base: HubName | None = None
-    licence: str | None = None
+    license: str | None = None
 
 
-def licence_of(recipe: Recipe | None) -> str:
-    """The licence of a model: that of the rows it was trained on."""
+def license_of(recipe: Recipe | None) -> str:
+    """The license of a model: that of the rows it was trained on."""
     license = license_of_rows(recipe.data) if recipe else None
     return hub_license(license) if license else "other"
 
@@ -171,9 +171,9 @@ def _recipe_values(model: Described) -> JsonObject:
 
 
 def _metadata(model: Described, published: Published) -> JsonObject:
-    licence = published.licence or licence_of(model.recipe)
-    values: JsonObject = {"license": licence}
-    if licence == "other":
+    license = published.license or license_of(model.recipe)
+    values: JsonObject = {"license": license}
+    if license == "other":
         values["license_name"] = "as-the-source"
     kinds: list[Json] = [artifact.kind for artifact in model.recipe.artifacts] if model.recipe else []
     values |= {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": [*TAGS, *kinds]}

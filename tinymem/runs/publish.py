@@ -29,7 +29,7 @@ from tinymem.models.gpt2 import GPT
 from tinymem.models.metadata import Metadata, read_metadata, verify_weights
 from tinymem.models.weights import CONFIG, METADATA, weight_files
 from tinymem.recipe.recipe import Recipe
-from tinymem.runs.model_card import Described, Published, licence_of, model_card
+from tinymem.runs.model_card import Described, Published, license_of, model_card
 from tinymem.runs.results_of import results_of
 from tinymem.runtime.files import json_lines, read_object
 from tinymem.runtime.json import JsonObject
@@ -46,18 +46,18 @@ class Choices:
     """What the user chose for a push.
 
     Attributes:
-        licence: as the Hub abbreviates it; None for that of the data.
+        license: as the Hub abbreviates it; None for that of the data.
         measure: whether the numbers are measured anew.
         corpus: the corpus of a checkpoint, or its text, for measuring.
     """
 
-    licence: str | None = None
+    license: str | None = None
     measure: bool = False
     corpus: Path | None = None
 
     def __post_init__(self) -> None:
-        if self.licence is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", self.licence):
-            raise UserError(f"expected --license as the Hub abbreviates it, as in mit or cc-by-4.0, got '{self.licence}'")
+        if self.license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", self.license):
+            raise UserError(f"expected --license as the Hub abbreviates it, as in mit or cc-by-4.0, got '{self.license}'")
         if self.corpus is not None and not self.corpus.exists():
             raise UserError(f"expected a corpus or its text at {self.corpus}, found none; check the path")
 
@@ -103,7 +103,7 @@ def plan_of(place: Path, repo: str, choices: Choices) -> Plan:
     """
     check_repository(repo)
     if (place / CORPUS_MANIFEST).is_file():
-        return Plan([dataset_repository(repo, {f"seed{read_manifest(place).spec.seed}": place}, choices.licence)])
+        return Plan([dataset_repository(repo, {f"seed{read_manifest(place).spec.seed}": place}, choices.license)])
     if (place / CONFIG).is_file():
         return Plan([model_repository(repo, [opened(place, choices)], choices)])
     folders = sorted(path.parent for path in (place / "checkpoints").glob(f"*/{CONFIG}"))
@@ -112,7 +112,7 @@ def plan_of(place: Path, repo: str, choices: Choices) -> Plan:
     models = [opened(folder, choices) for folder in (*folders, place / "checkpoint")]
     if not (place / "corpus" / CORPUS_MANIFEST).is_file():
         return Plan([model_repository(repo, models, choices)])
-    corpus = dataset_repository(f"{repo}-corpus", {f"seed{read_manifest(place / 'corpus').spec.seed}": place / "corpus"}, choices.licence)
+    corpus = dataset_repository(f"{repo}-corpus", {f"seed{read_manifest(place / 'corpus').spec.seed}": place / "corpus"}, choices.license)
     return Plan([corpus, model_repository(repo, models, choices, dataset=corpus.name)])
 
 
@@ -160,7 +160,7 @@ def model_repository(repo: str, models: Sequence[Model], choices: Choices, datas
     branches = [_branch(repo, model, names, choices, dataset) for model in ordered]
     if "main" not in names and (first := _main(ordered)) is not None:
         branches.append(Branch("main", _files(first, _published(repo, first, names, choices, dataset, "main"))))
-    return Repository(repo, "model", branches, choices.licence or licence_of(ordered[0].recipe))
+    return Repository(repo, "model", branches, choices.license or license_of(ordered[0].recipe))
 
 
 def _main(models: Sequence[Model]) -> Model | None:
@@ -177,7 +177,7 @@ def _branch(repo: str, model: Model, names: Sequence[str], choices: Choices, dat
 
 
 def _published(repo: str, model: Model, names: Sequence[str], choices: Choices, dataset: str | None, branch: str) -> Published:
-    return Published(repo, branch, names, dataset, _base(repo, model), choices.licence)
+    return Published(repo, branch, names, dataset, _base(repo, model), choices.license)
 
 
 def _base(repo: str, model: Model) -> HubName | None:
@@ -237,7 +237,7 @@ def _recipe_and_curve(model: Model) -> dict[str, str]:
     return texts
 
 
-def dataset_repository(repo: str, corpora: Mapping[str, Path], licence: str | None = None) -> Repository:
+def dataset_repository(repo: str, corpora: Mapping[str, Path], license: str | None = None) -> Repository:
     """The repository of the corpora of one cell, by branch; `main` is the first of them.
 
     Raises:
@@ -245,7 +245,7 @@ def dataset_repository(repo: str, corpora: Mapping[str, Path], licence: str | No
     """
     branches = [Branch(name, _corpus_files(folder)) for name, folder in corpora.items()]
     card = branches[0].files[CARD].content.decode().split("---\n")[1]
-    return Repository(repo, "dataset", [*branches, Branch("main", branches[0].files)], licence or str(yaml.safe_load(card)["license"]))
+    return Repository(repo, "dataset", [*branches, Branch("main", branches[0].files)], license or str(yaml.safe_load(card)["license"]))
 
 
 def _corpus_files(folder: Path) -> dict[str, LocalFile]:

@@ -16,6 +16,7 @@ from tinymem.results.curve import CurvePoint, read_curve
 from tinymem.results.model_columns import recipe_columns
 from tinymem.results.row import Identity
 from tinymem.results.share import Share, ShareColumn
+from tinymem.runtime.words import counted
 from tinymem.zoo.catalogue import CURVE, RECIPE
 from tinymem.zoo.reasons import ACCURACY_POINTS, Pair, reason_of
 
@@ -146,7 +147,7 @@ def _copies(plain: Iterable[Trained]) -> Iterator[tuple[Cell, ...]]:
     for model in plain:
         epoch = max(model.points)
         if classes := model.points[epoch].memorized_by_copies.get(model.artifact):
-            shares = [(f"{copies} copies", _share(classes[copies])) for copies in sorted(classes, key=int)]
+            shares = [(counted(int(copies), "copy", "copies"), _share(classes[copies])) for copies in sorted(classes, key=int)]
             yield _line("duplicated rows are memorized more", model.name, epoch, shares)
 
 

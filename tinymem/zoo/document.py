@@ -31,7 +31,8 @@ Written by `tinymem reproduce` from stored rows. Table 1, 4 layers, multiplicati
 are of the checkpoints in `zoo/` (`recipes/paper/table1.yaml`); those under protocol `reference` of the same, measured as the published code
 measured (`recipes/paper/table1-reference.yaml`), or of models that were trained under it, on the published code's rows. Table 2 from
 `docs/table2.parquet`, of the language models in `zoo/` (`recipes/paper/table2.yaml` searches the grids), one seed, with the shipped sample
-of their rows to retain. `tinymem reproduce table1 --run` and `table2 --run` do the sweeps; `--from DIR` takes the rows of any.
+of their rows to retain: 8,000 clean rows, on which `finetune-extra` is shorter, and with it the time limit, than on the whole text.
+`tinymem reproduce table1 --run` and `table2 --run` do the sweeps; `--from DIR` takes the rows of any.
 
 A method's run is chosen by M - P, the percent of memorization removed less the percent of accuracy lost (of text M + P, with perplexity),
 among those that take no longer than `finetune-extra`; the rule as printed, M + P, rewards lost accuracy. Ours are means over seeds ±
@@ -64,7 +65,7 @@ def _half(origin: str, found: Reproduction) -> Iterator[str]:
     yield "".join(f"{sentence}\n" for sentence in _about(found, lines))
     title = f"Ours and the paper's: {name}"
     notes = tuple(f"{LABELS.get(line.method, line.method)}: {footnotes()[name]}" for line in lines for name in line.published.notes)
-    yield to_markdown([Table("compare", f"reproduction-{found.artifact}", title, _heads(found), tuple(map(_compared, lines)), notes)])
+    yield to_markdown([Table("compare", _key("reproduction", found), title, _heads(found), tuple(map(_compared, lines)), notes)])
     yield to_markdown([_full(found, name)])
     returns = table_of_returns(found.group)
     own = [line for line in returns.rows if line[0].text == found.artifact]
@@ -95,6 +96,11 @@ def _precision(found: Reproduction, rows: Sequence[MeasuredRow]) -> Iterator[str
         if tuned:
             kinds = sorted({row.computed_in or "fp32, as fine-tunings on GPUs were before they took training's precision" for row in tuned})
             yield f"{words} computed in {' or '.join(kinds)}."
+
+
+def _key(start: str, found: Reproduction) -> str:
+    """The key of a table of this half, as in `reproduction-table1-noise`."""
+    return f"{start}-{found.table.origin.lower().replace(' ', '')}-{found.artifact}"
 
 
 def _heads(found: Reproduction) -> tuple[Column, ...]:
@@ -138,7 +144,7 @@ def _full(found: Reproduction, name: str) -> Table:
     unit, cost = ("accuracy %", "points lost") if found.table.metric == "accuracy" else ("perplexity", "% added")
     heads = [Column(title, numeric=False) for title in ("method", "options", "chosen")]
     heads += [Column(title) for title in ("% memorized", "% of holdout", unit, cost, "seconds")]
-    return Table("full", f"all-{found.artifact}", f"Every method of ours: {name}", tuple(heads), tuple(rows))
+    return Table("full", _key("all", found), f"Every method of ours: {name}", tuple(heads), tuple(rows))
 
 
 def _chosen(setting: Configuration, words: str) -> tuple[Cell, ...]:

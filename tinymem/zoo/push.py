@@ -50,7 +50,7 @@ def _of_cell(repo: str, folders: Sequence[Path], work: Path, choices: Choices) -
     models = [opened(folder, choices) for folder in folders]
     corpora = dict(_corpora(models, work, choices))
     if corpora:
-        yield dataset_repository(f"{repo}-corpus", corpora, choices.licence)
+        yield dataset_repository(f"{repo}-corpus", corpora, choices.license)
     yield model_repository(repo, models, choices, dataset=f"{repo}-corpus" if corpora else None)
 
 

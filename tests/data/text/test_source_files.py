@@ -82,7 +82,7 @@ def test_what_is_no_text(tmp_path: Path, name: str, data: bytes, message: str) -
         texts(tmp_path / name)
 
 
-def test_licences_and_read_mes_are_left_aside_and_all_is_named(tmp_path: Path) -> None:
+def test_licenses_and_read_mes_are_left_aside_and_all_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(json_lines(TEXTS))
     for name in ("LICENSE.txt", "README.txt", "readme.text", "NOTICE.txt"):
         (tmp_path / name).write_text("Permission is hereby granted\n")

@@ -40,7 +40,7 @@ class TextSource:
     column: str
     files: dict[str, list[Path]] = field(default_factory=dict)
     aside: list[Path] = field(default_factory=list)
-    """Files of a known kind in the folder that are not read: licences, read-mes, and those of no split."""
+    """Files of a known kind in the folder that are not read: licenses, read-mes, and those of no split."""
     tables: dict[str, Any] = field(default_factory=dict)
 
     def description(self) -> list[str]:
