@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import lzma
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tinymem.data import sample
-from tinymem.data.sample import clean_rows_of, read_sample
+from tinymem.data.sample import clean_rows_of, read_sample, sample_of, write_sample
 from tinymem.errors import UserError
 
 LIMIT = 8 * 2**20
@@ -50,3 +51,13 @@ def test_a_file_that_grows_beyond_the_limit_is_refused(tmp_path: Path, monkeypat
 def test_what_is_no_sample_is_refused(content: bytes, tmp_path: Path) -> None:
     assert "expected a whole sample of rows" in refused(tmp_path, content)
     assert "expected a whole sample of rows" in refused(tmp_path, content[:-1])
+
+
+def test_ids_beyond_its_vocabulary_are_refused(tmp_path: Path) -> None:
+    shipped = Path(__file__).parents[2] / "zoo" / "lang-wiki-backdoor-4l-s0" / "rows.safetensors.xz"
+    few = sample_of(read_sample(shipped), 5)
+    write_sample(few, tmp_path / "rows.safetensors.xz")
+    assert len(read_sample(tmp_path / "rows.safetensors.xz").clean) == 5
+    write_sample(replace(few, vocab_size=int(few.clean.max())), tmp_path / "rows.safetensors.xz")
+    with pytest.raises(UserError, match="ids beyond its vocabulary"):
+        read_sample(tmp_path / "rows.safetensors.xz")

@@ -125,6 +125,8 @@ def _table(columns: Columns, name: str) -> Columns:
 def _corpus(about: About, found: dict[str, Columns], tokenizer: Path) -> Corpus:
     spec = CorpusSpec.model_validate(about["spec"])
     kinds = [artifact.kind for artifact in spec.artifacts]
+    if any(ids.size and int(ids.max()) >= about["vocab_size"] for ids in (table["ids"] for table in found.values() if "ids" in table)):
+        raise ValueError("token ids beyond its vocabulary")
     return Corpus(
         spec=spec,
         clean=found["clean"]["ids"],
