@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ from tinymem.report.figures.axes import (
     widen,
 )
 from tinymem.report.figures.figure import FigureData, Line, Skipped, numbers, paper_number
-from tinymem.report.figures.points import PAPER_KINDS, Inputs, Point, in_paper_order, series_in
+from tinymem.report.figures.points import PAPER_KINDS, Inputs, Point, in_paper_order, is_over_steps, series_in
 from tinymem.report.figures.registry import report_figure
 from tinymem.report.figures.svg import INK
 from tinymem.report.means import mean_of
@@ -59,7 +59,7 @@ def figures_8_to_11(inputs: Inputs) -> list[FigureData | Skipped]:
 def figure_20(inputs: Inputs) -> list[FigureData | Skipped]:
     """Memorized rows and perplexity of models that were trained elsewhere, before any method, at each step that was measured."""
     title, rows = "Memorization over training", {(series_in(row), row.step): row for row in inputs.rows if row.is_ok and series_in(row)}
-    if not any(count > 1 for count in Counter(series for series, _ in rows).values()):
+    if not is_over_steps(rows):
         return [Skipped("figure-20", title, "needs a model that was trained elsewhere at two steps", "Figure 20")]
     lines: list[Line] = [
         {

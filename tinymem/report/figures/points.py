@@ -6,6 +6,7 @@ A change is in percent of the value before: of the share memorized (-100: nothin
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -124,6 +125,11 @@ def kind_of(data: str | None, artifact: str) -> str:
 def series_in(row: MeasuredRow) -> str | None:
     """The name, without its step, of a model of unknown data at a known step of training; None of other rows."""
     return None if row.data or row.step is None or not row.model_name else series_of(row.model_name)
+
+
+def is_over_steps(models: Iterable[tuple[str | None, int | None]]) -> bool:
+    """Whether a series is there at two steps, of the (series, step) of models that were trained elsewhere."""
+    return any(count > 1 for count in Counter(series for series, _ in set(models)).values())
 
 
 def in_paper_order(kinds: Iterable[str]) -> list[str]:

@@ -25,7 +25,7 @@ from tinymem.report.figures.axes import (
     widen,
 )
 from tinymem.report.figures.figure import FigureData, Line, Skipped, numbers, paper_number
-from tinymem.report.figures.points import PAPER_KINDS, Inputs, Model, Point, in_paper_order
+from tinymem.report.figures.points import PAPER_KINDS, Inputs, Model, Point, in_paper_order, is_over_steps
 from tinymem.report.figures.registry import report_figure
 from tinymem.report.figures.svg import INK, Style
 from tinymem.runtime.words import counted
@@ -80,8 +80,7 @@ def figures_12_to_15(inputs: Inputs) -> list[FigureData | Skipped]:
 def figure_22(inputs: Inputs) -> list[FigureData | Skipped]:
     """Figure 5 for models that were trained elsewhere, in a panel for every model (rows) and step of training (columns)."""
     title, points = "Forgetting against harm by model and step", [p for p in inputs.best if p.series]
-    steps = {p.series: {q.epoch for q in points if q.series == p.series} for p in points}
-    if not any(len(found) > 1 for found in steps.values()):
+    if not is_over_steps((p.series, p.epoch) for p in points):
         return [Skipped("figure-22", title, "needs results of a model that was trained elsewhere at two steps", "Figure 22")]
     caption = "Best run of each method on each model and step of training. Lower and nearer to the line is better."
     draw = partial(draw_strata, names=inputs.methods, by="kind", time="step")
