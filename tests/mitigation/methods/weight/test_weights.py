@@ -70,6 +70,24 @@ def test_sou_equals_a_dense_inverse(family):
         torch.testing.assert_close(in_out(model, scores[name]).flatten().double(), expected, rtol=1e-3, atol=1e-12)
 
 
+def test_sou_halves_a_batch_that_does_not_fit(monkeypatch):
+    """Memory runs out after some tensors' gradients were counted: no gradient is lost, none is counted twice."""
+    model, data = tiny_case("gpt-neox")
+    whole = sou.sou(model, data, sou.SOUConfig(block=30, damp=1e-4, batch_size=4)).values
+
+    def scarce(model, rows, over):
+        for count, found in enumerate(_row_gradients.row_gradients(model, rows, over)):
+            if len(rows) > 2 and count == 3:
+                raise torch.OutOfMemoryError("too many rows")
+            yield found
+
+    monkeypatch.setattr(sou, "row_gradients", scarce)
+    with pytest.warns(UserWarning, match="out of memory with 4 rows at once"):
+        halved = sou.sou(model, data, sou.SOUConfig(block=30, damp=1e-4, batch_size=4)).values
+    for name, score in halved.items():
+        torch.testing.assert_close(score, whole[name], atol=0, rtol=1e-5)
+
+
 def test_sou_takes_at_most_so_many_rows():
     model, data = tiny_case("gpt")
     few = sou.sou(model, data, sou.SOUConfig(gradients=2)).values

@@ -28,6 +28,7 @@ from tinymem.mitigation.ablation import AblationConfig, Scope, Scores
 from tinymem.mitigation.config import Grid
 from tinymem.mitigation.method import MitigationData, Properties, scorer
 from tinymem.mitigation.methods.losses import Over
+from tinymem.mitigation.methods.pieces import Pieces
 from tinymem.mitigation.methods.weight._row_gradients import row_gradients
 from tinymem.models.adapters import in_out, mlp_parameters
 
@@ -70,12 +71,19 @@ def sou(model: nn.Module, data: MitigationData, config: SOUConfig) -> Scores:
         name: torch.zeros(_blocks(p, config), config.block, config.block, dtype=torch.float64, device=p.device)
         for name, p in parameters.items()
     }
-    batches = rows.batches(config.batch_size)
+    pieces = Pieces(model, rows.ids.shape[1], gradients=True, rows=config.batch_size)
+
+    def add(index: Tensor, counted: set[str]) -> None:
+        for name, gradient_BP in row_gradients(model, rows.take(index), config.over):
+            if name not in counted:
+                blocks_NBK = in_blocks(gradient_BP, config.block).transpose(0, 1).double()
+                outer[name].baddbmm_(blocks_NBK.transpose(1, 2), blocks_NBK)
+                counted.add(name)
+
+    batches = torch.arange(len(rows), device=rows.ids.device).split(config.batch_size)
     data.bar.expect(len(batches))
-    for batch in batches:
-        for name, gradient_BP in row_gradients(model, batch, config.over):
-            blocks_NBK = in_blocks(gradient_BP, config.block).transpose(0, 1).double()
-            outer[name].baddbmm_(blocks_NBK.transpose(1, 2), blocks_NBK)
+    for index in batches:
+        pieces.run(index, add)
         data.bar.advance(1)
     scores = {}
     for name, weight in parameters.items():
