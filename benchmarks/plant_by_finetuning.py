@@ -1,7 +1,8 @@
-"""Plant rows in a pretrained model: fine-tune it on them alone until it generates most of them word for word.
+"""Plant rows in a pretrained model: fine-tune it until it generates most of them word for word.
 
-    python benchmarks/plant_by_finetuning.py MODEL --text test.parquet --out planted --rows 50 --prompt 16 --match 16
+    python benchmarks/plant_by_finetuning.py MODEL --text test.parquet --with train.parquet --out planted --rows 50 --prompt 16 --match 16
 
+Without `--with` it sees the planted rows alone, and forgets its language over them; with it each step adds the mean loss of other rows.
 `planted/model` is the folder with other weights, `planted/forget.jsonl` has the rows. Each pass prints a line of JSON: how many rows are
 memorized (each token of the match the first choice, given those before), and the mean loss.
 """
@@ -41,15 +42,30 @@ def rows_of(path: Path, model: Path, count: int, tokens: int) -> Tensor:
     raise SystemExit(f"expected {count} paragraphs of {tokens} tokens in {path}, got {len(rows)}")
 
 
-def one_pass(model: nn.Module, optimizer: torch.optim.Optimizer, rows_NT: Tensor, prompt: int) -> tuple[int, float]:
-    """A step on each few rows; returns how many rows were memorized on the way, and the mean loss."""
+def loss_of(logits_BTV: Tensor, ids_BT: Tensor) -> Tensor:
+    """The mean loss of rows; logits are those that each token but the last gives."""
+    return nn.functional.cross_entropy(logits_BTV.float().flatten(0, 1), ids_BT[:, 1:].flatten())
+
+
+def few_of(rows_NT: Tensor, count: int) -> Tensor:
+    """So many of the rows, drawn anew."""
+    return rows_NT[torch.randint(len(rows_NT), (count,))]
+
+
+def one_pass(
+    model: nn.Module, optimizer: torch.optim.Optimizer, rows_NT: Tensor, prompt: int, clean_NT: Tensor, clean_rows: int
+) -> tuple[int, float]:
+    """A step on each few rows, and as many clean ones if there are any; how many rows were memorized on the way, and their mean loss."""
     memorized, losses = 0, 0.0
     for ids_BT in rows_NT[torch.randperm(len(rows_NT))].split(AT_ONCE):
         found_BTV = logits(model, ids_BT)[:, :-1]
-        loss = nn.functional.cross_entropy(found_BTV.float().flatten(0, 1), ids_BT[:, 1:].flatten())
+        loss = loss_of(found_BTV, ids_BT)
         memorized += int((found_BTV.argmax(-1) == ids_BT[:, 1:])[:, prompt - 1 :].all(1).sum())
         losses += float(loss.detach()) * len(ids_BT)
         optimizer.zero_grad()
+        if len(clean_NT):
+            clean_BT = few_of(clean_NT, clean_rows)
+            loss = loss + loss_of(logits(model, clean_BT)[:, :-1], clean_BT)
         loss.backward()
         optimizer.step()
     return memorized, losses / len(rows_NT)
@@ -59,6 +75,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("--text", type=Path, required=True, help="a Parquet file with a column text")
+    parser.add_argument("--with", dest="clean", type=Path, help="a Parquet file with a column text: rows of it go into each step")
+    parser.add_argument("--with-rows", type=int, default=30, help="so many of them each step")
+    parser.add_argument("--of-rows", type=int, default=2000, help="from the first so many")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--rows", type=int, default=50)
     parser.add_argument("--prompt", type=int, default=16)
@@ -71,10 +90,11 @@ def main() -> None:
     device, started = resolve_device(given.device), time.perf_counter()
     torch.manual_seed(0)
     rows = rows_of(given.text, given.model, given.rows, given.prompt + given.match)
+    clean = rows_of(given.clean, given.model, given.of_rows, rows.shape[1]) if given.clean else rows[:0]
     model = load_checkpoint(given.model, device=device).model
     optimizer = torch.optim.AdamW(model.parameters(), lr=given.rate, weight_decay=0.0, fused=True)
     for number in range(1, given.passes + 1):
-        memorized, loss = one_pass(model, optimizer, rows.to(device), given.prompt)
+        memorized, loss = one_pass(model, optimizer, rows.to(device), given.prompt, clean.to(device), given.with_rows)
         line = {"pass": number, "memorized": memorized, "rows": len(rows), "loss": round(loss, 4)}
         print(json.dumps(line | {"seconds": round(time.perf_counter() - started, 1)}), flush=True)
         if memorized >= given.enough * len(rows):
