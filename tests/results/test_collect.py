@@ -159,6 +159,14 @@ def test_a_result_computed_in_an_older_way_gives_way_to_the_newer_one() -> None:
         assert results_of(rows).rows == [best]
 
 
+def test_a_model_that_only_some_runs_measured_has_what_they_measured() -> None:
+    """Of a run that failed before its model was measured, by lack of memory say, and of a later one, in any order."""
+    done = make_row("act", id="a", weights="w", config={})
+    failed = replace(done, id="b", method="slim", status="failed", memorized_before=None, performance_before=None)
+    for rows in ([failed, done], [done, failed]):
+        assert [row.memorized_before for row in results_of(rows).trained] == [done.memorized_before]
+
+
 def test_a_run_and_a_sweep_of_one_model_count_once() -> None:
     """The run names its model by its recipe, the sweep by its weights: the same edit is not a second seed."""
     ours = make_row("act", after=10, model_id="recipe", weights="aaaa", id="1", seconds=1.0)

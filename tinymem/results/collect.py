@@ -189,7 +189,7 @@ def training_seconds(record: RunRecord) -> float | None:
 
 def _trained(rows: list[MeasuredRow], records: list[RunRecord]) -> Iterator[TrainingRow]:
     done: set[tuple[Json, ...]] = set()
-    for row in rows:
+    for row in sorted(rows, key=lambda row: row.memorized_before is None):  # after those of runs that came to measure
         key = (model_of(row), row.epoch, row.artifact, row.protocol)
         if key not in done:
             done.add(key)

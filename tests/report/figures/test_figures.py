@@ -366,6 +366,22 @@ def test_figure_20_shows_a_model_before_any_method(series: Inputs) -> None:
     ]
 
 
+def test_figure_20_has_the_mean_of_a_steps_models_as_table_3_has() -> None:
+    unknown = {"artifact": "rows", "data": None, "data_size": None, "n_layer": None, "epoch": None, "performance_metric": "perplexity"}
+    rows = [
+        row(method, **unknown, model_name=f"neox-step-{step}", model_id=f"{step}-{seed}", step=step, seed=seed,
+            id=f"{method}-{step}-{seed}", before=before, after=0.0, performance_before=100 * before)
+        for method, seeds in (("act", (0, 1)), ("durable", (0,)))
+        for step, seed, before in ((100, 0, 0.1), (100, 1, 0.4), (200, 0, 0.6))
+        if seed in seeds
+    ]  # fmt: skip
+    for order in (rows, rows[::-1]):
+        lines = drawn(figure_20(inputs(*order))).lines
+        assert [(line["step"], line["memorized"], line["performance"], len(line["sources"])) for line in lines] == [
+            (100, pytest.approx(25), pytest.approx(25), 2), (200, pytest.approx(60), pytest.approx(60), 1),
+        ]  # fmt: skip
+
+
 @pytest.mark.slow
 def test_figures_of_a_series_are_drawn_by_step(series: Inputs) -> None:
     strata, curve = drawn(figure_22(series)), drawn(figure_20(series))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from tinymem.report.configuration import Configuration
 from tinymem.report.figures.axes import (
     MEMORIZED_CHANGE,
     distinct,
@@ -25,6 +26,7 @@ from tinymem.report.figures.points import PAPER_KINDS, Inputs, Point, in_paper_o
 from tinymem.report.figures.registry import report_figure
 from tinymem.report.figures.svg import INK
 from tinymem.report.means import mean_of
+from tinymem.results.row import MeasuredRow
 from tinymem.runtime.words import counted
 
 if TYPE_CHECKING:
@@ -57,19 +59,30 @@ def figures_8_to_11(inputs: Inputs) -> list[FigureData | Skipped]:
 
 @report_figure("20")
 def figure_20(inputs: Inputs) -> list[FigureData | Skipped]:
-    """Memorized rows and perplexity of models that were trained elsewhere, before any method, at each step that was measured."""
-    title, rows = "Memorization over training", {(series_in(row), row.step): row for row in inputs.rows if row.is_ok and series_in(row)}
-    if not is_over_steps(rows):
+    """Memorized rows and perplexity of models that were trained elsewhere, before any method, at each step that was measured.
+
+    As in Table 3 each model counts once, and models that a line does not tell apart are averaged; protocols have lines of their own.
+    """
+    title, by_step = "Memorization over training", defaultdict[tuple[str, int | None], list[MeasuredRow]](list)
+    known = [(series, row) for row in inputs.trained if (series := series_in(row))]
+    several = len({row.protocol for _, row in known}) > 1
+    for series, row in known:
+        by_step[f"{series} ({row.protocol})" if several else series, row.step].append(row)
+    if not is_over_steps(by_step):
         return [Skipped("figure-20", title, "needs a model that was trained elsewhere at two steps", "Figure 20")]
-    lines: list[Line] = [
-        {
-            "model": series_in(row), "step": row.step, "memorized": None if row.memorized_before is None else 100 * row.memorized_before,
-            "performance": row.performance_before, "metric": row.performance_metric, "sources": (row.source,),
-        }
-        for row in sorted(rows.values(), key=lambda row: row.step or 0)
-    ]  # fmt: skip
-    caption = "Memorized rows and perplexity at each step of training that was measured, before any method."
+    lines = [_step_line(*key, rows) for key, rows in sorted(by_step.items(), key=lambda item: item[0][1] or 0)]
+    caption = "Memorized rows and perplexity at each step of training that was measured, before any method; means where there are several."
     return [FigureData("figure-20", title, caption, lines, draw_series, "Figure 20")]
+
+
+def _step_line(model: str, step: int | None, rows: Sequence[MeasuredRow]) -> Line:
+    """Means over the models of a step of training."""
+    models = Configuration("none", "", tuple(rows))
+    memorized, performance = models.memorized("before"), models.performance("before")
+    return {
+        "model": model, "step": step, "memorized": memorized.mean if memorized else None,
+        "performance": performance.mean if performance else None, "metric": models.metric, "sources": models.sources,
+    }  # fmt: skip
 
 
 def draw_series(lines: list[Line]) -> Figure:

@@ -17,7 +17,7 @@ from tinymem.report.means import Mean, mean_of
 from tinymem.report.selection import percent_change
 from tinymem.results.collect import Results
 from tinymem.results.nested import LayersColumn
-from tinymem.results.row import LocalizationRow, MeasuredRow
+from tinymem.results.row import LocalizationRow, MeasuredRow, TrainingRow
 from tinymem.results.run_folder import RunRecord
 from tinymem.results.step import series_of
 
@@ -88,13 +88,14 @@ class Point:
 
 @dataclass(frozen=True)
 class Inputs:
-    """The inputs of all figures: averaged points, training curves, result rows, run records and rows of localization."""
+    """The inputs of all figures: averaged points, training curves, result rows, run records, rows of localization and trained models."""
 
     points: list[Point] = field(default_factory=list)
     curves: list[Curve] = field(default_factory=list)
     rows: list[MeasuredRow] = field(default_factory=list)
     records: list[RunRecord] = field(default_factory=list)
     localization: list[LocalizationRow] = field(default_factory=list)
+    trained: list[TrainingRow] = field(default_factory=list)
 
     @property
     def methods(self) -> list[str]:
@@ -114,7 +115,7 @@ class Inputs:
 
 def inputs_of(results: Results) -> Inputs:
     """Points and curves of any number of folders."""
-    return Inputs(list(_points(results)), curves_of(results.records), results.rows, results.records, results.localization)
+    return Inputs(list(_points(results)), curves_of(results.records), results.rows, results.records, results.localization, results.trained)
 
 
 def kind_of(data: str | None, artifact: str) -> str:
