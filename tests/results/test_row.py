@@ -144,10 +144,34 @@ def test_a_row_that_was_computed_otherwise_is_measured_again(monkeypatch: pytest
         return [id_of("finetune-extra", device), id_of("balanced-subnet", device), id_of("balanced-subnet", device, precision="fp32")]
 
     on_gpu, on_cpu, elsewhere = ids("cuda"), ids("cpu"), id_of("finetune-extra", "cuda", data=None)
-    monkeypatch.setattr("tinymem.mitigation.methods.finetuning._common.ON_GPU", None)  # as before fine-tunings took training's precision
+    precision = "tinymem.mitigation.methods.finetuning._common.precision_on_gpus"
+    monkeypatch.setattr(precision, lambda: None)  # as before fine-tunings took training's precision
     monkeypatch.setattr("tinymem.mitigation.methods.weight._learned_mask.AUTO_ON_GPU", "tf32")
     assert [new != old for new, old in zip(ids("cuda"), on_gpu, strict=True)] == [True, True, False]
     assert ids("cpu") == on_cpu and id_of("finetune-extra", "cuda", data=None) == elsewhere  # others' models are trained in their own type
+
+
+def test_a_gpu_without_bf16_does_not_say_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = parse_call("finetune-extra", {}).config
+    assert config.computed_in("cuda", ours=True) == "bf16", "planned without a GPU, for one that has bf16"
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    for there, expected in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda there=there, **_: there)
+        assert config.computed_in("cuda", ours=True) == expected and config.computed_in("cpu", ours=True) is None
+
+
+def test_a_budget_judged_by_rows_of_ones_own_number_is_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its rows are chosen otherwise since the default number changed; rows of the default, and those without a budget, keep their ids."""
+
+    def ids() -> list[str]:
+        given: list[dict[str, Any]] = [{"judged": 300, "budget": 0.5}, {"judged": 200, "budget": 0.5}, {"budget": 0.5}, {"judged": 300}, {}]
+        return [row_id(Identity(model_id="m"), parse_call("kfac", options), "all") for options in given]
+
+    now = ids()
+    assert len({*now}) == len(now)
+    monkeypatch.setattr("tinymem.mitigation.methods.curvature._common.JUDGED_EPOCH", 0)
+    before = ids()
+    assert [new != old for new, old in zip(now, before, strict=True)] == [True, True, False, False, False]
 
 
 def test_rows_of_16_bits_have_an_epoch_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:

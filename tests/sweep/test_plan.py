@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from helpers import ROOT, tinymem
+from safetensors.torch import load_file, save_file
 
 from tinymem.errors import UserError
 from tinymem.models.metadata import Metadata, read_metadata
+from tinymem.models.weights import WEIGHTS
 from tinymem.recipe.recipe import Recipe, load_matrix, load_recipe, parse_recipe
 from tinymem.recipe.sizes import planned_parameters
 from tinymem.recipe.sweep import load_sweep, parse_sweep
@@ -21,7 +25,7 @@ from tinymem.results.model_columns import model_columns
 from tinymem.results.store import read_rows
 from tinymem.runs.pipeline import Run
 from tinymem.runtime.files import write_json
-from tinymem.sweep.plan import expand
+from tinymem.sweep.plan import expand, make_plan
 from tinymem.sweep.run import Sweep, open_sweep
 from tinymem.sweep.task import Worker
 from tinymem.sweep.work import Event, WorkUnit
@@ -193,6 +197,19 @@ def test_wrong_recipes(values: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message) as error:
         parse_sweep(values)
     assert "\n" not in str(error.value)
+
+
+def test_edits_that_are_rounded_as_stored_have_ids_of_their_own(tiny_run: Run, tmp_path: Path) -> None:
+    """Sweeps once left the edits of models that are stored in 16 bits in fp32: the same weights, the same configuration."""
+    ids = list[str]()
+    for dtype in (torch.float32, torch.bfloat16):
+        copied = Path(shutil.copytree(tiny_run.checkpoint, tmp_path / "copied", dirs_exist_ok=True))
+        weights = load_file(copied / WEIGHTS)
+        save_file({name: tensor.to(dtype) for name, tensor in weights.items()}, copied / WEIGHTS, metadata={"format": "pt"})
+        sweep = planned(tiny_run, tmp_path, checkpoints=str(copied), grid="none")
+        [group] = make_plan(sweep.recipe, [replace(sweep.models[0], model_id="same")], "cpu").groups
+        ids.append(group.runs[0].id)
+    assert ids[0] != ids[1]
 
 
 def test_wrong_models_and_methods(tiny_run: Run, tmp_path: Path) -> None:

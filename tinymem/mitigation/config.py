@@ -60,6 +60,10 @@ class MethodConfig:
         """
         return None
 
+    def epoch_of_code(self) -> int:
+        """Raised when code changes what the method does with these options alone, so that their stored rows are not taken for new ones."""
+        return 0
+
     def files(self) -> dict[str, list[Path]]:
         """The files and folders that options name, by option: all paths. A config that names some in words overrides this."""
         named = {f.name: [*_paths(getattr(self, f.name))] for f in fields(self)}

@@ -52,16 +52,23 @@ class Outcome:
     error: Exception | None = None
 
 
-def row_id(identity: Identity, call: MethodCall, forget: Json) -> str:
-    """Content id of one method's run on one model: a hash of all that decides its result, and of nothing else."""
+def row_id(identity: Identity, call: MethodCall, forget: Json, *, rounded: bool = False) -> str:
+    """Content id of one method's run on one model: a hash of all that decides its result, and of nothing else.
+
+    `rounded`: a sweep's edit of a model in fp32 is rounded to the 16 bits that its folder has, as older sweeps did not.
+    """
     what = {k: getattr(identity, k) for k in ("model_id", "corpus_sha256", "seed", "protocol", "device_type")}
     if identity.dtype not in (None, "float32"):
         what |= {"dtype": identity.dtype, "epoch_of_16_bits": EPOCH_OF_16_BITS}
+    if rounded:
+        what["rounded"] = True
     plugin = plugin_of(call.method.function)
-    method = {"method": call.name, "config": call.config.as_json(), **({"plugin": plugin.sha256} if plugin else {})}
+    method: JsonObject = {"method": call.name, "config": call.config.as_json(), **({"plugin": plugin.sha256} if plugin else {})}
     files = {"files": content} if (content := call.config.files_content()) else {}
     if (computed := call.config.computed_in(identity.device_type, ours=identity.data is not None)) is not None:
         method["computed_in"] = computed
+    if (changed := call.config.epoch_of_code()) > 0:
+        method["epoch_of_code"] = changed
     return content_id({**what, **method, **files, "forget": forget, "epoch": MEASURING_EPOCH}, 16)
 
 

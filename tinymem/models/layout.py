@@ -42,8 +42,7 @@ class Layout:
     @property
     def half_types(self) -> dict[str, torch.dtype]:
         """The type of each of the model's tensors that is stored in 16 bits."""
-        halves = (torch.float16, torch.bfloat16)
-        return {place: dtype for name, place in self.places.items() if (dtype := self.stored[name].dtype) in halves and dtype}
+        return {place: dtype for name, place in self.places.items() if self.stored[name].is_half and (dtype := self.stored[name].dtype)}
 
     def agrees(self) -> bool:
         """Whether stored tensors that fill one tensor of the model, as a tied head and its embedding do, are equal."""

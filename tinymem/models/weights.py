@@ -51,6 +51,11 @@ class StoredTensor:
         return FLOATS.get(self.kind)
 
     @property
+    def is_half(self) -> bool:
+        """Whether it has 16 bits."""
+        return self.dtype in (torch.float16, torch.bfloat16)
+
+    @property
     def is_mask(self) -> bool:
         """Whether it is shaped like a causal mask [1, 1, T, T] or the number that a mask fills in."""
         return len(self.shape) in (0, 4)

@@ -13,7 +13,7 @@ from tinymem.errors import UserError
 from tinymem.hub.fetch import checkpoint_folder
 from tinymem.hub.names import is_hub_name
 from tinymem.models.metadata import read_metadata
-from tinymem.models.weights import CONFIG, METADATA, SAMPLE, weight_files, weights_id
+from tinymem.models.weights import CONFIG, METADATA, SAMPLE, stored_tensors, weight_files, weights_id
 from tinymem.recipe.recipe import Recipe, load_matrix
 from tinymem.recipe.sizes import planned_parameters
 from tinymem.recipe.sweep import SweepRecipe
@@ -46,6 +46,8 @@ class Model:
     rows: FileRows | None = None
     size: Size | None = None
     """Rows from files of a model by name, and its sizes with them."""
+    in_16_bits: bool = False
+    """Whether the folder of a model with its recipe stores some weights in 16 bits: edits, made in fp32, are rounded to them."""
     sampled: int | None = None
     """Clean rows of the sample beside the weights, on which methods run; None without one."""
 
@@ -188,8 +190,13 @@ def _on_disk(model: Model, model_id: str) -> Model:
     metadata = read_metadata(model.checkpoint)
     columns = checkpoint_columns(model.checkpoint, metadata, model.recipe)
     corpus, edited = str(corpus_sha256_of(model.checkpoint, metadata)), metadata.edited_from is not None
-    sampled = _sampled(model.checkpoint / SAMPLE)
-    return Model(model.recipe, columns, model.checkpoint, run_name(model.checkpoint), model_id, corpus, edited, sampled=sampled)
+    sampled, halved = _sampled(model.checkpoint / SAMPLE), _in_16_bits(model.checkpoint)
+    place = model.checkpoint, run_name(model.checkpoint), model_id
+    return Model(model.recipe, columns, *place, corpus, edited, in_16_bits=halved, sampled=sampled)
+
+
+def _in_16_bits(checkpoint: Path) -> bool:
+    return any(tensor.is_half for tensor in stored_tensors(checkpoint).values())
 
 
 def _sampled(sample: Path) -> int | None:

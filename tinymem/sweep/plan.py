@@ -135,7 +135,8 @@ def _groups(sweep: SweepRecipe, model: Model, seed: int, choices: list[Choice], 
     same = [pick(identity, ("model_id", "seed", "protocol", "device_type", *(["dtype"] if task.rows else []))), forget]
     groups: dict[str, WorkUnit] = {}
     for choice in choices:
-        run = PlannedRun(row_id(identity, choice.call, forget), choice.values, choice.options, files=choice.call.config.files_content())
+        run_id = row_id(identity, choice.call, forget, rounded=model.in_16_bits)
+        run = PlannedRun(run_id, choice.values, choice.options, files=choice.call.config.files_content())
         key = f"{choice.call.name} {choice.shared if sweep.share_scores else run.id}"
         if key not in groups:
             groups[key] = WorkUnit(content_id([*same, key], 16), task, seed, choice.call.name, [])

@@ -21,6 +21,11 @@ def resolve_precision(precision: Precision, device: str) -> Literal["fp32", "bf1
     return "bf16" if device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
 
 
+def precision_on_gpus() -> Literal["fp32", "bf16"]:
+    """What `auto` is on the GPUs of this machine, or, where there are none, on those that a plan made here is for."""
+    return resolve_precision("auto", "cuda") if torch.cuda.is_available() else "bf16"
+
+
 def precision_context(precision: str, device: str) -> Callable[[], AbstractContextManager[object]]:
     """Factory of the context in which the forward pass runs."""
     if precision == "bf16":

@@ -31,6 +31,7 @@ from tinymem.models.adapters import refuse_longer_rows, vocabulary_of
 
 RHOS = (0.9999, 0.999, 0.99, 0.98, 0.95, 0.9)
 CLEAN, TRAINING = "clean", "training"
+JUDGED_EPOCH = 1
 Change = Callable[[Tensor, Spectrum, int, torch.Generator], Tensor]
 """(W [P, Q], its spectrum, number of pairs in S(rho), generator) -> the edited W."""
 
@@ -66,6 +67,10 @@ class CurvatureConfig(MethodConfig):
             raise UserError(f"expected rho above 0 and at most 1, got {self.rho:g}; it is a share: try rho=0.99")
         if self.budget is not None and not self.budget > 0:
             raise UserError(f"expected a budget above 0 points, got {self.budget:g}; try budget=0.5")
+
+    def epoch_of_code(self) -> int:
+        """Above 0 of a budget with a `judged` of one's own, whose rows have been as many of each task since 1; the default is newer."""
+        return JUDGED_EPOCH if self.budget is not None and self.judged != CurvatureConfig.judged else 0
 
     def files(self) -> dict[str, list[Path]]:
         """The file of rows, where `rows` names one."""

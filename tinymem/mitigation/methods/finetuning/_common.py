@@ -21,12 +21,9 @@ from tinymem.models.gpt2 import GPT
 from tinymem.training.kernels.attention import row_attention_in
 from tinymem.training.loss import LossModel, batch_loss
 from tinymem.training.optimizer import load_optimizer_tensors, make_optimizer
-from tinymem.training.precision import precision_context, resolve_precision
+from tinymem.training.precision import precision_context, precision_on_gpus, resolve_precision
 from tinymem.training.rounded_adamw import Optimizer, RoundedAdamW, in_bf16, refuse_fp16
 from tinymem.training.step import GraphedStep, Step
-
-ON_GPU = "bf16"
-"""What `training_step` computes in on a GPU that has it; rows from before it did (fp32) have other ids."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +42,8 @@ class FinetuningConfig(MethodConfig):
             raise UserError(f"expected betas in [0, 1), got {self.betas[0]:g} and {self.betas[1]:g}")
 
     def computed_in(self, device_type: str | None, *, ours: bool) -> str | None:
-        """On a GPU training's precision, if the model is ours (`finetune`)."""
-        return ON_GPU if ours and device_type == "cuda" else super().computed_in(device_type, ours=ours)
+        """On a GPU training's precision (`training_step`), if the model is ours; rows from before it was (fp32) do not say any."""
+        return precision_on_gpus() if ours and device_type == "cuda" else super().computed_in(device_type, ours=ours)
 
 
 def all_clean(data: MitigationData) -> Tensor:
