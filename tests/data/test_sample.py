@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tinymem.data import sample
-from tinymem.data.sample import clean_rows_of, read_sample, sample_of, write_sample
+from tinymem.data.sample import read_sample, rows_by_table, sample_of, write_sample
 from tinymem.errors import UserError
 
 LIMIT = 8 * 2**20
@@ -20,7 +20,7 @@ def refused(folder: Path, content: bytes) -> str:
     """The message with which a file is refused."""
     (folder / "rows.safetensors.xz").write_bytes(content)
     with pytest.raises(UserError, match="expected a"):
-        clean_rows_of(folder / "rows.safetensors.xz")
+        rows_by_table(folder / "rows.safetensors.xz")
     with pytest.raises(UserError) as error:
         read_sample(folder / "rows.safetensors.xz")
     assert "\n" not in str(error.value)
@@ -58,6 +58,11 @@ def test_ids_beyond_its_vocabulary_are_refused(tmp_path: Path) -> None:
     few = sample_of(read_sample(shipped), 5)
     write_sample(few, tmp_path / "rows.safetensors.xz")
     assert len(read_sample(tmp_path / "rows.safetensors.xz").clean) == 5
-    write_sample(replace(few, vocab_size=int(few.clean.max())), tmp_path / "rows.safetensors.xz")
-    with pytest.raises(UserError, match="ids beyond its vocabulary"):
-        read_sample(tmp_path / "rows.safetensors.xz")
+    assert rows_by_table(tmp_path / "rows.safetensors.xz") == {"clean": 5, "test": 1971, "backdoor": 1113}
+    for wrong in (few.vocab_size, -1):
+        clean = few.clean.astype("int32")
+        clean[0, 0] = wrong
+        write_sample(replace(few, clean=clean), tmp_path / "rows.safetensors.xz")
+        expected = rf"expected token ids from 0 to {few.vocab_size - 1} in the table 'clean' of .*rows\.safetensors\.xz, got {wrong};"
+        with pytest.raises(UserError, match=expected):
+            read_sample(tmp_path / "rows.safetensors.xz")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import python, random_gpt
+from helpers import ROOT, python, random_gpt
 
 from tinymem.data.own_rows import RowFiles
 from tinymem.data.rows import Rows
@@ -16,6 +16,7 @@ from tinymem.errors import UserError
 from tinymem.mitigation.memory import WORKING, Workload, _scoring, workload_of
 from tinymem.mitigation.method import UNLEARNERS, MitigationData, parse_call
 from tinymem.mitigation.methods.weight.greedy import GreedyConfig, _Removal
+from tinymem.mitigation.subject import MAXIMUM_RETAIN
 from tinymem.models.adapters import mlp_parameters
 from tinymem.models.checkpoint import bytes_of
 from tinymem.recipe.sizes import clean_rows
@@ -122,6 +123,12 @@ def test_rows_are_counted_before_a_model_is_loaded(tiny_run: Run, tmp_path: Path
     assert workload_of(place, RowFiles(forget, retain, 1, 2), "cpu").tokens == 20, "a row to keep counts to its own end"
     with pytest.raises(UserError, match="expected a column 'words' in line 1"):
         workload_of(place, RowFiles(forget, retain, column="words"), "cpu")
+
+
+def test_a_sample_of_rows_is_counted_in_place_of_the_text() -> None:
+    shipped = ROOT / "zoo" / "lang-wiki-backdoor-4l-s0"
+    own, text = workload_of(shipped, RowFiles(), "cpu"), workload_of(shipped, RowFiles(corpus=ROOT / "docs"), "cpu")
+    assert (own.retain, own.counterparts) == (8000, 1113) and text.retain == MAXIMUM_RETAIN, "of the whole text as many as a method may see"
 
 
 def test_robustness_has_a_copy_that_is_trained() -> None:

@@ -11,6 +11,7 @@ import pytest
 from helpers import ROOT, tinymem
 
 from tinymem.errors import UserError
+from tinymem.mitigation import grids
 from tinymem.mitigation.method import UNLEARNERS
 from tinymem.recipe.recipe import load_recipe
 from tinymem.recipe.sweep import parse_sweep
@@ -95,6 +96,14 @@ def test_without_rows_the_table_and_a_probe_say(monkeypatch: pytest.MonkeyPatch)
     assert passes("finetune-extra", {"epochs": 5}, text) == 3 * 5 * 784_000 and text.retain == 100_000
     assert passes("of-my-own", {"epochs": 2}, size) == 3 * 250 * 2 and passes("of-my-own", {}, size) == 3 * 250
     assert Estimator(probe=False).run("act", config("act"), FOUR)[0] > 0
+
+
+def test_the_table_takes_what_methods_do_from_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = size_of(FOUR)
+    monkeypatch.setattr(grids, "WEIGHTS_A_STEP", size.mlp_weights // 5)
+    assert passes("greedy", {"ratio": 0.01, "per_step": "auto"}, size) == pytest.approx(3 * 64 * 0.01 * size.mlp_weights / 5)
+    monkeypatch.setattr(grids, "BUDGET_RHOS", 7)
+    assert passes("kfac", {"budget": 0.5, "judged": 10, "sample": 100}, size) == 3 * 100 + 7 * 10
 
 
 def test_the_table_knows_every_method() -> None:

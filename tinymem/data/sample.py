@@ -20,6 +20,7 @@ from safetensors.numpy import load, save
 
 from tinymem.data.corpus import Columns, Corpus, tables
 from tinymem.data.corpus_files import TOKENIZER, planted_of
+from tinymem.data.rows_file import refuse_unknown_ids
 from tinymem.errors import UserError, one_line
 from tinymem.recipe.corpus_spec import CorpusSpec
 from tinymem.runtime.files import write_bytes
@@ -64,24 +65,28 @@ def read_sample(path: Path) -> Corpus:
     """The sample in a file that `write_sample` wrote, with the tokenizer beside it.
 
     Raises:
-        UserError: a damaged file, or one that unpacks to more than `LARGEST`.
+        UserError: a damaged file, one that unpacks to more than `LARGEST`, or ids beyond its vocabulary.
     """
     with _whole(path):
         content = _unpacked(path)
         about, columns = _about(content), load(content)
         found = {name: _table(columns, name) for name in dict.fromkeys(key.partition("/")[0] for key in columns)}
+        for name, table in found.items():
+            if (ids := table.get("ids")) is not None and ids.size:
+                refuse_unknown_ids([int(ids.min()), int(ids.max())], about["vocab_size"], f"the table '{name}' of {path}")
         return _corpus(about, found, path.with_name(TOKENIZER))
 
 
-def clean_rows_of(path: Path) -> int:
-    """How many clean rows a sample has, from its header alone.
+def rows_by_table(path: Path) -> dict[str, int]:
+    """How many rows each table of a sample has (`clean`, `test`, kinds of artifact), from its header alone.
 
     Raises:
         UserError: a damaged file.
     """
     with _whole(path):
-        shape: list[int] = _header(_opened().decompress(path.read_bytes(), LARGEST_HEADER))["clean/ids"]["shape"]
-        return int(shape[0])
+        header = _header(_opened().decompress(path.read_bytes(), LARGEST_HEADER))
+        found = {name.removesuffix("/ids"): int(header[name]["shape"][0]) for name in header if name.endswith("/ids")}
+        return {"clean": found.pop("clean"), "test": found.pop("test"), **found}
 
 
 @contextmanager
@@ -125,8 +130,6 @@ def _table(columns: Columns, name: str) -> Columns:
 def _corpus(about: About, found: dict[str, Columns], tokenizer: Path) -> Corpus:
     spec = CorpusSpec.model_validate(about["spec"])
     kinds = [artifact.kind for artifact in spec.artifacts]
-    if any(ids.size and int(ids.max()) >= about["vocab_size"] for ids in (table["ids"] for table in found.values() if "ids" in table)):
-        raise ValueError("token ids beyond its vocabulary")
     return Corpus(
         spec=spec,
         clean=found["clean"]["ids"],

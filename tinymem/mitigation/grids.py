@@ -20,6 +20,10 @@ GATES_RUN: Grid = {**NEURON_RUN, "epochs": EPOCHS}
 WEIGHT: Grid = {"ratio": (0.00001, 0.0001, 0.001, 0.01, 0.05, 0.1)}
 WEIGHT_RUN: Grid = {"ratio": (0.00001, 0.0001, 0.001, 0.01, 0.05)}
 GREEDY = WEIGHT_RUN
+WEIGHTS_A_STEP = 2**26
+"""Eligible weights for each of which Greedy with `per_step: auto` zeroes one a step."""
+BUDGET_RHOS = 24
+"""Values of rho that a curvature edit with a budget tries at most."""
 
 SUBNET: Grid = {"ratio": (0.00001, 0.0001, 0.001, 0.01, 0.05, 0.1, 0.25, 0.3), "epochs": EPOCHS}
 SUBNET_RUN: Grid = {"ratio": (*SUBNET["ratio"], 0.5, 0.8), "epochs": EPOCHS}

@@ -18,6 +18,7 @@ from tinymem.data.build import refuse_large_corpus
 from tinymem.data.manifest import MANIFEST, read_manifest
 from tinymem.data.own_rows import RowFiles
 from tinymem.data.rows_file import count_rows, read_rows
+from tinymem.data.sample import rows_by_table
 from tinymem.data.tokenizer_folder import ModelTokens
 from tinymem.evaluation.evaluator import MAXIMUM_LOGITS
 from tinymem.evaluation.forward import CPU_TOKENS
@@ -32,6 +33,7 @@ from tinymem.mitigation.subject import MAXIMUM_RETAIN
 from tinymem.models.adapters import family_of, mlp_parameters, neuron_layers, vocabulary_of
 from tinymem.models.checkpoint import bytes_of
 from tinymem.models.metadata import read_metadata
+from tinymem.models.weights import SAMPLE
 from tinymem.recipe.evaluation import Robustness
 from tinymem.recipe.paper import FINETUNINGS
 from tinymem.recipe.recipe import Recipe
@@ -179,10 +181,16 @@ def _longest(path: Path, files: RowFiles, checkpoint: Path) -> int:
 
 
 def _of_corpus(workload: Workload, checkpoint: Path, recipe: Recipe, files: RowFiles) -> Workload:
-    """The workload with the rows of the corpus: as many as its folder says, or as the recipe plans; held-out planted rows are test rows."""
+    """The workload with the rows of the corpus: as many as its folder says, or a sample of it, or as the recipe plans.
+
+    Held-out planted rows are test rows.
+    """
     place = files.corpus or run_of(checkpoint) / "corpus"
     clean, planted, tests = clean_rows(recipe), planted_rows(recipe), test_rows(recipe)
-    if (place / MANIFEST).is_file():
+    if files.corpus is None and (checkpoint / SAMPLE).is_file():
+        clean, tests, *kinds = rows_by_table(checkpoint / SAMPLE).values()
+        planted = sum(kinds)
+    elif (place / MANIFEST).is_file():
         counts = read_manifest(place).counts
         clean, tests = counts.pop("clean_rows", clean), sum(count for name, count in counts.items() if name.endswith("test_rows"))
         planted = sum(counts.get(f"{artifact.kind}_rows", 0) for artifact in recipe.artifacts)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tinymem.mitigation import grids
 from tinymem.mitigation.subject import MAXIMUM_RETAIN
 from tinymem.recipe.recipe import Recipe
 from tinymem.recipe.sizes import TRAIN_PASSES, clean_rows, inner_width, planned_parameters, planted_rows, row_flops, test_rows
@@ -90,12 +91,12 @@ def _baseline(options: JsonObject, size: Size) -> float:
 
 def _greedy(options: JsonObject, size: Size) -> float:
     weights = _number(options, "ratio", 0.0) * size.mlp_weights
-    a_step = max(1, size.mlp_weights // 2**26) if options.get("per_step") == "auto" else _number(options, "per_step", 1)
+    a_step = max(1, size.mlp_weights // grids.WEIGHTS_A_STEP) if options.get("per_step") == "auto" else _number(options, "per_step", 1)
     return TRAIN_PASSES * _number(options, "batch_size", 64) * weights / a_step
 
 
 def _curvature(options: JsonObject, size: Size) -> float:
-    judged = 24 * _number(options, "judged", 1000) if options.get("budget") else 0.0
+    judged = grids.BUDGET_RHOS * _number(options, "judged", 1000) if options.get("budget") else 0.0
     return TRAIN_PASSES * min(_number(options, "sample", 10_000), size.clean) + judged
 
 

@@ -200,9 +200,9 @@ def _in_16_bits(checkpoint: Path) -> bool:
 
 
 def _sampled(sample: Path) -> int | None:
-    from tinymem.data.sample import clean_rows_of
+    from tinymem.data.sample import rows_by_table
 
-    return clean_rows_of(sample) if sample.is_file() else None
+    return rows_by_table(sample)["clean"] if sample.is_file() else None
 
 
 class _Hashes:

@@ -8,6 +8,7 @@ import torch
 
 from tinymem.data.rows import concatenate
 from tinymem.errors import UserError
+from tinymem.mitigation import grids
 from tinymem.mitigation.ablation import group_counts
 from tinymem.mitigation.method import UNLEARNERS, apply
 from tinymem.mitigation.methods import pieces
@@ -139,8 +140,8 @@ def test_greedy_in_parts_and_pieces_removes_the_same(monkeypatch):
 def test_greedy_takes_a_weight_a_step_for_so_many_of_the_model(monkeypatch):
     model, data = tiny_case("gpt")
     eligible = sum(p.numel() for p in mlp_parameters(model).values())
-    for a_weight, weights in ((eligible // 3, 3), (greedy.A_WEIGHT, 1)):
-        monkeypatch.setattr(greedy, "A_WEIGHT", a_weight)
+    for a_weight, weights in ((eligible // 3, 3), (grids.WEIGHTS_A_STEP, 1)):
+        monkeypatch.setattr(grids, "WEIGHTS_A_STEP", a_weight)
         data.found.clear()
         auto, fixed = (greedy.greedy(model, data, greedy.GreedyConfig(ratio=0.01, per_step=m)).values for m in ("auto", weights))
         assert data.found == {"per_step": weights} and all(torch.equal(scores, fixed[name]) for name, scores in auto.items())

@@ -15,11 +15,12 @@ from torch import nn
 from tinymem.data.rows import Rows
 from tinymem.evaluation.forward import ForwardPlan, TokenQuery, TokenScores
 from tinymem.mitigation.ablation import Refused
+from tinymem.mitigation.grids import BUDGET_RHOS
 from tinymem.mitigation.method import Performance
 from tinymem.runtime.progress import Bar
 
-SMALLEST, LARGEST, VALUES = 1e-5, 0.5, 24
-GRID = tuple(1 - SMALLEST * (LARGEST / SMALLEST) ** (k / (VALUES - 1)) for k in range(VALUES))
+SMALLEST, LARGEST = 1e-5, 0.5
+GRID = tuple(1 - SMALLEST * (LARGEST / SMALLEST) ** (k / (BUDGET_RHOS - 1)) for k in range(BUDGET_RHOS))
 """Values of rho, logarithmic in 1 - rho, from the smallest edit to the largest."""
 BATCH = 512
 

@@ -37,8 +37,8 @@ from tinymem.mitigation.methods.weight._selection import use_kernel
 from tinymem.models.adapters import mlp_parameters
 
 Criterion = Literal["product", "gradient"]
-PART = A_WEIGHT = 2**26
-"""Eligible weights whose gradients are ranked together, and for each of which `auto` zeroes one a step."""
+PART = 2**26
+"""Eligible weights whose gradients are ranked together."""
 CHUNK, MANY = 4096, 2**22
 """Values that share a maximum; of so many values the maxima are looked at first."""
 
@@ -72,10 +72,10 @@ def steps(model: nn.Module, config: GreedyConfig) -> int:
 
 
 def weights_a_step(model: nn.Module, config: GreedyConfig) -> int:
-    """Weights that a step zeroes: the option, or one for each `A_WEIGHT` eligible ones."""
+    """Weights that a step zeroes: the option, or one for each `grids.WEIGHTS_A_STEP` eligible ones."""
     if config.per_step != "auto":
         return config.per_step
-    return max(1, sum(p.numel() for p in mlp_parameters(model).values()) // A_WEIGHT)
+    return max(1, sum(p.numel() for p in mlp_parameters(model).values()) // grids.WEIGHTS_A_STEP)
 
 
 @scorer(
