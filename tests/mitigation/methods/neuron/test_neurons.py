@@ -64,6 +64,19 @@ def test_zero_over_whole_rows_and_of_the_set():
     torch.testing.assert_close(scores[layer.weight_name], by_row.mean(0)[1])
 
 
+@torch.no_grad()
+def test_zeros_rises_do_not_add_up_to_that_of_the_layer():
+    """Zero is an effect of one neuron at a time, which the loss is not linear in: a layer that is silenced costs another amount."""
+    model, data = case("gpt")
+    scores = zero.by_row(model, data, zero.ZeroConfig())
+    clean = row_losses(model, data.forget, "suffix")
+    for layer in neuron_layers(model):
+        handle = patched(model, layer, torch.zeros_like)
+        rise = row_losses(model, data.forget, "suffix") - clean
+        handle.remove()
+        assert ((scores[:, layer.index].sum(1) - rise).abs() > 1e-3 * rise.abs()).all()
+
+
 def test_rows_are_on_the_device_of_their_ids():
     """Zero over whole rows makes rows of ids that may be on a GPU, and a window of them."""
     rows = Rows.of(torch.zeros(2, 3, dtype=torch.long, device="meta"), torch.tensor([1, 2]))
