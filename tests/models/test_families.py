@@ -87,3 +87,19 @@ def test_two_families_of_one_class_and_none(bag: Path) -> None:
     again.write_text(BAG.replace("NAME", '"bag"') + "\n# another file of that name\n")
     with pytest.raises(UserError, match="model family 'bag' is registered already"):
         load_plugin(again)
+
+
+@pytest.mark.usefixtures("bag")
+@pytest.mark.parametrize("mixed", ["up", "down"])
+def test_matrices_that_lie_otherwise_than_the_family_says_are_refused(mixed: str) -> None:
+    """A class that mixes torch's and transformers' linear layers has no one entry of the table; its value vectors would be taken askew."""
+    from transformers.pytorch_utils import Conv1D
+
+    model = tiny_case("bag")[0]
+    feed = model.get_submodule("stack.1.feed")
+    setattr(feed, mixed, Conv1D(32, 8) if mixed == "up" else Conv1D(8, 32))
+    for use in (neuron_layers, mlp_parameters) if mixed == "down" else (mlp_parameters,):
+        with pytest.raises(
+            UserError, match=rf"as \[out, in\], which its family 'bag' says, got feed.{mixed} \(Conv1D\) as \[in, out\]; set"
+        ):
+            use(model)

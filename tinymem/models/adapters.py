@@ -54,13 +54,30 @@ def family_of(model: nn.Module) -> Family:
     return family_of_class(type(model).__name__)
 
 
+def _projection(block: nn.Module, family: Family, path: str) -> nn.Module:
+    """A feed-forward projection of a block, whose matrix lies as the family says: one entry of the table holds for all of them.
+
+    Raises:
+        UserError: it lies the other way round.
+    """
+    module = block.get_submodule(path)
+    by_class = False if isinstance(module, nn.Linear) else True if type(module).__name__ == "Conv1D" else None
+    if by_class is not None and by_class != family.transposed:
+        says, lies = ("[in, out]", "[out, in]") if family.transposed else ("[out, in]", "[in, out]")
+        raise UserError(
+            f"expected all feed-forward matrices of {family.model_class} as {says}, which its family '{family.name}' says, got {path} "
+            f"({type(module).__name__}) as {lies}; set transposed={by_class} if all are so; a class that mixes them is not supported"
+        )
+    return module
+
+
 def neuron_layers(model: nn.Module) -> list[NeuronLayer]:
     """The feed-forward neurons of each block, from bottom to top."""
     family = family_of(model)
     blocks = model.get_submodule(family.blocks)
     prefix = family.blocks
     return [
-        NeuronLayer(i, block.get_submodule(family.out_projection), f"{prefix}.{i}.{family.out_projection}.weight", family.transposed)
+        NeuronLayer(i, _projection(block, family, family.out_projection), f"{prefix}.{i}.{family.out_projection}.weight", family.transposed)
         for i, block in enumerate(blocks.children())
     ]
 
@@ -74,7 +91,7 @@ def mlp_parameters(model: nn.Module, *, matrices_only: bool = False) -> dict[str
     found = {}
     for i, block in enumerate(model.get_submodule(family.blocks).children()):
         for path in (*family.in_projections, family.out_projection):
-            for name, parameter in block.get_submodule(path).named_parameters():
+            for name, parameter in _projection(block, family, path).named_parameters():
                 if not matrices_only or parameter.dim() == 2:
                     found[f"{family.blocks}.{i}.{path}.{name}"] = parameter
     return found
