@@ -88,6 +88,7 @@ def test_half_precision_logits_give_the_losses_of_fp32(over: str, monkeypatch: p
     from tinymem.mitigation.methods import losses
 
     monkeypatch.setattr(losses, "LOGITS", 7 * 17)
+    monkeypatch.setattr(losses, "FEW", 0)
     model, data = tiny_case("gpt-neox")
     model = model.bfloat16()
     found = row_losses(model, data.forget, over)  # type: ignore[arg-type]
