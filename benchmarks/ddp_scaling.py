@@ -33,8 +33,11 @@ def worker(given: argparse.Namespace) -> None:
     case, process = the_case(given.case), (processes.global_rank, processes.world_size)
     rows_NT = torch.randint(case.vocabulary, (BATCHES * given.rows, TOKENS), generator=torch.Generator().manual_seed(0))
     on_gpu = processes.device.type == "cuda"
-    step = our_parts(case, rows_NT, processes.device, GraphedStep if on_gpu else Step, precision=given.precision, process=process)
-    if isinstance(step, GraphedStep) and given.compile:
+    kind: type[Step] = GraphedStep if on_gpu else Step
+    if given.kernels:
+        from tinymem.training.whole_step.step import KernelStep as kind
+    step = our_parts(case, rows_NT, processes.device, kind, precision=given.precision, process=process)
+    if kind is GraphedStep and given.compile:
         step.compiling, step.batch_size = True, given.rows
     batches = torch.arange(len(rows_NT), device=processes.device).split(given.rows)
 
@@ -59,7 +62,7 @@ def worker(given: argparse.Namespace) -> None:
 def launch(processes: int, given: argparse.Namespace) -> dict[str, float]:
     """A measurement with so many processes."""
     words = ["--device", given.device, "--case", given.case, "--rows", given.rows, "--steps", given.steps, "--precision", given.precision]
-    words += [] if given.compile else ["--no-compile"]
+    words += ([] if given.compile else ["--no-compile"]) + (["--kernels"] if given.kernels else [])
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", processes, __file__, "--worker", *words]
     root = str(Path(__file__).resolve().parents[1])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
@@ -76,6 +79,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"])
     parser.add_argument("--no-compile", dest="compile", action="store_false", help="the graph without torch.compile")
+    parser.add_argument("--kernels", action="store_true", help="the step of whole-block kernels")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.worker:

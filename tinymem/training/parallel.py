@@ -65,10 +65,15 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Make every process's gradients their mean. Fixed shapes and nothing read back: a CUDA graph can hold it."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     flat = torch.cat([g.flatten() for g in gradients])
-    dist.all_reduce(flat)
-    flat /= dist.get_world_size()
+    average(flat)
     parts = flat.split([g.numel() for g in gradients])
     torch._foreach_copy_(gradients, [part.view_as(g) for part, g in zip(parts, gradients, strict=True)])
+
+
+def average(values: Tensor) -> None:
+    """Make the values of every process their mean."""
+    dist.all_reduce(values)
+    values /= dist.get_world_size()
 
 
 def any_process(flag: bool, device: torch.device) -> bool:

@@ -56,6 +56,7 @@ GRADIENT = """
             assert error < 2e-5, f"{name} {layers} {B} {T}: {error}"
 """
 STEP = """
+    import contextlib
     import copy
     import warnings
     from tinymem.recipe.kinds import REGULARIZERS
@@ -89,6 +90,20 @@ STEP = """
     assert state.keys() == other.keys() and all(torch.allclose(t, other[n], atol=1e-5) for n, t in state.items())
     on, back = steps(KernelStep, theirs, [], other, [[4, 1]])[0], steps(Step, ours, [], state, [[4, 1]])[0]
     assert close(on.state_dict(), back.state_dict()), "either goes on from the other"
+    def gradient(process):
+        step_module.average = lambda flat: None
+        made = copy.deepcopy(gpt)
+        optimizer = FlatAdamW(made.parameters(), lr=torch.tensor(1e-3), betas=(0.9, 0.98), weight_decay=0.1)
+        step = KernelStep(LossModel(made), optimizer, rows, batch_loss, process=process)
+        Step.__call__(step, torch.tensor([0, 4, 2]))
+        return step._gradients.flat
+    joined = (2 * gradient((0, 2)) + gradient((1, 2))) / 3  # two rows and one of three; alone, each takes the mean over its own
+    assert (joined - gradient((0, 1))).norm() < 1e-5 * joined.norm()
+    from tinymem.training.kernels import launch
+    held = step_module.KernelGradients(gpt, torch.cat([p.detach().flatten() for p in gpt.parameters()]), torch.float32, KernelStep.tiles)
+    launch.torch.cuda.device = lambda _: contextlib.nullcontext()
+    launch.compile_side_by_side(lambda: held(rows.long()), "cuda")
+    assert not held.flat.any(), "none is launched"
     gradients = step_module.KernelGradients.__call__
     def wrong(self, *given):
         loss = gradients(self, *given)
@@ -109,6 +124,23 @@ STEP = """
     assert close(fallen.state_dict(), theirs.state_dict()) and abs(lost - exact) < 1e-6
     assert [str(w.message).split(": ")[-1] for w in said if "autograd" in str(w.message)] == ["out of registers"]
 """
+MASK = """
+    step_module.KernelGradients.__call__ = gradients
+    from tinymem.mitigation.methods.weight._mask_kernels import MaskGradients
+    gpt = model(2)
+    before, flat = copy.deepcopy(gpt.state_dict()), torch.cat([p.detach().flatten() for p in gpt.parameters()])
+    tiles = KernelStep.tiles
+    found = MaskGradients(step_module.KernelGradients(gpt, flat, torch.float32, tiles, feed_forward=True), gpt, flat)
+    matrices = [(n, p.detach()) for n, p in gpt.named_parameters() if "mlp" in n and p.dim() == 2]
+    masked = {n: p * (torch.rand(p.shape, generator=generator) < 0.7) for n, p in matrices}
+    ids, factors = torch.randint(11, (2, 9), generator=generator), torch.tensor([-0.4, 0.7])
+    ours = found(ids, factors, masked)
+    assert all(torch.equal(p, before[n]) for n, p in gpt.state_dict().items()), "the model is left as it is"
+    gpt.load_state_dict(before | masked)
+    losses = torch.nn.functional.cross_entropy(gpt(ids)[:, :-1].transpose(1, 2), ids[:, 1:], reduction="none").mean(1)
+    for name, exact in zip(masked, torch.autograd.grad((losses * factors).sum(), [gpt.get_parameter(n) for n in masked])):
+        assert (ours[name] - exact).norm() < 2e-5 * exact.norm(), name
+"""
 
 
 @pytest.mark.processes
@@ -117,7 +149,7 @@ STEP = """
 def test_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Gradients of every parameter are those of autograd, and steps end where others do: in one process, whose start takes seconds."""
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    (tmp_path / "case.py").write_text(textwrap.dedent(COMMON + GRADIENT + STEP))
+    (tmp_path / "case.py").write_text(textwrap.dedent(COMMON + GRADIENT + STEP + MASK))
     done = python(tmp_path / "case.py")
     assert done.code == 0, done.err
 
@@ -136,6 +168,8 @@ TAKEN = choice.Training(GPTConfig(n_embd=128, n_head=4), torch.device("cuda"), "
         ({"device": torch.device("cpu")}, "no GPU"),
         ({"precision": "fp32"}, "bf16"),
         ({"processes": 2}, "2 processes"),
+        ({"steps": 499}, "500 steps"),
+        ({"kernels": True, "steps": 1}, None),
         ({"row_tokens": 513}, "512"),
         ({"batch_size": 16_000}, "2097152 tokens"),
         ({"row_tokens": 8, "batch_size": 16_384}, "65535 heads"),

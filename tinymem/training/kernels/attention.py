@@ -36,12 +36,28 @@ def use_row_attention(gpt: GPT) -> None:
 @contextmanager
 def row_attention_in(model: nn.Module) -> Iterator[None]:
     """Inside the context a GPT attends as it does in training; models of other classes stay as they are."""
+    with _put_back(model):
+        if isinstance(model, GPT):
+            use_row_attention(model)
+        yield
+
+
+@contextmanager
+def library_attention_in(model: nn.Module) -> Iterator[None]:
+    """Inside the context a GPT attends through the library, which compiles nothing."""
+    with _put_back(model) as attentions:
+        for module in attentions:
+            module.attend = causal_attention
+        yield
+
+
+@contextmanager
+def _put_back(model: nn.Module) -> Iterator[list[Attention]]:
+    """A model's attentions, which attend as before when the context is left."""
     attentions = [module for module in model.modules() if isinstance(module, Attention)]
     before = [module.attend for module in attentions]
-    if isinstance(model, GPT):
-        use_row_attention(model)
     try:
-        yield
+        yield attentions
     finally:
         for module, attend in zip(attentions, before, strict=True):
             module.attend = attend

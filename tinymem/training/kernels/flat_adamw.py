@@ -20,6 +20,8 @@ import triton
 import triton.language as tl
 from torch import Tensor, nn
 
+from tinymem.training.kernels.launch import launch
+
 BLOCK = 1024
 
 
@@ -70,12 +72,16 @@ class FlatAdamW(torch.optim.AdamW):
     @torch.no_grad()
     def update(self, gradients: Tensor) -> None:
         """Update all parameters from their gradients, one after another in a flat tensor."""
+        self._step += 1
+        self.launch_update(gradients)
+
+    def launch_update(self, gradients: Tensor) -> None:
+        """Launch the kernel of a step that has been counted."""
         group = self.param_groups[0]
         (beta1, beta2), n = group["betas"], self._weights.numel()
-        self._step += 1
         logs = (math.log2(beta) if beta else -math.inf for beta in (beta1, beta2))
         buffers = (self._weights, gradients, self._first, self._second, group["lr"], self._step)
-        _adamw[(triton.cdiv(n, BLOCK),)](*buffers, n, beta1, beta2, *logs, group["weight_decay"], group["eps"], BLOCK=BLOCK)
+        launch(_adamw, triton.cdiv(n, BLOCK))(*buffers, n, beta1, beta2, *logs, group["weight_decay"], group["eps"], BLOCK=BLOCK)
 
     def link_gradients(self, gradients: Tensor) -> None:
         """Make views of a flat gradient those of the parameters, so that backward passes add to it."""

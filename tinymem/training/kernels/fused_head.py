@@ -20,6 +20,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from tinymem.training.kernels.launch import launch
+
 PIECES = 8
 # Tile of rows, tile of the vocabulary, warps, stages: the best of six each on an H100 with 19,072 rows and 50,257 words.
 FORWARD = (128, 64, 4, 3)
@@ -108,7 +110,7 @@ def head_forward(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> tup
     BN, BV, warps, stages = FORWARD
     peaks_SN, sums_SN = hidden_ND.new_empty(2, PIECES, N, dtype=torch.float32)
     grid, step = (triton.cdiv(N, BN), PIECES), _step(V, BV)
-    _forward[grid](hidden_ND, weight_VD, peaks_SN, sums_SN, N, V, step, D, BN, BV, num_warps=warps, num_stages=stages)
+    launch(_forward, *grid)(hidden_ND, weight_VD, peaks_SN, sums_SN, N, V, step, D, BN, BV, num_warps=warps, num_stages=stages)
     lse_N = torch.logsumexp(peaks_SN * 0.6931471805599453 + sums_SN.log(), 0)
     return lse_N - (hidden_ND.float() * weight_VD[targets_N].float()).sum(1), lse_N
 
@@ -120,9 +122,9 @@ def head_backward(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, lse_N
     d_hidden_SND = hidden_ND.new_empty(PIECES, N, D, dtype=torch.float32)
     grid, step = (triton.cdiv(N, BN), PIECES), _step(V, BV)
     arguments = (hidden_ND, weight_VD, lse_N, g_N)
-    _backward_hidden[grid](*arguments, d_hidden_SND, N, V, step, D, BN, BV, num_warps=warps, num_stages=stages)
+    launch(_backward_hidden, *grid)(*arguments, d_hidden_SND, N, V, step, D, BN, BV, num_warps=warps, num_stages=stages)
     BN, BV, warps, stages = BACKWARD_WEIGHT
-    _backward_weight[(triton.cdiv(V, BV),)](*arguments, d_weight_VD, N, V, D, BN, BV, num_warps=warps, num_stages=stages)
+    launch(_backward_weight, triton.cdiv(V, BV))(*arguments, d_weight_VD, N, V, D, BN, BV, num_warps=warps, num_stages=stages)
     # The target's own share: one row of the weight for each row of hidden states, and the other way round.
     d_weight_VD.index_add_(0, targets_N, hidden_ND.float() * g_N[:, None], alpha=-1)
     return d_hidden_SND.sum(0).addcmul_(weight_VD[targets_N].float(), g_N[:, None], value=-1)

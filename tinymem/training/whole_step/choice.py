@@ -25,6 +25,7 @@ WIDTHS, MEASURED_WIDTH, MEASURED_HEADS = (64, 128), 128, (32, 64)
 FEED_FORWARD_STEP = 64
 MOST_TOKENS = 2**21
 """Tokens of a batch whose numbers, 3 x 128 for each, have 32-bit addresses."""
+LEAST_STEPS = 500
 RIDING = ("goldfish", "spectral-norm")
 """Regularizers that ride along: one weighs tokens by their ids alone, the other adds to the gradient of the weights."""
 HOPPER = (9, 0)
@@ -44,6 +45,7 @@ class Training:
         regularizers: their names.
         processes: that share each batch.
         kernels: the recipe's `training.kernels`.
+        steps: how many there will be; None: many.
     """
 
     config: GPTConfig
@@ -54,6 +56,7 @@ class Training:
     regularizers: tuple[str, ...] = ()
     processes: int = 1
     kernels: bool | Literal["auto"] = "auto"
+    steps: int | None = None
 
 
 Rules = tuple[tuple[Callable[[Training], bool], str], ...]
@@ -61,7 +64,7 @@ POSSIBLE: Rules = (
     (lambda t: t.kernels is not False, "training.kernels is false"),
     (lambda t: t.device.type == "cuda" and triton_there(), "no GPU with triton"),
     (lambda t: t.precision == "bf16", "{t.precision}, where products are in bf16"),
-    (lambda t: t.processes == 1, "{t.processes} processes, which average their gradients"),
+    (lambda t: t.processes == 1, "not tried with {t.processes} processes"),
     (lambda t: t.config.n_embd in WIDTHS, "an n_embd of {t.config.n_embd}, where tiles are of {WIDTHS}"),
     (lambda t: t.config.n_embd // t.config.n_head in HEAD_WIDTHS, "heads of another width than {HEAD_WIDTHS}"),
     (lambda t: t.config.d_ff % FEED_FORWARD_STEP == 0, "{t.config.d_ff} neurons, no multiple of {FEED_FORWARD_STEP}"),
@@ -80,6 +83,7 @@ MEASURED: Rules = (
     (lambda t: t.config.n_embd == MEASURED_WIDTH, "not measured at an n_embd of {t.config.n_embd}"),
     (lambda t: t.config.n_embd // t.config.n_head in MEASURED_HEADS, "not measured with heads of another width than {MEASURED_HEADS}"),
     (lambda t: not t.regularizers, "not measured with regularizers"),
+    (lambda t: t.steps is None or t.steps >= LEAST_STEPS, "fewer than {LEAST_STEPS} steps, which save less than compiling takes"),
 )
 
 

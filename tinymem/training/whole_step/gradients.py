@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from tinymem.models.gpt2 import GPT
+from tinymem.training.kernels.launch import compile_side_by_side
 from tinymem.training.whole_step.passes import BatchPass
 from tinymem.training.whole_step.tiles import Tiles
 from tinymem.training.whole_step.weights import KernelWeights
@@ -19,9 +22,19 @@ class KernelGradients:
         weights: its weights, all parameters one after another, which may change between calls.
         dtype: of the products.
         tiles: of the kernels.
+        feed_forward: whether only the gradients of the feed-forward blocks are wanted.
     """
 
-    def __init__(self, gpt: GPT, weights: Tensor, dtype: torch.dtype = torch.bfloat16, tiles: Tiles | None = None) -> None:
+    def __init__(
+        self,
+        gpt: GPT,
+        weights: Tensor,
+        dtype: torch.dtype = torch.bfloat16,
+        tiles: Tiles | None = None,
+        *,
+        feed_forward: bool = False,
+    ) -> None:
+        self._feed_forward = feed_forward
         self._weights = KernelWeights(gpt, weights, dtype, tiles or Tiles())
         self._passes: dict[tuple[int, int], BatchPass] = {}
 
@@ -34,8 +47,19 @@ class KernelGradients:
         """The sum of the tokens' losses times their shares, as `BatchPass`; nothing is read back, so that a CUDA graph can hold it."""
         return self._pass_of(len(ids_BT), ids_BT.shape[1])(ids_BT, shares_BT)
 
+    def compile(self, ids_BT: Tensor, beside: Callable[[Tensor], object] | None = None) -> None:
+        """Compile the kernels for such batches; `beside` launches others that take the gradient."""
+
+        def launches() -> None:
+            self(ids_BT)
+            if beside is not None:
+                beside(self.flat)
+
+        if ids_BT.is_cuda:
+            compile_side_by_side(launches, ids_BT.device)
+
     def _pass_of(self, rows: int, row_tokens: int) -> BatchPass:
         key = rows, row_tokens
         if key not in self._passes:
-            self._passes[key] = BatchPass(self._weights, rows, row_tokens)
+            self._passes[key] = BatchPass(self._weights, rows, row_tokens, feed_forward=self._feed_forward)
         return self._passes[key]

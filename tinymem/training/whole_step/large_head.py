@@ -14,6 +14,7 @@ import triton
 from torch import Tensor
 
 from tinymem.training.kernels.fused_head import head_backward, head_forward
+from tinymem.training.kernels.launch import launch
 from tinymem.training.whole_step.backward import hidden_backward
 from tinymem.training.whole_step.weights import KernelWeights
 
@@ -39,6 +40,6 @@ class LargeHead:
         d_weight_VD = w.d("wte.weight", None)[:size].view(w.words, w.D)
         d_hidden_ND = head_backward(self.hidden_ND, weight_VD, targets_N, sums_N, shares_N, d_weight_VD)
         norm, tile = "ln_f.weight", TOKENS_OF_A_TILE
-        hidden_backward[(triton.cdiv(self.N, tile),)](
+        launch(hidden_backward, triton.cdiv(self.N, tile))(
             d_hidden_ND, w.of(norm, None), self.hat_ND, self.rate_N, d_x_ND, w.d(norm, None), 0, self.N, w.D, tile, num_warps=4
         )

@@ -20,6 +20,7 @@ import triton
 from torch import Tensor
 
 from tinymem.training.kernels import row_attention
+from tinymem.training.kernels.launch import launch
 from tinymem.training.kernels.row_attention import LOG2E
 from tinymem.training.whole_step.attention import attention_backward
 from tinymem.training.whole_step.backward import block_backward, first_backward
@@ -42,10 +43,11 @@ class BatchPass:
         weights: of the model.
         rows: of a batch.
         row_tokens: tokens of a row.
+        feed_forward: whether only the gradients of the feed-forward blocks are wanted; those of other parameters are then not right.
     """
 
-    def __init__(self, weights: KernelWeights, rows: int, row_tokens: int) -> None:
-        self.w, self.rows, self.T = weights, rows, row_tokens
+    def __init__(self, weights: KernelWeights, rows: int, row_tokens: int, *, feed_forward: bool = False) -> None:
+        self.w, self.rows, self.T, self.feed_forward = weights, rows, row_tokens, feed_forward
         w, N, dtype = weights, rows * row_tokens, weights.head.dtype
         new = weights.flat.new_empty
         self.ids_N = torch.zeros(N, dtype=torch.int64, device=weights.flat.device)
@@ -119,15 +121,19 @@ class BatchPass:
         for layer in reversed(range(self.w.L)):
             self.block_backward(layer, part)
             self.block_weight_gradients(layer, part)
-            self.attention_backward(layer, part)
-            self.attention_weight_gradients(layer, part)
-        self.first_backward(part)
+            if layer or not self.feed_forward:
+                self.attention_backward(layer, part)
+            if not self.feed_forward:
+                self.attention_weight_gradients(layer, part)
+        if not self.feed_forward:
+            self.first_backward(part)
 
     def _tokens(self, part: Part) -> Part:
         return part[0] * self.T, part[1] * self.T
 
-    def _grid(self, part: Part, tile: TokenTile) -> tuple[int]:
-        return (triton.cdiv((part[1] - part[0]) * self.T, tile.tokens),)
+    def _grid(self, part: Part, tile: TokenTile) -> int:
+        tiles: int = triton.cdiv((part[1] - part[0]) * self.T, tile.tokens)
+        return tiles
 
     def first_forward(self, part: Part) -> None:
         """Embeddings, and the first queries, keys and values."""
@@ -135,7 +141,7 @@ class BatchPass:
         outputs = self.x[0], self.hat_1[0], self.rate_1[0], self.qkv[0], w.copy("qkv", 0, tile.columns), w.qkv_b[0]
         embeddings = w.of("wte.weight", None), w.of("wpe.weight", None)
         sizes = (w.D, tile.tokens, tile.columns, tile.stages, w.tiles.descriptors)
-        first_forward[self._grid(part, tile)](
+        launch(first_forward, self._grid(part, tile))(
             self.ids_N, *embeddings, *outputs, *self._tokens(part), self.T, w.eps, *sizes, num_warps=tile.warps
         )
 
@@ -152,7 +158,7 @@ class BatchPass:
         outputs = self.x[(layer + 1) % 2], self.hat_2[layer], self.rate_2[layer], self.hat_1[layer + 1], self.rate_1[layer + 1]
         queries = w.copy("qkv", layer + 1, tile.columns), w.qkv_b[layer + 1]
         sizes = (w.D, w.F, tile.tokens, tile.neurons, tile.columns, tile.stages, w.tiles.descriptors)
-        block_forward[self._grid(part, tile)](
+        launch(block_forward, self._grid(part, tile))(
             self.att[layer], self.x[layer % 2], *outputs, self.qkv[layer + 1], *self._block_weights(layer, tile), *queries,
             *self._tokens(part), w.eps, *sizes, num_warps=tile.warps,
         )  # fmt: skip
@@ -163,7 +169,7 @@ class BatchPass:
         rows = self.att[last], self.x[last % 2], self.hat_2[last], self.rate_2[last]
         results = w.loss, self.d_end, w.d_head, w.d_b_head
         sizes = (w.D, w.F, w.V, tile.tokens, tile.neurons, tile.stages, w.tiles.descriptors)
-        last_forward[self._grid(part, tile)](
+        launch(last_forward, self._grid(part, tile))(
             *rows, *self._block_weights(last, tile), self.ids_N, self.shares_N, w.head, w.head_b, *results, *self._tokens(part), w.words,
             w.eps, *sizes, num_warps=tile.warps,
         )  # fmt: skip
@@ -174,7 +180,7 @@ class BatchPass:
         rows = self.att[last], self.x[last % 2], self.hat_2[last], self.rate_2[last]
         results = head.hat_ND, head.rate_N, head.hidden_ND
         sizes = (w.D, w.F, tile.tokens, tile.neurons, tile.stages, w.tiles.descriptors)
-        last_hidden[self._grid(part, tile)](
+        launch(last_hidden, self._grid(part, tile))(
             *rows, *self._block_weights(last, tile), w.of("ln_f.weight", None), *results, *self._tokens(part), w.eps, *sizes,
             num_warps=tile.warps,
         )  # fmt: skip
@@ -187,7 +193,7 @@ class BatchPass:
         weights = w.copy("inner", layer, tile.neurons), w.inner_b[layer], w.copy("down", layer, tile.neurons), w.copy("out", layer)
         results = self.d_end, self.d_mid[layer % 2], self.d_att, w.d("mlp.c_proj.bias", layer), w.d("attn.c_proj.bias", layer)
         sizes = (w.D, w.F, tile.tokens, tile.neurons, tile.columns, tile.stages, w.tiles.descriptors)
-        block_backward[self._grid(part, tile)](
+        launch(block_backward, self._grid(part, tile))(
             self.d_qkv, self.hat_1[above], self.rate_1[above], into, w.copy("qkv", above, tile.columns), self.hat_2[layer],
             self.rate_2[layer], *weights, *results, *self._tokens(part), not top, w.tiles.park, *sizes, num_warps=tile.warps,
         )  # fmt: skip
@@ -197,7 +203,7 @@ class BatchPass:
         w, tile = self.w, self.w.tiles.first
         sources = self.d_qkv, self.hat_1[0], self.rate_1[0], self.d_mid[0], w.copy("qkv", 0, tile.columns), self.ids_N
         sizes = (w.D, tile.tokens, tile.columns, w.V, tile.stages, w.tiles.descriptors)
-        first_backward[(self.T, triton.cdiv(part[1] - part[0], tile.tokens))](
+        launch(first_backward, self.T, triton.cdiv(part[1] - part[0], tile.tokens))(
             *sources, w.d("wte.weight", None), w.d("wpe.weight", None), *part, self.T, w.words, *sizes, num_warps=tile.warps
         )
 
@@ -207,7 +213,8 @@ class BatchPass:
         block, warps, stages = row_attention.FORWARD if K < 64 else row_attention.WIDE
         rows = self.qkv[layer][first:], self.att[layer][first:], self.sums[layer][first * self.w.H :]
         grid = triton.cdiv(self.T, block), (part[1] - part[0]) * self.w.H
-        row_attention._attention_forward[grid](*rows, LOG2E / math.sqrt(K), self.T, self.w.H, K, block, num_warps=warps, num_stages=stages)
+        sizes = LOG2E / math.sqrt(K), self.T, self.w.H, K, block
+        launch(row_attention._attention_forward, *grid)(*rows, *sizes, num_warps=warps, num_stages=stages)
 
     def attention_backward(self, layer: int, part: Part) -> None:
         """Gradient of the joint projection: in one pass over short rows."""
@@ -218,11 +225,11 @@ class BatchPass:
         scales = LOG2E * slope, slope
         if tiles <= ONE_PASS_TILES and K < 64:
             rows = self.qkv[layer], self.att[layer], self.sums[layer], self.d_att, self.d_qkv
-            attention_backward[(pairs,)](*rows, *scales, part[0], self.T, self.w.H, K, block, tiles, num_warps=warps)
+            launch(attention_backward, pairs)(*rows, *scales, part[0], self.T, self.w.H, K, block, tiles, num_warps=warps)
             return
         block, warps, stages = row_attention.BACKWARD if K < 64 else row_attention.WIDE
         tensors = (self.qkv[layer][first:], self.att[layer][first:], self.sums[layer][first * self.w.H :])
-        row_attention._attention_backward[(triton.cdiv(self.T, block), pairs, 2)](
+        launch(row_attention._attention_backward, triton.cdiv(self.T, block), pairs, 2)(
             *tensors, self.d_att[first:], self.d_qkv[first:], *scales, self.T, self.w.H, K, block, num_warps=warps, num_stages=stages
         )
 
@@ -232,7 +239,7 @@ class BatchPass:
         results = w.d("attn.c_attn.weight", layer), w.d("attn.c_attn.bias", layer), w.d("attn.c_proj.weight", layer)
         sources = self.d_qkv, self.hat_1[layer], self.d_mid[layer % 2], self.att[layer]
         piece, pieces = self._pieces(part, tile)
-        attention_weight_gradients[(4 * w.D // tile.rows, pieces)](
+        launch(attention_weight_gradients, 4 * w.D // tile.rows, pieces)(
             *sources, *results, *self._tokens(part), piece, w.D, tile.rows, tile.tokens, tile.stages, num_warps=tile.warps
         )
 
@@ -242,7 +249,7 @@ class BatchPass:
         results = w.d("mlp.c_fc.weight", layer), w.d("mlp.c_fc.bias", layer), w.d("mlp.c_proj.weight", layer)
         sources = self.hat_2[layer], self.d_end, w.copy("inner", layer), w.inner_b[layer], w.copy("down", layer)
         piece, pieces = self._pieces(part, tile)
-        block_weight_gradients[(w.F // tile.rows, pieces)](
+        launch(block_weight_gradients, w.F // tile.rows, pieces)(
             *sources, *results, *self._tokens(part), piece, w.D, w.F, tile.rows, tile.tokens, tile.stages, num_warps=tile.warps
         )
 

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from tinymem.data.rows import to_ids
 from tinymem.models.gpt2 import GPT
+from tinymem.training.kernels.attention import library_attention_in
 from tinymem.training.kernels.flat_adamw import FlatAdamW
-from tinymem.training.step import GraphedStep
+from tinymem.training.parallel import any_process, average
+from tinymem.training.step import GraphedStep, own_rows
+from tinymem.training.whole_step.check import right
 from tinymem.training.whole_step.gradients import KernelGradients
 from tinymem.training.whole_step.tiles import Tiles
-
-WORSE, FLOOR = 2, 0.02
-"""How many times as far from fp32's gradient as PyTorch's in the same precision the kernels' may be, and what is always allowed besides."""
 
 
 class KernelStep(GraphedStep):
@@ -40,31 +40,21 @@ class KernelStep(GraphedStep):
         self.by_kernels: bool | None = None
 
     def _tried(self, batch_B: Tensor) -> bool:
+        """Whether the kernels run, and give the gradient of their first batch; nothing uses it."""
         if self.by_kernels is None:
-            self.by_kernels = self._try(batch_B)
+            ids_BT = to_ids(self.rows_NT[own_rows(batch_B, *self.process)[0]])
+            exact, short = (partial(self._by_autograd, ids_BT, context) for context in (nullcontext, self.precision))
+            wrong = not right(partial(self._by_kernels, ids_BT), exact, short, "training")
+            self.by_kernels = not any_process(wrong, ids_BT.device)
         return self.by_kernels
 
-    def _try(self, batch_B: Tensor) -> bool:
-        """Whether the kernels run, and give the gradient of the batch; nothing uses it."""
-        try:
-            far, allowed = self._errors(to_ids(self.rows_NT[batch_B]))
-            if not far <= allowed:  # or is no number
-                raise ArithmeticError(f"their gradient is {far:.1%} from that in fp32, where {allowed:.1%} are allowed")
-        except Exception as error:  # triton's own errors have no common class
-            reason = str(error).partition("\n")[0] or type(error).__name__
-            warnings.warn(f"training goes through autograd, since the kernels of training.kernels do not run here: {reason}", stacklevel=2)
-            return False
-        return True
-
-    def _errors(self, ids_BT: Tensor) -> tuple[float, float]:
-        """How far the kernels' gradient is from fp32's, as a share of its length, and how far it may be."""
+    def _by_kernels(self, ids_BT: Tensor) -> Tensor:
+        self._gradients.compile(ids_BT, self._flat.launch_update)
         self._gradients(ids_BT)
-        exact, short = (self._by_autograd(ids_BT, context) for context in (nullcontext, self.precision))
-        far, near = ((gradient - exact).norm() / exact.norm() for gradient in (self._gradients.flat, short))
-        return float(far), WORSE * float(near) + FLOOR
+        return self._gradients.flat
 
     def _by_autograd(self, ids_BT: Tensor, context: Callable[[], AbstractContextManager[object]]) -> Tensor:
-        with context():
+        with context(), library_attention_in(self.model):
             loss = self.loss(self.model, ids_BT)
         return torch.cat([gradient.flatten() for gradient in torch.autograd.grad(loss, self._flat.param_groups[0]["params"])])
 
@@ -75,20 +65,23 @@ class KernelStep(GraphedStep):
         if not self._tried(batch_B):
             super()._step(model, batch_B)
             return
-        ids_BT = to_ids(self.rows_NT[batch_B])
-        self.regularizers.before(batch_B)
-        loss = self._gradients(ids_BT, self._shares(ids_BT))
+        own_B, counts_B = own_rows(batch_B, *self.process)
+        ids_BT = to_ids(self.rows_NT[own_B])
+        self.regularizers.before(own_B)
+        loss = self._gradients(ids_BT, self._shares(ids_BT, counts_B))
         self._add_penalty()
+        if self.process[1] > 1:
+            average(self._gradients.flat)
         self._flat.update(self._gradients.flat)
         self.regularizers.after()
         self.loss_sum += loss
 
-    def _shares(self, ids_BT: Tensor) -> Tensor | None:
+    def _shares(self, ids_BT: Tensor, counts_B: Tensor | None) -> Tensor | None:
         """Weight [B, T] of each token's prediction of the next in the loss; None: those of the mean."""
-        if not self.regularizers.weighs_tokens:
+        if counts_B is None and not self.regularizers.weighs_tokens:
             return None
         losses_BP = torch.ones(ids_BT[:, 1:].shape, device=ids_BT.device, requires_grad=True)
-        (shares_BP,) = torch.autograd.grad(self.regularizers.mean_loss(ids_BT, losses_BP), losses_BP)
+        (shares_BP,) = torch.autograd.grad(self.regularizers.mean_loss(ids_BT, losses_BP, counts_B), losses_BP)
         return nn.functional.pad(shares_BP, (0, 1))
 
     def _add_penalty(self) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from tinymem.models.gpt2 import GPT
+from tinymem.training.kernels.launch import launch
 from tinymem.training.whole_step.folding import fold_weights, unfold_gradients
 from tinymem.training.whole_step.tiles import SMALL_VOCABULARY, Tiles
 
@@ -89,7 +90,7 @@ class KernelWeights:
         sources += [self.of("wte.weight", None), self.of("ln_f.weight", None)]
         copies = (self.copies["qkv"], self.qkv_b, self.copies["out"], self.copies["inner"], self.inner_b, self.copies["down"])
         R, grid = self.tiles.fold, (4 * self.D + 2 * self.F, self.L + 1)
-        fold_weights[(grid[0] // R, grid[1])](
+        launch(fold_weights, grid[0] // R, grid[1])(
             *sources, *copies, self.head, self.head_b, self.L, self.words, self.stride, self.D, self.F, R, self.V
         )
 
@@ -100,7 +101,7 @@ class KernelWeights:
         with_biases = ("attn.c_attn.weight", "attn.c_attn.bias", "ln_1.weight", "mlp.c_fc.weight", "mlp.c_fc.bias", "ln_2.weight")
         gradients = [*(self.d(name) for name in with_biases), self.d("wte.weight", None), self.d("ln_f.weight", None)]
         R = self.tiles.fold
-        unfold_gradients[((3 * self.D + self.F) // R + 1, self.L)](
+        launch(unfold_gradients, (3 * self.D + self.F) // R + 1, self.L)(
             *weights, *gradients, self.d_head, self.d_b_head, self.words, self.stride, self.D, self.F, R, self.V
         )
 

@@ -1,0 +1,49 @@
+"""Launches of triton kernels that can be held back, so that all kernels of a pass are compiled side by side before the first one runs.
+
+Compiling takes about a second a kernel, most of it outside of Python (LLVM, ptxas, and a C compiler for what launches it), and a pass has
+a dozen. Threads compile and load kernels; only the caller's launches them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
+from functools import partial
+from typing import Any
+
+import torch
+
+_held: ContextVar[dict[object, list[Callable[[], object]]] | None] = ContextVar("held", default=None)
+
+
+def launch(kernel: Any, *grid: int) -> Callable[..., None]:
+    """The function that launches a kernel over a grid; under `compile_side_by_side` it only notes that the kernel would be."""
+    held = _held.get()
+    if held is None:
+        launched: Callable[..., None] = kernel[grid]
+        return launched
+
+    def hold(*arguments: Any, **options: Any) -> None:
+        version = kernel, *(flag for flag in arguments if isinstance(flag, bool))
+        held.setdefault(version, []).append(partial(kernel.run, *arguments, grid=grid, warmup=True, **options))
+
+    return hold
+
+
+def compile_side_by_side(call: Callable[[], object], device: torch.device) -> None:
+    """Compile the kernels that a call would launch on a GPU, each version by a thread of its own, and launch none."""
+    held: dict[object, list[Callable[[], object]]] = {}
+    token = _held.set(held)
+    try:
+        call()
+    finally:
+        _held.reset(token)
+
+    def compile_all(launches: list[Callable[[], object]]) -> None:
+        with torch.cuda.device(device):
+            for compile_one in launches:
+                getattr(compile_one(), "run", None)  # of a compiled kernel: loads it, and compiles its launcher
+
+    with ThreadPoolExecutor(max(1, len(held))) as pool:
+        list(pool.map(compile_all, held.values()))
