@@ -21,7 +21,7 @@ def test_training_takes_the_plain_step(steps: int) -> None:
     model, data = tiny_case("gpt")
     assert isinstance(model, GPT)
     edits, device = [], torch.device("cpu")
-    for make in (partial(training_step, steps=steps), partial(_plain_step, length_N=None)):
+    for make in (partial(training_step, steps=steps, batch_size=3), partial(_plain_step, length_N=None)):
         edited = deepcopy(model).train()
         step = make(edited, make_optimizer(edited.parameters(), FinetuningConfig()), data.retain.ids.to(torch.int16), device)
         for index in torch.arange(8).split(3):  # the last one is smaller

@@ -24,6 +24,7 @@ from tinymem.training.optimizer import load_optimizer_tensors, make_optimizer
 from tinymem.training.precision import precision_context, precision_on_gpus, resolve_precision
 from tinymem.training.rounded_adamw import Optimizer, RoundedAdamW, in_bf16, refuse_fp16
 from tinymem.training.step import GraphedStep, Step
+from tinymem.training.whole_step import choice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +73,8 @@ def finetune(
     with torch.random.fork_rng(), row_attention_in(edited):  # dropout of foreign models draws from the global state
         torch.manual_seed(data.seed)
         if trained:
-            step = training_step(edited, _adamw(edited, config, data, device), rows_NT, device, steps=steps)
+            sizes = {"steps": steps, "batch_size": config.batch_size}
+            step = training_step(edited, _adamw(edited, config, data, device), rows_NT, device, **sizes)
         else:
             step = _plain_step(edited, _optimizer(edited, config, data), rows_NT, device, length_N=length_N)
         for _ in range(config.epochs):
@@ -100,13 +102,14 @@ def _optimizer(edited: nn.Module, config: FinetuningConfig, data: MitigationData
 
 
 def training_step(
-    edited: nn.Module, optimizer: torch.optim.Optimizer, rows_NT: Tensor, device: torch.device, *, steps: int
+    edited: nn.Module, optimizer: torch.optim.Optimizer, rows_NT: Tensor, device: torch.device, *, steps: int, batch_size: int
 ) -> Callable[[Tensor], None]:
-    """Training's step on the rows of an index: in bf16 where training's would be, and as one CUDA graph where there are steps enough."""
+    """Training's step on the rows of an index: in bf16 where training's would be; with steps enough in a CUDA graph, or by kernels."""
     assert isinstance(edited, GPT)
-    precision = precision_context(resolve_precision("auto", str(device)), str(device))
-    kind = GraphedStep if device.type == "cuda" and steps >= LEAST_STEPS else Step
-    return kind(LossModel(edited), optimizer, rows_NT.to(device), batch_loss, precision=precision)
+    precision = resolve_precision("auto", str(device))
+    facts = choice.Training(edited.config, device, precision, rows_NT.shape[1], batch_size, steps=steps)
+    kind = choice.kernel_step(facts) or (GraphedStep if device.type == "cuda" and steps >= LEAST_STEPS else Step)
+    return kind(LossModel(edited), optimizer, rows_NT.to(device), batch_loss, precision=precision_context(precision, str(device)))
 
 
 def _plain_step(
