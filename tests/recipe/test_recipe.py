@@ -135,7 +135,12 @@ def test_methods_as_a_mapping() -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("- a\n- b\n", "`key: value` lines"), ("a: [1\n", "expected YAML"), ("\x00", "expected YAML"), ("text", "`key: value` lines")],
+    [
+        ("- a\n- b\n", "`key: value` lines"),
+        ("a: [1\n", r"bad\.yaml: while parsing a flow sequence in line 1, column 4: a: \[1 expected"),
+        ("\x00", "expected YAML"),
+        ("text", "`key: value` lines"),
+    ],
 )
 def test_files_that_are_no_recipe(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "bad.yaml").write_text(text)

@@ -181,6 +181,9 @@ def test_claims_end_with_their_process(tmp_path: Path) -> None:
 def test_bad_folders_and_files(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="expected a folder with results/ or parquet/"):
         read_rows(tmp_path)
+    (tmp_path / "sweep.yaml").write_text("name: begun\n")
+    with pytest.raises(UserError, match="found none yet; start it again"):
+        read_rows(tmp_path)
     filled(tmp_path, 1)
     (tmp_path / "results" / "0000.json").write_text("{")
     with pytest.raises(UserError, match="delete the file"):

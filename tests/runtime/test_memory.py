@@ -45,9 +45,9 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(UserError, match=r"expected room for a model in the memory of this machine, got .* GiB are needed"):
         memory.refuse_beyond_memory(2**60, "cpu", "a model")
     memory.refuse_beyond_disk(1, tmp_path / "new" / "folder", "nothing")
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=99))
-    with pytest.raises(UserError, match="expected room for an edit on the disk"):
-        memory.refuse_beyond_disk(100, tmp_path / "new" / "folder", "an edit")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2**18))
+    with pytest.raises(UserError, match=r"expected room for an edit on the disk of .*, got 0\.25 MiB free where 1\.50 MiB are needed"):
+        memory.refuse_beyond_disk(3 * 2**19, tmp_path / "new" / "folder", "an edit")
 
 
 def test_a_training_that_cannot_fit() -> None:

@@ -43,12 +43,17 @@ def read_values(path: Path) -> JsonObject:
         advice = f"try {inside}" if inside.is_file() else "name a .yaml file in it"
         raise UserError(f"expected a recipe file, got the folder {path}; {advice}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"expected YAML in {path}: {' '.join(str(error).split())}") from None
+        raise UserError(f"expected YAML in {path}: {_reason(error)}") from None
     if values is None:  # all defaults would train the paper's largest math corpus for hours, with nothing to memorize in it
-        raise UserError(f"expected `key: value` lines in {path}, got an empty file; start from recipes/quickstart.yaml")
+        raise UserError(f"expected `key: value` lines in {path}, got an empty file; `tinymem init` or `init sweep` writes one")
     if not isinstance(values, dict):
         raise UserError(f"expected `key: value` lines in {path}, got {type(values).__name__}")
     return values
+
+
+def _reason(error: yaml.YAMLError | UnicodeDecodeError) -> str:
+    """What is wrong and in which line, in one line: without the name that YAML gives to all text, and its pointers to columns."""
+    return " ".join(word for word in str(error).replace('in "<unicode string>", line', "in line").split() if word != "^")
 
 
 class _Loader(yaml.SafeLoader):

@@ -73,6 +73,8 @@ def read_rows(folder: Path | str) -> list[MeasuredRow]:
     """
     folder = Path(folder)
     if not (folder / RESULTS).is_dir() and not (folder / PARQUET).is_dir():
+        if (folder / RECIPE).is_file():
+            raise UserError(f"expected results of the sweep in {folder}, found none yet; start it again: `tinymem sweep` goes on there")
         raise UserError(f"expected a folder with results/ or parquet/ at {folder}, found none; sweeps lie under sweeps/, runs under runs/")
     found = dict(read_runs(folder))
     return [row for run in sorted(found) for row in found[run]]

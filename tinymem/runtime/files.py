@@ -65,7 +65,7 @@ def disk_errors_named(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or error
-        raise UserError(f"could not write {path}: {reason}; free or change the place (--out or --runs) and run again") from error
+        raise UserError(f"could not write {path}: {reason}; free or change the place (--out, --runs or --dir) and run again") from error
 
 
 def _temporary_sibling(path: Path) -> Path:

@@ -76,4 +76,4 @@ def _of_container() -> int | None:
 
 
 def _size(count: int) -> str:
-    return f"{count / GIBIBYTE:.1f} GiB"
+    return f"{count / GIBIBYTE:.1f} GiB" if count >= GIBIBYTE / 10 else f"{count / 2**20:.2f} MiB"
