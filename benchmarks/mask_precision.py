@@ -5,17 +5,19 @@
 
 BalancedSubnet with fp32 and with bf16 passes, each with several seeds of the mask: where the two differ by no more than seeds do,
 precision costs nothing. Other ways tell what it is where they do differ: bf16 with the library's attention instead of training's, steps
-launched one by one instead of as a CUDA graph, and fp32 once more, which on a GPU is another order of sums. A cell is the mean over seeds
-with the lowest and the highest; `changed` is the share of the dropped weights that the fp32 run of the same seed keeps, and for fp32 that
-its first seed keeps, which is what chance changes. p, two-sided, is of the noise left against fp32's of the same seeds: how often signs
-drawn at random make a mean difference as large.
+launched one by one instead of as a CUDA graph, autograd where a GPU would take the kernels of whole blocks, and fp32 once more, which on a
+GPU is another order of sums. A checkpoint of the zoo is as good as a run.
+
+A cell is the mean over seeds with the lowest and the highest; `changed` is the share of the dropped weights that the first way's run of the
+same seed keeps, and for the first way that its first seed keeps, which is what chance changes. p, two-sided, is of what is left of the
+first artifact against the first way's of the same seeds: how often signs drawn at random make a mean difference as large.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from unittest import mock
@@ -24,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from tinymem.mitigation.methods import replay
-from tinymem.mitigation.methods.weight import _learned_mask
+from tinymem.mitigation.methods.weight import _learned_mask, _mask_kernels
 from tinymem.mitigation.methods.weight._learned_mask import Precision
 from tinymem.mitigation.methods.weight.balanced_subnet import BalancedSubnetConfig, by_epoch
 from tinymem.mitigation.run import Subject
@@ -32,12 +34,14 @@ from tinymem.models.adapters import mlp_parameters
 from tinymem.results.row import Identity
 from tinymem.runs.pipeline import open_run, subject_of_run
 from tinymem.runtime.device import resolve_device
+from tinymem.zoo.loading import load
 
 WAYS: dict[str, Precision] = {
     "fp32": "fp32",
     "fp32, again": "fp32",
     "fp32, one by one": "fp32",
     "bf16": "bf16",
+    "bf16, autograd": "bf16",
     "bf16, library's attention": "bf16",
     "bf16, one by one": "bf16",
 }
@@ -47,11 +51,23 @@ FAR = 100
 """Between one seed of a mask and the next, so that none is another run's."""
 
 
+def subject_of(path: Path, device: str) -> Subject:
+    """Return the subject of a run, or of a checkpoint of the zoo."""
+    if (path / "config.json").exists():
+        return load(path.name, device=device, zoo=path.parent).subject()
+    return subject_of_run(open_run(path), device, Identity())
+
+
 @contextmanager
 def as_in(way: str) -> Iterator[None]:
     """Inside the context masks are trained in one of the ways."""
-    library = mock.patch.object(_learned_mask, "row_attention_in", nullcontext) if "library" in way else nullcontext()
-    with library, mock.patch.object(replay, "LEAST_STEPS", 10**9) if "one by one" in way else nullcontext():
+    with ExitStack() as stack:
+        if "library" in way:
+            stack.enter_context(mock.patch.object(_learned_mask, "row_attention_in", nullcontext))
+        if "one by one" in way:
+            stack.enter_context(mock.patch.object(replay, "LEAST_STEPS", 10**9))
+        if way != "bf16":
+            stack.enter_context(mock.patch.object(_mask_kernels, "why_not", lambda _: "--ways"))
         yield
 
 
@@ -68,11 +84,11 @@ def dropped(model: nn.Module) -> Tensor:
     return torch.cat([(weight == 0).flatten() for weight in mlp_parameters(model, matrices_only=True).values()])
 
 
-def measure(subject: Subject, ways: list[str], seeds: int, config: BalancedSubnetConfig) -> dict[str, Tensor]:
+def measure(subject: Subject, ways: list[str], seeds: range, config: BalancedSubnetConfig) -> dict[str, Tensor]:
     """Per cent left of each artifact, accuracy, and dropped weights that changed: by way, a row a seed."""
     rows: dict[str, list[list[float]]] = {way: [] for way in ways}
     first: Tensor | None = None
-    for seed in range(seeds):
+    for seed in seeds:
         kept: Tensor | None = None
         for way in ways:
             model = edit(subject, way, seed, config)
@@ -95,6 +111,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--skip", type=int, default=0, help="so many seeds, which an earlier run had")
     parser.add_argument("--ratio", type=float, default=0.1)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--device", default="auto")
@@ -102,9 +119,9 @@ def main() -> None:
     given = parser.parse_args()
     config = BalancedSubnetConfig(ratio=given.ratio, epochs=given.epochs)
     for path in given.runs:
-        subject = subject_of_run(open_run(path), resolve_device(given.device), Identity())
+        subject = subject_of(path, resolve_device(given.device))
         print(f"{path.name}\n| passes | {' | '.join(subject.splits)} | accuracy | changed | p |", flush=True)
-        measured = measure(subject, given.ways, given.seeds, config)
+        measured = measure(subject, given.ways, range(given.skip, given.skip + given.seeds), config)
         base = measured[given.ways[0]]
         for way, found in measured.items():
             cells = [f"{v.mean():.1f} ({v.min():.1f} to {v.max():.1f})" for v in found[:, :-1].T]

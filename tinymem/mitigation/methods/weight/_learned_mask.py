@@ -20,7 +20,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import accumulate, groupby
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,9 @@ from tinymem.mitigation.methods.weight._selection import use_kernel, without_ext
 from tinymem.models.adapters import in_out, mlp_parameters
 from tinymem.training.kernels.attention import row_attention_in
 from tinymem.training.rounded_adamw import refuse_fp16
+
+if TYPE_CHECKING:
+    from tinymem.mitigation.methods.weight._mask_kernels import MaskGradients
 
 Drop = Literal["highest", "lowest"]
 Precision = Literal["auto", "fp32", "tf32", "bf16"]
@@ -105,6 +108,7 @@ class LearnedMask:
         self.turned = use_kernel(self.scores_P) and not all(w.is_contiguous() for w in weights.values())
         """Whether matrices lie transposed in the model, so that masked weights do too: their gradients then come as they are needed."""
         self.pieces: Pieces | None = None
+        self.by_kernels: MaskGradients | None = None
         self.kept: dict[int, Tensor] = {}
 
     @cached_property
@@ -116,10 +120,10 @@ class LearnedMask:
         """The model under the current mask."""
         return Substituted(self.model, {**self.constants, **self._matrices()})
 
-    def _matrices(self) -> dict[str, Tensor]:
+    def _matrices(self, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
         """The matrices that the mask leaves, as the model has them, each on its device."""
         found: dict[str, Tensor] = {}
-        for part, kept_n in zip(self.parts, self.masked_weights(), strict=True):
+        for part, kept_n in zip(self.parts, self.masked_weights(dtype), strict=True):
             found |= self._shaped(part.names, kept_n)
         return found
 
@@ -139,11 +143,19 @@ class LearnedMask:
             coefficient_B: of each row of the batch [B].
             index_B: which rows they are; None: all.
         """
+        index_B = torch.arange(len(coefficient_B), device=rows.ids.device) if index_B is None else index_B
+        if self.by_kernels is None:
+            self._by_autograd(rows, coefficient_B, index_B)
+        else:
+            for name, gradient in self.by_kernels(rows.ids[index_B], coefficient_B, self._matrices(torch.float32)).items():
+                self._accelerate(name, gradient, first=True)
+        self.scores_P.add_(self.velocity_P, alpha=-self.config.learning_rate)
+
+    def _by_autograd(self, rows: Rows, coefficient_B: Tensor, index_B: Tensor) -> None:
         # each matrix a leaf of its own, so that its gradient comes as soon as it is known, and no two are held at once
         leaves = {name: matrix.detach().requires_grad_() for name, matrix in self._matrices().items()}
         model, started = Substituted(self.model, {**self.constants, **leaves}), set[str]()
         self.pieces = self.pieces or beside_scores(self.model, rows.ids.shape[1])
-        index_B = torch.arange(len(coefficient_B), device=rows.ids.device) if index_B is None else index_B
 
         def share(at_b: Tensor) -> Tensor:
             losses_b = row_losses(model, rows.take(index_B[at_b]))
@@ -154,7 +166,6 @@ class LearnedMask:
             started.add(name)
 
         add_gradients(self.pieces, torch.arange(len(index_B), device=rows.ids.device), share, leaves, add)
-        self.scores_P.add_(self.velocity_P, alpha=-self.config.learning_rate)
 
     @torch.no_grad()
     def _accelerate(self, name: str, gradient: Tensor, *, first: bool) -> None:

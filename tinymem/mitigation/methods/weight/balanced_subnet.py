@@ -32,6 +32,7 @@ from tinymem.mitigation.method import MitigationData, Properties, editor
 from tinymem.mitigation.methods.replay import Replayed
 from tinymem.mitigation.methods.weight._batches import Order, Sampler, batches, steps_per_epoch
 from tinymem.mitigation.methods.weight._learned_mask import LearnedMask, LearnedMaskConfig, initial_scores
+from tinymem.mitigation.methods.weight._mask_kernels import mask_gradients
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +120,8 @@ def _trained(
             mask.step(rows, coefficients(forget_N[index], config), index)
 
     count, epochs = _epochs(data, config, order)
+    first_B = coefficients(forget_N[: config.batch_size], config)
+    mask.by_kernels = mask_gradients(model, mask.dtype, rows, first_B, count)
     data.bar.expect(count)
     replayed = Replayed(step, model, steps=count)
     yield 0, mask
