@@ -24,6 +24,9 @@ class Regularizer(nn.Module):
     weighs_tokens: ClassVar[bool] = False
     """If true, `token_weights` is called, which needs the loss of every token."""
 
+    weighs_by_loss: ClassVar[bool] = False
+    """If true, `token_weights` reads the losses, not the ids alone."""
+
     leaves_mean: bool = False
     """If true, dropped tokens are also left out of the mean's denominator."""
 
@@ -35,6 +38,10 @@ class Regularizer(nn.Module):
 
     def token_weights(self, ids_BT: Tensor, losses_BP: Tensor) -> Tensor | None:
         """Weights [B, P] of the tokens' losses, 0 for dropped tokens."""
+        return None
+
+    def neuron_gates(self) -> Tensor | None:
+        """Gates [L or 1, B, F], 0 or 1, that its hooks put on the neurons of the rows last received; None: it has no such hooks."""
         return None
 
     def penalty(self) -> Tensor | None:
@@ -65,6 +72,15 @@ class Regularizers(nn.Module):
     def weighs_tokens(self) -> bool:
         """Whether any regularizer weighs tokens."""
         return any(part.weighs_tokens for part in self)
+
+    @property
+    def weighs_by_loss(self) -> bool:
+        """Whether any regularizer weighs tokens by their losses."""
+        return any(part.weighs_by_loss for part in self)
+
+    def neuron_gates(self) -> Tensor | None:
+        """Gates [L or 1, B, F] on the neurons of the rows last received, of the one regularizer that may have some; or None."""
+        return next((gates for part in self if (gates := part.neuron_gates()) is not None), None)
 
     def attach(self, model: GPT) -> None:
         """Attach each regularizer to the model, and move its buffers to the model's device."""

@@ -17,6 +17,7 @@ from tinymem.training.whole_step import choice
 COMMON = """
     import tinymem
     import torch
+    from tinymem.models.adapters import neuron_layers
     from tinymem.models.gpt2 import GPT, GPTConfig
     from tinymem.training.kernels import fused_head, row_attention
     from tinymem.training.whole_step import passes
@@ -36,7 +37,8 @@ COMMON = """
         return made
 """
 GRADIENT = """
-    for layers, words, B, T, parts, park, most in ((2, 11, 3, 9, 2, True, 5), (1, 11, 2, 20, 1, False, 5), (1, 40, 2, 20, 2, True, 0)):
+    sizes = ((2, 11, 3, 9, 2, True, 5, 2), (1, 11, 2, 20, 1, False, 5, 0), (1, 40, 2, 20, 2, True, 0, 1))
+    for layers, words, B, T, parts, park, most, gated in sizes:
         passes.ONE_PASS_TILES = most  # 0: as for long rows
         gpt = model(layers, words)
         tiles = Tiles(token, token, token._replace(tokens=16), some, some, (16, 4), 32, parts, False, park)
@@ -45,8 +47,12 @@ GRADIENT = """
         weights._zeroed.fill_(float("nan"))
         ids, shares = torch.randint(words, (B, T), generator=generator), torch.rand(B, T, generator=generator)
         shares[:, -1] = shares[0, 3] = 0
-        loss = passes.BatchPass(weights, B, T)(ids, shares)
+        gates = torch.randint(2, (gated, B, 32), generator=generator) if gated else None
+        loss = passes.BatchPass(weights, B, T)(ids, shares, gates if gates is None else gates.to(torch.int8))
         double = gpt.double()
+        for layer in neuron_layers(gpt) if gated else ():
+            on = gates[layer.index if gated > 1 else 0][:, None]
+            layer.module.register_forward_pre_hook(lambda _, inputs, on=on: (inputs[0] * on,))
         losses = torch.nn.functional.cross_entropy(double(ids)[:, :-1].transpose(1, 2), ids[:, 1:], reduction="none")
         expected = (losses * shares[:, :-1]).sum()
         assert abs(loss - expected) < 1e-5 * expected
@@ -90,6 +96,9 @@ STEP = """
     assert state.keys() == other.keys() and all(torch.allclose(t, other[n], atol=1e-5) for n, t in state.items())
     on, back = steps(KernelStep, theirs, [], other, [[4, 1]])[0], steps(Step, ours, [], state, [[4, 1]])[0]
     assert close(on.state_dict(), back.state_dict()), "either goes on from the other"
+    for many in ([("loss-truncation", {"window": 4, "drop": 0.4}), ("mem-sinks", {})], [("example-tied-dropout", {"salt_layers": True})]):
+        one, two = (steps(kind, gpt, many, batches=[[0, 1, 2], [3, 4], [4, 1, 2]]) for kind in (KernelStep, Step))
+        assert abs(one[2] - two[2]) < 1e-5 and close(one[0].state_dict(), two[0].state_dict()), many
     def gradient(process):
         step_module.average = lambda flat: None
         made = copy.deepcopy(gpt)
@@ -173,7 +182,8 @@ TAKEN = choice.Training(GPTConfig(n_embd=128, n_head=4), torch.device("cuda"), "
         ({"row_tokens": 513}, "512"),
         ({"batch_size": 16_000}, "2097152 tokens"),
         ({"row_tokens": 8, "batch_size": 16_384}, "65535 heads"),
-        ({"kernels": True, "regularizers": ("goldfish", "mem-sinks")}, "regularizer other"),
+        ({"kernels": True, "regularizers": ("loss-truncation", "mem-sinks")}, None),
+        ({"kernels": True, "regularizers": ("goldfish", "planted-layers")}, "regularizer other"),
         ({"config": GPTConfig(n_embd=256, n_head=4)}, "n_embd of 256"),
         ({"config": GPTConfig(n_head=16)}, "heads"),
         ({"config": GPTConfig(n_inner=100)}, "100 neurons"),

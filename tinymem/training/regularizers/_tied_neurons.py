@@ -114,6 +114,9 @@ class TiedNeurons(Regularizer):
         shared_LBS = sinks_LBS.new_ones(*sinks_LBS.shape[:2], self.shared_neurons)
         self.gates_LBF = torch.cat([shared_LBS, sinks_LBS], dim=2).float()
 
+    def neuron_gates(self) -> Tensor:
+        return self.gates_LBF
+
     def gates_for_use(self, inference: Inference, ids: Sequence[int] = (), excluded: Sequence[int] = ()) -> Tensor:
         """Factor [L, F] of each neuron outside training."""
         device = self.salts_L.device

@@ -39,6 +39,7 @@ class LossTruncation(Regularizer):
     """A regularizer that gives weight 0 to rows of high loss. Shape suffix W: the window's rows."""
 
     weighs_tokens: ClassVar[bool] = True
+    weighs_by_loss: ClassVar[bool] = True
     losses_W: Tensor
     seen: Tensor
     since: Tensor

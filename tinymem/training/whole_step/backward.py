@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 
 from tinymem.training.whole_step.forward import VARYING
-from tinymem.training.whole_step.tokens import through_norm, tile_of, weight_rows
+from tinymem.training.whole_step.tokens import gates_at, through_norm, tile_of, weight_rows
 
 
 @triton.jit
@@ -36,8 +36,8 @@ def _through_queries(
 
 @triton.jit(do_not_specialize=VARYING)
 def block_backward(
-    d_qkv, hat_above, rate_above, d_above, w_qkv, hat, rate, w_in, b_in, w_down, w_out, d_end, d_mid, d_att, d_b_down, d_b_out,
-    first, end, ABOVE: tl.constexpr, PARK: tl.constexpr, D: tl.constexpr, F: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
+    d_qkv, hat_above, rate_above, d_above, w_qkv, hat, rate, w_in, b_in, w_down, w_out, gates, T, d_end, d_mid, d_att, d_b_down,
+    d_b_out, first, end, ABOVE: tl.constexpr, PARK: tl.constexpr, D: tl.constexpr, F: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
     Q: tl.constexpr, STAGES: tl.constexpr, TMA: tl.constexpr,
 ):  # fmt: skip
     """From the gradients of the layer above (ABOVE; else from that of the last residual stream, `d_above`) to that of this attention.
@@ -45,6 +45,7 @@ def block_backward(
     With m = x + att W_out^T + b_out, a = m' W_in^T + b_in (m' the normalized m) and y = m + relu(a) W_down^T + b_down, a gradient d of y
     gives that of a, d_a = [a > 0] (d W_down), of m, d + norm'(d_a W_in), and of att, d_m W_out; the biases' are sums over tokens.
     a is computed again. `w_down` is transposed, [F, D]. d (`d_end`) and d_m (`d_mid`) are written for the weights' gradients.
+    A neuron that `gates` (or None) switch off for a token has a = 0 there.
     PARK: d waits in memory, not in registers, while the neurons are gone through.
     """
     rows, inside, at = tile_of(first, end, M, D)
@@ -61,7 +62,10 @@ def block_backward(
     for start in tl.range(0, F, N, num_stages=STAGES):
         w_in_ND = weight_rows(w_in, start, N, D, TMA)
         w_down_ND = weight_rows(w_down, start, N, D, TMA)
-        a_MN = tl.dot(hat_MD, w_in_ND.T) + tl.load(b_in + start + tl.arange(0, N))[None, :]
+        neurons = start + tl.arange(0, N)
+        a_MN = tl.dot(hat_MD, w_in_ND.T) + tl.load(b_in + neurons)[None, :]
+        if gates is not None:
+            a_MN *= gates_at(gates, rows[:, None], inside[:, None], neurons[None, :], T, F)
         d_a_MN = tl.where(a_MN > 0, tl.dot(low_MD, w_down_ND.T), 0.0).to(hat_MD.dtype)
         d_hat_MD = tl.dot(d_a_MN, w_in_ND, d_hat_MD)
     rate_M = tl.load(rate + rows, mask=inside, other=0.0)

@@ -26,8 +26,8 @@ FEED_FORWARD_STEP = 64
 MOST_TOKENS = 2**21
 """Tokens of a batch whose numbers, 3 x 128 for each, have 32-bit addresses."""
 LEAST_STEPS = 500
-RIDING = ("goldfish", "spectral-norm")
-"""Regularizers that ride along: one weighs tokens by their ids alone, the other adds to the gradient of the weights."""
+RIDING = ("goldfish", "loss-truncation", "spectral-norm", "example-tied-dropout", "mem-sinks")
+"""Regularizers that ride along: two weigh tokens, one adds to the gradient of the weights, two switch neurons off row by row."""
 HOPPER = (9, 0)
 """Compute capability of H100 and H200."""
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tinymem.models.gpt2 import GPT
 from tinymem.training.kernels.launch import compile_side_by_side
-from tinymem.training.whole_step.passes import BatchPass
+from tinymem.training.whole_step.passes import BatchPass, Shares
 from tinymem.training.whole_step.tiles import Tiles
 from tinymem.training.whole_step.weights import KernelWeights
 
@@ -43,15 +43,15 @@ class KernelGradients:
         """The gradient of the last call, in the order of the weights."""
         return self._weights.gradient
 
-    def __call__(self, ids_BT: Tensor, shares_BT: Tensor | None = None) -> Tensor:
+    def __call__(self, ids_BT: Tensor, shares: Shares = None, gates_LBF: Tensor | None = None) -> Tensor:
         """The sum of the tokens' losses times their shares, as `BatchPass`; nothing is read back, so that a CUDA graph can hold it."""
-        return self._pass_of(len(ids_BT), ids_BT.shape[1])(ids_BT, shares_BT)
+        return self._pass_of(len(ids_BT), ids_BT.shape[1])(ids_BT, shares, gates_LBF)
 
-    def compile(self, ids_BT: Tensor, beside: Callable[[Tensor], object] | None = None) -> None:
+    def compile(self, ids_BT: Tensor, beside: Callable[[Tensor], object] | None = None, gates_LBF: Tensor | None = None) -> None:
         """Compile the kernels for such batches; `beside` launches others that take the gradient."""
 
         def launches() -> None:
-            self(ids_BT)
+            self(ids_BT, None, gates_LBF)
             if beside is not None:
                 beside(self.flat)
 

@@ -10,6 +10,8 @@ Shape suffixes: N tokens of the batch, T tokens of a row, D embedding, V vocabul
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import triton
 from torch import Tensor
 
@@ -30,12 +32,16 @@ class LargeHead:
         self.hidden_ND, self.hat_ND = (new(tokens, weights.D, dtype=dtype) for _ in range(2))
         self.rate_N = new(tokens)
 
-    def __call__(self, ids_N: Tensor, shares_N: Tensor, d_x_ND: Tensor) -> None:
-        """Put the loss and the head's gradients where they belong, and the gradient of the last residual stream into `d_x_ND`."""
+    def __call__(self, ids_N: Tensor, weigh: Callable[[Tensor], Tensor], d_x_ND: Tensor) -> None:
+        """Put the loss and the head's gradients where they belong, and the gradient of the last residual stream into `d_x_ND`.
+
+        `weigh` gives the tokens' shares from their losses [N].
+        """
         w, size = self.w, self.w.words * self.w.D
         weight_VD = w.of("wte.weight", None)[:size].view(w.words, w.D).to(self.hidden_ND.dtype)
         targets_N = ids_N.roll(-1)  # the last token's is no word that follows it, and of no share
         losses_N, sums_N = head_forward(self.hidden_ND, weight_VD, targets_N)
+        shares_N = weigh(losses_N)
         w.loss.copy_((losses_N * shares_N).sum())
         d_weight_VD = w.d("wte.weight", None)[:size].view(w.words, w.D)
         d_hidden_ND = head_backward(self.hidden_ND, weight_VD, targets_N, sums_N, shares_N, d_weight_VD)

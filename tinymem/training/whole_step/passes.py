@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,6 +33,8 @@ from tinymem.training.whole_step.weights import KernelWeights
 
 ONE_PASS_TILES = 5
 """Most tiles of a row whose queries' gradients fit the registers."""
+Shares = Tensor | Callable[[Tensor], Tensor] | None
+"""Weights [B, T] of the tokens' losses in their sum, or how they follow from these losses [B, P]; None: those of the mean."""
 Part = tuple[int, int]
 """First row of a part of a batch, and the one behind its last."""
 
@@ -52,7 +55,8 @@ class BatchPass:
         new = weights.flat.new_empty
         self.ids_N = torch.zeros(N, dtype=torch.int64, device=weights.flat.device)
         self._mean_N = self.shares_N = mean_shares(rows, row_tokens, weights.flat).flatten()
-        self._given_N = torch.empty_like(self._mean_N)
+        self._given_N, self._losses_N = (torch.empty_like(self._mean_N) for _ in range(2))
+        self.gates_LBF: Tensor | None = None
         self.x = [new(N, w.D) for _ in range(2)]
         self.hat_1, self.hat_2 = (new(w.L, N, w.D, dtype=dtype) for _ in range(2))
         self.rate_1, self.rate_2 = (_aligned(weights.flat, w.L, N) for _ in range(2))
@@ -66,24 +70,46 @@ class BatchPass:
         self.parts = [(rows * i // parts, rows * (i + 1) // parts) for i in range(parts)]
         self._streams = [torch.cuda.Stream(weights.flat.device) for _ in self.parts] if weights.flat.is_cuda and parts > 1 else []
 
-    def __call__(self, ids_BT: Tensor, shares_BT: Tensor | None = None) -> Tensor:
+    def __call__(self, ids_BT: Tensor, shares: Shares = None, gates_LBF: Tensor | None = None) -> Tensor:
         """Put the gradient of the sum of all tokens' losses, times their shares, into the weights' gradient; returns that sum.
 
-        The share of a token is that of the prediction behind it, so that of each row's last is 0; those of the mean unless given.
+        Args:
+            ids_BT: the batch.
+            shares: of the tokens; that of a token is of the prediction behind it, so that of each row's last is 0.
+            gates_LBF: 0 or 1 for each neuron in each row, in 8 bits; of one layer [1, B, F]: in all of them. None: all are on.
         """
         self.ids_N.view_as(ids_BT).copy_(ids_BT)
-        self.shares_N = self._mean_N if shares_BT is None else self._given_N
-        if shares_BT is not None:
-            self._given_N.view_as(shares_BT).copy_(shares_BT)
+        self.gates_LBF = gates_LBF
+        self._take(None if callable(shares) else shares)
+
+        def weigh(losses_N: Tensor) -> Tensor:
+            if callable(shares):
+                self._take(shares(losses_N.view_as(ids_BT)[:, :-1]))
+            return self.shares_N
+
         self.w.fold()
-        if self._head is None:
+        if self._head is None and not callable(shares):
             self._each(self.both_ways)
         else:
             self._each(self.forward)
-            self._head(self.ids_N, self.shares_N, self.d_end)
+            self._weighed(weigh)
             self._each(self.backward)
         self.w.unfold()
         return self.w.loss
+
+    def _take(self, shares_BT: Tensor | None) -> None:
+        self.shares_N = self._mean_N if shares_BT is None else self._given_N
+        if shares_BT is not None:
+            self._given_N.copy_(shares_BT.flatten())
+
+    def _weighed(self, weigh: Callable[[Tensor], Tensor]) -> None:
+        """Let the head, behind a forward pass of all rows, go on with shares that may depend on the losses."""
+        if self._head is not None:
+            self._head(self.ids_N, weigh, self.d_end)
+            return
+        self._each(partial(self.last_forward, losses_N=self._losses_N))
+        weigh(self._losses_N)
+        self._each(self.last_forward)
 
     def _each(self, call: Callable[[Part], object]) -> None:
         """Call it for all parts, side by side where there are streams, and wait for them."""
@@ -102,18 +128,17 @@ class BatchPass:
     def both_ways(self, part: Part) -> None:
         """Forward and backward pass of some rows."""
         self.forward(part)
+        self.last_forward(part)
         self.backward(part)
 
     def forward(self, part: Part) -> None:
-        """Forward pass of some rows; with a small vocabulary also the head and its gradient."""
+        """Forward pass of some rows up to the last attention; with a large vocabulary up to the head."""
         self.first_forward(part)
         for layer in range(self.w.L):
             self.attention(layer, part)
             if layer < self.w.L - 1:
                 self.block_forward(layer, part)
-        if self._head is None:
-            self.last_forward(part)
-        else:
+        if self._head is not None:
             self.last_hidden(part, self._head)
 
     def backward(self, part: Part) -> None:
@@ -145,12 +170,17 @@ class BatchPass:
             self.ids_N, *embeddings, *outputs, *self._tokens(part), self.T, w.eps, *sizes, num_warps=tile.warps
         )
 
+    def _gates(self, layer: int) -> tuple[Tensor | None, int]:
+        """Of a layer's neurons, and how many tokens a row has, as the kernels take them."""
+        gates = self.gates_LBF
+        return gates if gates is None else gates[layer if len(gates) > 1 else 0], self.T
+
     def _block_weights(self, layer: int, tile: TokenTile) -> tuple[Any, ...]:
-        """Out-projection and feed-forward block, each with its bias, as the forward kernels take them."""
+        """Out-projection and feed-forward block, each with its bias, and the neurons' gates, as the forward kernels take them."""
         w = self.w
         inner, down = (w.copy(name, layer, tile.neurons) for name in ("inner", "down"))
         biases = w.of("attn.c_proj.bias", layer), w.of("mlp.c_proj.bias", layer)
-        return w.copy("out", layer), biases[0], inner, w.inner_b[layer], down, biases[1]
+        return w.copy("out", layer), biases[0], inner, w.inner_b[layer], down, biases[1], *self._gates(layer)
 
     def block_forward(self, layer: int, part: Part) -> None:
         """From a layer's attention to the next one's queries, keys and values."""
@@ -163,11 +193,11 @@ class BatchPass:
             *self._tokens(part), w.eps, *sizes, num_warps=tile.warps,
         )  # fmt: skip
 
-    def last_forward(self, part: Part) -> None:
-        """From the last attention to the loss, and to the gradient of the last residual stream, in `d_end`."""
+    def last_forward(self, part: Part, losses_N: Tensor | None = None) -> None:
+        """From the last attention to the loss, and to the gradient of the last residual stream, in `d_end`; or to `losses_N` only."""
         w, tile, last = self.w, self.w.tiles.forward, self.w.L - 1
         rows = self.att[last], self.x[last % 2], self.hat_2[last], self.rate_2[last]
-        results = w.loss, self.d_end, w.d_head, w.d_b_head
+        results = losses_N, w.loss, self.d_end, w.d_head, w.d_b_head
         sizes = (w.D, w.F, w.V, tile.tokens, tile.neurons, tile.stages, w.tiles.descriptors)
         launch(last_forward, self._grid(part, tile))(
             *rows, *self._block_weights(last, tile), self.ids_N, self.shares_N, w.head, w.head_b, *results, *self._tokens(part), w.words,
@@ -191,11 +221,12 @@ class BatchPass:
         top = layer == above
         into = self.d_end if top else self.d_mid[above % 2]
         weights = w.copy("inner", layer, tile.neurons), w.inner_b[layer], w.copy("down", layer, tile.neurons), w.copy("out", layer)
+        gates = self._gates(layer)
         results = self.d_end, self.d_mid[layer % 2], self.d_att, w.d("mlp.c_proj.bias", layer), w.d("attn.c_proj.bias", layer)
         sizes = (w.D, w.F, tile.tokens, tile.neurons, tile.columns, tile.stages, w.tiles.descriptors)
         launch(block_backward, self._grid(part, tile))(
             self.d_qkv, self.hat_1[above], self.rate_1[above], into, w.copy("qkv", above, tile.columns), self.hat_2[layer],
-            self.rate_2[layer], *weights, *results, *self._tokens(part), not top, w.tiles.park, *sizes, num_warps=tile.warps,
+            self.rate_2[layer], *weights, *gates, *results, *self._tokens(part), not top, w.tiles.park, *sizes, num_warps=tile.warps,
         )  # fmt: skip
 
     def first_backward(self, part: Part) -> None:
@@ -247,7 +278,7 @@ class BatchPass:
         """Those of the feed-forward block."""
         w, tile = self.w, self.w.tiles.block_weights
         results = w.d("mlp.c_fc.weight", layer), w.d("mlp.c_fc.bias", layer), w.d("mlp.c_proj.weight", layer)
-        sources = self.hat_2[layer], self.d_end, w.copy("inner", layer), w.inner_b[layer], w.copy("down", layer)
+        sources = self.hat_2[layer], self.d_end, w.copy("inner", layer), w.inner_b[layer], w.copy("down", layer), *self._gates(layer)
         piece, pieces = self._pieces(part, tile)
         launch(block_weight_gradients, w.F // tile.rows, pieces)(
             *sources, *results, *self._tokens(part), piece, w.D, w.F, tile.rows, tile.tokens, tile.stages, num_warps=tile.warps

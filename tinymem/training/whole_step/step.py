@@ -17,13 +17,14 @@ from tinymem.training.parallel import any_process, average
 from tinymem.training.step import GraphedStep, own_rows
 from tinymem.training.whole_step.check import right
 from tinymem.training.whole_step.gradients import KernelGradients
+from tinymem.training.whole_step.passes import Shares
 from tinymem.training.whole_step.tiles import Tiles
 
 
 class KernelStep(GraphedStep):
     """A step without autograd: gradients by `KernelGradients`, straight into the flat optimizer, which must be a `FlatAdamW`.
 
-    Regularizers may weigh tokens by their ids alone, and add a penalty on weights (`choice.RIDING`). Before the first step the kernels'
+    Regularizers may weigh tokens, switch neurons off, and add a penalty on weights (`choice.RIDING`). Before the first step the kernels'
     gradient of its batch is compared with autograd's. Where they differ, or the kernels do not run (another triton, a GPU with less memory
     on the chip), it is a `GraphedStep`, and says so.
     """
@@ -42,15 +43,18 @@ class KernelStep(GraphedStep):
     def _tried(self, batch_B: Tensor) -> bool:
         """Whether the kernels run, and give the gradient of their first batch; nothing uses it."""
         if self.by_kernels is None:
-            ids_BT = to_ids(self.rows_NT[own_rows(batch_B, *self.process)[0]])
+            own_B, _ = own_rows(batch_B, *self.process)
+            ids_BT = to_ids(self.rows_NT[own_B])
+            self.regularizers.before(own_B)
             exact, short = (partial(self._by_autograd, ids_BT, context) for context in (nullcontext, self.precision))
             wrong = not right(partial(self._by_kernels, ids_BT), exact, short, "training")
             self.by_kernels = not any_process(wrong, ids_BT.device)
         return self.by_kernels
 
     def _by_kernels(self, ids_BT: Tensor) -> Tensor:
-        self._gradients.compile(ids_BT, self._flat.launch_update)
-        self._gradients(ids_BT)
+        gates = self._gates()
+        self._gradients.compile(ids_BT, self._flat.launch_update, gates)
+        self._gradients(ids_BT, None, gates)
         return self._gradients.flat
 
     def _by_autograd(self, ids_BT: Tensor, context: Callable[[], AbstractContextManager[object]]) -> Tensor:
@@ -68,7 +72,7 @@ class KernelStep(GraphedStep):
         own_B, counts_B = own_rows(batch_B, *self.process)
         ids_BT = to_ids(self.rows_NT[own_B])
         self.regularizers.before(own_B)
-        loss = self._gradients(ids_BT, self._shares(ids_BT, counts_B))
+        loss = self._gradients(ids_BT, self._shares(ids_BT, counts_B), self._gates())
         self._add_penalty()
         if self.process[1] > 1:
             average(self._gradients.flat)
@@ -76,13 +80,22 @@ class KernelStep(GraphedStep):
         self.regularizers.after()
         self.loss_sum += loss
 
-    def _shares(self, ids_BT: Tensor, counts_B: Tensor | None) -> Tensor | None:
-        """Weight [B, T] of each token's prediction of the next in the loss; None: those of the mean."""
-        if counts_B is None and not self.regularizers.weighs_tokens:
-            return None
-        losses_BP = torch.ones(ids_BT[:, 1:].shape, device=ids_BT.device, requires_grad=True)
-        (shares_BP,) = torch.autograd.grad(self.regularizers.mean_loss(ids_BT, losses_BP, counts_B), losses_BP)
-        return nn.functional.pad(shares_BP, (0, 1))
+    def _gates(self) -> Tensor | None:
+        gates_LBF = self.regularizers.neuron_gates()
+        return gates_LBF if gates_LBF is None else gates_LBF.to(torch.int8)
+
+    def _shares(self, ids_BT: Tensor, counts_B: Tensor | None) -> Shares:
+        """Weight [B, T] of each token's prediction of the next in the loss, or how it follows from the losses [B, P]."""
+
+        def shares(losses_BP: Tensor) -> Tensor:
+            losses_BP = losses_BP.detach().clone().requires_grad_()
+            (shares_BP,) = torch.autograd.grad(self.regularizers.mean_loss(ids_BT, losses_BP, counts_B), losses_BP)
+            return nn.functional.pad(shares_BP, (0, 1))
+
+        if self.regularizers.weighs_by_loss:
+            return shares
+        plain = counts_B is None and not self.regularizers.weighs_tokens
+        return None if plain else shares(torch.ones(ids_BT[:, 1:].shape, device=ids_BT.device))
 
     def _add_penalty(self) -> None:
         penalty = self.regularizers.penalty() if len(self.regularizers) else None

@@ -32,6 +32,12 @@ def weight_rows(weight, start, ROWS: tl.constexpr, D: tl.constexpr, TMA: tl.cons
 
 
 @triton.jit
+def gates_at(gates, rows, inside, neurons, T, F: tl.constexpr):
+    """Gates, 0 or 1, of neurons in the rows of the batch that tokens `rows` are of; tokens and neurons along axes of their own."""
+    return tl.load(gates + (rows // T) * F + neurons, mask=inside, other=0).to(tl.float32)
+
+
+@triton.jit
 def normalized(x_MD, eps, D: tl.constexpr):
     """Rows less their mean, over their deviation; and one over the deviation [M]."""
     centered_MD = x_MD - (tl.sum(x_MD, 1) / D)[:, None]

@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 
 from tinymem.training.whole_step.forward import VARYING
+from tinymem.training.whole_step.tokens import gates_at
 
 
 @triton.jit(do_not_specialize=[*VARYING, "piece"])
@@ -48,14 +49,14 @@ def attention_weight_gradients(
 
 @triton.jit(do_not_specialize=[*VARYING, "piece"])
 def block_weight_gradients(
-    hat, d_end, w_in, b_in, w_down, d_w_in, d_b_in, d_w_down, first, end, piece, D: tl.constexpr, F: tl.constexpr, N: tl.constexpr,
-    K: tl.constexpr, STAGES: tl.constexpr,
+    hat, d_end, w_in, b_in, w_down, gates, T, d_w_in, d_b_in, d_w_down, first, end, piece, D: tl.constexpr, F: tl.constexpr,
+    N: tl.constexpr, K: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Of N neurons' weights in the feed-forward block, whose activity is computed again.
 
     With a = W_in m' + b_in [N, K] and y = relu(a)^T W_down^T, a gradient d of y gives d_a = [a > 0] (W_down^T d^T), so that of W_in is
     d_a m', that of b_in the sum of d_a, and that of W_down (relu(a) d)^T. `w_down` is transposed, [F, D]; its gradient is as the model's
-    weight, [D, F].
+    weight, [D, F]. A neuron that `gates` (or None) switch off for a token has a = 0 there.
     """
     n, columns = tl.program_id(0) * N + tl.arange(0, N), tl.arange(0, D)
     at = n[:, None] * D + columns[None, :]
@@ -71,6 +72,8 @@ def block_weight_gradients(
         hat_KD = tl.load(hat + there, mask=inside, other=0.0)
         d_KD = tl.load(d_end + there, mask=inside, other=0.0)  # 0 behind the last token, so that nothing comes from there
         a_NK = tl.dot(w_in_ND, hat_KD.T) + b_N[:, None]
+        if gates is not None:
+            a_NK *= gates_at(gates, rows[None, :], (rows < stop)[None, :], n[:, None], T, F)
         d_a_NK = tl.where(a_NK > 0, tl.dot(w_down_ND, d_KD.T), 0.0)
         sum_N += tl.sum(d_a_NK, 1)
         in_ND = tl.dot(d_a_NK.to(hat_KD.dtype), hat_KD, in_ND)
