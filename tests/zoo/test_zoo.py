@@ -38,7 +38,8 @@ def test_list_names_what_readers_choose_by() -> None:
 def test_card_says_how_to_load() -> None:
     math, text = (tinymem("zoo", "card", name).out for name in ("math-mult-noise-4l-s1", "lang-wiki-noise-4l-s0"))
     assert 'zoo.load("math-mult-noise-4l-s1")' in math and "193 of 610" in math
-    assert "corpus=PATH" in text and "CC BY-SA" in text and "by its authors), of which a sample is shipped." in text
+    assert 'zoo.load("lang-wiki-noise-4l-s0")' in text and "by its authors), of which a sample is shipped; `zoo.load` with `corpus=" in text
+    assert "CC BY-SA" in text
     wrong = tinymem("zoo", "card", "math-mult-noise-4l-s2")
     assert wrong.code == 2 and "did you mean 'math-mult-noise-4l-s" in wrong.err
 
@@ -48,6 +49,7 @@ def test_card_names_a_sample_only_where_there_is_one(tmp_path: Path) -> None:
     shutil.copytree(SHIPPED / bare.name, bare, ignore=shutil.ignore_patterns(SAMPLE))
     card = tinymem("zoo", "card", bare.name, "--zoo", tmp_path).out
     assert "by its authors).\n" in card and "sample" not in card
+    assert 'zoo.load("lang-wiki-noise-4l-s0", corpus="folder/of/the/text")' in card
 
 
 def test_verify_finds_what_changed(small: Path) -> None:
