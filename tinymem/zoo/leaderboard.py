@@ -29,8 +29,8 @@ HEAD = """# Leaderboard
 Written by `tinymem zoo leaderboard` from the rows of the paper's tables in `docs/` and those in `docs/leaderboard.parquet`: every method on
 the checkpoints of `zoo/` that have rows, under protocol `paper`. A method's run on a checkpoint is the one of its stored grid with the
 lowest score M - P, the percent of memorization changed less the percent of accuracy changed (of text M + P, with perplexity): -100 is a
-perfect edit, 0 one that does nothing. There is no limit of time. Of a backdoor, memorized rows are the held-out ones, as in [the
-tables](reproduction.md).
+perfect edit, 0 one that does nothing, of text 100. There is no limit of time. Of a backdoor, memorized rows are the held-out ones, as in
+[the tables](reproduction.md).
 
 - `tinymem zoo leaderboard --submit plugin.py` runs a method of your own over its grid on the same checkpoints (`docs/extending.md` shows
   one), adds its rows, named by the hash of the file, and writes this page anew.
