@@ -13,7 +13,8 @@ from tinymem.errors import UserError
 from tinymem.report.cells import labels
 from tinymem.report.configurations import groups_of
 from tinymem.results.collect import load_results, results_of
-from tinymem.results.row import MeasuredRow
+from tinymem.results.localization import write_localization
+from tinymem.results.row import LocalizationRow, MeasuredRow
 from tinymem.results.share import Share
 
 
@@ -265,3 +266,15 @@ def test_rows_are_read_as_json_numbers(tmp_path: Path) -> None:
     folder = write_results(tmp_path / "r", [make_row("act", after=3)])
     [row] = load_results([folder]).rows
     assert row == make_row("act", after=3) and json.loads(json.dumps(row.as_dict())) == row.as_dict()
+
+
+def test_a_localization_that_two_folders_hold_counts_once(tmp_path: Path) -> None:
+    """Of the same scorer on the same model the later result counts, and one that failed does not take the place of one that did not."""
+    weight = LocalizationRow(method="layer-swapping", artifact="noise", status="ok", id="a", benchmark="layers", score_name="weight")
+    first, again = ([replace(weight, layer=layer, score=score) for layer in (0, 1)] for score in (0.25, 0.5))
+    other = replace(weight, id="b", method="centroids", score=1.0)
+    for name, rows in (("one", first), ("two", again), ("three", [replace(weight, status="failed")])):
+        write_localization(tmp_path / name, "a", rows)
+    write_localization(tmp_path / "two", "b", [other])
+    found = load_results([tmp_path / name for name in ("one", "two", "three")]).localization
+    assert [(row.id, row.layer, row.score) for row in found] == [("a", 0, 0.5), ("a", 1, 0.5), ("b", None, 1.0)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,8 +67,18 @@ def load_results(folders: Iterable[Path]) -> Results:
     records = [_record(folder) for folder in found if (folder / "recipe.yaml").is_file()]
     rows = [row for record in records for row in record.rows]
     rows += [row for folder in found if not (folder / "recipe.yaml").is_file() for row in _read_rows(folder)]
-    localization = [row for folder in found for row in read_localization(folder)]
-    return replace(results_of(rows, records, given), localization=localization)
+    return replace(results_of(rows, records, given), localization=_localized(found))
+
+
+def _localized(folders: Iterable[Path]) -> list[LocalizationRow]:
+    """Rows of localization benchmarks; a result that several folders hold once: the later one, if it did not fail."""
+    found: dict[str, list[LocalizationRow]] = {}
+    for folder in folders:
+        for row_id, same in groupby(read_localization(folder), key=lambda row: row.id):
+            of_id = list(same)
+            if row_id not in found or all(row.is_ok for row in of_id):
+                found[row_id] = of_id
+    return [row for rows in found.values() for row in rows]
 
 
 def results_of(rows: Iterable[MeasuredRow], records: Iterable[RunRecord] = (), folders: tuple[Path, ...] = ()) -> Results:
