@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tinymem.data.rows import Rows
 from tinymem.mitigation.methods.curvature._projections import Projection
 from tinymem.mitigation.methods.pieces import rows_at_once
-from tinymem.models.adapters import logits
+from tinymem.models.adapters import logits, vocabulary_of
 from tinymem.runtime.progress import Bar, SilentBar
 
 Labels = Literal["sampled", "gold"]
@@ -29,6 +29,8 @@ Objectives = Callable[[Tensor, Tensor], list[Tensor]]
 """(logits [n, V] in fp32, next tokens [n] of the rows) -> losses, each a sum over positions; G sums over them, A does not."""
 TOKENS = {"cpu": 4096, "cuda": 1 << 16}
 """Tokens of a batch of a model that is not large."""
+LOGITS = 4 * 2**30
+"""Most bytes of a batch's logits in fp64, of which drawing labels holds three: a vocabulary above 8,192 takes fewer rows on a GPU."""
 
 
 @dataclass(frozen=True)
@@ -133,9 +135,10 @@ def counted(rows: Rows) -> Tensor:
 
 
 def batch_rows(model: nn.Module, rows: Rows) -> int:
-    """Rows of a batch that suit the model's size and device."""
+    """Rows of a batch that suit the model's size, its vocabulary and the device."""
     tokens = rows.ids.shape[1]
-    return rows_at_once(model, tokens, gradients=True) or max(1, TOKENS[rows.ids.device.type] // tokens)
+    most = min(TOKENS[rows.ids.device.type], LOGITS // (8 * vocabulary_of(model)))
+    return rows_at_once(model, tokens, gradients=True) or max(1, most // tokens)
 
 
 def objectives_of(labels: Labels, generator: torch.Generator) -> Objectives:
