@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinymem.data.rows import Rows
-from tinymem.mitigation.methods.curvature._moments import counted, drawn, gradients, moments, objectives_of
+from tinymem.mitigation.methods.curvature._moments import LOGITS, TOKENS, batch_rows, counted, drawn, gradients, moments, objectives_of
 from tinymem.mitigation.methods.curvature._projections import Projection, projections
 from tinymem.testing import FAMILIES, tiny_case
 
@@ -93,6 +93,15 @@ def test_batches_of_one_row_and_of_all_agree_and_padding_counts_for_nothing() ->
         for left, right in ((a, b), (c, b)):
             torch.testing.assert_close(left.A_QQ, right.A_QQ, rtol=1e-5, atol=1e-8)
             torch.testing.assert_close(left.G_PP, right.G_PP, rtol=1e-4, atol=1e-8)
+
+
+@pytest.mark.parametrize(("vocabulary", "device", "at_once"), [(8192, "cuda", 2048), (49_152, "cuda", 341), (49_152, "cpu", 128)])
+def test_a_batch_holds_as_many_logits_as_there_is_room_for(
+    vocabulary: int, device: str, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, rows = nn.Embedding(vocabulary, 1), Rows.of(torch.zeros(2, 32, dtype=torch.int64))
+    monkeypatch.setitem(TOKENS, "cpu", TOKENS[device])
+    assert batch_rows(model, rows) == at_once and 8 * vocabulary * 32 * at_once <= LOGITS
 
 
 def test_moments_are_means_over_the_positions_that_count() -> None:
