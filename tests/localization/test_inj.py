@@ -142,5 +142,5 @@ def test_a_random_choice_finds_as_much_as_it_chooses():
 
 
 def test_fewer_than_one_neuron_a_layer_is_refused():
-    with pytest.raises(UserError, match=r"expected ratios of at least one neuron a layer, got 0.001 of 500; the smallest is 0.002"):
+    with pytest.raises(UserError, match=r"got 0.001 of 500; the smallest is 0.002: try --set .ratios=.0.002."):
         drawn_neurons((4, 500), 1, 0.001, seed=0)

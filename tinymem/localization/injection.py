@@ -10,6 +10,7 @@ Shape suffixes: S sequences, L layers, F neurons of a layer, T tokens, D embeddi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -103,7 +104,8 @@ def drawn_neurons(shape: tuple[int, int], count: int, ratio: float, seed: int) -
     """
     layers, width = shape
     if not 0 < ratio <= 1 or ratio * width < 1 - 1e-9:
-        raise UserError(f"expected ratios of at least one neuron a layer, got {ratio:g} of {width}; the smallest is {1 / width:.3g}")
+        smallest = f'the smallest is {1 / width:.3g}: try --set "ratios=[{math.ceil(1000 / width) / 1000:g}]"'
+        raise UserError(f"expected ratios of at least one neuron a layer, got {ratio:g} of {width}; {smallest}")
     gold_SN = torch.zeros(count, layers * width, dtype=torch.bool)
     for sequence in range(count):
         stream = torch.Generator().manual_seed(seed * 1_000_003 + sequence)
