@@ -177,6 +177,7 @@ TAKEN = choice.Training(GPTConfig(n_embd=128, n_head=4), torch.device("cuda"), "
         ({"device": torch.device("cpu")}, "no GPU"),
         ({"precision": "fp32"}, "bf16"),
         ({"processes": 2}, "2 processes"),
+        ({"kernels": True, "processes": 2}, None),
         ({"steps": 499}, "500 steps"),
         ({"kernels": True, "steps": 1}, None),
         ({"row_tokens": 513}, "512"),

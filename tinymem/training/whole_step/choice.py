@@ -64,7 +64,6 @@ POSSIBLE: Rules = (
     (lambda t: t.kernels is not False, "training.kernels is false"),
     (lambda t: t.device.type == "cuda" and triton_there(), "no GPU with triton"),
     (lambda t: t.precision == "bf16", "{t.precision}, where products are in bf16"),
-    (lambda t: t.processes == 1, "not tried with {t.processes} processes"),
     (lambda t: t.config.n_embd in WIDTHS, "an n_embd of {t.config.n_embd}, where tiles are of {WIDTHS}"),
     (lambda t: t.config.n_embd // t.config.n_head in HEAD_WIDTHS, "heads of another width than {HEAD_WIDTHS}"),
     (lambda t: t.config.d_ff % FEED_FORWARD_STEP == 0, "{t.config.d_ff} neurons, no multiple of {FEED_FORWARD_STEP}"),
@@ -83,6 +82,7 @@ MEASURED: Rules = (
     (lambda t: t.config.n_embd == MEASURED_WIDTH, "not measured at an n_embd of {t.config.n_embd}"),
     (lambda t: t.config.n_embd // t.config.n_head in MEASURED_HEADS, "not measured with heads of another width than {MEASURED_HEADS}"),
     (lambda t: not t.regularizers, "not measured with regularizers"),
+    (lambda t: t.processes == 1, "not measured with {t.processes} processes"),
     (lambda t: t.steps is None or t.steps >= LEAST_STEPS, "fewer than {LEAST_STEPS} steps, which save less than compiling takes"),
 )
 
