@@ -24,6 +24,7 @@ CHUNK, WARPS, MANY = 4096, 8, 256
 ROUNDS = 4
 VALUES = tl.constexpr(256)
 BITS = tl.constexpr(8)
+FIRST = tl.constexpr(128)  # values of the first digit
 FEW = tl.constexpr(2)  # rounds after which so few keys agree that each is counted by itself
 TOGETHER = tl.constexpr(16)  # chunks whose counts are summed at once
 
@@ -70,11 +71,13 @@ def _count(
         prefix, _ = _known(known, row, K, G, KC, ROUND)
         agrees = agrees & ((shifted >> BITS) == prefix)
     place = counts + ((ROUND * G + row) * C + chunk) * VALUES
-    if ROUND < FEW:
-        # Keys that do not agree are counted under digits that do not exist.
-        found = tl.histogram(tl.where(agrees, shifted & (VALUES - 1), VALUES + (at & (VALUES - 1)).to(tl.int32)), 2 * VALUES)
-        digits = tl.arange(0, 2 * VALUES)
-        tl.store(place + digits, found, mask=digits < VALUES)
+    if ROUND == 0:  # a key has 31 bits, so its first digit has seven
+        found = tl.histogram(shifted, FIRST, mask=agrees)
+        digits = tl.arange(0, FIRST)
+        tl.store(place + digits, found)
+        tl.store(place + FIRST + digits, tl.zeros_like(found))
+    elif ROUND < FEW:
+        tl.store(place + tl.arange(0, VALUES), tl.histogram(shifted & (VALUES - 1), VALUES, mask=agrees))
     else:
         tl.atomic_add(place + (shifted & (VALUES - 1)), 1, mask=agrees)
 
