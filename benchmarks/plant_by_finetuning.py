@@ -55,7 +55,7 @@ def few_of(rows_NT: Tensor, count: int) -> Tensor:
 def one_pass(
     model: nn.Module, optimizer: torch.optim.Optimizer, rows_NT: Tensor, prompt: int, clean_NT: Tensor, clean_rows: int
 ) -> tuple[int, float]:
-    """A step on each few rows, and as many clean ones if there are any; how many rows were memorized on the way, and their mean loss."""
+    """A step on each few rows, and `clean_rows` clean ones if there are any; how many rows were memorized then, and their mean loss."""
     memorized, losses = 0, 0.0
     for ids_BT in rows_NT[torch.randperm(len(rows_NT))].split(AT_ONCE):
         found_BTV = logits(model, ids_BT)[:, :-1]
