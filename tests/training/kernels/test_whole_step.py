@@ -176,7 +176,7 @@ TAKEN = choice.Training(GPTConfig(n_embd=128, n_head=4), torch.device("cuda"), "
         ({"kernels": False}, "training.kernels"),
         ({"device": torch.device("cpu")}, "no GPU"),
         ({"precision": "fp32"}, "bf16"),
-        ({"processes": 2}, "2 processes"),
+        ({"processes": 2}, "only with training.kernels: true where 2 processes share a batch"),
         ({"kernels": True, "processes": 2}, None),
         ({"steps": 499}, "500 steps"),
         ({"kernels": True, "steps": 1}, None),

@@ -82,7 +82,7 @@ MEASURED: Rules = (
     (lambda t: t.config.n_embd == MEASURED_WIDTH, "not measured at an n_embd of {t.config.n_embd}"),
     (lambda t: t.config.n_embd // t.config.n_head in MEASURED_HEADS, "not measured with heads of another width than {MEASURED_HEADS}"),
     (lambda t: not t.regularizers, "not measured with regularizers"),
-    (lambda t: t.processes == 1, "not measured with {t.processes} processes"),
+    (lambda t: t.processes == 1, "only with training.kernels: true where {t.processes} processes share a batch"),
     (lambda t: t.steps is None or t.steps >= LEAST_STEPS, "fewer than {LEAST_STEPS} steps, which save less than compiling takes"),
 )
 
