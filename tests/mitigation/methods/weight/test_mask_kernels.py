@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from copy import deepcopy
 from typing import Any, cast
 
@@ -11,8 +12,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
+from tinymem.data.rows import Rows
 from tinymem.mitigation.methods.weight._learned_mask import Drop, LearnedMask, LearnedMaskConfig, initial_scores
 from tinymem.mitigation.methods.weight._mask_kernels import MaskGradients, agree, mask_gradients
+from tinymem.mitigation.methods.weight.balanced_subnet import BalancedSubnetConfig, balanced_subnet, coefficients
 from tinymem.models.gpt2 import GPT
 from tinymem.testing import tiny_case
 
@@ -22,12 +25,14 @@ class Exact:
 
     def __init__(self, model: GPT, weights: Tensor) -> None:
         self.model, self.weights, self.flat, self.times = deepcopy(model), weights, torch.zeros_like(weights), 1.0
+        self.calls = 0
 
     def compile(self, ids_BT: Tensor) -> None:
         assert ids_BT.dim() == 2
 
     @torch.enable_grad()
     def __call__(self, ids_BT: Tensor, shares_BT: Tensor) -> None:
+        self.calls += 1
         vector_to_parameters(self.weights, self.model.parameters())
         losses_BP = cross_entropy(self.model(ids_BT)[:, :-1].transpose(1, 2), ids_BT[:, 1:], reduction="none")
         found = torch.autograd.grad((losses_BP * shares_BT[:, :-1]).sum(), list(self.model.parameters()))
@@ -67,6 +72,39 @@ def test_kernels_that_are_off_are_not_taken() -> None:
     exact.times = 1.5
     with pytest.warns(UserWarning, match="a mask's training goes through autograd.*50.0% from that in fp32"):
         assert not agree(made, model, *batch)
+
+
+def test_a_batch_without_weight_is_compared_by_ones() -> None:
+    model, data = tiny_case("gpt")
+    assert isinstance(model, GPT)
+    made, exact = by_kernels(model)
+    first_B = coefficients(torch.ones(4, dtype=torch.bool), BalancedSubnetConfig(loss_weight=1))
+    assert not first_B.any()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert agree(made, model, data.forget.ids[:4], first_B)
+    exact.times = 1.5
+    with pytest.warns(UserWarning, match="50.0% from that in fp32"):
+        assert not agree(made, model, data.forget.ids[:4], first_B)
+
+
+def test_balanced_subnet_takes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, data = tiny_case("gpt")
+    config, found = BalancedSubnetConfig(ratio=0.2, epochs=2, batch_size=5), list[Exact]()
+    plain = balanced_subnet(model, data, config)
+
+    def stand_in(model: GPT, dtype: torch.dtype, rows: Rows, coefficient_B: Tensor, steps: int) -> MaskGradients:
+        assert (dtype, len(rows), steps) == (torch.float32, 16, 8)
+        assert torch.equal(coefficient_B, coefficients(torch.ones(5, dtype=torch.bool), config)), "the first 5 of 6 forget rows"
+        made, exact = by_kernels(model)
+        found.append(exact)
+        return made
+
+    monkeypatch.setattr(f"{balanced_subnet.__module__}.mask_gradients", stand_in)
+    edited = balanced_subnet(model, data, config)
+    assert [exact.calls for exact in found] == [8]
+    for one, two in zip(edited.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(one, two)
 
 
 def test_a_cpu_has_no_kernels() -> None:

@@ -73,18 +73,22 @@ def mask_gradients(model: nn.Module, dtype: torch.dtype, rows: Rows, coefficient
 
 
 def agree(made: MaskGradients, model: GPT, ids_BT: Tensor, coefficient_B: Tensor) -> bool:
-    """Whether the kernels run, and give autograd's gradient of a batch at the model's own weights."""
+    """Whether the kernels run, and give autograd's gradient of a batch at the model's own weights.
+
+    Where every coefficient is 0, as of forget rows with a loss_weight of 1, ones are taken: a gradient of 0 has no relative error.
+    """
+    told_B = coefficient_B if coefficient_B.any() else torch.ones_like(coefficient_B)
     matrices = {name: p.detach() for name, p in mlp_parameters(model, matrices_only=True).items()}
 
     def kernels() -> Tensor:
         made.compile(ids_BT)
-        found = made(ids_BT, coefficient_B, matrices)
+        found = made(ids_BT, told_B, matrices)
         return torch.cat([found[name].flatten() for name in matrices])
 
     def autograd(context: Callable[[], AbstractContextManager[object]]) -> Tensor:
         leaves = {name: matrix.clone().requires_grad_() for name, matrix in matrices.items()}
         with context():
-            loss = (row_losses(Substituted(model, leaves), Rows.of(ids_BT)) * coefficient_B).sum()
+            loss = (row_losses(Substituted(model, leaves), Rows.of(ids_BT)) * told_B).sum()
         return torch.cat([gradient.flatten() for gradient in torch.autograd.grad(loss, [*leaves.values()])])
 
     short = partial(autograd, precision_context("bf16", str(ids_BT.device)))
