@@ -14,6 +14,8 @@ from tinymem.models.gpt2 import GPT, Attention, causal_attention
 from tinymem.testing import tiny_case
 from tinymem.training.kernels.attention import row_attention_in
 from tinymem.training.optimizer import make_optimizer
+from tinymem.training.step import Step
+from tinymem.training.whole_step import choice
 
 
 @pytest.mark.parametrize("steps", [1, 100])
@@ -30,6 +32,19 @@ def test_training_takes_the_plain_step(steps: int) -> None:
     for (name, one), two, before in zip(edits[0].named_parameters(), edits[1].parameters(), model.parameters(), strict=True):
         torch.testing.assert_close(one, two, atol=1e-6, rtol=1e-5, msg=name)
         assert not torch.equal(one, before)
+
+
+def test_training_takes_the_kernels_step_where_it_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Taken(Step):
+        """Stands for the kernels' step."""
+
+    asked: list[choice.Training] = []
+    monkeypatch.setattr(choice, "kernel_step", lambda facts: asked.append(facts) or Taken)
+    model, data = tiny_case("gpt")
+    optimizer = make_optimizer(model.parameters(), FinetuningConfig())
+    step = training_step(model, optimizer, data.retain.ids, torch.device("cpu"), steps=7, batch_size=3)
+    assert isinstance(step, Taken)
+    assert [(facts.steps, facts.batch_size, facts.row_tokens, facts.kernels) for facts in asked] == [(7, 3, 12, "auto")]
 
 
 def test_a_batch_in_pieces_is_the_same_step(monkeypatch: pytest.MonkeyPatch) -> None:
