@@ -170,6 +170,9 @@ def test_other_metrics_and_what_comes_back_by_hand() -> None:
     assert found_values == [pytest.approx([40.0, 40.0]), pytest.approx([0.0, 30.0])]
     assert [row[1].text for row in back.rows] == ["trained model", "act"]
     assert not tables_of(results_of([make_row("act")]), ["metrics", "returns"])
+    only_last = table([make_row("act"), make_row("zero", robustness=tried(0.4, 0.3))], "returns")
+    assert [row[1].text for row in only_last.rows] == ["trained model", "zero"], "its numbers are of the run that has them"
+    assert [cell.value for cell in line(only_last, "noise", "trained model", "")] == pytest.approx([40.0, 40.0])
 
 
 def test_the_columns_of_a_metric_of_ones_own() -> None:

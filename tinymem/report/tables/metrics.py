@@ -79,17 +79,17 @@ Read = Callable[[MeasuredRow, Moment], Measured | None]
 
 
 def _table(group: ModelGroup, name: str, title: str, heads: list[tuple[str, Read, int]], notes: tuple[str, ...]) -> Table:
-    """A line per artifact and method, the trained model first; columns that no row has are left out."""
+    """A line per artifact and method, the trained model first, of the first run with its numbers; columns that no row has are left out."""
     lines = list(_lines(group))
     known = [head for head in heads if any(head[1](row, when) is not None for _, _, setting, when in lines for row in setting.rows)]
-    rows = []
+    rows: dict[tuple[str, str], tuple[Cell, ...]] = {}
     for artifact, method, setting, when in lines:
         cells = [_cell([read(row, when) for row in setting.rows], digits, setting.sources) for _, read, digits in known]
-        if any(cell.value is not None for cell in cells):
-            rows.append((Cell(artifact), Cell(method), Cell(setting.options if when == "after" else ""), *cells))
+        if (artifact, method) not in rows and any(cell.value is not None for cell in cells):
+            rows[artifact, method] = (Cell(artifact), Cell(method), Cell(setting.options if when == "after" else ""), *cells)
     columns = (*(Column(head, numeric=False) for head in ("artifact", "method", "options")), *(Column(head) for head, _, _ in known))
     title = f"{title}. {group.name[:1].upper()}{group.name[1:]}"
-    return Table(name, anchor(f"{name}-{group.key}"), title, columns, tuple(rows), (*notes, *seeds_note(group)))
+    return Table(name, anchor(f"{name}-{group.key}"), title, columns, tuple(rows.values()), (*notes, *seeds_note(group)))
 
 
 def _cell(found: list[Measured | None], digits: int, sources: tuple[str, ...]) -> Cell:
@@ -99,13 +99,14 @@ def _cell(found: list[Measured | None], digits: int, sources: tuple[str, ...]) -
 
 
 def _lines(group: ModelGroup) -> Iterator[tuple[str, str, Configuration, Moment]]:
-    """Yield the lines of a table: artifact, method, its best run, and whether its numbers before or after the edit count."""
+    """Yield what lines are made of: artifact, method, its best run, and whether its numbers before or after the edit count.
+
+    Of the trained model each run has numbers: one after another, in the order of the methods.
+    """
     for artifact in group.artifacts:
         found = [(method, setting) for method in group.methods() if (setting := group.best(artifact, method))]
-        if found:
-            yield artifact, LABELS["none"], found[0][1], "before"
-        for method, setting in found:
-            yield artifact, method, setting, "after"
+        yield from ((artifact, LABELS["none"], setting, "before") for _, setting in found)
+        yield from ((artifact, method, setting, "after") for method, setting in found)
 
 
 def _metric(path: tuple[str, ...], factor: float) -> Read:
