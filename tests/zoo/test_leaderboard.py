@@ -72,6 +72,10 @@ def test_the_page_says_which_fine_tunings_are_of_an_older_precision() -> None:
     new = replace(old, weights="w2", computed_in="bf16")
     page = leaderboard_page([new, old], [], WEIGHTS)
     assert words not in page and "computed in fp32: finetune-extra on one.\n" in page, "a new line is not said to be old"
+    others = [replace(old, method=name, weights=weights) for weights in ("w2", "w1") for name in ("finetune-clean", "finetune-both")]
+    page = leaderboard_page([new, old, *others], [], WEIGHTS)
+    tuned = "finetune-both, finetune-clean"
+    assert f"computed in fp32: {tuned}, finetune-extra on one; {tuned} on two.\n" in page, "sorted, and together by checkpoint"
     for row in (replace(old, computed_in="bf16"), replace(old, device_type="cpu"), replace(old, method="act")):
         assert words not in leaderboard_page([row], [], WEIGHTS)
 

@@ -108,11 +108,15 @@ def leaderboard_page(rows: Sequence[MeasuredRow], entries: Sequence[Entry], weig
 def _precision_note(found: Mapping[str, Sequence[Standing]]) -> Iterator[str]:
     """A sentence on the fine-tunings of an older precision, with their names and checkpoints unless all are such."""
     lines = [(name, line) for name, best in found.items() for line in best if line.row.method in FINETUNINGS]
-    older = [f"{line.name} on {name}" for name, line in lines if is_of_older_precision(line.row)]
-    if older and len(older) == len(lines):
+    older: dict[str, list[str]] = defaultdict(list)
+    for name, line in lines:
+        if is_of_older_precision(line.row):
+            older[name].append(line.name)
+    if older and sum(map(len, older.values())) == len(lines):
         yield "\nFine-tunings are from before they took training's precision on a GPU: these computed in fp32.\n"
     elif older:
-        yield f"\nFrom before fine-tunings took training's precision on a GPU, and computed in fp32: {', '.join(older)}.\n"
+        listed = "; ".join(f"{', '.join(sorted(names))} on {name}" for name, names in sorted(older.items()))
+        yield f"\nFrom before fine-tunings took training's precision on a GPU, and computed in fp32: {listed}.\n"
 
 
 def tolerance_sentence() -> str:
