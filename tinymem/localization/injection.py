@@ -96,6 +96,12 @@ class Injection(Learned):
         return len(self.gold_SLF)
 
 
+def too_few_neurons(ratio: float, width: int) -> UserError:
+    """What to raise where a ratio is of less than one of a layer's `width` neurons."""
+    smallest = f'the smallest is {1 / width:.3g}: try --set "ratios=[{math.ceil(1000 / width) / 1000:g}]"'
+    return UserError(f"expected ratios of at least one neuron a layer, got {ratio:g} of {width}; {smallest}")
+
+
 def drawn_neurons(shape: tuple[int, int], count: int, ratio: float, seed: int) -> Tensor:
     """Mask [S, L, F] of the neurons of `count` sequences: int(L * F * ratio) of each, uniform over all layers, by (seed, sequence).
 
@@ -104,8 +110,7 @@ def drawn_neurons(shape: tuple[int, int], count: int, ratio: float, seed: int) -
     """
     layers, width = shape
     if not 0 < ratio <= 1 or ratio * width < 1 - 1e-9:
-        smallest = f'the smallest is {1 / width:.3g}: try --set "ratios=[{math.ceil(1000 / width) / 1000:g}]"'
-        raise UserError(f"expected ratios of at least one neuron a layer, got {ratio:g} of {width}; {smallest}")
+        raise too_few_neurons(ratio, width)
     gold_SN = torch.zeros(count, layers * width, dtype=torch.bool)
     for sequence in range(count):
         stream = torch.Generator().manual_seed(seed * 1_000_003 + sequence)
