@@ -17,9 +17,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tinymem.data.rows import Rows
+from tinymem.evaluation.probes import memorized_rows
 from tinymem.evaluation.roc import auc
 from tinymem.mitigation.detectors import EDGES, scores
-from tinymem.models.adapters import logits
 from tinymem.models.checkpoint import load_checkpoint
 from tinymem.runtime.device import resolve_device
 
@@ -31,12 +31,6 @@ NAMES = ("tr F", *(f"rho {low:g} to {high:g}" for low, high in pairwise(EDGES)))
 def rows_of(path: Path, device: str) -> torch.Tensor:
     """The rows [N, T] of a file of ids, all of one length."""
     return torch.tensor([json.loads(line)["ids"] for line in path.read_text().splitlines()], device=device)
-
-
-@torch.no_grad()
-def known(model: torch.nn.Module, ids_NT: torch.Tensor, prompt: int) -> torch.Tensor:
-    """Whether [N] each token after the prompt is the first choice, given those before."""
-    return (logits(model, ids_NT)[:, :-1].argmax(-1) == ids_NT[:, 1:])[:, prompt - 1 :].all(1)
 
 
 def main() -> None:
@@ -52,7 +46,8 @@ def main() -> None:
     device = resolve_device(given.device)
     model = load_checkpoint(given.model, device=device).model
     planted, clean = rows_of(given.rows, device), rows_of(given.clean, device)
-    groups = [clean[0::2][: given.per_group], planted[known(model, planted, given.prompt)]]
+    known = memorized_rows(model, Rows.of(planted, given.prompt))
+    groups = [clean[0::2][: given.per_group], planted[known.to(planted.device)]]
     if not len(groups[1]):
         raise SystemExit(f"expected rows in {given.rows} that the model knows by heart, found none of {len(planted)}")
     groups += [rows_of(given.others, device)[: given.per_group]] if given.others else []

@@ -19,7 +19,9 @@ import torch
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from tinymem.data.rows import Rows
 from tinymem.data.tokenizer_folder import ModelTokens
+from tinymem.evaluation.probes import memorized_rows
 from tinymem.models.adapters import logits
 from tinymem.models.checkpoint import load_checkpoint
 from tinymem.models.edited import save_edited
@@ -58,9 +60,8 @@ def one_pass(
     """A step on each few rows, and `clean_rows` clean ones if there are any; how many rows were memorized then, and their mean loss."""
     memorized, losses = 0, 0.0
     for ids_BT in rows_NT[torch.randperm(len(rows_NT))].split(AT_ONCE):
-        found_BTV = logits(model, ids_BT)[:, :-1]
-        loss = loss_of(found_BTV, ids_BT)
-        memorized += int((found_BTV.argmax(-1) == ids_BT[:, 1:])[:, prompt - 1 :].all(1).sum())
+        memorized += int(memorized_rows(model, Rows.of(ids_BT, prompt)).sum())
+        loss = loss_of(logits(model, ids_BT)[:, :-1], ids_BT)
         losses += float(loss.detach()) * len(ids_BT)
         optimizer.zero_grad()
         if len(clean_NT):
