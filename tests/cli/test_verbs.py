@@ -102,6 +102,7 @@ def test_rows_of_your_own_in_every_format(tiny_run: Run, tmp_path: Path) -> None
     assert found[0]["artifact"] == "rows" and found[0]["rows_scored"] == 16 == found[0]["rows_forget"] + holdout
     assert holdout == memorized - round(memorized / 2) == found[0]["holdout_memorized_count_before"] > 0
     assert (found[0]["prompt"], found[0]["match"], found[0]["rows_left_out"]) == (12, 12, 0)
+    assert found[0]["rows_id"]
     assert found[0]["performance_metric"] == "perplexity" and found[0]["performance_ceiling"] is None
     assert 0 < found[0]["memorized_before"] <= 1 and found[0]["edited_parameters"] > 0
 

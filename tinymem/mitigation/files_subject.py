@@ -95,7 +95,14 @@ def subject_of_files(
     own, protocol = own_rows(loaded, checkpoint, files, recipe), protocol_of(changes.protocol, recipe)
     fraction = fraction_of(changes.forget_fraction, recipe)
     identity = replace(
-        identity, protocol=protocol, forget=None, forget_fraction=fraction, prompt=own.prompt, match=own.match, rows_left_out=own.left_out
+        identity,
+        protocol=protocol,
+        forget=None,
+        forget_fraction=fraction,
+        prompt=own.prompt,
+        match=own.match,
+        rows_left_out=own.left_out,
+        rows_id=rows_id_of(own, files),
     )
     with measuring_bar(progress) as bar:
         subject = subject_of_rows(
@@ -116,6 +123,11 @@ def fraction_of(chosen: float | None, recipe: Recipe | None) -> float:
     """The share of the memorized rows that is chosen for a method, else the recipe's, else a half."""
     own = recipe.mitigation.forget_fraction if recipe else 0.5
     return own if chosen is None else chosen
+
+
+def rows_id_of(own: OwnRows, files: RowFiles) -> str:
+    """Content id of rows from files, and of whether a method is given the memorized ones only."""
+    return own.digest if files.forget_rows == "all" else content_id([own.digest, files.forget_rows], 16)
 
 
 def files_id(own: OwnRows, fraction: float, files: RowFiles) -> str:

@@ -136,7 +136,7 @@ def _groups(results: Results, every_epoch: bool) -> Iterator[ModelGroup]:
     for row in [*results.trained, *results.rows]:
         by_columns[GroupColumns(row.data, row.data_size, row.n_layer, row.protocol)].append(row)
     for columns, rows in by_columns.items():
-        for label, family in _families(rows):
+        for label, family in (pair for name, same in _families(rows) for pair in _by_files(name, same)):
             epochs = sorted({row.epoch for row in family}, key=lambda e: -1 if e is None else e) if every_epoch else [None]
             for epoch in epochs:
                 yield _group(columns, label, [row for row in family if epoch is None or row.epoch in (None, epoch)])
@@ -152,6 +152,19 @@ def _families(rows: list[MeasuredRow]) -> list[tuple[str, list[MeasuredRow]]]:
     if sum(map(len, artifacts)) == len(set().union(*artifacts)):
         return [("", rows)]
     return [(name if by_name else f"{_name_of(family)} {name[:6]}", family) for name, family in found.items()]
+
+
+def _by_files(label: str, rows: list[MeasuredRow]) -> list[tuple[str, list[MeasuredRow]]]:
+    """Rows of a family in parts, where the same weights were measured on rows of several files: one for each, named by the rows' id."""
+    measured: dict[tuple[str | None, str], set[str | None]] = defaultdict(set)
+    for row in rows:
+        measured[model_of(row), row.artifact].add(row.rows_id)
+    if all(len(ids) == 1 for ids in measured.values()):
+        return [(label, rows)]
+    found: dict[str | None, list[MeasuredRow]] = defaultdict(list)
+    for row in rows:
+        found[row.rows_id].append(row)
+    return [(", ".join(filter(None, (label, name and f"rows {name[:6]}"))), part) for name, part in found.items()]
 
 
 def _name_of(rows: list[MeasuredRow]) -> str:

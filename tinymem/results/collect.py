@@ -6,6 +6,7 @@ A folder is one of: a run (`recipe.yaml`), a sweep (`sweep.yaml`), anything with
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from itertools import groupby
@@ -84,7 +85,7 @@ def _localized(folders: Iterable[Path]) -> list[LocalizationRow]:
 def results_of(rows: Iterable[MeasuredRow], records: Iterable[RunRecord] = (), folders: tuple[Path, ...] = ()) -> Results:
     """Rows in memory as `Results`: repeated ones once, and each trained model's own rows in addition."""
     known = list(records)
-    once = _once(_share_families(list(rows)))
+    once = _once(_share_files(_share_families(list(rows))))
     return Results(once, list(_trained(once, known)), known, folders)
 
 
@@ -148,6 +149,15 @@ def _share_families(rows: list[MeasuredRow]) -> list[MeasuredRow]:
     return [filled(row, known[model_of(row)]) if model_of(row) in known else row for row in rows]
 
 
+def _share_files(rows: list[MeasuredRow]) -> list[MeasuredRow]:
+    """Rows, where those of an older TinyMem have the id of the rows from files that others of the same weights have, if all have one."""
+    known: dict[tuple[str | None, str], set[str]] = defaultdict(set)
+    for row in rows:
+        known[model_of(row), row.artifact] |= {row.rows_id} if row.rows_id else set()
+    found = ((row, known[model_of(row), row.artifact]) for row in rows)
+    return [filled(row, Identity(rows_id=min(ids))) if len(ids) == 1 else row for row, ids in found]
+
+
 def results_folders(path: Path) -> list[Path]:
     """The folder itself if it holds results, else those in it that do.
 
@@ -201,7 +211,7 @@ def training_seconds(record: RunRecord) -> float | None:
 def _trained(rows: list[MeasuredRow], records: list[RunRecord]) -> Iterator[TrainingRow]:
     done: set[tuple[Json, ...]] = set()
     for row in sorted(rows, key=lambda row: row.memorized_before is None):  # after those of runs that came to measure
-        key = (model_of(row), row.epoch, row.artifact, row.protocol)
+        key = (model_of(row), row.epoch, row.artifact, row.protocol, row.rows_id)
         if key not in done:
             done.add(key)
             yield _before(row)

@@ -28,7 +28,7 @@ MODEL_COLUMNS = ("model_name", "data", "data_size", "n_layer", "n_parameters", "
 """Columns that describe a model; all follow from its recipe and its file."""
 FORGET_COLUMNS = ("forget", "forget_fraction")
 """Columns that describe the choice of forget rows."""
-EXPERIMENT_COLUMNS = ("method", "artifact", "seed", "epoch", "protocol", "device_type", *FORGET_COLUMNS)
+EXPERIMENT_COLUMNS = ("method", "artifact", "seed", "epoch", "protocol", "device_type", "rows_id", *FORGET_COLUMNS)
 """Columns that, with equal weights and config, identify an experiment."""
 CONFIGURATION_COLUMNS = {"device_type": "on", "forget": "forget", "forget_fraction": "forget fraction"}
 """Further columns that distinguish configurations of a method with equal options, each with its word in labels."""

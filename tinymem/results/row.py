@@ -24,7 +24,7 @@ OPTIONAL = frozenset(
     {
         *("family", "commit", "revision", "step", "dtype", "training_seconds", "training_threads", "finished"),
         *("host", "attempts", "traceback", "memorized_by_copies_before", "memorized_by_copies_after"),
-        *("robustness", "prompt", "match", "rows_left_out", "scores_shared"),
+        *("robustness", "prompt", "match", "rows_left_out", "rows_id", "scores_shared"),
         *("seconds_measure", "rows_retain", "row_tokens", "optimizer_state", "computed_in", "plugin", "values", "confusion"),
         *("found", "window"),
     }
@@ -90,6 +90,8 @@ class Identity:
     """Number of tokens that must follow the prompt, for rows from files: the most that any row has."""
     rows_left_out: int | None = None
     """Number of rows of the files that hold nothing or are too short."""
+    rows_id: str | None = None
+    """Content id of the rows from files and their windows; null for a corpus, and in rows of an older TinyMem."""
 
 
 @dataclass(frozen=True, kw_only=True)

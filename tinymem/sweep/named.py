@@ -13,7 +13,7 @@ from tinymem.data.token_arrays import RawLayout
 from tinymem.errors import UserError
 from tinymem.hub.fetch import cached_folder, checkpoint_folder
 from tinymem.hub.names import asked_revision, hub_name, is_hub_name, parse_size
-from tinymem.mitigation.files_subject import Changes, files_id, fraction_of, identity_of, protocol_of, subject_of_files
+from tinymem.mitigation.files_subject import Changes, files_id, fraction_of, identity_of, protocol_of, rows_id_of, subject_of_files
 from tinymem.mitigation.requests import MeasurementRequest
 from tinymem.mitigation.subject import Subject
 from tinymem.models.checkpoint import load_checkpoint, planned_dtype
@@ -111,6 +111,7 @@ def planned(model: NamedModel, checkpoint: Path, sweep: SweepRecipe) -> Named:
         corpus_sha256=metadata.corpus_sha256,
         protocol=protocol_of(sweep.protocol, recipe),
         forget_fraction=fraction,
+        rows_id=rows_id_of(own, files),
         dtype=planned_dtype(checkpoint, model.dtype),
     )
     described: FileRows = {"files": rows.model_dump(mode="json"), "id": files_id(own, fraction, files), "dtype": model.dtype}

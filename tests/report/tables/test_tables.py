@@ -101,6 +101,20 @@ def test_table_2_has_perplexities() -> None:
     assert own.title == "Table 3. Own rows"
 
 
+def test_one_model_on_rows_of_several_files_has_a_table_for_each() -> None:
+    own: Values = {"data": None, "data_size": None, "n_layer": None, "family": None, "model_name": "gpt", "weights": "w"}
+    first, second = ({"rows_id": rows, "rows_scored": scored} for rows, scored in (("aaaaaa11", 100), ("bbbbbb22", 50)))
+    rows = [make_row("act", "rows", **own, **first, id="1"), make_row("act", "rows", after=10, **own, **second, id="2")]
+    rows.append(make_row("zero", "rows", **own, **second, id="3"))
+    found = {table.title: table for table in tables_of(results_of(rows), ["3"])}
+    assert list(found) == ["Table 3. Own rows, rows aaaaaa", "Table 3. Own rows, rows bbbbbb"]
+    cells = [[texts(line(table, name))[0] for name in ("trained model", "act")] for table in found.values()]
+    assert cells == [["40.00", "0.00"], ["80.00", "20.00"]]
+    older = [replace(row, rows_id=None) for row in rows[1:]]
+    [alone] = tables_of(results_of([*rows[1:], *older]), ["3"])
+    assert alone.title == "Table 3. Own rows" and texts(line(alone, "act"))[0] == "20.00" and line(alone, "act")[0].n == 1
+
+
 def test_own_rows_have_a_limit_of_perplexity() -> None:
     own: Values = {"data": None, "data_size": None, "n_layer": None, "performance_metric": "perplexity", "performance_before": 22.0}
     rows = [make_row(method, "rows", performance=after, **own) for method, after in (("act", 500.0), ("slim", 499.0))]
