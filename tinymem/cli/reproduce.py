@@ -50,6 +50,8 @@ def reproduce(
     place = stored or STORED[table]
     if found is not None:
         echo(f"{place}: {counted(store_rows(place, found), 'row')}")
+    if not place.is_file():
+        raise UserError(f"expected rows of {table} in {place}, found none; run in a clone of the repository, or try --from DIR or --stored")
     places = [place, *(other for other in STORED.values() if stored is None and other != place and other.is_file())]
     trained = trained_in(zoo_folder(zoo) if zoo else CLONED)
     write_text(out, reproduction_page([row for path in sorted(places) for row in stored_rows(path)], trained))
