@@ -14,6 +14,7 @@ from tinymem.recipe.sweep import load_sweep
 from tinymem.report.means import Mean, mean_of
 from tinymem.results.collect import results_of
 from tinymem.results.row import MeasuredRow
+from tinymem.results.share import ShareColumn
 from tinymem.zoo import table_runs
 from tinymem.zoo.curves import Trained, effects_table, regularizer_tables, trained_in
 from tinymem.zoo.document import reproduction_page
@@ -93,6 +94,18 @@ def test_backdoors_are_compared_by_held_out_rows() -> None:
     assert line.pairs[0].ours.mean == 50.0
 
 
+def test_what_comes_back_of_a_backdoor_is_of_the_held_out_rows_too() -> None:
+    held_out = {"rows_holdout": 50, "holdout_memorized_before": 1.0, "holdout_memorized_count_before": 50}
+    held_out |= {"holdout_memorized_after": 0.5, "holdout_memorized_count_after": 25}
+    shares = {"all": {"share": 0.8, "count": 80, "rows": 100}, "holdout": {"share": 0.6, "count": 30, "rows": 50}}
+    tried = {"int8": {"before": {**shares, "holdout": {"share": 1.0, "count": 50, "rows": 50}}, "after": shares}}
+    page = reproduction_page(three("act", 0, 0.96, "backdoor", **held_out, robustness=tried))
+    lines = page.split("### Whether it comes back: Table 1, backdoor")[1].splitlines()
+    assert any(line.startswith("| backdoor | act |") and "50.0 ± 0.0 (75/150" in line and "60.0 ± 0.0 (90/150" in line for line in lines)
+    assert any("trained model" in line and line.count("100.0 ± 0.0 (150/150") == 2 for line in lines)
+    assert any("held-out rows, as above" in line for line in lines) and not any("80.0" in line for line in lines)
+
+
 def test_seeds_at_different_epochs_are_averaged() -> None:
     rows = [replace(row, epoch=1500 if row.seed else 3500) for row in three("act", 0, 0.95)]
     assert lines(rows, "noise")["act"].ours.seeds == 3
@@ -148,12 +161,29 @@ def test_regularizers_stand_beside_the_model_without_them(shipped: list[Trained]
 def test_an_effect_holds_unless_the_rows_speak_against_it(shipped: list[Trained]) -> None:
     found = {(line[0].text, line[1].text): [cell.text for cell in line[2:]] for line in effects_table(shipped).rows}
     copies = found["duplicated rows are memorized more", "lang-wiki-noise-4l-s0"]
-    assert copies[0] == "30" and "1,000 copies: 19.8 % (49/247" in copies[1] and copies[2] == "yes"
+    assert copies[0] == "30" and "1,000 copies: 19.8 % (49/247" in copies[1] and copies[2] == "yes, from end to end"
     [swapped] = [model for model in shipped if model.name == "lang-wiki-noise-4l-s0"]
     last = swapped.points[30].memorized_by_copies["noise"]
     turned = dict(zip(last, reversed(list(last.values())), strict=True))
     points = {30: replace(swapped.points[30], memorized_by_copies={"noise": turned})}
     assert effects_table([replace(swapped, points=points)]).rows[0][4].text == "no"
+
+
+@pytest.mark.parametrize(
+    ("counts", "verdict"),
+    [
+        ((0, 30, 60, 90), "yes"),
+        ((0, 2, 60, 90), "yes, from end to end"),  # 0 to 5 % and 1 to 7 %
+        ((0, 60, 58, 90), "yes, from end to end"),
+        ((50, 51, 52, 53), "cannot be told"),
+        ((0, 90, 30, 95), "no"),
+    ],
+)
+def test_a_finding_holds_as_far_as_its_steps_are_apart(shipped: list[Trained], counts: tuple[int, ...], verdict: str) -> None:
+    [model] = [model for model in shipped if model.name == "lang-wiki-noise-4l-s0"]
+    shares: dict[str, ShareColumn] = {str(copies): {"share": n / 100, "count": n, "rows": 100} for copies, n in enumerate(counts, 1)}
+    points = {30: replace(model.points[30], memorized_by_copies={"noise": shares})}
+    assert effects_table([replace(model, points=points)]).rows[0][4].text == verdict
 
 
 def test_stored_rows_come_back(tmp_path: Path) -> None:
@@ -202,4 +232,5 @@ def test_refusals(tmp_path: Path) -> None:
     both = tinymem("reproduce", "table1", "--run", "--from", tmp_path)
     assert both.code == 2 and "expected --run or --from, got both" in both.err
     missing = tinymem("reproduce", "table1", "--stored", tmp_path / "none.parquet", "--out", tmp_path / "page.md")
-    assert missing.code == 2 and "none.parquet" in missing.err and not (tmp_path / "page.md").exists()
+    assert missing.code == 2 and not (tmp_path / "page.md").exists()
+    assert f"expected rows of table1 in {tmp_path / 'none.parquet'}, found none" in missing.err and "try --from DIR" in missing.err

@@ -10,6 +10,7 @@ from typing import Literal
 from tinymem.report.means import Mean, mean_of
 from tinymem.report.selection import Candidate, score
 from tinymem.results.columns import ACCURACY, RATES
+from tinymem.results.nested import BeforeAfter
 from tinymem.results.row import MeasuredRow, Moment
 from tinymem.results.share import Share
 
@@ -80,16 +81,25 @@ class Configuration:
 
 
 def by_held_out(row: MeasuredRow) -> MeasuredRow:
-    """A backdoor's row under protocol `paper` with what is memorized of the held-out rows, as published; any other as it is."""
+    """A backdoor's row under protocol `paper` with what is memorized of the held-out rows, as published; any other as it is.
+
+    The tests of robustness too count those rows then.
+    """
     if row.artifact != "backdoor" or row.protocol == "reference" or not row.rows_holdout or not row.is_ok:
         return row
     held_out = RATES["holdout"]
     return replace(
         row,
         rows_scored=row.rows_holdout,
+        robustness=row.robustness and {test: _held_out(found) for test, found in row.robustness.items()},
         **{f"memorized_{when}": getattr(row, f"{held_out.share}_{when}") for when in ("before", "after")},
         **{f"memorized_count_{when}": getattr(row, f"{held_out.count}_{when}") for when in ("before", "after")},
     )
+
+
+def _held_out(found: BeforeAfter) -> BeforeAfter:
+    before, after = ({**measured, "all": measured["holdout"]} for measured in (found["before"], found["after"]))
+    return {"before": before, "after": after}
 
 
 def row_score(row: MeasuredRow) -> float:

@@ -68,9 +68,11 @@ def _half(origin: str, found: Reproduction) -> Iterator[str]:
     yield to_markdown([Table("compare", _key("reproduction", found), title, _heads(found), tuple(map(_compared, lines)), notes)])
     yield to_markdown([_full(found, name)])
     returns = table_of_returns(found.group)
-    own = [line for line in returns.rows if line[0].text == found.artifact]
+    own = tuple(line for line in returns.rows if line[0].text == found.artifact)
     if own:
-        yield to_markdown([Table(returns.name, returns.key, f"Whether it comes back: {name}", returns.columns, tuple(own), returns.notes)])
+        scored = ("Scored, before and after all of it: the held-out rows, as above.",) if found.artifact == "backdoor" else ()
+        title = f"Whether it comes back: {name}"
+        yield to_markdown([Table(returns.name, returns.key, title, returns.columns, own, (*returns.notes, *scored))])
 
 
 def _about(found: Reproduction, lines: Sequence[Line]) -> Iterator[str]:

@@ -24,7 +24,7 @@ ORDER = ("clean-continuation", "extraction-strength", "discoverable", "edit-dist
 """Metrics whose columns come first; those of the others follow by name."""
 GROUPS_NOTE = "Of all scored rows; the rows behind each number also have those of the forget and the holdout rows."
 RETURN_NOTES = (
-    "% of all scored rows memorized after the edit (untouched) and then: some steps of training on half of the forgotten rows "
+    "% of the scored rows memorized after the edit (untouched) and then: some steps of training on half of the forgotten rows "
     "(relearn-forget) or on unrelated ones (relearn-retain), rounding to int8 and int4, prompts longer, shorter and perturbed. The trained "
     "model goes through the same.",
 )
