@@ -211,7 +211,7 @@ def test_a_tables_sweeps_are_searches_where_their_recipes_say_so(tmp_path: Path,
     table = [text("act", options={"ratio": 0.01}, config={"ratio": 0.01})]
     monkeypatch.setattr(table_runs, "open_sweep", lambda sweep, **_: sweep)
     monkeypatch.setattr(table_runs, "run_sweep", lambda sweep, *_, **__: made.append(("all", sweep.name)))
-    monkeypatch.setattr(table_runs, "halve", lambda sweep, *_, **__: made.append(("search", sweep.name)))
+    monkeypatch.setattr(table_runs, "search", lambda sweep, *_, **__: made.append(("search", sweep.name)))
     monkeypatch.setattr(table_runs, "load_results", lambda _: results_of(table))
     assert table_runs.run_table("table2", ROOT / "recipes" / "paper", tmp_path, "cpu", progress=False) == table
     assert made == [("search", "table2"), ("all", "table2-chosen-noise")]

@@ -9,7 +9,7 @@ import typer
 
 from tinymem.cli.options import Device, DryRun, Format, Jobs, ListOnly, Only, Out, Overrides, Plugins, PrintJson, Runs, Shard, load_plugins
 from tinymem.cli.printing import chosen
-from tinymem.cli.sweep_plan import print_estimate, print_plan
+from tinymem.cli.sweep_plan import print_estimate, print_fates, print_plan
 from tinymem.errors import UserError
 from tinymem.runtime.streams import echo
 from tinymem.runtime.words import counted
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tinymem.sweep.run import Engine, Sweep
 
 Recipes = Annotated[list[Path], typer.Argument(metavar="RECIPE...", help="YAML recipes of sweeps; see recipes/sweep-quickstart.yaml.")]
+SEARCH = "Search by M - P instead of running all: each method's grid, or `best`, each model's best among all methods."
 Project = Annotated[Path | None, typer.Option(metavar="PLACE", help="Hours of all runs, from rows that were measured there.")]
 
 
@@ -31,7 +32,7 @@ def sweep(
     status: Annotated[bool, typer.Option("--status", help="Say what each method's runs came to and why some have no result.")] = False,
     dry_run: DryRun = False,
     project: Project = None,
-    search: Annotated[Literal["halving"] | None, typer.Option(help="Search each method's grid by M - P, instead of running all.")] = None,
+    search: Annotated[Literal["halving", "best"] | None, typer.Option(help=SEARCH)] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed and stopped runs again.")] = False,
     jobs: Jobs = None,
     engine: Annotated[Literal["local", "parsl"], typer.Option(help="parsl: on a cluster, as --config says.")] = "local",
@@ -137,14 +138,15 @@ def _run(one: Sweep, engine: Engine, retry_failed: bool) -> int:
     from tinymem.report.configuration import row_score
     from tinymem.results.store import FAILED, FAILURES
     from tinymem.runtime.progress import Progress
-    from tinymem.sweep.halving import halve
+    from tinymem.sweep.contest import search
     from tinymem.sweep.run import run_sweep
 
     progress = Progress(show=True)
     if not one.recipe.methods:
         return 0
     if one.recipe.search:
-        statuses = halve(one, engine, row_score, retry_failed=retry_failed, progress=progress)
+        statuses = search(one, engine, row_score, retry_failed=retry_failed, progress=progress)
+        print_fates(one)
     else:
         statuses = run_sweep(one, engine, retry_failed=retry_failed, progress=progress)
     echo(f"{one.folder}: {counted(statuses.total(), 'run')}: " + ", ".join(f"{n:,} {status}" for status, n in sorted(statuses.items())))

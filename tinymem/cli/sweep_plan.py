@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tinymem.sweep.run import Sweep
 
 STATUS = ("sweep", "method", "runs", "left", "ok", "refused", "failed", "timeout")
+FATES = ("model", "method", "passes", "first rung", "on", "kept", "second rung", "all rows", "dropped after")
 LIST = ("sweep", "method", "runs", "passes", "left out")
 COSTS = ("method", "runs", "passes", "time", "disk", "measuring", "share", "one by one")
 
@@ -38,9 +39,21 @@ def print_plan(planned: Iterable[Sweep], output: str, *, status: bool) -> None:
     if status:
         came_to = [(one.recipe.name, *line) for one in sweeps for line in _statuses(one)]
         print_listing(listing("Runs of trained models by method", STATUS, came_to, notes=notes), output)
+        for one in sweeps if output == "table" else ():
+            print_fates(one)
         return
     rows = [(one.recipe.name, *line) for one, found in zip(sweeps, counts, strict=True) for line in _methods(found)]
     print_listing(listing("Runs by method", LIST, rows, notes=notes), output)
+
+
+def print_fates(sweep: Sweep) -> None:
+    """Print what became of each method in a sweep's contest, if it has had one; its file has the same."""
+    from tinymem.sweep.contest import stored_fates
+
+    if fates := stored_fates(sweep.folder):
+        notes = ["M - P of the best pass on each rung and on all rows; dropped methods might do better with their whole grids"]
+        lines = [(f.model, f.method, f.passes, f.first, f.form, f.kept, f.second, f.full, f.dropped) for f in fates]
+        print_listing(listing(f"{sweep.recipe.name}: methods in the contest", FATES, lines, notes=notes), "table")
 
 
 def _statuses(sweep: Sweep) -> Iterator[tuple[str | int, ...]]:
@@ -68,7 +81,8 @@ def _of_sweep(sweep: Sweep, counts: Counts) -> Iterator[str]:
         yield f"{sweep.recipe.name}, of the trained models' runs: " + ", ".join(f"{n:,} {status}" for status, n in statuses)
         yield from (f"  {reason}" for reason in sweep.reasons())
     if sweep.recipe.search:
-        yield "searched by halving: of a method with several passes on a model, all run on rungs, and one in full; --dry-run says how long"
+        passes = "of a method with several passes on a model, all" if sweep.recipe.search.best_of == "method" else "all passes on a model"
+        yield f"searched by halving: {passes} run on rungs, and few in full; --dry-run says how long"
     if sweep.recipe.explain == "paper":
         yield explain(counts, sweep)
 

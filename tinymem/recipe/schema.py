@@ -11,7 +11,7 @@ from tinymem.recipe.kinds import ARTIFACTS, REGULARIZERS
 from tinymem.recipe.layers import LayersRecipe
 from tinymem.recipe.localization import LocalizationRecipe
 from tinymem.recipe.recipe import Recipe
-from tinymem.recipe.sweep import SweepRecipe
+from tinymem.recipe.sweep import SEARCHES, SweepRecipe
 from tinymem.registry import Registry
 from tinymem.runtime.json import Json, JsonObject
 
@@ -19,7 +19,7 @@ Kind = Literal["run", "sweep", "localization", "layers", "classes"]
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 ANYTHING: JsonObject = {"type": "object"}
 TEXT: JsonObject = {"type": "string"}
-WORDS: dict[str, JsonObject] = {"robustness": {"type": "boolean"}, "search": {"const": "halving"}}
+WORDS: dict[str, JsonObject] = {"robustness": {"type": "boolean"}, "search": {"enum": list(SEARCHES)}}
 """Sections that a word may stand for."""
 MATRIX: JsonObject = {
     "description": "many runs, one for each combination of these keys' values",

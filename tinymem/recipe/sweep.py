@@ -38,6 +38,8 @@ from tinymem.runtime.json import JsonObject
 Seed = Annotated[int, Field(ge=0, le=MAXIMUM_SEED)]
 GridName = Literal["paper", "published", "none"]
 LISTS = ("checkpoints", "methods", "models", "metrics")
+SEARCHES = {"halving": "method", "best": "model"}
+"""`best_of` of the words that a search may be written as."""
 WHEN = ("model_name", "data", "data_size", "n_layer", "n_parameters", "epoch", "regularizer", "seed")
 
 
@@ -103,9 +105,12 @@ def axis(value: Any) -> tuple[Any, ...]:
 
 
 class Halving(Section):
-    """Successive halving over the scoring passes of a method, by the score M - P; see `sweep.halving`."""
+    """Successive halving over scoring passes by the score M - P: of each method, or of all together; see `sweep.halving` and `.contest`."""
 
-    keep: float = Field(0.25, gt=0, le=1, description="share of a method's scoring passes that the first rung leaves; 1: the full grid")
+    best_of: Literal["method", "model"] = Field(
+        "method", description="method: search the best run of every method; model: only each model's best, for which all methods compete"
+    )
+    keep: float = Field(0.25, gt=0, le=1, description="share of the scoring passes that the first rung leaves; 1: the full grid")
     tolerance: float = Field(1.0, ge=0, description="points of M - P: a run this near to a perfect edit ends the search")
 
 
@@ -135,7 +140,9 @@ class SweepRecipe(Section):
         None, description="a benchmark of where each model keeps sequences, run after the methods; null: none"
     )
     exclude: tuple[Exclusion, ...] = Field((), description="runs that are left out")
-    search: Halving | None = Field(None, description="`halving`, or its options: search the grid; null: run all of it")
+    search: Halving | None = Field(
+        None, description="`halving`, `best` (that with `best_of: model`), or their options: search the grid; null: run all of it"
+    )
     limits: Limits = Field(Limits(), description="what one run may take")
     share_scores: bool = Field(True, description="whether one scoring pass serves all runs that it can")
     compact_every: int = Field(500, ge=1, description="finished runs before they are moved to Parquet")
@@ -147,15 +154,15 @@ class SweepRecipe(Section):
     def _short_forms(cls, values: Any) -> Any:
         """Accept one name or path in place of a list, `{act: {ratio: 0.1}}` for a method, and short forms of other keys.
 
-        Those are a path for a matrix, `robustness: true` and `search: halving`.
+        Those are a path for a matrix, `robustness: true`, `search: halving` and `search: best`.
         """
         if not isinstance(values, dict):
             return values
         values = {k: [v] if k in LISTS and isinstance(v, str | dict) else v for k, v in values.items()}
         if values.get("robustness") in (True, False):
             values["robustness"] = {} if values["robustness"] else None
-        if values.get("search") == "halving":
-            values["search"] = {}
+        if isinstance(search := values.get("search"), str) and search in SEARCHES:
+            values["search"] = {"best_of": SEARCHES[search]}
         if isinstance(values.get("methods"), list):
             values["methods"] = [short_method(m) for m in values["methods"]]
         if isinstance(values.get("models"), list):

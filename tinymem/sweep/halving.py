@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
+from typing import TypeVar
 
 from tinymem.mitigation.method import UNLEARNERS, parse_config
 from tinymem.mitigation.run import chosen
@@ -46,6 +47,9 @@ NOTHING: RequestColumn = {"metrics": [], "ks": [], "robustness": None}
 
 Score = Callable[[MeasuredRow], float]
 """M - P of a row, infinite without a result."""
+Scored = tuple[float, WorkUnit]
+"""A scoring pass with the best score of its runs."""
+K = TypeVar("K", bound=Hashable)
 Arms = dict[tuple[str, int, str, str], list[WorkUnit]]
 """Scoring passes by checkpoint, seed, type of weights and method."""
 
@@ -67,7 +71,7 @@ def halve(sweep: Sweep, engine: Engine, score: Score, *, retry_failed: bool = Fa
     settings = sweep.recipe.search or Halving()
     if settings.keep == 1:
         return run_sweep(sweep, engine, retry_failed=retry_failed, progress=progress)
-    search = _Search(sweep, engine, score, retry_failed, progress)
+    search = Search(sweep, engine, score, retry_failed, progress)
     arms = arms_of(sweep.plan.groups)
     first = search.rung(arms, first_rung, lambda count: kept_of(count, settings))
     second = search.rung(first, second_rung, lambda _count: 1)
@@ -91,13 +95,13 @@ def kept_of(count: int, settings: Halving) -> int:
 
 def first_rung(unit: WorkUnit) -> WorkUnit:
     """A pass for one epoch, on half of the retain rows."""
-    return _cheap(unit, FIRST, 1)
+    return cheaper(unit, FIRST, 1)
 
 
 def second_rung(unit: WorkUnit) -> WorkUnit:
     """A pass with all its epochs, on as many retain rows as make one epoch of them."""
-    most = _most([run.config for run in unit.runs])
-    return _cheap(unit, Rung(1, retain=1 / max(1, most), forget=FORGET_ROWS), most)
+    most = most_epochs([run.config for run in unit.runs])
+    return cheaper(unit, Rung(1, retain=1 / max(1, most), forget=FORGET_ROWS), most)
 
 
 def stages(unit: WorkUnit) -> list[WorkUnit]:
@@ -115,7 +119,7 @@ def search_cost(
     longest = sorted(passes, key=lambda runs: max(estimator.run(method, options, recipe)[0] for options in runs), reverse=True)
     rungs = [(options[0], 1, FIRST.retain) for options in passes]
     if kept > 1:
-        rungs += [(options[0], most := _most(options), 1 / max(1, most)) for options in longest[:kept]]
+        rungs += [(options[0], most := most_epochs(options), 1 / max(1, most)) for options in longest[:kept]]
     for options, epochs, share in rungs:
         values = {**options, **({"epochs": epochs} if "epochs" in options else {})}
         seconds, measure, source = estimator.run(method, values, recipe)
@@ -125,7 +129,7 @@ def search_cost(
 
 
 @dataclass(frozen=True)
-class _Search:
+class Search:
     """The sweep that is searched, and how its runs are made."""
 
     sweep: Sweep
@@ -135,24 +139,33 @@ class _Search:
     progress: Progress | bool
 
     def rung(self, arms: Arms, cheap: Callable[[WorkUnit], WorkUnit], keep: Callable[[int], int]) -> Arms:
-        """Run the cheap form of each pass where a method has several, and keep the best; equal ones in the order of the grid."""
-        forms = {key: [(unit, cheap(unit)) for unit in units] for key, units in arms.items() if len(units) > 1}
+        """Run the cheap form of each pass where a method has several, and keep the best."""
+        ranked = self.ranked({key: units for key, units in arms.items() if len(units) > 1}, cheap)
+        return {**arms, **{key: [unit for _, unit in found[: keep(len(found))]] for key, found in ranked.items()}}
+
+    def ranked(self, passes: Mapping[K, Sequence[WorkUnit]], cheap: Callable[[WorkUnit], WorkUnit]) -> dict[K, list[Scored]]:
+        """Run the cheap form of each pass; the passes of each key with its score, the best first, equal ones in the order of the grid."""
+        forms = {key: [(unit, cheap(unit)) for unit in units] for key, units in passes.items()}
         if not forms:
-            return arms
-        scores = self._scores(self.sweep.folder / RUNGS, [form for pairs in forms.values() for _, form in pairs])
-        kept = {key: [unit for unit, _ in sorted(pairs, key=lambda pair: _best(pair[1].runs, scores))] for key, pairs in forms.items()}
-        return {**arms, **{key: units[: keep(len(units))] for key, units in kept.items()}}
+            return {}
+        scores = self.scores(self.sweep.folder / RUNGS, [form for pairs in forms.values() for _, form in pairs])
+        found = {key: [(best_of(form.runs, scores), unit) for unit, form in pairs] for key, pairs in forms.items()}
+        return {key: sorted(scored, key=lambda pair: pair[0]) for key, scored in found.items()}
 
     def in_full(self, passes: list[list[WorkUnit]], enough: float) -> Counter[str]:
         """Run the first part of each pass on all rows, and the next one while that may still find a better run."""
         made: list[WorkUnit] = []
         while passes:
             made += [parts[0] for parts in passes]
-            scores = self._scores(self.sweep.folder, made)
-            passes = [parts[1:] for parts in passes if len(parts) > 1 and goes_on(_together(parts[0], made), scores, enough)]
+            scores = self.scores(self.sweep.folder, made)
+            passes = [parts[1:] for parts in passes if len(parts) > 1 and goes_on(together(parts[0], made), scores, enough)]
+        return self.statuses(made)
+
+    def statuses(self, made: list[WorkUnit]) -> Counter[str]:
+        """Number of the runs of some passes by status."""
         return replace(self.sweep, plan=Plan(groups=made), known=Index(self.sweep.folder).all()).statuses()
 
-    def _scores(self, folder: Path, units: list[WorkUnit]) -> dict[str, float]:
+    def scores(self, folder: Path, units: list[WorkUnit]) -> dict[str, float]:
         """Run what is left of some passes; returns the score of each run, a mean over its artifacts."""
         store_plugins(self.sweep.recipe.plugins, self.sweep.folder)
         known = Index(folder).all() if folder.is_dir() else {}
@@ -164,30 +177,32 @@ class _Search:
         return {run: fmean(scores) for run, scores in found.items()}
 
 
-def goes_on(runs: Sequence[PlannedRun], scores: dict[str, float], enough: float) -> bool:
+def goes_on(runs: Sequence[PlannedRun], scores: Mapping[str, float], enough: float) -> bool:
     """Whether more epochs may help: the most epochs so far were the best, and they are not enough."""
-    best, most = _best(runs, scores), max(map(_epochs, runs))
-    return enough < best and best == _best([run for run in runs if _epochs(run) == most], scores)
+    best, most = best_of(runs, scores), max(map(_epochs, runs))
+    return enough < best and best == best_of([run for run in runs if _epochs(run) == most], scores)
 
 
-def _together(part: WorkUnit, made: Sequence[WorkUnit]) -> list[PlannedRun]:
+def together(part: WorkUnit, made: Sequence[WorkUnit]) -> list[PlannedRun]:
+    """The runs of a pass in the parts of it that were made."""
     return [run for unit in made if unit.name == part.name for run in unit.runs]
 
 
-def _best(runs: Sequence[PlannedRun], scores: dict[str, float]) -> float:
+def best_of(runs: Sequence[PlannedRun], scores: Mapping[str, float]) -> float:
+    """The best score among some runs; infinite where none has one."""
     return min(scores.get(run.id, math.inf) for run in runs)
 
 
 def _epochs(run: PlannedRun) -> int:
-    return _most([run.config])
+    return most_epochs([run.config])
 
 
-def _most(options: Sequence[JsonObject]) -> int:
+def most_epochs(options: Sequence[JsonObject]) -> int:
     """The most epochs of some configurations; 0 of methods without any."""
     return max(value if isinstance(value := one.get("epochs"), int) else 0 for one in options)
 
 
-def _cheap(unit: WorkUnit, rung: Rung, epochs: int) -> WorkUnit:
+def cheaper(unit: WorkUnit, rung: Rung, epochs: int) -> WorkUnit:
     """The form of a pass on a rung: each different configuration of its runs with so many epochs, where the method has any."""
     model = replace(unit.model, request=NOTHING)
     return replace(unit, name=content_id([unit.name, asdict(rung)], 16), model=model, runs=list(_runs(unit, rung, epochs)), rung=rung)

@@ -11,6 +11,7 @@ from tinymem.recipe.recipe import Recipe
 from tinymem.results.store import ROW_BYTES
 from tinymem.runtime.files import canonical_json
 from tinymem.runtime.json import JsonObject
+from tinymem.sweep.contest import contest_costs
 from tinymem.sweep.costs import Size
 from tinymem.sweep.estimate import Estimator, MethodCost
 from tinymem.sweep.halving import search_cost
@@ -117,9 +118,9 @@ def costs(sweep: Sweep, estimator: Estimator, *, left_only: bool = False) -> dic
         by_method: dict[str, list[list[JsonObject]]] = defaultdict(list)
         for name, options in _passes(sweep, picked.kept):
             by_method[name].append(options)
-        for name, passes in by_method.items():
-            assert picked.model.basis is not None, "others were left out"
-            _add(found.setdefault(name, MethodCost()), _cost(sweep, estimator, name, passes, picked.model.basis), times)
+        assert picked.model.basis is not None, "others were left out"
+        for name, cost in _costs(sweep, estimator, by_method, picked.model.basis).items():
+            _add(found.setdefault(name, MethodCost()), cost, times)
     return found
 
 
@@ -128,6 +129,16 @@ def _signature(basis: Recipe | Size) -> JsonObject:
     if isinstance(basis, Size):
         return asdict(basis)
     return basis.model_dump(mode="json", include={"data", "artifacts", "model", "mitigation", "evaluation"})
+
+
+def _costs(
+    sweep: Sweep, estimator: Estimator, by_method: dict[str, list[list[JsonObject]]], recipe: Recipe | Size
+) -> dict[str, MethodCost]:
+    """Seconds of all methods' passes on one model."""
+    search = sweep.recipe.search
+    if search and search.best_of == "model" and search.keep < 1 and sum(map(len, by_method.values())) > 1:
+        return contest_costs(estimator, by_method, recipe, search)
+    return {name: _cost(sweep, estimator, name, passes, recipe) for name, passes in by_method.items()}
 
 
 def _cost(sweep: Sweep, estimator: Estimator, method: str, passes: list[list[JsonObject]], recipe: Recipe | Size) -> MethodCost:

@@ -22,6 +22,8 @@ def reduced(subject: Subject, rung: Rung) -> Subject:
     shown = forget if rung.forget is None else min(rung.forget, forget)
     index = _drawn(forget, shown, seed).to(data.forget.ids.device)
     rows = replace(data.with_forget(index), retain=_taken(data.retain, _share(len(data.retain), rung.retain), seed))
+    if data.clean is not None:
+        rows = replace(rows, clean=data.clean[_drawn(len(data.clean), _share(len(data.clean), rung.retain), seed).to(data.clean.device)])
     request = MeasurementRequest(metrics=(), ks=(), robustness=None)
     return replace(subject, evaluator=evaluator, before=evaluator.measure(subject.model), data=rows, request=request)
 

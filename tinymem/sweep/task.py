@@ -56,7 +56,7 @@ class Worker:
         self.claims, self.index = Claims(folder), Index(folder)
         self._model_key: object = None
         self._subject: Subject | None = None
-        self._reduced: tuple[Rung, Subject] | None = None
+        self._reduced: dict[Rung, Subject] = {}
         self._corpus: tuple[str | None, Corpus] | None = None
 
     def work(self, group: WorkUnit, tell: Tell) -> None:
@@ -109,7 +109,7 @@ class Worker:
             rows = [_with_costs(row, subject, edit, time.perf_counter() - started) for row in rows]
             self._write(group, run.id, rows, tell, error=outcome.error)
             if isinstance(outcome.error, ModelChanged):
-                self._subject = self._reduced = None  # the next group loads the model again
+                self._subject, self._reduced = None, {}  # the next group loads the model again
             if outcome.error is not None:
                 _let_go(outcome.error, self.device)
 
@@ -125,7 +125,7 @@ class Worker:
         model = group.model
         key = (group.model_key, model.forget, model.forget_fraction, model.identity.protocol, str(model.measuring), str(model.rows))
         if self._subject is None or self._model_key != key:
-            self._subject = self._reduced = self._model_key = None  # room for the next one
+            self._subject, self._model_key, self._reduced = None, None, {}  # room for the next one
             self._subject, self._model_key = self._load(group), key
         else:
             more = self._needed(group)(self._subject.model) - bytes_of(self._subject.model)
@@ -143,12 +143,12 @@ class Worker:
         return lambda model: workload.editing(model, calls)
 
     def _of_rung(self, subject: Subject, rung: Rung | None) -> Subject:
-        """The loaded subject, or with the fewer rows of a rung, made once for consecutive groups of it."""
+        """The loaded subject, or with the fewer rows of a rung, made once for consecutive groups of a model."""
         if rung is None:
             return subject
-        if self._reduced is None or self._reduced[0] != rung:
-            self._reduced = rung, reduced(subject, rung)
-        return self._reduced[1]
+        if rung not in self._reduced:
+            self._reduced[rung] = reduced(subject, rung)
+        return self._reduced[rung]
 
     def _load(self, group: WorkUnit) -> Subject:
         if group.model.rows is not None:

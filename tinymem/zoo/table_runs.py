@@ -14,7 +14,7 @@ from tinymem.results.collect import load_results
 from tinymem.results.row import MeasuredRow
 from tinymem.runtime.device import resolve_device
 from tinymem.runtime.progress import Progress
-from tinymem.sweep.halving import halve
+from tinymem.sweep.contest import search
 from tinymem.sweep.run import local_engine, open_sweep, run_sweep
 from tinymem.zoo.reproduction import Reproduction, reproductions
 
@@ -78,5 +78,5 @@ def _run(sweep: SweepRecipe, out: Path, place: str, jobs: int | None, progress: 
     if sweep.search is None:
         run_sweep(opened, engine, progress=progress)
     else:
-        halve(opened, engine, row_score, progress=progress)
+        search(opened, engine, row_score, progress=progress)
     return folder
