@@ -159,6 +159,8 @@ def test_a_rungs_rows(tiny_run: Run) -> None:
     subject = subject_of_corpus(tiny_run.model(), tiny_run.corpus(), tiny_run.recipe)
     small = reduced(subject, Rung(1, retain=0.1, forget=3))
     assert len(small.data.retain) == round(0.1 * len(subject.data.retain)) and len(small.data.forget) == 3
+    all_clean = replace(subject, data=replace(subject.data, clean=subject.data.retain.ids))
+    assert small.data.clean is None and (reduced(all_clean, Rung(1, retain=0.1, forget=3)).data.clean == small.data.retain.ids).all()
     held = {tuple(row) for row in subject.data.retain.ids.tolist()}
     assert {tuple(row) for row in small.data.retain.ids.tolist()} <= held
     for kind, flags in subject.before.memorized.items():

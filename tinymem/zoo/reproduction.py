@@ -22,9 +22,13 @@ ARTIFACTS: tuple[Artifact, ...] = ("noise", "backdoor")
 
 @dataclass(frozen=True)
 class Line:
-    """One method of a table: ours, chosen by M - P within the time limit, beside the published row, with the reason for a difference."""
+    """One method of a table: ours, chosen by M - P, beside the published row, with the reason for a difference.
+
+    `chosen` is `within the limit` of time or `without it` where the two differ.
+    """
 
     method: str
+    chosen: str
     ours: Configuration
     published: PublishedRow
     pairs: Pairs
@@ -48,7 +52,15 @@ class Reproduction:
     def lines(self) -> list[Line]:
         """The lines of the published table that we have rows of, in its order."""
         names = [method for method in in_order(self.table.rows) if self._of(self.group, method)]
-        return [line for method in names if (line := self._line(method)) is not None]
+        found = [(method, chosen, ours) for method in names for chosen, ours in self.choices(method)]
+        return [line for method, chosen, ours in found if (line := self._line(method, chosen, ours)) is not None]
+
+    def choices(self, method: str) -> list[tuple[str, Configuration]]:
+        """The best run of a method within the time limit and without it, each with those words where they differ."""
+        limited, free = self.best(method), self.best(method, limited=False)
+        if limited is None or free is None:
+            return []
+        return [("", limited)] if limited is free else [("within the limit", limited), ("without it", free)]
 
     def best(self, method: str, *, limited: bool = True, rule: Protocol = "paper", group: ModelGroup | None = None) -> Configuration | None:
         """The configuration of a method that a rule chooses, among those within the time of fine-tuning on extra data or among all."""
@@ -62,16 +74,18 @@ class Reproduction:
         baseline = group.baseline.get(self.artifact)
         return ([baseline] if baseline and baseline.rows else []) if method == "none" else group.of_method(self.artifact, method)
 
-    def _line(self, method: str) -> Line | None:
-        ours, theirs = self.best(method), self.table.rows[method]
-        pairs = self.pairs(ours, method) if ours else ()
-        if ours is None or not pairs:
+    def _line(self, method: str, chosen: str, ours: Configuration) -> Line | None:
+        pairs = self.pairs(ours, method)
+        if not pairs:
             return None
         evidence = [Evidence(words, found) for words, other in self._others(method, ours) if (found := self.pairs(other, method))]
-        return Line(method, ours, theirs, pairs, reason_of(pairs, evidence))
+        return Line(method, chosen, ours, self.table.rows[method], pairs, reason_of(pairs, evidence))
 
     def _others(self, method: str, ours: Configuration) -> Iterator[tuple[str, Configuration]]:
         """Other choices and other measurements, in the order in which they may be given as the reason."""
+        free = self.best(method, limited=False)
+        if free is not None and free is not ours:
+            yield f"no limit of time, {free.options}:", free
         printed = self.best(method, rule="reference")
         if printed is not None and printed is not ours:
             yield f"the rule as printed (M + P), {printed.options}:", printed
