@@ -10,6 +10,7 @@ import torch
 
 from tinymem.errors import UserError
 from tinymem.mitigation.method import UNLEARNERS, apply
+from tinymem.mitigation.methods import losses
 from tinymem.models.adapters import logits
 from tinymem.models.spread import device_map, spread
 from tinymem.testing import QUICK, config_of, tiny_case, tiny_model
@@ -53,3 +54,20 @@ def test_the_edit_is_that_of_one_device(name: str) -> None:
     assert any(not torch.equal(p, q.cpu()) for p, q in zip(model.parameters(), edits[1].parameters(), strict=True))
     with torch.no_grad():
         torch.testing.assert_close(*(logits(edit, data.forget.ids) for edit in edits), atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(GPUS < 2 or find_spec("accelerate") is None, reason="needs two GPUs and accelerate")
+def test_flat_losses_in_half_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(losses, "FEW", 0)
+    monkeypatch.setattr(losses, "LOGITS", 3 * 64)  # a few tokens at once
+    model, data = tiny_case("gpt-neox")
+    rows, found = data.forget.to("cuda:0"), []
+    for placed in (deepcopy(model).bfloat16().to("cuda:0"), spread(deepcopy(model).bfloat16(), ["cuda:0", "cuda:1"])):
+        found.append(losses.row_losses(placed, rows).float().cpu())
+        losses.row_losses(placed, rows).mean().backward()
+        found += [parameter.grad.float().cpu() for parameter in placed.parameters()]
+    half = len(found) // 2
+    for one, two in zip(found[:half], found[half:], strict=True):
+        torch.testing.assert_close(one, two, atol=1e-3, rtol=0.02)
+    assert half == 1 + len(list(model.parameters())) and all(gradient.any() for gradient in found[1:half])
