@@ -43,6 +43,9 @@ from tinymem.runtime.device import describe_device, resolve_device
 LAYERS, SHARE, LEAST = 8, 64, 500_000
 """One of so many layers, and of neurons or weights, is in a part; of a matrix at least so many weights, or half of them."""
 
+ENOUGH = 1.0
+"""Seconds below which work is timed again: a part of a small model ends in a tenth of one, where a launch that waits decides."""
+
 
 @dataclass(frozen=True)
 class Timed:
@@ -54,13 +57,15 @@ class Timed:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Wall-clock seconds, a GPU's work included."""
+    """Wall-clock seconds of a call, a GPU's work included: the mean of as many calls as take `ENOUGH` seconds."""
     wait = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
     wait()
-    started = time.perf_counter()
-    work()
-    wait()
-    return time.perf_counter() - started
+    started, calls, spent = time.perf_counter(), 0, 0.0
+    while spent < ENOUGH:
+        work()
+        wait()
+        calls, spent = calls + 1, time.perf_counter() - started
+    return spent / calls
 
 
 @torch.no_grad()
