@@ -14,15 +14,17 @@ from tinymem.data.own_rows import RowFiles
 from tinymem.data.rows import Rows
 from tinymem.errors import UserError
 from tinymem.mitigation.memory import WORKING, Workload, _scoring, workload_of
-from tinymem.mitigation.method import UNLEARNERS, MitigationData, parse_call
+from tinymem.mitigation.method import UNLEARNERS, MitigationData, apply, parse_call
 from tinymem.mitigation.methods.weight.greedy import GreedyConfig, _Removal
 from tinymem.mitigation.subject import MAXIMUM_RETAIN
 from tinymem.models.adapters import mlp_parameters
-from tinymem.models.checkpoint import bytes_of
+from tinymem.models.checkpoint import bytes_of, load_checkpoint
+from tinymem.models.families import FAMILIES
 from tinymem.recipe.sizes import clean_rows
 from tinymem.runs.checkpoint import mitigate_checkpoint
 from tinymem.runs.evaluate import evaluate_checkpoint
 from tinymem.runs.pipeline import Run
+from tinymem.testing import tiny_case
 
 # Each edit in a process of its own, forked from one that has done a tiny one: bytes by which the peak exceeds what was there.
 PEAKS = """
@@ -31,7 +33,7 @@ from tinymem.data.rows import Rows
 from tinymem.mitigation.memory import Workload
 from tinymem.mitigation.method import parse_call
 from tinymem.mitigation.run import run_call, subject_of_rows
-from tinymem.models.gpt2 import GPT, GPTConfig
+from tinymem.models.families import FAMILIES
 
 def status(key):
     return next(1024 * int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(key))
@@ -135,6 +137,33 @@ def test_robustness_has_a_copy_that_is_trained() -> None:
     model, call = random_gpt(n_positions=30, n_embd=64), parse_call("random-weights", {"ratio": 0.1})
     more = Workload(30, relearned=32).editing(model, [call]) - Workload(30, rows=1).editing(model, [])
     assert more > 5 * bytes_of(model) - WORKING and Workload(30, relearned=32).editing(model, []) == Workload(30).editing(model, [])
+
+
+@pytest.mark.parametrize("name", ["act", "random-neurons", "zero"])
+def test_only_the_logits_that_a_method_reads_are_counted(name: str) -> None:
+    """505 rows of 80 tokens with a vocabulary of 50,304 have 8 GB of logits; Act and the random ones make at most a position's."""
+    model, data = tiny_case("gpt-neox")
+    seen: list[int] = []
+    model.lm_head.register_forward_hook(lambda module, inputs, output: seen.append(output.shape[1]))
+    call = parse_call(name, {})
+    apply(call.method, model, data, call.config)
+    assert (max(seen, default=1) == 1) == (name != "zero")
+    large = FAMILIES.get("gpt-neox").tiny(50_304, 80)
+    workload = Workload(80, forget=505)
+    needed = workload.editing(large, [call]) - workload.measuring(large) - bytes_of(large)
+    assert needed > 2**28 if name == "zero" else needed <= 0, "the measurement takes more"
+
+
+def test_what_to_try_where_it_is_the_rows_that_do_not_fit(tiny_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond a model's own size a smaller model is not what helps."""
+    place, large = tiny_run.checkpoint, parse_call("balanced-subnet", {"batch_size": 512})
+    own = bytes_of(tiny_run.model())
+    monkeypatch.setattr("tinymem.runtime.memory.free_memory", lambda device: own)
+    with pytest.raises(UserError, match="are needed; take shorter rows, a smaller batch_size of the method, or a larger machine"):
+        mitigate_checkpoint(place, large, device="cpu", progress=False)
+    monkeypatch.setattr("tinymem.runtime.memory.free_memory", lambda device: 1)
+    with pytest.raises(UserError, match="are needed; use a larger machine or a smaller model"):
+        load_checkpoint(place)
 
 
 def test_a_pass_on_a_gpu_needs_room_for_a_row_of_a_batch_that_goes_on_in_pieces(tiny_run: Run) -> None:

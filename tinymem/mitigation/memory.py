@@ -30,7 +30,7 @@ from tinymem.mitigation.methods.pieces import rows_at_once, size_of
 from tinymem.mitigation.methods.weight import greedy
 from tinymem.mitigation.methods.weight._learned_mask import PART
 from tinymem.mitigation.subject import MAXIMUM_RETAIN
-from tinymem.models.adapters import family_of, mlp_parameters, neuron_layers, vocabulary_of
+from tinymem.models.adapters import family_of, logits_narrow, mlp_parameters, neuron_layers, vocabulary_of
 from tinymem.models.checkpoint import bytes_of
 from tinymem.models.metadata import read_metadata
 from tinymem.models.weights import SAMPLE
@@ -100,7 +100,7 @@ class Workload:
         if isinstance(call.config, CurvatureConfig):
             return own + self._measuring_curvature(model, call, call.config)
         if properties.order == "zeroth":
-            return own + max(self.measuring(model), own + WORKING + _passing(model, self._tokens(model, call), neurons=5))
+            return own + max(self.measuring(model), own + WORKING + self._activating(model, call))
         activations = _keeping(model, self._tokens(model, call), logits=WHOLE_LOGITS if call.name in FINETUNINGS else 3)
         weights = sum(p.numel() for p in mlp_parameters(model, matrices_only=True).values())
         if properties.unit == "model":
@@ -109,6 +109,12 @@ class Workload:
             left = weights * (2 if self.on_gpu else _element(model))  # by default in bf16 on a GPU
             return own + 2 * FLOAT * weights + left + RANKED * FLOAT * min(weights, PART) + activations
         return max(own + self.measuring(model), own + WORKING + _scoring(model, call, weights, self._rows(call)) + activations)
+
+    def _activating(self, model: nn.Module, call: MethodCall) -> int:
+        """Bytes of a pass without gradients; methods that only read activations, as Act, make logits of a row's last position alone."""
+        tokens = self._tokens(model, call)
+        last = logits_narrow(model) and not call.method.properties.iterative
+        return _passing(model, tokens, neurons=5, heads=tokens // self.tokens if last else tokens)
 
     def _relearning(self, model: nn.Module) -> int:
         """Bytes of a model, its edited copy, and a copy of that which relearns."""
@@ -221,14 +227,15 @@ def _scoring(model: nn.Module, call: MethodCall, weights: int, rows: int) -> int
     return 2 * FLOAT * weights
 
 
-def _passing(model: nn.Module, tokens: int, *, neurons: int) -> int:
+def _passing(model: nn.Module, tokens: int, *, neurons: int, heads: int | None = None) -> int:
     """Bytes that a pass without gradients has at a time: a block's states and neurons (so many times), or logits and their logarithms.
 
-    Logits of a model in 16 bits are there in fp32 too.
+    Logits are of all tokens, or of so many (`heads`); those of a model in 16 bits are there in fp32 too.
     """
     (width, count, _), element = _sizes(model), _element(model)
     a_logit = 2 * FLOAT + (element if element < FLOAT else 0)
-    return tokens * max(element * (4 * width + neurons * count), FLOAT * width + a_logit * vocabulary_of(model))
+    states, of_heads = element * (4 * width + neurons * count), FLOAT * width + a_logit * vocabulary_of(model)
+    return max(tokens * states, (tokens if heads is None else heads) * of_heads)
 
 
 def _keeping(model: nn.Module, tokens: int, *, logits: int = 3) -> int:

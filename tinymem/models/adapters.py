@@ -123,14 +123,23 @@ def dtype_name(model: nn.Module) -> str:
 
 def logits(model: nn.Module, ids_BT: Tensor, start: int = 0) -> Tensor:
     """Next-token logits [B, T - start, V] of any causal language model at the positions from `start` on; no cache of keys is built."""
-    taken = _arguments(type(model).forward)
-    options: dict[str, int] = {"use_cache": False} if "use_cache" in taken else {}
-    narrow = next((name for name in ("start", "logits_to_keep") if name in taken), None) if start else None
+    options: dict[str, int] = {"use_cache": False} if "use_cache" in _arguments(type(model).forward) else {}
+    narrow = _narrowing(model) if start else None
     if narrow:
         options[narrow] = start if narrow == "start" else ids_BT.shape[1] - start
     output = model(ids_BT, **options)
     found: Tensor = output if isinstance(output, Tensor) else output.logits
     return found if narrow or not start else found[:, start:]
+
+
+def _narrowing(model: nn.Module) -> str | None:
+    """The argument of a forward pass that says from where on there are logits."""
+    return next((name for name in ("start", "logits_to_keep") if name in _arguments(type(model).forward)), None)
+
+
+def logits_narrow(model: nn.Module) -> bool:
+    """Whether `logits` from a later position on makes none of those before it; of our GPT, which is small, it makes all."""
+    return _narrowing(model) is not None
 
 
 @cache

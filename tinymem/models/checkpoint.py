@@ -29,6 +29,8 @@ from tinymem.runtime.memory import refuse_beyond_memory
 
 # Keys of config.json that make other weights of the stored ones, or name other files.
 UNSUPPORTED = ("quantization_config", "transformers_weights")
+SMALLER_WORK = "take shorter rows, a smaller batch_size of the method, or a larger machine"
+"""What to try where the work on a model takes more than twice what the model does."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,8 @@ def _load(folder: Folder, device: str, needed: Callable[[nn.Module], int], dtype
 
     def check(model: nn.Module) -> None:
         what = f"the model in {folder.path}" + ("" if needed is bytes_of else " and what is done with it")
-        refuse_beyond_memory(needed(model), device, what)
+        takes = needed(model)
+        refuse_beyond_memory(takes, device, what, *([SMALLER_WORK] if takes > 3 * bytes_of(model) else []))
 
     ours = load_gpt(folder, sizes, device, DTYPES.get(dtype, torch.float32), check) if sizes else None
     return ours or load_foreign(folder, device, DTYPES.get(dtype) or stored_type(folder.stored.values()), check)
