@@ -24,7 +24,7 @@ from pathlib import Path
 from tinymem.mitigation.method import UNLEARNERS
 from tinymem.recipe.recipe import Recipe
 from tinymem.recipe.sweep import Halving
-from tinymem.runtime.files import write_json
+from tinymem.runtime.files import canonical_json, write_json
 from tinymem.runtime.json import JsonObject
 from tinymem.runtime.progress import Progress
 from tinymem.sweep.costs import Size, size_of
@@ -194,15 +194,22 @@ def _ratio(options: JsonObject) -> float:
 
 def _add_trial(estimator: Estimator, cost: MethodCost, method: str, options: Sequence[JsonObject], recipe: Recipe | Size) -> None:
     """Add a pass on the first rung."""
+    few, share = list(options), min(1.0, FORGET_ROWS / max(1, size_of(recipe).forget))
     if most_epochs(options):
-        seconds, measure, source = estimator.run(method, {**options[0], "epochs": 1}, recipe)
-        cost.add(FIRST.retain * seconds, measure, source)
-        return
-    grows, most = _grows(method), max(map(_ratio, options))
-    few = [one for one in options if not grows or _ratio(one) <= SHORT * most] or [min(options, key=_ratio)]
-    share = 1.0 if grows else min(1.0, FORGET_ROWS / max(1, size_of(recipe).forget))
-    for i, (seconds, measure, source) in enumerate(estimator.run(method, one, recipe) for one in sorted(few, key=_ratio, reverse=True)):
-        cost.add(0.0 if i else share * seconds, measure, source)
+        few, share = [*{canonical_json(one): one for one in ({**one, "epochs": 1} for one in options)}.values()], FIRST.retain
+    elif _grows(method):
+        most, share = max(SHORT * max(map(_ratio, options)), min(map(_ratio, options))), GROWING.retain
+        few = [one for one in options if _ratio(one) <= most]
+    whole = MethodCost()
+    estimator.group(whole, method, few, recipe, shared=True)
+    cost.runs, cost.groups = cost.runs + len(few), cost.groups + 1
+    cost.shared, cost.alone, cost.measure = (
+        cost.shared + share * whole.shared,
+        cost.alone + share * whole.alone,
+        cost.measure + whole.measure,
+    )
+    for source, runs in whole.sources.items():
+        cost.sources[source] += runs
 
 
 def _fates(first: Sequence[Scored], second: Sequence[Scored], made: Sequence[WorkUnit], scores: Mapping[str, float]) -> list[Fate]:
