@@ -186,7 +186,7 @@ def test_what_is_printed(tiny_run: Run, tmp_path: Path, capsys: pytest.CaptureFi
     contested(tiny_run, tmp_path, peaks("npo"))
     print_fates(sweep)
     text = capsys.readouterr().out
-    assert "methods in the contest" in text and "dropped methods might" in text and tiny_run.path.name in text
+    assert "-92.00" in text and "methods in the contest" in text and "dropped methods might" in text and tiny_run.path.name in text
 
 
 def test_the_estimate_of_a_contest(tiny_run: Run, tmp_path: Path) -> None:

@@ -48,11 +48,16 @@ def print_plan(planned: Iterable[Sweep], output: str, *, status: bool) -> None:
 
 def print_fates(sweep: Sweep) -> None:
     """Print what became of each method in a sweep's contest, if it has had one; its file has the same."""
+    from tinymem.report.cells import number
+    from tinymem.report.tables.table import Cell
     from tinymem.sweep.contest import stored_fates
+
+    def shown(score: float | None) -> Cell:
+        return Cell(number(score, 2), value=score)
 
     if fates := stored_fates(sweep.folder):
         notes = ["M - P of the best pass on each rung and on all rows; dropped methods might do better with their whole grids"]
-        lines = [(f.model, f.method, f.passes, f.first, f.form, f.kept, f.second, f.full, f.dropped) for f in fates]
+        lines = [(f.model, f.method, f.passes, shown(f.first), f.form, f.kept, shown(f.second), shown(f.full), f.dropped) for f in fates]
         print_listing(listing(f"{sweep.recipe.name}: methods in the contest", FATES, lines, notes=notes), "table")
 
 
