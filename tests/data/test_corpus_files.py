@@ -10,10 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 import yaml
-from helpers import ROOT
+from helpers import ROOT, python
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ from tinymem.cli.main import app
 from tinymem.data.artifacts.canary import CanaryArtifact, nth_secret, random_secrets
 from tinymem.data.build import make_corpus
 from tinymem.data.corpus import Corpus
-from tinymem.data.corpus_files import load_corpus, save_corpus, verify_corpus
+from tinymem.data.corpus_files import _arrow_column, load_corpus, save_corpus, verify_corpus
 from tinymem.data.math.sequences import to_text
 from tinymem.data.rows import compact_rows, to_ids
 from tinymem.errors import UserError
@@ -271,3 +272,18 @@ def test_recipes_of_the_paper_are_valid(name: str) -> None:
     recipe = load_recipe(ROOT / "recipes" / "paper" / f"{name}.yaml")
     assert recipe.name == name and recipe.data.kind == ("math" if "math" in name else "wiki")
     assert (recipe.data.row_tokens, recipe.training.batch_size, recipe.training.learning_rate) == (150, 128, 1e-3)
+
+
+def test_columns_are_those_of_pyarrow() -> None:
+    for values in (np.arange(7, dtype=np.int32), np.arange(21) % 3 > 0, np.arange(6, dtype=np.uint8)[::2], np.zeros(0, bool)):
+        assert _arrow_column(pa, values).equals(pa.array(values))
+    rows = np.arange(20).reshape(4, 5) % 3 > 0
+    assert _arrow_column(pa, rows).to_pylist() == rows.tolist()
+
+
+@pytest.mark.processes
+def test_writing_does_not_import_pandas(tmp_path: Path) -> None:
+    write = "_write_parquet(Path(sys.argv[1]), {'a': np.eye(3) > 0}); assert 'pandas' not in sys.modules"
+    imports = "import sys; from pathlib import Path; import numpy as np; from tinymem.data.corpus_files import _write_parquet"
+    done = python("-c", f"{imports}; {write}", tmp_path / "a.parquet")
+    assert done.code == 0, done.err

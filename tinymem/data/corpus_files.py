@@ -211,9 +211,11 @@ def _write_parquet(path: Path, columns: Columns) -> None:
 
 
 def _arrow_column(pa: Any, values: npt.NDArray[Any]) -> Any:
-    if values.ndim == 1:
-        return pa.array(values)
-    return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
+    """A column of numbers or of rows of them; not by `pa.array`, which imports pandas where it is installed, most of a second."""
+    if values.ndim > 1:
+        return pa.FixedSizeListArray.from_arrays(_arrow_column(pa, values.reshape(-1)), values.shape[1])
+    bits = np.packbits(values, bitorder="little") if values.dtype == bool else np.ascontiguousarray(values)
+    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [None, pa.py_buffer(bits)])
 
 
 def _read(path: Path) -> Columns:
