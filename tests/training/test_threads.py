@@ -60,6 +60,7 @@ def test_checkpoint_and_rows_say_how_many(tmp_path: Path, monkeypatch: pytest.Mo
             pipeline.run(recipe, runs=tmp_path, device="cpu", report=False)
     run = pipeline.run(recipe, runs=tmp_path, device="cpu", report=False)
     assert read_object(run.checkpoint / "tinymem.json")["threads"] == [1, 2]
+    assert read_object(run.checkpoint / "tinymem.json")["ways"] == ["autograd"]
     assert {row.training_threads for row in run.rows} == {"1, 2"} and all(row["training_threads"] for row in as_json(run.rows))
     assert "trained with 1 then 2" in tinymem("report", run.path).out
 

@@ -104,6 +104,7 @@ class _Run:
     stop: StopFlag
     keeper: Keeper | None = None
     threads: set[int] = field(default_factory=set)
+    ways: set[str] = field(default_factory=set)
     epoch: int = 0
     steps: int = 0
     seconds: float = 0.0
@@ -195,7 +196,7 @@ class _Run:
         if state.loss_sum is not None:
             self.step.loss_sum.copy_(state.loss_sum)
         self.epoch, self.steps, self.seconds, self.busy = state.epoch, state.step, state.seconds, state.busy_seconds
-        self.threads |= {*state.threads}
+        self.threads, self.ways = {*self.threads, *state.threads}, {*state.ways}
         where = f"step {state.in_epoch} of epoch {self.epoch + 1}" if state.in_epoch else f"epoch {self.epoch}"
         self.progress.say(f"resuming after {where} of {self.recipe.training.epochs}")
 
@@ -235,6 +236,7 @@ class _Run:
         for batch_B in order_E.split(config.batch_size)[first:]:
             self.step.set_rate(learning_rate(config, self.steps, self.total_steps))
             self.step(batch_B)
+            self.ways.add(self.step.way)
             self.steps += 1
             if self.in_epoch == self.midway:
                 started += self._measure_within(time.perf_counter() - started, first)
@@ -285,6 +287,7 @@ class _Run:
                 busy_seconds=self.busy + spent,
                 precision=self.precision,
                 threads=sorted(self.threads),
+                ways=sorted(self.ways),
                 model=self.model.state_dict(),
                 optimizer=optimizer_tensors(self.optimizer),
                 regularizers=self.regularizers.state_dict(),
@@ -335,6 +338,7 @@ class _Run:
             device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
             processes=self.processes.world_size,
             threads=sorted(self.threads) or None,
+            ways=sorted(self.ways),
             torch=torch.__version__,
             energy=estimate_here(busy, energy, device, self.processes.world_size),
         )

@@ -30,6 +30,7 @@ class LossModel(nn.Module):
         super().__init__()
         use_row_attention(gpt)
         self.gpt = gpt
+        self.head = head_losses
 
     def forward(self, ids_BT: Tensor, *, each: bool = False) -> Tensor:
         """Mean loss, or with `each` the losses [B, P] of the tokens."""
@@ -39,7 +40,7 @@ class LossModel(nn.Module):
             loss = F.cross_entropy(logits_BTV[:, :-1].flatten(0, 1), ids_BT[:, 1:].flatten(), reduction=reduction)
         else:
             hidden_ND = self.gpt.transformer(ids_BT)[:, :-1].flatten(0, 1)
-            losses_N = head_losses(hidden_ND, self.gpt.transformer.wte.weight, ids_BT[:, 1:].flatten())
+            losses_N = self.head(hidden_ND, self.gpt.transformer.wte.weight, ids_BT[:, 1:].flatten())
             loss = losses_N if each else losses_N.mean()
         return loss.view(len(ids_BT), -1) if each else loss
 
@@ -50,7 +51,11 @@ def batch_loss(model: nn.Module, ids_BT: Tensor) -> Tensor:
     return loss
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+def keep_head_whole(model: LossModel) -> None:
+    """Keep torch.compile out of a model's head; not where the head is defined, since this imports torch.compile, which takes seconds."""
+    model.head = torch.compiler.disable(head_losses)
+
+
 def head_losses(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
     """Cross-entropy [N] of the tied head without writing all logits: a fused kernel for bf16 on GPUs, pieces elsewhere."""
     device = hidden_ND.device.type

@@ -23,6 +23,7 @@ class TrainingFacts:
         device: the GPU's name, or cpu.
         processes: that trained it together.
         threads: CPU threads of each; several numbers where training went on with others, None on a GPU.
+        ways: what computed its steps: autograd, kernels of whole blocks, or either where training went on otherwise.
         torch: version.
         energy: estimate of energy and carbon, and codecarbon's measurement where there is one.
     """
@@ -31,6 +32,7 @@ class TrainingFacts:
     device: str
     processes: int
     threads: list[int] | None
+    ways: list[str]
     torch: str
     energy: EnergyEstimate
 

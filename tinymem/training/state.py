@@ -31,7 +31,7 @@ from tinymem.runtime.files import content_id, new_directory, read_object, remove
 from tinymem.training.optimizer import load_optimizer_tensors
 
 TENSORS, COUNTERS = "state.safetensors", "state.json"
-COUNTED = ("epoch", "step", "in_epoch", "seconds", "busy_seconds", "precision", "threads")
+COUNTED = ("epoch", "step", "in_epoch", "seconds", "busy_seconds", "precision", "threads", "ways")
 NEWEST = 2
 SHARD_BYTES = 16 * 2**20
 NAME = re.compile(r"epoch-(\d+)(?:-step-(\d+))?")
@@ -51,6 +51,7 @@ class TrainingState:
         model, optimizer, regularizers: tensors by name.
         loss_sum: of the epoch under way.
         threads: numbers of CPU threads that steps were done with; empty on a GPU, or where they were not recorded.
+        ways: what computed the steps, "autograd" or "kernels"; of an older version's steps nothing.
     """
 
     epoch: int
@@ -64,6 +65,7 @@ class TrainingState:
     regularizers: dict[str, Tensor] = field(default_factory=dict)
     loss_sum: Tensor | None = None
     threads: list[int] = field(default_factory=list)
+    ways: list[str] = field(default_factory=list)
 
     @property
     def name(self) -> str:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tinymem.data.rows import to_ids
+from tinymem.training.loss import LossModel, keep_head_whole
 from tinymem.training.parallel import average_gradients
 from tinymem.training.regularizer import Regularizers
 
@@ -46,6 +47,11 @@ class Step:
 
     def __post_init__(self) -> None:
         self.loss_sum = torch.zeros((), device=self.rows_NT.device)
+
+    @property
+    def way(self) -> str:
+        """What computes it: "autograd", or "kernels" of whole blocks."""
+        return "autograd"
 
     def __call__(self, batch_B: Tensor) -> None:
         """Train on the rows [B] of these indices."""
@@ -152,5 +158,7 @@ class GraphedStep(Step):
 
 def compiled(model: nn.Module) -> nn.Module:
     """The model through torch.compile, for one shape; small operations that do not wait for one another share a kernel."""
+    if isinstance(model, LossModel):
+        keep_head_whole(model)
     made: nn.Module = torch.compile(model, dynamic=False, options={"combo_kernels": True})  # type: ignore[assignment]
     return made

@@ -64,6 +64,7 @@ GRADIENT = """
 STEP = """
     import contextlib
     import copy
+    import sys
     import warnings
     from tinymem.recipe.kinds import REGULARIZERS
     from tinymem.training.kernels.flat_adamw import FlatAdamW
@@ -87,9 +88,13 @@ STEP = """
         made = kind(LossModel(gpt), optimizer, rows, batch_loss, regularizers)
         for batch in batches:
             Step.__call__(made, torch.tensor(batch))
+        steps.way = made.way
         return gpt, {name: t.clone() for name, t in optimizer_tensors(optimizer).items()}, float(made.loss_sum)
+    steps(KernelStep, gpt, [])
+    assert steps.way == "kernels" and "torch._dynamo" not in sys.modules, "its import takes seconds"
     riding = [("goldfish", {"width": 3, "k": 2}), ("spectral-norm", {"strength": 0.1})]
     (ours, state, loss), (theirs, other, exact) = (steps(kind, gpt, riding) for kind in (KernelStep, Step))
+    assert steps.way == "autograd"
     def close(some, others):  # all but the biases of the keys, whose gradient is rounding, which AdamW blows up
         return all(torch.allclose(p, others[n], atol=1e-5) for n, p in some.items() if "c_attn.bias" not in n)
     assert abs(loss - exact) < 1e-5 and close(ours.state_dict(), theirs.state_dict())
@@ -122,8 +127,20 @@ STEP = """
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         fallen, _, lost = steps(KernelStep, gpt, riding)
-    assert close(fallen.state_dict(), theirs.state_dict()) and abs(lost - exact) < 1e-6
+    assert close(fallen.state_dict(), theirs.state_dict()) and abs(lost - exact) < 1e-6 and steps.way == "autograd"
     assert "their gradient is 10.0% from that in fp32, where 2.0% are allowed" in str([*said][-1].message)
+    step_module.KernelGradients.__call__ = gradients
+    last_forward = passes.BatchPass.last_forward
+    def low(self, part, losses_N=None):  # the kernel that gives losses, which truncation alone has
+        last_forward(self, part, losses_N)
+        if losses_N is not None:
+            losses_N[slice(*self._tokens(part))] *= 0.7
+    passes.BatchPass.last_forward = low
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        steps(KernelStep, gpt, [("loss-truncation", {"window": 4, "drop": 0.4})], batches=[[0, 1, 2]])
+    assert "their gradient is 30.0% from that in fp32" in str([*said][-1].message) and steps.way == "autograd"
+    passes.BatchPass.last_forward = last_forward
     def broken(*_):
         raise ValueError("out of registers\\nand more")
     step_module.KernelGradients.__call__ = broken
@@ -176,8 +193,10 @@ TAKEN = choice.Training(GPTConfig(n_embd=128, n_head=4), torch.device("cuda"), "
         ({"kernels": False}, "training.kernels"),
         ({"device": torch.device("cpu")}, "no GPU"),
         ({"precision": "fp32"}, "bf16"),
-        ({"processes": 2}, "only with training.kernels: true where 2 processes share a batch"),
-        ({"kernels": True, "processes": 2}, None),
+        ({"processes": 2}, None),
+        ({"processes": 3}, "where 3 processes share a batch"),
+        ({"processes": 2, "regularizers": ("goldfish",)}, "a regularizer where processes share a batch"),
+        ({"kernels": True, "processes": 3}, None),
         ({"steps": 499}, "500 steps"),
         ({"kernels": True, "steps": 1}, None),
         ({"row_tokens": 513}, "512"),
@@ -190,7 +209,8 @@ TAKEN = choice.Training(GPTConfig(n_embd=128, n_head=4), torch.device("cuda"), "
         ({"config": GPTConfig(n_inner=100)}, "100 neurons"),
         ({"config": GPTConfig(activation_function="gelu")}, "ReLU"),
         ({"config": GPTConfig(vocab_size=259)}, "259 words"),
-        ({"regularizers": ("goldfish",)}, "not measured with regularizers"),
+        ({"regularizers": ("goldfish",)}, None),
+        ({"regularizers": ("goldfish", "spectral-norm")}, "several regularizers"),
         ({"config": GPTConfig(n_embd=64, n_head=4)}, "not measured at an n_embd of 64"),
         ({"config": GPTConfig(n_head=1)}, "not measured with heads"),
     ],

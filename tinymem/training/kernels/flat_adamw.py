@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from inspect import unwrap
 from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor, nn
+from torch.optim import AdamW
 
 from tinymem.training.kernels.launch import launch
 
@@ -41,11 +43,14 @@ def _adamw(p, g, m, v, lr, step, n, beta1, beta2, log_beta1, log_beta2, decay, e
     tl.store(v + at, second, mask=mask)
 
 
-class FlatAdamW(torch.optim.AdamW):
+class FlatAdamW(AdamW):
     """AdamW of fp32 parameters on one GPU; the learning rate is a tensor on it, so that a CUDA graph can hold the step.
 
     Moves the parameters into one buffer: build it when the model is on its device, before anything keeps their addresses.
     """
+
+    # As torch decorates these, their first call imports torch.compile, which takes seconds and has no part in this.
+    add_param_group, state_dict, zero_grad = unwrap(AdamW.add_param_group), unwrap(AdamW.state_dict), unwrap(AdamW.zero_grad)
 
     def __init__(self, params: Iterable[nn.Parameter], *, lr: Tensor, betas: tuple[float, float], weight_decay: float) -> None:
         super().__init__(params, lr=lr, betas=betas, weight_decay=weight_decay, capturable=True)
@@ -90,7 +95,7 @@ class FlatAdamW(torch.optim.AdamW):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over a state of this class or of AdamW."""
-        super().load_state_dict(state_dict)
+        unwrap(AdamW.load_state_dict)(self, state_dict)
         loaded = [self.state[p] for p in self._parameters]
         for name, buffer in (("exp_avg", self._first), ("exp_avg_sq", self._second)):
             buffer.copy_(torch.cat([state[name].flatten() for state in loaded]))

@@ -25,7 +25,7 @@ WIDTHS, MEASURED_WIDTH, MEASURED_HEADS = (64, 128), 128, (32, 64)
 FEED_FORWARD_STEP = 64
 MOST_TOKENS = 2**21
 """Tokens of a batch whose numbers, 3 x 128 for each, have 32-bit addresses."""
-LEAST_STEPS = 500
+LEAST_STEPS, MEASURED_PROCESSES = 500, 2
 RIDING = ("goldfish", "loss-truncation", "spectral-norm", "example-tied-dropout", "mem-sinks")
 """Regularizers that ride along: two weigh tokens, one adds to the gradient of the weights, two switch neurons off row by row."""
 HOPPER = (9, 0)
@@ -81,8 +81,9 @@ MEASURED: Rules = (
     (lambda t: capability(t.device) == HOPPER, "not measured on this GPU"),
     (lambda t: t.config.n_embd == MEASURED_WIDTH, "not measured at an n_embd of {t.config.n_embd}"),
     (lambda t: t.config.n_embd // t.config.n_head in MEASURED_HEADS, "not measured with heads of another width than {MEASURED_HEADS}"),
-    (lambda t: not t.regularizers, "not measured with regularizers"),
-    (lambda t: t.processes == 1, "only with training.kernels: true where {t.processes} processes share a batch"),
+    (lambda t: len(t.regularizers) <= 1, "not measured with several regularizers at once"),
+    (lambda t: t.processes <= MEASURED_PROCESSES, "not measured where {t.processes} processes share a batch"),
+    (lambda t: t.processes == 1 or not t.regularizers, "not measured with a regularizer where processes share a batch"),
     (lambda t: t.steps is None or t.steps >= LEAST_STEPS, "fewer than {LEAST_STEPS} steps, which save less than compiling takes"),
 )
 

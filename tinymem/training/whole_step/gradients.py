@@ -47,11 +47,17 @@ class KernelGradients:
         """The sum of the tokens' losses times their shares, as `BatchPass`; nothing is read back, so that a CUDA graph can hold it."""
         return self._pass_of(len(ids_BT), ids_BT.shape[1])(ids_BT, shares, gates_LBF)
 
-    def compile(self, ids_BT: Tensor, beside: Callable[[Tensor], object] | None = None, gates_LBF: Tensor | None = None) -> None:
-        """Compile the kernels for such batches; `beside` launches others that take the gradient."""
+    def compile(
+        self,
+        ids_BT: Tensor,
+        shares: Shares = None,
+        gates_LBF: Tensor | None = None,
+        beside: Callable[[Tensor], object] | None = None,
+    ) -> None:
+        """Compile the kernels for such calls; `beside` launches others that take the gradient."""
 
         def launches() -> None:
-            self(ids_BT, None, gates_LBF)
+            self(ids_BT, shares, gates_LBF)
             if beside is not None:
                 beside(self.flat)
 

@@ -40,6 +40,10 @@ class KernelStep(GraphedStep):
         self._gradients = KernelGradients(gpt, self._flat.flat, self.dtype, self.tiles)
         self.by_kernels: bool | None = None
 
+    @property
+    def way(self) -> str:
+        return super().way if self.by_kernels is False else "kernels"
+
     def _tried(self, batch_B: Tensor) -> bool:
         """Whether the kernels run, and give the gradient of their first batch; nothing uses it."""
         if self.by_kernels is None:
@@ -52,14 +56,18 @@ class KernelStep(GraphedStep):
         return self.by_kernels
 
     def _by_kernels(self, ids_BT: Tensor) -> Tensor:
-        gates = self._gates()
-        self._gradients.compile(ids_BT, self._flat.launch_update, gates)
-        self._gradients(ids_BT, None, gates)
+        """The gradient that is compared: where shares follow from losses, they are as high as these."""
+        gates, shares = self._gates(), as_high if self.regularizers.weighs_by_loss else None
+        self._gradients.compile(ids_BT, shares, gates, self._flat.launch_update)
+        self._gradients(ids_BT, shares, gates)
         return self._gradients.flat
 
     def _by_autograd(self, ids_BT: Tensor, context: Callable[[], AbstractContextManager[object]]) -> Tensor:
         with context(), library_attention_in(self.model):
-            loss = self.loss(self.model, ids_BT)
+            if self.regularizers.weighs_by_loss:  # of losses l with shares as high, the sum's gradient is that of l * l / 2
+                loss = self.model(ids_BT, each=True).float().square().mean() / 2
+            else:
+                loss = self.loss(self.model, ids_BT)
         return torch.cat([gradient.flatten() for gradient in torch.autograd.grad(loss, self._flat.param_groups[0]["params"])])
 
     def _model_for(self, batch_B: Tensor) -> nn.Module:
@@ -103,3 +111,8 @@ class KernelStep(GraphedStep):
             self._flat.link_gradients(self._gradients.flat)
             penalty.backward()
             self._flat.zero_grad(set_to_none=True)
+
+
+def as_high(losses_BP: Tensor) -> Tensor:
+    """Shares [B, T] of the tokens, as high as their losses [B, P] by the number of these."""
+    return nn.functional.pad(losses_BP / losses_BP.numel(), (0, 1))
