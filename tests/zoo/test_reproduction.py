@@ -74,7 +74,7 @@ def test_the_rule_as_printed_is_a_reason() -> None:
     rows = [*three("act", 2, 0.95, **options(0.01)), *three("act", 0, 0.97 - 0.0957, **options(0.05))]
     line = lines(rows, "noise")["act"]
     assert line.ours.options == "ratio=0.01"
-    assert line.reason.startswith("the rule as printed (M + P), ratio=0.05: gives 0.00 / 9.5")
+    assert line.reason.startswith("the rule as printed (M + P), ratio=0.05 gives 0.00 / 9.5")
 
 
 def test_protocol_reference_is_a_reason() -> None:

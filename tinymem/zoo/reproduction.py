@@ -85,10 +85,10 @@ class Reproduction:
         """Other choices and other measurements, in the order in which they may be given as the reason."""
         free = self.best(method, limited=False)
         if free is not None and free is not ours:
-            yield f"no limit of time, {free.options}:", free
+            yield f"no limit of time, {free.options}", free
         printed = self.best(method, rule="reference")
         if printed is not None and printed is not ours:
-            yield f"the rule as printed (M + P), {printed.options}:", printed
+            yield f"the rule as printed (M + P), {printed.options}", printed
         if self.reference is None:
             return
         rules: tuple[Protocol, ...] = ("reference", "paper")
