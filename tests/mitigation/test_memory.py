@@ -33,7 +33,7 @@ from tinymem.data.rows import Rows
 from tinymem.mitigation.memory import Workload
 from tinymem.mitigation.method import parse_call
 from tinymem.mitigation.run import run_call, subject_of_rows
-from tinymem.models.families import FAMILIES
+from tinymem.models.gpt2 import GPT, GPTConfig
 
 def status(key):
     return next(1024 * int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(key))

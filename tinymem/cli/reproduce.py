@@ -44,6 +44,7 @@ def reproduce(
     from tinymem.zoo.stored import store_rows, stored_rows
 
     check_out(out, "markdown")
+    shipped = zoo_folder(zoo) if zoo else CLONED
     if run and rows:
         raise UserError("expected --run or --from, got both; --run stores the rows of its own sweeps")
     found = _measured(table, sweeps, device, jobs) if run else _read(rows) if rows else None
@@ -53,8 +54,7 @@ def reproduce(
     if not place.is_file():
         raise UserError(f"expected rows of {table} in {place}, found none; run in a clone of the repository, or try --from DIR or --stored")
     places = [place, *(other for other in STORED.values() if stored is None and other != place and other.is_file())]
-    trained = trained_in(zoo_folder(zoo) if zoo else CLONED)
-    write_text(out, reproduction_page([row for path in sorted(places) for row in stored_rows(path)], trained))
+    write_text(out, reproduction_page([row for path in sorted(places) for row in stored_rows(path)], trained_in(shipped)))
     echo(f"{out}: {', '.join(path.stem for path in sorted(places))}")
 
 
