@@ -86,7 +86,7 @@ def _of_sweep(sweep: Sweep, counts: Counts) -> Iterator[str]:
         yield f"{sweep.recipe.name}, of the trained models' runs: " + ", ".join(f"{n:,} {status}" for status, n in statuses)
         yield from (f"  {reason}" for reason in sweep.reasons())
     if sweep.recipe.search:
-        passes = "of a method with several passes on a model, all" if sweep.recipe.search.best_of == "method" else "all passes on a model"
+        passes = "all passes on a model" if sweep.recipe.search.is_contest else "of a method with several passes on a model, all"
         yield f"searched by halving: {passes} run on rungs, and few in full; --dry-run says how long"
     if sweep.recipe.explain == "paper":
         yield explain(counts, sweep)

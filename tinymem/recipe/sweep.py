@@ -113,6 +113,11 @@ class Halving(Section):
     keep: float = Field(0.25, gt=0, le=1, description="share of the scoring passes that the first rung leaves; 1: the full grid")
     tolerance: float = Field(1.0, ge=0, description="points of M - P: a run this near to a perfect edit ends the search")
 
+    @property
+    def is_contest(self) -> bool:
+        """Whether all methods compete on a model; not where the first rung leaves all passes, which is the full grid."""
+        return self.best_of == "model" and self.keep < 1
+
 
 class SweepRecipe(Section):
     """Everything that a sweep depends on."""

@@ -89,9 +89,9 @@ class Fate:
 def search(sweep: Sweep, engine: Engine, score: Score, *, retry_failed: bool = False, progress: Progress | bool = True) -> Counter[str]:
     """Search a sweep as its recipe says, by halving or as a contest; arguments, result and errors as of `halve`."""
     settings = sweep.recipe.search or Halving()
-    if settings.best_of == "method" or settings.keep == 1:
-        return halve(sweep, engine, score, retry_failed=retry_failed, progress=progress)
-    return contest(Search(sweep, engine, score, retry_failed, progress), settings)
+    if settings.is_contest:
+        return contest(Search(sweep, engine, score, retry_failed, progress), settings)
+    return halve(sweep, engine, score, retry_failed=retry_failed, progress=progress)
 
 
 def contest(searching: Search, settings: Halving) -> Counter[str]:

@@ -136,7 +136,7 @@ def _costs(
 ) -> dict[str, MethodCost]:
     """Seconds of all methods' passes on one model."""
     search = sweep.recipe.search
-    if search and search.best_of == "model" and search.keep < 1 and sum(map(len, by_method.values())) > 1:
+    if search and search.is_contest and sum(map(len, by_method.values())) > 1:
         return contest_costs(estimator, by_method, recipe, search)
     return {name: _cost(sweep, estimator, name, passes, recipe) for name, passes in by_method.items()}
 
