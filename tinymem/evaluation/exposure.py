@@ -16,13 +16,13 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinymem.data.artifact import artifact_of
 from tinymem.data.artifacts.canary import CanaryArtifact, canary_encoder, make_canary, nth_secret, random_secrets
 from tinymem.data.corpus import Corpus
 from tinymem.errors import UserError
+from tinymem.evaluation.perplexity import token_losses
 from tinymem.models.adapters import logits
 from tinymem.runtime.json import JsonObject
 
@@ -114,6 +114,6 @@ def _losses(model: nn.Module, rows: list[list[int]], start: int, batch_size: int
         ends_B1 = torch.tensor([[len(row)] for row in batch], device=device)
         position_T = torch.arange(1, length, device=device)
         skip = max(0, start - 1)  # the first token of a row has no prediction
-        scores_BTV = logits(model, ids_BT)[:, skip:-1].float()
-        losses_BT = F.cross_entropy(scores_BTV.transpose(1, 2), ids_BT[:, 1 + skip :], reduction="none")
+        scores_BTV = logits(model, ids_BT)[:, skip:-1]
+        losses_BT = token_losses(scores_BTV, ids_BT[:, 1 + skip :])
         yield (losses_BT.double() * (position_T[None, skip:] < ends_B1)).sum(1).cpu()

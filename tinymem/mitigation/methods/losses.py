@@ -9,13 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinymem.data.rows import Rows
+from tinymem.evaluation.perplexity import token_losses as fp32_losses
 from tinymem.models.adapters import heads_apart, logits
 
 Over = Literal["row", "suffix"]
 LOGITS = 2**25
 """Logits that are in fp32 at once, of a model in half precision."""
 FEW = 2**22
-"""So many and fewer go through torch's own loss, whose softmax over the middle of three dimensions is slow on a GPU where they are more."""
+"""So many and fewer are taken to fp32 at once."""
 
 
 def row_losses(model: nn.Module, rows: Rows, over: Over = "row") -> Tensor:
@@ -34,10 +35,10 @@ def row_losses(model: nn.Module, rows: Rows, over: Over = "row") -> Tensor:
 
 
 def token_losses(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
-    """Cross-entropy [B, T] in fp32; many logits in half precision are flat, and taken to fp32 a piece at a time."""
+    """Cross-entropy [B, T] in fp32; many logits in half precision are taken to fp32 a piece at a time."""
     targets_BT = targets_BT.to(logits_BTV.device)
     if logits_BTV.dtype not in (torch.bfloat16, torch.float16) or logits_BTV.numel() <= FEW:
-        return F.cross_entropy(logits_BTV.float().transpose(1, 2), targets_BT, reduction="none")
+        return fp32_losses(logits_BTV, targets_BT)
     losses_n: Tensor = _HalfLosses.apply(logits_BTV.flatten(0, 1), targets_BT.flatten())  # type: ignore[no-untyped-call]
     return losses_n.view_as(targets_BT)
 

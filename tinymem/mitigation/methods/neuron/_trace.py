@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinymem.data.rows import Rows
+from tinymem.evaluation.perplexity import token_losses
 from tinymem.mitigation.methods.neuron._common import predicting
 from tinymem.models.gpt2 import GPT, Block
 
@@ -72,8 +73,7 @@ def losses_from(model: GPT, x_BTD: Tensor, start: int, rows: Rows, low: int, hig
     for block in blocks[:-1]:
         x_BTD = block(x_BTD)
     x_BTD = _last_block(blocks[-1], x_BTD, low) if blocks else x_BTD[:, low:]
-    logits_BPV = head(model, x_BTD[:, : high - low]).float()
-    losses_BP = F.cross_entropy(logits_BPV.transpose(1, 2), rows.ids[:, low + 1 : high + 1], reduction="none")
+    losses_BP = token_losses(head(model, x_BTD[:, : high - low]), rows.ids[:, low + 1 : high + 1])
     at_BP = predicting(rows)[:, low:high]
     return (losses_BP * at_BP).sum(1) / at_BP.sum(1).clamp(min=1)
 
