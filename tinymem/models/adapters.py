@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -121,13 +121,16 @@ def dtype_name(model: nn.Module) -> str:
     return str(next(model.parameters()).dtype).removeprefix("torch.")
 
 
-def logits(model: nn.Module, ids_BT: Tensor, start: int = 0) -> Tensor:
-    """Next-token logits [B, T - start, V] of any causal language model at the positions from `start` on; no cache of keys is built."""
+def logits(model: nn.Module, ids_BT: Tensor, start: int = 0, further: Mapping[str, Tensor] | None = None) -> Tensor:
+    """Next-token logits [B, T - start, V] of any causal language model at the positions from `start` on; no cache of keys is built.
+
+    `further`: arguments that the model takes beside the ids (`takes`).
+    """
     options: dict[str, int] = {"use_cache": False} if "use_cache" in _arguments(type(model).forward) else {}
     narrow = _narrowing(model) if start else None
     if narrow:
         options[narrow] = start if narrow == "start" else ids_BT.shape[1] - start
-    output = model(ids_BT, **options)
+    output = model(ids_BT, **options, **(further or {}))
     found: Tensor = output if isinstance(output, Tensor) else output.logits
     return found if narrow or not start else found[:, start:]
 
@@ -135,6 +138,11 @@ def logits(model: nn.Module, ids_BT: Tensor, start: int = 0) -> Tensor:
 def _narrowing(model: nn.Module) -> str | None:
     """The argument of a forward pass that says from where on there are logits."""
     return next((name for name in ("start", "logits_to_keep") if name in _arguments(type(model).forward)), None)
+
+
+def takes(model: nn.Module, *names: str) -> bool:
+    """Whether a model's pass has these arguments."""
+    return _arguments(type(model).forward) >= {*names}
 
 
 def logits_narrow(model: nn.Module) -> bool:

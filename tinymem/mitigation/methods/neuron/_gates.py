@@ -144,7 +144,7 @@ def _gradients(
 def _layers(gates_GLF: Tensor, first: int, index: Tensor) -> list[Tensor]:
     """Gates [G, 1, F] of each layer for the rows of `index`: their own, or those that all rows share; ones below layer `first`."""
     gates_GLF = gates_GLF if len(gates_GLF) == 1 else gates_GLF[index]
-    return [torch.ones_like(gates_GLF[:, :1])] * first + [gates_GLF[:, i : i + 1] for i in range(first, gates_GLF.shape[1])]
+    return [torch.ones_like(gates_GLF[:, :1])] * first + [gate_GF[:, None] for gate_GF in gates_GLF.unbind(1)[first:]]
 
 
 def _draws(rows: Rows, data: MitigationData, shape: tuple[int, int, int], by_row: bool) -> Iterator[Tensor]:

@@ -6,7 +6,8 @@ Formula: for layer l and the position t that predicts a suffix token s, with h =
 Source: Dai et al. 2022; Chang et al. 2024, section 3; TinyMem paper, section 3.3. Their code uses 20 points that include both 0 and 1 and
     divides by 20 (`rule: ends`); the paper's formula starts at j = 1 (`rule: right`). The published TinyMem code ignores its steps option.
 Cost: for our GPT each (position, step) is a decode of one token against the clean keys and values, all of a layer in one batch: about
-    100 times less work than a pass over the prefix each. Other families run whole passes, several positions and steps in one batch.
+    100 times less work than a pass over the prefix each. Other families run rows of twice the tokens from the layer on, one a step
+    (`_doubled.py`); where attention is local, a copy of the row for each position and step.
 Options: ratio, of, scope (per layer), skip_bottom, steps, rule, batch_size (rows at once; default 1 on a CPU, 16 on a GPU), copies.
 """
 
@@ -25,7 +26,9 @@ from tinymem.mitigation.config import Grid
 from tinymem.mitigation.method import MitigationData, Properties, scorer
 from tinymem.mitigation.methods.neuron._common import NeuronConfig, as_scores, cropped, frozen, predicting
 from tinymem.mitigation.methods.neuron._decode import mean_gradients
-from tinymem.models.adapters import NeuronLayer, captured_neurons, logits, neuron_layers
+from tinymem.mitigation.methods.neuron._doubled import doubled
+from tinymem.mitigation.methods.neuron._patched import patched
+from tinymem.models.adapters import neuron_layers
 from tinymem.models.gpt2 import GPT
 
 
@@ -36,7 +39,7 @@ class IGConfig(NeuronConfig):
     Attributes:
         steps: points of the integral.
         rule: `midpoint` (j - 1/2) / m, `left` (j - 1) / m, `right` j / m, or `ends` (j - 1) / (m - 1), each with weight 1 / m.
-        copies: (position, step) pairs in one pass of a family other than our GPT.
+        copies: rows in one pass of a family other than our GPT.
     """
 
     steps: int = 20
@@ -78,38 +81,7 @@ def _attributions(model: nn.Module, rows: Rows, alpha_m: Tensor, config: IGConfi
     if isinstance(model, GPT):
         per_layer = mean_gradients(model, rows, alpha_m)
     else:
-        per_layer = [_mean_gradients(model, rows, layer, alpha_m, config.copies) for layer in neuron_layers(model)]
+        found = doubled(model, rows) or patched(model, rows)
+        per_layer = [(found.neurons[layer.index], found.mean_gradients(layer, alpha_m, config.copies)) for layer in neuron_layers(model)]
     sums = [((h_BTF * g_BTF).float() * at_BT[:, :, None]).sum(1) for h_BTF, g_BTF in per_layer]
     return torch.stack(sums, dim=1) / at_BT.sum(1).clamp(min=1)[:, None, None]
-
-
-def _mean_gradients(model: nn.Module, rows: Rows, layer: NeuronLayer, alpha_m: Tensor, copies: int) -> tuple[Tensor, Tensor]:
-    """Activations and mean gradients [B, T, F] of one layer, by whole passes: later tokens do not reach the position's logits."""
-    with torch.no_grad(), captured_neurons(model) as activations:
-        logits(model, rows.ids)
-        h_BTF = activations[layer.index]
-    means_BTF = torch.zeros_like(h_BTF)
-    row_n, at_n = predicting(rows).nonzero().unbind(1)
-    pairs = torch.cartesian_prod(torch.arange(len(row_n), device=row_n.device), torch.arange(len(alpha_m), device=row_n.device))
-    for index in pairs.split(copies):
-        pair, step = index.unbind(1)
-        row, at = row_n[pair], at_n[pair]
-        gradient_nF = _gradient(model, rows.ids[row], at, layer, alpha_m[step, None].to(h_BTF.dtype) * h_BTF[row, at])
-        means_BTF.index_put_((row, at), gradient_nF / len(alpha_m), accumulate=True)
-    return h_BTF, means_BTF
-
-
-def _gradient(model: nn.Module, ids_nT: Tensor, at_n: Tensor, layer: NeuronLayer, patch_nF: Tensor) -> Tensor:
-    """Gradient [n, F] of the probability of the token after position `at` with respect to the layer's activations there."""
-    every = torch.arange(len(at_n), device=at_n.device)
-    patch_nF.requires_grad_()
-
-    def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (inputs[0].index_put((every, at_n), patch_nF), *inputs[1:])
-
-    handle = layer.module.register_forward_pre_hook(hook)
-    try:
-        probability_n = logits(model, ids_nT)[every, at_n].float().softmax(-1)[every, ids_nT[every, at_n + 1]]
-    finally:
-        handle.remove()
-    return torch.autograd.grad(probability_n.sum(), patch_nF)[0]

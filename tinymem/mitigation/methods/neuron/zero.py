@@ -5,7 +5,7 @@ Formula: score of neuron i in layer l = mean over rows of loss(suffix | h^l_i = 
 Source: Chang et al. 2024, section 3 ("Zero-out"); TinyMem paper, section 3.3. The published TinyMem code keeps the tested neuron and
     zeroes all others, and takes the loss over whole padded rows (`over: row`); its numbers measure that.
 Cost: one pass per neuron and row from the neuron's layer up. Skipped exactly: the layers below, neurons that are 0 throughout a row,
-    tokens after the suffix, and (our GPT) the last block and the head before the suffix. Other families run whole passes.
+    tokens after the suffix, and (our GPT) the last block and the head before the suffix. Other families start at the neuron's block.
 Options: ratio, of, scope (per layer), skip_bottom, over, batch_size (rows traced at once), copies (row-neuron pairs in one pass;
     default 32 on a CPU, on a GPU 4096 or as many as 2^30 logits allow).
 """
@@ -25,9 +25,10 @@ from tinymem.mitigation.ablation import Scores
 from tinymem.mitigation.config import Grid
 from tinymem.mitigation.method import MitigationData, Properties, scorer
 from tinymem.mitigation.methods.losses import Over, row_losses
+from tinymem.mitigation.methods.neuron._below import clean_pass, suffix_losses
 from tinymem.mitigation.methods.neuron._common import NeuronConfig, as_scores, cropped, span, width
 from tinymem.mitigation.methods.neuron._trace import losses_from, trace
-from tinymem.models.adapters import NeuronLayer, captured_neurons, neuron_layers, vocabulary_of
+from tinymem.models.adapters import NeuronLayer, captured_neurons, logits, neuron_layers, vocabulary_of
 from tinymem.models.gpt2 import GPT
 
 MAXIMUM_LOGITS = 1 << 30
@@ -106,7 +107,9 @@ def _of_gpt(model: GPT, rows: Rows) -> LossesWithout:
 
 
 def _of_any(model: nn.Module, rows: Rows) -> LossesWithout:
-    """Whole passes, each copy of a row with one neuron hooked to 0."""
+    """Passes from the neuron's own block on, each copy of a row with one neuron hooked to 0."""
+    with clean_pass(model) as clean:
+        logits(model, rows.ids, rows.ids.shape[1] - 1)
 
     def losses_without(layer: NeuronLayer, row_n: Tensor, neuron_n: Tensor) -> Tensor:
         def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -116,7 +119,8 @@ def _of_any(model: nn.Module, rows: Rows) -> LossesWithout:
 
         handle = layer.module.register_forward_pre_hook(hook)
         try:
-            return row_losses(model, rows.take(row_n), "suffix")
+            with clean.starting_at(layer.index, row_n):
+                return suffix_losses(model, rows.take(row_n))
         finally:
             handle.remove()
 
