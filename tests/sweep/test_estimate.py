@@ -61,6 +61,17 @@ def test_a_stored_row_without_its_defaults_counts_as_the_run_that_it_was() -> No
     assert Estimator([lean, *unknown], probe=False).run("subnet", config("subnet", ratio=0.25, epochs=20), FOUR) == (2.0, 0.5, "exact")
 
 
+def test_the_tests_of_robustness_are_no_measuring() -> None:
+    """A row of an older TinyMem has both in one number: it counts what the other rows of such a model took to measure."""
+    tested: Row = {"robustness": {"int8": {"before": {}, "after": {}}}}
+    older = replace(row("act", 2.0, measure=9.0, ratio=0.1), **tested)
+    newer = replace(row("act", 2.0, measure=0.5, ratio=0.2), seconds_robustness=8.0, **tested)
+    assert Estimator([older, newer], probe=False).run("act", config("act", ratio=0.1), FOUR) == (2.0, 0.5, "exact")
+    assert Estimator([older, newer], probe=False).run("act", config("act", ratio=0.2), FOUR) == (2.0, 0.5, "exact")
+    alone = Estimator([older], probe=False)
+    assert alone.run("act", config("act", ratio=0.1), FOUR)[1] == alone.run("slim", config("slim"), FOUR)[1] != 9.0
+
+
 def test_runs_under_the_recipes_own_protocol_count() -> None:
     """Protocol reference gives a method all memorized rows, so that its runs take longer."""
     own, other = (

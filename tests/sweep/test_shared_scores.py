@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count
@@ -15,6 +16,8 @@ import torch
 from helpers import ROOT
 
 from tinymem.errors import UserError
+from tinymem.mitigation import run as mitigation_run
+from tinymem.mitigation import subject
 from tinymem.mitigation.ablation import Refused
 from tinymem.mitigation.method import UNLEARNERS, parse_call
 from tinymem.mitigation.run import Subject
@@ -188,3 +191,24 @@ def test_what_may_share_a_pass() -> None:
     assert key("subnet", epochs=1) == key("subnet", epochs=20)
     assert key("subnet", ratio=0.1) != key("subnet", ratio=0.2)
     assert key("finetune-extra", epochs=1) != key("finetune-extra", epochs=2)
+
+
+def test_the_tests_of_robustness_have_seconds_of_their_own(tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that the tests alone move: the trained model's count in the first row of the model."""
+    clock = [0.0]
+
+    def tested(_trial: object, _model: object) -> dict[str, dict[str, Row]]:
+        clock[0] += 5
+        return defaultdict(dict)
+
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    for module in (subject, mitigation_run):
+        monkeypatch.setattr(module, "tested", tested)
+    keys: Row = {"checkpoints": str(tiny_run.checkpoint), "methods": ["finetune-clean", "random-neurons"], "grid": "none", "robustness": True}
+    sweep = open_sweep(parse_sweep(keys), out=tmp_path, runs=tmp_path, device_type="cpu")
+    worker, events = Worker(tmp_path, "cpu"), list[Row]()
+    for group in sweep.left():
+        worker.work(group, events.append)
+    rows = read_rows(tmp_path)
+    assert {row.seconds_robustness for row in rows} == {10, 5} and {row.seconds_measure for row in rows} == {0}
+    assert [event["seconds"] for event in events if event["event"] == "run"] == [10, 5]

@@ -103,7 +103,7 @@ def print_estimate(planned: Iterable[Sweep], place: str, project: Path | None, o
         rows = measured_rows(project) if project else _rows_of(one, place)
         devices |= {row.device for row in rows if row.device}
         paper |= one.recipe.explain == "paper"
-        notes += _of_named(one)
+        notes += [*_of_named(one), *_of_robustness(one)]
         if project is None:
             left = left_over(one)
             sizes.update(left.bytes)
@@ -138,6 +138,12 @@ def _of_named(sweep: Sweep) -> list[str]:
         return []
     absent = counted(sum(model.basis is None for model in sweep.models), "model")
     return [f"{sweep.recipe.name}: without {absent} of the Hub that are not here; others by name are guessed from their size, not probed"]
+
+
+def _of_robustness(sweep: Sweep) -> list[str]:
+    """What an estimate says of the tests of robustness, which it does not know before they are made."""
+    asked = sweep.recipe.robustness or any(model.recipe and model.recipe.mitigation.robustness for model in sweep.models)
+    return [f"{sweep.recipe.name}: the tests of robustness are not in these times"] if asked else []
 
 
 def _times(found: dict[str, MethodCost], sizes: Counter[str] | None) -> Iterator[tuple[Cell | str | int, ...]]:

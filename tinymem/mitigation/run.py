@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -211,7 +212,9 @@ def _rows(blank: _Blank, after: Measurement, cost: Cost, edited: nn.Module) -> l
     subject = blank.subject
     size = edit_size(subject.model, edited)
     metrics_after = after.metrics(subject.groups, tolerant=True)
-    robust = tested(subject.trial, edited) if subject.trial else None
+    started = time.perf_counter()
+    robust = (subject.robustness_before, tested(subject.trial, edited)) if subject.trial else None
+    seconds_robustness = time.perf_counter() - started if robust else None
     return [
         replace(
             blank.row(kind),
@@ -224,7 +227,8 @@ def _rows(blank: _Blank, after: Measurement, cost: Cost, edited: nn.Module) -> l
             edit_norm=size.norm,
             edited_by_layer=size.by_layer,
             metrics_after=metrics_after[kind],
-            robustness=before_and_after(subject.robustness_before[kind], robust[kind]) if robust else None,
+            robustness=before_and_after(robust[0][kind], robust[1][kind]) if robust else None,
+            seconds_robustness=seconds_robustness,
         )
         for kind in subject.splits
     ]

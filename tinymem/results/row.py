@@ -25,7 +25,7 @@ OPTIONAL = frozenset(
         *("family", "commit", "revision", "step", "dtype", "training_seconds", "training_threads", "finished"),
         *("host", "attempts", "traceback", "memorized_by_copies_before", "memorized_by_copies_after"),
         *("robustness", "prompt", "match", "rows_left_out", "rows_id", "scores_shared"),
-        *("seconds_measure", "rows_retain", "row_tokens", "optimizer_state", "computed_in", "plugin", "values", "confusion"),
+        *("seconds_measure", "seconds_robustness", "rows_retain", "row_tokens", "optimizer_state", "computed_in", "plugin", "values", "confusion"),
         *("found", "window"),
     }
 )
@@ -229,7 +229,9 @@ class MeasuredRow(ResultRow):
     scores_shared: bool | None = None
     """True if the scoring pass served other runs of a sweep too."""
     seconds_measure: float | None = None
-    """Wall-clock seconds of the measurement after the edit."""
+    """Wall-clock seconds of the measurement after the edit, without the tests of robustness where `seconds_robustness` has theirs."""
+    seconds_robustness: float | None = None
+    """Wall-clock seconds of the tests of robustness; in a model's first row with the trained model's, which all its rows share."""
     rows_retain: int | None = None
     """Number of retain rows, given to the method."""
     row_tokens: int | None = None

@@ -1,6 +1,6 @@
 """Estimates of a sweep's hours: from measured rows, and where there are none from a table of costs and a probe of speed.
 
-A run that was measured on a model of the same size takes the same time. Else the nearest measured run of its method is scaled by the
+A run that was measured on a model of the same size takes the same time, and as long to measure, without the tests of robustness. Else the nearest measured run of its method is scaled by the
 passes over rows (`costs`) and by the arithmetic of a row. Else the table's passes are multiplied with the time of a forward pass, which is
 probed on a model with random weights. Estimates are counted by source. Runs that share a scoring pass cost it once.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -43,7 +44,7 @@ Facts = tuple[str | None, int | None, int]
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds of a run that has been measured, with the sizes that it had."""
+    """Seconds of a run that has been measured, with the sizes that it had; `measure` is of a plain measurement, None where not known."""
 
     options: str
     values: JsonObject
@@ -86,13 +87,16 @@ class Estimator:
 
     def __init__(self, rows: Iterable[MeasuredRow] = (), device: str = "cpu", *, probe: bool = True) -> None:
         self.device, self.probe = device, probe
-        self.measured: dict[str, list[Measured]] = {}
+        self.measured: dict[str, list[Measured]] = defaultdict(list)
         self._speeds: dict[tuple[str, int, float], float] = {}
-        seen = set()
+        known: dict[str, tuple[str, Measured]] = {}
         for row in rows:
-            if row.is_ok and row.id not in seen and (measured := _measured(row)):
-                seen.add(row.id)
-                self.measured.setdefault(row.method, []).append(measured)
+            if row.is_ok and row.id not in known and (measured := _measured(row)):
+                known[row.id] = row.method, measured
+        plain = _plain_seconds(measured for _, measured in known.values())
+        for method, measured in known.values():
+            of_size = plain.get(measured.facts) if measured.measure is None else measured.measure
+            self.measured[method].append(replace(measured, measure=of_size))
 
     def run(self, method: str, options: JsonObject, recipe: Recipe | Size) -> tuple[float, float, str]:
         """Seconds of the edit alone, seconds of its measurement, and their source: exact, scaled or guessed."""
@@ -181,6 +185,15 @@ def _values_of(file: Path) -> Any:
     return json.loads(file.read_text(encoding="utf-8"))
 
 
+def _plain_seconds(measured: Iterable[Measured]) -> dict[Facts, float]:
+    """Mean seconds of a plain measurement, by size of model."""
+    found: dict[Facts, list[float]] = defaultdict(list)
+    for one in measured:
+        if one.measure is not None:
+            found[one.facts].append(one.measure)
+    return {facts: _mean(seconds) for facts, seconds in found.items()}
+
+
 def _config(row: MeasuredRow) -> JsonObject | None:
     """All options of a row's method; of a row that keeps only those that are not at their defaults, with the others added."""
     from tinymem.mitigation.method import UNLEARNERS, parse_config
@@ -195,6 +208,7 @@ def _config(row: MeasuredRow) -> JsonObject | None:
 
 def _measured(row: MeasuredRow) -> Measured | None:
     config = _config(row)
+    with_tests = row.robustness is not None and row.seconds_robustness is None  # of an older TinyMem, in one number
     if row.seconds is None or not row.n_layer or config is None or row.n_parameters is None:
         return None
     return Measured(
@@ -207,7 +221,7 @@ def _measured(row: MeasuredRow) -> Measured | None:
         forget=row.rows_forget or 1,
         retain=row.rows_retain,
         seconds=row.seconds,
-        measure=row.seconds_measure,
+        measure=None if with_tests else row.seconds_measure,
         protocol=row.protocol,
     )
 

@@ -117,7 +117,7 @@ class Worker:
         status = worst_status([row.status for row in rows])
         text = portable_traceback(error)[-MAXIMUM_TRACEBACK:] if error is not None and status == "failed" else None
         write_run(self.folder, run, stamped(rows, group, text))
-        seconds = (rows[0].seconds or 0.0) + (rows[0].seconds_measure or 0.0)
+        seconds = sum(part or 0.0 for part in (rows[0].seconds, rows[0].seconds_measure, rows[0].seconds_robustness))
         tell({"event": "run", "id": run, "status": status, "seconds": seconds})
 
     def _loaded(self, group: WorkUnit) -> Subject:
@@ -189,9 +189,9 @@ def _refuse_changed_files(runs: Sequence[PlannedRun], configs: Mapping[str, Meth
 
 
 def _with_costs(row: MitigationRow, subject: Subject, edit: Edit, seconds: float) -> MitigationRow:
-    """The row with the columns that a sweep's estimates use."""
-    retain = subject.data.retain
-    return replace(row, scores_shared=edit.shared, seconds_measure=seconds, rows_retain=len(retain), row_tokens=retain.ids.shape[1])
+    """The row with the columns that a sweep's estimates use; `seconds` are those of its measurement, with the tests of robustness."""
+    retain, plain = subject.data.retain, seconds - (row.seconds_robustness or 0.0)
+    return replace(row, scores_shared=edit.shared, seconds_measure=plain, rows_retain=len(retain), row_tokens=retain.ids.shape[1])
 
 
 def _ended(outcome: Outcome) -> tuple[Status, str]:
