@@ -123,6 +123,7 @@ NONSENSE: dict[str, list[tuple[str, str]]] = {
     "--table": [(NOWHERE, "found none")],
     "--search": [("random", "halving")],
     "--stored": [(NOWHERE, "found none")],
+    "--add": [(NOWHERE, "found none")],
     "--from": [(NOWHERE, "found none")],
     "--sweeps": [(IN_FILE, "expected a folder for --sweeps")],
     "--revision": [("..", "expected ORG/NAME")],

@@ -13,7 +13,7 @@ from tinymem.errors import UserError
 from tinymem.recipe.recipe import Recipe, dump_recipe, load_recipe, parse_recipe
 
 # Those of sweeps are of another kind; test_sweep_plan.py loads them.
-OTHERS = ("sweep-", "unlearning-", "table", "pythia-", "neox-", "inj-", "del-")
+OTHERS = ("sweep-", "unlearning-", "slices", "table", "pythia-", "neox-", "inj-", "del-")
 RECIPES = [path for path in sorted((ROOT / "recipes").rglob("*.yaml")) if not path.stem.startswith(OTHERS)]
 
 

@@ -204,7 +204,12 @@ def test_the_tests_of_robustness_have_seconds_of_their_own(tiny_run: Run, tmp_pa
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
     for module in (subject, mitigation_run):
         monkeypatch.setattr(module, "tested", tested)
-    keys: Row = {"checkpoints": str(tiny_run.checkpoint), "methods": ["finetune-clean", "random-neurons"], "grid": "none", "robustness": True}
+    keys: Row = {
+        "checkpoints": str(tiny_run.checkpoint),
+        "methods": ["finetune-clean", "random-neurons"],
+        "grid": "none",
+        "robustness": True,
+    }
     sweep = open_sweep(parse_sweep(keys), out=tmp_path, runs=tmp_path, device_type="cpu")
     worker, events = Worker(tmp_path, "cpu"), list[Row]()
     for group in sweep.left():

@@ -14,12 +14,12 @@ from tinymem.recipe.sweep import parse_sweep
 from tinymem.runtime.files import file_sha256
 from tinymem.sweep.run import open_sweep
 from tinymem.sweep.task import Worker
-from tinymem.zoo.board_runs import merged, sample
+from tinymem.zoo.board_runs import sample
 from tinymem.zoo.catalogue import entry_of, names_in, weights_of
 from tinymem.zoo.curves import trained_in
 from tinymem.zoo.document import reproduction_page
 from tinymem.zoo.leaderboard import leaderboard_page, standings
-from tinymem.zoo.stored import store_rows, stored_rows
+from tinymem.zoo.stored import merged, store_rows, stored_rows
 
 WEIGHTS = {"one": "w1", "two": "w2"}
 
@@ -31,7 +31,9 @@ def test_the_pages_in_docs_are_current() -> None:
     more = stored_rows(docs / "leaderboard.parquet")
     entries = [entry_of(zoo / name) for name in names_in(zoo)]
     assert leaderboard_page([*table, *more], entries, weights_of(zoo)) == (docs / "leaderboard.md").read_text(encoding="utf-8")
-    assert reproduction_page(table, trained_in(zoo)) == (docs / "reproduction.md").read_text(encoding="utf-8")
+    assert reproduction_page(table, trained_in(zoo), stored_rows(docs / "slices.parquet")) == (docs / "reproduction.md").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_a_methods_best_run_is_that_with_the_lowest_score() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 from helpers import ROOT, tinymem
 from report_rows import make_row, paper_like_rows, without_result, write_results
 
+from tinymem.recipe.matrix import pick
+from tinymem.recipe.recipe import load_matrix
 from tinymem.recipe.sweep import load_sweep
 from tinymem.report.means import Mean, mean_of
 from tinymem.results.collect import results_of
@@ -20,6 +23,7 @@ from tinymem.zoo.curves import Trained, effects_table, regularizer_tables, train
 from tinymem.zoo.document import reproduction_page
 from tinymem.zoo.reasons import Evidence, Pair, reason_of
 from tinymem.zoo.reproduction import Line, reproductions
+from tinymem.zoo.slices import slices_tables, with_newer
 from tinymem.zoo.stored import store_rows, stored_rows
 from tinymem.zoo.table_runs import chosen_recipes
 
@@ -228,9 +232,55 @@ def test_the_command_writes_the_page(tmp_path: Path) -> None:
     assert tinymem("reproduce", "table1", *words).code == 0 and (tmp_path / "page.md").read_text() == first
 
 
+def test_rows_are_added_to_stored_ones(tmp_path: Path) -> None:
+    """A run's newer row takes the older one's place, unless it lacks the tests of robustness that the other has."""
+    stored, first, *others = tmp_path / "rows.parquet", *(row for row in paper_like_rows() if row.is_ok)
+    robust = replace(others[0], robustness={})
+    store_rows(stored, [first, *others])
+    store_rows(tmp_path / "rows.parquet", [first, replace(others[0], robustness={"int8": {"before": {}, "after": {}}}), *others[1:]])
+    new = [replace(first, seconds=77.0), replace(robust, seconds=77.0)]
+    sweep = write_results(tmp_path / "sweep", new)
+    done = tinymem("reproduce", "table1", "--add", sweep, "--stored", stored, "--out", tmp_path / "page.md")
+    assert done.code == 0, done.err
+    assert [row.source for row in stored_rows(stored) if row.seconds == 77.0] == [first.source]
+    assert len(stored_rows(stored)) == 1 + len(others)
+
+
+def slice_row(method: str, weights: str, left: int, epoch: int = 50, **more: Any) -> MeasuredRow:
+    return make_row(method, after=left, weights=weights, epoch=epoch, n_layer=8, **more)
+
+
+def test_slices_have_each_methods_best_run_at_each_epoch(tmp_path: Path) -> None:
+    rows = [slice_row("act", "old", 40, id="a"), slice_row("act", "old", 5, id="b"), slice_row("subnet", "old", 0, epoch=200, id="c")]
+    [table] = slices_tables(rows)
+    assert [[line[4].text, *(cell.text.split(" / ")[0] for cell in line[-2:])] for line in table.rows] == [
+        ["50", "5.0", "–"],
+        ["200", "–", "0.0"],
+    ]
+    assert slices_tables([]) == []
+
+
+def test_a_slice_that_was_trained_again_has_the_newer_models_rows_alone() -> None:
+    old = [slice_row("act", "old", 40, id="a"), slice_row("slim", "old", 5, id="b"), slice_row("act", "old", 5, epoch=200, id="c")]
+    new = [slice_row("act", "new", 1, id="d"), replace(slice_row("act", "newest", 1, epoch=200, id="e"), status="failed")]
+    assert [row.id for row in with_newer(old, new)] == ["c", "d"]
+    more = [slice_row("slim", "new", 1, id="f")]
+    assert [row.id for row in with_newer(new[:1], more)] == ["d", "f"]
+
+
+def test_the_recipe_of_slices_finds_the_models_that_it_says_to_train() -> None:
+    paper = ROOT / "recipes" / "paper"
+    only = ["*-multiplicative-size3000-*-seed0", "*-multiplicative-*-layers4-seed0"]
+    folders = [f"runs/{recipe.run_id()}" for recipe in pick(load_matrix(paper / "math-backdoor.yaml", []), only, None)]
+    sweep = load_sweep(paper / "slices.yaml")
+    assert len(folders) == 6 and all(sum(fnmatch(name, pattern) for pattern in sweep.checkpoints) == 1 for name in folders)
+
+
 def test_refusals(tmp_path: Path) -> None:
     both = tinymem("reproduce", "table1", "--run", "--from", tmp_path)
-    assert both.code == 2 and "expected --run or --from, got both" in both.err
+    assert both.code == 2 and "expected one of --run, --from and --add, got several" in both.err
+    trained = tinymem("reproduce", "slices", "--run")
+    assert trained.code == 2 and "expected --from or --add for slices, got --run; train their models" in trained.err
     missing = tinymem("reproduce", "table1", "--stored", tmp_path / "none.parquet", "--out", tmp_path / "page.md")
     assert missing.code == 2 and not (tmp_path / "page.md").exists()
     assert f"expected rows of table1 in {tmp_path / 'none.parquet'}, found none" in missing.err and "try --from DIR" in missing.err

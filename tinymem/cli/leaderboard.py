@@ -42,10 +42,10 @@ def leaderboard(
     """
     from tinymem.runtime.files import write_text
     from tinymem.runtime.progress import Progress
-    from tinymem.zoo.board_runs import Place, merged
+    from tinymem.zoo.board_runs import Place
     from tinymem.zoo.catalogue import entry_of, names_in, weights_of, zoo_folder
     from tinymem.zoo.leaderboard import leaderboard_page
-    from tinymem.zoo.stored import store_rows, stored_rows
+    from tinymem.zoo.stored import merged, store_rows, stored_rows
 
     check_out(out, "markdown")
     if sum((submit is not None, bool(rows), check)) > 1:

@@ -180,6 +180,10 @@ Zoo = Annotated[Path | None, typer.Option("--zoo", metavar="DIR", help="Folder o
 
 Stored = Annotated[Path | None, typer.Option("--stored", metavar="FILE", help="Where the rows are stored; default: in docs/.")]
 Sweeps = Annotated[Path, typer.Option("--sweeps", metavar="DIR", callback=a_folder, help="Folder of the sweeps that are run.")]
+AddFolders = Annotated[
+    list[Path] | None,
+    typer.Option("--add", metavar="DIR", help="First add the rows of these, in place of those of the same runs. Repeatable."),
+]
 FromFolders = Annotated[list[Path] | None, typer.Option("--from", metavar="DIR", help="First store the rows of these. Repeatable.")]
 
 ShownRows = Annotated[

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tinymem.cli.options import Device, FromFolders, Jobs, NeededOut, Stored, Sweeps, Zoo
+from tinymem.cli.options import AddFolders, Device, FromFolders, Jobs, NeededOut, Stored, Sweeps, Zoo
 from tinymem.cli.printing import check_out
 from tinymem.errors import UserError
 from tinymem.runtime.streams import echo
@@ -17,14 +17,17 @@ if TYPE_CHECKING:
     from tinymem.results.row import MeasuredRow
     from tinymem.zoo.table_runs import TableName
 
-STORED = {"table1": Path("docs/table1.parquet"), "table2": Path("docs/table2.parquet")}
+SLICES = "slices"
+STORED = {name: Path(f"docs/{name}.parquet") for name in ("table1", "table2", SLICES)}
+TABLES = ("table1", "table2")
 RECIPES = Path("recipes/paper")
 
 
 def reproduce(
-    table: Annotated[Literal["table1", "table2"], typer.Argument(help="The published table.")] = "table1",
+    table: Annotated[Literal["table1", "table2", "slices"], typer.Argument(help="The published table; slices: section 6.1.")] = "table1",
     run: Annotated[bool, typer.Option("--run", help="Do what is left of the table's sweeps, and store their rows first.")] = False,
     rows: FromFolders = None,
+    add: AddFolders = None,
     stored: Stored = None,
     zoo: Zoo = None,
     out: NeededOut = Path("docs/reproduction.md"),
@@ -34,8 +37,8 @@ def reproduce(
 ) -> None:
     """Write published tables beside the stored rows of ours, with the reason for each difference, as Markdown.
 
-    --run and --from store rows of TABLE first. --out is the page; it has all tables that docs/ has rows of, or only those of --stored,
-    and what the training curves of the zoo show.
+    --run, --from and --add store rows of TABLE first. --out is the page; it has all tables that docs/ has rows of, or only those of
+    --stored, and what the training curves of the zoo show.
     """
     from tinymem.runtime.files import write_text
     from tinymem.zoo.catalogue import CLONED, zoo_folder
@@ -45,17 +48,31 @@ def reproduce(
 
     check_out(out, "markdown")
     shipped = zoo_folder(zoo) if zoo else CLONED
-    if run and rows:
-        raise UserError("expected --run or --from, got both; --run stores the rows of its own sweeps")
-    found = _measured(table, sweeps, device, jobs) if run else _read(rows) if rows else None
+    if sum((run, bool(rows), bool(add))) > 1:
+        raise UserError("expected one of --run, --from and --add, got several; --run stores the rows of its own sweeps")
     place = stored or STORED[table]
+    if table == "slices" and run:
+        raise UserError(
+            "expected --from or --add for slices, got --run; train their models, sweep recipes/paper/slices.yaml, then --add it"
+        )
+    found = _measured(table, sweeps, device, jobs) if run and table != "slices" else _read(rows) if rows else None
+    if add:
+        found = _added(table, stored_rows(place) if place.is_file() else [], _read(add))
     if found is not None:
         echo(f"{place}: {counted(store_rows(place, found), 'row')}")
     if not place.is_file():
         raise UserError(f"expected rows of {table} in {place}, found none; run in a clone of the repository, or try --from DIR or --stored")
-    places = [place, *(other for other in STORED.values() if stored is None and other != place and other.is_file())]
-    write_text(out, reproduction_page([row for path in sorted(places) for row in stored_rows(path)], trained_in(shipped)))
-    echo(f"{out}: {', '.join(path.stem for path in sorted(places))}")
+    places = {name: path for name, path in STORED.items() if stored is None and path.is_file()} | {table: place}
+    of_tables, of_slices = ([row for name in names if name in places for row in stored_rows(places[name])] for names in (TABLES, [SLICES]))
+    write_text(out, reproduction_page(of_tables, trained_in(shipped), of_slices))
+    echo(f"{out}: {', '.join(places[name].stem for name in STORED if name in places)}")
+
+
+def _added(table: str, known: list[MeasuredRow], new: list[MeasuredRow]) -> list[MeasuredRow]:
+    from tinymem.zoo.slices import with_newer
+    from tinymem.zoo.stored import merged
+
+    return with_newer(known, new) if table == SLICES else merged(known, new)
 
 
 def _read(folders: list[Path]) -> list[MeasuredRow]:

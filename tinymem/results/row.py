@@ -25,8 +25,8 @@ OPTIONAL = frozenset(
         *("family", "commit", "revision", "step", "dtype", "training_seconds", "training_threads", "finished"),
         *("host", "attempts", "traceback", "memorized_by_copies_before", "memorized_by_copies_after"),
         *("robustness", "prompt", "match", "rows_left_out", "rows_id", "scores_shared"),
-        *("seconds_measure", "seconds_robustness", "rows_retain", "row_tokens", "optimizer_state", "computed_in", "plugin", "values", "confusion"),
-        *("found", "window"),
+        *("seconds_measure", "seconds_robustness", "rows_retain", "row_tokens", "optimizer_state", "computed_in", "plugin"),
+        *("values", "confusion", "found", "window"),
     }
 )
 """Columns that are written only where they have a value."""

@@ -1,8 +1,9 @@
 """Estimates of a sweep's hours: from measured rows, and where there are none from a table of costs and a probe of speed.
 
-A run that was measured on a model of the same size takes the same time, and as long to measure, without the tests of robustness. Else the nearest measured run of its method is scaled by the
-passes over rows (`costs`) and by the arithmetic of a row. Else the table's passes are multiplied with the time of a forward pass, which is
-probed on a model with random weights. Estimates are counted by source. Runs that share a scoring pass cost it once.
+A run that was measured on a model of the same size takes the same time, and as long to measure, without the tests of robustness. Else the
+nearest measured run of its method is scaled by the passes over rows (`costs`) and by the arithmetic of a row. Else the table's passes are
+multiplied with the time of a forward pass, which is probed on a model with random weights. Estimates are counted by source. Runs that share
+a scoring pass cost it once.
 """
 
 from __future__ import annotations

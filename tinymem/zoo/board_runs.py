@@ -14,7 +14,6 @@ from tinymem.recipe.sweep import SweepRecipe
 from tinymem.registry import load_plugin
 from tinymem.report.tolerance import Tolerance, tolerance_of
 from tinymem.results.collect import load_results
-from tinymem.results.columns import EXPERIMENT_COLUMNS
 from tinymem.results.row import MeasuredRow
 from tinymem.runtime.device import resolve_device
 from tinymem.runtime.files import content_id
@@ -73,28 +72,6 @@ def submitted(plugin: Path, names: Sequence[str], place: Place) -> list[Measured
     if not any(row.is_ok for row in rows):
         raise UserError(f"expected results of {', '.join(methods)}, got none: {rows[0].message}; try it with `tinymem mitigate` first")
     return [lean(row) for row in rows]
-
-
-def merged(known: Iterable[MeasuredRow], new: Sequence[MeasuredRow]) -> list[MeasuredRow]:
-    """Stored rows with the new ones that have a result.
-
-    Those replace the rows of equal ids and artifacts, and of the same run that was computed otherwise. One without `robustness` does not
-    replace one that has it and was computed in the same way.
-    """
-    stored = list(known)
-    fuller = {(key, row.computed_in) for row in stored if row.robustness for key in _keys(row)}
-    taken = [row for row in new if row.is_ok and (row.robustness or not any((key, row.computed_in) in fuller for key in _keys(row)))]
-    replaced = {key for row in taken for key in _keys(row)}
-    return [*(row for row in stored if not _keys(row) & replaced), *taken]
-
-
-def _keys(row: MeasuredRow) -> set[str]:
-    return {row.source, _run_of(row)}
-
-
-def _run_of(row: MeasuredRow) -> str:
-    """What was run on which weights, whatever the id says of the way in which it was computed."""
-    return content_id([row.weights or row.source, row.method, row.plugin, row.options, *(row[name] for name in EXPERIMENT_COLUMNS)])
 
 
 @dataclass(frozen=True)

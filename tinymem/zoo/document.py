@@ -17,6 +17,7 @@ from tinymem.results.columns import RATES
 from tinymem.results.row import MeasuredRow
 from tinymem.zoo.curves import Trained, effects_table, regularizer_tables
 from tinymem.zoo.reproduction import Line, Reproduction, cost_of, reproductions
+from tinymem.zoo.slices import slices_tables
 
 TABLES = ("Table 1", "Table 2")
 COSTS = {"accuracy": "points of accuracy lost", "perplexity": "% of perplexity added"}
@@ -32,7 +33,9 @@ are of the checkpoints in `zoo/` (`recipes/paper/table1.yaml`); those under prot
 measured (`recipes/paper/table1-reference.yaml`), or of models that were trained under it, on the published code's rows. Table 2 from
 `docs/table2.parquet`, of the language models in `zoo/` (`recipes/paper/table2.yaml` searches the grids), one seed, with the shipped sample
 of their rows to retain: 8,000 clean rows, on which `finetune-extra` is shorter, and with it the time limit, than on the whole text.
-`tinymem reproduce table1 --run` and `table2 --run` do the sweeps; `--from DIR` takes the rows of any.
+`tinymem reproduce table1 --run` and `table2 --run` do the sweeps; `--from DIR` takes the rows of any, `--add DIR` adds rows to the stored
+ones, in place of those of the same runs. Rows of other depths, sizes and epochs are in `docs/slices.parquet`: of models that
+`recipes/paper/math-backdoor.yaml` trains, searched by `recipes/paper/slices.yaml`, and added by `tinymem reproduce slices --add DIR`.
 
 A method's run is chosen by M - P, the percent of memorization removed less the percent of accuracy lost (of text M + P, with perplexity),
 among those that take no longer than `finetune-extra`, or among all where none does, and again without that limit of time where another run
@@ -46,17 +49,20 @@ run under protocol `reference`.
 """
 
 
-def reproduction_page(rows: Sequence[MeasuredRow], trained: Sequence[Trained] = ()) -> str:
+def reproduction_page(rows: Sequence[MeasuredRow], trained: Sequence[Trained] = (), slices: Sequence[MeasuredRow] = ()) -> str:
     """The page, with a newline at its end; what the rows do not have is left out.
 
     Args:
         rows: of any tables.
         trained: shipped training curves: of models with regularizers, and for the effects of size, depth and copies.
+        slices: rows of models of other depths, sizes and epochs.
     """
     halves = {title: reproductions(rows, title) for title in TABLES}
     none = [f"Of {title} no rows are stored yet.\n" for title, found in halves.items() if not found]
     parts = [*none, *(part for title, found in halves.items() for half in found for part in _half(title, half))]
-    tables = [to_markdown([table]) for table in (*regularizer_tables(trained), effects_table(trained)) if table.rows]
+    tables = [
+        to_markdown([table]) for table in (*slices_tables(slices), *regularizer_tables(trained), effects_table(trained)) if table.rows
+    ]
     return "\n".join([HEAD, *parts, *tables]).rstrip("\n") + "\n"
 
 

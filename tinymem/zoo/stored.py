@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from tinymem.results.columns import EXPERIMENT_COLUMNS
 from tinymem.results.row import MeasuredRow
-from tinymem.runtime.files import write_bytes
+from tinymem.runtime.files import content_id, write_bytes
 
 COMPRESSION_LEVEL = 19
 
@@ -41,3 +42,25 @@ def stored_rows(path: Path) -> list[MeasuredRow]:
     from tinymem.sweep.estimate import measured_rows
 
     return measured_rows(path)
+
+
+def merged(known: Iterable[MeasuredRow], new: Sequence[MeasuredRow]) -> list[MeasuredRow]:
+    """Stored rows with the new ones that have a result.
+
+    Those replace the rows of equal ids and artifacts, and of the same run that was computed otherwise. One without `robustness` does not
+    replace one that has it and was computed in the same way.
+    """
+    stored = list(known)
+    fuller = {(key, row.computed_in) for row in stored if row.robustness for key in _keys(row)}
+    taken = [row for row in new if row.is_ok and (row.robustness or not any((key, row.computed_in) in fuller for key in _keys(row)))]
+    replaced = {key for row in taken for key in _keys(row)}
+    return [*(row for row in stored if not _keys(row) & replaced), *taken]
+
+
+def _keys(row: MeasuredRow) -> set[str]:
+    return {row.source, _run_of(row)}
+
+
+def _run_of(row: MeasuredRow) -> str:
+    """What was run on which weights, whatever the id says of the way in which it was computed."""
+    return content_id([row.weights or row.source, row.method, row.plugin, row.options, *(row[name] for name in EXPERIMENT_COLUMNS)])
