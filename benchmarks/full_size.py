@@ -20,9 +20,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tinymem.data.rows import Rows
 from tinymem.mitigation.method import UNLEARNERS, MitigationData, apply, parse_config
@@ -31,6 +28,9 @@ from tinymem.models.adapters import mlp_parameters
 from tinymem.models.spread import spread
 from tinymem.runtime.cost import measured
 from tinymem.runtime.device import describe_device, resolve_device
+
+import torch  # isort: skip (after tinymem, which sets its threads)
+from torch import nn  # isort: skip
 
 SHAPES = {
     "14m": {"hidden_size": 128, "num_hidden_layers": 6, "intermediate_size": 512, "num_attention_heads": 4, "vocab_size": 50304},

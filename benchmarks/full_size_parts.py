@@ -25,9 +25,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from full_size import PROMPT, SHAPES, neox
 
@@ -39,6 +36,9 @@ from tinymem.mitigation.methods.weight import sou
 from tinymem.mitigation.methods.weight._row_gradients import row_gradients
 from tinymem.models.adapters import mlp_parameters, neuron_layers
 from tinymem.runtime.device import describe_device, resolve_device
+
+import torch  # isort: skip (after tinymem, which sets its threads)
+from torch import Tensor, nn  # isort: skip
 
 LAYERS, SHARE, LEAST = 8, 64, 500_000
 """One of so many layers, and of neurons or weights, is in a part; of a matrix at least so many weights, or half of them."""
