@@ -7,7 +7,8 @@ Models are those of `full_size.py`: random weights in bf16. A part has the cost 
 
 - Zero: every 64th neuron of every layer, on the first rows. Each pair of a row and a neuron costs one whole pass.
 - IG: every 8th layer from the fifth on (of 6 layers: the second and the fifth), on the first rows. A layer's cost falls with its height.
-- SOU: gradients of all weights, which one pass gives, and sums and inverses of a 64th of each matrix and bias (of small ones half).
+- SOU: gradients of all weights, which one pass gives, and sums and inverses of a 64th of each matrix and bias (of small ones half), and
+  of a quarter of that: what does not grow with the part is told from what does.
 
 A part has to fill the GPU as the whole does: Zero takes neurons of a layer times rows at once, up to some 260 pairs.
 
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -43,8 +45,8 @@ from torch import Tensor, nn  # isort: skip
 LAYERS, SHARE, LEAST = 8, 64, 500_000
 """One of so many layers, and of neurons or weights, is in a part; of a matrix at least so many weights, or half of them."""
 
-ENOUGH = 1.0
-"""Seconds below which work is timed again: a part of a small model ends in a tenth of one, where a launch that waits decides."""
+ENOUGH, TIMES = 1.0, 3
+"""Work is timed until so many seconds have passed, and so often at least: a launch that waits decides in a part of a small model."""
 
 
 @dataclass(frozen=True)
@@ -57,15 +59,16 @@ class Timed:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Wall-clock seconds of a call, a GPU's work included: the mean of as many calls as take `ENOUGH` seconds."""
+    """Wall-clock seconds of a call, a GPU's work included: the median of several."""
     wait = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
     wait()
-    started, calls, spent = time.perf_counter(), 0, 0.0
-    while spent < ENOUGH:
+    spent: list[float] = []
+    while sum(spent) < ENOUGH or len(spent) < TIMES:
+        started = time.perf_counter()
         work()
         wait()
-        calls, spent = calls + 1, time.perf_counter() - started
-    return spent / calls
+        spent.append(time.perf_counter() - started)
+    return statistics.median(spent)
 
 
 @torch.no_grad()
@@ -105,34 +108,57 @@ def time_ig(model: nn.Module, rows: Rows, total: int) -> Timed:
 
 
 def time_sou(model: nn.Module, rows: Rows, total: int) -> Timed:
-    """SOU's gradients whole, and sums and inverses of one of `SHARE` blocks; of a file's rows as many count as SOU draws."""
+    """SOU's gradients whole, with sums and inverses of one of `SHARE` blocks, and of a quarter of those; as many rows count as SOU draws.
+
+    What a part costs is a line: gradients and launches cost the same whatever the share, sums and inverses grow with it.
+    """
     config = sou.SOUConfig()
-    sizes = {name: _part(p.numel(), config.block) for name, p in mlp_parameters(model).items()}
+    weights = {name: p.numel() for name, p in mlp_parameters(model).items()}
+    shares, points = [], []
+    for quarter in (4, 1):
+        sizes = {name: _part(numel, config.block, quarter) for name, numel in weights.items()}
+        shares.append(sum(sizes.values()) / sum(weights.values()))
+        points.append(_sums_and_inverses(model, rows, sizes))
+    sums, inverses = (through(shares, [point[k] for point in points]) for k in range(2))
+    return Timed(sum(points[1]), sums + inverses, sums * min(total, config.gradients) / len(rows) + inverses)
+
+
+def _sums_and_inverses(model: nn.Module, rows: Rows, sizes: dict[str, int]) -> tuple[float, float]:
+    """Seconds of the passes with sums over so many weights of each tensor, and of the blocks' inverses."""
+    config = sou.SOUConfig()
     outer = {
         name: torch.zeros(size // config.block, config.block, config.block, dtype=torch.float64, device=rows.ids.device)
         for name, size in sizes.items()
     }
 
-    def passes(add: Callable[[str, Tensor], object]) -> None:
+    def add() -> None:
         for batch in rows.batches(config.batch_size):
             for name, gradient_BP in row_gradients(model, batch, config.over):
-                add(name, gradient_BP)
+                blocks_NBK = sou.in_blocks(gradient_BP[:, : sizes[name]], config.block).transpose(0, 1).double()
+                outer[name].baddbmm_(blocks_NBK.transpose(1, 2), blocks_NBK)
 
-    def add(name: str, gradient_BP: Tensor) -> None:
-        blocks_NBK = sou.in_blocks(gradient_BP[:, : sizes[name]], config.block).transpose(0, 1).double()
-        outer[name].baddbmm_(blocks_NBK.transpose(1, 2), blocks_NBK)
+    def invert() -> None:
+        for part in outer.values():
+            sou.inverse_diagonal(part, len(rows), config.damp)
 
-    passes(add)  # warm up
-    gradients, summed = seconds(lambda: passes(lambda *_: None)), seconds(lambda: passes(add))
-    inverses = seconds(lambda: [sou.inverse_diagonal(part, len(rows), config.damp) for part in outer.values()])
-    scale, times = min(total, config.gradients) / len(rows), sum(p.numel() for p in mlp_parameters(model).values()) / sum(sizes.values())
-    blocks = max(0.0, summed - gradients)
-    return Timed(summed + inverses, gradients + times * (blocks + inverses), scale * (gradients + times * blocks) + times * inverses)
+    add()  # warm up
+    invert()
+    return seconds(add), seconds(invert)
 
 
-def _part(numel: int, block: int) -> int:
-    """Weights of a tensor that are in SOU's part, whole blocks."""
-    return max(1, max(numel // SHARE, min(numel // 2, LEAST)) // block) * block
+def through(shares: list[float], spent: list[float]) -> float:
+    """Seconds at a share of 1, on the line through two shares' seconds.
+
+    >>> through([0.25, 0.5], [2.0, 3.0])
+    5.0
+    """
+    slope = (spent[1] - spent[0]) / (shares[1] - shares[0])
+    return spent[1] + max(0.0, slope) * (1 - shares[1])
+
+
+def _part(numel: int, block: int, quarter: int) -> int:
+    """Weights of a tensor that are in SOU's part, or in a quarter of it, whole blocks."""
+    return max(1, max(numel // SHARE, min(numel // 2, LEAST)) // quarter // block) * block
 
 
 PARTS: dict[str, Callable[[nn.Module, Rows, int], Timed]] = {"zero": time_zero, "ig": time_ig, "sou": time_sou}
