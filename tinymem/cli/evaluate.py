@@ -15,6 +15,7 @@ from tinymem.cli.options import (
     DType,
     Forget,
     Format,
+    Gpus,
     Ks,
     Match,
     MaxSize,
@@ -89,6 +90,7 @@ def evaluate(
     ks: Ks = None,
     device: Device = "auto",
     dtype: DType = "auto",
+    gpus: Gpus = 1,
     no_verify: NoVerify = False,
     revision: Revision = None,
     max_size: MaxSize = None,
@@ -112,7 +114,7 @@ def evaluate(
     files = RowFiles(forget, retain, prompt, match, column, bos, strict, corpus, raw=raw_layout(raw))
     found = evaluate_checkpoint(
         folder,
-        files=files, protocol=protocol, device=device, measuring=measuring, verify=not no_verify, dtype=dtype,
+        files=files, protocol=protocol, device=device, measuring=measuring, verify=not no_verify, dtype=dtype, gpus=gpus,
         progress=Progress(show=True),
     )  # fmt: skip
     if output == "json":

@@ -18,6 +18,7 @@ from tinymem.cli.options import (
     Forget,
     ForgetRowsChoice,
     Format,
+    Gpus,
     Ks,
     Match,
     MaxSize,
@@ -82,6 +83,7 @@ def mitigate(
     robustness: Annotated[bool, typer.Option("--robustness", help="Test whether it comes back: relearning, rounding, prompts.")] = False,
     device: Device = "auto",
     dtype: DType = "auto",
+    gpus: Gpus = 1,
     no_verify: NoVerify = False,
     revision: Revision = None,
     max_size: MaxSize = None,
@@ -113,7 +115,7 @@ def mitigate(
         with sole_writer(out) if out else nullcontext():
             rows = mitigate_checkpoint(
                 checkpoint, calls, out=out, files=files, protocol=protocol, forget_fraction=forget_fraction,
-                seed=seed, device=device, measuring=measuring, verify=not no_verify, dtype=dtype, revision=revision,
+                seed=seed, device=device, measuring=measuring, verify=not no_verify, dtype=dtype, gpus=gpus, revision=revision,
                 progress=Progress(show=True),
             )  # fmt: skip
     except NotSaved as error:  # the numbers of a long edit are not lost with it

@@ -111,6 +111,9 @@ Device = Annotated[
         help="auto, cpu, cuda or cuda:N; many runs use every visible GPU with auto and cuda.",
     ),
 ]
+Gpus = Annotated[
+    int, typer.Option("--gpus", min=1, metavar="NUMBER", help="Spread a model of the Hub over so many GPUs of this machine (accelerate).")
+]
 Only = Annotated[
     list[str] | None,
     typer.Option("--only", metavar="PATTERN", help="Only runs of this name (train, run), or METHOD or COLUMN=GLOB (sweep). Repeatable."),

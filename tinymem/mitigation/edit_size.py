@@ -37,7 +37,8 @@ def edit_size(before: nn.Module, after: nn.Module) -> EditSize:
     """Compare two models of one architecture; one transfer from the device, however many parameters there are."""
     names = [name for name, _ in before.named_parameters()]
     pairs = list(zip(before.parameters(), after.parameters(), strict=True))
-    counts = torch.stack([_counts(old.detach(), new.detach()) for old, new in pairs]).tolist()
+    first = pairs[0][0].device  # of several, where a model is spread
+    counts = torch.stack([_counts(old.detach(), new.detach()).to(first) for old, new in pairs]).tolist()
     found = dict(zip(names, counts, strict=True))
     try:
         by_layer = _by_layer(before, after, found)
@@ -70,7 +71,7 @@ def _by_layer(before: nn.Module, after: nn.Module, counts: dict[str, list[float]
         of_weights[layer_of(before, name)] += parameter.numel()
     gone = [_empty(new.values_FD()) & ~_empty(old.values_FD()) for old, new in zip(layers, neuron_layers(after), strict=True)]
     return {
-        "neurons": torch.stack([g.sum() for g in gone]).tolist(),
+        "neurons": torch.stack([g.sum().to(gone[0].device) for g in gone]).tolist(),
         "of_neurons": [layer.neurons for layer in layers],
         "weights": weights,
         "of_weights": of_weights,

@@ -16,6 +16,7 @@ from tinymem.mitigation.requests import MeasurementRequest
 from tinymem.mitigation.subject import Subject, measuring_bar, subject_of_rows
 from tinymem.models.adapters import dtype_name, vocabulary_of
 from tinymem.models.checkpoint import Checkpoint
+from tinymem.models.spread import devices_of
 from tinymem.models.weights import weights_id
 from tinymem.recipe.corpus_spec import Protocol
 from tinymem.recipe.recipe import Recipe
@@ -50,7 +51,7 @@ def identity_of(loaded: Checkpoint, checkpoint: Path, device: str, revision: str
         model_id=weights_id(checkpoint, loaded.hashes),
         corpus_sha256=loaded.metadata.corpus_sha256,
         device_type=device,
-        device=describe_device(device),
+        device=describe_device(device, devices_of(loaded.model)),
         dtype=dtype_name(loaded.model),
     )
 

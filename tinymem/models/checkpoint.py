@@ -22,7 +22,9 @@ from tinymem.models.gpt2 import GPT, GPTConfig
 from tinymem.models.gpt2_folder import hf_config, is_gpt2, load_gpt, published_tensors, read_gpt2_config
 from tinymem.models.layout import Layout
 from tinymem.models.metadata import Metadata, read_metadata, verify_weights, write_metadata
+from tinymem.models.spread import refuse_without_accelerate
 from tinymem.models.weights import ADAPTER, CONFIG, DTYPES, WEIGHTS, DTypeName, Folder, stored_tensors, stored_type, write_tensors
+from tinymem.runtime.device import spread_devices
 from tinymem.runtime.files import new_directory, read_object, write_json, write_text
 from tinymem.runtime.json import Json, JsonObject
 from tinymem.runtime.memory import refuse_beyond_memory
@@ -89,6 +91,7 @@ def load_checkpoint(
     needed: Callable[[nn.Module], int] = bytes_of,
     verify: bool = True,
     dtype: DTypeName = "fp32",
+    gpus: int = 1,
 ) -> Checkpoint:
     """Load a checkpoint folder: ours, a GPT-2 that transformers wrote, or (through transformers) another known family.
 
@@ -98,6 +101,7 @@ def load_checkpoint(
         needed: bytes that the model takes with all that is done with it, by the model without memory; they have to fit the device's.
         verify: whether the weights must have the hashes that `tinymem.json` holds, if it holds any.
         dtype: type of the weights in memory. `auto`: of our GPT-2s float32, of other families the type that most of their weights have.
+        gpus: number of GPUs that a model of transformers is spread over, by accelerate; the device is then `cuda`.
 
     Raises:
         UserError: missing, truncated, damaged or changed files, weights that do not fill the model or are no numbers, a model too large
@@ -105,23 +109,35 @@ def load_checkpoint(
     """
     metadata = read_metadata(directory)
     folder = Folder(directory, _read_config(directory), stored_tensors(directory))
-    model, layout = _load(folder, device, needed, dtype)
+    model, layout = _load(folder, device, needed, dtype, gpus)
     model.eval()
     _check_finite(model, directory)
     return Checkpoint(model, metadata, layout.half_types, verify_weights(directory, metadata) if verify else {})
 
 
-def _load(folder: Folder, device: str, needed: Callable[[nn.Module], int], dtype: DTypeName) -> tuple[nn.Module, Layout]:
+def _load(folder: Folder, device: str, needed: Callable[[nn.Module], int], dtype: DTypeName, gpus: int) -> tuple[nn.Module, Layout]:
     """The model and where its tensors are stored."""
     sizes = read_gpt2_config(folder.config) if is_gpt2(folder) else None
+    if gpus > 1:
+        if sizes:
+            raise UserError(f"expected a model of another family than GPT-2 with --gpus {gpus}, got {folder.path}, which one GPU holds")
+        refuse_without_accelerate()
 
     def check(model: nn.Module) -> None:
         what = f"the model in {folder.path}" + ("" if needed is bytes_of else " and what is done with it")
         takes = needed(model)
-        refuse_beyond_memory(takes, device, what, *([SMALLER_WORK] if takes > 3 * bytes_of(model) else []))
+        refuse_beyond_memory(takes, device, what, _remedy(model, takes, device, gpus), gpus)
 
     ours = load_gpt(folder, sizes, device, DTYPES.get(dtype, torch.float32), check) if sizes else None
-    return ours or load_foreign(folder, device, DTYPES.get(dtype) or stored_type(folder.stored.values()), check)
+    devices = spread_devices(device, gpus)
+    return ours or load_foreign(folder, devices, DTYPES.get(dtype) or stored_type(folder.stored.values()), check)
+
+
+def _remedy(model: nn.Module, takes: int, device: str, gpus: int) -> str:
+    """What to try where a model and what is done with it do not fit."""
+    if not isinstance(model, GPT) and device.startswith("cuda") and torch.cuda.device_count() > gpus:
+        return f"spread it over more GPUs: --gpus {gpus + 1}"
+    return SMALLER_WORK if takes > 3 * bytes_of(model) else "use a larger machine or a smaller model"
 
 
 def planned_dtype(directory: Path, dtype: DTypeName) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,18 +17,21 @@ from tinymem.errors import UserError, one_line
 from tinymem.models.families import family_of_class, prepare_model
 from tinymem.models.gpt2_folder import published_tensors
 from tinymem.models.layout import Expected, Layout
+from tinymem.models.spread import device_map, spread
 from tinymem.models.weights import CONFIG, Folder
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 
-def load_foreign(folder: Folder, device: str, dtype: torch.dtype, check: Callable[[nn.Module], None]) -> tuple[nn.Module, Layout]:
-    """A model of transformers, read from a folder straight to the device in one type: a tensor at a time is on the CPU.
+def load_foreign(
+    folder: Folder, devices: Sequence[str], dtype: torch.dtype, check: Callable[[nn.Module], None]
+) -> tuple[nn.Module, Layout]:
+    """A model of transformers, read from a folder straight to its devices in one type: a tensor at a time is on the CPU.
 
     Args:
         folder: with `config.json` and safetensors.
-        device: where the model goes.
+        devices: where the model goes, spread where there are several.
         dtype: floating-point type of its weights, whatever the folder's is.
         check: sees the model before it has memory, and raises where there is not enough.
 
@@ -46,10 +49,11 @@ def load_foreign(folder: Folder, device: str, dtype: torch.dtype, check: Callabl
         layout = _layout(folder, model_class, config, dtype, check)
     with _transformers(folder.path), _parameters_on_meta():
         model = _made(model_class, config, dtype)
-    _allocate(model, device)
+    _allocate(model, devices)
     layout.fill(published_tensors(model))
     model.config.use_cache = False  # no pass that is measured or trained continues another
-    return prepare_model(model), layout
+    prepared = prepare_model(model)
+    return spread(prepared, devices) if len(devices) > 1 else prepared, layout
 
 
 def _layout(
@@ -84,16 +88,19 @@ def _parameters_on_meta() -> Iterator[None]:
         handle.remove()
 
 
-def _allocate(model: nn.Module, device: str) -> None:
-    """Give the parameters memory on a device, tied ones once, and move the buffers there."""
+def _allocate(model: nn.Module, devices: Sequence[str]) -> None:
+    """Give the parameters memory on their devices, tied ones once, and move the buffers of a model on one device there."""
+    places = device_map(model, devices) if len(devices) > 1 else {"": devices[0]}
     made: dict[int, nn.Parameter] = {}
-    for module in model.modules():
+    for path, module in model.named_modules():
         for name, parameter in module._parameters.items():
             if parameter is not None:
                 if id(parameter) not in made:
+                    device = next(device for place, device in places.items() if not place or f"{path}.".startswith(f"{place}."))
                     made[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device=device), parameter.requires_grad)
                 module._parameters[name] = made[id(parameter)]
-    model.to(device)
+    if len(devices) == 1:
+        model.to(devices[0])
 
 
 def _model_class(folder: Folder) -> type[PreTrainedModel]:

@@ -35,9 +35,9 @@ class PreciseHead:
         """The token [B, P] that greedy decoding takes at each place from `start` to the end, given the true tokens before it."""
         hidden = self.body(ids_BT)
         hidden_BTD = hidden if isinstance(hidden, Tensor) else hidden.last_hidden_state
-        x_nD = hidden_BTD[:, start - 1 : -1].float().flatten(0, 1)
+        x_nD = hidden_BTD[:, start - 1 : -1].to(self.weight_VD.device).float().flatten(0, 1)  # elsewhere where the model is spread
         parts = [self._best(part) for part in x_nD.split(max(1, MAXIMUM_LOGITS // len(self.weight_VD)))]
-        return torch.cat(parts).view(len(ids_BT), -1)
+        return torch.cat(parts).view(len(ids_BT), -1).to(ids_BT.device)
 
     def _best(self, x_nD: Tensor) -> Tensor:
         # caps and scales of logits, as Gemma's, keep their order

@@ -23,12 +23,22 @@ def spread(model: nn.Module, devices: Sequence[str]) -> nn.Module:
     """
     if isinstance(model, GPT):
         raise UserError("expected a model of transformers to spread over devices, got our GPT, which fits one; name one device")
-    if find_spec("accelerate") is None:
-        raise UserError("a model is spread over devices by accelerate, which is not installed; try: pip install 'tinymem[spread]'")
+    refuse_without_accelerate()
     from accelerate import dispatch_model
 
     spread_model: nn.Module = dispatch_model(model, device_map=device_map(model, devices), force_hooks=True)
     return spread_model
+
+
+def refuse_without_accelerate() -> None:
+    """Raise UserError where what spreads models is not installed."""
+    if find_spec("accelerate") is None:
+        raise UserError("a model is spread over devices by accelerate, which is not installed; try: pip install 'tinymem[spread]'")
+
+
+def devices_of(model: nn.Module) -> int:
+    """Number of devices that a model's parameters are on: more than one where it is spread."""
+    return len({parameter.device for parameter in model.parameters()})
 
 
 def device_map(model: nn.Module, devices: Sequence[str]) -> dict[str, str]:

@@ -212,7 +212,7 @@ class MeasuredRow(ResultRow):
     seconds: float | None = None
     """Wall-clock seconds of the method, without the measurements."""
     peak_mb: float | None = None
-    """Most memory during the method, in MiB: of the process, or allocated on the GPU."""
+    """Most memory during the method, in MiB: of the process, or allocated on the GPU (of several, that which had most)."""
     edited_parameters: int | None = None
     """Number of parameters whose value changed."""
     edit_norm: float | None = None

@@ -50,6 +50,7 @@ def mitigate_checkpoint(
     measuring: Measuring | None = None,
     verify: bool = True,
     dtype: DTypeName = "auto",
+    gpus: int = 1,
     revision: str | None = None,
     progress: Progress | bool = True,
 ) -> list[MitigationRow]:
@@ -67,6 +68,7 @@ def mitigate_checkpoint(
         measuring: metrics and tests.
         verify: as of `load_checkpoint`.
         dtype: as of `load_checkpoint`.
+        gpus: as of `load_checkpoint`.
         revision: of the Hub, for the rows.
         progress: as of `tinymem.run`.
 
@@ -74,14 +76,14 @@ def mitigate_checkpoint(
         UserError: bad input; also if the only method was refused or failed.
         NotSaved: an edited checkpoint could not be written.
     """
-    device, files, progress = resolve_device(device), files or RowFiles(), progress_of(progress)
+    device, files, progress = resolve_device(device, gpus), files or RowFiles(), progress_of(progress)
     calls = [call] if isinstance(call, MethodCall) else list(call)
     places = _places(out, calls)
     if out is not None:
         refuse_beyond_disk(len(calls) * edited_bytes(checkpoint), out, "the edited checkpoint")
     measuring = measuring or Measuring()
     needed = partial(workload_of(checkpoint, files, device, robustness=measuring.robustness).editing, calls=calls)
-    loaded = load_checkpoint(checkpoint, device=device, needed=needed, verify=verify, dtype=dtype)
+    loaded = load_checkpoint(checkpoint, device=device, needed=needed, verify=verify, dtype=dtype, gpus=gpus)
     identity = identity_of(loaded, checkpoint, device, revision)
     changes = Changes(protocol, forget_fraction, seed)
     if files.given:

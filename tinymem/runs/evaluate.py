@@ -12,6 +12,7 @@ from tinymem.hub.names import origin_of
 from tinymem.mitigation.files_subject import Changes, forbidden_of, own_rows, protocol_of
 from tinymem.mitigation.memory import workload_of
 from tinymem.models.checkpoint import Checkpoint, load_checkpoint
+from tinymem.models.spread import devices_of
 from tinymem.models.weights import DTypeName
 from tinymem.recipe.recipe import Recipe
 from tinymem.results.share import ShareColumn
@@ -65,6 +66,7 @@ def evaluate_checkpoint(
     measuring: Measuring | None = None,
     verify: bool = True,
     dtype: DTypeName = "auto",
+    gpus: int = 1,
     progress: Progress | bool = True,
 ) -> CheckpointMeasurement:
     """Measure a checkpoint on its own corpus, or on rows from files; the arguments are as of `mitigate_checkpoint`.
@@ -72,9 +74,9 @@ def evaluate_checkpoint(
     Raises:
         UserError: bad input.
     """
-    device, files = resolve_device(device), files or RowFiles()
+    device, files = resolve_device(device, gpus), files or RowFiles()
     needed = workload_of(checkpoint, files, device).measuring
-    loaded = load_checkpoint(checkpoint, device=device, needed=needed, verify=verify, dtype=dtype)
+    loaded = load_checkpoint(checkpoint, device=device, needed=needed, verify=verify, dtype=dtype, gpus=gpus)
     with progress_of(progress).stage("evaluate") as bar:
         if files.given:
             return _measured_on_files(loaded, checkpoint, files, protocol, measuring or Measuring(), device, bar)
@@ -104,7 +106,7 @@ def _measurement(
         perplexity=measured.perplexity,
         exposure=None,
         metrics=measured.metrics(),
-        device=describe_device(device),
+        device=describe_device(device, devices_of(loaded.model)),
         commit=origin.commit if origin else None,
     )
 

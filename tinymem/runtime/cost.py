@@ -24,20 +24,26 @@ class Cost:
 
 @contextmanager
 def measured(device: torch.device) -> Iterator[Cost]:
-    """Time the body, and its peak memory in MiB: allocated on a GPU, resident set of the process on a CPU."""
+    """Time the body, and its peak memory in MiB: allocated on the GPU that had most, resident set of the process on a CPU."""
     cost = Cost()
-    cuda = device.type == "cuda"
-    if cuda:
-        torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
-    else:
+    gpus = _gpus(device) if device.type == "cuda" else []
+    for gpu in gpus:
+        torch.cuda.synchronize(gpu)
+        torch.cuda.reset_peak_memory_stats(gpu)
+    if not gpus:
         _reset_peak_resident()
     started = time.perf_counter()
     yield cost
-    if cuda:
-        torch.cuda.synchronize(device)
+    for gpu in gpus:
+        torch.cuda.synchronize(gpu)
     cost.seconds = time.perf_counter() - started
-    cost.peak_mb = torch.cuda.max_memory_allocated(device) / MEBIBYTE if cuda else _peak_resident()
+    cost.peak_mb = max(map(torch.cuda.max_memory_allocated, gpus)) / MEBIBYTE if gpus else _peak_resident()
+
+
+def _gpus(device: torch.device) -> list[torch.device]:
+    """The device, and the other GPUs on which this process has something, as of a model that is spread."""
+    others = [torch.device("cuda", k) for k in range(torch.cuda.device_count()) if torch.cuda.memory_allocated(k)]
+    return [device, *others]
 
 
 def _reset_peak_resident() -> None:

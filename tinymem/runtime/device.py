@@ -11,8 +11,8 @@ from pathlib import Path
 from tinymem.errors import UserError
 
 
-def resolve_device(device: str) -> str:
-    """Resolve `auto`, `cpu`, `cuda` or `cuda:1` to a device that exists.
+def resolve_device(device: str, gpus: int = 1) -> str:
+    """Resolve `auto`, `cpu`, `cuda` or `cuda:1` to a device that exists; with several `gpus` to `cuda`, the first of them.
 
     Raises:
         UserError: an unknown name, or a GPU that is not there.
@@ -20,6 +20,12 @@ def resolve_device(device: str) -> str:
     import torch
 
     check_device_name(device)
+    if gpus > 1:
+        if device not in ("auto", "cuda"):
+            raise UserError(f"expected --device cuda with --gpus {gpus}, got {device}; CUDA_VISIBLE_DEVICES says which GPUs")
+        if (count := torch.cuda.device_count()) < gpus:
+            raise UserError(f"expected {gpus} GPUs on this machine for --gpus {gpus}, found {count or 'none'}; name no more than there are")
+        return "cuda"
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu":
@@ -37,12 +43,17 @@ def check_device_name(device: str) -> None:
         raise UserError(f"expected --device auto, cpu or cuda (a certain one: cuda:1), got '{device}'")
 
 
-def describe_device(device: str) -> str:
-    """Name for result rows: the GPU's, or the number of CPU threads."""
+def spread_devices(device: str, gpus: int) -> list[str]:
+    """The devices of a model that is on one, or spread over several GPUs."""
+    return [f"cuda:{k}" for k in range(gpus)] if gpus > 1 else [device]
+
+
+def describe_device(device: str, gpus: int = 1) -> str:
+    """Name for result rows: the GPU's, with their number where a model is spread, or the number of CPU threads."""
     import torch
 
     if device.startswith("cuda"):
-        return torch.cuda.get_device_name(device)
+        return (f"{gpus} x " if gpus > 1 else "") + torch.cuda.get_device_name(device)
     return f"cpu ({torch.get_num_threads()} threads)"
 
 

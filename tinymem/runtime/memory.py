@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tinymem.errors import UserError
+from tinymem.runtime.device import spread_devices
 
 GIBIBYTE = 2**30
 CGROUP = Path("/sys/fs/cgroup")
@@ -35,11 +36,14 @@ def largest_memory() -> int:
     return max([machine, *gpus])
 
 
-def refuse_beyond_memory(needed: int, device: str, what: str, remedy: str = "use a larger machine or a smaller model") -> None:
-    """Raise UserError where `needed` bytes exceed the free memory of a device."""
-    free = free_memory(device)
-    if free is not None and needed > free:
-        place = device if device.startswith("cuda") else "this machine"
+def refuse_beyond_memory(
+    needed: int, device: str, what: str, remedy: str = "use a larger machine or a smaller model", gpus: int = 1
+) -> None:
+    """Raise UserError where `needed` bytes exceed the free memory of a device, or of so many GPUs together."""
+    known = [free_memory(name) for name in spread_devices(device, gpus)]
+    free = sum(size for size in known if size is not None)
+    if None not in known and needed > free:
+        place = f"{gpus} GPUs" if gpus > 1 else device if device.startswith("cuda") else "this machine"
         raise UserError(
             f"expected room for {what} in the memory of {place}, got {_size(free)} free where {_size(needed)} are needed; {remedy}"
         )
