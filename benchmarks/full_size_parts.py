@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -45,8 +44,10 @@ from torch import Tensor, nn  # isort: skip
 LAYERS, SHARE, LEAST = 8, 64, 500_000
 """One of so many layers, and of neurons or weights, is in a part; of a matrix at least so many weights, or half of them."""
 
-ENOUGH, TIMES = 1.0, 3
-"""Work is timed until so many seconds have passed, and so often at least: a launch that waits decides in a part of a small model."""
+ENOUGH, TIMES = 2.0, 3
+"""Work is timed for so many seconds, and so often at least."""
+
+Work = Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -58,17 +59,30 @@ class Timed:
     all_rows: float
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """Wall-clock seconds of a call, a GPU's work included: the median of several."""
+@dataclass(frozen=True)
+class Part:
+    """What is timed of a method, after a warm-up, and what follows from the seconds of each piece of it."""
+
+    works: list[Work]
+    project: Callable[[list[float]], Timed]
+
+
+def seconds(works: list[Work]) -> list[float]:
+    """Wall-clock seconds of each of some calls, a GPU's work included: the least of several, since whatever else the machine does adds.
+
+    The calls take turns, so that a machine that slows down slows all of them.
+    """
     wait = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
     wait()
-    spent: list[float] = []
-    while sum(spent) < ENOUGH or len(spent) < TIMES:
-        started = time.perf_counter()
-        work()
-        wait()
-        spent.append(time.perf_counter() - started)
-    return statistics.median(spent)
+    spent: list[list[float]] = []
+    while len(spent) < TIMES or sum(map(sum, spent)) < ENOUGH * len(works):
+        spent.append([])
+        for work in works:
+            started = time.perf_counter()
+            work()
+            wait()
+            spent[-1].append(time.perf_counter() - started)
+    return [min(times) for times in zip(*spent, strict=True)]
 
 
 @torch.no_grad()
@@ -83,19 +97,18 @@ def zero_part(model: nn.Module, rows: Rows, layers: int | None = None) -> None:
             losses_without(layer, *pairs_n2.unbind(1))
 
 
-def time_zero(model: nn.Module, rows: Rows, total: int) -> Timed:
+def part_of_zero(model: nn.Module, rows: Rows, total: int) -> Part:
     """Zero on one of `SHARE` neurons."""
     zero_part(model, rows, 1)  # warm up
-    spent = seconds(lambda: zero_part(model, rows))
-    return Timed(spent, spent * SHARE, spent * SHARE * total / len(rows))
+    return Part([lambda: zero_part(model, rows)], lambda spent: Timed(spent[0], spent[0] * SHARE, spent[0] * SHARE * total / len(rows)))
 
 
-def time_ig(model: nn.Module, rows: Rows, total: int) -> Timed:
+def part_of_ig(model: nn.Module, rows: Rows, total: int) -> Part:
     """IG in one of `LAYERS` layers."""
     layers, config, rows = neuron_layers(model), ig.IGConfig(), cropped(rows)
     step = min(LAYERS, max(1, len(layers) // 2))
     chosen = layers[step // 2 :: step]
-    points = ig.alphas(config, rows.ids.device)
+    points, times = ig.alphas(config, rows.ids.device), len(layers) / len(chosen)
 
     def attribute(points_m: Tensor) -> None:
         with frozen(model):
@@ -103,28 +116,27 @@ def time_ig(model: nn.Module, rows: Rows, total: int) -> Timed:
                 ig._mean_gradients(model, rows, layer, points_m, config.copies)
 
     attribute(points[:1])  # warm up
-    spent = seconds(lambda: attribute(points))
-    return Timed(spent, spent * len(layers) / len(chosen), spent * len(layers) / len(chosen) * total / len(rows))
+    return Part([lambda: attribute(points)], lambda spent: Timed(spent[0], spent[0] * times, spent[0] * times * total / len(rows)))
 
 
-def time_sou(model: nn.Module, rows: Rows, total: int) -> Timed:
+def part_of_sou(model: nn.Module, rows: Rows, total: int) -> Part:
     """SOU's gradients whole, with sums and inverses of one of `SHARE` blocks, and of a quarter of those; as many rows count as SOU draws.
 
     What a part costs is a line: gradients and launches cost the same whatever the share, sums and inverses grow with it.
     """
-    config = sou.SOUConfig()
-    weights = {name: p.numel() for name, p in mlp_parameters(model).items()}
-    shares, points = [], []
-    for quarter in (4, 1):
-        sizes = {name: _part(numel, config.block, quarter) for name, numel in weights.items()}
-        shares.append(sum(sizes.values()) / sum(weights.values()))
-        points.append(_sums_and_inverses(model, rows, sizes))
-    sums, inverses = (through(shares, [point[k] for point in points]) for k in range(2))
-    return Timed(sum(points[1]), sums + inverses, sums * min(total, config.gradients) / len(rows) + inverses)
+    config, weights = sou.SOUConfig(), {name: p.numel() for name, p in mlp_parameters(model).items()}
+    sizes = [{name: _part(numel, config.block, quarter) for name, numel in weights.items()} for quarter in (4, 1)]
+    shares = [sum(size.values()) / sum(weights.values()) for size in sizes]
+
+    def project(spent: list[float]) -> Timed:
+        sums, inverses = through(shares, spent[::2]), through(shares, spent[1::2])
+        return Timed(sum(spent[2:]), sums + inverses, sums * min(total, config.gradients) / len(rows) + inverses)
+
+    return Part([work for size in sizes for work in sums_and_inverses(model, rows, size)], project)
 
 
-def _sums_and_inverses(model: nn.Module, rows: Rows, sizes: dict[str, int]) -> tuple[float, float]:
-    """Seconds of the passes with sums over so many weights of each tensor, and of the blocks' inverses."""
+def sums_and_inverses(model: nn.Module, rows: Rows, sizes: dict[str, int]) -> list[Work]:
+    """SOU's passes with sums over so many weights of each tensor, and the inverses of their blocks."""
     config = sou.SOUConfig()
     outer = {
         name: torch.zeros(size // config.block, config.block, config.block, dtype=torch.float64, device=rows.ids.device)
@@ -143,7 +155,7 @@ def _sums_and_inverses(model: nn.Module, rows: Rows, sizes: dict[str, int]) -> t
 
     add()  # warm up
     invert()
-    return seconds(add), seconds(invert)
+    return [add, invert]
 
 
 def through(shares: list[float], spent: list[float]) -> float:
@@ -161,25 +173,27 @@ def _part(numel: int, block: int, quarter: int) -> int:
     return max(1, max(numel // SHARE, min(numel // 2, LEAST)) // quarter // block) * block
 
 
-PARTS: dict[str, Callable[[nn.Module, Rows, int], Timed]] = {"zero": time_zero, "ig": time_ig, "sou": time_sou}
+PARTS: dict[str, Callable[[nn.Module, Rows, int], Part]] = {"zero": part_of_zero, "ig": part_of_ig, "sou": part_of_sou}
 
 
-def whole(name: str, model: nn.Module, rows: Rows) -> float:
-    """Seconds of a method's own scores on the rows, after a run on the first of them."""
+def whole(name: str, model: nn.Module, rows: Rows) -> Work:
+    """A method's own scores on the rows, after a run on the first of them."""
     method = UNLEARNERS.get(name)
     data = [
         MitigationData(forget=part, retain=part) for part in (rows.take(torch.zeros(1, dtype=torch.long, device=rows.ids.device)), rows)
     ]
     method.function(model, data[0], method.config())
-    return seconds(lambda: method.function(model, data[1], method.config()))
+    return lambda: method.function(model, data[1], method.config())
 
 
 def record(name: str, model: nn.Module, rows: Rows, total: int, *, with_whole: bool) -> dict[str, object]:
     """A method's line."""
     try:
-        found = PARTS[name](model, rows, total)
+        part = PARTS[name](model, rows, total)
+        spent = seconds([*part.works, *([whole(name, model, rows)] if with_whole else [])])
+        found = part.project(spent[: len(part.works)])
         line = {"part_seconds": found.part, "projected_seconds": found.these_rows, "projected_seconds_all_rows": found.all_rows}
-        line |= {"whole_seconds": whole(name, model, rows)} if with_whole else {}
+        line |= {"whole_seconds": spent[-1]} if with_whole else {}
         return {"status": "ok"} | {key: round(value, 3) for key, value in line.items()}
     except Exception as error:  # one method out of memory leaves the others
         return {"status": "failed", "error": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"}
