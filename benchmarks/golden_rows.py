@@ -95,7 +95,7 @@ CASES = {
         "mitigate runs/math-*/checkpoint --method act --ratio 0.05 --robustness --seed 3 --format json --out edited",
         "evaluate edited --json",
         "mitigate edited --method durable --prompt 12 --match 8 --forget digits.jsonl --retain sums.jsonl --format json",
-        "landscape edited --of noise --samples 32 --points 3 --out landscape",
+        "landscape edited --rows noise --samples 32 --points 3 --out landscape",
         "sweep grid.yaml --only act --only random-neurons --jobs {threads} --set checkpoints=runs/math-*",
     ],
     "text": [

@@ -113,7 +113,7 @@ NONSENSE: dict[str, list[tuple[str, str]]] = {
         ("memorized_*", "memorized_*=0.1"),
         ("memorized_*=lots", "0.05 or 2%"),
     ],
-    "--of": [("noisy", "did you mean 'noise'")],
+    "--rows": [("noisy", "did you mean 'noise'")],
     "--points": [("4", "odd number")],
     "--case": [("math-3", "did you mean")],
     "--way": [("theirs", "--way graph")],

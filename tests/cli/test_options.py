@@ -26,8 +26,9 @@ WITHOUT_PLUGIN = {
     *("init", "data tokenizer", "cache", "cache clear"),
     *("new", "reproduce", "runs", "zoo list", "zoo verify", "zoo card", "zoo add", "zoo leaderboard", "zoo push", "zoo pull", ""),
 }
-# `show` continues a --prompt of text instead of so many tokens, applies any number of methods, and counts rows of each artifact.
-OWN = {(flag, "show") for flag in ("--prompt", "--method", "--rows")}
+# `show` continues a --prompt of text instead of so many tokens, applies any number of methods, and counts rows of each artifact; the
+# rows of a landscape are a file, or named.
+OWN = {*((flag, "show") for flag in ("--prompt", "--method", "--rows")), ("--rows", "landscape")}
 SHARED = [value for value in vars(options).values() if get_origin(value) is Annotated]
 
 

@@ -121,7 +121,7 @@ def test_the_verb_measures_and_draws(checkpoint: Path, paper: Subject, tmp_path:
     assert len((tmp_path / "out" / "figure-04.csv").read_text().splitlines()) == 10
 
 
-@pytest.mark.parametrize(("words", "message"), [(("--of", "noisy"), "did you mean 'noise'"), (("--points", 4), "odd number of steps")])
+@pytest.mark.parametrize(("words", "message"), [(("--rows", "noisy"), "did you mean 'noise'"), (("--points", 4), "odd number of steps")])
 def test_the_verb_refuses_on_one_line(checkpoint: Path, tmp_path: Path, words: tuple[object, ...], message: str) -> None:
     assert message in tinymem("landscape", checkpoint, "--out", tmp_path / "out", *words).last_line_error()
     assert not (tmp_path / "out").exists() and not half_written(tmp_path)

@@ -79,7 +79,7 @@ def test_from_the_hub_by_its_step(model: ByHeart, hub: Hub) -> None:
 @pytest.mark.training
 def test_landscape_of_a_file(model: ByHeart, tmp_path: Path) -> None:
     rows = model.jsonl("rows", model.known)
-    done = tinymem("landscape", model.folder, "--of", rows, "--points", 3, "--dtype", "fp32", "--out", tmp_path / "figure")
+    done = tinymem("landscape", model.folder, "--rows", rows, "--points", 3, "--dtype", "fp32", "--out", tmp_path / "figure")
     assert done.code == 0, done.err
     lines = json.loads(next((tmp_path / "figure").glob("*.json")).read_text())["lines"]
     losses = {(line["a"], line["b"]): line["loss"] for line in lines}

@@ -34,7 +34,7 @@ def landscape(
     rows: Annotated[
         str,
         typer.Option(
-            "--of", metavar="WHICH", help="Rows that the loss is of: test (clean test rows), an artifact such as noise, or a file."
+            "--rows", metavar="WHICH", help="Rows that the loss is of: test (clean test rows), an artifact such as noise, or a file."
         ),
     ] = "test",
     samples: Annotated[int, typer.Option(min=1, metavar="NUMBER", help="At most so many rows.")] = 256,

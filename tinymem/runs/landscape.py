@@ -87,7 +87,7 @@ def _sets(loaded: Checkpoint, own: tuple[Recipe, Corpus], rows: str, samples: in
     evaluator = Evaluator.of_corpus(corpus, recipe.evaluation, recipe.protocol, device=next(loaded.model.parameters()).device)
     known = ["test", *evaluator.probes]
     if rows not in known:
-        raise UserError(f"expected --of {' or '.join(known)}, or a file of rows, got '{rows}'; {did_you_mean(rows, known)}")
+        raise UserError(f"expected --rows {' or '.join(known)}, or a file of rows, got '{rows}'; {did_you_mean(rows, known)}")
     if rows == "test":
         return [_sample(pair, max(1, samples // len(evaluator.tests)), seed) for pair in evaluator.tests.values()]
     probe = evaluator.probes[rows].rows
