@@ -23,6 +23,7 @@ from tinymem.runs.find_memorized import Search, find_memorized
 
 pytestmark = pytest.mark.training
 FILTERS = Filters(PROMPT, MATCH, distinct=6)
+WINDOW = ("--prompt", PROMPT, "--match", MATCH)
 
 
 @pytest.fixture
@@ -160,6 +161,45 @@ def test_text_and_then_the_set_as_rows_to_forget(model: ByHeart, tmp_path: Path)
         2,
     )
     assert few.code == 0 and len(lines(tmp_path / "few.jsonl")) == 2 and "of 9 rows passed" in few.out
+
+
+@pytest.mark.parametrize("line", [list, lambda row: {"ids": row}, lambda row: {"input_ids": row, "n": 1}, lambda row: {"text": row}])
+def test_json_lines_of_ids(model: ByHeart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: Any) -> None:
+    monkeypatch.setattr("tinymem.data.windows.ARRAY_ROWS", 10)
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(line(row)) + "\n" for row in [[], *mixed(model).tolist()]))
+    found = find_memorized(model.folder, CorpusChoice(str(tmp_path / "rows.jsonl")), tmp_path / "set.jsonl", search=Search(FILTERS))
+    assert (found.tested, found.exact) == (48, KNOWN) and {row["document"] for row in lines(tmp_path / "set.jsonl")} <= {*range(1, 49)}
+    assert sorted(row["ids"] for row in lines(tmp_path / "set.jsonl")) == sorted(model.known.tolist())
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("c.jsonl", '{"words": "a"}\n', "expected 'text' with text in line 1 of"),
+        ("c.csv", "words\na\n", "expected a column 'text' in"),
+        ("c.jsonl", '{"text": 3}\n', "expected 'text' with text in line 1 of"),
+    ],
+)
+def test_a_column_that_is_not_there_names_the_option(model: ByHeart, tmp_path: Path, name: str, content: str, message: str) -> None:
+    (tmp_path / name).write_text(content)
+    error = tinymem("data", "find-memorized", model.folder, tmp_path / name, "--out", tmp_path / "o.jsonl", *WINDOW).one_line_error()
+    assert message in error and error.endswith("; name it with --text-column"), error
+
+
+@pytest.mark.parametrize("second", ['{"ids": "a text"}', '{"text": "a text"}', "[1, true]", "7"])
+def test_a_line_without_ids_among_those_with_ids(model: ByHeart, tmp_path: Path, second: str) -> None:
+    (tmp_path / "c.jsonl").write_text(f'{{"ids": [1, 2]}}\n{second}\n')
+    done = tinymem("data", "find-memorized", model.folder, tmp_path / "c.jsonl", "--out", tmp_path / "o.jsonl", *WINDOW)
+    assert "expected token ids in line 2 of" in done.one_line_error()
+
+
+def test_a_search_that_finds_nothing_leaves_nothing(model: ByHeart, tmp_path: Path) -> None:
+    (tmp_path / "c.jsonl").write_text("".join(json.dumps(row) + "\n" for row in model.others.tolist()))
+    words = ("--out", tmp_path / "o.jsonl", *WINDOW, "--distinct", 6, "--distance", 0)
+    done = tinymem("data", "find-memorized", model.folder, tmp_path / "c.jsonl", *words)
+    assert done.code == 0 and done.out.startswith(f"no memorized rows: none of {len(model.others)} rows tested passed"), done.err
+    assert f"{tmp_path / 'o.jsonl'} was not written" in done.out and len(done.out.splitlines()) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c.jsonl", "model"]
 
 
 def test_a_streamed_data_set_is_read_from_where_it_was(model: ByHeart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,7 @@ def find_memorized(
     overlap: Annotated[
         float, typer.Option(min=0, max=1, metavar="SHARE", help="Share of common 5-grams above which two rows are one.")
     ] = 0.05,
-    column: Annotated[str, typer.Option("--text-column", metavar="NAME", help="Column of the text.")] = "text",
+    column: Annotated[str, typer.Option("--text-column", metavar="NAME", help="Column of the text, or of ids in JSON lines.")] = "text",
     split: Annotated[str, typer.Option(metavar="NAME", help="Split of a data set of the Hub.")] = "train",
     config: Annotated[str | None, typer.Option("--subset", metavar="NAME", help="Configuration of a data set of the Hub.")] = None,
     raw: Raw = None,
@@ -57,7 +57,8 @@ def find_memorized(
 ) -> None:
     """Find rows of a corpus that a model knows by heart (filters of Chang et al.), for --forget of the other verbs.
 
-    --out is a new file of JSON lines; prompt and match are 32 and 48 unless they are given. A stopped search goes on where it was.
+    --out is a new file of JSON lines, which is not written where no row is found; prompt and match are 32 and 48 unless they are given. A
+    stopped search goes on where it was.
     """
     from tinymem.data.windows import CorpusChoice
     from tinymem.evaluation.memorized_sets import Filters
@@ -76,4 +77,7 @@ def find_memorized(
             folder, chosen, out, search=search, device=device, dtype=dtype, verify=not no_verify, progress=Progress(show=True)
         )  # fmt: skip
     rate = "" if found.rows_per_second is None else f" at {found.rows_per_second:,.1f} rows/s"
+    if not found.kept:
+        echo(f"no memorized rows: none of {found.tested:,} rows tested passed{rate}; {out} was not written")
+        return
     echo(f"{out}: {found.kept:,} rows, {found.exact:,} of them word for word; {found.passed:,} of {found.tested:,} rows passed{rate}")

@@ -104,6 +104,11 @@ def refuse_unknown_ids(ids: Sequence[int], vocabulary: int, where: str) -> None:
         raise UserError(f"expected token ids from 0 to {vocabulary - 1} in {where}, got {bad}; is it another tokenizer's?")
 
 
+def are_ids(value: Any) -> bool:
+    """Whether a value of a file is a list of whole numbers, as token ids are."""
+    return isinstance(value, list) and all(isinstance(i, int) and not isinstance(i, bool) and abs(i) < 2**63 for i in value)
+
+
 def count_rows(path: Path, layout: RawLayout | None = None) -> int:
     """Number of rows that a file has, before they are read; raises as `read_rows`."""
     suffix = _format_of(path)
@@ -273,7 +278,7 @@ def _check(value: Any, row: _Raw, file: RowsFile) -> None:
             return
         except UnicodeEncodeError:
             raise UserError(f"expected UTF-8 in {file.counted} {row.number} of {file.path}, got other bytes; convert the text") from None
-    if not isinstance(value, list) or not all(isinstance(i, int) and not isinstance(i, bool) and abs(i) < 2**63 for i in value):
+    if not are_ids(value):
         raise UserError(f"expected token ids or text in {file.counted} {row.number} of {file.path}, got {str(value)[:40]}")
     if row.mask is not None and (not isinstance(row.mask, list) or len(row.mask) != len(value) or not {*row.mask} <= {0, 1}):
         raise UserError(f"expected an {MASK} of 0 and 1 for each id in {file.counted} {row.number} of {file.path}, got another")

@@ -1,20 +1,24 @@
-"""Rows of one length cut from a corpus, in blocks: arrays of ids, files of text, or a data set of the Hub that is streamed."""
+"""Rows of one length cut from a corpus, in blocks: arrays or JSON lines of ids, files of text, or a data set of the Hub, streamed."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tinymem.data.text.source import BLOCK_CHARACTERS, KNOWN, TextSource
+from tinymem.data.rows_file import IDS, are_ids
+from tinymem.data.text.source import BLOCK_CHARACTERS, KNOWN, Column, TextSource
 from tinymem.data.text.tokenize_worker import by_size
 from tinymem.data.token_arrays import ARRAYS, RawLayout, read_token_array
 from tinymem.data.tokenizer_folder import ModelTokens
 from tinymem.errors import UserError
+from tinymem.runtime.files import json_lines
 
-ARRAY_ROWS = 4096  # of a block
+ARRAY_ROWS = 4096  # of a block of ids
+NAME_COLUMN = "name it with --text-column"
 JOINED = (".txt", ".text", ".raw", ".tokens")
 """Files whose lines go on: a block of them is one document, and not each line."""
 
@@ -71,10 +75,33 @@ def blocks(corpus: CorpusChoice, done: int, documents: int) -> Iterator[Block]:
     elif path.suffix.lower() in ARRAYS:
         ids = read_token_array(path, corpus.layout).ids
         yield from (Block(ids[start : start + ARRAY_ROWS].tolist()) for start in range(done * ARRAY_ROWS, len(ids), ARRAY_ROWS))
+    elif _is_of_ids(path, corpus.column):
+        rows = _lines_of_ids(path, corpus.column)
+        yield from map(Block, islice(iter(lambda: list(islice(rows, ARRAY_ROWS)), []), done, None))
     else:
-        lines = TextSource(corpus.column, files={"train": [path]}).blocks("train")
+        lines = TextSource(Column(corpus.column, NAME_COLUMN), files={"train": [path]}).blocks("train")
         joined = path.name.lower().removesuffix(".gz").endswith(JOINED)
         yield from (Block(["".join(block)] if joined else block) for block in islice(lines, done, None))
+
+
+def _is_of_ids(path: Path, column: str) -> bool:
+    """Whether a file's first line of JSON has token ids: a list, or an object with them in the column or, without that, by a known name."""
+    if not path.name.lower().removesuffix(".gz").endswith(".jsonl"):
+        return False
+    _, first = next(json_lines(path, "repair the line", json.loads), (0, None))
+    return isinstance(first, list) or (isinstance(first, dict) and isinstance(_ids_in(first, column), list))
+
+
+def _ids_in(line: dict[str, Any], column: str) -> Any:
+    return line[column] if column in line else next((line[name] for name in IDS if name in line), None)
+
+
+def _lines_of_ids(path: Path, column: str) -> Iterator[list[int]]:
+    for number, value in json_lines(path, "repair the line", json.loads):
+        ids = _ids_in(value, column) if isinstance(value, dict) else value
+        if not are_ids(ids):
+            raise UserError(f"expected token ids in line {number} of {path}, as in its first, got {str(value)[:40]}; repair the line")
+        yield ids
 
 
 def _streamed(corpus: CorpusChoice, skip: int) -> Iterator[str]:
@@ -85,9 +112,7 @@ def _streamed(corpus: CorpusChoice, skip: int) -> Iterator[str]:
         stream: Any = datasets.load_dataset(corpus.name, corpus.config, split=corpus.split, revision=corpus.revision, streaming=True)
         for example in stream.skip(skip):
             if corpus.column not in example:
-                raise UserError(
-                    f"expected a column '{corpus.column}' in {corpus.name}, got {', '.join(example)}; name it with --text-column"
-                )
+                raise Column(corpus.column, NAME_COLUMN).missing(corpus.name, [*example])
             yield str(example[corpus.column] or "")
     except UserError:
         raise

@@ -113,7 +113,7 @@ def find_memorized(
     Args:
         checkpoint: the model's folder, with its tokenizer.
         corpus: a file or a data set of the Hub.
-        out: a new file; it appears whole or not at all.
+        out: a new file; it appears whole or not at all, and not where nothing was found.
         search: what to search for.
         device: `auto`, `cpu` or `cuda`.
         dtype: as of `load_checkpoint`.
@@ -135,7 +135,8 @@ def find_memorized(
         refuse_longer_rows(model, search.filters.tokens)
         seconds = _searched(model, ModelTokens(checkpoint), corpus, search, state, progress or Progress())
     kept = without_duplicates(state.found, search.filters.overlap)[: search.keep]
-    write_text(out, "".join(json.dumps(row.as_dict(), ensure_ascii=False) + "\n" for row in kept))
+    if kept:
+        write_text(out, "".join(json.dumps(row.as_dict(), ensure_ascii=False) + "\n" for row in kept))
     state.path.unlink(missing_ok=True)
     rate = (state.tested - before) / seconds if seconds and state.tested > before else None
     return SearchResult(state.tested, len(state.found), len(kept), sum(row.exact for row in kept), rate)

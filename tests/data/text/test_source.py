@@ -234,7 +234,7 @@ def test_the_way_through_datasets(folder: Path, tokenizer: Path, tmp_path: Path,
     datasets.disable_progress_bars()
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "hf"))
     tables = text_source.hub_tables(str(folder), None)
-    through = text_source.TextSource("text", tables=tables)
+    through = text_source.TextSource(text_source.Column("text"), tables=tables)
     direct = text_source.open_source(recipe(folder, tokenizer).data)
     assert through.splits == direct.splits == ["train", "validation", "test"]
     for split in through.splits:
@@ -287,10 +287,10 @@ READ = """
 import sys
 from pathlib import Path
 import pyarrow.parquet
-from tinymem.data.text.source import TextSource
+from tinymem.data.text.source import Column, TextSource
 def peak():
     return next(int(line.split()[1]) // 1024 for line in open("/proc/self/status") if line.startswith("VmHWM:"))
-blocks = TextSource("text", files={"train": [Path(sys.argv[1])]}).blocks("train")
+blocks = TextSource(Column("text"), files={"train": [Path(sys.argv[1])]}).blocks("train")
 before = peak()
 print(sum(1 for _ in blocks), peak() - before)
 """

@@ -34,10 +34,22 @@ Block = list[str]
 
 
 @dataclass(frozen=True)
+class Column:
+    """The column of the text, and what to try where there is none of that name."""
+
+    name: str
+    remedy: str = "set data.text_column"
+
+    def missing(self, where: str, names: list[str]) -> UserError:
+        """The error of a file or data set that has other columns."""
+        return UserError(f"expected a column '{self.name}' in {where}, got {', '.join(names)}; {self.remedy}")
+
+
+@dataclass(frozen=True)
 class TextSource:
     """Source of the lines of each split: local files, or a table of `datasets`."""
 
-    column: str
+    column: Column
     files: dict[str, list[Path]] = field(default_factory=dict)
     aside: list[Path] = field(default_factory=list)
     """Files of a known kind in the folder that are not read: licenses, read-mes, and those of no split."""
@@ -76,8 +88,8 @@ def open_source(data: WikiData) -> TextSource:
     """
     if data.is_local:
         files, aside = local_files(data)
-        return TextSource(data.text_column, files=files, aside=aside)
-    return TextSource(data.text_column, tables=hub_tables(data.source, data.config))
+        return TextSource(Column(data.text_column), files=files, aside=aside)
+    return TextSource(Column(data.text_column), tables=hub_tables(data.source, data.config))
 
 
 def local_files(data: WikiData) -> tuple[dict[str, list[Path]], list[Path]]:
@@ -163,16 +175,16 @@ def _stored(name: str) -> bool:
     return (place / name.replace("/", "___").lower()).exists() or (place / name.replace("/", "___")).exists()
 
 
-def _table_lines(table: Any, column: str) -> Iterator[str]:
-    if column not in table.column_names:
-        raise _no_column("the data set", column, table.column_names)
-    for batch in table.select_columns([column]).iter(batch_size=BATCH_ROWS):
-        yield from (line for line in batch[column] if line)
+def _table_lines(table: Any, column: Column) -> Iterator[str]:
+    if column.name not in table.column_names:
+        raise column.missing("the data set", table.column_names)
+    for batch in table.select_columns([column.name]).iter(batch_size=BATCH_ROWS):
+        yield from (line for line in batch[column.name] if line)
 
 
-def _file_lines(path: Path, column: str) -> Iterator[str]:
+def _file_lines(path: Path, column: Column) -> Iterator[str]:
     if not path.stat().st_size:
-        raise UserError(f"expected text in {path}, got an empty file; remove it or name another data.source")
+        raise UserError(f"expected text in {path}, got an empty file; remove it or name another")
     suffix = _suffix(path)
     if suffix in PARQUET:
         return _parquet_lines(path, column)
@@ -181,40 +193,40 @@ def _file_lines(path: Path, column: str) -> Iterator[str]:
     return _json_lines(path, column) if suffix in JSON_LINES else _text_lines(path)
 
 
-def _parquet_lines(path: Path, column: str) -> Iterator[str]:
+def _parquet_lines(path: Path, column: Column) -> Iterator[str]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         # A buffered stream that is not read ahead: else a row group, and in the end the whole file, is held in memory.
         file = pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False)
-        if column not in file.schema_arrow.names:
-            raise _no_column(str(path), column, file.schema_arrow.names)
-        kind = file.schema_arrow.field(column).type
+        if column.name not in file.schema_arrow.names:
+            raise column.missing(str(path), file.schema_arrow.names)
+        kind = file.schema_arrow.field(column.name).type
         kind = kind.value_type if pa.types.is_dictionary(kind) else kind
         if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
-            raise UserError(f"expected text in column '{column}' of {path}, got {kind}; set data.text_column")
-        for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=[column]):
+            raise UserError(f"expected text in column '{column.name}' of {path}, got {kind}; {column.remedy}")
+        for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=[column.name]):
             yield from (line for line in batch.column(0).to_pylist() if line)
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"expected a whole Parquet file at {path}, got something else ({str(error).splitlines()[0]})") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"expected UTF-8 in column '{column}' of {path}, got other bytes ({error.reason}); convert it") from None
+        raise UserError(f"expected UTF-8 in column '{column.name}' of {path}, got other bytes ({error.reason}); convert it") from None
 
 
-def _json_lines(path: Path, column: str) -> Iterator[str]:
+def _json_lines(path: Path, column: Column) -> Iterator[str]:
     for number, value in json_lines(path, "repair the line", json.loads):
-        text = value.get(column, value) if isinstance(value, dict) else value
+        text = value.get(column.name, value) if isinstance(value, dict) else value
         if text is not None and not isinstance(text, str):
-            raise UserError(f"expected '{column}' with text in line {number} of {path}; set data.text_column")
+            raise UserError(f"expected '{column.name}' with text in line {number} of {path}; {column.remedy}")
         yield text or ""
 
 
-def _csv_lines(path: Path, column: str) -> Iterator[str]:
+def _csv_lines(path: Path, column: Column) -> Iterator[str]:
     for _, row in csv_rows(path):
-        if column not in row:
-            raise _no_column(str(path), column, [*row])
-        yield row[column] or ""
+        if column.name not in row:
+            raise column.missing(str(path), [*row])
+        yield row[column.name] or ""
 
 
 def _text_lines(path: Path) -> Iterator[str]:
@@ -230,7 +242,3 @@ def _text_lines(path: Path) -> Iterator[str]:
             number += whole
         if rest:
             yield decode_line(path, number, rest)
-
-
-def _no_column(where: str, column: str, names: list[str]) -> UserError:
-    return UserError(f"expected a column '{column}' in {where}, got {', '.join(names)}; set data.text_column")

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tinymem.data.text.byte_tokenizer import END_TOKEN, byte_letters
-from tinymem.data.text.source import TextSource, local_files
+from tinymem.data.text.source import Column, TextSource, local_files
 from tinymem.errors import UserError
 from tinymem.recipe.data import WikiData
 from tinymem.recipe.sizes import BYTES_VOCABULARY
@@ -53,7 +53,7 @@ def train_tokenizer(paths: Sequence[Path], size: int, out: Path, *, column: str 
 
 def _source(path: Path, column: str) -> TextSource:
     files, aside = local_files(WikiData(source=str(path), text_column=column))
-    return TextSource(column, files=files, aside=aside)
+    return TextSource(Column(column, "name it with --column"), files=files, aside=aside)
 
 
 def _blocks(sources: Sequence[TextSource]) -> Iterator[list[str]]:
