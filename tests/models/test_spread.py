@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from copy import deepcopy
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
+from by_heart import KNOWN, MATCH, PROMPT, by_heart
+from helpers import tinymem
 
 from tinymem.errors import UserError
 from tinymem.mitigation.method import UNLEARNERS, apply
 from tinymem.mitigation.methods import losses
+from tinymem.models import foreign
 from tinymem.models.adapters import logits
+from tinymem.models.checkpoint import load_checkpoint, save_checkpoint
 from tinymem.models.spread import device_map, spread
 from tinymem.testing import QUICK, config_of, tiny_case, tiny_model
 
@@ -35,6 +41,58 @@ def test_what_cannot_be_spread() -> None:
         device_map(tiny_model("gpt-neox"), ["a", "b", "c"])
     with pytest.raises(UserError, match="our GPT"):
         spread(tiny_model("gpt"), ["cpu", "cpu"])
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gpt-neox", "llama"])
+def test_a_loaded_model_has_memory_where_its_blocks_go(family: str) -> None:
+    model = tiny_model(family).to("meta")
+    model.tie_weights()
+    tied = [name for name, _ in model.named_parameters(remove_duplicate=False)]
+    foreign._allocate(model, ["cpu", "meta"])
+    places = device_map(model, ["cpu", "meta"])
+    for name, parameter in model.named_parameters():
+        assert parameter.device.type == next(device for module, device in places.items() if name.startswith(module + ".")), name
+    assert {parameter.device.type for parameter in model.parameters()} == {"cpu", "meta"}
+    assert [name for name, _ in model.named_parameters(remove_duplicate=False)] == tied
+    assert (model.get_output_embeddings().weight is model.get_input_embeddings().weight) == (family == "gpt2"), "a tied head stays tied"
+
+
+def test_what_is_not_loaded_over_several_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tinymem.models.spread.find_spec", lambda name: None)
+    tiny_model("llama").save_pretrained(tmp_path / "llama")
+    with pytest.raises(UserError, match=r"accelerate, which is not installed; try: pip install 'tinymem\[spread\]'"):
+        load_checkpoint(tmp_path / "llama", device="cuda", gpus=2)
+    save_checkpoint(tiny_model("gpt"), tmp_path / "ours", metadata={}, tokenizer_files={})
+    with pytest.raises(UserError, match="expected a model of another family than GPT-2 with --gpus 2"):
+        load_checkpoint(tmp_path / "ours", device="cuda", gpus=2)
+
+
+@pytest.mark.skipif(GPUS > 1, reason="there are two GPUs")
+@pytest.mark.parametrize("verb", ["evaluate", "mitigate"])
+def test_the_commands_say_how_many_gpus_there_are(tmp_path: Path, verb: str) -> None:
+    heart = by_heart(tmp_path / "model")
+    words = ("--forget", heart.jsonl("forget", heart.known), "--retain", heart.jsonl("retain", heart.retain), "--gpus", 2)
+    done = tinymem(verb, heart.folder, *words, *(("--method", "act") if verb == "mitigate" else ()))
+    assert "expected 2 GPUs here to spread a model over, found" in done.one_line_error()
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(GPUS < 2 or find_spec("accelerate") is None, reason="needs two GPUs and accelerate")
+def test_the_commands_give_the_numbers_of_one_gpu(tmp_path: Path) -> None:
+    heart = by_heart(tmp_path / "model")
+    rows = ("--forget", heart.jsonl("forget", heart.known), "--retain", heart.jsonl("retain", heart.retain))
+    words = (*rows, "--prompt", PROMPT, "--match", MATCH, "--format", "json")
+    edits = [
+        json.loads(tinymem("mitigate", heart.folder, *words, "--method", "act", "--gpus", n, "--out", tmp_path / str(n)).out)
+        for n in (1, 2)
+    ]
+    one, two = (edit[0] if isinstance(edit, list) else edit for edit in edits)
+    assert two["device"] == f"2 x {one['device']}" and two["id"] == one["id"] and one["memorized_count_before"] == KNOWN
+    for key in ("memorized_count_before", "memorized_count_after", "edited_parameters"):
+        assert one[key] == two[key]
+    assert two["perplexity_after"] == pytest.approx(one["perplexity_after"], rel=1e-4)
+    found = json.loads(tinymem("evaluate", tmp_path / "2", *words, "--gpus", 2).out)
+    assert found["memorized"]["rows"]["count"] == two["memorized_count_after"]
 
 
 @pytest.mark.processes  # accelerate asks nvidia-smi

@@ -50,6 +50,13 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
         memory.refuse_beyond_disk(3 * 2**19, tmp_path / "new" / "folder", "an edit")
 
 
+def test_the_memory_of_several_gpus_counts_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "free_memory", {"cuda:0": 20, "cuda:1": 30}.__getitem__)
+    memory.refuse_beyond_memory(50, "cuda", "a model", gpus=2)
+    with pytest.raises(UserError, match="expected room for a model in the memory of 2 GPUs, got"):
+        memory.refuse_beyond_memory(51, "cuda", "a model", gpus=2)
+
+
 def test_a_training_that_cannot_fit() -> None:
     refuse_training_beyond_memory(load_recipe(QUICKSTART), 30_000, "cpu")
     refuse_training_beyond_memory(load_recipe(QUICKSTART, ["training.batch_size=1000000000"]), 300, "cpu")

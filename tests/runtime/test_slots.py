@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import tinymem
+from tinymem.errors import UserError
 from tinymem.runs.jobs import job_slots
 from tinymem.runtime import slots
 from tinymem.runtime.slots import Slot, device_slots
@@ -33,6 +34,14 @@ def test_slots_of_devices() -> None:
     assert device_slots("cpu", 2) == [Slot("0", "cpu", {}), Slot("1", "cpu", {})]
     assert [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in device_slots("cuda", 2)] == ["0", "1", "0", "1"]
     assert [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in device_slots("cuda:1", 2)] == ["1", "1"]
+
+
+def test_slots_of_several_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 5)
+    workers = local_workers(Path("sweep"), "cuda", 2, gpus=2)
+    assert [worker.slot.environment["CUDA_VISIBLE_DEVICES"] for worker in workers] == ["0,1", "2,3", "0,1", "2,3"]
+    with pytest.raises(UserError, match="expected 6 GPUs here"):
+        local_workers(Path("sweep"), "cuda", 1, gpus=6)
 
 
 def test_threads_of_training_runs() -> None:

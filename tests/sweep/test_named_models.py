@@ -95,6 +95,18 @@ def test_two_families_give_the_rows_of_mitigate(llama: ByHeart, tmp_path: Path) 
 
 
 @pytest.mark.training
+def test_a_model_that_is_spread_reaches_the_worker_with_its_number_of_gpus(llama: ByHeart, tmp_path: Path) -> None:
+    model = {"name": str(llama.folder), "gpus": 2}
+    (tmp_path / "sweep.yaml").write_text(json.dumps({"models": [model], "rows": files(llama), "methods": METHODS}))
+    refused = tinymem("sweep", tmp_path / "sweep.yaml", "--out", tmp_path / "out", "--device", "cpu", "--jobs", 1)
+    assert "expected --device cuda to spread a model over 2 GPUs, got cpu" in refused.last_line_error()
+    sweep = opened(llama, model)
+    assert sweep.recipe.gpus == 2 and {group.model.rows["gpus"] for group in sweep.left() if group.model.rows} == {2}
+    rows = done(sweep)
+    assert {row.status for row in rows} == {"failed"} and all("expected --device cuda to spread" in str(row.reason) for row in rows)
+
+
+@pytest.mark.training
 def test_a_sweep_goes_on_and_its_report_reads_it(llama: ByHeart, tmp_path: Path) -> None:
     other = neox(tmp_path / "neox")
     models = [{"name": str(llama.folder)}, {"name": str(other)}]

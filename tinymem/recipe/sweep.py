@@ -32,7 +32,7 @@ from tinymem.recipe.method import Method, short_method
 from tinymem.recipe.plugins import PluginFile, with_plugins
 from tinymem.recipe.recipe import Forget
 from tinymem.recipe.source import overridden, read_values
-from tinymem.recipe.sweep_models import ModelMatrix, SweepModel, SweepRows, check_models, short_model
+from tinymem.recipe.sweep_models import ModelMatrix, NamedModel, SweepModel, SweepRows, check_models, short_model
 from tinymem.runtime.json import JsonObject
 
 Seed = Annotated[int, Field(ge=0, le=MAXIMUM_SEED)]
@@ -153,6 +153,11 @@ class SweepRecipe(Section):
     compact_every: int = Field(500, ge=1, description="finished runs before they are moved to Parquet")
     plugins: tuple[PluginFile, ...] = Field((), description="Python files to load, relative to the sweep's recipe")
     explain: Literal["paper"] | None = Field(None, description="paper: `tinymem sweep --list` compares its counts with the paper's")
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of each worker: as many as the model needs that is spread over most."""
+        return max([model.gpus for model in self.models if isinstance(model, NamedModel)], default=1)
 
     @model_validator(mode="before")
     @classmethod

@@ -30,6 +30,7 @@ class NamedModel(Section):
     name: str = Field(min_length=1, description="instead of a recipe: ORG/NAME of the Hub, or a folder relative to where the command runs")
     revision: str | None = Field(None, description="branch, tag or commit of the Hub, such as step143000")
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="type of the weights in memory; auto: as stored")
+    gpus: int = Field(1, ge=1, description="GPUs of one machine that the model is spread over; every worker of the sweep then has so many")
     max_size: str | None = Field(
         None, description="most that is downloaded, such as 12GB; null: what this machine's memory, or its GPU's, holds"
     )

@@ -22,9 +22,9 @@ def resolve_device(device: str, gpus: int = 1) -> str:
     check_device_name(device)
     if gpus > 1:
         if device not in ("auto", "cuda"):
-            raise UserError(f"expected --device cuda with --gpus {gpus}, got {device}; CUDA_VISIBLE_DEVICES says which GPUs")
+            raise UserError(f"expected --device cuda to spread a model over {gpus} GPUs, got {device}; CUDA_VISIBLE_DEVICES says which")
         if (count := torch.cuda.device_count()) < gpus:
-            raise UserError(f"expected {gpus} GPUs on this machine for --gpus {gpus}, found {count or 'none'}; name no more than there are")
+            raise UserError(f"expected {gpus} GPUs here to spread a model over, found {count or 'none'}; lower --gpus, or a recipe's gpus")
         return "cuda"
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"

@@ -26,14 +26,17 @@ class Slot:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-def device_slots(device: str, per_device: int) -> list[Slot]:
-    """Slots on a device as `resolve_device` gives it, each pinned to its GPU.
+def device_slots(device: str, per_device: int, gpus: int = 1) -> list[Slot]:
+    """Slots on a device as `resolve_device` gives it, each pinned to its GPU, or to several.
 
     Args:
         device: `cpu`, `cuda` (every visible GPU) or `cuda:N`.
         per_device: slots on the CPU, or on each GPU; neighbors are on different GPUs.
+        gpus: of a slot; GPUs that are left over have none.
     """
-    places = [("cpu", {})] if device == "cpu" else [("cuda", {"CUDA_VISIBLE_DEVICES": gpu}) for gpu in gpus_of(device)]
+    visible = [] if device == "cpu" else gpus_of(device)
+    groups = [visible[k : k + gpus] for k in range(0, len(visible) - gpus + 1, gpus)]
+    places = [("cpu", {})] if device == "cpu" else [("cuda", {"CUDA_VISIBLE_DEVICES": ",".join(group)}) for group in groups]
     return [Slot(str(number), name, environment) for number, (name, environment) in enumerate(places * per_device)]
 
 

@@ -26,6 +26,7 @@ from tinymem.recipe.sweep_models import NamedModel, SweepRows
 from tinymem.results.checkpoint_columns import checkpoint_columns
 from tinymem.results.row import Identity
 from tinymem.results.step import step_of
+from tinymem.runtime.device import resolve_device
 from tinymem.runtime.files import read_object, user_path
 from tinymem.runtime.json import JsonObject
 from tinymem.sweep.costs import Size
@@ -114,7 +115,12 @@ def planned(model: NamedModel, checkpoint: Path, sweep: SweepRecipe) -> Named:
         rows_id=rows_id_of(own, files),
         dtype=planned_dtype(checkpoint, model.dtype),
     )
-    described: FileRows = {"files": rows.model_dump(mode="json"), "id": files_id(own, fraction, files), "dtype": model.dtype}
+    described: FileRows = {
+        "files": rows.model_dump(mode="json"),
+        "id": files_id(own, fraction, files),
+        "dtype": model.dtype,
+        "gpus": model.gpus,
+    }
     return Named(checkpoint, columns, described, _size(config, columns.n_parameters or 0, own))
 
 
@@ -125,7 +131,7 @@ def load_named(model: ModelTask, rows: FileRows, seed: int, device: str, needed:
         UserError: weights or rows that changed since the sweep was planned, or as `subject_of_files`.
     """
     checkpoint, planned = Path(model.checkpoint), model.identity
-    loaded = load_checkpoint(checkpoint, device=device, needed=needed, dtype=rows["dtype"])
+    loaded = load_checkpoint(checkpoint, device=resolve_device(device, rows["gpus"]), needed=needed, dtype=rows["dtype"], gpus=rows["gpus"])
     model_id = weights_id(checkpoint, loaded.hashes)
     changes = Changes(planned.protocol, model.forget_fraction, seed)
     identity = identity_of(loaded, checkpoint, device, planned.revision)

@@ -172,7 +172,7 @@ def local_engine(device: str, jobs: int | None = None) -> Engine:
     """An engine of worker processes on this machine; `jobs` as `local_workers` takes it."""
 
     def engine(sweep: Sweep, groups: Sequence[WorkUnit], tally: Tally, stop: StopFlag) -> None:
-        started = local_workers(sweep.folder, device, jobs, sweep.plugins)[: len(groups)]
+        started = local_workers(sweep.folder, device, jobs, sweep.plugins, gpus=sweep.recipe.gpus)[: len(groups)]
         limits = with_memory(sweep.recipe.limits, len(started))
         supervisor = Supervisor(sweep.folder, started, limits, compact_every=sweep.recipe.compact_every, tell=tally, stop=stop)
         try:

@@ -129,7 +129,8 @@ class Worker:
             self._subject, self._model_key = self._load(group), key
         else:
             more = self._needed(group)(self._subject.model) - bytes_of(self._subject.model)
-            refuse_beyond_memory(more, self.device, f"{group.method} on the model in {group.model.checkpoint}")
+            gpus = model.rows["gpus"] if model.rows else 1
+            refuse_beyond_memory(more, self.device, f"{group.method} on the model in {group.model.checkpoint}", gpus=gpus)
         return self._subject
 
     def _needed(self, group: WorkUnit) -> Callable[[nn.Module], int]:

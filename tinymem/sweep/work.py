@@ -28,12 +28,13 @@ class FileRows(TypedDict):
     """Rows from files of a model by name.
 
     Keys: files: the recipe's section `rows`, with absolute paths; id: content id of the rows and of which of them methods are given;
-    dtype: type of the weights in memory, or auto.
+    dtype: type of the weights in memory, or auto; gpus: that the model is spread over.
     """
 
     files: JsonObject
     id: str
     dtype: DTypeName
+    gpus: int
 
 
 class Event(TypedDict, total=False):
