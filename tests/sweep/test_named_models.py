@@ -103,7 +103,7 @@ def test_a_model_that_is_spread_reaches_the_worker_with_its_number_of_gpus(llama
     sweep = opened(llama, model)
     assert sweep.recipe.gpus == 2 and {group.model.rows["gpus"] for group in sweep.left() if group.model.rows} == {2}
     rows = done(sweep)
-    assert {row.status for row in rows} == {"failed"} and all("expected --device cuda to spread" in str(row.reason) for row in rows)
+    assert {row.status for row in rows} == {"failed"} and all("expected --device cuda to spread" in str(row.message) for row in rows)
 
 
 @pytest.mark.training
