@@ -14,14 +14,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import torch
-
 from tinymem.mitigation.methods.weight._batches import batches, steps_per_epoch
 from tinymem.mitigation.methods.weight.balanced_subnet import BalancedSubnetConfig, by_epoch
 from tinymem.mitigation.run import Subject
 from tinymem.results.row import Identity
 from tinymem.runs.pipeline import open_run, subject_of_run
 from tinymem.runtime.device import resolve_device
+
+import torch  # isort: skip (after tinymem, which sets its threads)
 
 
 def without_forget(subject: Subject, sampler: str) -> float:

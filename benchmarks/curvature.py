@@ -22,9 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import torch
 from full_size import SHAPES, neox
-from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tinymem.data.rows import Rows
@@ -37,6 +35,9 @@ from tinymem.models.adapters import vocabulary_of
 from tinymem.models.gpt2 import GPT, GPTConfig
 from tinymem.runtime.cost import measured
 from tinymem.runtime.device import describe_device, resolve_device
+
+import torch  # isort: skip (after tinymem, which sets its threads)
+from torch import nn  # isort: skip
 
 MATH = GPTConfig(vocab_size=14, n_positions=150, n_layer=4, n_embd=128, n_head=4)
 

@@ -15,9 +15,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tinymem.bench.case import math_case
 from tinymem.data.rows import concatenate
@@ -28,6 +25,9 @@ from tinymem.mitigation.methods.weight._batches import batches
 from tinymem.mitigation.methods.weight._learned_mask import LearnedMask, initial_scores
 from tinymem.mitigation.methods.weight.balanced_subnet import BalancedSubnetConfig, coefficients
 from tinymem.runtime.device import describe_device, resolve_device
+
+import torch  # isort: skip (after tinymem, which sets its threads)
+from torch import Tensor  # isort: skip
 
 SHAPES = ((8, 65_536), (4, 131_712), (1, 524_288))
 

@@ -22,7 +22,6 @@ from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-import torch
 
 from tinymem.data.rows import Rows, concatenate
 from tinymem.evaluation.evaluator import Evaluator
@@ -37,6 +36,8 @@ from tinymem.recipe.localization import LocalizationRecipe, load_localization
 from tinymem.results.store import run_file, write_run
 from tinymem.runs.localization import localize
 from tinymem.runs.subjects import own_corpus
+
+import torch  # isort: skip (after tinymem, which sets its threads)
 
 ROOT = Path(__file__).parents[1]
 GATES = ("slim", "hard-concrete")

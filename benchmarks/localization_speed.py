@@ -22,8 +22,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-import torch
-from torch import Tensor, nn
 
 from tinymem.data.rows import Rows
 from tinymem.localization.benchmark import Benchmark, calls_at, random_sequences
@@ -36,6 +34,9 @@ from tinymem.models.gpt2 import GPT, GPTConfig
 from tinymem.recipe.localization import LocalizationRecipe, load_localization, parse_localization
 from tinymem.results.row import Identity
 from tinymem.runs.localization import parsed_calls
+
+import torch  # isort: skip (after tinymem, which sets its threads)
+from torch import Tensor, nn  # isort: skip
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "paper" / "inj-gpt2.yaml"
 IG_STEPS = 20

@@ -18,12 +18,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tinymem.bench.case import math_case
 from tinymem.mitigation.method import UNLEARNERS, apply, parse_config
 from tinymem.runtime.device import describe_device, resolve_device
+
+import torch  # isort: skip (after tinymem, which sets its threads)
 
 CASES: dict[str, dict[str, Any]] = {
     "balanced-subnet": {"ratio": 0.1, "epochs": 1},

@@ -20,12 +20,12 @@ import tempfile
 import time
 from pathlib import Path
 
-import torch
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tinymem.bench.sizes import CASES, TOKENS
 from tinymem.bench.train import our_parts
 from tinymem.training.step import GraphedStep
+
+import torch  # isort: skip (after tinymem, which sets its threads)
 
 BATCH = 128
 

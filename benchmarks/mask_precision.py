@@ -22,9 +22,6 @@ from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
-import torch
-from torch import Tensor, nn
-
 from tinymem.mitigation.methods import replay
 from tinymem.mitigation.methods.weight import _learned_mask, _mask_kernels
 from tinymem.mitigation.methods.weight._learned_mask import Precision
@@ -35,6 +32,9 @@ from tinymem.results.row import Identity
 from tinymem.runs.pipeline import open_run, subject_of_run
 from tinymem.runtime.device import resolve_device
 from tinymem.zoo.loading import load
+
+import torch  # isort: skip (after tinymem, which sets its threads)
+from torch import Tensor, nn  # isort: skip
 
 WAYS: dict[str, Precision] = {
     "fp32": "fp32",

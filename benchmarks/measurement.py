@@ -13,12 +13,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-import torch.nn.functional as F
-
 from tinymem.evaluation.evaluator import Evaluator
 from tinymem.evaluation.metric import METRICS
 from tinymem.runs.pipeline import open_run
+
+import torch  # isort: skip (after tinymem, which sets its threads)
+import torch.nn.functional as F  # isort: skip
 
 
 def best(work: Callable[[], object], repeats: int) -> float:

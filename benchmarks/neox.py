@@ -23,12 +23,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tinymem.models.adapters import logits
 from tinymem.runtime.device import resolve_device
+
+import torch  # isort: skip (after tinymem, which sets its threads)
+from torch import Tensor, nn  # isort: skip
 
 SHAPE = {"hidden_size": 128, "num_hidden_layers": 6, "intermediate_size": 512, "num_attention_heads": 4}
 TOKENS, PROMPT, MATCH, RETAIN, KEPT = 80, 32, 40, 800, 4

@@ -15,9 +15,6 @@ import sys
 import time
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tinymem.data.rows import Rows
 from tinymem.data.tokenizer_folder import ModelTokens
@@ -26,6 +23,9 @@ from tinymem.models.adapters import logits
 from tinymem.models.checkpoint import load_checkpoint
 from tinymem.models.edited import save_edited
 from tinymem.runtime.device import resolve_device
+
+import torch  # isort: skip (after tinymem, which sets its threads)
+from torch import Tensor, nn  # isort: skip
 
 AT_ONCE = 10
 

@@ -12,13 +12,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
 import triton
-from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tinymem.models.gpt2 import causal_attention
 from tinymem.training.kernels.row_attention import row_attention
+
+import torch  # isort: skip (after tinymem, which sets its threads)
+from torch import Tensor  # isort: skip
 
 TOKENS = 128 * 150
 

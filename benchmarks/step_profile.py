@@ -10,12 +10,12 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import torch
-from torch.profiler import ProfilerActivity, profile
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tinymem.bench.sizes import BATCH, CASES, TOKENS
 from tinymem.bench.train import our_step
+
+import torch  # isort: skip (after tinymem, which sets its threads)
+from torch.profiler import ProfilerActivity, profile  # isort: skip
 
 # The first word found in a kernel's name gives its kind.
 KINDS = {

@@ -18,15 +18,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest import mock
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tinymem.models.gpt2 import GPT, GPTConfig
 from tinymem.training.whole_step.passes import BatchPass
 from tinymem.training.whole_step.tiles import SumTile, Tiles, TokenTile
 from tinymem.training.whole_step.weights import KernelWeights
+
+import torch  # isort: skip (after tinymem, which sets its threads)
+import torch.nn.functional as F  # isort: skip
+from torch import Tensor  # isort: skip
 
 LEAST_SEEDS = 5
 """Models of `golden`: 2^-5 is the first power that is below its 5 %."""

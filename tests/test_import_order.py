@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from helpers import environment
+from helpers import ROOT, environment
 
 SAY = "import os; print(os.environ['OMP_WAIT_POLICY'])"
 
@@ -36,3 +37,11 @@ def test_torch_that_was_imported_first_is_said_once(tmp_path: Path) -> None:
     assert policy == "passive" and len(warned) == 1 and "import tinymem first" in warned[0]
     assert warned[0].startswith("<string>:1:"), "it names the line that imports tinymem"
     assert import_in_this_order("import torch; import tinymem", **fake, OMP_WAIT_POLICY="passive") == ("passive", [])
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
+def test_benchmarks_import_torch_after_tinymem(script: Path) -> None:
+    imports = [node for node in ast.parse(script.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = [(node.module or "") if isinstance(node, ast.ImportFrom) else node.names[0].name for node in imports]
+    packages = [name.partition(".")[0] for name in names]
+    assert "torch" not in packages or "tinymem" in packages[: packages.index("torch")]
