@@ -84,6 +84,7 @@ NONSENSE: dict[str, list[tuple[str, str]]] = {
     "--raw": [("uint16", "such as uint16x2049"), ("float16x8", "such as uint16x2049")],
     "--forget-rows": [("some", "memorized")],
     "--dtype": [("int8", "bf16")],
+    "--gpus": [("99", "expected 99 GPUs here to spread a model over")],
     "--split": [("test", "with a data set of the Hub")],
     "--method": [("durabel", "did you mean 'durable'")],
     "--methods": [("durabel", "did you mean 'durable'")],

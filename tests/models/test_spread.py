@@ -18,6 +18,7 @@ from tinymem.mitigation.methods import losses
 from tinymem.models import foreign
 from tinymem.models.adapters import logits
 from tinymem.models.checkpoint import load_checkpoint, save_checkpoint
+from tinymem.models.precise_head import precise_head
 from tinymem.models.spread import device_map, spread
 from tinymem.testing import QUICK, config_of, tiny_case, tiny_model
 
@@ -68,11 +69,12 @@ def test_what_is_not_loaded_over_several_gpus(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.skipif(GPUS > 1, reason="there are two GPUs")
-@pytest.mark.parametrize("verb", ["evaluate", "mitigate"])
+@pytest.mark.parametrize("verb", ["evaluate", "mitigate", "data find-memorized"])
 def test_the_commands_say_how_many_gpus_there_are(tmp_path: Path, verb: str) -> None:
     heart = by_heart(tmp_path / "model")
-    words = ("--forget", heart.jsonl("forget", heart.known), "--retain", heart.jsonl("retain", heart.retain), "--gpus", 2)
-    done = tinymem(verb, heart.folder, *words, *(("--method", "act") if verb == "mitigate" else ()))
+    known, retain = heart.jsonl("forget", heart.known), heart.jsonl("retain", heart.retain)
+    words: tuple[object, ...] = ("--forget", known, "--retain", retain) if " " not in verb else (known, "--out", tmp_path / "found.jsonl")
+    done = tinymem(*verb.split(), heart.folder, *words, "--gpus", 2, *(("--method", "act") if verb == "mitigate" else ()))
     assert "expected 2 GPUs here to spread a model over, found" in done.one_line_error()
 
 
@@ -93,6 +95,18 @@ def test_the_commands_give_the_numbers_of_one_gpu(tmp_path: Path) -> None:
     assert two["perplexity_after"] == pytest.approx(one["perplexity_after"], rel=1e-4)
     found = json.loads(tinymem("evaluate", tmp_path / "2", *words, "--gpus", 2).out)
     assert found["memorized"]["rows"]["count"] == two["memorized_count_after"]
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(GPUS < 2 or find_spec("accelerate") is None, reason="needs two GPUs and accelerate")
+@pytest.mark.parametrize("family", ["gpt-neox", "gpt2"])
+def test_greedy_choices_with_a_head_in_float32(family: str) -> None:
+    model, data = tiny_case(family)
+    found = []
+    for placed in (deepcopy(model).bfloat16().to("cuda:0"), spread(deepcopy(model).bfloat16(), ["cuda:0", "cuda:1"])):
+        with precise_head(placed) as head:
+            found.append(head.choices(data.forget.ids.to("cuda:0"), 5))
+    assert torch.equal(*found) and found[1].device.index == 0 and len(found[0].unique()) > 1
 
 
 @pytest.mark.processes  # accelerate asks nvidia-smi

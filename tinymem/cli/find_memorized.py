@@ -10,6 +10,7 @@ from tinymem.cli.options import (
     Checkpoint,
     Device,
     DType,
+    Gpus,
     Match,
     MaxSize,
     NeededOut,
@@ -50,6 +51,7 @@ def find_memorized(
     batch: Annotated[int, typer.Option("--pass-rows", min=1, metavar="NUMBER", help="Rows of each pass.")] = 64,
     device: Device = "auto",
     dtype: DType = "auto",
+    gpus: Gpus = 1,
     no_verify: NoVerify = False,
     revision: Revision = None,
     max_size: MaxSize = None,
@@ -74,7 +76,8 @@ def find_memorized(
     folder = local_checkpoint(checkpoint, revision, max_size)
     with sole_writer(out):
         found = find(
-            folder, chosen, out, search=search, device=device, dtype=dtype, verify=not no_verify, progress=Progress(show=True)
+            folder,
+            chosen, out, search=search, device=device, dtype=dtype, gpus=gpus, verify=not no_verify, progress=Progress(show=True),
         )  # fmt: skip
     rate = "" if found.rows_per_second is None else f" at {found.rows_per_second:,.1f} rows/s"
     if not found.kept:

@@ -105,6 +105,7 @@ def find_memorized(
     search: Search | None = None,
     device: str = "auto",
     dtype: DTypeName = "auto",
+    gpus: int = 1,
     verify: bool = True,
     progress: Progress | None = None,
 ) -> SearchResult:
@@ -117,13 +118,14 @@ def find_memorized(
         search: what to search for.
         device: `auto`, `cpu` or `cuda`.
         dtype: as of `load_checkpoint`.
+        gpus: as of `load_checkpoint`.
         verify: as of `load_checkpoint`.
         progress: where progress is shown.
 
     Raises:
         UserError: a file that is there already, a corpus that cannot be read, ids that the model does not know, or too little memory.
     """
-    search, device = search or Search(), resolve_device(device)
+    search, device = search or Search(), resolve_device(device, gpus)
     if out.exists():
         raise UserError(f"expected a new file for --out, {out} exists; name another or remove it")
     hashes = verify_weights(checkpoint, read_metadata(checkpoint)) if verify else {}
@@ -131,7 +133,7 @@ def find_memorized(
     state = _State(out, key)
     before, seconds = state.tested, 0.0
     if search.limit is None or state.tested < search.limit:
-        model = load_checkpoint(checkpoint, device=device, verify=False, dtype=dtype).model
+        model = load_checkpoint(checkpoint, device=device, verify=False, dtype=dtype, gpus=gpus).model
         refuse_longer_rows(model, search.filters.tokens)
         seconds = _searched(model, ModelTokens(checkpoint), corpus, search, state, progress or Progress())
     kept = without_duplicates(state.found, search.filters.overlap)[: search.keep]
