@@ -26,6 +26,7 @@ ENOUGH: dict[str, dict[str, Any]] = {
 @pytest.fixture
 def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     """Steps are recorded as on a GPU."""
+    tiny_case("llama")  # transformers imports modules on use, some of which name torch's graphs
     recorder, plain = recorded_graphs(monkeypatch), _replay.Replayed.__init__
 
     def start(self: Any, function: Any, model: Any, **options: Any) -> None:
@@ -50,9 +51,10 @@ def test_as_step_by_step(name: str, recorder: Recorder, monkeypatch: pytest.Monk
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("family", ["gpt", "llama"])
 @pytest.mark.parametrize("by_row", [slim.by_row, hard_concrete.by_row])
-def test_rows_apart(by_row: Any, recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, data = tiny_case("gpt")
+def test_rows_apart(by_row: Any, family: str, recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, data = tiny_case(family)
     config = (slim.SlimConfig if by_row is slim.by_row else hard_concrete.HardConcreteConfig)(epochs=30, stop=0.0)
     eager = by_row(model, data, config)
     monkeypatch.setattr(_replay, "_on_gpu", lambda device: True)

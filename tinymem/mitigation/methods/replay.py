@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from tinymem.mitigation.methods.pieces import LARGE, size_of
 from tinymem.models.gpt2 import GPT
 
 WARM_UP_STEPS = 3
@@ -24,14 +25,15 @@ class Replayed:
 
     Args:
         steps: expected number of steps; few are not worth recording.
+        any_family: whether steps of other small models are replayed too.
     """
 
-    def __init__(self, function: Callable[[Tensor], None], model: nn.Module, *, steps: int) -> None:
+    def __init__(self, function: Callable[[Tensor], None], model: nn.Module, *, steps: int, any_family: bool = False) -> None:
         self.function, self.calls = function, 0
         self.device = next(model.parameters()).device
         self.graph: torch.cuda.CUDAGraph | None = None
         self.index: Tensor | None = None
-        self.usable = steps >= LEAST_STEPS and _on_gpu(self.device) and isinstance(model, GPT)
+        self.usable = steps >= LEAST_STEPS and _on_gpu(self.device) and (isinstance(model, GPT) or (any_family and _is_small(model)))
         # A stream, and so a workspace of the matrix products, of its own: graphs that share one cannot run side by side.
         self.stream = torch.cuda.Stream(self.device) if self.usable else None
 
@@ -72,6 +74,11 @@ class Replayed:
         with torch.cuda.stream(self.stream):
             self.function(index)
         torch.cuda.current_stream(self.device).wait_stream(self.stream)
+
+
+def _is_small(model: nn.Module) -> bool:
+    """Whether a model of another family is on one device, and its steps are bound by the time to launch their kernels."""
+    return size_of(model) < LARGE and not hasattr(model, "hf_device_map")
 
 
 def _on_gpu(device: torch.device) -> bool:

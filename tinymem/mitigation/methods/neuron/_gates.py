@@ -109,7 +109,7 @@ def learn(model: nn.Module, data: MitigationData, config: GatesConfig, rule: Rul
             neg_grad_sum.add_(neg_grad * running)
 
     order, size = data.generator(), max(1, len(rows)) if by_row else config.batch_size
-    replayed = Replayed(step, model, steps=config.epochs * (len(rows) // size))
+    replayed = Replayed(step, model, steps=config.epochs * (len(rows) // size), any_family=True)
     data.bar.expect(config.epochs)
     for epoch in range(1, config.epochs + 1):
         shuffled = torch.arange(len(rows)) if by_row else torch.randperm(len(rows), generator=order)
