@@ -14,6 +14,7 @@ from tinymem.localization.injection import InjectionConfig, drawn_neurons, injec
 from tinymem.localization.recall import highest, recall
 from tinymem.localization.scoring import scores_by_sequence, scores_of_injected
 from tinymem.mitigation.method import UNLEARNERS, MethodCall
+from tinymem.mitigation.methods.neuron import _gates
 from tinymem.models.adapters import logits, neuron_layers
 from tinymem.models.fingerprint import fingerprint, first_change
 from tinymem.testing import FAMILIES, config_of, tiny_case
@@ -97,6 +98,29 @@ def test_scores_of_injected_models_equal_scores_of_each_model_by_itself(name):
             assert (together[n] != alone).double().mean() < 0.05
         else:
             torch.testing.assert_close(together[n], alone, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["slim", "hard-concrete"])
+def test_injected_models_that_go_through_a_part_at_a_time_get_the_gates_of_all_together(name, monkeypatch):
+    model, data = case()
+    injection, call = inject(model, data.forget, QUICK), MethodCall(UNLEARNERS.get(name), config_of(UNLEARNERS.get(name), epochs=6))
+    together = scores_of_injected(call, model, data, injection)
+    seen, plain = [], _gates.row_losses
+
+    def scarce(model, rows, over):
+        seen.append(rows.ids.shape)
+        if len(rows) > 1:
+            raise torch.OutOfMemoryError("too many rows")
+        return plain(model, rows, over)
+
+    monkeypatch.setattr(_gates, "PASS", 0)
+    assert torch.equal(scores_of_injected(call, model, data, injection), together)
+    monkeypatch.setattr(_gates, "row_losses", scarce)
+    with pytest.warns(UserWarning, match="out of memory with 2 rows at once"):
+        alone = scores_of_injected(call, model, data, injection)
+    assert {*seen} == {(1, 9), (1, 12), (2, 12)}, "rows of one length go through together"
+    assert torch.equal(alone, together)
 
 
 def test_a_scorer_without_scores_of_single_rows_is_asked_once_a_row():

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tinymem.data.rows import Rows
 from tinymem.errors import UserError
 from tinymem.mitigation.methods.losses import row_losses
-from tinymem.mitigation.methods.neuron._common import frozen
+from tinymem.mitigation.methods.neuron._common import frozen, of_pass
 from tinymem.models.adapters import NeuronLayer, neuron_layers
 from tinymem.runtime.progress import Bar, SilentBar
 
@@ -206,10 +206,10 @@ def _step(optimizer: torch.optim.Adam, changes: list[Tensor], gradients: tuple[T
 def _adding(model: nn.Module, parts: list[LayerInjection] | tuple[LayerInjection, ...]) -> Iterator[None]:
     def hook_of(part: LayerInjection) -> object:
         def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            h_STF = inputs[0]
-            index_STN = part.index_SN[:, None, :].expand(-1, h_STF.shape[1], -1)
-            h_STN = h_STF.gather(2, index_STN) * part.there_SN[:, None, :]
-            return output + torch.bmm(h_STN.to(part.change_SND.dtype), part.change_SND).to(output.dtype)
+            h_STF, change_SND = inputs[0], of_pass(part.change_SND)
+            index_STN = of_pass(part.index_SN)[:, None, :].expand(-1, h_STF.shape[1], -1)
+            h_STN = h_STF.gather(2, index_STN) * of_pass(part.there_SN)[:, None, :]
+            return output + torch.bmm(h_STN.to(change_SND.dtype), change_SND).to(output.dtype)
 
         return hook
 
@@ -224,7 +224,7 @@ def _adding(model: nn.Module, parts: list[LayerInjection] | tuple[LayerInjection
 
 @contextmanager
 def injected_together(model: nn.Module, injection: Injection) -> Iterator[None]:
-    """Inside the context row s of a batch of all S sequences runs through the model that holds sequence s."""
+    """Inside the context row s of a batch of all S sequences, or of those of `passing`, runs through the model that holds sequence s."""
     with _adding(model, injection.layers):
         yield
 

@@ -1,10 +1,13 @@
 """Slim and Hard Concrete against closed forms, single steps, and runs of one row at a time."""
 
 from dataclasses import replace
+from itertools import combinations, pairwise
 
 import pytest
 import torch
 from helpers import equal_weights
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tinymem.mitigation.ablation import Refused
 from tinymem.mitigation.method import UNLEARNERS, apply
@@ -85,6 +88,19 @@ def test_many_rows_at_once_equal_one_at_a_time(family, name):
         *_, single = _gates.learn(model, alone, config, rule, by_row=True)
         torch.testing.assert_close(together.parameters_GLF[n], single.parameters_GLF[0], atol=2e-3, rtol=0)
     assert module.by_row(model, data, config).shape == (6, 2, 64)
+
+
+@given(st.lists(st.integers(2, 40), min_size=1, max_size=7), st.integers(0, 60))
+def test_rows_go_through_in_the_passes_that_cost_least(tokens, cost):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_gates, "PASS", cost)
+        groups = _gates._alike(torch.tensor(tokens))
+    assert sorted(n for group in groups for n in group.index.tolist()) == list(range(len(tokens)))
+    assert all(group.tokens == max(tokens[n] for n in group.index.tolist()) for group in groups)
+    ordered = sorted(tokens)
+    cuts = [[0, *at, len(tokens)] for n in range(len(tokens)) for at in combinations(range(1, len(tokens)), n)]
+    least = min(sum((b - a) * ordered[b - 1] + cost for a, b in pairwise(at)) for at in cuts)
+    assert sum(len(group.index) * group.tokens + cost for group in groups) == least
 
 
 def test_a_layer_left_out_keeps_open_gates():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 
 import torch
@@ -89,6 +90,25 @@ def frozen(model: nn.Module, but: Iterable[nn.Parameter] = ()) -> Iterator[None]
     finally:
         for parameter in trainable:
             parameter.requires_grad_(True)
+
+
+_rows_of_pass: ContextVar[Tensor | None] = ContextVar("rows of a pass", default=None)
+
+
+@contextmanager
+def passing(index_B: Tensor) -> Iterator[None]:
+    """Inside the context passes are of these rows of a batch only, and what its rows have of their own (`of_pass`) is theirs."""
+    token = _rows_of_pass.set(index_B)
+    try:
+        yield
+    finally:
+        _rows_of_pass.reset(token)
+
+
+def of_pass(x_S: Tensor) -> Tensor:
+    """The entries [B, ...] of a tensor [S, ...] with one for each row, of the rows that go through the model."""
+    index_B = _rows_of_pass.get()
+    return x_S if index_B is None else x_S[index_B.to(x_S.device)]
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -17,13 +17,15 @@ from torch import Tensor, nn
 from tinymem.data.rows import Rows
 from tinymem.mitigation.method import MitigationData
 from tinymem.mitigation.methods.losses import Over, row_losses
-from tinymem.mitigation.methods.neuron._common import NeuronConfig, cropped, frozen, gated, row_generators, width
+from tinymem.mitigation.methods.neuron._common import NeuronConfig, cropped, frozen, gated, passing, row_generators, width
 from tinymem.mitigation.methods.pieces import Pieces
 from tinymem.mitigation.methods.replay import Replayed
 from tinymem.mitigation.option_ranges import check_least
 from tinymem.models.adapters import neuron_layers
 from tinymem.training.rounded_adamw import refuse_fp16
 
+PASS = 400
+"""Tokens of a small model that take about as long as launching one pass more."""
 LOOKS = 25
 """Steps between two looks, each of which waits for the device, at whether every row has stopped."""
 
@@ -99,8 +101,11 @@ def learn(model: nn.Module, data: MitigationData, config: GatesConfig, rule: Rul
     draws = _draws(rows, data, shape, by_row) if rule.noisy else None
     pieces = Pieces(model, rows.ids.shape[1], gradients=True, rows=max(1, len(rows)))  # of frozen weights few activations are kept
 
+    alike = _alike(rows.end if config.over == "suffix" else rows.lengths()) if by_row else None
+
     def step(index: Tensor) -> None:
-        neg_grad, penalty_G = _gradients(model, rows.take(index), parameters, noise, config, rule, pieces, sum_rows=by_row)
+        batch = rows.take(index)
+        neg_grad, penalty_G = _gradients(model, batch, alike or [_whole(batch)], parameters, noise, config, rule, pieces, sum_rows=by_row)
         running.logical_and_((penalty_G >= config.stop)[:, None, None])
         before = parameters.detach().clone()
         optimizer.step()
@@ -122,23 +127,65 @@ def learn(model: nn.Module, data: MitigationData, config: GatesConfig, rule: Rul
 
 
 def _gradients(
-    model: nn.Module, batch: Rows, parameters: Tensor, noise: Tensor, config: GatesConfig, rule: Rule, pieces: Pieces, *, sum_rows: bool
+    model: nn.Module,
+    batch: Rows,
+    alike: list[Alike],
+    parameters: Tensor,
+    noise: Tensor,
+    config: GatesConfig,
+    rule: Rule,
+    pieces: Pieces,
+    *,
+    sum_rows: bool,
 ) -> tuple[Tensor, Tensor]:
     """Set the parameters' gradient of loss + penalty; returns -d loss / d parameters [G, L, F] and each group's penalty [G]."""
     first, loss_gradient = (1 if config.skip_bottom else 0), torch.zeros_like(parameters, requires_grad=False)
     weight = 1.0 if sum_rows else 1 / len(batch)
 
     def add(index: Tensor, _: set[str]) -> None:
-        with gated(model, _layers(rule.gate(parameters, noise), first, index)):
-            losses_B = row_losses(model, batch.take(index), config.over)
+        with passing(index), gated(model, _layers(rule.gate(parameters, noise), first, index)):
+            losses_B = row_losses(model, _cut(batch.take(index), tokens), config.over)
         loss_gradient.add_(torch.autograd.grad(losses_B, parameters, torch.full_like(losses_B, weight))[0])
 
     with torch.enable_grad(), frozen(model):
-        pieces.run(torch.arange(len(batch), device=parameters.device), add)
+        for group in alike:
+            tokens = group.tokens
+            pieces.run(group.index, add)
         penalty_G = rule.penalty(parameters[:, first:]).mean((1, 2))
         (penalty_gradient,) = torch.autograd.grad(penalty_G.sum(), parameters)
     parameters.grad = loss_gradient + config.penalty * penalty_gradient
     return -loss_gradient, penalty_G.detach()
+
+
+@dataclass(frozen=True)
+class Alike:
+    """Rows of a batch that go through the model together, as long as the longest of them."""
+
+    index: Tensor
+    tokens: int
+
+
+def _whole(batch: Rows) -> Alike:
+    return Alike(torch.arange(len(batch), device=batch.ids.device), batch.ids.shape[1])
+
+
+def _alike(tokens_B: Tensor) -> list[Alike]:
+    """All rows, in the passes that cost least: a pass costs its rows times its tokens, and `PASS` tokens more."""
+    sorted_B, order = tokens_B.cpu().sort()
+    tokens = sorted_B.tolist()
+    best: list[tuple[float, int]] = [(0, 0)]  # of the first n rows: the least cost, and where their last pass begins
+    for n in range(1, len(tokens) + 1):
+        best.append(min((best[m][0] + (n - m) * tokens[n - 1] + PASS, m) for m in range(n)))
+    found, end = [], len(tokens)
+    while end:
+        start = best[end][1]
+        found.append(Alike(order[start:end].sort().values.to(tokens_B.device), tokens[end - 1]))
+        end = start
+    return found
+
+
+def _cut(rows: Rows, tokens: int) -> Rows:
+    return rows if tokens == rows.ids.shape[1] else replace(rows, ids=rows.ids[:, :tokens])
 
 
 def _layers(gates_GLF: Tensor, first: int, index: Tensor) -> list[Tensor]:
