@@ -5,7 +5,7 @@
 
 Models are those of `full_size.py`: random weights in bf16. A part has the cost of each of its pieces in proportion:
 
-- Zero: every 64th neuron of every layer, on the first rows. Each pair of a row and a neuron costs one whole pass.
+- Zero: every 64th neuron of every layer, on the first rows. Each pair of a row and a neuron costs a pass from its layer up.
 - IG: every 8th layer from the fifth on (of 6 layers: the second and the fifth), on the first rows. A layer's cost falls with its height.
 - SOU: gradients of all weights, which one pass gives, and sums and inverses of a 64th of each matrix and bias (of small ones half), and
   of a quarter of that: what does not grow with the part is told from what does.
@@ -112,8 +112,9 @@ def part_of_ig(model: nn.Module, rows: Rows, total: int) -> Part:
 
     def attribute(points_m: Tensor) -> None:
         with frozen(model):
+            passes = ig.passes_of(model, rows)
             for layer in chosen:
-                ig._mean_gradients(model, rows, layer, points_m, config.copies)
+                passes.mean_gradients(layer, points_m, config.copies)
 
     attribute(points[:1])  # warm up
     return Part([lambda: attribute(points)], lambda spent: Timed(spent[0], spent[0] * times, spent[0] * times * total / len(rows)))

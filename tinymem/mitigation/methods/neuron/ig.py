@@ -26,8 +26,8 @@ from tinymem.mitigation.config import Grid
 from tinymem.mitigation.method import MitigationData, Properties, scorer
 from tinymem.mitigation.methods.neuron._common import NeuronConfig, as_scores, cropped, frozen, predicting
 from tinymem.mitigation.methods.neuron._decode import mean_gradients
-from tinymem.mitigation.methods.neuron._doubled import doubled
-from tinymem.mitigation.methods.neuron._patched import patched
+from tinymem.mitigation.methods.neuron._doubled import Doubled, doubled
+from tinymem.mitigation.methods.neuron._patched import Patched, patched
 from tinymem.models.adapters import neuron_layers
 from tinymem.models.gpt2 import GPT
 
@@ -81,7 +81,12 @@ def _attributions(model: nn.Module, rows: Rows, alpha_m: Tensor, config: IGConfi
     if isinstance(model, GPT):
         per_layer = mean_gradients(model, rows, alpha_m)
     else:
-        found = doubled(model, rows) or patched(model, rows)
+        found = passes_of(model, rows)
         per_layer = [(found.neurons[layer.index], found.mean_gradients(layer, alpha_m, config.copies)) for layer in neuron_layers(model)]
     sums = [((h_BTF * g_BTF).float() * at_BT[:, :, None]).sum(1) for h_BTF, g_BTF in per_layer]
     return torch.stack(sums, dim=1) / at_BT.sum(1).clamp(min=1)[:, None, None]
+
+
+def passes_of(model: nn.Module, rows: Rows) -> Doubled | Patched:
+    """How rows go through a model of another family: with each token twice, or where that does not give its logits as copies."""
+    return doubled(model, rows) or patched(model, rows)
