@@ -87,7 +87,6 @@ def main() -> None:
         (gradients, "compile_side_by_side"),
         (KernelStep, "_by_kernels"),
         (KernelStep, "_by_autograd"),
-        (KernelStep, "_tried"),
         (GraphedStep, "_capture"),
     ):
         timed(owner, name, torch.cuda.synchronize)

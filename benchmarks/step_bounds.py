@@ -89,7 +89,7 @@ def pieces(size: Size, weights: KernelWeights, made: BatchPass) -> list[Piece]:
     if V:
         found.append(one("last_forward", 1, block + 2 * N * 3 * V * D, 10 * ND, None))
     else:
-        head = made._head
+        head = made.head
         assert head is not None
         table = 2 * N * w.words * D
         found.append(Piece("last_hidden", lambda: made.last_hidden(rows, head), 1, block, 12 * ND))
@@ -110,7 +110,7 @@ def pieces(size: Size, weights: KernelWeights, made: BatchPass) -> list[Piece]:
 
 def whole_head(made: BatchPass) -> None:
     """The large vocabulary's head, forward and backward, which computes its logits three times."""
-    head = made._head
+    head = made.head
     assert head is not None
     head(made.ids_N, lambda losses_N: made.shares_N, made.d_end)
 

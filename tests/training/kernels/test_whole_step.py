@@ -116,7 +116,7 @@ STEP = """
     from tinymem.training.kernels import launch
     held = step_module.KernelGradients(gpt, torch.cat([p.detach().flatten() for p in gpt.parameters()]), torch.float32, KernelStep.tiles)
     launch.torch.cuda.device = lambda _: contextlib.nullcontext()
-    launch.compile_side_by_side(lambda: held(rows.long()), "cuda")
+    launch.compile_side_by_side(lambda: held(rows.long()), "cuda")()
     assert not held.flat.any(), "none is launched"
     gradients = step_module.KernelGradients.__call__
     def wrong(self, *given):
@@ -151,21 +151,44 @@ STEP = """
     assert [str(w.message).split(": ")[-1] for w in said if "autograd" in str(w.message)] == ["out of registers"]
 """
 MASK = """
-    step_module.KernelGradients.__call__ = gradients
-    from tinymem.mitigation.methods.weight._mask_kernels import MaskGradients
-    gpt = model(2)
-    before, flat = copy.deepcopy(gpt.state_dict()), torch.cat([p.detach().flatten() for p in gpt.parameters()])
-    tiles = KernelStep.tiles
-    found = MaskGradients(step_module.KernelGradients(gpt, flat, torch.float32, tiles, feed_forward=True), gpt, flat)
-    matrices = [(n, p.detach()) for n, p in gpt.named_parameters() if "mlp" in n and p.dim() == 2]
-    masked = {n: p * (torch.rand(p.shape, generator=generator) < 0.7) for n, p in matrices}
-    ids, factors = torch.randint(11, (2, 9), generator=generator), torch.tensor([-0.4, 0.7])
-    ours = found(ids, factors, masked)
-    assert all(torch.equal(p, before[n]) for n, p in gpt.state_dict().items()), "the model is left as it is"
-    gpt.load_state_dict(before | masked)
-    losses = torch.nn.functional.cross_entropy(gpt(ids)[:, :-1].transpose(1, 2), ids[:, 1:], reduction="none").mean(1)
-    for name, exact in zip(masked, torch.autograd.grad((losses * factors).sum(), [gpt.get_parameter(n) for n in masked])):
-        assert (ours[name] - exact).norm() < 2e-5 * exact.norm(), name
+    from tinymem.data.rows import Rows
+    from tinymem.mitigation.methods.weight import _mask_steps, _selection_kernel
+    from tinymem.mitigation.methods.weight._learned_mask import LearnedMask, LearnedMaskConfig, initial_scores
+    from tinymem.mitigation.methods.weight._mask_kernels import agree
+    _selection_kernel.CHUNK = _mask_steps.CHUNK = 512
+    rows = Rows.of(torch.randint(11, (7, 9), generator=generator))
+    def masks(layers, words=11, **options):
+        gpt = model(layers, words)
+        config = LearnedMaskConfig(ratio=0.2, learning_rate=20.0, **options)
+        plain, kernels = (LearnedMask(gpt, config, initial_scores(gpt, 0)) for _ in range(2))
+        kernels.by_kernels = _mask_steps.MaskSteps(kernels, gpt, torch.float32, KernelStep.tiles)
+        return gpt, plain, kernels
+    cases = ((2, 11, "tensor", "highest"), (1, 11, "layer", "lowest"), (3, 11, "model", "highest"), (2, 40, "tensor", "highest"))
+    for layers, words, scope, drop in cases:
+        gpt, plain, kernels = masks(layers, words, scope=scope, drop=drop)
+        before, first = copy.deepcopy(gpt.state_dict()), plain.matrices()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert agree(kernels.by_kernels, kernels, rows.ids[:3], torch.zeros(3))
+        for index in ([[0, 1, 2, 6, 4]], [[3, 1], [5, 0], [2, 4]]):
+            factors = torch.randn(len(index), len(index[0]), generator=generator)
+            plain.steps(rows, factors, torch.tensor(index))
+            kernels.steps(rows, factors, torch.tensor(index))
+        for ours, theirs in ((kernels.velocity_P, plain.velocity_P), (kernels.scores_P, plain.scores_P)):
+            assert (ours - theirs).norm() < 1e-4 * theirs.norm(), (layers, scope)
+        changed = [float(((one == 0) != (first[name] == 0)).float().mean()) for name, one in plain.matrices().items()]
+        assert min(changed) > 0.01, "the masks moved"
+        assert all(torch.equal(p, before[n]) for n, p in gpt.state_dict().items()), "the model is left as it is"
+    gpt, _, kernels = masks(1)
+    last_forward = passes.BatchPass.last_forward
+    def high(self, part, losses_N=None):
+        last_forward(self, part, losses_N)
+        self.d_end.mul_(1.5)
+    passes.BatchPass.last_forward = high
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert not agree(kernels.by_kernels, kernels, rows.ids[:3], torch.ones(3))
+    assert "a mask's training goes through autograd" in str([*said][-1].message)
 """
 
 

@@ -7,7 +7,9 @@ replayed with new row indices. A step must change its state in place, and take a
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from torch import Tensor, nn
@@ -21,54 +23,57 @@ LEAST_STEPS = 16
 
 
 class Replayed:
-    """A step `function(index)`: replayed on a GPU for our GPT, called as it is otherwise (and where the batch is not of the first size).
+    """A step `function(index)`: replayed on a GPU for our GPT, called as it is otherwise (and where a batch is not of the first's size).
 
     Args:
+        function: takes the rows of a batch [B], or of several steps' batches [K, B].
         steps: expected number of steps; few are not worth recording.
         any_family: whether steps of other small models are replayed too.
     """
 
     def __init__(self, function: Callable[[Tensor], None], model: nn.Module, *, steps: int, any_family: bool = False) -> None:
-        self.function, self.calls = function, 0
+        self.function = function
         self.device = next(model.parameters()).device
-        self.graph: torch.cuda.CUDAGraph | None = None
-        self.index: Tensor | None = None
         self.usable = steps >= LEAST_STEPS and _on_gpu(self.device) and (isinstance(model, GPT) or (any_family and _is_small(model)))
+        self.rows: int | None = None
+        self.recorded: dict[torch.Size, _Recorded] = {}
         # A stream, and so a workspace of the matrix products, of its own: graphs that share one cannot run side by side.
         self.stream = torch.cuda.Stream(self.device) if self.usable else None
 
     def __call__(self, index: Tensor) -> None:
-        """One step on the rows of `index`, which may be on the CPU."""
-        if self.usable and self.index is None:
-            self.index = torch.empty_like(index, device=self.device)
-        if self.index is None or len(index) != len(self.index):
+        """One step, or several, on the rows of `index`, which may be on the CPU."""
+        self.rows = self.rows or index.shape[-1]
+        if not self.usable or index.shape[-1] != self.rows:
             self.function(index.to(self.device))
             return
-        self.index.copy_(index)
-        if self.calls < WARM_UP_STEPS:
-            self._warm_up(self.index)
+        if index.shape not in self.recorded:
+            self.recorded[index.shape] = _Recorded(torch.empty_like(index, device=self.device))
+        found = self.recorded[index.shape]
+        found.index.copy_(index)
+        if found.steps < WARM_UP_STEPS:
+            found.steps += len(index) if index.dim() > 1 else 1
+            self._warm_up(found.index)
             return
-        if self.graph is None and not self._record(self.index):
-            self.usable, self.index = False, None
+        if found.graph is None and not self._record(found):
+            self.usable = False
             self.function(index.to(self.device))
             return
-        assert self.graph is not None
-        self.graph.replay()
+        assert found.graph is not None
+        found.graph.replay()
 
-    def _record(self, index: Tensor) -> bool:
+    def _record(self, found: _Recorded) -> bool:
         """Record a step, which does not run it. False: the step does something that a graph cannot hold."""
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph, stream=self.stream):
-                self.function(index)
+                self.function(found.index)
         except RuntimeError as error:
             warnings.warn(f"steps run one by one, since recording failed: {error}", stacklevel=3)
             return False
-        self.graph = graph
+        found.graph = graph
         return True
 
     def _warm_up(self, index: Tensor) -> None:
-        self.calls += 1
         assert self.stream is not None
         self.stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(self.stream):
@@ -79,6 +84,21 @@ class Replayed:
 def _is_small(model: nn.Module) -> bool:
     """Whether a model of another family is on one device, and its steps are bound by the time to launch their kernels."""
     return size_of(model) < LARGE and not hasattr(model, "hf_device_map")
+
+
+@dataclass
+class _Recorded:
+    """The place that a graph takes its rows from, how many steps have been run on it, and the graph."""
+
+    index: Tensor
+    steps: int = 0
+    graph: torch.cuda.CUDAGraph | None = None
+
+
+def together(batches: Iterable[Tensor], count: int, device: torch.device) -> Iterator[Tensor]:
+    """The rows [K, B] of up to `count` batches of one size in a row; all go to the device at first, so that no step waits for its own."""
+    for _, same in groupby(batches, key=len):
+        yield from torch.stack([*same]).to(device).split(count)
 
 
 def _on_gpu(device: torch.device) -> bool:

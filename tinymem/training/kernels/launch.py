@@ -25,14 +25,18 @@ def launch(kernel: Any, *grid: int) -> Callable[..., None]:
         return launched
 
     def hold(*arguments: Any, **options: Any) -> None:
-        version = kernel, *(flag for flag in arguments if isinstance(flag, bool))
+        version = kernel, *(flag for flag in arguments if isinstance(flag, bool)), *sorted(options.items())
         held.setdefault(version, []).append(partial(kernel.run, *arguments, grid=grid, warmup=True, **options))
 
     return hold
 
 
-def compile_side_by_side(call: Callable[[], object], device: torch.device) -> None:
-    """Compile the kernels that a call would launch on a GPU, each version by a thread of its own, and launch none."""
+def compile_side_by_side(call: Callable[[], object], device: torch.device) -> Callable[[], None]:
+    """Begin to compile the kernels that a call would launch on a GPU, each version by a thread of its own, and launch none.
+
+    Returns:
+        What waits until all are there.
+    """
     held: dict[object, list[Callable[[], object]]] = {}
     token = _held.set(held)
     try:
@@ -45,5 +49,12 @@ def compile_side_by_side(call: Callable[[], object], device: torch.device) -> No
             for compile_one in launches:
                 getattr(compile_one(), "run", None)  # of a compiled kernel: loads it, and compiles its launcher
 
-    with ThreadPoolExecutor(max(1, len(held))) as pool:
-        list(pool.map(compile_all, held.values()))
+    pool = ThreadPoolExecutor(max(1, len(held)))
+    begun = [pool.submit(compile_all, launches) for launches in held.values()]
+    pool.shutdown(wait=False)
+
+    def wait() -> None:
+        for one in begun:
+            one.result()
+
+    return wait

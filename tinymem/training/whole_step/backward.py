@@ -81,6 +81,17 @@ def block_backward(
     tl.store(d_att + at, tl.dot(low_MD, w_out_DD).to(d_att.dtype.element_ty), mask=inside[:, None])
 
 
+@triton.jit(do_not_specialize=VARYING)
+def queries_backward(
+    d_qkv, hat_above, rate_above, d_above, w_qkv, d_end, first, end, D: tl.constexpr, M: tl.constexpr, Q: tl.constexpr,
+    STAGES: tl.constexpr, TMA: tl.constexpr,
+):  # fmt: skip
+    """From the gradients of the layer above to that of a layer's output, `d_end`: all that its block's weights need."""
+    rows, inside, at = tile_of(first, end, M, D)
+    d_MD = _through_queries(d_qkv, hat_above, rate_above, d_above, w_qkv, rows, inside, at, D, Q, STAGES, TMA)
+    tl.store(d_end + at, d_MD.to(d_end.dtype.element_ty), mask=inside[:, None])
+
+
 @triton.jit(do_not_specialize=["first_row", "end_row", "T", "words"])
 def first_backward(
     d_qkv, hat, rate, d_mid, w_qkv, ids, d_wte, d_wpe, first_row, end_row, T, words, D: tl.constexpr, R: tl.constexpr, Q: tl.constexpr,

@@ -12,17 +12,23 @@ WORSE, FLOOR = 2, 0.02
 """How many times as far from fp32's gradient as PyTorch's in the same precision the kernels' may be, and what is always allowed besides."""
 
 
-def right(kernels: Gradient, exact: Gradient, short: Gradient, what: str) -> bool:
+def right(compiling: Callable[[], Callable[[], None]], kernels: Gradient, exact: Gradient, short: Gradient, what: str) -> bool:
     """Whether the kernels run, and give a gradient as near to that in fp32 as PyTorch's in their precision; if not, it is said.
 
     Args:
+        compiling: begins to compile the kernels, and returns what waits for them: autograd goes on meanwhile.
         kernels: makes the flat gradient by kernels.
         exact: by autograd in fp32.
         short: by autograd in the kernels' precision.
         what: goes through autograd then.
     """
     try:
-        far, allowed = errors(kernels(), exact(), short())
+        wait = compiling()
+        try:
+            expected, rounded = exact(), short()
+        finally:
+            wait()
+        far, allowed = errors(kernels(), expected, rounded)
         if not far <= allowed:  # or is no number
             raise ArithmeticError(f"their gradient is {far:.1%} from that in fp32, where {allowed:.1%} are allowed")
     except Exception as error:  # triton's own errors have no common class

@@ -29,6 +29,13 @@ def _fold(w, b, scale, folded, folded_b, row, R: tl.constexpr, D: tl.constexpr):
 
 
 @triton.jit
+def _transposed(w, out, column, R: tl.constexpr, D: tl.constexpr, F: tl.constexpr):
+    n, columns = column + tl.arange(0, R), tl.arange(0, D)
+    w_RD = tl.load(w + columns[None, :] * F + n[:, None])
+    tl.store(out + n[:, None] * D + columns[None, :], w_RD.to(out.dtype.element_ty))
+
+
+@triton.jit
 def fold_weights(
     w_qkv, b_qkv, norm_1, w_out, w_in, b_in, norm_2, w_down, wte, norm_f, qkv, qkv_b, out, inner, inner_b, down, head, head_b,
     L, words, STRIDE: tl.constexpr, D: tl.constexpr, F: tl.constexpr, R: tl.constexpr, V: tl.constexpr,
@@ -56,9 +63,20 @@ def fold_weights(
         at = (block * R - 3 * D - F + rows)[:, None] * D + columns[None, :]
         tl.store(out + layer * D * D + at, tl.load(w_out + here + at).to(out.dtype.element_ty))
     else:
-        n = block * R - 4 * D - F + rows
-        w_RD = tl.load(w_down + here + columns[None, :] * F + n[:, None])
-        tl.store(down + layer * F * D + n[:, None] * D + columns[None, :], w_RD.to(down.dtype.element_ty))
+        _transposed(w_down + here, down + layer * F * D, block * R - 4 * D - F, R, D, F)
+
+
+@triton.jit
+def fold_blocks(
+    w_in, b_in, norm_2, w_down, inner, inner_b, down, STRIDE: tl.constexpr, D: tl.constexpr, F: tl.constexpr, R: tl.constexpr
+):  # fmt: skip
+    """Those of the feed-forward blocks only, programs as of `fold_weights`."""
+    block, layer = tl.program_id(0), tl.program_id(1)
+    here = layer.to(tl.int64) * STRIDE
+    if block < F // R:
+        _fold(w_in + here, b_in + here, norm_2 + here, inner + layer * F * D, inner_b + layer * F, block * R, R, D)
+    else:
+        _transposed(w_down + here, down + layer * F * D, block * R - F, R, D, F)
 
 
 @triton.jit

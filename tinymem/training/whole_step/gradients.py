@@ -22,19 +22,9 @@ class KernelGradients:
         weights: its weights, all parameters one after another, which may change between calls.
         dtype: of the products.
         tiles: of the kernels.
-        feed_forward: whether only the gradients of the feed-forward blocks are wanted.
     """
 
-    def __init__(
-        self,
-        gpt: GPT,
-        weights: Tensor,
-        dtype: torch.dtype = torch.bfloat16,
-        tiles: Tiles | None = None,
-        *,
-        feed_forward: bool = False,
-    ) -> None:
-        self._feed_forward = feed_forward
+    def __init__(self, gpt: GPT, weights: Tensor, dtype: torch.dtype = torch.bfloat16, tiles: Tiles | None = None) -> None:
         self._weights = KernelWeights(gpt, weights, dtype, tiles or Tiles())
         self._passes: dict[tuple[int, int], BatchPass] = {}
 
@@ -53,19 +43,18 @@ class KernelGradients:
         shares: Shares = None,
         gates_LBF: Tensor | None = None,
         beside: Callable[[Tensor], object] | None = None,
-    ) -> None:
-        """Compile the kernels for such calls; `beside` launches others that take the gradient."""
+    ) -> Callable[[], None]:
+        """Begin to compile the kernels for such calls, and return what waits for them; `beside` launches others that take the gradient."""
 
         def launches() -> None:
             self(ids_BT, shares, gates_LBF)
             if beside is not None:
                 beside(self.flat)
 
-        if ids_BT.is_cuda:
-            compile_side_by_side(launches, ids_BT.device)
+        return compile_side_by_side(launches, ids_BT.device) if ids_BT.is_cuda else lambda: None
 
     def _pass_of(self, rows: int, row_tokens: int) -> BatchPass:
         key = rows, row_tokens
         if key not in self._passes:
-            self._passes[key] = BatchPass(self._weights, rows, row_tokens, feed_forward=self._feed_forward)
+            self._passes[key] = BatchPass(self._weights, rows, row_tokens)
         return self._passes[key]

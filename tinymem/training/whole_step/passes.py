@@ -24,7 +24,7 @@ from tinymem.training.kernels import row_attention
 from tinymem.training.kernels.launch import launch
 from tinymem.training.kernels.row_attention import LOG2E
 from tinymem.training.whole_step.attention import attention_backward
-from tinymem.training.whole_step.backward import block_backward, first_backward
+from tinymem.training.whole_step.backward import block_backward, first_backward, queries_backward
 from tinymem.training.whole_step.forward import block_forward, first_forward, last_forward, last_hidden
 from tinymem.training.whole_step.large_head import LargeHead
 from tinymem.training.whole_step.tiles import SumTile, TokenTile
@@ -46,11 +46,10 @@ class BatchPass:
         weights: of the model.
         rows: of a batch.
         row_tokens: tokens of a row.
-        feed_forward: whether only the gradients of the feed-forward blocks are wanted; those of other parameters are then not right.
     """
 
-    def __init__(self, weights: KernelWeights, rows: int, row_tokens: int, *, feed_forward: bool = False) -> None:
-        self.w, self.rows, self.T, self.feed_forward = weights, rows, row_tokens, feed_forward
+    def __init__(self, weights: KernelWeights, rows: int, row_tokens: int) -> None:
+        self.w, self.rows, self.T = weights, rows, row_tokens
         w, N, dtype = weights, rows * row_tokens, weights.head.dtype
         new = weights.flat.new_empty
         self.ids_N = torch.zeros(N, dtype=torch.int64, device=weights.flat.device)
@@ -65,7 +64,7 @@ class BatchPass:
         self.d_end, self.d_att = (new(N, w.D, dtype=dtype) for _ in range(2))
         self.d_mid = [new(N, w.D, dtype=dtype) for _ in range(2)]
         self.d_qkv = new(N, 3 * w.D, dtype=dtype)
-        self._head = None if w.V else LargeHead(w, N)
+        self.head = None if w.V else LargeHead(w, N)
         parts = min(w.tiles.parts, rows)
         self.parts = [(rows * i // parts, rows * (i + 1) // parts) for i in range(parts)]
         self._streams = [torch.cuda.Stream(weights.flat.device) for _ in self.parts] if weights.flat.is_cuda and parts > 1 else []
@@ -88,7 +87,7 @@ class BatchPass:
             return self.shares_N
 
         self.w.fold()
-        if self._head is None and not callable(shares):
+        if self.head is None and not callable(shares):
             self._each(self.both_ways)
         else:
             self._each(self.forward)
@@ -104,8 +103,8 @@ class BatchPass:
 
     def _weighed(self, weigh: Callable[[Tensor], Tensor]) -> None:
         """Let the head, behind a forward pass of all rows, go on with shares that may depend on the losses."""
-        if self._head is not None:
-            self._head(self.ids_N, weigh, self.d_end)
+        if self.head is not None:
+            self.head(self.ids_N, weigh, self.d_end)
             return
         self._each(partial(self.last_forward, losses_N=self._losses_N))
         weigh(self._losses_N)
@@ -138,20 +137,17 @@ class BatchPass:
             self.attention(layer, part)
             if layer < self.w.L - 1:
                 self.block_forward(layer, part)
-        if self._head is not None:
-            self.last_hidden(part, self._head)
+        if self.head is not None:
+            self.last_hidden(part, self.head)
 
     def backward(self, part: Part) -> None:
         """Backward pass of some rows, from the gradient of the last residual stream in `d_end`."""
         for layer in reversed(range(self.w.L)):
             self.block_backward(layer, part)
             self.block_weight_gradients(layer, part)
-            if layer or not self.feed_forward:
-                self.attention_backward(layer, part)
-            if not self.feed_forward:
-                self.attention_weight_gradients(layer, part)
-        if not self.feed_forward:
-            self.first_backward(part)
+            self.attention_backward(layer, part)
+            self.attention_weight_gradients(layer, part)
+        self.first_backward(part)
 
     def _tokens(self, part: Part) -> Part:
         return part[0] * self.T, part[1] * self.T
@@ -228,6 +224,13 @@ class BatchPass:
             self.d_qkv, self.hat_1[above], self.rate_1[above], into, w.copy("qkv", above, tile.columns), self.hat_2[layer],
             self.rate_2[layer], *weights, *gates, *results, *self._tokens(part), not top, w.tiles.park, *sizes, num_warps=tile.warps,
         )  # fmt: skip
+
+    def queries_backward(self, layer: int, part: Part) -> None:
+        """From the queries, keys and values of the layer above to the gradient of this layer's output, in `d_end`."""
+        w, tile, above = self.w, self.w.tiles.backward, layer + 1
+        sources = self.d_qkv, self.hat_1[above], self.rate_1[above], self.d_mid[above % 2], w.copy("qkv", above, tile.columns)
+        sizes = (w.D, tile.tokens, tile.columns, tile.stages, w.tiles.descriptors)
+        launch(queries_backward, self._grid(part, tile))(*sources, self.d_end, *self._tokens(part), *sizes, num_warps=tile.warps)
 
     def first_backward(self, part: Part) -> None:
         """From the first queries, keys and values to the embeddings."""

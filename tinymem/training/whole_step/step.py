@@ -51,16 +51,22 @@ class KernelStep(GraphedStep):
             ids_BT = to_ids(self.rows_NT[own_B])
             self.regularizers.before(own_B)
             exact, short = (partial(self._by_autograd, ids_BT, context) for context in (nullcontext, self.precision))
-            wrong = not right(partial(self._by_kernels, ids_BT), exact, short, "training")
+            compiling, kernels = partial(self._compiling, ids_BT), partial(self._by_kernels, ids_BT)
+            wrong = not right(compiling, kernels, exact, short, "training")
             self.by_kernels = not any_process(wrong, ids_BT.device)
         return self.by_kernels
 
+    def _compiling(self, ids_BT: Tensor) -> Callable[[], None]:
+        return self._gradients.compile(ids_BT, self._compared_shares, self._gates(), self._flat.launch_update)
+
     def _by_kernels(self, ids_BT: Tensor) -> Tensor:
-        """The gradient that is compared: where shares follow from losses, they are as high as these."""
-        gates, shares = self._gates(), as_high if self.regularizers.weighs_by_loss else None
-        self._gradients.compile(ids_BT, shares, gates, self._flat.launch_update)
-        self._gradients(ids_BT, shares, gates)
+        self._gradients(ids_BT, self._compared_shares, self._gates())
         return self._gradients.flat
+
+    @property
+    def _compared_shares(self) -> Shares:
+        """Those of the gradient that is compared: where shares follow from losses, they are as high as these."""
+        return as_high if self.regularizers.weighs_by_loss else None
 
     def _by_autograd(self, ids_BT: Tensor, context: Callable[[], AbstractContextManager[object]]) -> Tensor:
         with context(), library_attention_in(self.model):

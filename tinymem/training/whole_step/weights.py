@@ -18,7 +18,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from tinymem.models.gpt2 import GPT
 from tinymem.training.kernels.launch import launch
-from tinymem.training.whole_step.folding import fold_weights, unfold_gradients
+from tinymem.training.whole_step.folding import fold_blocks, fold_weights, unfold_gradients
 from tinymem.training.whole_step.tiles import SMALL_VOCABULARY, Tiles
 
 
@@ -64,13 +64,14 @@ class KernelWeights:
 
     def of(self, name: str, layer: int | None = 0) -> Tensor:
         """The flat weights from a parameter on, which a kernel takes as its address; `layer` None: of no layer."""
-        return self.flat[self._place(name, layer) :]
+        return self.flat[self.place(name, layer) :]
 
     def d(self, name: str, layer: int | None = 0) -> Tensor:
         """The flat gradient from a parameter on."""
-        return self.gradient[self._place(name, layer) :]
+        return self.gradient[self.place(name, layer) :]
 
-    def _place(self, name: str, layer: int | None) -> int:
+    def place(self, name: str, layer: int | None) -> int:
+        """Where a parameter begins in the flat weights; `layer` None: of no layer."""
         return self.places[name if layer is None else f"h.{layer}.{name}"]
 
     def copy(self, name: str, layer: int, rows: int = 0) -> Tensor | TensorDescriptor:
@@ -93,6 +94,13 @@ class KernelWeights:
         launch(fold_weights, grid[0] // R, grid[1])(
             *sources, *copies, self.head, self.head_b, self.L, self.words, self.stride, self.D, self.F, R, self.V
         )
+
+    def fold_blocks(self, first: int, layers: int) -> None:
+        """Make the copies of some layers' feed-forward blocks."""
+        names = ("mlp.c_fc.weight", "mlp.c_fc.bias", "ln_2.weight", "mlp.c_proj.weight")
+        copies = (self.copies["inner"][first], self.inner_b[first], self.copies["down"][first])
+        R = self.tiles.fold
+        launch(fold_blocks, 2 * self.F // R, layers)(*(self.of(name, first) for name in names), *copies, self.stride, self.D, self.F, R)
 
     def unfold(self) -> None:
         """Turn the gradients of folded weights into those of the model's."""

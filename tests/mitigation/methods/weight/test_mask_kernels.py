@@ -1,8 +1,12 @@
-"""A learned mask whose gradients come from kernels: the same mask as by autograd, and none where the kernels are off."""
+"""A learned mask whose steps kernels may take: where they are right, which batches they get, and none where there are no kernels.
+
+That their steps are those of autograd is a test of `tests/training/kernels`.
+"""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any, cast
 
@@ -10,103 +14,88 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from tinymem.data.rows import Rows
-from tinymem.mitigation.methods.weight._learned_mask import Drop, LearnedMask, LearnedMaskConfig, initial_scores
-from tinymem.mitigation.methods.weight._mask_kernels import MaskGradients, agree, mask_gradients
+from tinymem.mitigation.methods.weight import balanced_subnet as module
+from tinymem.mitigation.methods.weight._learned_mask import LearnedMask, LearnedMaskConfig, initial_scores
+from tinymem.mitigation.methods.weight._mask_kernels import agree, mask_steps
 from tinymem.mitigation.methods.weight.balanced_subnet import BalancedSubnetConfig, balanced_subnet, coefficients
-from tinymem.models.gpt2 import GPT
 from tinymem.testing import tiny_case
 
 
 class Exact:
-    """What the kernels compute, by autograd in fp32: the gradient of the tokens' losses times their shares, under given weights."""
+    """What the kernels compute, by autograd in fp32."""
 
-    def __init__(self, model: GPT, weights: Tensor) -> None:
-        self.model, self.weights, self.flat, self.times = deepcopy(model), weights, torch.zeros_like(weights), 1.0
-        self.calls = 0
+    def __init__(self, mask: LearnedMask) -> None:
+        self.mask, self.times, self.sizes = mask, 1.0, list[tuple[int, ...]]()
 
-    def compile(self, ids_BT: Tensor) -> None:
-        assert ids_BT.dim() == 2
+    def compile(self, ids_BT: Tensor, coefficient_B: Tensor) -> Callable[[], None]:
+        assert len(ids_BT) == len(coefficient_B)
+        return lambda: None
 
     @torch.enable_grad()
-    def __call__(self, ids_BT: Tensor, shares_BT: Tensor) -> None:
-        self.calls += 1
-        vector_to_parameters(self.weights, self.model.parameters())
-        losses_BP = cross_entropy(self.model(ids_BT)[:, :-1].transpose(1, 2), ids_BT[:, 1:], reduction="none")
-        found = torch.autograd.grad((losses_BP * shares_BT[:, :-1]).sum(), list(self.model.parameters()))
-        self.flat.copy_(self.times * torch.cat([gradient.flatten() for gradient in found]))
+    def gradients(self, ids_BT: Tensor, coefficient_B: Tensor) -> Tensor:
+        model = deepcopy(self.mask.model)
+        model.load_state_dict(self.mask.matrices(torch.float32), strict=False)
+        losses_BP = cross_entropy(model(ids_BT)[:, :-1].transpose(1, 2), ids_BT[:, 1:], reduction="none")
+        found = torch.autograd.grad((losses_BP.mean(1) * coefficient_B).sum(), list(model.parameters()))
+        return self.times * torch.cat([gradient.flatten() for gradient in found])
+
+    def __call__(self, ids_KBT: Tensor, coefficient_KB: Tensor) -> None:
+        self.sizes.append((*coefficient_KB.shape,))
+        for ids_BT, coefficient_B in zip(ids_KBT, coefficient_KB, strict=True):
+            self.mask.step(Rows.of(ids_BT), coefficient_B)
 
 
-def by_kernels(model: GPT) -> tuple[MaskGradients, Exact]:
-    flat = parameters_to_vector(model.parameters()).detach()
-    exact = Exact(model, flat)
-    return MaskGradients(cast(Any, exact), model, flat), exact
-
-
-@pytest.mark.parametrize("drop", ["highest", "lowest"])
-def test_the_mask_is_that_of_autograd(drop: Drop) -> None:
+def made() -> tuple[LearnedMask, Exact, Tensor, Tensor]:
+    """A mask, its steps, and the tokens of rows to forget and to retain."""
     model, data = tiny_case("gpt")
-    assert isinstance(model, GPT)
-    before = parameters_to_vector(model.parameters()).clone()
-    config, scores = LearnedMaskConfig(ratio=0.2, drop=drop), initial_scores(model, 0)
-    plain, kernels = (LearnedMask(model, config, scores) for _ in range(2))
-    kernels.by_kernels = by_kernels(model)[0]
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(3):
-        index_B, coefficient_B = torch.randperm(len(data.retain), generator=generator)[:5], torch.randn(5, generator=generator)
-        for mask in (plain, kernels):
-            mask.step(data.retain, coefficient_B, index_B)
-    assert not torch.equal(plain.scores_P, torch.cat([s.flatten() for s in scores.values()]))
-    torch.testing.assert_close(kernels.scores_P, plain.scores_P, atol=1e-6, rtol=1e-5)
-    assert torch.equal(parameters_to_vector(model.parameters()), before)
+    mask = LearnedMask(model, LearnedMaskConfig(ratio=0.2), initial_scores(model, 0))
+    return mask, Exact(mask), data.forget.ids, data.retain.ids
 
 
 def test_kernels_that_are_off_are_not_taken() -> None:
-    model, data = tiny_case("gpt")
-    assert isinstance(model, GPT)
-    made, exact = by_kernels(model)
-    batch = data.retain.ids[:4], torch.tensor([0.3, -0.1, 0.2, 0.4])
-    assert agree(made, model, *batch)
+    mask, exact, _, ids = made()
+    batch = ids[:4], torch.tensor([0.3, -0.1, 0.2, 0.4])
+    assert agree(cast(Any, exact), mask, *batch)
     exact.times = 1.5
     with pytest.warns(UserWarning, match="a mask's training goes through autograd.*50.0% from that in fp32"):
-        assert not agree(made, model, *batch)
+        assert not agree(cast(Any, exact), mask, *batch)
 
 
 def test_a_batch_without_weight_is_compared_by_ones() -> None:
-    model, data = tiny_case("gpt")
-    assert isinstance(model, GPT)
-    made, exact = by_kernels(model)
+    mask, exact, ids, _ = made()
     first_B = coefficients(torch.ones(4, dtype=torch.bool), BalancedSubnetConfig(loss_weight=1))
     assert not first_B.any()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert agree(made, model, data.forget.ids[:4], first_B)
+        assert agree(cast(Any, exact), mask, ids[:4], first_B)
     exact.times = 1.5
     with pytest.warns(UserWarning, match="50.0% from that in fp32"):
-        assert not agree(made, model, data.forget.ids[:4], first_B)
+        assert not agree(cast(Any, exact), mask, ids[:4], first_B)
 
 
-def test_balanced_subnet_takes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_balanced_subnet_gives_them_its_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     model, data = tiny_case("gpt")
     config, found = BalancedSubnetConfig(ratio=0.2, epochs=2, batch_size=5), list[Exact]()
     plain = balanced_subnet(model, data, config)
 
-    def stand_in(model: GPT, dtype: torch.dtype, rows: Rows, coefficient_B: Tensor, steps: int) -> MaskGradients:
-        assert (dtype, len(rows), steps) == (torch.float32, 16, 8)
+    def stand_in(mask: LearnedMask, rows: Rows, coefficient_B: Tensor, steps: int) -> Exact:
+        assert (len(rows), steps) == (16, 8)
         assert torch.equal(coefficient_B, coefficients(torch.ones(5, dtype=torch.bool), config)), "the first 5 of 6 forget rows"
-        made, exact = by_kernels(model)
-        found.append(exact)
-        return made
+        found.append(Exact(mask))
+        return found[0]
 
-    monkeypatch.setattr(f"{balanced_subnet.__module__}.mask_gradients", stand_in)
+    monkeypatch.setattr(module, "mask_steps", stand_in)
+    monkeypatch.setattr(module, "STEPS_AT_ONCE", 2)
     edited = balanced_subnet(model, data, config)
-    assert [exact.calls for exact in found] == [8]
+    assert [exact.sizes for exact in found] == [[(2, 5), (1, 5), (1, 1)] * 2], "16 rows an epoch"
     for one, two in zip(edited.parameters(), plain.parameters(), strict=True):
         assert torch.equal(one, two)
 
 
 def test_a_cpu_has_no_kernels() -> None:
-    model, data = tiny_case("gpt")
-    assert mask_gradients(model, torch.bfloat16, data.retain, torch.ones(4), 10_000) is None
+    mask, *_ = made()
+    mask.dtype = torch.bfloat16
+    rows = Rows.of(torch.ones(4, 5, dtype=torch.int64))
+    assert mask_steps(mask, rows, torch.ones(4), 10_000) is None

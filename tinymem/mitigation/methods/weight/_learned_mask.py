@@ -38,7 +38,7 @@ from tinymem.training.kernels.attention import row_attention_in
 from tinymem.training.rounded_adamw import refuse_fp16
 
 if TYPE_CHECKING:
-    from tinymem.mitigation.methods.weight._mask_kernels import MaskGradients
+    from tinymem.mitigation.methods.weight._mask_steps import MaskSteps
 
 Drop = Literal["highest", "lowest"]
 Precision = Literal["auto", "fp32", "tf32", "bf16"]
@@ -108,7 +108,7 @@ class LearnedMask:
         self.turned = use_kernel(self.scores_P) and not all(w.is_contiguous() for w in weights.values())
         """Whether matrices lie transposed in the model, so that masked weights do too: their gradients then come as they are needed."""
         self.pieces: Pieces | None = None
-        self.by_kernels: MaskGradients | None = None
+        self.by_kernels: MaskSteps | None = None
         self.kept: dict[int, Tensor] = {}
 
     @cached_property
@@ -118,9 +118,9 @@ class LearnedMask:
 
     def masked(self) -> Substituted:
         """The model under the current mask."""
-        return Substituted(self.model, {**self.constants, **self._matrices()})
+        return Substituted(self.model, {**self.constants, **self.matrices()})
 
-    def _matrices(self, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+    def matrices(self, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
         """The matrices that the mask leaves, as the model has them, each on its device."""
         found: dict[str, Tensor] = {}
         for part, kept_n in zip(self.parts, self.masked_weights(dtype), strict=True):
@@ -131,7 +131,7 @@ class LearnedMask:
         """The weights that the mask leaves, 0 where one is dropped, flat and part by part; each matrix as `_shaped` reads it."""
         lowest = self.config.drop == "lowest"
         for part in self.parts:
-            weights_GN, scores_GN = self._weights(part).view(part.groups, part.size), part.of(self.scores_P)
+            weights_GN, scores_GN = self.own_weights(part).view(part.groups, part.size), part.of(self.scores_P)
             kept_n = without_extreme(weights_GN, scores_GN, part.count, lowest=lowest, dtype=dtype or self.dtype).flatten()
             yield turned(kept_n, [self.shapes[name] for name in part.names]) if self.turned else kept_n
 
@@ -144,16 +144,20 @@ class LearnedMask:
             index_B: which rows they are; None: all.
         """
         index_B = torch.arange(len(coefficient_B), device=rows.ids.device) if index_B is None else index_B
-        if self.by_kernels is None:
-            self._by_autograd(rows, coefficient_B, index_B)
-        else:
-            for name, gradient in self.by_kernels(rows.ids[index_B], coefficient_B, self._matrices(torch.float32)).items():
-                self._accelerate(name, gradient, first=True)
+        self._by_autograd(rows, coefficient_B, index_B)
         self.scores_P.add_(self.velocity_P, alpha=-self.config.learning_rate)
+
+    def steps(self, rows: Rows, coefficient_KB: Tensor, index_KB: Tensor) -> None:
+        """Steps on several batches of one size in turn, by kernels where there are some."""
+        if self.by_kernels is not None:
+            self.by_kernels(rows.ids[index_KB], coefficient_KB)
+            return
+        for coefficient_B, index_B in zip(coefficient_KB, index_KB, strict=True):
+            self.step(rows, coefficient_B, index_B)
 
     def _by_autograd(self, rows: Rows, coefficient_B: Tensor, index_B: Tensor) -> None:
         # each matrix a leaf of its own, so that its gradient comes as soon as it is known, and no two are held at once
-        leaves = {name: matrix.detach().requires_grad_() for name, matrix in self._matrices().items()}
+        leaves = {name: matrix.detach().requires_grad_() for name, matrix in self.matrices().items()}
         model, started = Substituted(self.model, {**self.constants, **leaves}), set[str]()
         self.pieces = self.pieces or beside_scores(self.model, rows.ids.shape[1])
 
@@ -223,7 +227,7 @@ class LearnedMask:
         """A matrix as the model has it: a view."""
         return flat_n.view(self.shapes[name][::-1]) if self.turned else in_out(self.model, flat_n.view(self.shapes[name]))
 
-    def _weights(self, part: _Part) -> Tensor:
+    def own_weights(self, part: _Part) -> Tensor:
         """The model's own weights of a part, flat; kept where a GPU's steps are short and the model small."""
         if (kept := self.kept.get(part.start)) is not None:
             return kept

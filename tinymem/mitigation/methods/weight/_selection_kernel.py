@@ -20,6 +20,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from tinymem.training.kernels.launch import launch
+
 CHUNK, WARPS, MANY = 4096, 8, 256
 ROUNDS = 4
 VALUES = tl.constexpr(256)
@@ -92,11 +94,13 @@ def _equal(counts, known, equal, K, G, C, KC: tl.constexpr, TOGETHER: tl.constex
 
 
 @triton.jit
-def _write(
-    weights, scores, counts, known, upto, out, N, K, G, C: tl.constexpr, KC: tl.constexpr, LOWEST: tl.constexpr, CHUNK: tl.constexpr
-):
+def dropped_of_chunk(
+    scores, counts, known, upto, N, K, G, C: tl.constexpr, KC: tl.constexpr, LOWEST: tl.constexpr, CHUNK: tl.constexpr
+):  # fmt: skip
+    """Entries of this program's chunk of its row, which of them are of the row, and which are among its K; once all digits are counted."""
     row, chunk = tl.program_id(1), tl.program_id(0)
     at = chunk.to(tl.int64) * CHUNK + tl.arange(0, CHUNK)
+    inside = at < N
     key = _key(scores, row, at, N, LOWEST)
     kth, left = _known(known, row, K, G, KC, 4)
     before = left * 0  # keys equal to the K-th in earlier chunks
@@ -107,33 +111,53 @@ def _write(
             before += tl.sum(tl.load(counts + last, mask=chunks < chunk, other=0), 0)
     else:
         before += tl.load(upto + row * C + chunk - 1, mask=chunk > 0, other=0)
-    equal = (key == kth) & (at < N)
+    equal = (key == kth) & inside
     place = before + tl.cumsum(equal.to(tl.int32), 0)
-    dropped = (key > kth) | (equal & (place <= left))
-    weight = tl.load(weights + row.to(tl.int64) * N + at, mask=at < N, other=0.0)
-    tl.store(out + row.to(tl.int64) * N + at, tl.where(dropped, 0.0, weight).to(out.dtype.element_ty), mask=at < N)
+    return at, inside, (key > kth) | (equal & (place <= left))
+
+
+@triton.jit
+def _write(
+    weights, scores, counts, known, upto, out, N, K, G, C: tl.constexpr, KC: tl.constexpr, LOWEST: tl.constexpr, CHUNK: tl.constexpr
+):
+    at, inside, dropped = dropped_of_chunk(scores, counts, known, upto, N, K, G, C, KC, LOWEST, CHUNK)
+    entry = tl.program_id(1).to(tl.int64) * N + at
+    weight = tl.load(weights + entry, mask=inside, other=0.0)
+    tl.store(out + entry, tl.where(dropped, 0.0, weight).to(out.dtype.element_ty), mask=inside)
 
 
 def masked(weights_GN: Tensor, scores_GN: Tensor, count: int, *, lowest: bool, dtype: torch.dtype) -> Tensor:
     """The weights [G, N] in `dtype` without the `count` of each row whose fp32 |score| is highest (or lowest)."""
-    (G, N), weights_GN, scores_GN = scores_GN.shape, weights_GN.contiguous(), scores_GN.contiguous()
+    weights_GN, scores_GN = weights_GN.contiguous(), scores_GN.contiguous()
+    out_GN = torch.empty(scores_GN.shape, dtype=dtype, device=scores_GN.device)
+    grid, found, sizes = counted(scores_GN, count, lowest=lowest)
+    launch(_write, *grid)(weights_GN, scores_GN, *found, out_GN, *sizes, LOWEST=lowest, CHUNK=CHUNK, num_warps=WARPS)
+    return out_GN
+
+
+def counted(scores_GN: Tensor, count: int, *, lowest: bool) -> tuple[tuple[int, int], tuple[Tensor, ...], tuple[int, ...]]:
+    """Count the digits of all keys: what a kernel needs that asks `dropped_of_chunk`.
+
+    Returns:
+        Its grid; `counts`, `known` and `upto`; and N, K, G, C and KC.
+    """
+    (G, N), device = scores_GN.shape, scores_GN.device
     C = triton.cdiv(N, CHUNK)
-    counts = torch.empty(ROUNDS, G, C, VALUES.value, dtype=torch.int32, device=scores_GN.device)
+    counts = torch.empty(ROUNDS, G, C, VALUES.value, dtype=torch.int32, device=device)
     counts[FEW.value :].zero_()
-    known, KC = (counts, C) if C <= MANY else (torch.empty(ROUNDS, G, 1, VALUES.value, dtype=torch.int64, device=counts.device), 1)
-    out_GN = torch.empty(G, N, dtype=dtype, device=scores_GN.device)
+    known, KC = (counts, C) if C <= MANY else (torch.empty(ROUNDS, G, 1, VALUES.value, dtype=torch.int64, device=device), 1)
     for digit in range(ROUNDS):
-        _count[(C, G)](scores_GN, counts, known, N, count, G, C, KC, ROUND=digit, LOWEST=lowest, CHUNK=CHUNK, num_warps=WARPS)
+        options = {"ROUND": digit, "LOWEST": lowest, "CHUNK": CHUNK, "num_warps": WARPS}
+        launch(_count, C, G)(scores_GN, counts, known, N, count, G, C, KC, **options)
         if KC != C:
             known[digit] = counts[digit].sum(1, keepdim=True)
     upto = counts if KC == C else _equal_upto(counts, known, count)
-    _write[(C, G)](weights_GN, scores_GN, counts, known, upto, out_GN, N, count, G, C, KC, LOWEST=lowest, CHUNK=CHUNK, num_warps=WARPS)
-    return out_GN
+    return (C, G), (counts, known, upto), (N, count, G, C, KC)
 
 
 def _equal_upto(counts: Tensor, known: Tensor, count: int) -> Tensor:
     """How many keys of the chunks up to each, and of it, are the K-th [G, C]."""
     _, G, C, _ = counts.shape
     equal_GC = torch.empty(G, C, dtype=torch.int32, device=counts.device)
-    _equal[(triton.cdiv(C, VALUES.value), G)](counts, known, equal_GC, count, G, C, 1, VALUES.value)
+    launch(_equal, triton.cdiv(C, VALUES.value), G)(counts, known, equal_GC, count, G, C, 1, VALUES.value)
     return equal_GC.cumsum(1)

@@ -29,10 +29,13 @@ from tinymem.mitigation import grids
 from tinymem.mitigation.ablation import Scores
 from tinymem.mitigation.config import Grid
 from tinymem.mitigation.method import MitigationData, Properties, editor
-from tinymem.mitigation.methods.replay import Replayed
+from tinymem.mitigation.methods.replay import Replayed, together
 from tinymem.mitigation.methods.weight._batches import Order, Sampler, batches, steps_per_epoch
 from tinymem.mitigation.methods.weight._learned_mask import LearnedMask, LearnedMaskConfig, initial_scores
-from tinymem.mitigation.methods.weight._mask_kernels import mask_gradients
+from tinymem.mitigation.methods.weight._mask_kernels import mask_steps
+
+STEPS_AT_ONCE = 8
+"""By kernels, whose steps overlap where they are recorded together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,20 +118,21 @@ def _trained(
     rows = concatenate([data.forget, data.retain])
     forget_N = torch.arange(len(rows), device=rows.ids.device) < len(data.forget)
 
-    def step(index: Tensor) -> None:
+    def steps(index_KB: Tensor) -> None:
         with mask.passes():
-            mask.step(rows, coefficients(forget_N[index], config), index)
+            mask.steps(rows, coefficients(forget_N[index_KB], config), index_KB)
 
     count, epochs = _epochs(data, config, order)
     first_B = coefficients(forget_N[: config.batch_size], config)
-    mask.by_kernels = mask_gradients(model, mask.dtype, rows, first_B, count)
+    mask.by_kernels = mask_steps(mask, rows, first_B, count)
+    at_once = 1 if mask.by_kernels is None else STEPS_AT_ONCE
     data.bar.expect(count)
-    replayed = Replayed(step, model, steps=count)
+    replayed = Replayed(steps, model, steps=count)
     yield 0, mask
     for epoch, drawn in enumerate(epochs, 1):
-        for index in drawn:
-            replayed(index)
-            data.bar.advance(1)
+        for index_KB in together(drawn, at_once, forget_N.device):
+            replayed(index_KB)
+            data.bar.advance(len(index_KB))
         yield epoch, mask
 
 
@@ -142,10 +146,10 @@ def _epochs(data: MitigationData, config: BalancedSubnetConfig, order: Order | N
     return sum(map(len, order)), order
 
 
-def coefficients(forget_B: Tensor, config: BalancedSubnetConfig) -> Tensor:
-    """The weight [B] of each row's loss in the objective; a class (forget or retain) that the batch lacks adds nothing."""
-    weight_B = torch.where(forget_B, -(1 - config.loss_weight), config.loss_weight)
+def coefficients(forget_KB: Tensor, config: BalancedSubnetConfig) -> Tensor:
+    """The weight [K, B] of each row's loss in its batch's objective (or [B] of one batch); a class that a batch lacks adds nothing."""
+    weight_KB, B = torch.where(forget_KB, -(1 - config.loss_weight), config.loss_weight), forget_KB.shape[-1]
     if config.average == "row":
-        return weight_B * (1 / len(forget_B))
-    forget = forget_B.sum()
-    return weight_B / torch.where(forget_B, forget, len(forget_B) - forget)
+        return weight_KB * (1 / B)
+    forget_K1 = forget_KB.sum(-1, keepdim=True)
+    return weight_KB / torch.where(forget_KB, forget_K1, B - forget_K1)
