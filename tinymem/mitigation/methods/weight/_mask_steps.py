@@ -233,7 +233,7 @@ class Lane:
 
     def now(self) -> Moment:
         """The moment at which all is done that the lane has been given."""
-        return self._stream and self._stream.record_event()
+        return None if self._stream is None else self._stream.record_event()
 
     def behind(self, *moments: Moment) -> None:
         """Go on when these moments have come."""
