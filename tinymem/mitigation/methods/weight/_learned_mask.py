@@ -20,7 +20,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import accumulate, groupby
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -36,9 +36,6 @@ from tinymem.mitigation.methods.weight._selection import use_kernel, without_ext
 from tinymem.models.adapters import in_out, mlp_parameters
 from tinymem.training.kernels.attention import row_attention_in
 from tinymem.training.rounded_adamw import refuse_fp16
-
-if TYPE_CHECKING:
-    from tinymem.mitigation.methods.weight._mask_steps import MaskSteps
 
 Drop = Literal["highest", "lowest"]
 Precision = Literal["auto", "fp32", "tf32", "bf16"]
@@ -108,7 +105,8 @@ class LearnedMask:
         self.turned = use_kernel(self.scores_P) and not all(w.is_contiguous() for w in weights.values())
         """Whether matrices lie transposed in the model, so that masked weights do too: their gradients then come as they are needed."""
         self.pieces: Pieces | None = None
-        self.by_kernels: MaskSteps | None = None
+        self.by_kernels: Callable[[Tensor, Tensor], None] | None = None
+        """Takes steps on tokens [K, B, T] with coefficients [K, B] by kernels, in place of autograd."""
         self.kept: dict[int, Tensor] = {}
 
     @cached_property
