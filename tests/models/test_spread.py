@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from copy import deepcopy
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from tinymem.models.precise_head import precise_head
 from tinymem.models.spread import device_map, spread
 from tinymem.testing import QUICK, config_of, tiny_case, tiny_model
 
-METHODS = ("act", "nemo", "slim", "hard-concrete", "durable", "durable-agg", "greedy", "subnet", "balanced-subnet", "npo", "rmu")
+METHODS = [name for name in UNLEARNERS.names() if name not in ("ig", "zero")]
 GPUS = torch.cuda.device_count()
 
 
@@ -66,6 +67,15 @@ def test_what_is_not_loaded_over_several_gpus(tmp_path: Path, monkeypatch: pytes
     save_checkpoint(tiny_model("gpt"), tmp_path / "ours", metadata={}, tokenizer_files={})
     with pytest.raises(UserError, match="expected a model of another family than GPT-2 with --gpus 2"):
         load_checkpoint(tmp_path / "ours", device="cuda", gpus=2)
+
+
+@pytest.mark.parametrize("name", ["ig", "zero"])
+def test_methods_that_take_one_device(name: str) -> None:
+    model, data = tiny_case("gpt-neox")
+    foreign._allocate(model, ["cpu", "meta"])
+    method = UNLEARNERS.get(name)
+    with pytest.raises(UserError, match=f"expected a model on one device for {name}, got one spread over 2"):
+        method.function(model, data, config_of(method))
 
 
 @pytest.mark.skipif(GPUS > 1, reason="there are two GPUs")
@@ -112,14 +122,15 @@ def test_greedy_choices_with_a_head_in_float32(family: str) -> None:
 @pytest.mark.processes  # accelerate asks nvidia-smi
 @pytest.mark.skipif(GPUS < 2 or find_spec("accelerate") is None, reason="needs two GPUs and accelerate")
 @pytest.mark.parametrize("name", METHODS)
-def test_the_edit_is_that_of_one_device(name: str) -> None:
+def test_the_edit_is_that_of_one_device(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, data = tiny_case("gpt-neox")
-    data = type(data)(data.forget.to("cuda:0"), data.retain.to("cuda:0"), seed=data.seed)
+    kinds = ("forget", "retain", "clean_counterparts", "twins")
+    data = replace(data, **{kind: getattr(data, kind).to("cuda:0") for kind in kinds})
     method = UNLEARNERS.get(name)
-    config = config_of(method, **QUICK)
-    edits = [
-        apply(method, placed, data, config) for placed in (deepcopy(model).to("cuda:0"), spread(deepcopy(model), ["cuda:0", "cuda:1"]))
-    ]
+    config, edits = config_of(method, **QUICK), []
+    for count, placed in enumerate((deepcopy(model).to("cuda:0"), spread(deepcopy(model), ["cuda:0", "cuda:1"]))):
+        monkeypatch.setenv("TINYMEM_CACHE", str(tmp_path / str(count)))  # each measures curvature itself
+        edits.append(apply(method, placed, data, config))
     assert {p.device.index for p in edits[1].parameters()} == {0, 1}
     for (key, one), two in zip(edits[0].named_parameters(), edits[1].parameters(), strict=True):
         torch.testing.assert_close(one.cpu(), two.cpu(), atol=1e-4, rtol=1e-4, msg=key)

@@ -98,7 +98,8 @@ class Plan:
         """Write the edit at a rho into a copy of the model; returns the number of coefficients in S(rho)."""
         generator, kept = self.data.generator(), 0
         for projection in self.found:
-            spectrum, target = self.spectra[projection.name], edited.get_parameter(projection.name)
+            target = edited.get_parameter(projection.name)
+            spectrum = self.spectra[projection.name].to(target.device)
             count = spectrum.count(rho)
             made_PQ = change(projection.weight_PQ(), spectrum, count, generator)
             target.data.copy_(made_PQ.T if projection.transposed else made_PQ)

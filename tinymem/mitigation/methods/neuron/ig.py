@@ -24,7 +24,7 @@ from tinymem.mitigation import grids
 from tinymem.mitigation.ablation import Scores
 from tinymem.mitigation.config import Grid
 from tinymem.mitigation.method import MitigationData, Properties, scorer
-from tinymem.mitigation.methods.neuron._common import NeuronConfig, as_scores, cropped, frozen, predicting
+from tinymem.mitigation.methods.neuron._common import NeuronConfig, as_scores, cropped, frozen, predicting, refuse_spread
 from tinymem.mitigation.methods.neuron._decode import mean_gradients
 from tinymem.mitigation.methods.neuron._doubled import Doubled, doubled
 from tinymem.mitigation.methods.neuron._patched import Patched, patched
@@ -53,6 +53,7 @@ class IGConfig(NeuronConfig):
 
 def by_row(model: nn.Module, data: MitigationData, config: IGConfig) -> Tensor:
     """Attributions of each row's suffix [S, L, F], averaged over its tokens."""
+    refuse_spread(model, "ig")
     size = config.batch_size or (16 if data.forget.ids.is_cuda else 1)
     data.bar.expect(len(data.forget))
     parts = []

@@ -26,7 +26,7 @@ from tinymem.mitigation.config import Grid
 from tinymem.mitigation.method import MitigationData, Properties, scorer
 from tinymem.mitigation.methods.losses import Over, row_losses
 from tinymem.mitigation.methods.neuron._below import clean_pass, suffix_losses
-from tinymem.mitigation.methods.neuron._common import NeuronConfig, as_scores, cropped, span, width
+from tinymem.mitigation.methods.neuron._common import NeuronConfig, as_scores, cropped, refuse_spread, span, width
 from tinymem.mitigation.methods.neuron._trace import losses_from, trace
 from tinymem.models.adapters import NeuronLayer, captured_neurons, logits, neuron_layers, vocabulary_of
 from tinymem.models.gpt2 import GPT
@@ -51,6 +51,7 @@ class ZeroConfig(NeuronConfig):
 @torch.no_grad()
 def by_row(model: nn.Module, data: MitigationData, config: ZeroConfig) -> Tensor:
     """Rise of each row's loss without each neuron [S, L, F]."""
+    refuse_spread(model, "zero")
     layers = neuron_layers(model)
     data.bar.expect(len(layers) * -(-len(data.forget) // config.batch_size))
     parts = []
