@@ -221,6 +221,14 @@ def test_a_tables_sweeps_are_searches_where_their_recipes_say_so(tmp_path: Path,
     assert made == [("search", "table2"), ("all", "table2-chosen-noise")]
 
 
+def test_the_page_says_which_chosen_runs_are_older() -> None:
+    rows = [replace(row, finished=f"2026-11-2{6 if row.method == 'act' else 7}T06:30:16") for row in paper_like_rows()]
+    page = reproduction_page(rows)
+    assert "The chosen runs are of 2026-11-27, but for older ones: act on 2026-11-26." in page
+    assert "The chosen runs are of 2026-11-27.\n" in reproduction_page([row for row in rows if row.method != "act"])
+    assert "chosen runs" not in reproduction_page(paper_like_rows())
+
+
 def test_the_command_writes_the_page(tmp_path: Path) -> None:
     sweep = write_results(tmp_path / "sweep", paper_like_rows())
     words = ("--stored", tmp_path / "rows.parquet", "--out", tmp_path / "page.md")

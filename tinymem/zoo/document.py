@@ -88,6 +88,7 @@ def _about(found: Reproduction, lines: Sequence[Line]) -> Iterator[str]:
     models = ", ".join(sorted({str(row.run) for row in rows}))
     devices = ", ".join(sorted({str(row.device) for row in rows}))
     yield f"Models: {models}. Seconds on {devices or DASH}."
+    yield from _days([setting for method in found.group.methods() for _, setting in found.choices(method)])
     limit = found.group.seconds_limit(found.artifact)
     theirs = found.table.rows["finetune-extra"].seconds
     paper = f" (the paper's: {theirs:.1f})" if theirs else ""
@@ -98,6 +99,17 @@ def _about(found: Reproduction, lines: Sequence[Line]) -> Iterator[str]:
         yield from _precision(found, rows)
     if found.artifact == "backdoor":
         yield "Memorized: of the held-out triggered rows that the trained model completes with the payload, hence 100 % before."
+
+
+def _days(settings: Sequence[Configuration]) -> Iterator[str]:
+    """On which day the chosen runs were made, and which ones before it."""
+    days = {row.finished[:10] for setting in settings for row in setting.rows if row.finished}
+    if not days:
+        return
+    earlier = {day: dict.fromkeys(s.method for s in settings for row in s.rows if (row.finished or "").startswith(day)) for day in days}
+    last = max(days)
+    older = "; ".join(f"{', '.join(earlier[day])} on {day}" for day in sorted(days - {last}))
+    yield f"The chosen runs are of {last}{f', but for older ones: {older}' if older else ''}."
 
 
 def _precision(found: Reproduction, rows: Sequence[MeasuredRow]) -> Iterator[str]:
