@@ -93,6 +93,28 @@ def test_it_finds_the_best_of_a_known_ranking(tiny_run: Run, tmp_path: Path, rat
     assert in_full == [(ratio, 1), (ratio, 10), *([(ratio, 20)] if epochs > 1 else [])], "more epochs only while more were better"
 
 
+@pytest.mark.parametrize(("needed", "rungs"), [(2, {0: 8, 1: 8}), (20, {0: 8, 1: 8, None: 24})])
+def test_a_rung_on_which_nothing_is_forgotten_drops_nothing(
+    tiny_run: Run, tmp_path: Path, needed: int, rungs: dict[int | None, int]
+) -> None:
+    """An edit that needs several epochs, and one whose many epochs need all rows: one epoch's order would be the wrong one."""
+
+    class Shy(Synthetic):
+        def row(self, unit: WorkUnit, run: PlannedRun, ratio: float, epochs: int) -> Any:
+            steps = epochs if unit.rung is None else min(epochs, 19)
+            return super().row(unit, run, ratio, epochs if steps >= needed else 0)
+
+    def objective(ratio: float, epochs: float) -> float:
+        return best_at(0.03, 20)(ratio, int(epochs)) if epochs else ratio
+
+    sweep, engine = opened(tiny_run, [GRID], tmp_path, search="halving"), Shy(objective)
+    halve(sweep, engine, row_score, progress=False)
+    found = best(read_rows(tmp_path))
+    assert (found.options["ratio"], (found.config or {})["epochs"]) == (0.03, 20)
+    made = Counter(number for *_, number in engine.made)
+    assert {number: made[number] for number in rungs} == rungs
+
+
 def test_a_perfect_edit_ends_the_search(tiny_run: Run, tmp_path: Path) -> None:
     _, engine, _ = searched(tiny_run, [GRID], tmp_path, lambda ratio, epochs: 99.5 if epochs > 1 else 50)
     assert [e for _, e, number in engine.made if number is None] == [1, 10]

@@ -221,6 +221,14 @@ def test_a_tables_sweeps_are_searches_where_their_recipes_say_so(tmp_path: Path,
     assert made == [("search", "table2"), ("all", "table2-chosen-noise")]
 
 
+def test_both_choices_of_a_method_are_among_those_that_may_come_back() -> None:
+    side: Any = {"all": {"share": 0.25, "count": 25, "rows": 100}, "holdout": {"share": 0.25, "count": 25, "rows": 100}}
+    rows = [replace(row, robustness={"int8": {"before": side, "after": side}}) for row in paper_like_rows() if row.is_ok]
+    page = reproduction_page(rows)
+    lines = [line for line in page[page.index("### Whether it comes back") :].splitlines() if line.startswith("| noise | balanced-subnet")]
+    assert [line.split(" | ")[2] for line in lines] == ["ratio=0.1", "ratio=0.3"], lines
+
+
 def test_the_page_says_which_chosen_runs_are_older() -> None:
     rows = [replace(row, finished=f"2026-11-2{6 if row.method == 'act' else 7}T06:30:16") for row in paper_like_rows()]
     page = reproduction_page(rows)

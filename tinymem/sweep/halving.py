@@ -3,11 +3,13 @@
 What is chosen among are scoring passes: all ratios, or all epochs, that share one cost as much as one of them. A method with a single pass
 on a model runs in full. Of the others, rung 0 runs every pass for one epoch, on half of the retain rows, and keeps a quarter of them, at
 least one; where that leaves several, rung 1 runs those with all their epochs, on as many retain rows as make one epoch of them, and keeps
-the best. Both measure all artifact rows, but only a fifth of the test rows. The one that is left runs as it would in the full grid, on all
-rows: its least two numbers of epochs, and then more, one by one, while more were better and the edit is not perfect yet.
+the best. Where no pass scores better than no edit by more than the tolerance, a rung tells nothing, and all of them stay: a deep model may
+need several epochs before anything is forgotten. Both measure all artifact rows, but only a fifth of the test rows. The one that is left
+runs as it would in the full grid, on all rows: its least two numbers of epochs, and then more, one by one, while more were better and the
+edit is not perfect yet.
 
-The score is M - P, the lowest is the best; -100 is a perfect edit. Rungs are sweeps of their own, in the sweep's folder `rungs/`, so they
-are stopped, killed and started again like it, and what a rung keeps depends on its rows alone.
+The score is M - P, the lowest is the best; 0 is no edit and -100 a perfect one. Rungs are sweeps of their own, in the sweep's folder
+`rungs/`, so they are stopped, killed and started again like it, and what a rung keeps depends on its rows alone.
 Source: Jamieson and Talwalkar 2016 (successive halving), with rungs chosen for edits of memorization.
 """
 
@@ -73,8 +75,8 @@ def halve(sweep: Sweep, engine: Engine, score: Score, *, retry_failed: bool = Fa
         return run_sweep(sweep, engine, retry_failed=retry_failed, progress=progress)
     search = Search(sweep, engine, score, retry_failed, progress)
     arms = arms_of(sweep.plan.groups)
-    first = search.rung(arms, first_rung, lambda count: kept_of(count, settings))
-    second = search.rung(first, second_rung, lambda _count: 1)
+    first = search.rung(arms, first_rung, lambda count: kept_of(count, settings), settings.tolerance)
+    second = search.rung(first, second_rung, lambda _count: 1, settings.tolerance)
     searched = {key for key, units in arms.items() if len(units) > 1}
     passes = [stages(unit) if key in searched else [unit] for key, units in second.items() for unit in units]
     return search.in_full(passes, PERFECT + settings.tolerance)
@@ -114,7 +116,7 @@ def stages(unit: WorkUnit) -> list[WorkUnit]:
 def search_cost(
     estimator: Estimator, method: str, passes: Sequence[Sequence[JsonObject]], recipe: Recipe | Size, settings: Halving
 ) -> MethodCost:
-    """Seconds of a search at most: both rungs, and on all rows the pass that takes longest."""
+    """Seconds of a search whose rungs tell passes apart, at most: both rungs, and on all rows the pass that takes longest."""
     cost, kept = MethodCost(), kept_of(len(passes), settings)
     longest = sorted(passes, key=lambda runs: max(estimator.run(method, options, recipe)[0] for options in runs), reverse=True)
     rungs = [(options[0], 1, FIRST.retain) for options in passes]
@@ -138,10 +140,11 @@ class Search:
     retry_failed: bool
     progress: Progress | bool
 
-    def rung(self, arms: Arms, cheap: Callable[[WorkUnit], WorkUnit], keep: Callable[[int], int]) -> Arms:
-        """Run the cheap form of each pass where a method has several, and keep the best."""
+    def rung(self, arms: Arms, cheap: Callable[[WorkUnit], WorkUnit], keep: Callable[[int], int], tolerance: float) -> Arms:
+        """Run the cheap form of each pass where a method has several, and keep the best; all where none was better than no edit."""
         ranked = self.ranked({key: units for key, units in arms.items() if len(units) > 1}, cheap)
-        return {**arms, **{key: [unit for _, unit in found[: keep(len(found))]] for key, found in ranked.items()}}
+        kept = {key: keep(len(found)) if found[0][0] < -tolerance else len(found) for key, found in ranked.items()}
+        return {**arms, **{key: [unit for _, unit in found[: kept[key]]] for key, found in ranked.items()}}
 
     def ranked(self, passes: Mapping[K, Sequence[WorkUnit]], cheap: Callable[[WorkUnit], WorkUnit]) -> dict[K, list[Scored]]:
         """Run the cheap form of each pass; the passes of each key with its score, the best first, equal ones in the order of the grid."""

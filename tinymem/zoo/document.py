@@ -75,7 +75,7 @@ def _half(origin: str, found: Reproduction) -> Iterator[str]:
     notes = dict.fromkeys(f"{LABELS.get(line.method, line.method)}: {footnotes()[name]}" for line in lines for name in line.published.notes)
     yield to_markdown([Table("compare", _key("reproduction", found), title, _heads(found), tuple(map(_compared, lines)), tuple(notes))])
     yield to_markdown([_full(found, name)])
-    returns = table_of_returns(found.group)
+    returns = table_of_returns(found.group, lambda artifact, method: found.settings(method) if artifact == found.artifact else [])
     own = tuple(line for line in returns.rows if line[0].text == found.artifact)
     if own:
         scored = ("Scored, before and after all of it: the held-out rows, as above.",) if found.artifact == "backdoor" else ()
@@ -88,7 +88,7 @@ def _about(found: Reproduction, lines: Sequence[Line]) -> Iterator[str]:
     models = ", ".join(sorted({str(row.run) for row in rows}))
     devices = ", ".join(sorted({str(row.device) for row in rows}))
     yield f"Models: {models}. Seconds on {devices or DASH}."
-    yield from _days([setting for method in found.group.methods() for _, setting in found.choices(method)])
+    yield from _days([setting for method in found.group.methods() for setting in found.settings(method)])
     limit = found.group.seconds_limit(found.artifact)
     theirs = found.table.rows["finetune-extra"].seconds
     paper = f" (the paper's: {theirs:.1f})" if theirs else ""

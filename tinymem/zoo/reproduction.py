@@ -62,6 +62,10 @@ class Reproduction:
             return []
         return [("", limited)] if limited is free else [("within the limit", limited), ("without it", free)]
 
+    def settings(self, method: str) -> list[Configuration]:
+        """The best run of a method within the time limit, and a better one without it."""
+        return [setting for _, setting in self.choices(method)]
+
     def best(self, method: str, *, limited: bool = True, rule: Protocol = "paper", group: ModelGroup | None = None) -> Configuration | None:
         """The configuration of a method that a rule chooses, among those within the time of fine-tuning on extra data or among all."""
         group = group or self.group

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from tinymem.recipe.robustness import TESTS
@@ -20,6 +20,8 @@ from tinymem.runtime.json import Json, JsonObject
 if TYPE_CHECKING:
     from tinymem.evaluation.metric import Metric
 
+Choices = Callable[[str, str], Sequence[Configuration]]
+"""The runs of a method on an artifact that a table shows."""
 ORDER = ("clean-continuation", "extraction-strength", "discoverable", "edit-distance", "membership", "perplexity")
 """Metrics whose columns come first; those of the others follow by name."""
 GROUPS_NOTE = "Of all scored rows; the rows behind each number also have those of the forget and the holdout rows."
@@ -61,11 +63,16 @@ def _registered() -> list[Metric]:
     return METRICS.in_order(ORDER)
 
 
-def table_of_returns(group: ModelGroup) -> Table:
-    """Shares of memorized rows that return, for the best run of each method; needs rows made with `--robustness`."""
+def table_of_returns(group: ModelGroup, choices: Choices | None = None) -> Table:
+    """Shares of memorized rows that return; needs rows made with `--robustness`.
+
+    Args:
+        group: the models.
+        choices: the runs of a method on an artifact that are shown; default: the best one.
+    """
     tested = [(test, _return(test), 1) for test in TESTS]
     heads = [("untouched", _untouched, 1), *tested]
-    return _table(group, "returns", "Whether it comes back", heads, RETURN_NOTES)
+    return _table(group, "returns", "Whether it comes back", heads, RETURN_NOTES, choices)
 
 
 class Measured(NamedTuple):
@@ -76,17 +83,20 @@ class Measured(NamedTuple):
 
 
 Read = Callable[[MeasuredRow, Moment], Measured | None]
+Heads = list[tuple[str, Read, int]]
+"""Titles of columns, their numbers, and how many digits are shown."""
 
 
-def _table(group: ModelGroup, name: str, title: str, heads: list[tuple[str, Read, int]], notes: tuple[str, ...]) -> Table:
-    """A line per artifact and method, the trained model first, of the first run with its numbers; columns that no row has are left out."""
-    lines = list(_lines(group))
+def _table(group: ModelGroup, name: str, title: str, heads: Heads, notes: tuple[str, ...], choices: Choices | None = None) -> Table:
+    """A line per artifact and run, the trained model first, of the first run with its numbers; columns that no row has are left out."""
+    lines = list(_lines(group, choices))
     known = [head for head in heads if any(head[1](row, when) is not None for _, _, setting, when in lines for row in setting.rows)]
-    rows: dict[tuple[str, str], tuple[Cell, ...]] = {}
+    rows: dict[tuple[str, str, str], tuple[Cell, ...]] = {}
     for artifact, method, setting, when in lines:
         cells = [_cell([read(row, when) for row in setting.rows], digits, setting.sources) for _, read, digits in known]
-        if (artifact, method) not in rows and any(cell.value is not None for cell in cells):
-            rows[artifact, method] = (Cell(artifact), Cell(method), Cell(setting.options if when == "after" else ""), *cells)
+        options = setting.options if when == "after" else ""
+        if (artifact, method, options) not in rows and any(cell.value is not None for cell in cells):
+            rows[artifact, method, options] = (Cell(artifact), Cell(method), Cell(options), *cells)
     columns = (*(Column(head, numeric=False) for head in ("artifact", "method", "options")), *(Column(head) for head, _, _ in known))
     title = f"{title}. {group.name[:1].upper()}{group.name[1:]}"
     return Table(name, anchor(f"{name}-{group.key}"), title, columns, tuple(rows.values()), (*notes, *seeds_note(group)))
@@ -98,13 +108,14 @@ def _cell(found: list[Measured | None], digits: int, sources: tuple[str, ...]) -
     return mean_cell(mean_of(measured.value if measured else None for measured in found), digits, sources, share=whole)
 
 
-def _lines(group: ModelGroup) -> Iterator[tuple[str, str, Configuration, Moment]]:
-    """Yield what lines are made of: artifact, method, its best run, and whether its numbers before or after the edit count.
+def _lines(group: ModelGroup, choices: Choices | None = None) -> Iterator[tuple[str, str, Configuration, Moment]]:
+    """Yield what lines are made of: artifact, method, a run of it, and whether its numbers before or after the edit count.
 
     Of the trained model each run has numbers: one after another, in the order of the methods.
     """
+    chosen = choices or (lambda artifact, method: [best] if (best := group.best(artifact, method)) else [])
     for artifact in group.artifacts:
-        found = [(method, setting) for method in group.methods() if (setting := group.best(artifact, method))]
+        found = [(method, setting) for method in group.methods() for setting in chosen(artifact, method)]
         yield from ((artifact, LABELS["none"], setting, "before") for _, setting in found)
         yield from ((artifact, method, setting, "after") for method, setting in found)
 
