@@ -86,7 +86,7 @@ def test_the_verb(tmp_path: Path) -> None:
     assert done.code == 0 and f"{out}: 300 tokens" in done.out, done.err
     assert "found" in tinymem("data", "tokenizer", path, "--out", out).one_line_error()
     for words_, message in (
-        (("--size", 256), "from 257"), (("--size", 10**9), "262,144"), (("--column", "nothing"), "expected 'nothing' with text"),
+        (("--size", 256), "from 257"), (("--size", 10**9), "262,144"), (("--column", "nothing"), "; name it with --column"),
     ):  # fmt: skip
         assert message in tinymem("data", "tokenizer", path, *words_, "--out", tmp_path / "x").one_line_error()
     assert "found nothing there" in tinymem("data", "tokenizer", tmp_path / "none.txt", "--out", tmp_path / "x").one_line_error()
