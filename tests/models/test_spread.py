@@ -23,7 +23,8 @@ from tinymem.models.precise_head import precise_head
 from tinymem.models.spread import device_map, spread
 from tinymem.testing import QUICK, config_of, tiny_case, tiny_model
 
-METHODS = [name for name in UNLEARNERS.names() if name not in ("ig", "zero")]
+CURVATURE = ("kfac", "lowest-kept", "random-basis", "svd")
+METHODS = [name for name in UNLEARNERS.names() if name not in ("ig", "zero", *CURVATURE)]
 GPUS = torch.cuda.device_count()
 
 
@@ -69,12 +70,14 @@ def test_what_is_not_loaded_over_several_gpus(tmp_path: Path, monkeypatch: pytes
         load_checkpoint(tmp_path / "ours", device="cuda", gpus=2)
 
 
-@pytest.mark.parametrize("name", ["ig", "zero"])
+@pytest.mark.parametrize("name", ["ig", "zero", *CURVATURE])
 def test_methods_that_take_one_device(name: str) -> None:
     model, data = tiny_case("gpt-neox")
     foreign._allocate(model, ["cpu", "meta"])
     method = UNLEARNERS.get(name)
-    with pytest.raises(UserError, match=f"expected a model on one device for {name}, got one spread over 2"):
+    with pytest.raises(
+        UserError, match=f"expected a model on one device for {'edits by curvature' if name in CURVATURE else name}, got one spread over 2"
+    ):
         method.function(model, data, config_of(method))
 
 

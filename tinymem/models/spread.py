@@ -41,6 +41,12 @@ def devices_of(model: nn.Module) -> int:
     return len({parameter.device for parameter in model.parameters()})
 
 
+def refuse_spread(model: nn.Module, what: str) -> None:
+    """Raise UserError for a model on several devices, where a method combines what lies on more than one of them."""
+    if (count := devices_of(model)) > 1:
+        raise UserError(f"expected a model on one device for {what}, got one spread over {count}; try act or balanced-subnet")
+
+
 def device_map(model: nn.Module, devices: Sequence[str]) -> dict[str, str]:
     """The device of each block, and of the modules before (the first) and behind all blocks (the last), by name.
 

@@ -28,6 +28,7 @@ from tinymem.mitigation.methods.curvature._spectrum import Spectrum, keep
 from tinymem.mitigation.methods.curvature._store import Spectra, spectra
 from tinymem.mitigation.option_ranges import check_least
 from tinymem.models.adapters import refuse_longer_rows, vocabulary_of
+from tinymem.models.spread import refuse_spread
 
 RHOS = (0.9999, 0.999, 0.99, 0.98, 0.95, 0.9)
 CLEAN, TRAINING = "clean", "training"
@@ -98,8 +99,7 @@ class Plan:
         """Write the edit at a rho into a copy of the model; returns the number of coefficients in S(rho)."""
         generator, kept = self.data.generator(), 0
         for projection in self.found:
-            target = edited.get_parameter(projection.name)
-            spectrum = self.spectra[projection.name].to(target.device)
+            spectrum, target = self.spectra[projection.name], edited.get_parameter(projection.name)
             count = spectrum.count(rho)
             made_PQ = change(projection.weight_PQ(), spectrum, count, generator)
             target.data.copy_(made_PQ.T if projection.transposed else made_PQ)
@@ -114,9 +114,10 @@ def curvature_edit(model: nn.Module, data: MitigationData, config: CurvatureConf
     A control with a budget has the rho that the curvature edit finds, so that both keep as many coefficients.
 
     Raises:
-        UserError: no clean rows, or none of which the cost can be measured.
+        UserError: no clean rows, or none of which the cost can be measured; a model on several devices.
         Refused: even the smallest edit of the grid costs more than the budget.
     """
+    refuse_spread(model, "edits by curvature")
     data.found.update({f"{option}_sha256": content[:16] for option, [content] in config.files_content().items() if content})
     with _planned(model, data, config) as plan:
         edited, rho = deepcopy(model), config.rho

@@ -84,7 +84,6 @@ def moments(
 
 
 def _add(total: Moments, flow: Flow, valid_BT: Tensor, *, inputs: bool) -> None:
-    valid_BT = valid_BT.to(flow.inputs_BTQ.device)  # elsewhere than the rows where the model is spread
     a_nQ, g_nP = flow.inputs_BTQ[valid_BT], flow.gradients_BTP[valid_BT]
     total.G_PP += (g_nP.T @ g_nP).double()
     if inputs:

@@ -33,10 +33,6 @@ class Spectrum:
         (l_P, U_PP), (m_Q, V_QQ) = eigen(found.G_PP), eigen(found.A_QQ)
         return Spectrum(U_PP, l_P, V_QQ, m_Q)
 
-    def to(self, device: torch.device) -> Spectrum:
-        """The spectrum on a device; itself where it is there."""
-        return self if self.l_P.device == device else Spectrum(*(part.to(device) for part in (self.U_PP, self.l_P, self.V_QQ, self.m_Q)))
-
     @property
     def mass_PQ(self) -> Tensor:
         """Curvature mass [P, Q] of each pair of eigenvectors, in fp64."""

@@ -19,7 +19,6 @@ from tinymem.errors import UserError
 from tinymem.mitigation.ablation import AblationConfig, Scores
 from tinymem.mitigation.methods.pieces import rows_at_once
 from tinymem.models.adapters import NeuronLayer, logits, neuron_layers, seen_neurons
-from tinymem.models.spread import devices_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +34,6 @@ class NeuronConfig(AblationConfig):
     def eligible(self, layers: list[NeuronLayer]) -> list[NeuronLayer]:
         """All layers, or all but the bottom one (`skip_bottom`)."""
         return layers[1:] if self.skip_bottom else layers
-
-
-def refuse_spread(model: nn.Module, method: str) -> None:
-    """Raise UserError for a model on several devices, where a method's passes start at a layer with what came out of the one below."""
-    if (count := devices_of(model)) > 1:
-        raise UserError(f"expected a model on one device for {method}, got one spread over {count}; try act or slim")
 
 
 def row_generators(rows: Rows, seed: int) -> list[torch.Generator]:

@@ -24,12 +24,13 @@ from tinymem.mitigation import grids
 from tinymem.mitigation.ablation import Scores
 from tinymem.mitigation.config import Grid
 from tinymem.mitigation.method import MitigationData, Properties, scorer
-from tinymem.mitigation.methods.neuron._common import NeuronConfig, as_scores, cropped, frozen, predicting, refuse_spread
+from tinymem.mitigation.methods.neuron._common import NeuronConfig, as_scores, cropped, frozen, predicting
 from tinymem.mitigation.methods.neuron._decode import mean_gradients
 from tinymem.mitigation.methods.neuron._doubled import Doubled, doubled
 from tinymem.mitigation.methods.neuron._patched import Patched, patched
 from tinymem.models.adapters import neuron_layers
 from tinymem.models.gpt2 import GPT
+from tinymem.models.spread import refuse_spread
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,10 +26,11 @@ from tinymem.mitigation.config import Grid
 from tinymem.mitigation.method import MitigationData, Properties, scorer
 from tinymem.mitigation.methods.losses import Over, row_losses
 from tinymem.mitigation.methods.neuron._below import clean_pass, suffix_losses
-from tinymem.mitigation.methods.neuron._common import NeuronConfig, as_scores, cropped, refuse_spread, span, width
+from tinymem.mitigation.methods.neuron._common import NeuronConfig, as_scores, cropped, span, width
 from tinymem.mitigation.methods.neuron._trace import losses_from, trace
 from tinymem.models.adapters import NeuronLayer, captured_neurons, logits, neuron_layers, vocabulary_of
 from tinymem.models.gpt2 import GPT
+from tinymem.models.spread import refuse_spread
 
 MAXIMUM_LOGITS = 1 << 30
 """Logits of one pass on a GPU, 4 GB in fp32."""
