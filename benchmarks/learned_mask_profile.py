@@ -19,11 +19,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from tinymem.bench.case import math_case
 from tinymem.data.rows import concatenate
 from tinymem.mitigation.method import UNLEARNERS, apply
-from tinymem.mitigation.methods.replay import Replayed
+from tinymem.mitigation.methods.replay import Replayed, together
 from tinymem.mitigation.methods.weight import _selection
 from tinymem.mitigation.methods.weight._batches import batches
 from tinymem.mitigation.methods.weight._learned_mask import LearnedMask, initial_scores
-from tinymem.mitigation.methods.weight.balanced_subnet import BalancedSubnetConfig, coefficients
+from tinymem.mitigation.methods.weight._mask_kernels import mask_steps
+from tinymem.mitigation.methods.weight.balanced_subnet import STEPS_AT_ONCE, BalancedSubnetConfig, coefficients
 from tinymem.runtime.device import describe_device, resolve_device
 
 import torch  # isort: skip (after tinymem, which sets its threads)
@@ -96,40 +97,45 @@ def selection(device: str) -> None:
 
 
 def step_of(case, config: BalancedSubnetConfig) -> tuple[LearnedMask, Callable[[Tensor], None], list[Tensor]]:
-    """A mask, its step and an epoch of batches, as `balanced_subnet` has them."""
+    """A mask, its steps, and an epoch of batches, as `balanced_subnet` has them."""
     data, generator = case.data, case.data.generator()
     mask, rows = LearnedMask(case.model, config, initial_scores(case.model, data.seed)), concatenate([data.forget, data.retain])
     forget_N = torch.arange(len(rows), device=rows.ids.device) < len(data.forget)
-
-    def step(index: Tensor) -> None:
-        with mask.passes():
-            mask.step(rows, coefficients(forget_N[index], config), index)
-
     draws = list(batches(len(data.forget), len(data.retain), "shuffled", config.batch_size, generator))
-    return mask, step, [index for index in draws if len(index) == config.batch_size]
+    mask.by_kernels = mask_steps(mask, rows, coefficients(forget_N[: config.batch_size], config), config.epochs * len(draws))
+
+    def step(index_KB: Tensor) -> None:
+        with mask.passes():
+            mask.steps(rows, coefficients(forget_N[index_KB], config), index_KB)
+
+    at_once = 1 if mask.by_kernels is None else STEPS_AT_ONCE
+    whole = [index_B for index_B in draws if len(index_B) == config.batch_size]
+    return mask, step, [*together(whole[: len(whole) // at_once * at_once], at_once, forget_N.device)]
 
 
 def steps(case, device: str, count: int, top: int) -> None:
-    """Milliseconds of a replayed step in each precision, how far the masks drift apart, and the kernels of one step."""
+    """Milliseconds of a replayed step in each precision, how far the masks drift apart, and the kernels of one replay."""
     masks: dict[str, Tensor] = {}
     for precision in ("fp32", "tf32", "bf16"):
         mask, step, draws = step_of(case, BalancedSubnetConfig(ratio=0.1, precision=precision))
-        replayed = Replayed(step, case.model, steps=count)
-        for index in draws[:5]:
-            replayed(index)
+        replayed, at_once = Replayed(step, case.model, steps=count), len(draws[0])
+        taken = [draws[k % len(draws)] for k in range(-(-count // at_once) + 5)]
+        for index_KB in taken[:5]:
+            replayed(index_KB)
         synchronize(device)
         started = time.perf_counter()
-        for k in range(count):
-            replayed(draws[(5 + k) % len(draws)])
+        for index_KB in taken[5:]:
+            replayed(index_KB)
         synchronize(device)
-        print(f"\nstep, {precision}: {(time.perf_counter() - started) / count * 1e3:.3f} ms (mean of {count})")
-        masks[precision] = torch.cat([m.flatten() for m in mask.dropped().values()])
+        took = (time.perf_counter() - started) / at_once / len(taken[5:])
+        print(f"\nstep, {precision}, {at_once} at once: {took * 1e3:.3f} ms (mean of {at_once * len(taken[5:])})")
+        masks[precision] = torch.cat([(m == 0).flatten() for m in mask.matrices(torch.float32).values()])
         print(f"dropped weights shared with fp32: {float((masks[precision] & masks['fp32']).sum() / masks['fp32'].sum()):.2%}")
-        kernels(step, draws[0].to(mask.scores_P.device), device, top)
+        kernels(replayed, draws[0], device, top)
 
 
 def kernels(step: Callable[[Tensor], None], index: Tensor, device: str, top: int) -> None:
-    """The longest kernels (CPU: operators) of one step."""
+    """The longest kernels (CPU: operators) of a call."""
     from torch.profiler import ProfilerActivity, profile
 
     cuda = device.startswith("cuda")

@@ -4,6 +4,9 @@ Compiling takes about a second a kernel, most of it outside of Python (LLVM, ptx
 a dozen. Threads compile and load kernels; only the caller's launches them.
 """
 
+# triton is there only where a GPU is.
+# mypy: disable-error-code="import-not-found"
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -43,13 +46,17 @@ def compile_side_by_side(call: Callable[[], object], device: torch.device) -> Ca
         call()
     finally:
         _held.reset(token)
+    from triton.runtime.cache import triton_key
+
+    pool = ThreadPoolExecutor(max(1, len(held)))
+    key = pool.submit(triton_key)  # a hash of triton's 400 MB, which it keeps: all threads at once would each make their own
 
     def compile_all(launches: list[Callable[[], object]]) -> None:
+        key.result()
         with torch.cuda.device(device):
             for compile_one in launches:
                 getattr(compile_one(), "run", None)  # of a compiled kernel: loads it, and compiles its launcher
 
-    pool = ThreadPoolExecutor(max(1, len(held)))
     begun = [pool.submit(compile_all, launches) for launches in held.values()]
     pool.shutdown(wait=False)
 
