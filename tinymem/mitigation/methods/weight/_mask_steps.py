@@ -1,8 +1,8 @@
 """Steps of a learned mask by the whole-block kernels of training: forward, backward, and what changes the mask, without autograd.
 
 A step needs the gradients of feed-forward matrices only, and each layer's mask as late as its block's next forward pass. So the parts of a
-batch run on streams of their own, from one step into the next, and a stream beside them changes a layer's mask as soon as the backward
-pass has left the layer: the lower layers' backward pass and the next step's forward pass go on meanwhile.
+batch run on streams of their own, from one step into the next, and a stream beside them changes a layer's mask as soon as its gradient is
+there: the lower layers' backward pass and the next step's forward pass go on meanwhile.
 
 Shape suffixes: K steps, B rows, T tokens of a row, N tokens of a batch, P weights of all matrices, G groups.
 """
@@ -24,7 +24,7 @@ from tinymem.mitigation.methods.weight._mask_step_kernels import keep, learn
 from tinymem.mitigation.methods.weight._selection_kernel import CHUNK, WARPS, counted
 from tinymem.models.gpt2 import GPT
 from tinymem.training.kernels.launch import compile_side_by_side, launch
-from tinymem.training.whole_step.passes import BatchPass, Part
+from tinymem.training.whole_step.passes import BatchPass
 from tinymem.training.whole_step.tiles import Tiles
 from tinymem.training.whole_step.weights import KernelWeights
 
@@ -56,7 +56,8 @@ class MaskSteps:
         self._groups = self._span * of_layer // part.size
         self._neurons = min(NEURONS, self._w.F)
         self._passes: dict[tuple[int, int], BatchPass] = {}
-        self._lanes = [Lane(self._own.device) for _ in range(self._w.tiles.parts + 1)]
+        self._lanes, self._sums = ([Lane(self._own.device) for _ in range(self._w.tiles.parts)] for _ in range(2))
+        self._beside = Lane(self._own.device)
         self._started = False
 
     def compile(self, ids_BT: Tensor, coefficient_B: Tensor) -> Callable[[], None]:
@@ -90,15 +91,15 @@ class MaskSteps:
         made = self._pass_of(B, T)
         shares_KBT = nn.functional.pad((coefficient_KB / (T - 1))[..., None].expand(K, B, T - 1), (0, 1))
         ids_KN, shares_KN = (_rows_apart(values.reshape(K, B * T)) for values in (ids_KBT, shares_KBT))
-        run = Run(made, self._lanes[: len(made.parts)], self._lanes[-1])
-        for lane in self._lanes:
+        run = Run(made)
+        for lane in (*self._lanes, *self._sums, self._beside):
             lane.begin()
         for k in range(K):
             made.ids_N, made.shares_N = ids_KN[k], shares_KN[k]
             self._passes_of(run)
             if learning:
                 self._learn(run)
-        for lane in self._lanes:
+        for lane in (*self._lanes, *self._sums, self._beside):
             lane.end()
 
     def _start(self) -> None:
@@ -110,29 +111,29 @@ class MaskSteps:
 
     def _passes_of(self, run: Run) -> None:
         """A forward and a backward pass of all parts."""
-        head, parts = run.made.head, [*zip(run.made.parts, run.lanes, strict=True)]
-        for part, lane in parts:
+        made, head, lanes = run.made, run.made.head, self._lanes[: len(run.made.parts)]
+        for i, lane in enumerate(lanes):
             with lane.inside():
-                self._forward(run, part, lane)
+                self._forward(run, i)
                 if head is None:
-                    self._backward(run, part, lane)
+                    self._backward(run, i)
         if head is not None:
-            first, others = run.lanes[0], run.lanes[1:]
+            first, others = lanes[0], lanes[1:]
             with first.inside():
                 first.behind(*(lane.now() for lane in others))
-                head(run.made.ids_N, lambda _: run.made.shares_N, run.made.d_end)
-            after = first.now()
-            for part, lane in parts:
+                head(made.ids_N, lambda _: made.shares_N, made.d_end)
+                after = first.now()
+            for i, lane in enumerate(lanes):
                 with lane.inside():
-                    lane.behind(*([after] if lane is not first else []))
-                    self._backward(run, part, lane)
+                    lane.behind(after)
+                    self._backward(run, i)
 
-    def _forward(self, run: Run, part: Part, lane: Lane) -> None:
-        made, top = run.made, self._w.L - 1
+    def _forward(self, run: Run, i: int) -> None:
+        made, top, part = run.made, self._w.L - 1, run.made.parts[i]
         made.first_forward(part)
         for layer in range(self._w.L):
             made.attention(layer, part)
-            lane.behind(run.changed.get(layer))
+            self._lanes[i].behind(run.changed.get(layer))
             if layer < top:
                 made.block_forward(layer, part)
             elif made.head is None:
@@ -140,27 +141,31 @@ class MaskSteps:
             else:
                 made.last_hidden(part, made.head)
 
-    def _backward(self, run: Run, part: Part, lane: Lane) -> None:
-        made, top = run.made, self._w.L - 1
+    def _backward(self, run: Run, i: int) -> None:
+        """Backward pass of a part; the sums that are a layer's gradients run beside its attention."""
+        made, top, part, lane, sums = run.made, self._w.L - 1, run.made.parts[i], self._lanes[i], self._sums[i]
         for layer in reversed(range(self._w.L)):
             if layer:
                 made.block_backward(layer, part)
             elif top:
                 made.queries_backward(layer, part)
-            made.block_weight_gradients(layer, part)
-            run.left.setdefault(layer, []).append(lane.now())
+            sums.behind(lane.now())
+            with sums.inside():
+                made.block_weight_gradients(layer, part)
+            run.left.setdefault(layer, []).append(sums.now())
             if layer:
                 made.attention_backward(layer, part)
+                lane.behind(run.left[layer][-1])  # the layer below writes what the sums read
 
     def _learn(self, run: Run) -> None:
         """Change the scores, and what is dropped by them, from the top layer down."""
-        with run.beside.inside():
+        with self._beside.inside():
             for layer in reversed(range(self._w.L)):
-                run.beside.behind(*run.left.pop(layer))
+                self._beside.behind(*run.left.pop(layer))
                 self._descend(layer)
                 if layer % self._span == 0:
                     self._choose(layer)
-                    run.changed |= dict.fromkeys(range(layer, layer + self._span), run.beside.now())
+                    run.changed |= dict.fromkeys(range(layer, layer + self._span), self._beside.now())
 
     def _descend(self, layer: int) -> None:
         """A step of SGD on a layer's scores."""
@@ -195,15 +200,11 @@ class Run:
 
     Attributes:
         made: passes over their batches.
-        lanes: of the batch's parts.
-        beside: the lane that changes the mask.
-        left: moments at which the backward passes of the parts had left a layer.
+        left: moments at which the parts had added to a layer's gradient.
         changed: the moment at which a layer's mask had been changed.
     """
 
     made: BatchPass
-    lanes: list[Lane]
-    beside: Lane
     left: dict[int, list[Moment]] = field(default_factory=dict)
     changed: dict[int, Moment] = field(default_factory=dict)
 
