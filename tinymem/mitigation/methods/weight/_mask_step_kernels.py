@@ -54,11 +54,11 @@ def _descend(slope, scores, velocities, at, rate, sign, momentum, decay):
 
 @triton.jit
 def keep(
-    own, scores, counts, known, upto, w_in, w_down, N, K, G, STRIDE: tl.constexpr, D: tl.constexpr, F: tl.constexpr, C: tl.constexpr,
-    KC: tl.constexpr, LOWEST: tl.constexpr, CHUNK: tl.constexpr,
+    own, scores, counts, known, digits, upto, w_in, w_down, N, K, G, STRIDE: tl.constexpr, D: tl.constexpr, F: tl.constexpr,
+    C: tl.constexpr, KC: tl.constexpr, LOWEST: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
     """Write the weights that a mask leaves, 0 for the others, from `own` in the order of the scores to where the model has them."""
-    at, inside, dropped = dropped_of_chunk(scores, counts, known, upto, N, K, G, C, KC, LOWEST, CHUNK)
+    at, inside, dropped = dropped_of_chunk(scores, counts, known, digits, upto, N, K, G, C, KC, LOWEST, CHUNK)
     entry = tl.program_id(1).to(tl.int64) * N + at
     weight = tl.where(dropped, 0.0, tl.load(own + entry, mask=inside, other=0.0))
     matrix, r = entry // (D * F), entry % (D * F)

@@ -1,7 +1,7 @@
 """Steps of a learned mask by the whole-block kernels of training: forward, backward, and what changes the mask, without autograd.
 
 A step needs the gradients of feed-forward matrices only, and each layer's mask as late as its block's next forward pass. So the parts of a
-batch run on streams of their own, from one step into the next, and a stream beside them changes a layer's mask as soon as its gradient is
+batch run on streams of their own, from one step into the next, and streams beside them change a layer's mask as soon as its gradient is
 there: the lower layers' backward pass and the next step's forward pass go on meanwhile.
 
 Shape suffixes: K steps, B rows, T tokens of a row, N tokens of a batch, P weights of all matrices, G groups.
@@ -57,7 +57,7 @@ class MaskSteps:
         self._neurons = min(NEURONS, self._w.F)
         self._passes: dict[tuple[int, int], BatchPass] = {}
         self._lanes, self._sums = ([Lane(self._own.device) for _ in range(self._w.tiles.parts)] for _ in range(2))
-        self._beside = Lane(self._own.device)
+        self._beside = [Lane(self._own.device) for _ in range(self._w.L)]
         self._started = False
 
     def compile(self, ids_BT: Tensor, coefficient_B: Tensor) -> Callable[[], None]:
@@ -92,14 +92,14 @@ class MaskSteps:
         shares_KBT = nn.functional.pad((coefficient_KB / (T - 1))[..., None].expand(K, B, T - 1), (0, 1))
         ids_KN, shares_KN = (_rows_apart(values.reshape(K, B * T)) for values in (ids_KBT, shares_KBT))
         run = Run(made)
-        for lane in (*self._lanes, *self._sums, self._beside):
+        for lane in (*self._lanes, *self._sums, *self._beside):
             lane.begin()
         for k in range(K):
             made.ids_N, made.shares_N = ids_KN[k], shares_KN[k]
             self._passes_of(run)
             if learning:
                 self._learn(run)
-        for lane in (*self._lanes, *self._sums, self._beside):
+        for lane in (*self._lanes, *self._sums, *self._beside):
             lane.end()
 
     def _start(self) -> None:
@@ -159,13 +159,14 @@ class MaskSteps:
 
     def _learn(self, run: Run) -> None:
         """Change the scores, and what is dropped by them, from the top layer down."""
-        with self._beside.inside():
-            for layer in reversed(range(self._w.L)):
-                self._beside.behind(*run.left.pop(layer))
-                self._descend(layer)
-                if layer % self._span == 0:
-                    self._choose(layer)
-                    run.changed |= dict.fromkeys(range(layer, layer + self._span), self._beside.now())
+        for first in reversed(range(0, self._w.L, self._span)):
+            beside, layers = self._beside[first], range(first, first + self._span)
+            with beside.inside():
+                for layer in reversed(layers):
+                    beside.behind(*run.left.pop(layer))
+                    self._descend(layer)
+                self._choose(first)
+            run.changed |= dict.fromkeys(layers, beside.now())
 
     def _descend(self, layer: int) -> None:
         """A step of SGD on a layer's scores."""

@@ -40,29 +40,43 @@ def _key(scores, row, at, N, LOWEST: tl.constexpr):
 
 
 @triton.jit
-def _known(counts, row, left, G, C: tl.constexpr, KNOWN: tl.constexpr):
-    """The first `KNOWN` digits of the K-th key, and how many of the keys that begin so are still to be taken."""
-    digits = tl.arange(0, VALUES)
-    prefix = 0
-    for known in tl.static_range(KNOWN):
-        if C == 1:
-            found = tl.load(counts + (known * G + row) * VALUES + digits)
-        else:
-            found = tl.zeros((VALUES,), counts.dtype.element_ty)
-            for start in range(0, C, TOGETHER):
-                chunks = start + tl.arange(0, TOGETHER)
-                at = ((known * G + row) * C + chunks[:, None]) * VALUES + digits[None, :]
-                found += tl.sum(tl.load(counts + at, mask=chunks[:, None] < C, other=0), 0)
-        at_least = tl.sum(found, 0) - tl.cumsum(found, 0) + found
-        digit = tl.sum((at_least >= left).to(tl.int32), 0) - 1
-        left -= tl.sum(tl.where(digits > digit, found, 0), 0)
-        prefix = prefix * VALUES + digit
-    return prefix, left
+def _known(counts, digits, row, K, G, C: tl.constexpr, KNOWN: tl.constexpr):
+    """The first `KNOWN` digits of the K-th key, and how many of the keys that begin so are still to be taken.
+
+    All but the last of them were read off, and put into `digits`, by the launch before.
+    """
+    if KNOWN == 1:
+        prefix, left = K * 0, K
+    else:
+        prefix, left = tl.load(digits + (KNOWN * G + row) * 2), tl.load(digits + (KNOWN * G + row) * 2 + 1)
+    values = tl.arange(0, VALUES)
+    if C == 1:
+        found = tl.load(counts + ((KNOWN - 1) * G + row) * VALUES + values)
+    else:
+        found = tl.zeros((VALUES,), counts.dtype.element_ty)
+        for start in range(0, C, TOGETHER):
+            chunks = start + tl.arange(0, TOGETHER)
+            at = (((KNOWN - 1) * G + row) * C + chunks[:, None]) * VALUES + values[None, :]
+            found += tl.sum(tl.load(counts + at, mask=chunks[:, None] < C, other=0), 0)
+    at_least = tl.sum(found, 0) - tl.cumsum(found, 0) + found
+    digit = tl.sum((at_least >= left).to(tl.int32), 0) - 1
+    return prefix * VALUES + digit, left - tl.sum(tl.where(values > digit, found, 0), 0)
 
 
 @triton.jit
 def _count(
-    scores, counts, known, N, K, G, C: tl.constexpr, KC: tl.constexpr, ROUND: tl.constexpr, LOWEST: tl.constexpr, CHUNK: tl.constexpr
+    scores,
+    counts,
+    known,
+    digits,
+    N,
+    K,
+    G,
+    C: tl.constexpr,
+    KC: tl.constexpr,
+    ROUND: tl.constexpr,
+    LOWEST: tl.constexpr,
+    CHUNK: tl.constexpr,
 ):
     row, chunk = tl.program_id(1), tl.program_id(0)
     at = chunk.to(tl.int64) * CHUNK + tl.arange(0, CHUNK)
@@ -70,14 +84,18 @@ def _count(
     agrees = at < N
     shifted = key >> (BITS * (3 - ROUND))
     if ROUND > 0:
-        prefix, _ = _known(known, row, K, G, KC, ROUND)
+        prefix, left = _known(known, digits, row, K, G, KC, ROUND)
+        if chunk == 0:
+            tl.store(digits + ((ROUND + 1) * G + row) * 2, prefix)
+            tl.store(digits + ((ROUND + 1) * G + row) * 2 + 1, left)
         agrees = agrees & ((shifted >> BITS) == prefix)
     place = counts + ((ROUND * G + row) * C + chunk) * VALUES
     if ROUND == 0:  # a key has 31 bits, so its first digit has seven
-        found = tl.histogram(shifted, FIRST, mask=agrees)
-        digits = tl.arange(0, FIRST)
-        tl.store(place + digits, found)
-        tl.store(place + FIRST + digits, tl.zeros_like(found))
+        found, values = tl.histogram(shifted, FIRST, mask=agrees), tl.arange(0, FIRST)
+        tl.store(place + values, found)
+        tl.store(place + FIRST + values, tl.zeros_like(found))
+        for later in tl.static_range(FEW, 4):  # which add to theirs
+            tl.store(place + later * G * C * VALUES + tl.arange(0, VALUES), tl.zeros((VALUES,), counts.dtype.element_ty))
     elif ROUND < FEW:
         tl.store(place + tl.arange(0, VALUES), tl.histogram(shifted & (VALUES - 1), VALUES, mask=agrees))
     else:
@@ -85,24 +103,24 @@ def _count(
 
 
 @triton.jit
-def _equal(counts, known, equal, K, G, C, KC: tl.constexpr, TOGETHER: tl.constexpr):
+def _equal(counts, known, digits, equal, K, G, C, KC: tl.constexpr, TOGETHER: tl.constexpr):
     """How many keys of each chunk are the K-th."""
     row, chunks = tl.program_id(1), tl.program_id(0) * TOGETHER + tl.arange(0, TOGETHER)
-    kth, _ = _known(known, row, K, G, KC, 4)
+    kth, _ = _known(known, digits, row, K, G, KC, 4)
     found = tl.load(counts + ((3 * G + row) * C + chunks) * VALUES + (kth & (VALUES - 1)), mask=chunks < C, other=0)
     tl.store(equal + row * C + chunks, found, mask=chunks < C)
 
 
 @triton.jit
 def dropped_of_chunk(
-    scores, counts, known, upto, N, K, G, C: tl.constexpr, KC: tl.constexpr, LOWEST: tl.constexpr, CHUNK: tl.constexpr
+    scores, counts, known, digits, upto, N, K, G, C: tl.constexpr, KC: tl.constexpr, LOWEST: tl.constexpr, CHUNK: tl.constexpr
 ):  # fmt: skip
     """Entries of this program's chunk of its row, which of them are of the row, and which are among its K; once all digits are counted."""
     row, chunk = tl.program_id(1), tl.program_id(0)
     at = chunk.to(tl.int64) * CHUNK + tl.arange(0, CHUNK)
     inside = at < N
     key = _key(scores, row, at, N, LOWEST)
-    kth, left = _known(known, row, K, G, KC, 4)
+    kth, left = _known(known, digits, row, K, G, KC, 4)
     before = left * 0  # keys equal to the K-th in earlier chunks
     if KC == C:
         for start in range(0, C, TOGETHER):
@@ -118,9 +136,9 @@ def dropped_of_chunk(
 
 @triton.jit
 def _write(
-    weights, scores, counts, known, upto, out, N, K, G, C: tl.constexpr, KC: tl.constexpr, LOWEST: tl.constexpr, CHUNK: tl.constexpr
+    weights, scores, counts, known, digits, upto, out, N, K, G, C: tl.constexpr, KC: tl.constexpr, LOWEST: tl.constexpr, CHUNK: tl.constexpr
 ):
-    at, inside, dropped = dropped_of_chunk(scores, counts, known, upto, N, K, G, C, KC, LOWEST, CHUNK)
+    at, inside, dropped = dropped_of_chunk(scores, counts, known, digits, upto, N, K, G, C, KC, LOWEST, CHUNK)
     entry = tl.program_id(1).to(tl.int64) * N + at
     weight = tl.load(weights + entry, mask=inside, other=0.0)
     tl.store(out + entry, tl.where(dropped, 0.0, weight).to(out.dtype.element_ty), mask=inside)
@@ -139,25 +157,25 @@ def counted(scores_GN: Tensor, count: int, *, lowest: bool) -> tuple[tuple[int, 
     """Count the digits of all keys: what a kernel needs that asks `dropped_of_chunk`.
 
     Returns:
-        Its grid; `counts`, `known` and `upto`; and N, K, G, C and KC.
+        Its grid; `counts`, `known`, `digits` and `upto`; and N, K, G, C and KC.
     """
     (G, N), device = scores_GN.shape, scores_GN.device
     C = triton.cdiv(N, CHUNK)
     counts = torch.empty(ROUNDS, G, C, VALUES.value, dtype=torch.int32, device=device)
-    counts[FEW.value :].zero_()
+    digits = torch.empty(ROUNDS + 1, G, 2, dtype=torch.int64, device=device)
     known, KC = (counts, C) if C <= MANY else (torch.empty(ROUNDS, G, 1, VALUES.value, dtype=torch.int64, device=device), 1)
     for digit in range(ROUNDS):
         options = {"ROUND": digit, "LOWEST": lowest, "CHUNK": CHUNK, "num_warps": WARPS}
-        launch(_count, C, G)(scores_GN, counts, known, N, count, G, C, KC, **options)
+        launch(_count, C, G)(scores_GN, counts, known, digits, N, count, G, C, KC, **options)
         if KC != C:
             known[digit] = counts[digit].sum(1, keepdim=True)
-    upto = counts if KC == C else _equal_upto(counts, known, count)
-    return (C, G), (counts, known, upto), (N, count, G, C, KC)
+    upto = counts if KC == C else _equal_upto(counts, known, digits, count)
+    return (C, G), (counts, known, digits, upto), (N, count, G, C, KC)
 
 
-def _equal_upto(counts: Tensor, known: Tensor, count: int) -> Tensor:
+def _equal_upto(counts: Tensor, known: Tensor, digits: Tensor, count: int) -> Tensor:
     """How many keys of the chunks up to each, and of it, are the K-th [G, C]."""
     _, G, C, _ = counts.shape
     equal_GC = torch.empty(G, C, dtype=torch.int32, device=counts.device)
-    launch(_equal, triton.cdiv(C, VALUES.value), G)(counts, known, equal_GC, count, G, C, 1, VALUES.value)
+    launch(_equal, triton.cdiv(C, VALUES.value), G)(counts, known, digits, equal_GC, count, G, C, 1, VALUES.value)
     return equal_GC.cumsum(1)
