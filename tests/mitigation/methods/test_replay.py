@@ -68,3 +68,10 @@ def test_few_steps_are_not_recorded(recorder: Recorder, monkeypatch: pytest.Monk
     subnet = UNLEARNERS.get("subnet")
     apply(subnet, model, data, subnet.config(epochs=2))
     assert not recorder.graphs
+
+
+def test_steps_in_half_precision_of_other_families_are_not_recorded(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_replay, "_on_gpu", lambda device: True)
+    model, data = tiny_case("llama")
+    slim.by_row(model.bfloat16(), data, slim.SlimConfig(epochs=20, stop=0.0))
+    assert not recorder.graphs

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tinymem.mitigation.methods.pieces import LARGE, size_of
+from tinymem.models.adapters import heads_apart
 from tinymem.models.gpt2 import GPT
 
 WARM_UP_STEPS = 3
@@ -82,8 +83,11 @@ class Replayed:
 
 
 def _is_small(model: nn.Module) -> bool:
-    """Whether a model of another family is on one device, and its steps are bound by the time to launch their kernels."""
-    return size_of(model) < LARGE and not hasattr(model, "hf_device_map")
+    """Whether steps of a model of another family are bound by the time to launch their kernels, and can be recorded.
+
+    One on several devices cannot, nor one in half precision, whose losses read on the host from where on there are logits.
+    """
+    return size_of(model) < LARGE and not hasattr(model, "hf_device_map") and not heads_apart(model)
 
 
 @dataclass
