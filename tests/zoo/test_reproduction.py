@@ -234,7 +234,7 @@ def test_the_page_says_which_chosen_runs_are_older() -> None:
     page = reproduction_page(rows)
     assert "The chosen runs are of 2026-11-27, but for older ones: act on 2026-11-26." in page
     assert "The chosen runs are of 2026-11-27.\n" in reproduction_page([row for row in rows if row.method != "act"])
-    assert "chosen runs" not in reproduction_page(paper_like_rows())
+    assert "The chosen runs are of" not in reproduction_page(paper_like_rows())
 
 
 def test_the_command_writes_the_page(tmp_path: Path) -> None:
