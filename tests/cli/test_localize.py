@@ -54,6 +54,16 @@ def test_inj_finds_more_than_chance_goes_on_and_is_reported(tmp_path):
     assert "act" in json.dumps(table)
 
 
+@pytest.mark.slow
+def test_inj_runs_every_combination_of_options(tmp_path):
+    methods = "methods=[random-neurons, {slim: {penalty: [1, 100], epochs: [1, 2]}}]"
+    sizes = ("--set", "sequences={count: 2, tokens: 8}", "--set", "ratios=[0.02]", "--set", "steps=2", "--set", methods)
+    call("localize", "inj", ZOO, "--out", tmp_path, *sizes)
+    rows = [row for row in read_localization(tmp_path) if row.method == "slim"]
+    assert {(row.config["penalty"], row.config["epochs"], row.sequences) for row in rows} == {(p, e, 2) for p in (1, 100) for e in (1, 2)}
+    assert {row.artifact for row in rows} == {"sequences"}
+
+
 @pytest.mark.thorough
 def test_del_erases_more_of_the_row_than_of_others(tmp_path):
     printed = call(

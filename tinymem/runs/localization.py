@@ -100,10 +100,14 @@ class _Runner:
     fingerprint: Fingerprint
 
     def rows(self, calls: Sequence[MethodCall], ratio: float) -> list[LocalizationRow]:
-        """Rows of all scorers at a ratio; those of the development rows, on which DEL chooses among options, come before a scorer's own."""
-        groups: dict[object, list[MethodCall]] = {}
+        """Rows of all scorers at a ratio, in INJ of every combination of options.
+
+        Those of the development rows, on which DEL chooses among options, come before a scorer's own.
+        """
+        recipe, groups = self.benchmark.recipe, dict[object, list[MethodCall]]()
         for number, call in enumerate(calls):
-            groups.setdefault(call.name if call.name in self.benchmark.recipe.tuned else number, []).append(call)
+            chosen = recipe.benchmark == "del" and call.name in recipe.tuned
+            groups.setdefault(call.name if chosen else number, []).append(call)
         found = []
         for group in groups.values():
             trials = (

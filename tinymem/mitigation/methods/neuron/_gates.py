@@ -24,8 +24,8 @@ from tinymem.mitigation.option_ranges import check_least
 from tinymem.models.adapters import neuron_layers
 from tinymem.training.rounded_adamw import refuse_fp16
 
-PASS = 400
-"""Tokens of a small model that take about as long as launching one pass more."""
+PASS, PASS_WIDTH = 700, 576
+"""So many tokens of a model of this width take as long as one pass more of a replayed step: of SmolLM2-135M on an H200."""
 LOOKS = 25
 """Steps between two looks, each of which waits for the device, at whether every row has stopped."""
 
@@ -101,8 +101,6 @@ def learn(model: nn.Module, data: MitigationData, config: GatesConfig, rule: Rul
     draws = _draws(rows, data, shape, by_row) if rule.noisy else None
     pieces = Pieces(model, rows.ids.shape[1], gradients=True, rows=max(1, len(rows)))  # of frozen weights few activations are kept
 
-    alike = _alike(rows.end if config.over == "suffix" else rows.lengths()) if by_row else None
-
     def step(index: Tensor) -> None:
         batch = rows.take(index)
         neg_grad, penalty_G = _gradients(model, batch, alike or [_whole(batch)], parameters, noise, config, rule, pieces, sum_rows=by_row)
@@ -115,6 +113,9 @@ def learn(model: nn.Module, data: MitigationData, config: GatesConfig, rule: Rul
 
     order, size = data.generator(), max(1, len(rows)) if by_row else config.batch_size
     replayed = Replayed(step, model, steps=config.epochs * (len(rows) // size), any_family=True)
+    launched = rows.ids.is_cuda and not replayed.usable  # pass after pass from the host, which takes longer than a small model's tokens
+    ends = rows.end if config.over == "suffix" else rows.lengths()
+    alike = _alike(ends, PASS * (PASS_WIDTH / layers[0].values_FD().shape[1]) ** 2) if by_row and not launched else None
     data.bar.expect(config.epochs)
     for epoch in range(1, config.epochs + 1):
         shuffled = torch.arange(len(rows)) if by_row else torch.randperm(len(rows), generator=order)
@@ -169,13 +170,13 @@ def _whole(batch: Rows) -> Alike:
     return Alike(torch.arange(len(batch), device=batch.ids.device), batch.ids.shape[1])
 
 
-def _alike(tokens_B: Tensor) -> list[Alike]:
-    """All rows, in the passes that cost least: a pass costs its rows times its tokens, and `PASS` tokens more."""
+def _alike(tokens_B: Tensor, pass_cost: float) -> list[Alike]:
+    """All rows, in the passes that cost least: a pass costs its rows times its tokens, and `pass_cost` tokens more."""
     sorted_B, order = tokens_B.cpu().sort()
     tokens = sorted_B.tolist()
     best: list[tuple[float, int]] = [(0, 0)]  # of the first n rows: the least cost, and where their last pass begins
     for n in range(1, len(tokens) + 1):
-        best.append(min((best[m][0] + (n - m) * tokens[n - 1] + PASS, m) for m in range(n)))
+        best.append(min((best[m][0] + (n - m) * tokens[n - 1] + pass_cost, m) for m in range(n)))
     found, end = [], len(tokens)
     while end:
         start = best[end][1]
