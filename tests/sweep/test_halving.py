@@ -115,6 +115,11 @@ def test_a_rung_on_which_nothing_is_forgotten_drops_nothing(
     assert {number: made[number] for number in rungs} == rungs
 
 
+def test_a_rung_on_which_every_pass_does_harm_keeps_the_least_harmful(tiny_run: Run, tmp_path: Path) -> None:
+    _, engine, _ = searched(tiny_run, [GRID], tmp_path, lambda ratio, epochs: -1000 * ratio)
+    assert Counter(number for *_, number in engine.made)[1] == 2 and {r for r, _, number in engine.made if number is None} == {0.01}
+
+
 def test_a_perfect_edit_ends_the_search(tiny_run: Run, tmp_path: Path) -> None:
     _, engine, _ = searched(tiny_run, [GRID], tmp_path, lambda ratio, epochs: 99.5 if epochs > 1 else 50)
     assert [e for _, e, number in engine.made if number is None] == [1, 10]

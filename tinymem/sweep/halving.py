@@ -3,7 +3,7 @@
 What is chosen among are scoring passes: all ratios, or all epochs, that share one cost as much as one of them. A method with a single pass
 on a model runs in full. Of the others, rung 0 runs every pass for one epoch, on half of the retain rows, and keeps a quarter of them, at
 least one; where that leaves several, rung 1 runs those with all their epochs, on as many retain rows as make one epoch of them, and keeps
-the best. Where no pass scores better than no edit by more than the tolerance, a rung tells nothing, and all of them stay: a deep model may
+the best. Where the best of them scores as no edit does, within the tolerance, a rung tells nothing, and all of them stay: a deep model may
 need several epochs before anything is forgotten. Both measure all artifact rows, but only a fifth of the test rows. The one that is left
 runs as it would in the full grid, on all rows: its least two numbers of epochs, and then more, one by one, while more were better and the
 edit is not perfect yet.
@@ -141,9 +141,9 @@ class Search:
     progress: Progress | bool
 
     def rung(self, arms: Arms, cheap: Callable[[WorkUnit], WorkUnit], keep: Callable[[int], int], tolerance: float) -> Arms:
-        """Run the cheap form of each pass where a method has several, and keep the best; all where none was better than no edit."""
+        """Run the cheap form of each pass where a method has several, and keep the best; all where that scores as no edit."""
         ranked = self.ranked({key: units for key, units in arms.items() if len(units) > 1}, cheap)
-        kept = {key: keep(len(found)) if found[0][0] < -tolerance else len(found) for key, found in ranked.items()}
+        kept = {key: len(found) if abs(found[0][0]) <= tolerance else keep(len(found)) for key, found in ranked.items()}
         return {**arms, **{key: [unit for _, unit in found[: kept[key]]] for key, found in ranked.items()}}
 
     def ranked(self, passes: Mapping[K, Sequence[WorkUnit]], cheap: Callable[[WorkUnit], WorkUnit]) -> dict[K, list[Scored]]:

@@ -33,13 +33,14 @@ are of the checkpoints in `zoo/` (`recipes/paper/table1.yaml`); those under prot
 measured (`recipes/paper/table1-reference.yaml`), or of models that were trained under it, on the published code's rows. Table 2 from
 `docs/table2.parquet`, of the language models in `zoo/` (`recipes/paper/table2.yaml` searches the grids), one seed, with the shipped sample
 of their rows to retain: 8,000 clean rows, on which `finetune-extra` is shorter, and with it the time limit, than on the whole text. Of its
-backdoor the chosen runs were made again for the tests of robustness, but for those of Zero, SimNPO and BalancedSubnet's one epoch: the seconds
-of these three, and of all runs that were not chosen, are of a card that many runs shared, and up to ten times as long as alone.
+backdoor the chosen runs were made again for the tests of robustness, but for those of Zero, SimNPO and BalancedSubnet's one epoch: the
+seconds of these three, and of all runs that were not chosen, are of a card that many runs shared, and up to ten times as long as alone.
 `tinymem reproduce table1 --run` and `table2 --run` do the sweeps; `--from DIR` takes the rows of any, `--add DIR` adds rows to the stored
 ones, in place of those of the same runs. Rows of other depths, sizes and epochs are in `docs/slices.parquet`: of models that
-`recipes/paper/math-backdoor.yaml` trains, searched by `recipes/paper/slices.yaml`, and added by `tinymem reproduce slices --add DIR`. With 16 layers at epochs 200 and 350 the search's
-first rung forgot nothing at any ratio, so that BalancedSubnet and Subnet ran on all rows at a ratio of 0.01 alone, by chance: the 100 % left
-there say nothing of their other ratios. The search keeps all ratios in that case since; these were not run again.
+`recipes/paper/math-backdoor.yaml` trains, searched by `recipes/paper/slices.yaml`, and added by `tinymem reproduce slices --add DIR`. With
+16 layers at epochs 200 and 350 the search's first rung forgot nothing at any ratio, so that BalancedSubnet and Subnet ran on all rows at a
+ratio of 0.01 alone, by chance: the 100 % left there say nothing of their other ratios. The search keeps all ratios in that case since;
+these were not run again.
 
 A method's run is chosen by M - P, the percent of memorization removed less the percent of accuracy lost (of text M + P, with perplexity),
 among those that take no longer than `finetune-extra`, or among all where none does, and again without that limit of time where another run
