@@ -125,3 +125,9 @@ def test_the_verb_measures_and_draws(checkpoint: Path, paper: Subject, tmp_path:
 def test_the_verb_refuses_on_one_line(checkpoint: Path, tmp_path: Path, words: tuple[object, ...], message: str) -> None:
     assert message in tinymem("landscape", checkpoint, "--out", tmp_path / "out", *words).last_line_error()
     assert not (tmp_path / "out").exists() and not half_written(tmp_path)
+
+
+def test_an_empty_file_of_rows_is_named_with_its_option(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").touch()
+    done = tinymem("landscape", checkpoint, "--out", tmp_path / "out", "--rows", tmp_path / "empty.jsonl")
+    assert f"expected rows for --rows, found no rows in {tmp_path / 'empty.jsonl'}" in done.last_line_error()

@@ -193,6 +193,13 @@ def test_a_line_without_ids_among_those_with_ids(model: ByHeart, tmp_path: Path,
     assert "expected token ids in line 2 of" in done.one_line_error()
 
 
+def test_a_corpus_of_short_rows_says_so(model: ByHeart, tmp_path: Path) -> None:
+    (tmp_path / "c.jsonl").write_text("[1, 2]\n[]\n")
+    done = tinymem("data", "find-memorized", model.folder, tmp_path / "c.jsonl", "--out", tmp_path / "o.jsonl", *WINDOW)
+    assert done.code == 0 and "has no row of" in done.out and "try a smaller --prompt or --match" in done.out, done.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c.jsonl", "model"]
+
+
 def test_a_search_that_finds_nothing_leaves_nothing(model: ByHeart, tmp_path: Path) -> None:
     (tmp_path / "c.jsonl").write_text("".join(json.dumps(row) + "\n" for row in model.others.tolist()))
     words = ("--out", tmp_path / "o.jsonl", *WINDOW, "--distinct", 6, "--distance", 0)

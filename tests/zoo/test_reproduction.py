@@ -262,6 +262,19 @@ def test_rows_are_added_to_stored_ones(tmp_path: Path) -> None:
     assert len(stored_rows(stored)) == 1 + len(others)
 
 
+@pytest.mark.parametrize("option", ["--from", "--add"])
+def test_stored_rows_stay_where_a_folder_has_none_of_the_table(tmp_path: Path, option: str) -> None:
+    stored, page = tmp_path / "rows.parquet", tmp_path / "page.md"
+    store_rows(stored, paper_like_rows())
+    before = stored.read_bytes()
+    failed = write_results(tmp_path / "failed", [without_result("ig")])
+    other = write_results(tmp_path / "other", [text("act")])
+    for folder, got in ((failed, "none with a result"), (other, "1 row of other models")):
+        done = tinymem("reproduce", "table1", option, folder, "--stored", stored, "--out", page)
+        assert done.code == 2 and f"expected rows of table1 in {folder}, found {got}; nothing was stored" in done.err
+        assert stored.read_bytes() == before and not page.exists()
+
+
 def slice_row(method: str, weights: str, left: int, epoch: int = 50, **more: Any) -> MeasuredRow:
     return make_row(method, after=left, weights=weights, epoch=epoch, n_layer=8, **more)
 

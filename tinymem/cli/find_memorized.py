@@ -80,6 +80,10 @@ def find_memorized(
             chosen, out, search=search, device=device, dtype=dtype, gpus=gpus, verify=not no_verify, progress=Progress(show=True),
         )  # fmt: skip
     rate = "" if found.rows_per_second is None else f" at {found.rows_per_second:,.1f} rows/s"
+    if not found.tested:
+        tokens = search.filters.tokens
+        echo(f"no memorized rows: {corpus} has no row of {tokens} tokens to test; {out} was not written; try a smaller --prompt or --match")
+        return
     if not found.kept:
         echo(f"no memorized rows: none of {found.tested:,} rows tested passed{rate}; {out} was not written")
         return

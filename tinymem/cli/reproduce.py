@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SLICES = "slices"
 STORED = {name: Path(f"docs/{name}.parquet") for name in ("table1", "table2", SLICES)}
-TABLES = ("table1", "table2")
+TITLES = {"table1": "Table 1", "table2": "Table 2"}
 RECIPES = Path("recipes/paper")
 
 
@@ -55,15 +55,15 @@ def reproduce(
         raise UserError(
             "expected --from or --add for slices, got --run; train their models, sweep recipes/paper/slices.yaml, then --add it"
         )
-    found = _measured(table, sweeps, device, jobs) if run and table != "slices" else _read(rows) if rows else None
+    found = _measured(table, sweeps, device, jobs) if run and table != "slices" else _read(table, rows) if rows else None
     if add:
-        found = _added(table, stored_rows(place) if place.is_file() else [], _read(add))
+        found = _added(table, stored_rows(place) if place.is_file() else [], _read(table, add))
     if found is not None:
         echo(f"{place}: {counted(store_rows(place, found), 'row')}")
     if not place.is_file():
         raise UserError(f"expected rows of {table} in {place}, found none; run in a clone of the repository, or try --from DIR or --stored")
     places = {name: path for name, path in STORED.items() if stored is None and path.is_file()} | {table: place}
-    of_tables, of_slices = ([row for name in names if name in places for row in stored_rows(places[name])] for names in (TABLES, [SLICES]))
+    of_tables, of_slices = ([row for name in names if name in places for row in stored_rows(places[name])] for names in (TITLES, [SLICES]))
     write_text(out, reproduction_page(of_tables, trained_in(shipped), of_slices))
     echo(f"{out}: {', '.join(places[name].stem for name in STORED if name in places)}")
 
@@ -75,11 +75,16 @@ def _added(table: str, known: list[MeasuredRow], new: list[MeasuredRow]) -> list
     return with_newer(known, new) if table == SLICES else merged(known, new)
 
 
-def _read(folders: list[Path]) -> list[MeasuredRow]:
+def _read(table: str, folders: list[Path]) -> list[MeasuredRow]:
     from tinymem.results.collect import load_results
+    from tinymem.zoo.reproduction import is_of_table
     from tinymem.zoo.stored import lean
 
-    return [lean(row) for row in load_results(folders).rows]
+    found = [lean(row) for row in load_results(folders).rows if row.is_ok]
+    if not any(table == SLICES or is_of_table(row, TITLES[table]) for row in found):
+        got = f"{counted(len(found), 'row')} of other models" if found else "none with a result"
+        raise UserError(f"expected rows of {table} in {', '.join(map(str, folders))}, found {got}; nothing was stored, check the path")
+    return found
 
 
 def _measured(table: TableName, sweeps: Path, device: str, jobs: int | None) -> list[MeasuredRow]:

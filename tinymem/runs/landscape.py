@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinymem.errors import UserError, did_you_mean
+from tinymem.errors import UserError, check_given, did_you_mean
 from tinymem.report.figures.figure import Line
 from tinymem.report.figures.files import write_figures
 from tinymem.report.figures.landscape import figure_4
@@ -98,6 +98,7 @@ def _of_file(loaded: Checkpoint, checkpoint: Path, file: Path, samples: int, see
     from tinymem.data.own_rows import RowFiles
     from tinymem.mitigation.files_subject import own_rows
 
+    check_given({"rows": file})
     kept = own_rows(loaded, checkpoint, RowFiles(retain=file), None).retain.to(next(loaded.model.parameters()).device)
     scored = kept.own()
     scored[:, 0] = False

@@ -8,7 +8,7 @@ from typing import Literal
 
 from tinymem.recipe.paper import FINETUNINGS
 from tinymem.report.configuration import Configuration, by_held_out
-from tinymem.report.configurations import ModelGroup, groups_of, in_order
+from tinymem.report.configurations import GroupColumns, ModelGroup, groups_of, in_order
 from tinymem.report.means import Mean, mean_of
 from tinymem.report.published import Published, PublishedRow, published
 from tinymem.report.selection import Protocol, select
@@ -156,7 +156,7 @@ def reproductions(rows: Iterable[MeasuredRow], table: str) -> list[Reproduction]
     found = []
     for artifact in ARTIFACTS:
         half = next(p for p in published() if p.origin == table and p.column("artifact") == artifact)
-        own = [group for group in groups if artifact in group.artifacts and _same_model(group, half)]
+        own = [group for group in groups if artifact in group.artifacts and _same_model(group.columns, half)]
         paper = next((group for group in own if group.protocol == "paper"), None)
         if paper is not None:
             reference = next((group for group in own if group.protocol == "reference"), None)
@@ -169,6 +169,11 @@ def comparable(row: MeasuredRow) -> MeasuredRow:
     return replace(by_held_out(row), epoch=None)
 
 
-def _same_model(group: ModelGroup, half: Published) -> bool:
+def is_of_table(row: MeasuredRow, table: str) -> bool:
+    """Whether a row is of a model that a published table has."""
+    return any(_same_model(row, half) for half in published() if half.origin == table)
+
+
+def _same_model(columns: GroupColumns | MeasuredRow, half: Published) -> bool:
     names = ("data", "data_size", "n_layer")
-    return all(getattr(group.columns, name) == half.column(name) for name in names)
+    return all(getattr(columns, name) == half.column(name) for name in names)
