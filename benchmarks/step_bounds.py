@@ -18,9 +18,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 from whole_step import Size, microseconds, passes
@@ -29,6 +26,9 @@ from tinymem.training.kernels.flat_adamw import FlatAdamW
 from tinymem.training.whole_step.passes import BatchPass
 from tinymem.training.whole_step.tiles import Tiles
 from tinymem.training.whole_step.weights import KernelWeights
+
+import torch  # isort: skip (after tinymem, which sets its threads)
+from torch import Tensor  # isort: skip
 
 REPEATS = 20
 

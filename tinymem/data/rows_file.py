@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from tinymem.data.padded import without_padding
 from tinymem.data.token_arrays import ARRAYS, RawLayout, read_token_array
@@ -104,7 +104,7 @@ def refuse_unknown_ids(ids: Sequence[int], vocabulary: int, where: str) -> None:
         raise UserError(f"expected token ids from 0 to {vocabulary - 1} in {where}, got {bad}; is it another tokenizer's?")
 
 
-def are_ids(value: Any) -> bool:
+def are_ids(value: object) -> TypeGuard[list[int]]:
     """Whether a value of a file is a list of whole numbers, as token ids are."""
     return isinstance(value, list) and all(isinstance(i, int) and not isinstance(i, bool) and abs(i) < 2**63 for i in value)
 

@@ -89,16 +89,19 @@ def _is_of_ids(path: Path, column: str) -> bool:
     if not path.name.lower().removesuffix(".gz").endswith(".jsonl"):
         return False
     _, first = next(json_lines(path, "repair the line", json.loads), (0, None))
-    return isinstance(first, list) or (isinstance(first, dict) and isinstance(_ids_in(first, column), list))
+    return isinstance(_ids_in(first, column), list)
 
 
-def _ids_in(line: dict[str, Any], column: str) -> Any:
+def _ids_in(line: object, column: str) -> object:
+    """What should be token ids: the line itself, or of an object its column or, without that, a field of a known name."""
+    if not isinstance(line, dict):
+        return line
     return line[column] if column in line else next((line[name] for name in IDS if name in line), None)
 
 
 def _lines_of_ids(path: Path, column: str) -> Iterator[list[int]]:
     for number, value in json_lines(path, "repair the line", json.loads):
-        ids = _ids_in(value, column) if isinstance(value, dict) else value
+        ids = _ids_in(value, column)
         if not are_ids(ids):
             raise UserError(f"expected token ids in line {number} of {path}, as in its first, got {str(value)[:40]}; repair the line")
         yield ids
