@@ -42,8 +42,8 @@ def measured(device: torch.device) -> Iterator[Cost]:
 
 def _gpus(device: torch.device) -> list[torch.device]:
     """The device, and the other GPUs on which this process has something, as of a model that is spread."""
-    others = [torch.device("cuda", k) for k in range(torch.cuda.device_count()) if torch.cuda.memory_allocated(k)]
-    return [device, *others]
+    own = device.index if device.index is not None else torch.cuda.current_device()
+    return [torch.device("cuda", k) for k in range(torch.cuda.device_count()) if k == own or torch.cuda.memory_allocated(k)]
 
 
 def _reset_peak_resident() -> None:

@@ -9,6 +9,7 @@ Shape suffixes: B rows, n copies of rows, T tokens, D embedding, P predicting po
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from tinymem.data.rows import Rows
 from tinymem.mitigation.methods.losses import token_losses
 from tinymem.mitigation.methods.neuron._common import predicting, span
-from tinymem.models.adapters import family_of, logits
+from tinymem.models.adapters import NeuronLayer, family_of, logits
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,27 @@ def clean_pass(model: nn.Module) -> Iterator[CleanPass]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+@dataclass(frozen=True)
+class ScaledRows(ABC):
+    """Rows with their clean pass, and the gradients that integrated gradients take from it."""
+
+    model: nn.Module
+    rows: Rows
+    clean: CleanPass
+    neurons: list[Tensor]
+    """Activations [B, T, F] of each layer."""
+
+    @abstractmethod
+    def mean_gradients(self, layer: NeuronLayer, alpha_m: Tensor, copies: int) -> Tensor:
+        """Mean over steps of the gradient [B, T, F] of each target's probability with respect to the patch at its position.
+
+        Args:
+            layer: whose activations are scaled.
+            alpha_m: the steps [m].
+            copies: rows of the usual length that one pass takes at most.
+        """
 
 
 def suffix_losses(model: nn.Module, rows: Rows) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tinymem.data.rows import Rows
-from tinymem.mitigation.methods.neuron._below import CleanPass, clean_pass
+from tinymem.mitigation.methods.neuron._below import ScaledRows, clean_pass
 from tinymem.mitigation.methods.neuron._common import predicting, span
 from tinymem.models.adapters import NeuronLayer, captured_neurons, logits, takes
 
@@ -27,25 +27,13 @@ deviations: of bf16 a logit of 16 is rounded to eighths."""
 
 
 @dataclass(frozen=True)
-class Doubled:
-    """Rows with their clean pass, each token twice."""
+class Doubled(ScaledRows):
+    """Each step has a row with each token twice, which counts as two copies; so had the clean pass."""
 
-    model: nn.Module
-    rows: Rows
     options: dict[str, Tensor]
     """Positions [1, 2T] and mask [1, 1, 2T, 2T]."""
-    clean: CleanPass
-    neurons: list[Tensor]
-    """Activations [B, T, F] of each layer."""
 
     def mean_gradients(self, layer: NeuronLayer, alpha_m: Tensor, copies: int) -> Tensor:
-        """Mean over steps of the gradient [B, T, F] of each target's probability with respect to the patch at its position.
-
-        Args:
-            layer: whose activations are scaled.
-            alpha_m: the steps.
-            copies: rows in one pass, of which a doubled one counts as two.
-        """
         means_BTF = torch.zeros_like(self.neurons[layer.index])
         rows, steps = (torch.arange(n, device=alpha_m.device) for n in (len(self.rows), len(alpha_m)))
         for pairs_n2 in torch.cartesian_prod(rows, steps).split(max(1, copies // 2)):
@@ -88,7 +76,7 @@ def doubled(model: nn.Module, rows: Rows) -> Doubled | None:
     distance_B2T = (twice_B2TV.float() - plain_BTV.repeat(1, 2, 1)).square().mean(-1).sqrt()
     if distance_B2T.max() > (EQUAL_IN_HALF_PRECISION if half else EQUAL) * plain_BTV.std():
         return None
-    return Doubled(model, rows, options, clean, [h_B2TF[:, :T] for h_B2TF in activations])
+    return Doubled(model, rows, clean, [h_B2TF[:, :T] for h_B2TF in activations], options)
 
 
 def _options(T: int, like: Tensor) -> dict[str, Tensor]:

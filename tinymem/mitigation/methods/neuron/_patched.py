@@ -11,29 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from tinymem.data.rows import Rows
-from tinymem.mitigation.methods.neuron._below import CleanPass, clean_pass
+from tinymem.mitigation.methods.neuron._below import ScaledRows, clean_pass
 from tinymem.mitigation.methods.neuron._common import predicting
 from tinymem.models.adapters import NeuronLayer, captured_neurons, logits
 
 
 @dataclass(frozen=True)
-class Patched:
-    """Rows with their clean pass."""
-
-    model: nn.Module
-    rows: Rows
-    clean: CleanPass
-    neurons: list[Tensor]
-    """Activations [B, T, F] of each layer."""
+class Patched(ScaledRows):
+    """Each (position, step) has a copy of its row: later tokens do not reach the position's logits."""
 
     def mean_gradients(self, layer: NeuronLayer, alpha_m: Tensor, copies: int) -> Tensor:
-        """Mean over steps of the gradient [B, T, F] of each target's probability with respect to the patch at its position.
-
-        Args:
-            layer: whose activations are scaled.
-            alpha_m: the steps.
-            copies: (position, step) pairs in one pass: later tokens do not reach the position's logits.
-        """
         h_BTF = self.neurons[layer.index]
         means_BTF = torch.zeros_like(h_BTF)
         row_n, at_n = predicting(self.rows).nonzero().unbind(1)

@@ -24,10 +24,11 @@ from tinymem.mitigation import grids
 from tinymem.mitigation.ablation import Scores
 from tinymem.mitigation.config import Grid
 from tinymem.mitigation.method import MitigationData, Properties, scorer
+from tinymem.mitigation.methods.neuron._below import ScaledRows
 from tinymem.mitigation.methods.neuron._common import NeuronConfig, as_scores, cropped, frozen, predicting
 from tinymem.mitigation.methods.neuron._decode import mean_gradients
-from tinymem.mitigation.methods.neuron._doubled import Doubled, doubled
-from tinymem.mitigation.methods.neuron._patched import Patched, patched
+from tinymem.mitigation.methods.neuron._doubled import doubled
+from tinymem.mitigation.methods.neuron._patched import patched
 from tinymem.models.adapters import neuron_layers
 from tinymem.models.gpt2 import GPT
 from tinymem.models.spread import refuse_spread
@@ -89,6 +90,6 @@ def _attributions(model: nn.Module, rows: Rows, alpha_m: Tensor, config: IGConfi
     return torch.stack(sums, dim=1) / at_BT.sum(1).clamp(min=1)[:, None, None]
 
 
-def passes_of(model: nn.Module, rows: Rows) -> Doubled | Patched:
+def passes_of(model: nn.Module, rows: Rows) -> ScaledRows:
     """How rows go through a model of another family: with each token twice, or where that does not give its logits as copies."""
     return doubled(model, rows) or patched(model, rows)
