@@ -25,7 +25,7 @@ from tinymem.mitigation.methods.weight._selection_kernel import CHUNK, WARPS, co
 from tinymem.models.gpt2 import GPT
 from tinymem.training.kernels.launch import compile_side_by_side, launch
 from tinymem.training.whole_step.passes import BatchPass
-from tinymem.training.whole_step.tiles import Tiles
+from tinymem.training.whole_step.tiles import SumTile, Tiles
 from tinymem.training.whole_step.weights import KernelWeights
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 NEURONS, LEARN_WARPS = 16, 4
 """Of a program of `learn`."""
+TILES = Tiles(block_weights=SumTile(stages=3, pieces=16))
+"""The fastest for batches of 64 rows."""
 
 
 class MaskSteps:
@@ -48,7 +50,7 @@ class MaskSteps:
     def __init__(self, mask: LearnedMask, gpt: GPT, dtype: torch.dtype = torch.bfloat16, tiles: Tiles | None = None) -> None:
         (part,) = mask.parts
         self._own = torch.cat([weight.detach().flatten() for weight in gpt.parameters()])
-        self._w = KernelWeights(gpt, self._own.clone(), dtype, tiles or Tiles())
+        self._w = KernelWeights(gpt, self._own.clone(), dtype, tiles or TILES)
         self._part, self._config, self._kept_P = part, mask.config, mask.own_weights(part)
         self._scores_P, self._velocity_P = mask.scores_P, mask.velocity_P
         of_layer = 2 * self._w.D * self._w.F

@@ -41,7 +41,7 @@ def _key(scores, row, at, N, LOWEST: tl.constexpr):
 
 @triton.jit
 def _known(counts, digits, row, K, G, C: tl.constexpr, KNOWN: tl.constexpr):
-    """The first `KNOWN` digits of the K-th key, and how many of the keys that begin so are still to be taken.
+    """The first `KNOWN` digits of the K-th key, how many of the keys that begin so are still to be taken, and how many there are.
 
     All but the last of them were read off, and put into `digits`, by the launch before.
     """
@@ -60,7 +60,8 @@ def _known(counts, digits, row, K, G, C: tl.constexpr, KNOWN: tl.constexpr):
             found += tl.sum(tl.load(counts + at, mask=chunks[:, None] < C, other=0), 0)
     at_least = tl.sum(found, 0) - tl.cumsum(found, 0) + found
     digit = tl.sum((at_least >= left).to(tl.int32), 0) - 1
-    return prefix * VALUES + digit, left - tl.sum(tl.where(values > digit, found, 0), 0)
+    left -= tl.sum(tl.where(values > digit, found, 0), 0)
+    return prefix * VALUES + digit, left, tl.sum(tl.where(values == digit, found, 0), 0)
 
 
 @triton.jit
@@ -84,7 +85,7 @@ def _count(
     agrees = at < N
     shifted = key >> (BITS * (3 - ROUND))
     if ROUND > 0:
-        prefix, left = _known(known, digits, row, K, G, KC, ROUND)
+        prefix, left, _ = _known(known, digits, row, K, G, KC, ROUND)
         if chunk == 0:
             tl.store(digits + ((ROUND + 1) * G + row) * 2, prefix)
             tl.store(digits + ((ROUND + 1) * G + row) * 2 + 1, left)
@@ -99,14 +100,14 @@ def _count(
     elif ROUND < FEW:
         tl.store(place + tl.arange(0, VALUES), tl.histogram(shifted & (VALUES - 1), VALUES, mask=agrees))
     else:
-        tl.atomic_add(place + (shifted & (VALUES - 1)), 1, mask=agrees)
+        tl.atomic_add(place + (shifted & (VALUES - 1)), 1, mask=agrees, sem="relaxed")
 
 
 @triton.jit
 def _equal(counts, known, digits, equal, K, G, C, KC: tl.constexpr, TOGETHER: tl.constexpr):
     """How many keys of each chunk are the K-th."""
     row, chunks = tl.program_id(1), tl.program_id(0) * TOGETHER + tl.arange(0, TOGETHER)
-    kth, _ = _known(known, digits, row, K, G, KC, 4)
+    kth, _, _ = _known(known, digits, row, K, G, KC, 4)
     found = tl.load(counts + ((3 * G + row) * C + chunks) * VALUES + (kth & (VALUES - 1)), mask=chunks < C, other=0)
     tl.store(equal + row * C + chunks, found, mask=chunks < C)
 
@@ -120,18 +121,19 @@ def dropped_of_chunk(
     at = chunk.to(tl.int64) * CHUNK + tl.arange(0, CHUNK)
     inside = at < N
     key = _key(scores, row, at, N, LOWEST)
-    kth, left = _known(known, digits, row, K, G, KC, 4)
-    before = left * 0  # keys equal to the K-th in earlier chunks
-    if KC == C:
-        for start in range(0, C, TOGETHER):
-            chunks = start + tl.arange(0, TOGETHER)
-            last = ((3 * G + row) * C + chunks) * VALUES + (kth & (VALUES - 1))
-            before += tl.sum(tl.load(counts + last, mask=chunks < chunk, other=0), 0)
-    else:
-        before += tl.load(upto + row * C + chunk - 1, mask=chunk > 0, other=0)
+    kth, left, same = _known(known, digits, row, K, G, KC, 4)
     equal = (key == kth) & inside
-    place = before + tl.cumsum(equal.to(tl.int32), 0)
-    return at, inside, (key > kth) | (equal & (place <= left))
+    if same > left:  # the first ones of equal keys
+        before = left * 0  # of them in earlier chunks
+        if KC == C:
+            for start in range(0, C, TOGETHER):
+                chunks = start + tl.arange(0, TOGETHER)
+                last = ((3 * G + row) * C + chunks) * VALUES + (kth & (VALUES - 1))
+                before += tl.sum(tl.load(counts + last, mask=chunks < chunk, other=0), 0)
+        else:
+            before += tl.load(upto + row * C + chunk - 1, mask=chunk > 0, other=0)
+        equal = equal & (before + tl.cumsum(equal.to(tl.int32), 0) <= left)
+    return at, inside, (key > kth) | equal
 
 
 @triton.jit
