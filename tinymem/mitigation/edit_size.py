@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tinymem.errors import UserError
 from tinymem.models.adapters import family_of, layer_of, mlp_parameters, neuron_layers
 from tinymem.results.nested import LayersColumn
+from tinymem.runtime.device import in_one_transfer
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,7 @@ def edit_size(before: nn.Module, after: nn.Module) -> EditSize:
     """Compare two models of one architecture; one transfer from the device, however many parameters there are."""
     names = [name for name, _ in before.named_parameters()]
     pairs = list(zip(before.parameters(), after.parameters(), strict=True))
-    first = pairs[0][0].device  # of several, where a model is spread
-    counts = torch.stack([_counts(old.detach(), new.detach()).to(first) for old, new in pairs]).tolist()
+    counts = in_one_transfer([_counts(old.detach(), new.detach()) for old, new in pairs])
     found = dict(zip(names, counts, strict=True))
     try:
         by_layer = _by_layer(before, after, found)

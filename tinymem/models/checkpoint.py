@@ -24,7 +24,7 @@ from tinymem.models.layout import Layout
 from tinymem.models.metadata import Metadata, read_metadata, verify_weights, write_metadata
 from tinymem.models.spread import refuse_without_accelerate
 from tinymem.models.weights import ADAPTER, CONFIG, DTYPES, WEIGHTS, DTypeName, Folder, stored_tensors, stored_type, write_tensors
-from tinymem.runtime.device import spread_devices
+from tinymem.runtime.device import in_one_transfer, spread_devices
 from tinymem.runtime.files import new_directory, read_object, write_json, write_text
 from tinymem.runtime.json import Json, JsonObject
 from tinymem.runtime.memory import refuse_beyond_memory
@@ -164,7 +164,8 @@ def _read_config(directory: Path) -> JsonObject:
 
 def not_finite(model: nn.Module) -> list[str]:
     """Names of the parameters that hold NaN or infinity."""
-    return [name for name, p in model.named_parameters() if not torch.isfinite(p).all()]
+    finite = {name: torch.isfinite(p).all() for name, p in model.named_parameters()}
+    return [name for name, ok in zip(finite, in_one_transfer([*finite.values()]), strict=True) if not ok]
 
 
 def _check_finite(model: nn.Module, directory: Path) -> None:

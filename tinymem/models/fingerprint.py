@@ -7,6 +7,8 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
+from tinymem.runtime.device import in_one_transfer
+
 CHUNK = 1 << 20
 INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -18,7 +20,10 @@ Fingerprint = dict[str, tuple[object, ...]]
 def fingerprint(model: nn.Module) -> Fingerprint:
     """The fingerprint of a model, from one pass over its memory on its own device."""
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    found: Fingerprint = {f"'{name}'": (tuple(t.shape), t.dtype, _digest(t.detach())) for name, t in tensors.items()}
+    digests = in_one_transfer([_digest(t.detach()) for t in tensors.values()])
+    found: Fingerprint = {
+        f"'{name}'": (tuple(t.shape), t.dtype, digest) for (name, t), digest in zip(tensors.items(), digests, strict=True)
+    }
     hooks = {f"hooks of '{name}'": tuple(len(getattr(module, kind)) for kind in HOOKS) for name, module in model.named_modules()}
     return found | {name: counts for name, counts in hooks.items() if any(counts)}
 
@@ -29,14 +34,14 @@ def first_change(before: Fingerprint, model: nn.Module) -> str | None:
     return next((name for name in {**before, **now} if before.get(name) != now.get(name)), None)
 
 
-def _digest(tensor: Tensor) -> int:
+def _digest(tensor: Tensor) -> Tensor:
     """Sum of a tensor's words, each times a number of its place, modulo 2^64."""
     flat = torch.view_as_real(tensor).flatten() if tensor.is_complex() else tensor.flatten()
     factors = _factors(flat.device)
     total = torch.zeros((), dtype=torch.int64, device=flat.device)
     for words in flat.view(INTEGERS[flat.element_size()]).split(CHUNK):
         total = total * 31 + (words.to(torch.int64) * factors[: len(words)]).sum()
-    return int(total)
+    return total
 
 
 @cache

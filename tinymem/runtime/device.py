@@ -7,8 +7,14 @@ import re
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tinymem.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
 
 
 def resolve_device(device: str, gpus: int = 1) -> str:
@@ -90,3 +96,10 @@ def gpus_of(device: str) -> list[str]:
 def python_path() -> str:
     """PYTHONPATH for a child process that must import this very package: its folder, before the user's PYTHONPATH."""
     return os.pathsep.join([str(Path(__file__).resolve().parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+def in_one_transfer(values: Sequence[Tensor]) -> list[Any]:
+    """Small tensors of one shape and type as Python's lists or numbers; one transfer to the CPU, of whatever devices they are."""
+    import torch
+
+    return torch.stack([value.to(values[0].device) for value in values]).tolist() if values else []

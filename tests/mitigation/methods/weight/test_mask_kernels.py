@@ -16,9 +16,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from tinymem.data.rows import Rows
+from tinymem.mitigation.methods.weight import _mask_kernels as kernels
 from tinymem.mitigation.methods.weight import balanced_subnet as module
 from tinymem.mitigation.methods.weight._learned_mask import LearnedMask, LearnedMaskConfig, initial_scores
-from tinymem.mitigation.methods.weight._mask_kernels import agree, mask_steps
+from tinymem.mitigation.methods.weight._mask_kernels import agree, mask_steps, trusted
 from tinymem.mitigation.methods.weight.balanced_subnet import BalancedSubnetConfig, balanced_subnet, coefficients
 from tinymem.testing import tiny_case
 
@@ -61,6 +62,27 @@ def test_kernels_that_are_off_are_not_taken() -> None:
     exact.times = 1.5
     with pytest.warns(UserWarning, match="a mask's training goes through autograd.*50.0% from that in fp32"):
         assert not agree(cast(Any, exact), mask, *batch)
+
+
+def test_a_process_compares_once_for_each_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    mask, exact, _, ids = made()
+    asked = list[int]()
+
+    def agreed(_made: object, _mask: LearnedMask, ids_BT: Tensor, _coefficient_B: Tensor) -> bool:
+        asked.append(len(ids_BT))
+        return exact.times == 1.0
+
+    monkeypatch.setattr(kernels, "agree", agreed)
+    monkeypatch.setattr(kernels, "_AGREED", set())
+    exact.times = 1.5
+    assert not trusted(cast(Any, exact), mask, ids[:4], torch.ones(4)), "and asks again, since they may run another time"
+    exact.times = 1.0
+    assert all(trusted(cast(Any, exact), mask, ids[:rows], torch.ones(rows)) for rows in (4, 3, 4, 3))
+    assert asked == [4, 4, 3]
+    layers = made()[0]
+    layers.config = LearnedMaskConfig(ratio=0.2, scope="layer", drop="lowest")
+    assert trusted(cast(Any, exact), layers, ids[:4], torch.ones(4))
+    assert asked == [4, 4, 3, 4]
 
 
 def test_a_batch_without_weight_is_compared_by_ones() -> None:

@@ -42,12 +42,27 @@ def mask_steps(mask: LearnedMask, rows: Rows, coefficient_B: Tensor, steps: int)
     from tinymem.mitigation.methods.weight._mask_steps import MaskSteps
 
     made = MaskSteps(mask, model)
-    return made if agree(made, mask, rows.ids[: len(coefficient_B)], coefficient_B) else None
+    return made if trusted(made, mask, rows.ids[: len(coefficient_B)], coefficient_B) else None
 
 
 def _one_size(mask: LearnedMask) -> bool:
     """Whether all groups are of one size, and some but not all of their weights are dropped."""
     return len(mask.parts) == 1 and 0 < mask.parts[0].count < mask.parts[0].size
+
+
+def trusted(made: MaskSteps, mask: LearnedMask, ids_BT: Tensor, coefficient_B: Tensor) -> bool:
+    """Whether the kernels agree with autograd, which a process asks once for each shape: of model, batch and groups.
+
+    A sweep trains many masks on models of one shape, and the comparison takes as long as some 600 steps.
+    """
+    shape = mask.model.config, ids_BT.device, *ids_BT.shape, mask.parts[0].size, mask.config.drop
+    if shape not in _AGREED and agree(made, mask, ids_BT, coefficient_B):
+        _AGREED.add(shape)
+    return shape in _AGREED
+
+
+_AGREED: set[tuple[object, ...]] = set()
+"""Shapes for which this process has seen the kernels agree with autograd."""
 
 
 def agree(made: MaskSteps, mask: LearnedMask, ids_BT: Tensor, coefficient_B: Tensor) -> bool:
