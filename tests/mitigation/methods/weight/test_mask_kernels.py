@@ -22,6 +22,7 @@ from tinymem.mitigation.methods.weight._learned_mask import LearnedMask, Learned
 from tinymem.mitigation.methods.weight._mask_kernels import agree, mask_steps, trusted
 from tinymem.mitigation.methods.weight.balanced_subnet import BalancedSubnetConfig, balanced_subnet, coefficients
 from tinymem.testing import tiny_case
+from tinymem.training.whole_step.choice import Training
 
 
 class Exact:
@@ -116,8 +117,12 @@ def test_balanced_subnet_gives_them_its_batches(monkeypatch: pytest.MonkeyPatch)
         assert torch.equal(one, two)
 
 
-def test_a_cpu_has_no_kernels() -> None:
+def test_a_cpu_and_few_steps_have_no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     mask, *_ = made()
     mask.dtype = torch.bfloat16
-    rows = Rows.of(torch.ones(4, 5, dtype=torch.int64))
-    assert mask_steps(mask, rows, torch.ones(4), 10_000) is None
+    case = mask, Rows.of(torch.ones(4, 5, dtype=torch.int64)), torch.ones(4)
+    assert mask_steps(*case, 10_000) is None
+    asked = list[Training]()
+    monkeypatch.setattr(kernels, "why_not", lambda facts: asked.append(facts) or "no GPU with triton")
+    assert [mask_steps(*case, kernels.LEAST_STEPS - less) for less in (1, 0)] == [None, None]
+    assert len(asked) == 1

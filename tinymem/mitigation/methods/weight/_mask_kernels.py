@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from tinymem.mitigation.methods.weight._learned_mask import LearnedMask
     from tinymem.mitigation.methods.weight._mask_steps import MaskSteps
 
+LEAST_STEPS = 100
+"""Of a mask; a training asks for more, since it loads and compares the kernels for one run, a sweep once for all its masks."""
+
 
 def mask_steps(mask: LearnedMask, rows: Rows, coefficient_B: Tensor, steps: int) -> MaskSteps | None:
     """The kernels' steps of a mask on rows; None where the kernels do not apply, do not run, or would not pay.
@@ -33,10 +36,10 @@ def mask_steps(mask: LearnedMask, rows: Rows, coefficient_B: Tensor, steps: int)
         steps: how many there will be.
     """
     model = mask.model
-    if not isinstance(model, GPT) or mask.dtype != torch.bfloat16 or rows.length is not None or not _one_size(mask):
+    if not isinstance(model, GPT) or mask.dtype != torch.bfloat16 or rows.length is not None or not _one_size(mask) or steps < LEAST_STEPS:
         return None
     weight = next(model.parameters())
-    facts = Training(model.config, weight.device, "bf16", rows.ids.shape[1], len(coefficient_B), steps=steps)
+    facts = Training(model.config, weight.device, "bf16", rows.ids.shape[1], len(coefficient_B))
     if weight.dtype != torch.float32 or why_not(facts):
         return None
     from tinymem.mitigation.methods.weight._mask_steps import MaskSteps
