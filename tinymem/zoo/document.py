@@ -37,10 +37,9 @@ backdoor the chosen runs were made again for the tests of robustness, but for th
 seconds of these three, and of all runs that were not chosen, are of a card that many runs shared, and up to ten times as long as alone.
 `tinymem reproduce table1 --run` and `table2 --run` do the sweeps; `--from DIR` takes the rows of any, `--add DIR` adds rows to the stored
 ones, in place of those of the same runs. Rows of other depths, sizes and epochs are in `docs/slices.parquet`: of models that
-`recipes/paper/math-backdoor.yaml` trains, searched by `recipes/paper/slices.yaml`, and added by `tinymem reproduce slices --add DIR`. With
-16 layers at epochs 200 and 350 the search's first rung forgot nothing at any ratio, so that BalancedSubnet and Subnet ran on all rows at a
-ratio of 0.01 alone, by chance: the 100 % left there say nothing of their other ratios. The search keeps all ratios in that case since;
-these were not run again.
+`recipes/paper/math-backdoor.yaml` trains, searched by `recipes/paper/slices.yaml`, and added by `tinymem reproduce slices --add DIR`. Of
+16 layers at epochs 200 and 350 only BalancedSubnet is of a model whose search ran to its end, all three ratios on all rows; an earlier
+search by halving kept a ratio of 0.01 there, by chance, since no ratio forgets anything in its first rung's one epoch.
 
 A method's run is chosen by M - P, the percent of memorization removed less the percent of accuracy lost (of text M + P, with perplexity),
 among those that take no longer than `finetune-extra`, or among all where none does, and again without that limit of time where another run
