@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tinymem.mitigation.methods.weight._learned_mask import LearnedMask
     from tinymem.mitigation.methods.weight._mask_steps import MaskSteps
 
-LEAST_STEPS = 100
+LEAST_STEPS = 200
 """Of a mask; a training asks for more, since it loads and compares the kernels for one run, a sweep once for all its masks."""
 
 
