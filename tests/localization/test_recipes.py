@@ -44,3 +44,11 @@ def test_defaults_are_the_papers_and_mistakes_are_named():
             parse_localization(values)
     with pytest.raises(UserError, match=r"score neurons .*got subnet"):
         parsed_calls(parse_localization({"benchmark": "inj", "methods": ["subnet"]}))
+
+
+@pytest.mark.parametrize("option", ["steps", "ratio"])
+@pytest.mark.parametrize("benchmark", ["inj", "del"])
+def test_an_option_without_values_is_refused(benchmark, option):
+    """Nothing would run; DEL does not ask for development rows first."""
+    with pytest.raises(UserError, match=rf"at least one value for option '{option}' of ig, got \[\]; leave it out"):
+        parse_localization({"benchmark": benchmark, "methods": ["act", {"ig": {option: [], "rule": ["left", "right"]}}]})

@@ -89,6 +89,9 @@ class LocalizationOptions(Section):
             raise ValueError("expected unit: neuron of DEL, got weight; `tinymem mitigate` drops weights")
         if self.unit == "neuron" and "tensor" in self.scopes:
             raise ValueError("expected scopes of layer or model for neurons, got tensor; a layer has one tensor of them")
+        for method in self.methods:
+            for option in (name for name, value in method.options.items() if value in ([], ())):
+                raise ValueError(f"expected at least one value for option '{option}' of {method.name}, got []; leave it out")
         if self.tuned and self.benchmark == "del" and self.development < 2:
             raise ValueError(f"expected development: 2 or more, rows to choose among options by, got {self.development}; try 5")
         return self
