@@ -15,7 +15,7 @@ from tinymem.cli.sweep_plan import print_fates
 from tinymem.errors import Stopped
 from tinymem.recipe.recipe import Recipe
 from tinymem.recipe.sweep import Halving, SweepRecipe, parse_sweep
-from tinymem.report.configuration import row_score
+from tinymem.report.configuration import row_score, row_scores
 from tinymem.results.row import MeasuredRow
 from tinymem.results.store import read_rows, write_run
 from tinymem.runs.pipeline import Run
@@ -80,7 +80,7 @@ def opened(run: Run, folder: Path, methods: Any = METHODS, **keys: Any) -> Sweep
 
 def contested(run: Run, folder: Path, removed: Removed, methods: Any = METHODS, **keys: Any) -> tuple[Synthetic, Counter[str]]:
     engine = Synthetic(removed)
-    return engine, search(opened(run, folder, methods, **{"search": "best", **keys}), engine, row_score, progress=False)
+    return engine, search(opened(run, folder, methods, **{"search": "best", **keys}), engine, row_scores, progress=False)
 
 
 def best(folder: Path) -> MeasuredRow:
@@ -154,6 +154,35 @@ def test_a_run_within_the_tolerance_of_perfect_ends_it(tiny_run: Run, tmp_path: 
     assert [method for method, _, rung in engine.made if rung is None] == ["finetune-extra", "npo"]
 
 
+@pytest.mark.parametrize("last", [0, 1])
+def test_a_rung_on_which_no_method_forgets_drops_nothing(tiny_run: Run, tmp_path: Path, last: int) -> None:
+    """Where the rungs up to the last forget nothing, and cost the more the better a pass is on all rows; brute force says which it is."""
+    removed = peaks("balanced-subnet")
+
+    class Costly(Synthetic):
+        def row(self, unit: WorkUnit, run: PlannedRun, removed: float) -> Any:
+            shy = unit.rung is not None and unit.rung.number <= last
+            return replace(super().row(unit, run, 0.0 if shy else removed), performance_after=0.9 * (0.95 - removed / 2000))
+
+    run_sweep(opened(tiny_run, tmp_path / "grid"), Costly(removed), progress=False)
+    engine = Costly(removed)
+    search(opened(tiny_run, tmp_path / "contest", search="best"), engine, row_scores, progress=False)
+    found, whole = best(tmp_path / "contest"), best(tmp_path / "grid")
+    assert found.method == whole.method == "balanced-subnet" and row_score(found) - row_score(whole) <= 1.0
+    fates = stored_fates(tmp_path / "contest")
+    assert sum(fate.kept for fate in fates) == sum(fate.passes for fate in fates) == 14
+    in_full = {method for method, _, rung in engine.made if rung is None}
+    assert in_full == {fate.method for fate in fates} if last == 1 else "act" not in in_full
+
+
+def test_a_method_that_forgets_nothing_in_one_epoch_is_dropped_where_another_does(tiny_run: Run, tmp_path: Path) -> None:
+    def removed(method: str, options: JsonObject, rung: int | None) -> float:
+        return 0.0 if method == "balanced-subnet" and options["epochs"] == 1 else peaks("balanced-subnet")(method, options, rung)
+
+    contested(tiny_run, tmp_path, removed)
+    assert {fate.method: fate.dropped for fate in stored_fates(tmp_path)}["balanced-subnet"] == "first rung"
+
+
 def test_runs_without_a_result_lose(tiny_run: Run, tmp_path: Path) -> None:
     def removed(method: str, options: JsonObject, rung: int | None) -> float:
         return math.nan if method == "finetune-extra" else peaks("npo")(method, options, rung)
@@ -172,7 +201,7 @@ def test_it_goes_on_where_it_was_stopped(tiny_run: Run, tmp_path: Path) -> None:
         folder = tmp_path / str(count)
         first = Synthetic(peaks("balanced-subnet"), stop_after=count)
         with pytest.raises(Stopped):
-            search(opened(tiny_run, folder, search="best"), first, row_score, progress=False)
+            search(opened(tiny_run, folder, search="best"), first, row_scores, progress=False)
         second, _ = contested(tiny_run, folder, peaks("balanced-subnet"))
         assert sorted([*first.made, *second.made], key=str) == sorted(whole.made, key=str)
         assert {(row.id, row.memorized_after) for row in read_rows(folder)} == rows
@@ -218,7 +247,7 @@ def test_a_contest_on_a_real_model_beside_its_full_grid(tiny_run: Run, tmp_path:
 
     methods = [{"subnet": {"ratio": [0.05, 0.3], "epochs": [1, 2]}}, {"act": {"ratio": [0.01, 0.1]}}, "npo", "finetune-clean"]
     run_sweep(opened(tiny_run, tmp_path / "grid", methods), in_process, progress=False)
-    search(opened(tiny_run, tmp_path / "contest", methods, search="best"), in_process, row_score, progress=False)
+    search(opened(tiny_run, tmp_path / "contest", methods, search="best"), in_process, row_scores, progress=False)
     whole = {(row.id, row.artifact): row for row in read_rows(tmp_path / "grid")}
     found = read_rows(tmp_path / "contest")
     assert 0 < len(found) < len(whole)

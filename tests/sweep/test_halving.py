@@ -18,14 +18,14 @@ from tinymem.mitigation.subject import subject_of_corpus
 from tinymem.recipe.method import Method
 from tinymem.recipe.recipe import Recipe
 from tinymem.recipe.sweep import Halving, Range, SweepRecipe, axis, parse_sweep
-from tinymem.report.configuration import row_score
+from tinymem.report.configuration import row_score, row_scores
 from tinymem.results.row import MeasuredRow
 from tinymem.results.store import read_rows, write_run
 from tinymem.runs.pipeline import Run
 from tinymem.runtime.json import JsonObject
 from tinymem.runtime.signals import StopFlag
 from tinymem.sweep.estimate import Estimator
-from tinymem.sweep.halving import FORGET_ROWS, RUNGS, goes_on, halve, kept_of, second_rung, stages
+from tinymem.sweep.halving import FORGET_ROWS, RUNGS, RunScore, forgot, goes_on, halve, kept_of, second_rung, stages
 from tinymem.sweep.listing import costs
 from tinymem.sweep.places import local_workers
 from tinymem.sweep.plan import grid_of
@@ -69,7 +69,7 @@ class Synthetic:
 
 def searched(run: Run, methods: Any, folder: Path, objective: Objective, **keys: Any) -> tuple[Sweep, Synthetic, Counter[str]]:
     sweep, engine = opened(run, methods, folder, **{"search": "halving", **keys}), Synthetic(objective)
-    return sweep, engine, halve(sweep, engine, row_score, progress=False)
+    return sweep, engine, halve(sweep, engine, row_scores, progress=False)
 
 
 def opened(run: Run, methods: Any, folder: Path, **keys: Any) -> Sweep:
@@ -93,31 +93,47 @@ def test_it_finds_the_best_of_a_known_ranking(tiny_run: Run, tmp_path: Path, rat
     assert in_full == [(ratio, 1), (ratio, 10), *([(ratio, 20)] if epochs > 1 else [])], "more epochs only while more were better"
 
 
+@pytest.mark.parametrize("metric", ["accuracy", "perplexity"])
+@pytest.mark.parametrize("cost", [0, 1])
 @pytest.mark.parametrize(("needed", "rungs"), [(2, {0: 8, 1: 8}), (20, {0: 8, 1: 8, None: 24})])
 def test_a_rung_on_which_nothing_is_forgotten_drops_nothing(
-    tiny_run: Run, tmp_path: Path, needed: int, rungs: dict[int | None, int]
+    tiny_run: Run, tmp_path: Path, needed: int, rungs: dict[int | None, int], cost: int, metric: str
 ) -> None:
-    """An edit that needs several epochs, and one whose many epochs need all rows: one epoch's order would be the wrong one."""
+    """An edit that needs several epochs, and one whose many epochs need all rows, whatever it costs: one epoch's order would be wrong."""
 
     class Shy(Synthetic):
         def row(self, unit: WorkUnit, run: PlannedRun, ratio: float, epochs: int) -> Any:
             steps = epochs if unit.rung is None else min(epochs, 19)
-            return super().row(unit, run, ratio, epochs if steps >= needed else 0)
+            row = super().row(unit, run, ratio, epochs if steps >= needed else 0)
+            worse = cost * (2 + 100 * ratio + epochs / 20) / 100  # the more, the larger the ratio and the more epochs
+            worse = 1 + worse if metric == "perplexity" else 1 - worse
+            return replace(row, performance_metric=metric, performance_after=row.performance_before * worse)
 
     def objective(ratio: float, epochs: float) -> float:
         return best_at(0.03, 20)(ratio, int(epochs)) if epochs else ratio
 
     sweep, engine = opened(tiny_run, [GRID], tmp_path, search="halving"), Shy(objective)
-    halve(sweep, engine, row_score, progress=False)
+    halve(sweep, engine, row_scores, progress=False)
     found = best(read_rows(tmp_path))
     assert (found.options["ratio"], (found.config or {})["epochs"]) == (0.03, 20)
     made = Counter(number for *_, number in engine.made)
     assert {number: made[number] for number in rungs} == rungs
 
 
-def test_a_rung_on_which_every_pass_does_harm_keeps_the_least_harmful(tiny_run: Run, tmp_path: Path) -> None:
-    _, engine, _ = searched(tiny_run, [GRID], tmp_path, lambda ratio, epochs: -1000 * ratio)
-    assert Counter(number for *_, number in engine.made)[1] == 2 and {r for r, _, number in engine.made if number is None} == {0.01}
+@pytest.mark.parametrize(("removed", "second"), [(1.5, 2), (0.5, 8), (-20, 8), (None, 2)])
+def test_whether_something_was_forgotten_decides_and_no_score(tiny_run: Run, tmp_path: Path, removed: float | None, second: int) -> None:
+    """Of passes that all cost more than they bring; one and a half percent is more than the tolerance, and failed passes are not kept."""
+
+    class Harmful(Synthetic):
+        def row(self, unit: WorkUnit, run: PlannedRun, ratio: float, epochs: int) -> Any:
+            row = replace(super().row(unit, run, ratio, epochs), performance_after=0.99 * (1 - ratio - 0.05))
+            return row if removed is not None else replace(row, status="failed", message="no")
+
+    sweep, engine = opened(tiny_run, [GRID], tmp_path, search="halving"), Harmful(lambda ratio, epochs: removed or 0.0)
+    halve(sweep, engine, row_scores, progress=False)
+    assert Counter(number for *_, number in engine.made)[1] == second
+    if second == 2:
+        assert {r for r, _, number in engine.made if number is None} == {0.01}, "the least harmful, or the first"
 
 
 def test_a_perfect_edit_ends_the_search(tiny_run: Run, tmp_path: Path) -> None:
@@ -153,7 +169,7 @@ def test_it_goes_on_where_it_was_stopped(tiny_run: Run, tmp_path: Path) -> None:
         folder = tmp_path / str(count)
         first = Synthetic(objective, stop_after=count)
         with pytest.raises(Stopped):
-            halve(opened(tiny_run, [GRID], folder, search="halving"), first, row_score, progress=False)
+            halve(opened(tiny_run, [GRID], folder, search="halving"), first, row_scores, progress=False)
         _, second, _ = searched(tiny_run, [GRID], folder, objective)
         assert sorted([*first.made, *second.made], key=str) == sorted(whole.made, key=str)
         assert {(row.id, row.memorized_after) for row in read_rows(folder)} == rows
@@ -165,7 +181,7 @@ def test_runs_without_a_result_are_not_chosen(tiny_run: Run, tmp_path: Path) -> 
             row = super().row(unit, run, ratio, epochs)
             return replace(row, status="failed", message="no") if ratio == 0.05 else row
 
-    halve(opened(tiny_run, [GRID], tmp_path, search="halving"), Failing(best_at(0.05, 10)), row_score, progress=False)
+    halve(opened(tiny_run, [GRID], tmp_path, search="halving"), Failing(best_at(0.05, 10)), row_scores, progress=False)
     assert best(read_rows(tmp_path)).options["ratio"] in (0.04, 0.06)
 
 
@@ -176,9 +192,30 @@ def test_rungs_by_hand(tiny_run: Run, tmp_path: Path) -> None:
     assert [[run.config["epochs"] for run in part.runs] for part in stages(unit)] == [[1, 10], [20]]
     assert [kept_of(count, Halving()) for count in (2, 6, 12, 39)] == [1, 1, 3, 9]
     assert WorkUnit.of_json(cheap.to_json()) == cheap
-    runs, scores = stages(unit)[0].runs, {run.id: score for run, score in zip(stages(unit)[0].runs, (-50.0, -60.0), strict=True)}
-    assert goes_on(runs, scores, -99.0) and not goes_on(runs, scores, -60.0)
-    assert not goes_on(runs, {run.id: -score for run, score in zip(runs, (60.0, 50.0), strict=True)}, -99.0)
+    runs = stages(unit)[0].runs
+
+    def scored(*totals: float, memorized: float) -> dict[str, RunScore]:
+        return {run.id: RunScore(total, memorized) for run, total in zip(runs, totals, strict=True)}
+
+    assert goes_on(runs, scored(-50, -60, memorized=-70), 1) and not goes_on(runs, scored(-50, -60, memorized=-70), 40)
+    assert not goes_on(runs, scored(-60, -50, memorized=-70), 1), "more epochs were worse"
+    assert goes_on(runs, scored(3, 5, memorized=0), 1), "and nothing is forgotten yet"
+    assert forgot(runs, scored(3, 5, memorized=-1.1), 1) and not forgot(runs, scored(3, 5, memorized=-1), 1) and not forgot(runs, {}, 1)
+
+
+def test_an_artifact_that_was_forgotten_counts(tiny_run: Run, tmp_path: Path) -> None:
+    """A rung that forgets one artifact and makes another known better, so that the mean is 0, tells its passes apart."""
+
+    class Two(Synthetic):
+        def __call__(self, sweep: Sweep, groups: Sequence[WorkUnit], tally: Tally, stop: StopFlag) -> None:
+            for unit, run in [(group, run) for group in groups for run in group.runs]:
+                rows = [replace(self.row(unit, run, sign, 1), artifact=kind) for kind, sign in (("noise", 1), ("backdoor", -1))]
+                write_run(sweep.folder, run.id, stamped(rows, unit))
+                self.made.append((run.config["ratio"], run.config["epochs"], unit.rung.number if unit.rung else None))
+
+    sweep, engine = opened(tiny_run, [GRID], tmp_path, search="halving"), Two(lambda sign, _epochs: 30 * sign)
+    halve(sweep, engine, row_scores, progress=False)
+    assert Counter(number for *_, number in engine.made)[1] == 2
 
 
 def test_a_rungs_rows(tiny_run: Run) -> None:
@@ -232,7 +269,7 @@ def test_a_search_of_a_real_model_beside_its_full_grid(tiny_run: Run, tmp_path: 
     grid = [{"subnet": {"ratio": [0.05, 0.1, 0.2, 0.3], "epochs": [1, 2]}}]
     run_sweep(opened(tiny_run, grid, tmp_path / "whole"), in_process, progress=False)
     for engine in (in_process, with_a_killed_worker):
-        halve(opened(tiny_run, grid, tmp_path / engine.__name__, search="halving"), engine, row_score, progress=False)
+        halve(opened(tiny_run, grid, tmp_path / engine.__name__, search="halving"), engine, row_scores, progress=False)
     plain, killed = tmp_path / "in_process", tmp_path / "with_a_killed_worker"
     found, by_id = read_rows(plain), {(row.id, row.artifact): row for row in read_rows(tmp_path / "whole")}
     assert len(found) == 4 and len(by_id) == 16

@@ -135,7 +135,7 @@ def _localize(one: Sweep, place: str, engine: str, only: list[str] | None, shard
 
 
 def _run(one: Sweep, engine: Engine, retry_failed: bool) -> int:
-    from tinymem.report.configuration import row_score
+    from tinymem.report.configuration import row_scores
     from tinymem.results.store import FAILED, FAILURES
     from tinymem.runtime.progress import Progress
     from tinymem.sweep.contest import search
@@ -145,7 +145,7 @@ def _run(one: Sweep, engine: Engine, retry_failed: bool) -> int:
     if not one.recipe.methods:
         return 0
     if one.recipe.search:
-        statuses = search(one, engine, row_score, retry_failed=retry_failed, progress=progress)
+        statuses = search(one, engine, row_scores, retry_failed=retry_failed, progress=progress)
         print_fates(one)
     else:
         statuses = run_sweep(one, engine, retry_failed=retry_failed, progress=progress)

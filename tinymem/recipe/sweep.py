@@ -111,7 +111,12 @@ class Halving(Section):
         "method", description="method: search the best run of every method; model: only each model's best, for which all methods compete"
     )
     keep: float = Field(0.25, gt=0, le=1, description="share of the scoring passes that the first rung leaves; 1: the full grid")
-    tolerance: float = Field(1.0, ge=0, description="points of M - P: a run this near to a perfect edit ends the search")
+    tolerance: float = Field(
+        1.0,
+        ge=0,
+        description="points of M - P: a run this near to a perfect edit ends the search; and percent of what is memorized: a rung on which "
+        "no pass removes more drops nothing",
+    )
 
     @property
     def is_contest(self) -> bool:

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Literal
 
 from tinymem.report.means import Mean, mean_of
-from tinymem.report.selection import Candidate, score
+from tinymem.report.selection import Candidate, percent_change, score
 from tinymem.results.columns import ACCURACY, RATES
 from tinymem.results.nested import BeforeAfter
 from tinymem.results.row import MeasuredRow, Moment
@@ -102,10 +102,17 @@ def _held_out(found: BeforeAfter) -> BeforeAfter:
     return {"before": before, "after": after}
 
 
-def row_score(row: MeasuredRow) -> float:
-    """M - P of one row (A.3.5, see `selection.score`), of a backdoor by its held-out rows; infinite without a result."""
+def row_scores(row: MeasuredRow) -> tuple[float, float]:
+    """M - P of one row (A.3.5, see `selection.score`) and M, of a backdoor by its held-out rows; infinite without a result."""
     candidate = Configuration(row.method, "", (by_held_out(row),)).candidate() if row.is_ok else None
-    return math.inf if candidate is None else score(candidate)
+    if candidate is None:
+        return math.inf, math.inf
+    return score(candidate), percent_change(candidate.memorized_before, candidate.memorized_after)
+
+
+def row_score(row: MeasuredRow) -> float:
+    """The first of `row_scores`: lower is better."""
+    return row_scores(row)[0]
 
 
 def memorized(row: MeasuredRow, when: Moment) -> tuple[float | None, Share | None]:

@@ -5,7 +5,8 @@ rows and all forget rows; of others on half of the retain rows and at most 64 fo
 have all rows, but run up to a tenth of their largest ratio. A quarter of all passes stays. Rung 1 runs those that have several epochs with
 all of them, on as many retain rows as make one epoch of them, and at most 256 forget rows; the score of the others stands. The passes that
 are left then run as in the full grid, in the order of their scores, until a run is within the tolerance of a perfect edit, or no pass that
-is left scored better on its rung than the best run so far, by more than the tolerance.
+is left scored better on its rung than the best run so far, by more than the tolerance. A rung on which no pass of any method forgets
+anything, within the tolerance, tells nothing: all passes stay, and after rung 1 all of them run.
 
 A method whose cheap form is far behind is dropped, though its whole grid might have won: `Fate` says at which rung and by what score.
 Scores, rungs' rows and going on where it was stopped are those of `halving`.
@@ -32,8 +33,10 @@ from tinymem.sweep.estimate import Estimator, MethodCost
 from tinymem.sweep.halving import (
     FIRST,
     PERFECT,
+    RunScore,
     Score,
     Scored,
+    Scores,
     Search,
     best_of,
     cheaper,
@@ -44,6 +47,7 @@ from tinymem.sweep.halving import (
     most_epochs,
     second_rung,
     stages,
+    tells,
     together,
 )
 from tinymem.sweep.run import Engine, Sweep
@@ -55,8 +59,6 @@ FORGET_ROWS = 64
 SCORED = Rung(0, retain=FIRST.retain, forget=FORGET_ROWS)
 GROWING, SHORT = Rung(0, retain=1.0, forget=None), 0.1
 """Of a method whose passes grow with the ratio: its rows on the first rung, and its largest ratio there, as a share of its largest."""
-Standings = dict[ModelKey, list[Scored]]
-"""The passes of each model with their scores, the best first."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def search(sweep: Sweep, engine: Engine, score: Score, *, retry_failed: bool = F
     """Search a sweep as its recipe says, by halving or as a contest; arguments, result and errors as of `halve`."""
     settings = sweep.recipe.search or Halving()
     if settings.is_contest:
-        return contest(Search(sweep, engine, score, retry_failed, progress), settings)
+        return contest(Search(sweep, engine, score, settings.tolerance, retry_failed, progress), settings)
     return halve(sweep, engine, score, retry_failed=retry_failed, progress=progress)
 
 
@@ -98,10 +100,10 @@ def contest(searching: Search, settings: Halving) -> Counter[str]:
     """Run a contest on each model, and write the methods' fates into the sweep's folder; returns the runs on all rows, by status."""
     entered = _by_model(searching.sweep.plan.groups)
     first = searching.ranked({key: units for key, units in entered.items() if len(units) > 1}, trial)
-    kept = {key: found[: kept_of(len(found), settings)] for key, found in first.items()}
-    second = searching.ranked({key: [unit for _, unit in found] for key, found in kept.items()}, second_trial)
-    finals = [_Final([*second.get(key, [(0.0, unit) for unit in units])]) for key, units in entered.items()]
-    made, scores = list[WorkUnit](), dict[str, float]()
+    kept = {key: found[: kept_of(len(found), settings)] if tells(found) else found for key, found in first.items()}
+    second = searching.ranked({key: [one.unit for one in found] for key, found in kept.items()}, second_trial)
+    finals = [_Final([*second.get(key, [Scored(0.0, False, unit) for unit in units])]) for key, units in entered.items()]
+    made, scores = list[WorkUnit](), dict[str, RunScore]()
     while further := [part for final in finals if (part := final.next_part(scores, settings.tolerance)) is not None]:
         made += further
         scores = searching.scores(searching.sweep.folder, made)
@@ -150,19 +152,24 @@ class _Final:
     """A model's passes that are left, in the order in which they run on all rows."""
 
     left: list[Scored]
+    ranked: bool = field(init=False)
+    """Whether their scores on the rung tell them apart; else all of them run."""
     parts: list[WorkUnit] = field(default_factory=list)
     """Of the pass at work, those that are not made yet."""
     made: list[WorkUnit] = field(default_factory=list)
 
-    def next_part(self, scores: Mapping[str, float], tolerance: float) -> WorkUnit | None:
+    def __post_init__(self) -> None:
+        self.ranked = tells(self.left)
+
+    def next_part(self, scores: Scores, tolerance: float) -> WorkUnit | None:
         """The next part of a pass to run, by the scores of those that were made; None: the best is found."""
         best = best_of([run for unit in self.made for run in unit.runs], scores) if self.made else math.inf
         if best <= PERFECT + tolerance:
             return None
-        if self.parts and goes_on(together(self.parts[0], self.made), scores, PERFECT + tolerance):
+        if self.parts and goes_on(together(self.parts[0], self.made), scores, tolerance):
             part = self.parts.pop(0)
-        elif self.left and (not self.made or self.left[0][0] < best - tolerance):
-            part, *self.parts = stages(self.left.pop(0)[1])
+        elif self.left and (not self.made or not self.ranked or self.left[0].score < best - tolerance):
+            part, *self.parts = stages(self.left.pop(0).unit)
         else:
             return None
         self.made.append(part)
@@ -212,30 +219,30 @@ def _add_trial(estimator: Estimator, cost: MethodCost, method: str, options: Seq
         cost.sources[source] += runs
 
 
-def _fates(first: Sequence[Scored], second: Sequence[Scored], made: Sequence[WorkUnit], scores: Mapping[str, float]) -> list[Fate]:
+def _fates(first: Sequence[Scored], second: Sequence[Scored], made: Sequence[WorkUnit], scores: Scores) -> list[Fate]:
     """The fates of a model's methods, in the order of their best scores on the first rung."""
-    names = dict.fromkeys(unit.method for _, unit in first)
-    parts = [unit for unit in made if unit.model_key == first[0][1].model_key]
+    names = dict.fromkeys(one.unit.method for one in first)
+    parts = [unit for unit in made if unit.model_key == first[0].unit.model_key]
     return [_fate(_of(name, first), _of(name, second), [part for part in parts if part.method == name], scores) for name in names]
 
 
-def _fate(first: Sequence[Scored], second: Sequence[Scored], made: Sequence[WorkUnit], scores: Mapping[str, float]) -> Fate:
-    best, unit = first[0]
+def _fate(first: Sequence[Scored], second: Sequence[Scored], made: Sequence[WorkUnit], scores: Scores) -> Fate:
+    unit = first[0].unit
     return Fate(
         model=str(unit.model.identity.run),
         method=unit.method,
         passes=len(first),
         form=_form_of(trial(unit)),
-        first=_finite(best),
+        first=_finite(first[0].score),
         kept=len(second),
-        second=_finite(second[0][0]) if second else None,
+        second=_finite(second[0].score) if second else None,
         full=_finite(best_of([run for part in made for run in part.runs], scores)) if made else None,
         dropped="" if made else "second rung" if second else "first rung",
     )
 
 
 def _of(method: str, scored: Sequence[Scored]) -> list[Scored]:
-    return [pair for pair in scored if pair[1].method == method]
+    return [one for one in scored if one.unit.method == method]
 
 
 def _form_of(form: WorkUnit) -> str:

@@ -3,10 +3,10 @@
 What is chosen among are scoring passes: all ratios, or all epochs, that share one cost as much as one of them. A method with a single pass
 on a model runs in full. Of the others, rung 0 runs every pass for one epoch, on half of the retain rows, and keeps a quarter of them, at
 least one; where that leaves several, rung 1 runs those with all their epochs, on as many retain rows as make one epoch of them, and keeps
-the best. Where the best of them scores as no edit does, within the tolerance, a rung tells nothing, and all of them stay: a deep model may
-need several epochs before anything is forgotten. Both measure all artifact rows, but only a fifth of the test rows. The one that is left
-runs as it would in the full grid, on all rows: its least two numbers of epochs, and then more, one by one, while more were better and the
-edit is not perfect yet.
+the best. Where none of them forgets anything, within the tolerance, a rung tells nothing, whatever its passes cost, and all of them stay: a
+deep model may need several epochs before anything is forgotten. Both measure all artifact rows, but only a fifth of the test rows. The one
+that is left runs as it would in the full grid, on all rows: its least two numbers of epochs, and then more, one by one, while more were
+better or nothing is forgotten yet, and the edit is not perfect.
 
 The score is M - P, the lowest is the best; 0 is no edit and -100 a perfect one. Rungs are sweeps of their own, in the sweep's folder
 `rungs/`, so they are stopped, killed and started again like it, and what a rung keeps depends on its rows alone.
@@ -21,7 +21,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from tinymem.mitigation.method import UNLEARNERS, parse_config
 from tinymem.mitigation.run import chosen
@@ -47,13 +47,31 @@ FORGET_ROWS = 256
 """Most forget rows of the second rung."""
 NOTHING: RequestColumn = {"metrics": [], "ks": [], "robustness": None}
 
-Score = Callable[[MeasuredRow], float]
-"""M - P of a row, infinite without a result."""
-Scored = tuple[float, WorkUnit]
-"""A scoring pass with the best score of its runs."""
+Score = Callable[[MeasuredRow], tuple[float, float]]
+"""M - P of a row, and M; infinite without a result."""
 K = TypeVar("K", bound=Hashable)
 Arms = dict[tuple[str, int, str, str], list[WorkUnit]]
 """Scoring passes by checkpoint, seed, type of weights and method."""
+
+
+class RunScore(NamedTuple):
+    """What a run came to: M - P, a mean over its artifacts, and M of the artifact that it forgot most of."""
+
+    total: float
+    memorized: float
+
+
+NO_RESULT = RunScore(math.inf, math.inf)
+Scores = Mapping[str, RunScore]
+"""Scores of runs by their ids; those without a result may be missing."""
+
+
+class Scored(NamedTuple):
+    """A scoring pass with the best score of its runs, and whether any of them forgot anything."""
+
+    score: float
+    forgot: bool
+    unit: WorkUnit
 
 
 def halve(sweep: Sweep, engine: Engine, score: Score, *, retry_failed: bool = False, progress: Progress | bool = True) -> Counter[str]:
@@ -62,7 +80,7 @@ def halve(sweep: Sweep, engine: Engine, score: Score, *, retry_failed: bool = Fa
     Args:
         sweep: with `search` in its recipe.
         engine: as of `run_sweep`.
-        score: of a row; lower is better.
+        score: of a row, M - P and M; lower is better.
         retry_failed: whether failed runs are tried again.
         progress: as of `tinymem.run`.
 
@@ -73,13 +91,13 @@ def halve(sweep: Sweep, engine: Engine, score: Score, *, retry_failed: bool = Fa
     settings = sweep.recipe.search or Halving()
     if settings.keep == 1:
         return run_sweep(sweep, engine, retry_failed=retry_failed, progress=progress)
-    search = Search(sweep, engine, score, retry_failed, progress)
+    search = Search(sweep, engine, score, settings.tolerance, retry_failed, progress)
     arms = arms_of(sweep.plan.groups)
-    first = search.rung(arms, first_rung, lambda count: kept_of(count, settings), settings.tolerance)
-    second = search.rung(first, second_rung, lambda _count: 1, settings.tolerance)
+    first = search.rung(arms, first_rung, lambda count: kept_of(count, settings))
+    second = search.rung(first, second_rung, lambda _count: 1)
     searched = {key for key, units in arms.items() if len(units) > 1}
     passes = [stages(unit) if key in searched else [unit] for key, units in second.items() for unit in units]
-    return search.in_full(passes, PERFECT + settings.tolerance)
+    return search.in_full(passes)
 
 
 def arms_of(units: Sequence[WorkUnit]) -> Arms:
@@ -137,14 +155,15 @@ class Search:
     sweep: Sweep
     engine: Engine
     score: Score
+    tolerance: float
     retry_failed: bool
     progress: Progress | bool
 
-    def rung(self, arms: Arms, cheap: Callable[[WorkUnit], WorkUnit], keep: Callable[[int], int], tolerance: float) -> Arms:
-        """Run the cheap form of each pass where a method has several, and keep the best; all where that scores as no edit."""
+    def rung(self, arms: Arms, cheap: Callable[[WorkUnit], WorkUnit], keep: Callable[[int], int]) -> Arms:
+        """Run the cheap form of each pass where a method has several, and keep the best; all where nothing was forgotten."""
         ranked = self.ranked({key: units for key, units in arms.items() if len(units) > 1}, cheap)
-        kept = {key: len(found) if abs(found[0][0]) <= tolerance else keep(len(found)) for key, found in ranked.items()}
-        return {**arms, **{key: [unit for _, unit in found[: kept[key]]] for key, found in ranked.items()}}
+        kept = {key: found[: keep(len(found))] if tells(found) else found for key, found in ranked.items()}
+        return {**arms, **{key: [one.unit for one in found] for key, found in kept.items()}}
 
     def ranked(self, passes: Mapping[K, Sequence[WorkUnit]], cheap: Callable[[WorkUnit], WorkUnit]) -> dict[K, list[Scored]]:
         """Run the cheap form of each pass; the passes of each key with its score, the best first, equal ones in the order of the grid."""
@@ -152,38 +171,47 @@ class Search:
         if not forms:
             return {}
         scores = self.scores(self.sweep.folder / RUNGS, [form for pairs in forms.values() for _, form in pairs])
-        found = {key: [(best_of(form.runs, scores), unit) for unit, form in pairs] for key, pairs in forms.items()}
-        return {key: sorted(scored, key=lambda pair: pair[0]) for key, scored in found.items()}
+        found = {key: [self._scored(unit, form.runs, scores) for unit, form in pairs] for key, pairs in forms.items()}
+        return {key: sorted(scored, key=lambda one: one.score) for key, scored in found.items()}
 
-    def in_full(self, passes: list[list[WorkUnit]], enough: float) -> Counter[str]:
+    def _scored(self, unit: WorkUnit, runs: Sequence[PlannedRun], scores: Scores) -> Scored:
+        return Scored(best_of(runs, scores), forgot(runs, scores, self.tolerance), unit)
+
+    def in_full(self, passes: list[list[WorkUnit]]) -> Counter[str]:
         """Run the first part of each pass on all rows, and the next one while that may still find a better run."""
         made: list[WorkUnit] = []
         while passes:
             made += [parts[0] for parts in passes]
             scores = self.scores(self.sweep.folder, made)
-            passes = [parts[1:] for parts in passes if len(parts) > 1 and goes_on(together(parts[0], made), scores, enough)]
+            passes = [parts[1:] for parts in passes if len(parts) > 1 and goes_on(together(parts[0], made), scores, self.tolerance)]
         return self.statuses(made)
 
     def statuses(self, made: list[WorkUnit]) -> Counter[str]:
         """Number of the runs of some passes by status."""
         return replace(self.sweep, plan=Plan(groups=made), known=Index(self.sweep.folder).all()).statuses()
 
-    def scores(self, folder: Path, units: list[WorkUnit]) -> dict[str, float]:
-        """Run what is left of some passes; returns the score of each run, a mean over its artifacts."""
+    def scores(self, folder: Path, units: list[WorkUnit]) -> Scores:
+        """Run what is left of some passes; returns the score of each run."""
         store_plugins(self.sweep.recipe.plugins, self.sweep.folder)
         known = Index(folder).all() if folder.is_dir() else {}
         one = replace(self.sweep, folder=folder, plan=Plan(groups=units), known=known)
         run_sweep(one, self.engine, retry_failed=self.retry_failed, progress=self.progress)
-        found: dict[str, list[float]] = defaultdict(list)
+        found: dict[str, list[tuple[float, float]]] = defaultdict(list)
         for row in read_rows(folder):
             found[row.id].append(self.score(row))
-        return {run: fmean(scores) for run, scores in found.items()}
+        return {run: RunScore(fmean(total for total, _ in scores), min(m for _, m in scores)) for run, scores in found.items()}
 
 
-def goes_on(runs: Sequence[PlannedRun], scores: Mapping[str, float], enough: float) -> bool:
-    """Whether more epochs may help: the most epochs so far were the best, and they are not enough."""
+def tells(ranked: Sequence[Scored]) -> bool:
+    """Whether a rung tells its passes apart: one of them forgot something, or none has a result, so that all rows have none either."""
+    return any(one.forgot for one in ranked) or ranked[0].score == math.inf
+
+
+def goes_on(runs: Sequence[PlannedRun], scores: Scores, tolerance: float) -> bool:
+    """Whether more epochs may help: the most epochs so far were the best, or nothing is forgotten, and the edit is not perfect yet."""
     best, most = best_of(runs, scores), max(map(_epochs, runs))
-    return enough < best and best == best_of([run for run in runs if _epochs(run) == most], scores)
+    better = best == best_of([run for run in runs if _epochs(run) == most], scores)
+    return PERFECT + tolerance < best and (better or not forgot(runs, scores, tolerance))
 
 
 def together(part: WorkUnit, made: Sequence[WorkUnit]) -> list[PlannedRun]:
@@ -191,9 +219,14 @@ def together(part: WorkUnit, made: Sequence[WorkUnit]) -> list[PlannedRun]:
     return [run for unit in made if unit.name == part.name for run in unit.runs]
 
 
-def best_of(runs: Sequence[PlannedRun], scores: Mapping[str, float]) -> float:
+def best_of(runs: Sequence[PlannedRun], scores: Scores) -> float:
     """The best score among some runs; infinite where none has one."""
-    return min(scores.get(run.id, math.inf) for run in runs)
+    return min(scores.get(run.id, NO_RESULT).total for run in runs)
+
+
+def forgot(runs: Sequence[PlannedRun], scores: Scores, tolerance: float) -> bool:
+    """Whether one of some runs removed more than the tolerance, in percent, of what is memorized of an artifact."""
+    return any(scores.get(run.id, NO_RESULT).memorized < -tolerance for run in runs)
 
 
 def _epochs(run: PlannedRun) -> int:

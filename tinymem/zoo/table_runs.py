@@ -9,7 +9,7 @@ from typing import Literal
 from tinymem.recipe.evaluation import Robustness
 from tinymem.recipe.method import Method
 from tinymem.recipe.sweep import SweepRecipe, load_sweep
-from tinymem.report.configuration import row_score
+from tinymem.report.configuration import row_scores
 from tinymem.results.collect import load_results
 from tinymem.results.row import MeasuredRow
 from tinymem.runtime.device import resolve_device
@@ -78,5 +78,5 @@ def _run(sweep: SweepRecipe, out: Path, place: str, jobs: int | None, progress: 
     if sweep.search is None:
         run_sweep(opened, engine, progress=progress)
     else:
-        search(opened, engine, row_score, progress=progress)
+        search(opened, engine, row_scores, progress=progress)
     return folder
