@@ -13,7 +13,7 @@ from tinymem.cli.main import app
 from tinymem.errors import UserError
 from tinymem.mitigation.method import UNLEARNERS
 from tinymem.results.localization import read_localization
-from tinymem.testing import tiny_model
+from tinymem.testing import LENGTH, tiny_model
 
 PLUGIN = """
 import torch
@@ -133,6 +133,28 @@ def test_mistakes_are_named_before_anything_is_loaded(tmp_path):
         with pytest.raises(UserError, match=words):
             call("localize", *arguments, "--out", tmp_path / "out")
         assert not list(tmp_path.glob("out/localization/*"))
+
+
+@pytest.mark.slow
+def test_sequences_that_the_model_has_no_positions_for(tmp_path):
+    """The default length is cut to the positions, which is said; a chosen one is refused, and of a rotary model warned about."""
+    for family in ("opt", "llama"):
+        tiny_model(family).save_pretrained(tmp_path / family)
+    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps([2 + (3 * i + j) % 14 for j in range(40)]) for i in range(2)))
+    quick = ["--set", "ratios=[0.1]", "--set", "steps=1", "--methods", "random-neurons", "--set", "sequences.count=2"]
+    for number, file in enumerate(([], ["--sequences", tmp_path / "rows.jsonl"])):
+        command = ["localize", "inj", tmp_path / "opt", *quick, *file]
+        longest = 40 if file else 32
+        said = f"at most {LENGTH} tokens, which are all of the model's positions, and not of {longest}"
+        assert said in call(*command, "--out", tmp_path / f"a{number}")
+        assert read_localization(tmp_path / f"a{number}")[0].sequences == 2
+        with pytest.raises(UserError, match=f"rows of at most {LENGTH} tokens .*, got {longest}; lower sequences.tokens"):
+            call(*command, "--out", tmp_path / "b", "--set", "sequences.tokens=32")
+        assert not (tmp_path / "b" / "localization").exists()
+        fits = call(*command, "--out", tmp_path / f"c{number}", "--set", f"sequences.tokens={LENGTH // 4}")
+        assert "positions" not in fits and len(read_localization(tmp_path / f"c{number}"))
+    with pytest.warns(UserWarning, match="got 32: .*; lower sequences.tokens"):
+        call("localize", "inj", tmp_path / "llama", *quick, "--out", tmp_path / "d", "--set", "sequences.tokens=32")
 
 
 def test_a_scorer_that_is_named_keeps_the_recipes_options():

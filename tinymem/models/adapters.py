@@ -209,7 +209,7 @@ def positions_of(model: nn.Module) -> int | None:
     return positions
 
 
-def refuse_longer_rows(model: nn.Module, length: int) -> None:
+def refuse_longer_rows(model: nn.Module, length: int, remedy: str = "cut the rows") -> None:
     """Refuse rows that a model has no positions for; a rotary model computes beyond its own, as in transformers: that is a warning.
 
     Raises:
@@ -220,5 +220,5 @@ def refuse_longer_rows(model: nn.Module, length: int) -> None:
         return
     message = f"rows of at most {positions} tokens (the model's positions), got {length}"
     if getattr(getattr(model, "config", None), "rope_parameters", None) is None:
-        raise UserError(f"expected {message}; cut the rows")
-    warnings.warn(f"made for {message}: numbers of longer rows say little; cut the rows", stacklevel=2)
+        raise UserError(f"expected {message}; {remedy}")
+    warnings.warn(f"made for {message}: numbers of longer rows say little; {remedy}", stacklevel=2)

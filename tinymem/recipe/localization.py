@@ -39,7 +39,12 @@ class Sequences(Section):
     file: Path | None = Field(None, description="rows as text or ids; default: random tokens of the model's vocabulary")
     column: str | None = Field(None, description="of the file; default: the first that is known")
     count: int = Field(20, ge=1, description="at most so many, from the start of the file")
-    tokens: int = Field(32, ge=2, description="length of random sequences; longer rows of a file are cut to 4 times that")
+    tokens: int | None = Field(
+        None,
+        ge=2,
+        description="length of random sequences; longer rows of a file are cut to 4 times that; default: 32, and no more than the model's "
+        "positions",
+    )
     seed: int = Field(0, ge=0, le=MAXIMUM_SEED, description="of random sequences and of the drawn neurons")
 
 

@@ -24,7 +24,7 @@ from tinymem.localization.weights import refuse_unless_weights
 from tinymem.mitigation.files_subject import identity_of, own_rows
 from tinymem.mitigation.method import MethodCall, parse_call
 from tinymem.mitigation.run import row_id
-from tinymem.models.adapters import positions_of, vocabulary_of
+from tinymem.models.adapters import positions_of, refuse_longer_rows, vocabulary_of
 from tinymem.models.checkpoint import Checkpoint, load_checkpoint
 from tinymem.models.fingerprint import Fingerprint, fingerprint, first_change
 from tinymem.models.weights import DTypeName
@@ -43,6 +43,8 @@ from tinymem.training.checkpoints import recipe_of
 if TYPE_CHECKING:
     from tinymem.results.row import Identity
 
+TOKENS = 32
+"""Of random sequences where the recipe says nothing."""
 FILE_LENGTH = 4
 
 
@@ -86,7 +88,10 @@ def localize(
     loaded = load_checkpoint(checkpoint, device=device, verify=verify, dtype=dtype)
     identity = replace(identity_of(loaded, checkpoint, device), seed=recipe.seed)
     compares = any(_compares(call) for call, _ in calls)
-    benchmark = _benchmark(loaded, checkpoint, recipe, files, identity, compares=compares)
+    if recipe.benchmark == "inj":
+        benchmark = _injected(loaded, checkpoint, recipe, files, identity, progress, compares=compares)
+    else:
+        benchmark = _deleted(loaded, checkpoint, recipe, files, identity)
     require_writable(out)
     runner = _Runner(benchmark, out, progress, fingerprint(benchmark.model))
     return [row for ratio in recipe.wanted_ratios for row in runner.rows(calls_at(calls, ratio), ratio)]
@@ -181,33 +186,57 @@ def _compares(call: MethodCall) -> bool:
     return call.method.properties.dual_objective
 
 
-def _benchmark(
-    loaded: Checkpoint, checkpoint: Path, recipe: LocalizationOptions, files: RowFiles, identity: Identity, *, compares: bool
+def _injected(
+    loaded: Checkpoint,
+    checkpoint: Path,
+    recipe: LocalizationOptions,
+    files: RowFiles,
+    identity: Identity,
+    progress: Progress,
+    *,
+    compares: bool,
 ) -> Benchmark:
     device = next(loaded.model.parameters()).device
-    if recipe.benchmark == "inj":
-        nothing = Rows.of(torch.zeros(0, 2, dtype=torch.int64, device=device))
-        retain = _ordinary(loaded, checkpoint, files, recipe).to(device) if compares else nothing
-        return Benchmark(loaded.model, recipe, _sequences(loaded, checkpoint, recipe).to(device), retain, nothing, identity)
+    sequences = _sequences(loaded, checkpoint, recipe, progress).to(device)
+    nothing = Rows.of(torch.zeros(0, 2, dtype=torch.int64, device=device))
+    retain = _ordinary(loaded, checkpoint, files, recipe).to(device) if compares else nothing
+    return Benchmark(loaded.model, recipe, sequences, retain, nothing, identity)
+
+
+def _deleted(loaded: Checkpoint, checkpoint: Path, recipe: LocalizationOptions, files: RowFiles, identity: Identity) -> Benchmark:
+    device = next(loaded.model.parameters()).device
     rows, categories, ordinary = _memorized(loaded, checkpoint, recipe, files)
     text, retain = _drawn(ordinary, recipe.text, recipe.seed), _drawn(ordinary, recipe.retain, recipe.seed + 1)
     given = rows.to(device), retain.to(device), text.to(device)
     return Benchmark(loaded.model, recipe, *given, identity, _decoder(checkpoint), categories)
 
 
-def _sequences(loaded: Checkpoint, checkpoint: Path, recipe: LocalizationOptions) -> Rows:
+def _sequences(loaded: Checkpoint, checkpoint: Path, recipe: LocalizationOptions, progress: Progress) -> Rows:
+    """The sequences to inject, of the chosen length, or of the default one as far as the model has positions."""
     wanted, tokens = recipe.sequences, ModelTokens(checkpoint)
     if wanted.file is None:
         special = {*tokens.eos, *tokens.pad, *tokens.bos}
-        length = min(wanted.tokens, positions_of(loaded.model) or wanted.tokens)
+        length = _length(loaded, wanted.tokens, wanted.tokens or TOKENS, progress)
         return random_sequences(vocabulary_of(loaded.model), wanted.count, length, leave_out=special, seed=wanted.seed)
     file = read_rows(wanted.file, tokens, column=wanted.column)
-    longest = FILE_LENGTH * wanted.tokens
-    ids = [row.ids[:longest] for row in file.rows if len(row.ids) >= 2][: wanted.count]
+    ids = [row.ids for row in file.rows if len(row.ids) >= 2][: wanted.count]
     if not ids:
         raise UserError(f"expected sequences of at least 2 tokens in {wanted.file}, got none; name another file")
+    most = min(max(map(len, ids)), FILE_LENGTH * (wanted.tokens or TOKENS))
+    longest = _length(loaded, wanted.tokens, most, progress)
+    ids = [row[:longest] for row in ids]
     lengths = torch.tensor([len(row) for row in ids])
     return Rows.ragged(ids, torch.ones_like(lengths), lengths, int(lengths.max()))
+
+
+def _length(loaded: Checkpoint, chosen: int | None, tokens: int, progress: Progress) -> int:
+    """The longest sequence's tokens: those, or where no length was chosen at most the model's positions."""
+    positions = positions_of(loaded.model) or tokens
+    if chosen is not None or tokens <= positions:
+        refuse_longer_rows(loaded.model, tokens, "lower sequences.tokens")
+        return tokens
+    progress.say(f"sequences of at most {positions} tokens, which are all of the model's positions, and not of {tokens}")
+    return positions
 
 
 def _ordinary(loaded: Checkpoint, checkpoint: Path, files: RowFiles, wanted: LocalizationOptions) -> Rows:
