@@ -33,7 +33,6 @@ from tinymem.sweep.estimate import Estimator, MethodCost
 from tinymem.sweep.halving import (
     FIRST,
     PERFECT,
-    RunScore,
     Score,
     Scored,
     Scores,
@@ -103,7 +102,7 @@ def contest(searching: Search, settings: Halving) -> Counter[str]:
     kept = {key: found[: kept_of(len(found), settings)] if tells(found) else found for key, found in first.items()}
     second = searching.ranked({key: [one.unit for one in found] for key, found in kept.items()}, second_trial)
     finals = [_Final([*second.get(key, [Scored(0.0, False, unit) for unit in units])]) for key, units in entered.items()]
-    made, scores = list[WorkUnit](), dict[str, RunScore]()
+    made, scores = list[WorkUnit](), Scores()
     while further := [part for final in finals if (part := final.next_part(scores, settings.tolerance)) is not None]:
         made += further
         scores = searching.scores(searching.sweep.folder, made)

@@ -62,7 +62,7 @@ class RunScore(NamedTuple):
 
 
 NO_RESULT = RunScore(math.inf, math.inf)
-Scores = Mapping[str, RunScore]
+Scores = dict[str, RunScore]
 """Scores of runs by their ids; those without a result may be missing."""
 
 
