@@ -98,12 +98,29 @@ def test_two_families_give_the_rows_of_mitigate(llama: ByHeart, tmp_path: Path) 
 def test_a_model_that_is_spread_reaches_the_worker_with_its_number_of_gpus(llama: ByHeart, tmp_path: Path) -> None:
     model = {"name": str(llama.folder), "gpus": 2}
     (tmp_path / "sweep.yaml").write_text(json.dumps({"models": [model], "rows": files(llama), "methods": METHODS}))
-    refused = tinymem("sweep", tmp_path / "sweep.yaml", "--out", tmp_path / "out", "--device", "cpu", "--jobs", 1)
-    assert "expected --device cuda to spread a model over 2 GPUs, got cpu" in refused.last_line_error()
+    words = ("sweep", tmp_path / "sweep.yaml", "--out", tmp_path / "out", "--jobs", 1)
+    refused = tinymem(*words, "--device", "cpu").one_line_error()
+    assert "expected --device cuda to spread a model over 2 GPUs, got cpu" in refused and not (tmp_path / "out").exists()
     sweep = opened(llama, model)
     assert sweep.recipe.gpus == 2 and {group.model.rows["gpus"] for group in sweep.left() if group.model.rows} == {2}
     rows = done(sweep)
     assert {row.status for row in rows} == {"failed"} and all("expected --device cuda to spread" in str(row.message) for row in rows)
+
+
+@pytest.mark.parametrize(("found", "said"), [(0, "none"), (1, "1")])
+@pytest.mark.parametrize("search", [(), ("--search", "halving")])
+def test_a_sweep_on_too_few_gpus_is_refused_before_anything_is_written(
+    llama: ByHeart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: int, said: str, search: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: found)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: found > 0)
+    models = [{"name": str(llama.folder)}, {"name": str(neox(tmp_path / "neox")), "gpus": 2}]
+    (tmp_path / "sweep.yaml").write_text(json.dumps({"models": models, "rows": files(llama), "methods": METHODS}))
+    words = ("sweep", tmp_path / "sweep.yaml", "--out", tmp_path / "out", *search)
+    refused = tinymem(*words).one_line_error()
+    assert refused == f"expected 2 GPUs here to spread a model over, found {said}; lower --gpus, or a recipe's gpus"
+    assert not (tmp_path / "out").exists()
+    assert tinymem(*words, "--list").code == 0, "a plan needs no GPU"
 
 
 @pytest.mark.training

@@ -63,7 +63,7 @@ def sweep(
     if out is not None and len(loaded) > 1:
         raise UserError(f"expected one recipe with --out, got {len(loaded)}; each has a folder of its own")
     plan_only = list_runs or status or dry_run or project is not None
-    place = _place(device, engine, plan_only=plan_only)
+    place = _place(device, engine, max(recipe.gpus for recipe in loaded), plan_only=plan_only)
     planned = (_open(recipe, out, runs, place, only, shard, plugin, fetch=not plan_only) for recipe in loaded)
     if list_runs or status:
         print_plan(planned, output, status=status)
@@ -76,13 +76,14 @@ def sweep(
             raise typer.Exit(1)
 
 
-def _place(device: str, engine: str, *, plan_only: bool) -> str:
-    """The resolved device; where nothing runs here (a plan, a cluster's login node), a GPU is not checked."""
+def _place(device: str, engine: str, gpus: int, *, plan_only: bool) -> str:
+    """The resolved device, with as many GPUs as a model is spread over; where nothing runs here (a plan, a login node) none is checked."""
     from tinymem.runtime.device import resolve_device
 
-    if device.startswith("cuda") and (plan_only or engine == "parsl"):
+    elsewhere = plan_only or engine == "parsl"
+    if device.startswith("cuda") and elsewhere:
         return device
-    return resolve_device(device)
+    return resolve_device(device, 1 if elsewhere else gpus)
 
 
 def _open(
