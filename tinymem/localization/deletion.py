@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from tinymem.data.rows import Rows
 from tinymem.errors import UserError
-from tinymem.localization.injection import too_few_neurons
+from tinymem.localization.ratios import check_ratio
 from tinymem.localization.recall import bootstrap
 from tinymem.localization.text_cost import BATCH, text_intervals
 from tinymem.mitigation.methods.losses import row_losses
@@ -205,9 +205,8 @@ def located(scores_SLF: Tensor, ratio: float, *, skip_bottom: bool = True) -> Te
         UserError: a ratio of less than one neuron a layer, or a model of one layer with `skip_bottom`.
     """
     width, layers = scores_SLF.shape[2], scores_SLF.shape[1]
+    check_ratio(ratio, width)
     count = int(width * ratio + 1e-6)
-    if not 0 < ratio <= 1 or count < 1:
-        raise too_few_neurons(ratio, width)
     if skip_bottom and layers < 2:
         raise UserError("expected a model of at least 2 layers, got 1, since the bottom layer is not edited; use skip_bottom: false")
     chosen = torch.zeros_like(scores_SLF, dtype=torch.bool)

@@ -10,7 +10,6 @@ Shape suffixes: S sequences, L layers, F neurons of a layer, T tokens, D embeddi
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from tinymem.data.rows import Rows
-from tinymem.errors import UserError
+from tinymem.localization.ratios import check_ratio
 from tinymem.mitigation.methods.losses import row_losses
 from tinymem.mitigation.methods.neuron._common import frozen, of_pass
 from tinymem.models.adapters import NeuronLayer, neuron_layers
@@ -96,21 +95,14 @@ class Injection(Learned):
         return len(self.gold_SLF)
 
 
-def too_few_neurons(ratio: float, width: int) -> UserError:
-    """What to raise where a ratio is of less than one of a layer's `width` neurons."""
-    smallest = f'the smallest is {1 / width:.3g}: try --set "ratios=[{math.ceil(1000 / width) / 1000:g}]"'
-    return UserError(f"expected ratios of at least one neuron a layer, got {ratio:g} of {width}; {smallest}")
-
-
 def drawn_neurons(shape: tuple[int, int], count: int, ratio: float, seed: int) -> Tensor:
     """Mask [S, L, F] of the neurons of `count` sequences: int(L * F * ratio) of each, uniform over all layers, by (seed, sequence).
 
     Raises:
-        UserError: a ratio of less than one neuron a layer, whose recall would be chance on a handful of neurons.
+        UserError: a ratio of less than one neuron a layer.
     """
     layers, width = shape
-    if not 0 < ratio <= 1 or ratio * width < 1 - 1e-9:
-        raise too_few_neurons(ratio, width)
+    check_ratio(ratio, width)
     gold_SN = torch.zeros(count, layers * width, dtype=torch.bool)
     for sequence in range(count):
         stream = torch.Generator().manual_seed(seed * 1_000_003 + sequence)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from tinymem.data.rows import Rows
 from tinymem.errors import UserError
 from tinymem.localization.injection import InjectionConfig, Learned, learn_changes
+from tinymem.localization.ratios import check_ratio
 from tinymem.localization.recall import Recall, TensorScope
 from tinymem.mitigation.ablation import AblationConfig, Scores, check_scores
 from tinymem.mitigation.method import MethodCall, MitigationData
@@ -59,11 +60,10 @@ def drawn_weights(sizes: Sequence[int], count: int, ratio: float, seed: int) -> 
     """Places [S, N] of the weights of `count` sequences: int(P * ratio) of each, uniform over all matrices, by (seed, sequence).
 
     Raises:
-        UserError: a ratio of less than one weight a matrix, whose recall would be chance on a handful of weights.
+        UserError: a ratio of less than one weight a matrix.
     """
-    total, least = sum(sizes), min(sizes)
-    if not 0 < ratio <= 1 or ratio * least < 1 - 1e-9:
-        raise UserError(f"expected ratios of at least one weight a matrix, got {ratio:g} of {least}; the smallest is {1 / least:.3g}")
+    check_ratio(ratio, min(sizes), "weight")
+    total = sum(sizes)
     streams = [torch.Generator().manual_seed(seed * 1_000_003 + sequence) for sequence in range(count)]
     return torch.stack([torch.randperm(total, generator=stream)[: int(total * ratio + 1e-6)].sort().values for stream in streams])
 

@@ -27,6 +27,8 @@ from tinymem.recipe.source import overridden, read_values
 from tinymem.runtime.files import user_path
 from tinymem.runtime.json import JsonObject
 
+Unit = Literal["neuron", "weight"]
+"""What holds a sequence."""
 NEURON_SCORERS = ("random-neurons", "act", "ig", "zero", "slim", "hard-concrete", "nemo")
 WEIGHT_SCORERS = ("random-weights", "durable", "sou", "subnet", "balanced-subnet")
 ADDED: dict[str, object] = {"unit": "neuron", "retain": 2000}
@@ -52,7 +54,7 @@ class LocalizationOptions(Section):
     """A localization benchmark of a model: the section `localization` of a run's recipe."""
 
     benchmark: Literal["inj", "del"] = Field(description="inj: injected sequences are asked back; del: located neurons are dropped")
-    unit: Literal["neuron", "weight"] = Field("neuron", description="INJ: what holds a sequence; DEL drops neurons")
+    unit: Unit = Field("neuron", description="INJ: what holds a sequence; DEL drops neurons")
     methods: tuple[Method, ...] = Field(
         (),
         description="scorers of the unit; one with the option ratio runs at that ratio only; options that are lists are axes, of which DEL "

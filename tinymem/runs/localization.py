@@ -19,6 +19,7 @@ from tinymem.errors import UserError
 from tinymem.evaluation.evaluator import Evaluator
 from tinymem.localization.benchmark import Benchmark, calls_at, random_sequences
 from tinymem.localization.deletion import Decode, suffix_accuracy
+from tinymem.localization.ratios import PARTS, least_size, ratios_of
 from tinymem.localization.scoring import refuse_unless_neurons
 from tinymem.localization.weights import refuse_unless_weights
 from tinymem.mitigation.files_subject import identity_of, own_rows
@@ -86,6 +87,7 @@ def localize(
     calls = parsed_calls(recipe)
     _check_files(recipe, files)
     loaded = load_checkpoint(checkpoint, device=device, verify=verify, dtype=dtype)
+    ratios = _ratios(loaded, recipe, calls, progress)
     identity = replace(identity_of(loaded, checkpoint, device), seed=recipe.seed)
     compares = any(_compares(call) for call, _ in calls)
     if recipe.benchmark == "inj":
@@ -94,7 +96,7 @@ def localize(
         benchmark = _deleted(loaded, checkpoint, recipe, files, identity)
     require_writable(out)
     runner = _Runner(benchmark, out, progress, fingerprint(benchmark.model))
-    return [row for ratio in recipe.wanted_ratios for row in runner.rows(calls_at(calls, ratio), ratio)]
+    return [row for ratio in ratios for row in runner.rows(calls_at(calls, ratio), ratio)]
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,18 @@ def _erasing(rows: Sequence[LocalizationRow]) -> tuple[float, float]:
     """What is least where most of the rows themselves, and least of the others, is erased."""
     by = {row.score_name: row.score or 0.0 for row in rows}
     return by["self_accuracy"], -by["other_accuracy"]
+
+
+def _ratios(
+    loaded: Checkpoint, recipe: LocalizationOptions, calls: Sequence[tuple[MethodCall, float | None]], progress: Progress
+) -> tuple[float, ...]:
+    """The ratios that the model runs at; it is said where default ones give way."""
+    size = least_size(loaded.model, recipe.unit)
+    ratios = ratios_of(recipe, size, {ratio for _, ratio in calls if ratio is not None})
+    if left_out := [f"{ratio:g}" for ratio in recipe.wanted_ratios if ratio not in ratios]:
+        runs = ", ".join(f"{ratio:g}" for ratio in ratios)
+        progress.say(f"ratios {runs}: the default {' and '.join(left_out)} of {size} is less than one {PARTS[recipe.unit]}")
+    return ratios
 
 
 def _check_files(recipe: LocalizationOptions, files: RowFiles) -> None:
