@@ -107,6 +107,8 @@ def test_without_rows_the_table_and_a_probe_say(monkeypatch: pytest.MonkeyPatch)
     assert passes("finetune-extra", {"epochs": 5}, text) == 3 * 5 * 784_000 and text.retain == 100_000
     assert passes("of-my-own", {"epochs": 2}, size) == 3 * 250 * 2 and passes("of-my-own", {}, size) == 3 * 250
     assert Estimator(probe=False).run("act", config("act"), FOUR)[0] > 0
+    monkeypatch.setattr(estimate, "device_is_here", lambda device: False)
+    assert Estimator(device="cuda").run("act", config("act"), FOUR)[1] == 6000 * size.row_flops / 1e14, "no probe of a GPU that is not here"
 
 
 def test_the_table_takes_what_methods_do_from_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from by_heart import KNOWN, MATCH, PROMPT, ByHeart, by_heart
 from helpers import ROOT, tinymem
 from hub_stub import Hub
 
+from tinymem.cli.sweep_plan import _of_spread
 from tinymem.data.own_rows import RowFiles
 from tinymem.errors import UserError
 from tinymem.mitigation.method import parse_call
@@ -20,6 +21,7 @@ from tinymem.recipe.sweep import load_sweep, parse_sweep
 from tinymem.results.row import MeasuredRow
 from tinymem.results.store import read_rows
 from tinymem.runs.checkpoint import mitigate_checkpoint
+from tinymem.sweep.estimate import MethodCost
 from tinymem.sweep.run import Sweep, open_sweep
 from tinymem.sweep.task import Worker
 from tinymem.sweep.work import WorkUnit
@@ -121,6 +123,19 @@ def test_a_sweep_on_too_few_gpus_is_refused_before_anything_is_written(
     assert refused == f"expected 2 GPUs here to spread a model over, found {said}; lower --gpus, or a recipe's gpus"
     assert not (tmp_path / "out").exists()
     assert tinymem(*words, "--list").code == 0, "a plan needs no GPU"
+
+
+def test_an_estimate_counts_the_gpus_that_a_run_holds(llama: ByHeart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    model = {"name": str(llama.folder), "gpus": 2}
+    found = {"act": MethodCost(shared=600.0, measure=300.0), "durable": MethodCost(shared=900.0)}
+    sentence = "sweep: times are of whole runs, each of which holds 2 GPUs: 1 h of GPU time"
+    assert _of_spread(opened(llama, model), found, "cuda") == [sentence]
+    assert not _of_spread(opened(llama, {**model, "gpus": 1}), found, "cuda") and not _of_spread(opened(llama, model), found, "cpu")
+    (tmp_path / "sweep.yaml").write_text(json.dumps({"models": [model], "rows": files(llama), "methods": METHODS}))
+    said = {device: tinymem("sweep", tmp_path / "sweep.yaml", "--dry-run", "--device", device) for device in ("auto", "cuda", "cpu")}
+    assert said["auto"].out == said["cuda"].out and "on a GPU, of which there is none here, one run at a time" in said["auto"].out
+    assert "each of which holds 2 GPUs" in said["auto"].out and said["cpu"].code == 0 and "GPU time" not in said["cpu"].out
 
 
 @pytest.mark.training

@@ -77,11 +77,16 @@ def sweep(
 
 
 def _place(device: str, engine: str, gpus: int, *, plan_only: bool) -> str:
-    """The resolved device, with as many GPUs as a model is spread over; where nothing runs here (a plan, a login node) none is checked."""
+    """The resolved device, with as many GPUs as a model is spread over; where nothing runs here (a plan, a login node) none is checked.
+
+    A model that is spread runs on GPUs, whether there are any here or not.
+    """
     from tinymem.runtime.device import resolve_device
 
     elsewhere = plan_only or engine == "parsl"
-    if device.startswith("cuda") and elsewhere:
+    if elsewhere and device == "auto" and gpus > 1:
+        return "cuda"
+    if elsewhere and device.startswith("cuda"):
         return device
     return resolve_device(device, 1 if elsewhere else gpus)
 

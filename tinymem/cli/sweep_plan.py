@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 STATUS = ("sweep", "method", "runs", "left", "ok", "refused", "failed", "timeout")
 FATES = ("model", "method", "passes", "first rung", "on", "kept", "second rung", "all rows", "dropped after")
 LIST = ("sweep", "method", "runs", "passes", "left out")
+ABSENT = "a GPU, of which there is none here"
 COSTS = ("method", "runs", "passes", "time", "disk", "measuring", "share", "one by one")
 
 
@@ -94,7 +95,7 @@ def _of_sweep(sweep: Sweep, counts: Counts) -> Iterator[str]:
 
 def print_estimate(planned: Iterable[Sweep], place: str, project: Path | None, output: str) -> None:
     """Print time and disk of the runs that are left, or the time of all with the rows of `project`, by method, the longest first."""
-    from tinymem.runtime.device import describe_device
+    from tinymem.runtime.device import describe_device, device_is_here
     from tinymem.sweep.estimate import Estimator, measured_rows
     from tinymem.sweep.listing import costs, left_over, merged, paper_cost
 
@@ -109,7 +110,8 @@ def print_estimate(planned: Iterable[Sweep], place: str, project: Path | None, o
             sizes.update(left.bytes)
             notes.append(_of_left(one, left))
         found.append(costs(one, Estimator(rows, place), left_only=project is None))
-    all_costs, where = merged(found), " and ".join(sorted(devices)) or describe_device(place)
+        notes += _of_spread(one, found[-1], place)
+    all_costs, where = merged(found), " and ".join(sorted(devices)) or (describe_device(place) if device_is_here(place) else ABSENT)
     notes = [*_said(all_costs, where), *notes, *([] if project else ["Nothing was done."]), *([paper_cost()] if paper else [])]
     heads = [head for head in COSTS if head != "disk" or project is None]
     print_listing(listing("Time by method", heads, _times(all_costs, None if project else sizes), notes=notes), output)
@@ -138,6 +140,14 @@ def _of_named(sweep: Sweep) -> list[str]:
         return []
     absent = counted(sum(model.basis is None for model in sweep.models), "model")
     return [f"{sweep.recipe.name}: without {absent} of the Hub that are not here; others by name are guessed from their size, not probed"]
+
+
+def _of_spread(sweep: Sweep, found: dict[str, MethodCost], place: str) -> list[str]:
+    """What an estimate says of a sweep's GPUs, where each run holds several."""
+    if (gpus := sweep.recipe.gpus) == 1 or place == "cpu":
+        return []
+    held = duration(gpus * sum(cost.total for cost in found.values()))
+    return [f"{sweep.recipe.name}: times are of whole runs, each of which holds {gpus} GPUs: {held} of GPU time"]
 
 
 def _of_robustness(sweep: Sweep) -> list[str]:

@@ -49,6 +49,13 @@ def check_device_name(device: str) -> None:
         raise UserError(f"expected --device auto, cpu or cuda (a certain one: cuda:1), got '{device}'")
 
 
+def device_is_here(device: str) -> bool:
+    """Whether a resolved device, or one that was named for another machine, can be used on this one."""
+    import torch
+
+    return device == "cpu" or torch.cuda.is_available()
+
+
 def spread_devices(device: str, gpus: int) -> list[str]:
     """The devices of a model that is on one, or spread over several GPUs."""
     return [f"cuda:{k}" for k in range(gpus)] if gpus > 1 else [device]

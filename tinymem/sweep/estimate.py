@@ -26,6 +26,7 @@ from tinymem.results.read import read_measured
 from tinymem.results.row import MeasuredRow
 from tinymem.results.run_folder import RECIPE as RUN
 from tinymem.results.store import RESULTS, read_rows
+from tinymem.runtime.device import device_is_here
 from tinymem.runtime.files import canonical_json, json_lines
 from tinymem.runtime.json import JsonObject
 from tinymem.sweep.costs import Size, measurement_passes, passes, size_of
@@ -141,8 +142,8 @@ class Estimator:
         return measurement_passes(size) * self._speed(recipe, size)
 
     def _speed(self, recipe: Recipe | Size, size: Size) -> float:
-        """Seconds of a forward pass over one row; of a model by name, which is not loaded for this, by its arithmetic alone."""
-        if isinstance(recipe, Size):
+        """Seconds of a forward pass over one row; by arithmetic alone of a model by name, which is not loaded, or of an absent GPU."""
+        if isinstance(recipe, Size) or not device_is_here(self.device):
             return size.row_flops / (ASSUMED_GPU if self.device.startswith("cuda") else ASSUMED)
         if not self.probe:
             return size.row_flops / ASSUMED
