@@ -74,14 +74,19 @@ _PUBLIC = {
     "open_run": "tinymem.runs.pipeline",
 }
 
-__all__ = ["__version__", *sorted(_PUBLIC)]
+# Public subpackages, imported on first use too: `tinymem.zoo.load(name)`.
+_PACKAGES = ("zoo",)
+
+__all__ = ["__version__", *sorted((*_PUBLIC, *_PACKAGES))]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'tinymem' has no attribute '{name}'")
     from importlib import import_module
 
+    if name in _PACKAGES:
+        return import_module(f"tinymem.{name}")
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'tinymem' has no attribute '{name}'")
     return getattr(import_module(_PUBLIC[name]), name)
 
 

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, tinymem
+from helpers import ROOT, python, tinymem
 
 from tinymem import zoo
 from tinymem.errors import UserError
@@ -32,7 +32,8 @@ def test_list_names_what_readers_choose_by() -> None:
     assert (found["data"], found["artifact"], found["n_layer"], found["seed"], found["epoch"]) == ("additive", "noise", 2, 1, 500)
     assert found["memorized"]["noise"]["count"] == 357 and found["accuracy"] == pytest.approx(0.9906, abs=1e-4)
     assert entries["lang-wiki-noise-4l-s0"]["accuracy"] is None and entries["lang-wiki-noise-4l-s0"]["perplexity"] > 1
-    assert "math-mult-backdoor-4l-s3" in tinymem("zoo", "list").out
+    shown = tinymem("zoo", "list").out
+    assert "math-mult-backdoor-4l-s3" in shown and f"Checkpoints in {SHIPPED}" in shown, "where they are, however narrow the table"
 
 
 def test_card_says_how_to_load() -> None:
@@ -74,6 +75,12 @@ def test_add_refuses_half_a_checkpoint_and_a_taken_name(small: Path, tmp_path: P
     (other / "curve.jsonl").unlink()
     half = tinymem("zoo", "add", other, "--zoo", small)
     assert half.code == 2 and "found no curve.jsonl" in half.err
+
+
+@pytest.mark.processes
+def test_tinymem_alone_has_to_be_imported(tmp_path: Path) -> None:
+    (tmp_path / "case.py").write_text("import tinymem\nprint(tinymem.zoo.load.__module__)\n")
+    assert python(tmp_path / "case.py").out.strip() == "tinymem.zoo.loading"
 
 
 def test_load_gives_model_corpus_and_planted_rows(small: Path, tiny_run: Run) -> None:

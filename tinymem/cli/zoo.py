@@ -46,7 +46,7 @@ def list_checkpoints(zoo: Zoo = None, output: Format = "table", json: PrintJson 
     if output == "json":
         print_json([entry.as_json() for entry in entries])
     else:
-        print_tables_as([_table(entries)], output, None)
+        print_tables_as([_table(entries, folder)], output, None)
 
 
 @zoo_app.command()
@@ -148,12 +148,12 @@ def _measure(folder: Path, names: list[str]) -> None:
         echo(f"{entry.name}: {'; '.join(counts)}")
 
 
-def _table(entries: list[Entry]) -> Table:
+def _table(entries: list[Entry], zoo: Path) -> Table:
     from tinymem.report.tables.table import Cell, Column, Table
 
     heads = ("name", "data", "artifact", "layers", "seed", "epochs", "% memorized", "accuracy %", "perplexity", "MiB", "folder")
     columns = tuple(Column(head, numeric=2 < i < 10, optional=head == "folder") for i, head in enumerate(heads))
-    return Table("zoo", "zoo", "Shipped checkpoints", columns, tuple(tuple(map(Cell, _words(entry))) for entry in entries))
+    return Table("zoo", "zoo", f"Checkpoints in {zoo}", columns, tuple(tuple(map(Cell, _words(entry))) for entry in entries))
 
 
 def _words(entry: Entry) -> list[str]:
