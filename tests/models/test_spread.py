@@ -20,7 +20,8 @@ from tinymem.models import foreign
 from tinymem.models.adapters import logits
 from tinymem.models.checkpoint import load_checkpoint, save_checkpoint
 from tinymem.models.precise_head import precise_head
-from tinymem.models.spread import device_map, spread
+from tinymem.models.spread import bytes_by_device, device_map, spread
+from tinymem.runtime import memory
 from tinymem.testing import QUICK, config_of, tiny_case, tiny_model
 
 CURVATURE = ("kfac", "lowest-kept", "random-basis", "svd")
@@ -58,6 +59,27 @@ def test_a_loaded_model_has_memory_where_its_blocks_go(family: str) -> None:
     assert {parameter.device.type for parameter in model.parameters()} == {"cpu", "meta"}
     assert [name for name, _ in model.named_parameters(remove_duplicate=False)] == tied
     assert (model.get_output_embeddings().weight is model.get_input_embeddings().weight) == (family == "gpt2"), "a tied head stays tied"
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gpt-neox", "llama"])
+def test_bytes_of_each_device(family: str) -> None:
+    model = tiny_model(family).bfloat16()
+    foreign._allocate(model, ["cpu", "meta"])
+    found = bytes_by_device(model, ["cpu", "meta"])
+    assert found == {kind: sum(2 * p.numel() for p in model.parameters() if p.device.type == kind) for kind in ("cpu", "meta")}
+    assert sum(found.values()) == 2 * sum(p.numel() for p in model.parameters()) and min(found.values()) > 0
+
+
+def test_a_gpu_without_room_for_its_share_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where another one's room would hold the whole model."""
+    tiny_model("llama").save_pretrained(tmp_path)
+    monkeypatch.setattr("tinymem.models.spread.find_spec", lambda name: True)
+    free = {"cuda:0": 10**9, "cuda:1": 10}
+    monkeypatch.setattr(memory, "free_memory", lambda device: free[device])
+    with pytest.raises(
+        UserError, match=f"expected room for its share of the model in {tmp_path} in the memory of cuda:1, got .* free where"
+    ):
+        load_checkpoint(tmp_path, device="cuda", gpus=2)
 
 
 def test_what_is_not_loaded_over_several_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

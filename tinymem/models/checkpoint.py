@@ -22,7 +22,7 @@ from tinymem.models.gpt2 import GPT, GPTConfig
 from tinymem.models.gpt2_folder import hf_config, is_gpt2, load_gpt, published_tensors, read_gpt2_config
 from tinymem.models.layout import Layout
 from tinymem.models.metadata import Metadata, read_metadata, verify_weights, write_metadata
-from tinymem.models.spread import refuse_without_accelerate
+from tinymem.models.spread import bytes_by_device, refuse_without_accelerate
 from tinymem.models.weights import ADAPTER, CONFIG, DTYPES, WEIGHTS, DTypeName, Folder, stored_tensors, stored_type, write_tensors
 from tinymem.runtime.device import in_one_transfer, spread_devices
 from tinymem.runtime.files import new_directory, read_object, write_json, write_text
@@ -33,6 +33,7 @@ from tinymem.runtime.memory import refuse_beyond_memory
 UNSUPPORTED = ("quantization_config", "transformers_weights")
 SMALLER_WORK = "take shorter rows, a smaller batch_size of the method, or a larger machine"
 """What to try where the work on a model takes more than twice what the model does."""
+OTHER_GPUS = "free it, or name other GPUs with CUDA_VISIBLE_DEVICES"
 
 
 @dataclass(frozen=True)
@@ -127,9 +128,11 @@ def _load(folder: Folder, device: str, needed: Callable[[nn.Module], int], dtype
         what = f"the model in {folder.path}" + ("" if needed is bytes_of else " and what is done with it")
         takes = needed(model)
         refuse_beyond_memory(takes, device, what, _remedy(model, takes, device, gpus), gpus)
+        for place, part in bytes_by_device(model, devices).items() if gpus > 1 else ():
+            refuse_beyond_memory(part, place, f"its share of the model in {folder.path}", OTHER_GPUS)
 
-    ours = load_gpt(folder, sizes, device, DTYPES.get(dtype, torch.float32), check) if sizes else None
     devices = spread_devices(device, gpus)
+    ours = load_gpt(folder, sizes, device, DTYPES.get(dtype, torch.float32), check) if sizes else None
     return ours or load_foreign(folder, devices, DTYPES.get(dtype) or stored_type(folder.stored.values()), check)
 
 

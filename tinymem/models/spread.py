@@ -66,6 +66,15 @@ def device_map(model: nn.Module, devices: Sequence[str]) -> dict[str, str]:
     return places
 
 
+def bytes_by_device(model: nn.Module, devices: Sequence[str]) -> dict[str, int]:
+    """Bytes of the parameters that `spread` puts on each device; tied ones count once."""
+    places, found = device_map(model, devices), dict.fromkeys(devices, 0)
+    for name, parameter in model.named_parameters():
+        device = next(device for module, device in places.items() if name.startswith(f"{module}."))
+        found[device] += parameter.numel() * parameter.element_size()
+    return found
+
+
 def _places(model: nn.Module, blocks: str, devices: list[str]) -> Iterator[tuple[str, str]]:
     found, path = False, ""
     for name in blocks.split("."):
