@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,18 @@ PERLMUTTER = Machine("Perlmutter", 0.5, 280, 4, 1, 300, 256, 1.58, 261)
 
 
 def machine_of(device: str) -> Machine:
-    """A guess at the machine behind a row's `device`: Polaris without GPUs for a processor, else one GPU's share of it with that GPU."""
+    """A guess at the machine behind a row's `device`: Polaris without GPUs for a processor, else the share of it that its GPUs have.
+
+    A model that is spread over GPUs has their number in its rows: `2 x NVIDIA H100`.
+    """
     if device.startswith("cpu"):
         return replace(POLARIS, name=device, gpus=0)
-    share, watts = 1 / POLARIS.gpus, gpu_watts_of(device)
-    return replace(POLARIS, name=device, gpus=1, gpu_watts=watts, cpu_watts=POLARIS.cpu_watts * share, memory_gb=POLARIS.memory_gb * share)
+    several = re.match(r"(\d+) x ", device)
+    gpus = int(several[1]) if several else 1
+    share, watts = gpus / POLARIS.gpus, gpu_watts_of(device)
+    return replace(
+        POLARIS, name=device, gpus=gpus, gpu_watts=watts, cpu_watts=POLARIS.cpu_watts * share, memory_gb=POLARIS.memory_gb * share
+    )
 
 
 def load_machine(path: Path) -> Machine:

@@ -276,6 +276,8 @@ def test_cost_tables_by_hand() -> None:
 def test_machines(tmp_path: Path) -> None:
     assert machine_of("NVIDIA H100 80GB HBM3").gpu_watts == 700 and machine_of("NVIDIA H100 80GB HBM3").gpus == 1
     assert machine_of("cpu (2 threads)").gpus == 0
+    one, two = machine_of("NVIDIA H100 80GB HBM3"), machine_of("2 x NVIDIA H100 80GB HBM3")
+    assert two.gpus == 2 and two.kilowatt_hours(1) == pytest.approx(2 * one.kilowatt_hours(1))
     path = tmp_path / "mine.yaml"
     path.write_text("cpu_watts: 65\ngpus: 0\ncarbon: 50\n")
     assert load_machine(path) == replace(POLARIS, name="mine", cpu_watts=65, gpus=0, carbon=50)
