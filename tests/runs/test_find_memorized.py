@@ -14,7 +14,7 @@ from helpers import tinymem
 
 from tinymem.data.windows import CorpusChoice
 from tinymem.errors import UserError
-from tinymem.evaluation.memorized_sets import Filters, Found, Window, edits, memorized_windows, without_duplicates
+from tinymem.evaluation.memorized_sets import Filters, Window, edits, memorized_windows
 from tinymem.models.adapters import logits
 from tinymem.models.checkpoint import load_checkpoint
 from tinymem.models.precise_head import precise_head
@@ -86,21 +86,6 @@ def test_the_head_is_computed_in_float32(tmp_path: Path) -> None:
     expected = (x @ half.get_submodule("lm_head").weight.float().T)[:, PROMPT - 1 : -1].argmax(-1)
     assert torch.equal(found, expected) and not torch.equal(found, logits(half, ids)[:, PROMPT - 1 : -1].argmax(-1))
     assert all(torch.equal(tensor, before[name]) and tensor.dtype == torch.bfloat16 for name, tensor in half.state_dict().items())
-
-
-def test_duplicates_by_brute_force() -> None:
-    generator = np.random.default_rng(0)
-    rows = generator.integers(0, 9, (40, 30))
-    rows[20:, 10:] = rows[:20, 10:]  # each shares a part with another
-    found = [Found(row.tolist(), "", 1.0, int(generator.integers(5)), True, i, 0) for i, row in enumerate(rows)]
-    grams = [{tuple(row[i : i + 5]) for i in range(26)} for row in rows.tolist()]
-    linked = {(i, j) for i in range(40) for j in range(40) if len(grams[i] & grams[j]) / len(grams[i] | grams[j]) > 0.05}
-    reach = [{i} for i in range(40)]
-    for _ in range(40):
-        reach = [{k for j in group for k in range(40) if (j, k) in linked} | group for group in reach]
-    best = {min(group, key=lambda i: (found[i].distance, i)) for group in reach}
-    assert {row.document for row in without_duplicates(found, 0.05)} == best
-    assert len(best) < 40 and len(without_duplicates(found, 1)) == 40
 
 
 def test_a_stopped_search_goes_on(model: ByHeart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,18 +9,17 @@ Source: Chang et al. 2024, "Do localization methods actually localize memorized 
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
 
 from tinymem.errors import UserError
+from tinymem.evaluation.duplicates import groups_of
 from tinymem.models.precise_head import PreciseHead
 from tinymem.runtime.json import JsonObject
-
-GRAM = 5
+from tinymem.runtime.progress import Bar
 
 
 @dataclass(frozen=True)
@@ -148,39 +147,10 @@ def edits(one: str, other: str) -> int:
     return distance
 
 
-def without_duplicates(rows: Sequence[Found], overlap: float) -> list[Found]:
+def without_duplicates(rows: Sequence[Found], overlap: float, bar: Bar | None = None) -> list[Found]:
     """Of each group of rows that are linked by common 5-grams the one with the least distance, the earliest of several; by distance."""
-    group = list(range(len(rows)))
-
-    def root(i: int) -> int:
-        while group[i] != i:
-            group[i] = group[group[i]]
-            i = group[i]
-        return i
-
-    grams = [_grams(row.ids) for row in rows]
-    for i, j, common in _pairs(grams):
-        if common / (len(grams[i]) + len(grams[j]) - common) > overlap:
-            group[root(j)] = root(i)
     best: dict[int, Found] = {}
-    for i, row in enumerate(rows):
-        kept = best.setdefault(root(i), row)
-        if row.distance < kept.distance:
-            best[root(i)] = row
+    for group, row in zip(groups_of([row.ids for row in rows], overlap, bar), rows, strict=True):
+        if row.distance < best.setdefault(group, row).distance:
+            best[group] = row
     return sorted(best.values(), key=lambda row: (row.distance, row.document, row.offset))
-
-
-def _grams(ids: Sequence[int]) -> set[tuple[int, ...]]:
-    return {tuple(ids[i : i + GRAM]) for i in range(len(ids) - GRAM + 1)}
-
-
-def _pairs(grams: Iterable[set[tuple[int, ...]]]) -> list[tuple[int, int, int]]:
-    """Pairs of rows with a common 5-gram, and how many they have in common."""
-    rows_of: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    common: dict[tuple[int, int], int] = defaultdict(int)
-    for j, own in enumerate(grams):
-        for gram in own:
-            for i in rows_of[gram]:
-                common[i, j] += 1
-            rows_of[gram].append(j)
-    return [(i, j, count) for (i, j), count in sorted(common.items())]

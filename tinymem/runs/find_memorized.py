@@ -125,7 +125,7 @@ def find_memorized(
     Raises:
         UserError: a file that is there already, a corpus that cannot be read, ids that the model does not know, or too little memory.
     """
-    search, device = search or Search(), resolve_device(device, gpus)
+    search, device, progress = search or Search(), resolve_device(device, gpus), progress or Progress()
     if out.exists():
         raise UserError(f"expected a new file for --out, {out} exists; name another or remove it")
     hashes = verify_weights(checkpoint, read_metadata(checkpoint)) if verify else {}
@@ -135,8 +135,9 @@ def find_memorized(
     if search.limit is None or state.tested < search.limit:
         model = load_checkpoint(checkpoint, device=device, verify=False, dtype=dtype, gpus=gpus).model
         refuse_longer_rows(model, search.filters.tokens)
-        seconds = _searched(model, ModelTokens(checkpoint), corpus, search, state, progress or Progress())
-    kept = without_duplicates(state.found, search.filters.overlap)[: search.keep]
+        seconds = _searched(model, ModelTokens(checkpoint), corpus, search, state, progress)
+    with progress.stage("compared for duplicates", len(state.found)) as bar:
+        kept = without_duplicates(state.found, search.filters.overlap, bar)[: search.keep]
     if kept:
         write_text(out, "".join(json.dumps(row.as_dict(), ensure_ascii=False) + "\n" for row in kept))
     state.path.unlink(missing_ok=True)
