@@ -174,6 +174,8 @@ def test_the_command_line(tiny_run: Run, tmp_path: Path, monkeypatch: pytest.Mon
     assert all(0 < cost["measuring"] < cost["time"] < cost["one by one"] for cost in costs if cost["method"] == "act")
     projected = tinymem("sweep", recipe, "--project", tiny_run.path, "--only", "act", "--only", "ratio=0.05", "--device", "cpu")
     assert projected.code == 0 and "Of the runs, 1 were measured on a model of this size" in projected.out
+    nothing = tinymem("sweep", recipe, "--project", tmp_path, "--device", "cpu").one_line_error()
+    assert f"expected measured rows in {tmp_path}, found none" in nothing
     assert not (tmp_path / "sweeps").exists(), "nothing is written"
     assert "expected one recipe with --out, got 2" in tinymem("sweep", recipe, recipe, "--out", "x").one_line_error()
     assert "unknown key 'limit'" in tinymem("sweep", recipe, "--set", "limit=3").one_line_error()

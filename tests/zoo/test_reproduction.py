@@ -273,6 +273,9 @@ def test_stored_rows_stay_where_a_folder_has_none_of_the_table(tmp_path: Path, o
         done = tinymem("reproduce", "table1", option, folder, "--stored", stored, "--out", page)
         assert done.code == 2 and f"expected rows of table1 in {folder}, found {got}; nothing was stored" in done.err
         assert stored.read_bytes() == before and not page.exists()
+    done = tinymem("reproduce", "table2", "--stored", stored, "--out", page)
+    assert done.code == 2 and not page.exists()
+    assert f"expected rows of table2 in {stored}, found" in done.err and "of other models; no page was written" in done.err
 
 
 def slice_row(method: str, weights: str, left: int, epoch: int = 50, **more: Any) -> MeasuredRow:

@@ -36,6 +36,11 @@ def test_list_names_what_readers_choose_by() -> None:
     assert "math-mult-backdoor-4l-s3" in shown and f"Checkpoints in {SHIPPED}" in shown, "where they are, however narrow the table"
 
 
+def test_a_folder_without_checkpoints_is_said(tmp_path: Path) -> None:
+    done = tinymem("zoo", "list", "--zoo", tmp_path)
+    assert done.code == 2 and f"expected checkpoints in {tmp_path}, found none" in done.err
+
+
 def test_card_says_how_to_load() -> None:
     math, text = (tinymem("zoo", "card", name).out for name in ("math-mult-noise-4l-s1", "lang-wiki-noise-4l-s0"))
     assert 'zoo.load("math-mult-noise-4l-s1")' in math and "193 of 610" in math

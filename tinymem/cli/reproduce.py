@@ -62,6 +62,8 @@ def reproduce(
         echo(f"{place}: {counted(store_rows(place, found), 'row')}")
     if not place.is_file():
         raise UserError(f"expected rows of {table} in {place}, found none; run in a clone of the repository, or try --from DIR or --stored")
+    if stored:
+        _refuse_others(table, stored_rows(stored), str(stored), "no page was written")
     places = {name: path for name, path in STORED.items() if stored is None and path.is_file()} | {table: place}
     of_tables, of_slices = ([row for name in names if name in places for row in stored_rows(places[name])] for names in (TITLES, [SLICES]))
     write_text(out, reproduction_page(of_tables, trained_in(shipped), of_slices))
@@ -77,14 +79,20 @@ def _added(table: str, known: list[MeasuredRow], new: list[MeasuredRow]) -> list
 
 def _read(table: str, folders: list[Path]) -> list[MeasuredRow]:
     from tinymem.results.collect import load_results
-    from tinymem.zoo.reproduction import is_of_table
     from tinymem.zoo.stored import lean
 
     found = [lean(row) for row in load_results(folders).rows if row.is_ok]
-    if not any(table == SLICES or is_of_table(row, TITLES[table]) for row in found):
-        got = f"{counted(len(found), 'row')} of other models" if found else "none with a result"
-        raise UserError(f"expected rows of {table} in {', '.join(map(str, folders))}, found {got}; nothing was stored, check the path")
+    _refuse_others(table, found, ", ".join(map(str, folders)), "nothing was stored")
     return found
+
+
+def _refuse_others(table: str, rows: list[MeasuredRow], where: str, so: str) -> None:
+    """Raise UserError where none of the rows is of a model that the table has."""
+    from tinymem.zoo.reproduction import is_of_table
+
+    if not any(table == SLICES or is_of_table(row, TITLES[table]) for row in rows):
+        got = f"{counted(len(rows), 'row')} of other models" if rows else "none with a result"
+        raise UserError(f"expected rows of {table} in {where}, found {got}; {so}, check the path")
 
 
 def _measured(table: TableName, sweeps: Path, device: str, jobs: int | None) -> list[MeasuredRow]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinymem.cli.printing import listing, print_listing
+from tinymem.errors import UserError
 from tinymem.runtime.words import counted, duration, size
 
 if TYPE_CHECKING:
@@ -102,6 +103,8 @@ def print_estimate(planned: Iterable[Sweep], place: str, project: Path | None, o
     found, devices, notes, sizes, paper = list[dict[str, "MethodCost"]](), set[str](), list[str](), Counter[str](), False
     for one in planned:
         rows = measured_rows(project) if project else _rows_of(one, place)
+        if project and not rows:
+            raise UserError(f"expected measured rows in {project}, found none; name a sweep or a run, or take --dry-run for an estimate")
         devices |= {row.device for row in rows if row.device}
         paper |= one.recipe.explain == "paper"
         notes += [*_of_named(one), *_of_robustness(one)]

@@ -22,6 +22,7 @@ from tinymem.cli.options import (
     size_in_bytes,
 )
 from tinymem.cli.printing import chosen, print_json, print_tables_as
+from tinymem.errors import UserError
 from tinymem.runtime.streams import echo
 from tinymem.runtime.words import counted
 
@@ -43,6 +44,8 @@ def list_checkpoints(zoo: Zoo = None, output: Format = "table", json: PrintJson 
 
     output, folder = chosen(output, json), zoo_folder(zoo)
     entries = [entry_of(folder / name) for name in names_in(folder)]
+    if not entries:
+        raise UserError(f"expected checkpoints in {folder}, found none; name the zoo/ of a clone of the repository, or add one by zoo add")
     if output == "json":
         print_json([entry.as_json() for entry in entries])
     else:
