@@ -24,8 +24,13 @@ def fingerprint(model: nn.Module) -> Fingerprint:
     found: Fingerprint = {
         f"'{name}'": (tuple(t.shape), t.dtype, digest) for (name, t), digest in zip(tensors.items(), digests, strict=True)
     }
+    return found | hooks_of(model)
+
+
+def hooks_of(model: nn.Module) -> Fingerprint:
+    """The numbers of hooks of each module that has any."""
     hooks = {f"hooks of '{name}'": tuple(len(getattr(module, kind)) for kind in HOOKS) for name, module in model.named_modules()}
-    return found | {name: counts for name, counts in hooks.items() if any(counts)}
+    return {name: counts for name, counts in hooks.items() if any(counts)}
 
 
 def first_change(before: Fingerprint, model: nn.Module) -> str | None:

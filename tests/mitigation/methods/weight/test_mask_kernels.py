@@ -84,6 +84,9 @@ def test_a_process_compares_once_for_each_shape(monkeypatch: pytest.MonkeyPatch)
     layers.config = LearnedMaskConfig(ratio=0.2, scope="layer", drop="lowest")
     assert trusted(cast(Any, exact), layers, ids[:4], torch.ones(4))
     assert asked == [4, 4, 3, 4]
+    mask.model.register_forward_hook(lambda *_: None)
+    assert all(trusted(cast(Any, exact), mask, ids[:4], torch.ones(4)) for _ in range(2))
+    assert asked == [4, 4, 3, 4, 4, 4], "what hooks do is in no shape"
 
 
 def test_a_batch_without_weight_is_compared_by_ones() -> None:

@@ -52,7 +52,7 @@ def _descend(slope, scores, velocities, at, rate, sign, momentum, decay):
     tl.store(scores + at, score - rate * velocity)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["K"])
 def keep(
     own, scores, counts, known, digits, upto, w_in, w_down, N, K, G, STRIDE: tl.constexpr, D: tl.constexpr, F: tl.constexpr,
     C: tl.constexpr, KC: tl.constexpr, LOWEST: tl.constexpr, CHUNK: tl.constexpr,

@@ -64,7 +64,7 @@ def _known(counts, digits, row, K, G, C: tl.constexpr, KNOWN: tl.constexpr):
     return prefix * VALUES + digit, left, tl.sum(tl.where(values == digit, found, 0), 0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["K"])
 def _count(
     scores,
     counts,
@@ -103,7 +103,7 @@ def _count(
         tl.atomic_add(place + (shifted & (VALUES - 1)), 1, mask=agrees, sem="relaxed")
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["K"])
 def _equal(counts, known, digits, equal, K, G, C, KC: tl.constexpr, TOGETHER: tl.constexpr):
     """How many keys of each chunk are the K-th."""
     row, chunks = tl.program_id(1), tl.program_id(0) * TOGETHER + tl.arange(0, TOGETHER)
@@ -136,7 +136,7 @@ def dropped_of_chunk(
     return at, inside, (key > kth) | equal
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["K"])
 def _write(
     weights, scores, counts, known, digits, upto, out, N, K, G, C: tl.constexpr, KC: tl.constexpr, LOWEST: tl.constexpr, CHUNK: tl.constexpr
 ):
