@@ -87,7 +87,8 @@ def localize(
     calls = parsed_calls(recipe)
     _check_files(recipe, files)
     loaded = load_checkpoint(checkpoint, device=device, verify=verify, dtype=dtype)
-    ratios = _ratios(loaded, recipe, calls, progress)
+    size = least_size(loaded.model, recipe.unit)
+    ratios = ratios_of(recipe, size, {ratio for _, ratio in calls if ratio is not None})
     identity = replace(identity_of(loaded, checkpoint, device), seed=recipe.seed)
     compares = any(_compares(call) for call, _ in calls)
     if recipe.benchmark == "inj":
@@ -95,6 +96,9 @@ def localize(
     else:
         benchmark = _deleted(loaded, checkpoint, recipe, files, identity)
     require_writable(out)
+    if gave_way := [f"{ratio:g}" for ratio in recipe.wanted_ratios if ratio not in ratios]:
+        runs = ", ".join(f"{ratio:g}" for ratio in ratios)
+        progress.say(f"ratios {runs}: the default {' and '.join(gave_way)} of {size} is less than one {PARTS[recipe.unit]}")
     runner = _Runner(benchmark, out, progress, fingerprint(benchmark.model))
     return [row for ratio in ratios for row in runner.rows(calls_at(calls, ratio), ratio)]
 
@@ -157,18 +161,6 @@ def _erasing(rows: Sequence[LocalizationRow]) -> tuple[float, float]:
     return by["self_accuracy"], -by["other_accuracy"]
 
 
-def _ratios(
-    loaded: Checkpoint, recipe: LocalizationOptions, calls: Sequence[tuple[MethodCall, float | None]], progress: Progress
-) -> tuple[float, ...]:
-    """The ratios that the model runs at; it is said where default ones give way."""
-    size = least_size(loaded.model, recipe.unit)
-    ratios = ratios_of(recipe, size, {ratio for _, ratio in calls if ratio is not None})
-    if left_out := [f"{ratio:g}" for ratio in recipe.wanted_ratios if ratio not in ratios]:
-        runs = ", ".join(f"{ratio:g}" for ratio in ratios)
-        progress.say(f"ratios {runs}: the default {' and '.join(left_out)} of {size} is less than one {PARTS[recipe.unit]}")
-    return ratios
-
-
 def _check_files(recipe: LocalizationOptions, files: RowFiles) -> None:
     """Refuse what would be ignored."""
     if recipe.sequences.column and not recipe.sequences.file:
@@ -211,9 +203,9 @@ def _injected(
     compares: bool,
 ) -> Benchmark:
     device = next(loaded.model.parameters()).device
-    sequences = _sequences(loaded, checkpoint, recipe, progress).to(device)
     nothing = Rows.of(torch.zeros(0, 2, dtype=torch.int64, device=device))
     retain = _ordinary(loaded, checkpoint, files, recipe).to(device) if compares else nothing
+    sequences = _sequences(loaded, checkpoint, recipe, progress).to(device)
     return Benchmark(loaded.model, recipe, sequences, retain, nothing, identity)
 
 
