@@ -171,11 +171,53 @@ def test_a_column_that_is_not_there_names_the_option(model: ByHeart, tmp_path: P
     assert message in error and error.endswith("; name it with --text-column"), error
 
 
-@pytest.mark.parametrize("second", ['{"ids": "a text"}', '{"text": "a text"}', "[1, true]", "7"])
-def test_a_line_without_ids_among_those_with_ids(model: ByHeart, tmp_path: Path, second: str) -> None:
-    (tmp_path / "c.jsonl").write_text(f'{{"ids": [1, 2]}}\n{second}\n')
-    done = tinymem("data", "find-memorized", model.folder, tmp_path / "c.jsonl", "--out", tmp_path / "o.jsonl", *WINDOW)
-    assert "expected token ids in line 2 of" in done.one_line_error()
+@pytest.mark.parametrize(
+    ("before", "line"),
+    [
+        *(
+            ('{"ids": [1, 2]}', line)
+            for line in ('{"ids": "a text"}', '{"text": "a text"}', '{"ids": null, "text": "a"}', "[1, true]", "7")
+        ),
+        *((None, line) for line in ("[1, true]", '{"ids": [1.5]}', '{"ids": null}')),
+    ],
+)
+def test_a_line_without_ids_among_those_with_ids(model: ByHeart, tmp_path: Path, before: str | None, line: str) -> None:
+    (tmp_path / "c.jsonl").write_text("".join(f"{text}\n" for text in (before, line, "[1, 2]") if text))
+    error = tinymem("data", "find-memorized", model.folder, tmp_path / "c.jsonl", "--out", tmp_path / "o.jsonl", *WINDOW).one_line_error()
+    where = f"got {json.loads(line)} in line {2 if before else 1}; repair the line"
+    assert error == f"expected token ids in every line of {tmp_path / 'c.jsonl'}, {where}"
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda ids, text: {"ids": None, "text": text},
+        lambda ids, text: {"text": None, "tokens": None, "ids": ids},
+        lambda ids, text: {"ids": [1, 2], "text": text},
+    ],
+)
+def test_by_default_the_text_is_read_and_ids_where_it_is_null(model: ByHeart, tmp_path: Path, made: Any) -> None:
+    lines = [json.dumps(made(row.tolist(), model.text(row))) + "\n" for row in mixed(model)]
+    (tmp_path / "c.jsonl").write_text("".join(lines))
+    found = find_memorized(model.folder, CorpusChoice(str(tmp_path / "c.jsonl")), tmp_path / "set.jsonl", search=Search(FILTERS))
+    assert (found.tested, found.exact) == (48, KNOWN)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("c.jsonl", b'{"ids": [1, 2]}', "expected 'typo' with text in line 1 of {}, got ids; name it with --text-column"),
+        ("c.jsonl", b'{"text": "a", "n": 1}', "expected 'typo' with text in line 1 of {}, got text, n; name it with --text-column"),
+        ("c.jsonl", b"[1, 2]", "expected objects with a column 'typo' in {}, got [1, 2]; leave --text-column out"),
+        ("c.jsonl", b'"a text"', "expected objects with a column 'typo' in {}, got a text; leave --text-column out"),
+        ("c.txt", b"a text", "expected --text-column with a file that has columns, got it with {}; leave it out"),
+        ("c.npy", b"", "expected --text-column with a file that has columns, got it with {}; leave it out"),
+    ],
+)
+def test_a_column_that_would_be_ignored_is_refused(model: ByHeart, tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    command = ("data", "find-memorized", model.folder, tmp_path / name, "--out", tmp_path / "o.jsonl", "--text-column", "typo")
+    assert tinymem(*command, *WINDOW).one_line_error() == message.format(tmp_path / name)
 
 
 def test_a_corpus_of_short_rows_says_so(model: ByHeart, tmp_path: Path) -> None:

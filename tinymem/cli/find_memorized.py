@@ -27,6 +27,15 @@ from tinymem.runtime.streams import echo
 
 Corpus = Annotated[str, typer.Argument(metavar="CORPUS", help="A file of text or token ids, or a data set of the Hub, which is streamed.")]
 
+TextColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--text-column",
+        metavar="NAME",
+        help="Column of the text, or of ids in JSON lines. Default: text, and in JSON lines without it ids, input_ids or tokens.",
+    ),
+]
+
 
 def find_memorized(
     checkpoint: Checkpoint,
@@ -44,7 +53,7 @@ def find_memorized(
     overlap: Annotated[
         float, typer.Option(min=0, max=1, metavar="SHARE", help="Share of common 5-grams above which two rows are one.")
     ] = 0.05,
-    column: Annotated[str, typer.Option("--text-column", metavar="NAME", help="Column of the text, or of ids in JSON lines.")] = "text",
+    column: TextColumn = None,
     split: Annotated[str, typer.Option(metavar="NAME", help="Split of a data set of the Hub.")] = "train",
     config: Annotated[str | None, typer.Option("--subset", metavar="NAME", help="Configuration of a data set of the Hub.")] = None,
     raw: Raw = None,

@@ -159,7 +159,9 @@ CorpusPath = Annotated[
 ]
 Column = Annotated[
     str | None,
-    typer.Option("--column", metavar="NAME", help="Column of ids or text in the rows' files. Default: the first that is known."),
+    typer.Option(
+        "--column", metavar="NAME", help="Column of ids or text in the rows' files. Default: the first that is known and not empty."
+    ),
 ]
 Bos = Annotated[bool, typer.Option("--bos", help="Put the model's first token before each text of the rows' files.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse rows that are too short, instead of leaving them out with a warning.")]

@@ -18,6 +18,8 @@ from tinymem.errors import UserError
 from tinymem.runtime.files import json_lines
 
 ARRAY_ROWS = 4096  # of a block of ids
+TEXT = "text"
+"""The column that is read where none is named."""
 NAME_COLUMN = "name it with --text-column"
 JOINED = (".txt", ".text", ".raw", ".tokens")
 """Files whose lines go on: a block of them is one document, and not each line."""
@@ -29,7 +31,7 @@ class CorpusChoice:
 
     Attributes:
         name: a file, or a data set of the Hub.
-        column: of its text.
+        column: of its text, or of ids in JSON lines; None: `text`, and in JSON lines without it `ids`, `input_ids` or `tokens`.
         split: of a data set.
         config: of a data set.
         revision: of a data set.
@@ -37,7 +39,7 @@ class CorpusChoice:
     """
 
     name: str
-    column: str = "text"
+    column: str | None = None
     split: str = "train"
     config: str | None = None
     revision: str | None = None
@@ -50,6 +52,8 @@ class CorpusChoice:
         if path.is_file():
             if self.config or self.split != "train":
                 raise UserError(f"expected --split and --subset with a data set of the Hub, got them with the file {path}; leave them out")
+            if self.column and (path.suffix.lower() in ARRAYS or _is_joined(path)):
+                raise UserError(f"expected --text-column with a file that has columns, got it with {path}; leave it out")
             return path
         if path.exists() or path.suffix.lower() in (*KNOWN, *ARRAYS):
             raise UserError(f"expected a file of text or ids, or a data set of the Hub, got {self.name}, which is no file")
@@ -79,31 +83,36 @@ def blocks(corpus: CorpusChoice, done: int, documents: int) -> Iterator[Block]:
         rows = _lines_of_ids(path, corpus.column)
         yield from map(Block, islice(iter(lambda: list(islice(rows, ARRAY_ROWS)), []), done, None))
     else:
-        lines = TextSource(Column(corpus.column, NAME_COLUMN), files={"train": [path]}).blocks("train")
-        joined = path.name.lower().removesuffix(".gz").endswith(JOINED)
-        yield from (Block(["".join(block)] if joined else block) for block in islice(lines, done, None))
+        lines = TextSource(Column(corpus.column or TEXT, NAME_COLUMN), files={"train": [path]}).blocks("train")
+        yield from (Block(["".join(block)] if _is_joined(path) else block) for block in islice(lines, done, None))
 
 
-def _is_of_ids(path: Path, column: str) -> bool:
-    """Whether a file's first line of JSON has token ids: a list, or an object with them in the column or, without that, by a known name."""
+def _is_joined(path: Path) -> bool:
+    return path.name.lower().removesuffix(".gz").endswith(JOINED)
+
+
+def _is_of_ids(path: Path, column: str | None) -> bool:
+    """Whether a file is JSON lines of token ids: the first line that has anything has a list."""
     if not path.name.lower().removesuffix(".gz").endswith(".jsonl"):
         return False
-    _, first = next(json_lines(path, "repair the line", json.loads), (0, None))
-    return isinstance(_ids_in(first, column), list)
+    values = (_value_of(line, column, path) for _, line in json_lines(path, "repair the line", json.loads))
+    return isinstance(next((value for value in values if value is not None), None), list)
 
 
-def _ids_in(line: object, column: str) -> object:
-    """What should be token ids: the line itself, or of an object its column or, without that, a field of a known name."""
-    if not isinstance(line, dict):
-        return line
-    return line[column] if column in line else next((line[name] for name in IDS if name in line), None)
+def _value_of(line: object, column: str | None, path: Path) -> object:
+    """Ids or text of a line: the line itself, or of an object what its column has, by default the first known one that is not null."""
+    if isinstance(line, dict):
+        return next((line[name] for name in ((TEXT, *IDS) if column is None else (column,)) if line.get(name) is not None), None)
+    if column is not None:
+        raise UserError(f"expected objects with a column '{column}' in {path}, got {str(line)[:40]}; leave --text-column out")
+    return line
 
 
-def _lines_of_ids(path: Path, column: str) -> Iterator[list[int]]:
-    for number, value in json_lines(path, "repair the line", json.loads):
-        ids = _ids_in(value, column)
+def _lines_of_ids(path: Path, column: str | None) -> Iterator[list[int]]:
+    for number, line in json_lines(path, "repair the line", json.loads):
+        ids = _value_of(line, column, path)
         if not are_ids(ids):
-            raise UserError(f"expected token ids in line {number} of {path}, as in its first, got {str(value)[:40]}; repair the line")
+            raise UserError(f"expected token ids in every line of {path}, got {str(line)[:40]} in line {number}; repair the line")
         yield ids
 
 
@@ -111,12 +120,13 @@ def _streamed(corpus: CorpusChoice, skip: int) -> Iterator[str]:
     """Texts of a data set, downloaded as they are read; a null text is an empty one."""
     import datasets
 
+    column = corpus.column or TEXT
     try:
         stream: Any = datasets.load_dataset(corpus.name, corpus.config, split=corpus.split, revision=corpus.revision, streaming=True)
         for example in stream.skip(skip):
-            if corpus.column not in example:
-                raise Column(corpus.column, NAME_COLUMN).missing(corpus.name, [*example])
-            yield str(example[corpus.column] or "")
+            if column not in example:
+                raise Column(column, NAME_COLUMN).missing(corpus.name, [*example])
+            yield str(example[column] or "")
     except UserError:
         raise
     except Exception as error:  # the library and the network raise dozens of kinds

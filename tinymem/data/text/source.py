@@ -218,7 +218,8 @@ def _json_lines(path: Path, column: Column) -> Iterator[str]:
     for number, value in json_lines(path, "repair the line", json.loads):
         text = value.get(column.name, value) if isinstance(value, dict) else value
         if text is not None and not isinstance(text, str):
-            raise UserError(f"expected '{column.name}' with text in line {number} of {path}; {column.remedy}")
+            got = ", ".join(value) if isinstance(value, dict) and column.name not in value else str(text)[:40]
+            raise UserError(f"expected '{column.name}' with text in line {number} of {path}, got {got or 'nothing'}; {column.remedy}")
         yield text or ""
 
 
