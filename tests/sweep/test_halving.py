@@ -25,7 +25,7 @@ from tinymem.runs.pipeline import Run
 from tinymem.runtime.json import JsonObject
 from tinymem.runtime.signals import StopFlag
 from tinymem.sweep.estimate import Estimator
-from tinymem.sweep.halving import FORGET_ROWS, RUNGS, RunScore, forgot, goes_on, halve, kept_of, second_rung, stages
+from tinymem.sweep.halving import FORGET_ROWS, RUNGS, RunScore, Scored, forgot, goes_on, halve, kept_of, left_of, second_rung, stages
 from tinymem.sweep.listing import costs
 from tinymem.sweep.places import local_workers
 from tinymem.sweep.plan import grid_of
@@ -201,6 +201,18 @@ def test_rungs_by_hand(tiny_run: Run, tmp_path: Path) -> None:
     assert not goes_on(runs, scored(-60, -50, memorized=-70), 1), "more epochs were worse"
     assert goes_on(runs, scored(3, 5, memorized=0), 1), "and nothing is forgotten yet"
     assert forgot(runs, scored(3, 5, memorized=-1.1), 1) and not forgot(runs, scored(3, 5, memorized=-1), 1) and not forgot(runs, {}, 1)
+
+
+def test_a_worse_pass_that_forgot_tells_nothing_of_the_better_ones() -> None:
+    units: list[Any] = ["0.01", "0.05", "0.1", "0.3", "refused"]
+    ranked = [
+        Scored(score, forgot, unit)
+        for score, forgot, unit in zip((0, 0, 0, 4900, math.inf), (False,) * 3 + (True, False), units, strict=True)
+    ]
+    assert [one.unit for one in left_of(ranked, 1)] == units[:4], "none was better than no edit, and the refused one has no result"
+    forgetting = Scored(-3.0, True, units[3])
+    assert left_of([forgetting, *ranked[:3]], 1) == [forgetting]
+    assert left_of([ranked[-1]] * 2, 1) == [ranked[-1]]
 
 
 def test_an_artifact_that_was_forgotten_counts(tiny_run: Run, tmp_path: Path) -> None:

@@ -114,8 +114,8 @@ class Halving(Section):
     tolerance: float = Field(
         1.0,
         ge=0,
-        description="points of M - P: a run this near to a perfect edit ends the search; and percent of what is memorized: a rung on which "
-        "no pass removes more drops nothing",
+        description="points of M - P: a run this near to a perfect edit ends the search; and percent of what is memorized: a rung whose "
+        "best pass removes no more drops nothing",
     )
 
     @property

@@ -5,8 +5,8 @@ rows and all forget rows; of others on half of the retain rows and at most 64 fo
 have all rows, but run up to a tenth of their largest ratio. A quarter of all passes stays. Rung 1 runs those that have several epochs with
 all of them, on as many retain rows as make one epoch of them, and at most 256 forget rows; the score of the others stands. The passes that
 are left then run as in the full grid, in the order of their scores, until a run is within the tolerance of a perfect edit, or no pass that
-is left scored better on its rung than the best run so far, by more than the tolerance. A rung on which no pass of any method forgets
-anything, within the tolerance, tells nothing: all passes stay, and after rung 1 all of them run.
+is left scored better on its rung than the best run so far, by more than the tolerance. A rung whose best pass forgot nothing, within the
+tolerance, tells nothing: all passes with a result stay, and after rung 1 all of them run.
 
 A method whose cheap form is far behind is dropped, though its whole grid might have won: `Fate` says at which rung and by what score.
 Scores, rungs' rows and going on where it was stopped are those of `halving`.
@@ -43,6 +43,7 @@ from tinymem.sweep.halving import (
     goes_on,
     halve,
     kept_of,
+    left_of,
     most_epochs,
     second_rung,
     stages,
@@ -99,7 +100,7 @@ def contest(searching: Search, settings: Halving) -> Counter[str]:
     """Run a contest on each model, and write the methods' fates into the sweep's folder; returns the runs on all rows, by status."""
     entered = _by_model(searching.sweep.plan.groups)
     first = searching.ranked({key: units for key, units in entered.items() if len(units) > 1}, trial)
-    kept = {key: found[: kept_of(len(found), settings)] if tells(found) else found for key, found in first.items()}
+    kept = {key: left_of(found, kept_of(len(found), settings)) for key, found in first.items()}
     second = searching.ranked({key: [one.unit for one in found] for key, found in kept.items()}, second_trial)
     finals = [_Final([*second.get(key, [Scored(0.0, False, unit) for unit in units])]) for key, units in entered.items()]
     made, scores = list[WorkUnit](), Scores()

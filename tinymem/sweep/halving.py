@@ -3,8 +3,8 @@
 What is chosen among are scoring passes: all ratios, or all epochs, that share one cost as much as one of them. A method with a single pass
 on a model runs in full. Of the others, rung 0 runs every pass for one epoch, on half of the retain rows, and keeps a quarter of them, at
 least one; where that leaves several, rung 1 runs those with all their epochs, on as many retain rows as make one epoch of them, and keeps
-the best. Where none of them forgets anything, within the tolerance, a rung tells nothing, whatever its passes cost, and all of them stay: a
-deep model may need several epochs before anything is forgotten. Both measure all artifact rows, but only a fifth of the test rows. The one
+the best. Where the best of them forgot nothing, within the tolerance, a rung tells nothing, and all of them with a result stay: a deep
+model may need several epochs before anything is forgotten. Both measure all artifact rows, but only a fifth of the test rows. The one
 that is left runs as it would in the full grid, on all rows: its least two numbers of epochs, and then more, one by one, while more were
 better or nothing is forgotten yet, and the edit is not perfect.
 
@@ -162,7 +162,7 @@ class Search:
     def rung(self, arms: Arms, cheap: Callable[[WorkUnit], WorkUnit], keep: Callable[[int], int]) -> Arms:
         """Run the cheap form of each pass where a method has several, and keep the best; all where nothing was forgotten."""
         ranked = self.ranked({key: units for key, units in arms.items() if len(units) > 1}, cheap)
-        kept = {key: found[: keep(len(found))] if tells(found) else found for key, found in ranked.items()}
+        kept = {key: left_of(found, keep(len(found))) for key, found in ranked.items()}
         return {**arms, **{key: [one.unit for one in found] for key, found in kept.items()}}
 
     def ranked(self, passes: Mapping[K, Sequence[WorkUnit]], cheap: Callable[[WorkUnit], WorkUnit]) -> dict[K, list[Scored]]:
@@ -203,8 +203,16 @@ class Search:
 
 
 def tells(ranked: Sequence[Scored]) -> bool:
-    """Whether a rung tells its passes apart: one of them forgot something, or none has a result, so that all rows have none either."""
-    return any(one.forgot for one in ranked) or ranked[0].score == math.inf
+    """Whether a rung tells its passes apart: the best of them forgot something, or none has a result, so that all rows have none either.
+
+    Where the best forgot nothing and a worse one did, at a higher cost, those above it are in the order of the grid.
+    """
+    return ranked[0].forgot or ranked[0].score == math.inf
+
+
+def left_of(ranked: Sequence[Scored], count: int) -> list[Scored]:
+    """The passes that a rung leaves: the best `count`, or where it does not tell them apart all that have a result."""
+    return [*ranked[:count]] if tells(ranked) else [one for one in ranked if one.score < math.inf]
 
 
 def goes_on(runs: Sequence[PlannedRun], scores: Scores, tolerance: float) -> bool:
