@@ -48,10 +48,10 @@ def test_defaults_are_the_papers_and_mistakes_are_named():
 
 def test_a_scorer_that_runs_at_no_ratio_is_refused():
     mixed = {"benchmark": "inj", "methods": ["act", {"slim": {"ratio": 0.02}}, {"zero": {"ratio": [0.05, 0.01]}}]}
-    with pytest.raises(
-        UserError, match=r"slim at one of the ratios 0\.01, 0\.001, got ratio 0\.02 alone; leave its ratio out or add 0\.02"
-    ):
+    with pytest.raises(UserError, match=r"slim at one of the ratios 0\.01, 0\.001, got ratio 0\.02; leave its ratio out, or name it among"):
         parsed_calls(parse_localization(mixed))
+    with pytest.raises(UserError, match=r"zero at one of the ratios 0\.01, 0\.001, got ratio 0\.05"):
+        parsed_calls(parse_localization({"benchmark": "inj", "methods": [{"zero": {"ratio": [0.05, 0.01]}}]}))
     calls = parsed_calls(parse_localization({**mixed, "ratios": [0.01, 0.02]}))
     assert [[call.name for call in calls_at(calls, ratio)] for ratio in (0.01, 0.02)] == [["act", "zero"], ["act", "slim"]]
 

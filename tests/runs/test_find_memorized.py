@@ -191,6 +191,7 @@ def test_a_line_without_ids_among_those_with_ids(model: ByHeart, tmp_path: Path,
 @pytest.mark.parametrize(
     "made",
     [
+        lambda ids, text: {"text": "", "ids": ids},
         lambda ids, text: {"ids": None, "text": text},
         lambda ids, text: {"text": None, "tokens": None, "ids": ids},
         lambda ids, text: {"ids": [1, 2], "text": text},

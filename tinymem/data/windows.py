@@ -100,9 +100,10 @@ def _is_of_ids(path: Path, column: str | None) -> bool:
 
 
 def _value_of(line: object, column: str | None, path: Path) -> object:
-    """Ids or text of a line: the line itself, or of an object what its column has, by default the first known one that is not null."""
+    """Ids or text of a line: the line itself, or of an object what its column has, by default the first known one that is not empty."""
     if isinstance(line, dict):
-        return next((line[name] for name in ((TEXT, *IDS) if column is None else (column,)) if line.get(name) is not None), None)
+        values = [line[name] for name in ((TEXT, *IDS) if column is None else (column,)) if line.get(name) is not None]
+        return next((value for value in values if value), values[0] if values else None)
     if column is not None:
         raise UserError(f"expected objects with a column '{column}' in {path}, got {str(line)[:40]}; leave --text-column out")
     return line

@@ -173,7 +173,7 @@ def parsed_calls(recipe: LocalizationOptions) -> list[tuple[MethodCall, float | 
     """The recipe's scorers with all combinations of their options, and the only ratio that each runs at, if it names one.
 
     Raises:
-        UserError: an unknown scorer or option, a method that does not score the recipe's unit, or one that names none of its ratios.
+        UserError: an unknown scorer or option, a method that does not score the recipe's unit, or one at none of its ratios.
     """
     refuse = refuse_unless_neurons if recipe.unit == "neuron" else refuse_unless_weights
     calls = [_call(method.name, options) for method in recipe.wanted_methods for options in combinations_of(method.options)]
@@ -181,10 +181,10 @@ def parsed_calls(recipe: LocalizationOptions) -> list[tuple[MethodCall, float | 
         refuse(call)
     running = {call.name for ratio in recipe.wanted_ratios for call in calls_at(calls, ratio)}
     for call, ratio in calls:
-        if call.name not in running:
+        if call.name not in running or (ratio is not None and not recipe.ratios and ratio not in recipe.wanted_ratios):
             runs = ", ".join(f"{one:g}" for one in recipe.wanted_ratios)
             raise UserError(
-                f"expected {call.name} at one of the ratios {runs}, got ratio {ratio:g} alone; leave its ratio out or add {ratio:g}"
+                f"expected {call.name} at one of the ratios {runs}, got ratio {ratio:g}; leave its ratio out, or name it among the ratios"
             )
     return calls
 
