@@ -160,7 +160,7 @@ class Search:
     progress: Progress | bool
 
     def rung(self, arms: Arms, cheap: Callable[[WorkUnit], WorkUnit], keep: Callable[[int], int]) -> Arms:
-        """Run the cheap form of each pass where a method has several, and keep the best; all where nothing was forgotten."""
+        """Run the cheap form of each pass where a method has several, and keep the best; all where the best forgot nothing."""
         ranked = self.ranked({key: units for key, units in arms.items() if len(units) > 1}, cheap)
         kept = {key: left_of(found, keep(len(found))) for key, found in ranked.items()}
         return {**arms, **{key: [one.unit for one in found] for key, found in kept.items()}}
