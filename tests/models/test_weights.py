@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import random_gpt
+from helpers import python, random_gpt
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer
@@ -26,7 +26,6 @@ from tinymem.models.edited import edited_bytes, save_edited
 from tinymem.models.families import FAMILIES
 from tinymem.models.weights import weights_id
 from tinymem.results.row import Identity
-from tinymem.runtime.memory import refuse_beyond_memory
 from tinymem.testing import tiny_case, tiny_model
 
 
@@ -133,22 +132,30 @@ def test_rows_longer_than_the_model(family: str, monkeypatch: pytest.MonkeyPatch
         subject_of_rows(model, rows, rows)
 
 
-@pytest.mark.slow
-def test_the_estimate_of_a_models_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+LOADS = """
+import sys
+from pathlib import Path
+from tinymem.models import checkpoint
+
+def anonymous():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon")) * 1024
+
+needed = []
+refuse = checkpoint.refuse_beyond_memory
+checkpoint.refuse_beyond_memory = lambda bytes, *rest: needed.append(bytes) or refuse(bytes, *rest)
+checkpoint.load_checkpoint(Path(sys.argv[1]))  # what is imported once
+before = anonymous()
+model = checkpoint.load_checkpoint(Path(sys.argv[2])).model
+print(needed[1], anonymous() - before)
+"""
+
+
+@pytest.mark.thorough
+@pytest.mark.processes
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_the_estimate_of_a_models_memory(tmp_path: Path) -> None:
     """Right within 30 %: 20 million parameters, counted before they are loaded and weighed after."""
-    save_checkpoint(random_gpt(n_embd=512, n_head=8, n_layer=6), tmp_path / "model", metadata={}, tokenizer_files={})
-    seen: list[int] = []
-    monkeypatch.setattr(
-        "tinymem.models.checkpoint.refuse_beyond_memory", lambda needed, *rest: seen.append(needed) or refuse_beyond_memory(needed, *rest)
-    )
-    ctypes.CDLL(None).malloc_trim(0)  # what was freed goes back to the system
-    before = resident()
-    model = load_checkpoint(tmp_path / "model").model
-    assert model is not None and seen[0] > 70_000_000
-    assert 0.7 < (resident() - before) / seen[0] < 1.3
-
-
-def resident() -> int:
-    """Bytes of this process's memory that no file stands for."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon"))
-    return int(line.split()[1]) * 1024
+    save_checkpoint(random_gpt(), tmp_path / "small", metadata={}, tokenizer_files={})
+    save_checkpoint(random_gpt(n_embd=512, n_head=8, n_layer=6), tmp_path / "large", metadata={}, tokenizer_files={})
+    estimate, rose = map(int, python("-c", LOADS, tmp_path / "small", tmp_path / "large").out.split())
+    assert estimate > 70_000_000 and 0.7 < rose / estimate < 1.3, (estimate, rose)
