@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from helpers import QUICKSTART, SMALLER, Done, files_of_at_most, half_written, sets, tinymem
 
+from tinymem.errors import UserError
 from tinymem.runs.pipeline import Run
 from tinymem.runtime.locks import sole_writer
 from tinymem.testing import tiny_model
@@ -55,6 +56,19 @@ def test_two_writers_of_one_folder(checkpoint: Path, tmp_path: Path) -> None:
         assert tinymem(*words).one_line_error().startswith(f"another process is writing {out}")
     assert tinymem(*words).code == 0
     assert [path.name for path in tmp_path.iterdir()] == ["edited"]
+
+
+def test_an_error_leaves_no_empty_folder(tmp_path: Path) -> None:
+    """Nor does it take one that was there, or that another process has begun to fill."""
+    (there := tmp_path / "there").mkdir()
+    for out in (there / "edited", tmp_path / "some" / "new" / "edited"):
+        with pytest.raises(UserError, match="no such"), sole_writer(out):
+            raise UserError("no such rows")
+    assert list(tmp_path.rglob("*")) == [there]
+    with pytest.raises(UserError, match="no such"), sole_writer(tmp_path / "shared" / "edited"):
+        (tmp_path / "shared" / "other").touch()
+        raise UserError("no such rows")
+    assert [path.name for path in (tmp_path / "shared").iterdir()] == ["other"]
 
 
 def test_two_makers_of_one_corpus(tmp_path: Path) -> None:

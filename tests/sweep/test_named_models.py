@@ -135,6 +135,7 @@ def test_an_estimate_counts_the_gpus_that_a_run_holds(llama: ByHeart, tmp_path: 
     (tmp_path / "sweep.yaml").write_text(json.dumps({"models": [model], "rows": files(llama), "methods": METHODS}))
     said = {device: tinymem("sweep", tmp_path / "sweep.yaml", "--dry-run", "--device", device) for device in ("auto", "cuda", "cpu")}
     assert said["auto"].out == said["cuda"].out and "on a GPU, of which there is none here, one run at a time" in said["auto"].out
+    assert "sweep: models by name are guessed from their size, not probed" in said["auto"].out
     assert "each of which holds 2 GPUs" in said["auto"].out and said["cpu"].code == 0 and "GPU time" not in said["cpu"].out
 
 
@@ -226,7 +227,7 @@ def test_the_papers_recipes(name: str) -> None:
     one = tinymem("sweep", PAPER / f"{name}.yaml", "--list", "--device", "cpu", "--only", "step=143000", "--only", "greedy")
     assert f"{name}: 1 run on 4 models, 0 of them here" in one.out
     hours = tinymem("sweep", PAPER / f"{name}.yaml", "--dry-run", "--device", "cpu")
-    assert hours.code == 0 and f"{name}: without 4 models of the Hub that are not here" in hours.out
+    assert hours.code == 0 and f"{name}: without 4 models of the Hub not fetched yet" in hours.out
 
 
 NAMED: dict[str, Any] = {"models": [{"name": "org/one"}], "methods": "act"}

@@ -141,8 +141,9 @@ def _of_named(sweep: Sweep) -> list[str]:
     """What an estimate says of a sweep's models by name."""
     if not sweep.recipe.rows:
         return []
-    absent = counted(sum(model.basis is None for model in sweep.models), "model")
-    return [f"{sweep.recipe.name}: without {absent} of the Hub that are not here; others by name are guessed from their size, not probed"]
+    absent = sum(model.basis is None for model in sweep.models)
+    without = f"without {counted(absent, 'model')} of the Hub not fetched yet; others" if absent else "models"
+    return [f"{sweep.recipe.name}: {without} by name are guessed from their size, not probed"]
 
 
 def _of_spread(sweep: Sweep, found: dict[str, MethodCost], place: str) -> list[str]:

@@ -23,7 +23,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -167,17 +167,25 @@ def _is_locked(path: Path, start: int, length: int) -> bool:
 def sole_writer(folder: Path) -> Iterator[None]:
     """Hold a folder's name while it is made, beside it, so that of two processes that write it one is told at its start.
 
+    Folders above it that are made for this and hold nothing at the end, as after an error, are removed again.
+
     Raises:
         UserError: another process has it, or nothing can be written there.
     """
     lock = folder.resolve().with_name(f".{folder.resolve().name}.lock")
-    with locked(lock, wait=False) as alone:
-        if not alone:
-            raise UserError(f"another process is writing {folder}; wait for it to end, or name another --out")
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
+    made = [parent for parent in lock.parents if not parent.exists()]
+    try:
+        with locked(lock, wait=False) as alone:
+            if not alone:
+                raise UserError(f"another process is writing {folder}; wait for it to end, or name another --out")
+            try:
+                yield
+            finally:
+                lock.unlink(missing_ok=True)
+    finally:
+        for parent in made:
+            with suppress(OSError):
+                parent.rmdir()
 
 
 def _open(path: Path) -> _Key:
