@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import tinymem
+from helpers import ROOT, tinymem
 from report_rows import Values, make_row, paper_like_rows, write_results
 
 from tinymem.mitigation.method import UNLEARNERS
@@ -184,3 +184,6 @@ def test_the_command(tmp_path: Path, tiny_run: Run) -> None:
     assert tinymem("compare", folder, "--format", "latex", "--out", tmp_path / "t.tex").out == "" and (tmp_path / "t.tex").exists()
     assert "--with" in tinymem("compare", folder, "--with", "hearsay").one_line_error()
     assert "found none" in tinymem("compare", tmp_path / "none").one_line_error()
+    shipped = ROOT / "zoo"
+    assert "expected rows of methods in" in tinymem("compare", shipped, "--format", "json").one_line_error()
+    assert "found none; name runs or sweeps" in tinymem("report", shipped).one_line_error()

@@ -11,6 +11,7 @@ from tinymem.cli.options import Format, MaxSize, Out, Plugins, PrintJson, Report
 from tinymem.cli.printing import check_folder, check_out, chosen, print_rows, print_tables_as
 from tinymem.errors import UserError
 from tinymem.runtime.streams import echo
+from tinymem.runtime.words import counted
 
 if TYPE_CHECKING:
     from tinymem.results.collect import Results
@@ -71,7 +72,9 @@ def report(
     found = tables_of(results, names, machine=load_machine(machine) if machine else None)
     if not found:
         wanted = f"table {tables}" if tables not in ("", "all") else "tables"
-        raise UserError(f"expected rows for {wanted} in {', '.join(map(str, folders))}, found {len(results.rows)} rows that give none")
+        none = "none; name runs or sweeps, or one checkpoint of a folder"
+        got = f"{counted(len(results.rows), 'row')} that give none" if results.rows else none
+        raise UserError(f"expected rows for {wanted} in {', '.join(map(str, folders))}, found {got}")
     if out is not None and whole:
         from tinymem.report.write import write_all
 
@@ -133,7 +136,11 @@ def compare(
     output = chosen(output, json)
     check_out(out, output)
     load_plugins(plugin)
-    found, unmatched = compare_with_published(_results(folders, max_size))
+    results = _results(folders, max_size)
+    if not results.rows:
+        places = ", ".join(map(str, folders))
+        raise UserError(f"expected rows of methods in {places}, found none; run some methods first, or name runs or sweeps")
+    found, unmatched = compare_with_published(results)
     if found or output != "table":
         print_tables_as(found, output, out)
     for line in unmatched:
