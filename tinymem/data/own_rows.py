@@ -105,7 +105,9 @@ class _Window:
 
     def of(self, row: FileRow, eos: frozenset[int]) -> tuple[int, int] | None:
         """Prompt and end of a row's test; None where the row is too short. EOS ends a row that is shorter than the window."""
-        prompt, length = row.prompt or self.prompt, len(row.ids)
+        prompt, length = self.prompt if row.prompt is None else row.prompt, len(row.ids)
+        if prompt == 0:  # it was padding alone
+            return None
         if row.prompt is not None and self.whole_targets:
             return (prompt, length) if length > prompt else None
         ended = row.prompt is not None or (row.ids[-1:] != [] and row.ids[-1] in eos)

@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from tinymem.data.padded import without_padding
+from tinymem.data.padded import GivenRow, without_padding
 from tinymem.data.token_arrays import ARRAYS, RawLayout, read_token_array
 from tinymem.data.tokenizer_folder import ModelTokens
 from tinymem.errors import UserError
@@ -37,7 +37,7 @@ class FileRow:
 
     ids: list[int]
     prompt: int | None
-    """Tokens of a prompt of the row's own; None where the test's prompt length holds."""
+    """Tokens of a prompt of the row's own, 0 if it was padding alone; None where the test's prompt length holds."""
     number: int
     """Its line in the file, or its row, counted from 1."""
     category: str = ""
@@ -89,8 +89,8 @@ def read_rows(
     found.empty.extend(r.number for r in raw if r.value is None)
     encoded = _encoded([r for r in raw if r.value is not None], found, tokens, bos)
     categories = {number: _category(value) for number, value in values}
-    stripped = without_padding([ids for ids, _, _ in encoded], [r.mask for _, _, r in encoded], tokens)
-    for ids, (_, prompt, r) in zip(stripped, encoded, strict=True):
+    stripped = without_padding([row for row, _ in encoded], tokens)
+    for (ids, prompt), (_, r) in zip(stripped, encoded, strict=True):
         found.rows.append(FileRow(ids, prompt, r.number, categories[r.number]))
     if not raw:
         raise UserError(f"expected rows in {path}, got no rows")
@@ -183,7 +183,7 @@ class _Raw:
                 f"expected {COLUMNS_TEXT} in {file.counted} {number} of {file.path}, got {names}; name the column with --column"
             )
         if all(value.get(name) for name in PAIR):
-            return _Raw(tuple(_value(value, name) for name in PAIR), number)
+            return _Raw(tuple(_value(value, name) for name in PAIR), number, _value(value, MASK))
         if value.get(WHOLE) and value.get(PROMPT_TOKENS):
             return _Raw(_value(value, WHOLE), number, prompt=(str(value.get(PAIR[0], "")), _prompt_tokens(value, number, file)))
         found = next((_value(value, name) for name in (*IDS, *TEXTS, WHOLE) if value.get(name)), None)
@@ -209,23 +209,23 @@ def _value(row: dict[str, Any], name: str) -> Any:
     return value or None
 
 
-def _encoded(raw: list[_Raw], file: RowsFile, tokens: ModelTokens, bos: bool) -> list[tuple[list[int], int | None, _Raw]]:
-    """Token ids, tokens of the row's own prompt, and source of each row."""
+def _encoded(raw: list[_Raw], file: RowsFile, tokens: ModelTokens, bos: bool) -> list[tuple[GivenRow, _Raw]]:
+    """Token ids of each row, of prompt and target where it has its own, and its source."""
     for r in raw:
         for value in r.value if isinstance(r.value, tuple) else (r.value,):
             _check(value, r, file)
     texts = list(dict.fromkeys(text for r in raw for text in (*_texts(r.value), *(r.prompt or ("",))[:1]) if text))
     known = dict(zip(texts, tokens.encode(texts), strict=True)) if texts else {}
     first = _first(tokens) if bos and texts else []
-    found: list[tuple[list[int], int | None, _Raw]] = []
+    found: list[tuple[GivenRow, _Raw]] = []
     for r in raw:
         if isinstance(r.value, tuple):
-            ids, prompt = _pair(r.value, known, first)
-            found.append((ids, prompt, r))
+            parts = _pair(r.value, known, first)
         elif r.prompt is not None:
-            found.append(([*first, *known[r.value]], len(first) + _agreed_prompt(r, known, file, tokens), r))
+            parts = _parted([*first, *known[r.value]], len(first) + _agreed_prompt(r, known, file, tokens))
         else:
-            found.append(([*first, *known[r.value]] if isinstance(r.value, str) else r.value, None, r))
+            parts = ([*first, *known[r.value]] if isinstance(r.value, str) else r.value,)
+        found.append((GivenRow(parts, _ids_given(r), _mask(r, file)), r))
     return found
 
 
@@ -256,13 +256,17 @@ def _texts(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else []
 
 
-def _pair(value: tuple[Any, ...], known: dict[str, list[int]], first: list[int]) -> tuple[list[int], int]:
-    """Token ids of prompt and target, and the prompt's tokens; tokenized as one text where its tokens end with the prompt."""
+def _pair(value: tuple[Any, ...], known: dict[str, list[int]], first: list[int]) -> tuple[list[int], ...]:
+    """Token ids of prompt and target, tokenized as one text where its tokens end with the prompt."""
     prompt, target = (known[v] if isinstance(v, str) else v for v in value)
     whole = known.get("".join(value)) if all(isinstance(v, str) for v in value) else None
     ids = whole if whole is not None and whole[: len(prompt)] == prompt else [*prompt, *target]
     begun = first if isinstance(value[0], str) else []
-    return [*begun, *ids], len(begun) + len(prompt)
+    return _parted([*begun, *ids], len(begun) + len(prompt))
+
+
+def _parted(ids: list[int], prompt: int) -> tuple[list[int], ...]:
+    return ids[:prompt], ids[prompt:]
 
 
 def _first(tokens: ModelTokens) -> list[int]:
@@ -280,5 +284,21 @@ def _check(value: Any, row: _Raw, file: RowsFile) -> None:
             raise UserError(f"expected UTF-8 in {file.counted} {row.number} of {file.path}, got other bytes; convert the text") from None
     if not are_ids(value):
         raise UserError(f"expected token ids or text in {file.counted} {row.number} of {file.path}, got {str(value)[:40]}")
-    if row.mask is not None and (not isinstance(row.mask, list) or len(row.mask) != len(value) or not {*row.mask} <= {0, 1}):
+
+
+def _ids_given(row: _Raw) -> tuple[bool, ...]:
+    """Whether ids were given, for each part of a row."""
+    if row.prompt is not None:
+        return False, False
+    return tuple(not isinstance(value, str) for value in (row.value if isinstance(row.value, tuple) else (row.value,)))
+
+
+def _mask(row: _Raw, file: RowsFile) -> list[int] | None:
+    """The attention mask of a row of ids, over all of them; of a pair it may be the prompt's alone."""
+    if row.mask is None or not all(_ids_given(row)):
+        return None
+    prompt, target = row.value if isinstance(row.value, tuple) else (row.value, [])
+    known = isinstance(row.mask, list) and len(row.mask) in (len(prompt), len(prompt) + len(target)) and {*row.mask} <= {0, 1}
+    if not known:
         raise UserError(f"expected an {MASK} of 0 and 1 for each id in {file.counted} {row.number} of {file.path}, got another")
+    return row.mask if len(row.mask) > len(prompt) else [*row.mask, *[1] * len(target)]
