@@ -7,11 +7,23 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from report_rows import COLUMNS_OF_RECIPE, CURVE, RECIPE, bare_row, make_row, paper_like_rows, without_result, write_results, write_run
+from report_rows import (
+    COLUMNS_OF_RECIPE,
+    CURVE,
+    RECIPE,
+    Values,
+    bare_row,
+    make_row,
+    paper_like_rows,
+    without_result,
+    write_results,
+    write_run,
+)
 
 from tinymem.errors import UserError
 from tinymem.report.cells import labels
 from tinymem.report.configurations import groups_of
+from tinymem.report.tables.catalogue import tables_of
 from tinymem.results.collect import load_results, results_of
 from tinymem.results.localization import write_localization
 from tinymem.results.row import LocalizationRow, MeasuredRow
@@ -187,6 +199,66 @@ def test_of_two_rows_of_one_experiment_the_one_that_says_more_is_kept(order: int
     failed = replace(without_result("act", status="failed", weights="aaaa"), id="2")
     bare = make_row("act", weights="aaaa", id="3")
     assert results_of([ok, failed, bare][::order]).rows == [ok]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_other_windows_and_types_are_other_measurements(order: int) -> None:
+    """Each has a table of its own, with its trained model; none is lost, and none is put beside another's."""
+    windows: list[Values] = [
+        {"prompt": 8, "match": 10, "weights": "aaaa", "memorized_count_before": 40},
+        {"prompt": 20, "match": 10, "weights": "aaaa", "memorized_count_before": 60},
+        {"prompt": 20, "match": 10, "weights": "aaaa", "memorized_count_before": 50, "dtype": "bfloat16"},
+    ]
+    rows = [make_row("act", after=i, id=str(i), **{**changes, "family": None}) for i, changes in enumerate(windows)]
+    results = results_of(rows[::order])
+    groups = groups_of(results)
+    assert len(results.rows) == len(results.trained) == len(groups) == 3
+    found = {g.label: (g.baseline["noise"].counts("before"), g.best("noise", "act").counts("after")) for g in groups}  # type: ignore[union-attr]
+    assert found == {
+        "prompt 8, match 10, float32": (Share(40, 100), Share(0, 100)),
+        "prompt 20, match 10, float32": (Share(60, 100), Share(1, 100)),
+        "prompt 20, match 10, bfloat16": (Share(50, 100), Share(2, 100)),
+    }
+    older = replace(rows[0], prompt=None, match=None, id="older")
+    assert len(results_of([older, rows[0]]).rows) == 1, "a row from before the columns is the same experiment, where there is one window"
+    assert len(results_of([older, *rows[:2]]).rows) == 3, "and where there are two nobody knows"
+
+
+def test_runs_that_differ_in_the_window_show_their_own_numbers(tmp_path: Path) -> None:
+    """Their model is trained once, and their rows have no window of their own: the recipe has it."""
+    folders = []
+    for prompt, count in ((8, 40), (14, 60)):
+        recipe = {**RECIPE, "evaluation": {**RECIPE.get("evaluation", {}), "prompt": prompt, "match": 6}}
+        row = bare_row("act", id=str(prompt), weights="aaaa", memorized_count_before=count, memorized_before=count / 100)
+        folders.append(write_run(tmp_path / f"r-{prompt:08}", [row], recipe, CURVE))
+    for order in (1, -1):
+        results = load_results(folders[::order])
+        assert {row.prompt: row.memorized_count_before for row in results.rows} == {8: 40, 14: 60}
+        assert {row.prompt: row.memorized_count_before for row in results.trained} == {8: 40, 14: 60}
+        [table] = tables_of(results, ["variants"])
+        assert [line[0].text for line in table.rows] == [folder.name for folder in folders[::order]]
+        assert [line[2].text.partition(" ")[0] for line in table.rows] == ["40.00", "60.00"][::order]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_two_versions_of_a_plugin_the_later_result_counts(order: int) -> None:
+    first = make_row("act", after=10, weights="aaaa", id="1", plugin="1" * 64, finished="2026-01-01T10:00:00+00:00")
+    later = replace(first, id="2", plugin="2" * 64, finished="2026-01-01T11:00:00+00:00", memorized_count_after=20)
+    failed = replace(without_result("act", status="failed", weights="aaaa"), plugin="3" * 64, id="3", finished="2026-01-01T12:00:00+00:00")
+    assert results_of([first, later][::order]).rows == [later]
+    assert results_of([first, later, failed][::order]).rows == [failed], "a version that fails does not show the numbers of the one before"
+    other = replace(first, id="4", config={"ratio": 0.2}, options={"ratio": 0.2})
+    [group] = groups_of(results_of([other, later, make_row("zero", weights="aaaa")][::order]))
+    options = {setting.options for setting in group.settings["noise"]}
+    assert options == {"ratio=0.2, plugin 11111111", "plugin 22222222", ""}, "options that versions were tried with say which"
+
+
+def test_two_models_made_elsewhere_may_have_one_name() -> None:
+    own = {"data": None, "data_size": None, "n_layer": None, "family": None, "epoch": None, "run": None, "model_name": "gpt"}
+    rows = [make_row("act", "rows", after=i, weights=weights, id=weights, **own) for i, weights in enumerate(("aaaa11", "bbbb22"))]
+    found = {g.label: g.best("rows", "act").counts("after") for g in groups_of(results_of(rows))}  # type: ignore[union-attr]
+    assert found == {"gpt aaaa11": Share(0, 100), "gpt bbbb22": Share(1, 100)}
+    assert not any(group.repeated for group in groups_of(results_of(rows)))
 
 
 def test_edits_that_saw_other_rows_are_settings_of_their_own() -> None:

@@ -89,6 +89,12 @@ def test_new_rows_replace_those_of_equal_ids() -> None:
     tuned = make_row("finetune-extra", weights="w1", id="before", seconds=4.0)
     again = replace(tuned, id="after", computed_in="bf16", seconds=2.0)
     assert merged([old, tuned], [again]) == [old, again] and merged([again], [replace(again, id="x", weights="w2")])[0] == again
+    wide = replace(again, id="wide", prompt=8, match=10)
+    assert merged([again], [wide]) == [wide], "what an older TinyMem stored without its window is the same run"
+    assert (
+        merged([wide], [replace(wide, id="x", prompt=9)])[0] == wide
+        and merged([wide], [replace(wide, id="x", dtype="bfloat16")])[0] == wide
+    )
     failed = replace(old, status="timeout", message="too long")
     assert merged([old, other], [failed, replace(again, status="failed")]) == [old, other], "what failed replaces nothing"
     attacked = replace(tuned, robustness={"relearn": {"share": 0.5}})

@@ -132,7 +132,7 @@ def _print(checkpoint: Path, rows: list[MitigationRow], output: str) -> None:
     from tinymem.results.run_folder import RunRecord
 
     print_record(RunRecord(checkpoint, rows=list(rows), curve=[]), output)
-    if output == "table" and rows[0].match is not None:
+    if output == "table" and rows[0].rows_id is not None:
         given = "prompts of their own" if rows[0].prompt is None else f"prompt {rows[0].prompt}"
         echo(f"rows: {given}, match {rows[0].match}; {rows[0].rows_left_out or 0} left out")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from tinymem.recipe.paper import EXTRA, METHODS
 from tinymem.report.cells import settings
 from tinymem.report.configuration import Configuration
 from tinymem.report.selection import PERPLEXITY_LIMIT, Protocol, lost, pareto, select, select_training
-from tinymem.results.collect import Results, Unit, model_of, unit_of
+from tinymem.results.collect import Results, Unit, measured_on, model_of, unit_of
 from tinymem.results.columns import CONFIGURATION_COLUMNS
 from tinymem.results.row import MeasuredRow
 from tinymem.runtime.files import canonical_json
@@ -136,7 +136,7 @@ def _groups(results: Results, every_epoch: bool) -> Iterator[ModelGroup]:
     for row in [*results.trained, *results.rows]:
         by_columns[GroupColumns(row.data, row.data_size, row.n_layer, row.protocol)].append(row)
     for columns, rows in by_columns.items():
-        for label, family in (pair for name, same in _families(rows) for pair in _by_files(name, same)):
+        for label, family in (pair for name, same in _families(rows) for pair in _by_measurement(name, same)):
             epochs = sorted({row.epoch for row in family}, key=lambda e: -1 if e is None else e) if every_epoch else [None]
             for epoch in epochs:
                 yield _group(columns, label, [row for row in family if epoch is None or row.epoch in (None, epoch)])
@@ -146,25 +146,45 @@ def _families(rows: list[MeasuredRow]) -> list[tuple[str, list[MeasuredRow]]]:
     """Rows of equal columns by the family of their models; joined where no artifact is in two, as those of a noise and a backdoor model."""
     found: dict[str, list[MeasuredRow]] = defaultdict(list)
     by_name = not all(row.family for row in rows)  # rows of a sweep know the name only
+    names = _names(rows)
     for row in rows:
-        found[(row.model_name or "").partition("+")[0] if by_name else str(row.family)].append(row)
+        found[names[row.model_name, _stranger(row)] if by_name else str(row.family)].append(row)
     artifacts = [{row.artifact for row in family if not row.regularizer} for family in found.values()]
     if sum(map(len, artifacts)) == len(set().union(*artifacts)):
         return [("", rows)]
     return [(name if by_name else f"{_name_of(family)} {name[:6]}", family) for name, family in found.items()]
 
 
-def _by_files(label: str, rows: list[MeasuredRow]) -> list[tuple[str, list[MeasuredRow]]]:
-    """Rows of a family in parts, where the same weights were measured on rows of several files: one for each, named by the rows' id."""
-    measured: dict[tuple[str | None, str], set[str | None]] = defaultdict(set)
+def _names(rows: list[MeasuredRow]) -> dict[tuple[str | None, str | None], str]:
+    """Readable names of models, without regularizers; of models made elsewhere that share one each has its weights in it."""
+    models = dict.fromkeys((row.model_name, _stranger(row)) for row in rows)
+    shared = Counter(name for name, weights in models if weights)
+    plain = {(name, weights): (name or "").partition("+")[0] for name, weights in models}
+    return {(name, w): f"{plain[name, w]} {w[:6]}".strip() if w and shared[name] > 1 else plain[name, w] for name, w in models}
+
+
+def _stranger(row: MeasuredRow) -> str | None:
+    """The weights of a model that no recipe of ours made."""
+    return None if row.data or row.corpus_sha256 else row.weights
+
+
+def _by_measurement(label: str, rows: list[MeasuredRow]) -> list[tuple[str, list[MeasuredRow]]]:
+    """Rows of a family in parts, where the same weights were measured in several ways: one for each, named by what differs.
+
+    These are rows of several files, windows of the test of memorization, and types of the weights in memory.
+    """
+    measured: dict[tuple[str | None, str], set[tuple[str, ...]]] = defaultdict(set)
+    found: dict[tuple[str, ...], list[MeasuredRow]] = defaultdict(list)
     for row in rows:
-        measured[model_of(row), row.artifact].add(row.rows_id)
-    if all(len(ids) == 1 for ids in measured.values()):
+        model, dtype, rows_id, prompt, match = measured_on(row)
+        window = "" if rows_id or match is None else f"prompt {prompt}, match {match}"
+        how = (f"rows {rows_id[:6]}" if rows_id else "", window, dtype)
+        measured[model, row.artifact].add(how)
+        found[how].append(row)
+    if all(len(ways) == 1 for ways in measured.values()):
         return [(label, rows)]
-    found: dict[str | None, list[MeasuredRow]] = defaultdict(list)
-    for row in rows:
-        found[row.rows_id].append(row)
-    return [(", ".join(filter(None, (label, name and f"rows {name[:6]}"))), part) for name, part in found.items()]
+    differ = [len(set(part)) > 1 for part in zip(*found, strict=True)]
+    return [(", ".join(filter(None, (label, *(part for part, d in zip(how, differ, strict=True) if d)))), of) for how, of in found.items()]
 
 
 def _name_of(rows: list[MeasuredRow]) -> str:
@@ -205,8 +225,14 @@ def _settings(rows: list[MeasuredRow]) -> list[Configuration]:
     found: dict[tuple[str, str], list[MeasuredRow]] = defaultdict(list)
     for row in rows:
         found[row.method, _options_key(row)].append(row)
-    several = [column for column in CONFIGURATION_COLUMNS if len({str(row[column]) for row in rows}) > 1]
+    several = [column for column in CONFIGURATION_COLUMNS if _differs(column, rows)]
     return [Configuration(method, _options(same[0], several), tuple(same)) for (method, _), same in found.items()]
+
+
+def _differs(column: str, rows: list[MeasuredRow]) -> bool:
+    """Whether rows differ in a column; of plugins, whether those of one method do."""
+    values = {(row.method if column == "plugin" else "", str(row[column])) for row in rows}
+    return len(values) > len({kind for kind, _ in values})
 
 
 def _options_key(row: MeasuredRow) -> str:
@@ -244,7 +270,8 @@ def _repeated(unit: Unit, weights: str | None, count: int) -> str:
 
 
 def _options(row: MeasuredRow, several: list[str]) -> str:
-    separate = (f"{CONFIGURATION_COLUMNS[column]} {row[column]}" for column in several if row[column])
+    values = {column: row.plugin[:8] if column == "plugin" and row.plugin else row[column] for column in several}
+    separate = (f"{CONFIGURATION_COLUMNS[column]} {value}" for column, value in values.items() if value)
     return ", ".join(part for part in (settings(row), *separate) if part)
 
 

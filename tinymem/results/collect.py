@@ -17,7 +17,7 @@ from tinymem.errors import UserError
 from tinymem.results.columns import EXPERIMENT_COLUMNS, MOMENT_COLUMNS
 from tinymem.results.curve import CurvePoint
 from tinymem.results.localization import FOLDER, read_localization
-from tinymem.results.model_columns import filled, recipe_columns
+from tinymem.results.model_columns import Row, filled, recipe_columns
 from tinymem.results.row import Identity, LocalizationRow, MeasuredRow, PerformanceMetric, TrainingRow
 from tinymem.results.run_folder import RECIPE, RunRecord, check_folder, load_run
 from tinymem.results.share import ShareColumn
@@ -85,14 +85,15 @@ def _localized(folders: Iterable[Path]) -> list[LocalizationRow]:
 def results_of(rows: Iterable[MeasuredRow], records: Iterable[RunRecord] = (), folders: tuple[Path, ...] = ()) -> Results:
     """Rows in memory as `Results`: repeated ones once, and each trained model's own rows in addition."""
     known = list(records)
-    once = _once(_share_files(_share_families(list(rows))))
+    once = _once(_share_families(with_windows(rows)))
     return Results(once, list(_trained(once, known)), known, folders)
 
 
 def _once(rows: Iterable[MeasuredRow]) -> list[MeasuredRow]:
     """Each experiment once, also where a run and a sweep made it on the same weights: the most complete row, else the later one.
 
-    A result that the method computed in another precision or way than an older TinyMem gives way to the newer one.
+    A result that the method computed in another precision or way than an older TinyMem gives way to the newer one, and one of an earlier
+    version of a plugin to that of a later.
     """
     found: dict[tuple[Json, ...] | str, MeasuredRow] = {}
     for row in rows:
@@ -105,6 +106,8 @@ def _once(rows: Iterable[MeasuredRow]) -> list[MeasuredRow]:
 def _replaces(row: MeasuredRow, known: MeasuredRow) -> bool:
     if row.is_ok and known.is_ok and row.computed_in != known.computed_in:
         return _computed(row) >= _computed(known)
+    if row.plugin != known.plugin:
+        return (row.finished or "") >= (known.finished or "")
     return _completeness(row) >= _completeness(known)
 
 
@@ -116,7 +119,7 @@ def _computed(row: MeasuredRow) -> tuple[bool, str]:
 def _experiment(row: MeasuredRow) -> tuple[Json, ...] | str:
     if not row.weights or row.config is None:
         return row.source
-    return (row.weights, canonical_json(row.config), *(row[name] for name in EXPERIMENT_COLUMNS))
+    return (canonical_json(row.config), *measured_on(row), *(row[name] for name in EXPERIMENT_COLUMNS))
 
 
 def _completeness(row: MeasuredRow) -> tuple[bool, bool, int]:
@@ -126,6 +129,11 @@ def _completeness(row: MeasuredRow) -> tuple[bool, bool, int]:
 def model_of(row: MeasuredRow) -> str | None:
     """Id that distinguishes models: the hash of the weights, else `model_id` (of a run its recipe's id), else the name of the run."""
     return row.weights or row.model_id or row.run
+
+
+def measured_on(row: MeasuredRow) -> tuple[str | None, str, str | None, int | None, int | None]:
+    """What tells apart measurements of a model and its weights: the weights, their type in memory, the rows from files, and the windows."""
+    return model_of(row), row.dtype or "float32", row.rows_id, row.prompt, row.match
 
 
 def configuration_id(run: str | None) -> str | None:
@@ -139,23 +147,41 @@ def configuration_id(run: str | None) -> str | None:
 
 
 def unit_of(row: MeasuredRow) -> Unit:
-    """What counts once in means, spreads and counts: a model's configuration and seed, whatever folder and weights it is in."""
-    return configuration_id(row.run) or row.corpus_sha256 or row.model_name, row.epoch, row.seed
+    """What counts once in means, spreads and counts: a model's configuration and seed, whatever folder and weights it is in.
+
+    Of a model that no recipe of ours made the weights are the configuration: two of them may have one name.
+    """
+    own = configuration_id(row.run) or row.corpus_sha256
+    return own or (row.model_name if row.data else row.weights or row.model_name), row.epoch, row.seed
 
 
 def _share_families(rows: list[MeasuredRow]) -> list[MeasuredRow]:
     """Rows, where those of a sweep have the family of their model from the model's own run, if that was read too."""
-    known = {model_of(row): Identity(family=row.family) for row in rows if row.family and row.model_id}
-    return [filled(row, known[model_of(row)]) if model_of(row) in known else row for row in rows]
+    known = {measured_on(row): Identity(family=row.family) for row in rows if row.family and row.model_id}
+    return [filled(row, known[measured_on(row)]) if measured_on(row) in known else row for row in rows]
 
 
-def _share_files(rows: list[MeasuredRow]) -> list[MeasuredRow]:
-    """Rows, where those of an older TinyMem have the id of the rows from files that others of the same weights have, if all have one."""
-    known: dict[tuple[str | None, str], set[str]] = defaultdict(set)
-    for row in rows:
-        known[model_of(row), row.artifact] |= {row.rows_id} if row.rows_id else set()
-    found = ((row, known[model_of(row), row.artifact]) for row in rows)
-    return [filled(row, Identity(rows_id=min(ids))) if len(ids) == 1 else row for row, ids in found]
+def with_windows(rows: Iterable[Row]) -> list[Row]:
+    """Rows, where those of an older TinyMem, which lack them, have the windows and the id of the rows from files of other rows.
+
+    Those are rows of the same weights, if they all have the same.
+    """
+    given = list(rows)
+    known: dict[tuple[str | None, str], set[tuple[str | None, int | None, int | None]]] = defaultdict(set)
+    for row in given:
+        known[model_of(row), row.artifact] |= {(row.rows_id, row.prompt, row.match)} if _has_window(row) else set()
+    return [row if _has_window(row) else _completed(row, known[model_of(row), row.artifact]) for row in given]
+
+
+def _has_window(row: MeasuredRow) -> bool:
+    return row.rows_id is not None or (row.match is not None and row.rows_left_out is None)
+
+
+def _completed(row: Row, windows: set[tuple[str | None, int | None, int | None]]) -> Row:
+    if len(windows) != 1:
+        return row
+    [(rows_id, prompt, match)] = windows
+    return filled(row, Identity(rows_id=rows_id, prompt=prompt, match=match))
 
 
 def results_folders(path: Path) -> list[Path]:
@@ -211,7 +237,7 @@ def training_seconds(record: RunRecord) -> float | None:
 def _trained(rows: list[MeasuredRow], records: list[RunRecord]) -> Iterator[TrainingRow]:
     done: set[tuple[Json, ...]] = set()
     for row in sorted(rows, key=lambda row: row.memorized_before is None):  # after those of runs that came to measure
-        key = (model_of(row), row.epoch, row.artifact, row.protocol, row.rows_id)
+        key = (*measured_on(row), row.epoch, row.artifact, row.protocol)
         if key not in done:
             done.add(key)
             yield _before(row)

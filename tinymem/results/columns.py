@@ -28,9 +28,11 @@ MODEL_COLUMNS = ("model_name", "data", "data_size", "n_layer", "n_parameters", "
 """Columns that describe a model; all follow from its recipe and its file."""
 FORGET_COLUMNS = ("forget", "forget_fraction")
 """Columns that describe the choice of forget rows."""
-EXPERIMENT_COLUMNS = ("method", "artifact", "seed", "epoch", "protocol", "device_type", "rows_id", *FORGET_COLUMNS)
-"""Columns that, with equal weights and config, identify an experiment."""
-CONFIGURATION_COLUMNS = {"device_type": "on", "forget": "forget", "forget_fraction": "forget fraction"}
+WINDOW_COLUMNS = ("prompt", "match")
+"""Columns of the test of memorization: tokens of the prompt, and of what must follow."""
+EXPERIMENT_COLUMNS = ("method", "artifact", "seed", "epoch", "protocol", "device_type", *FORGET_COLUMNS)
+"""Columns that, with equal config and `collect.measured_on`, identify an experiment."""
+CONFIGURATION_COLUMNS = {"device_type": "on", "forget": "forget", "forget_fraction": "forget fraction", "plugin": "plugin"}
 """Further columns that distinguish configurations of a method with equal options, each with its word in labels."""
 LABEL_COLUMNS = ("protocol", "seed", *FORGET_COLUMNS)
 """Columns that join the label of a method's rows wherever rows differ in them."""

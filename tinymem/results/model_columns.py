@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from tinymem.results.columns import WINDOW_COLUMNS
 from tinymem.results.row import Identity, MeasuredRow
 from tinymem.runtime.files import content_id
 
 if TYPE_CHECKING:
     from tinymem.recipe.recipe import Recipe
+
+Row = TypeVar("Row", bound=MeasuredRow)
 
 
 def model_columns(recipe: Recipe | None, *, n_parameters: int | None, epoch: int | None, name: str | None = None) -> Identity:
@@ -28,6 +31,8 @@ def model_columns(recipe: Recipe | None, *, n_parameters: int | None, epoch: int
         n_parameters=n_parameters,
         epoch=epoch,
         regularizer=regularizer,
+        prompt=recipe.evaluation.prompt,
+        match=recipe.evaluation.match,
     )
 
 
@@ -38,9 +43,10 @@ def recipe_columns(recipe: Recipe, *, epoch: int | None = None, training_seconds
     return replace(model, seed=recipe.seed, protocol=recipe.protocol, family=family, training_seconds=training_seconds)
 
 
-def filled(row: MeasuredRow, columns: Identity) -> MeasuredRow:
-    """The row, with its missing columns taken from `columns`."""
-    missing = {f.name: getattr(columns, f.name) for f in fields(Identity) if getattr(row, f.name) is None}
+def filled(row: Row, columns: Identity) -> Row:
+    """The row, with its missing columns taken from `columns`; rows from files keep the windows of their own."""
+    kept = WINDOW_COLUMNS if row.match is not None or row.rows_id else ()
+    missing = {f.name: getattr(columns, f.name) for f in fields(Identity) if getattr(row, f.name) is None and f.name not in kept}
     return replace(row, **missing)
 
 

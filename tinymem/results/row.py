@@ -85,9 +85,9 @@ class Identity:
     forget_fraction: float | None = None
     """Protocol paper: share of the memorized rows that are forget rows; the others are the holdout."""
     prompt: int | None = None
-    """Number of prompt tokens in the test of memorization, for rows from files; null where rows have prompts of their own."""
+    """Number of prompt tokens in the test of memorization; null where rows from files have prompts of their own."""
     match: int | None = None
-    """Number of tokens that must follow the prompt, for rows from files: the most that any row has."""
+    """Number of tokens that must follow the prompt; for rows from files the most that any row has."""
     rows_left_out: int | None = None
     """Number of rows of the files that hold nothing or are too short."""
     rows_id: str | None = None

@@ -12,7 +12,7 @@ from tinymem.hub.published import Results as Stored
 from tinymem.models.metadata import read_metadata, verify_weights
 from tinymem.models.weights import CONFIG, METADATA, weights_id
 from tinymem.results.checkpoint_columns import checkpoint_columns
-from tinymem.results.collect import Results, load_results, model_of, results_of
+from tinymem.results.collect import Results, load_results, measured_on, results_of, with_windows
 from tinymem.results.model_columns import filled, recipe_columns
 from tinymem.results.read import read_measured
 from tinymem.results.row import MeasuredRow, PerformanceMetric, TrainingRow
@@ -39,7 +39,8 @@ def results_of_places(places: Sequence[Path], *, max_size: int | None = None) ->
     rows = [row for folder in checkpoints for row in rows_of_checkpoint(folder)]
     trained = [row for row in rows if isinstance(row, TrainingRow)]
     merged = results_of([*found.rows, *(row for row in rows if row not in trained)], found.records, tuple(places))
-    once = {(model_of(row), row.epoch, row.artifact, row.protocol): row for row in reversed([*merged.trained, *trained])}
+    every = with_windows([*merged.trained, *trained])
+    once = {(*measured_on(row), row.epoch, row.artifact, row.protocol): row for row in reversed(every)}
     return replace(merged, trained=[*reversed(once.values())], localization=found.localization)
 
 

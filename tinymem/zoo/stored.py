@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from tinymem.results.collect import measured_on, with_windows
 from tinymem.results.columns import EXPERIMENT_COLUMNS
 from tinymem.results.row import MeasuredRow
 from tinymem.runtime.files import content_id, write_bytes
@@ -51,6 +52,8 @@ def merged(known: Iterable[MeasuredRow], new: Sequence[MeasuredRow]) -> list[Mea
     replace one that has it and was computed in the same way.
     """
     stored = list(known)
+    completed = with_windows([*stored, *new])
+    stored, new = completed[: len(stored)], completed[len(stored) :]
     fuller = {(key, row.computed_in) for row in stored if row.robustness for key in _keys(row)}
     taken = [row for row in new if row.is_ok and (row.robustness or not any((key, row.computed_in) in fuller for key in _keys(row)))]
     replaced = {key for row in taken for key in _keys(row)}
@@ -63,4 +66,5 @@ def _keys(row: MeasuredRow) -> set[str]:
 
 def _run_of(row: MeasuredRow) -> str:
     """What was run on which weights, whatever the id says of the way in which it was computed."""
-    return content_id([row.weights or row.source, row.method, row.plugin, row.options, *(row[name] for name in EXPERIMENT_COLUMNS)])
+    measured = (row.weights or row.source, *measured_on(row)[1:])
+    return content_id([*measured, row.plugin, row.options, *(row[name] for name in EXPERIMENT_COLUMNS)])

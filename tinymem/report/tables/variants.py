@@ -16,7 +16,7 @@ from tinymem.report.means import mean_of
 from tinymem.report.tables.memorization import memorized_cell, performance_cell, seconds_cell
 from tinymem.report.tables.registry import TableInputs, report_table
 from tinymem.report.tables.table import Cell, Column, Table
-from tinymem.results.collect import Results, model_of, training_seconds
+from tinymem.results.collect import Results, measured_on, training_seconds
 from tinymem.results.columns import ACCURACY
 from tinymem.results.row import MeasuredRow, TrainingRow
 from tinymem.results.run_folder import RunRecord
@@ -113,8 +113,8 @@ def _runs(results: Results) -> list[TrainedRun]:
 
 
 def _rows(results: Results, record: RunRecord, recipe: Recipe) -> dict[str, TrainingRow]:
-    models = {model_of(row) for row in record.rows}
-    own = [row for row in results.trained if (model_of(row) in models if models else row.run == record.name)]
+    models = {measured_on(row) for row in record.rows}
+    own = [row for row in results.trained if (measured_on(row) in models if models else row.run == record.name)]
     last = [row for row in own if row.epoch is None or row.epoch >= recipe.training.epochs]
     return {row.artifact: replace(row, training_seconds=training_seconds(record)) for row in last}
 
