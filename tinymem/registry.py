@@ -11,12 +11,12 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from tinymem.errors import UserError, did_you_mean
 from tinymem.runtime.consent import agree
@@ -40,10 +40,11 @@ class Registry(Generic[T]):
         self._packages, self._eager = packages, list(eager)
         self._entry_points = entry_points
         self._objects: dict[str, T] = {}
+        self._plugins: dict[str, Plugin] = {}
         self._lazy: dict[str, Callable[[], object]] | None = None
 
     def register(self, name: str, value: T) -> None:
-        """Add `value` under `name`.
+        """Add `value` under `name`; a plugin that is only read leaves a name to the plugin that has it (`with_names_of`).
 
         Raises:
             UserError: the name is taken by another object.
@@ -53,8 +54,20 @@ class Registry(Generic[T]):
             load()  # a built-in of that name comes first (this does nothing while that very module is being read)
         known = self._objects.get(name)
         if known is not None and getattr(known, "origin", None) != getattr(value, "origin", None):
-            raise UserError(f"{self.kind} '{name}' is registered already; choose another name")
+            if not (_loading and _loading[-1].only_read and name in self._plugins):
+                raise UserError(f"{self.kind} '{name}' is registered already{self._by(name)}")
+            _set_aside.setdefault(_loading[-1].plugin.sha256, []).append((self, name, value))
+            return
         self._objects[name] = value
+        self._plugins.pop(name, None)
+        if _loading:
+            self._plugins[name] = _loading[-1].plugin
+
+    def _by(self, name: str) -> str:
+        """The end of the message about a taken name: which files take it, and what to try."""
+        if not _loading or name not in self._plugins:
+            return "; choose another name"
+        return f" by {self._plugins[name].path}, and {_loading[-1].plugin.path} has it too; choose another name, or leave one of them out"
 
     def names(self) -> list[str]:
         """All registered names, sorted, without importing what is not imported yet."""
@@ -95,6 +108,7 @@ class Registry(Generic[T]):
         finally:
             for sha256 in _plugins.keys() - plugins.keys():  # so that they run again, should they be loaded again
                 del _plugins[sha256]
+                _set_aside.pop(sha256, None)
             found = {name: value for name, value in self._objects.items() if name in self._found()}
             self._objects = {**found, **before}
 
@@ -139,14 +153,32 @@ _plugin_modules: dict[str, str] = {}
 """The hash of the plugin that each module is of."""
 
 
-def load_plugin(path: Path) -> Plugin:
+@dataclass(frozen=True)
+class _Loading:
+    """A plugin that is being run; `only_read` if nothing but the recipe of a finished run needs it."""
+
+    plugin: Plugin
+    only_read: bool
+
+
+_loading: list[_Loading] = []
+_set_aside: dict[str, list[tuple[Registry[Any], str, Any]]] = {}
+"""By a plugin's hash, what it registers under names that another plugin has: registry, name and object."""
+
+
+def load_plugin(path: Path, *, only_read: bool = False) -> Plugin:
     """Run a user's Python file so that it can register its methods, metrics, artifacts, ...; the user agrees to it by naming it.
 
     A file of the same content as an earlier one, such as the copy in a run's folder, goes by the path of that one, so that both may be
     loaded.
 
+    Args:
+        path: of the file.
+        only_read: the plugin is needed for the recipe of a finished run alone. A name that another plugin has, such as a later version
+            of this one, stays with that.
+
     Raises:
-        UserError: the file is missing or fails while it is read.
+        UserError: the file is missing or fails while it is read, or takes a name that another has.
     """
     if not path.is_file():
         raise UserError(f"expected a Python file for a plugin, found none at {path}; check the path")
@@ -159,6 +191,8 @@ def load_plugin(path: Path) -> Plugin:
         raise UserError(f"expected a .py file for a plugin, got {path}")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name], _plugin_modules[name] = module, sha256
+    _set_aside.pop(sha256, None)
+    _loading.append(_Loading(plugin, only_read))
     try:
         exec(compile(content, str(plugin.path), "exec"), vars(module))
     except UserError:
@@ -166,13 +200,29 @@ def load_plugin(path: Path) -> Plugin:
     except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise UserError(f"the plugin {path} failed while it was read: {type(error).__name__}: {error}") from error
+    finally:
+        _loading.pop()
     agree(sha256)
     return _plugins.setdefault(sha256, plugin)
 
 
-def loaded_plugin(sha256: str) -> Plugin | None:
-    """The plugin with that content, if it was run in this process."""
-    return _plugins.get(sha256)
+def loaded_plugin(sha256: str, *, only_read: bool = True) -> Plugin | None:
+    """The plugin with that content, if it was run in this process; unless `only_read`, only if all names that it takes are its own."""
+    return None if sha256 in _set_aside and not only_read else _plugins.get(sha256)
+
+
+@contextmanager
+def with_names_of(hashes: Iterable[str]) -> Iterator[None]:
+    """A context in which names mean what the plugins of these hashes register, also those that other plugins have."""
+    theirs = [entry for sha256 in hashes for entry in _set_aside.get(sha256, ())]
+    before = [(registry, name, registry._objects[name]) for registry, name, _ in theirs]
+    for registry, name, value in theirs:
+        registry._objects[name] = value
+    try:
+        yield
+    finally:
+        for registry, name, value in before:
+            registry._objects[name] = value
 
 
 def plugin_of(value: Callable[..., object]) -> Plugin | None:

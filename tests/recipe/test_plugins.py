@@ -10,14 +10,17 @@ from pathlib import Path
 import pytest
 import yaml
 from helpers import QUICKSTART, SMALLER, TINY, Done, environment, sets, tinymem
+from report_rows import make_row, write_results
 
 from tinymem.errors import UserError
 from tinymem.mitigation.method import UNLEARNERS
 from tinymem.models.metadata import Metadata
 from tinymem.recipe.kinds import REGULARIZERS
-from tinymem.recipe.recipe import Recipe, load_matrix, load_recipe, parse_recipe
+from tinymem.recipe.plugins import store_plugins
+from tinymem.recipe.recipe import Recipe, dump_recipe, load_matrix, load_recipe, parse_recipe
 from tinymem.recipe.sweep import load_sweep
 from tinymem.registry import load_plugin, loaded_plugin
+from tinymem.results.collect import load_results
 from tinymem.runs.pipeline import open_run, run, train_only
 from tinymem.training.checkpoints import recipe_of
 
@@ -199,6 +202,28 @@ def test_another_content_is_another_run(recipe_file: Path) -> None:
     (recipe_file.parent / "own" / "decay.py").write_text(DECAY.replace("square", "abs"))
     second = tiny(recipe_file)
     assert first.run_id() != second.run_id() and first.name == second.name
+
+
+def test_runs_of_two_versions_of_a_plugin_are_read_together(recipe_file: Path, tmp_path: Path) -> None:
+    folders = []
+    for version, option in ((DECAY, "strength"), (DECAY.replace("strength", "weight"), "weight")):
+        (recipe_file.parent / "own" / "decay.py").write_text(version)
+        with REGULARIZERS.temporary():
+            recipe = load_recipe(recipe_file, [*SMALLER, f"training.regularizers=[{{kind: embedding-decay, {option}: 0.3}}]"])
+            folders.append(tmp_path / "runs" / recipe.run_id())
+            write_results(folders[-1], [make_row("act", run=recipe.run_id())])
+            (folders[-1] / "recipe.yaml").write_text(dump_recipe(recipe))
+            store_plugins(recipe.plugins, folders[-1])
+    for words in (folders, [tmp_path / "runs"], [*folders, "--plugin", folders[1] / "plugins" / "decay.py"]):
+        done = fresh("report", *words)
+        assert done.code == 0 and "Variants: 2 runs" in done.out, done.err
+    with REGULARIZERS.temporary():
+        for _ in range(2):
+            read = [record.recipe for record in load_results(folders).records]
+            sections = [recipe.training.regularizers[0].model_dump(exclude={"kind"}) for recipe in read if recipe]
+            assert sections == [{"strength": 0.3}, {"weight": 0.3}], "each with the options of its own version"
+        with pytest.raises(UserError, match=r"registered already by .*decay\.py, and .*decay\.py has it too; .* leave one of them out"):
+            open_run(folders[1])  # to be run, it needs the name for itself
 
 
 def test_a_kind_of_the_command_line_joins_the_recipe(recipe_file: Path, tmp_path: Path) -> None:

@@ -37,12 +37,13 @@ class PluginFile(Section):
         return PluginFile(file=f"{FOLDER}/{plugin.path.name}", sha256=plugin.sha256)
 
 
-def with_plugins(values: JsonObject, folder: Path) -> JsonObject:
+def with_plugins(values: JsonObject, folder: Path, *, only_read: bool = False) -> JsonObject:
     """Load the plugins of a recipe's values, and name each by its place in a run's folder and its hash.
 
     Args:
         values: of a recipe, before they are checked.
         folder: of the recipe's file, to which paths are relative.
+        only_read: of a recipe that is read and not run (`registry.load_plugin`).
 
     Raises:
         UserError: a file that is missing, fails, or differs from its hash.
@@ -51,7 +52,7 @@ def with_plugins(values: JsonObject, folder: Path) -> JsonObject:
     if not given:
         return values
     entries = given if isinstance(given, list) else [given]
-    return {**values, "plugins": [file.model_dump() for file in distinct(_loaded(entry, folder) for entry in entries)]}
+    return {**values, "plugins": [file.model_dump() for file in distinct(_loaded(entry, folder, only_read) for entry in entries)]}
 
 
 def stored(values: JsonObject) -> JsonObject:
@@ -95,23 +96,23 @@ def store_plugins(files: Iterable[PluginFile], folder: Path) -> list[Path]:
     return paths
 
 
-def _loaded(entry: Json, folder: Path) -> PluginFile:
+def _loaded(entry: Json, folder: Path, only_read: bool) -> PluginFile:
     if isinstance(entry, str):
         return PluginFile.of(_load(folder / user_path(entry)))
     try:
         file = PluginFile.model_validate(entry)
     except ValidationError:
         raise UserError(f"expected plugins to be Python files, as in [my_metric.py], got {entry!r}") from None
-    return PluginFile.of(loaded_plugin(file.sha256) or _load_copy(folder / file.file, file.sha256))
+    return PluginFile.of(loaded_plugin(file.sha256, only_read=only_read) or _load_copy(folder / file.file, file.sha256, only_read))
 
 
 def _load(path: Path) -> Plugin:
     """The plugin in a file, which runs unless a file of the same content did."""
     found = file_sha256(path) if path.is_file() else ""
-    return loaded_plugin(found) or load_plugin(path)
+    return loaded_plugin(found, only_read=False) or load_plugin(path)
 
 
-def _load_copy(path: Path, sha256: str) -> Plugin:
+def _load_copy(path: Path, sha256: str, only_read: bool) -> Plugin:
     """The plugin in the folder of a run, if it is unchanged and the user has agreed to run it."""
     if not path.is_file():
         raise UserError(f"expected a copy of the recipe's plugin at {path}, found none; give the file with --plugin")
@@ -119,4 +120,4 @@ def _load_copy(path: Path, sha256: str) -> Plugin:
         raise UserError(f"expected {path} as the run was made with it (SHA-256 {sha256[:12]}), found it changed; put the old file back")
     if not agreed(sha256):
         raise UserError(f"expected your consent to run {path}, which can do anything that you can; read it, then give --plugin {path}")
-    return load_plugin(path)
+    return load_plugin(path, only_read=only_read)

@@ -24,7 +24,7 @@ from tinymem.recipe.method import Method, short_method
 from tinymem.recipe.plugins import PluginFile, distinct, stored, with_plugins
 from tinymem.recipe.source import read_values
 from tinymem.recipe.training import Training
-from tinymem.registry import loaded_plugin
+from tinymem.registry import loaded_plugin, with_names_of
 from tinymem.runtime.files import content_id
 from tinymem.runtime.json import JsonObject
 
@@ -195,13 +195,17 @@ def load_recipe(path: Path | str, overrides: list[str] | None = None) -> Recipe:
     return parse_recipe(without_matrix(read_values(path), overrides or []), path.parent)
 
 
-def open_recipe(path: Path) -> Recipe:
+def open_recipe(path: Path, *, only_read: bool = False) -> Recipe:
     """Read the resolved recipe in the folder of a run, whose plugins run only with the user's consent (`recipe.plugins`).
+
+    Args:
+        path: of the recipe.
+        only_read: the recipe is shown and not run, beside others whose plugins may be other versions of its own.
 
     Raises:
         UserError: as `load_recipe`; also a plugin that is missing, changed, not agreed to, or named by its path.
     """
-    return parse_recipe(stored(read_values(path)), path.parent)
+    return parse_recipe(stored(read_values(path)), path.parent, only_read=only_read)
 
 
 def load_matrix(path: Path | str, overrides: list[str] | None = None) -> list[Recipe]:
@@ -221,18 +225,22 @@ def load_matrix(path: Path | str, overrides: list[str] | None = None) -> list[Re
     return list(runs.values())
 
 
-def parse_recipe(values: dict[str, Any], folder: Path = Path()) -> Recipe:
+def parse_recipe(values: dict[str, Any], folder: Path = Path(), *, only_read: bool = False) -> Recipe:
     """Check a dictionary against the recipe's types, after its plugins are loaded.
 
     Args:
         values: of the recipe.
         folder: to which the paths of its plugins are relative: that of the recipe's file, or a run's.
+        only_read: as of `open_recipe`.
 
     Raises:
         UserError: one line that names the first wrong key or value.
     """
+    values = with_plugins(values, folder, only_read=only_read)
+    plugins: Any = values.get("plugins") or ()
     try:
-        return Recipe.model_validate(with_plugins(values, folder)).with_used_plugins()
+        with with_names_of(file["sha256"] for file in plugins):
+            return Recipe.model_validate(values).with_used_plugins()
     except ValidationError as error:
         raise UserError(explain(error, Recipe)) from None
 

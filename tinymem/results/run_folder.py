@@ -49,7 +49,7 @@ class RunRecord:
         from tinymem.recipe.recipe import open_recipe
 
         path = self.path / RECIPE
-        return open_recipe(path) if path.is_file() else None
+        return open_recipe(path, only_read=True) if path.is_file() else None
 
     @cached_property
     def recipe_text(self) -> str:

@@ -51,7 +51,7 @@ def rows_of_checkpoint(folder: Path) -> list[MeasuredRow]:
         UserError: weights that changed since they were measured, or no numbers.
     """
     metadata = read_metadata(folder)
-    recipe = recipe_of(folder, metadata)
+    recipe = recipe_of(folder, metadata, only_read=True)
     columns = checkpoint_columns(folder, metadata, recipe)
     if metadata.mitigation is not None:
         rows = [read_measured(values, str(folder / METADATA), "copy the checkpoint again") for values in metadata.mitigation]

@@ -94,12 +94,14 @@ def _run(place: Path, folder: Path) -> Listed:
 def _of_trained(place: Path, record: RunRecord) -> tuple[State, str, str]:
     """State, progress and what is left of a trained run, as `tinymem run` would find them here."""
     from tinymem.recipe.recipe import open_recipe
+    from tinymem.registry import with_names_of
     from tinymem.runs.left import left_of
     from tinymem.runs.pipeline import method_calls
     from tinymem.runtime.device import resolve_device
 
-    recipe = open_recipe(place / RUN)
-    left = left_of(place, recipe, method_calls(recipe), resolve_device("auto"))
+    recipe = open_recipe(place / RUN, only_read=True)
+    with with_names_of(file.sha256 for file in recipe.plugins):
+        left = left_of(place, recipe, method_calls(recipe), resolve_device("auto"))
     done = len(left.planned) - len(left.pending)
     progress = f"trained, {done} of {counted(len(left.planned), 'method')}" if left.planned else "trained"
     steps = ", ".join(left.steps())

@@ -104,18 +104,23 @@ def _text_of(corpus: Corpus) -> JsonObject:
     return {} if splits is None else {"text": {split: found.model_dump(mode="json") for split, found in splits.items()}}
 
 
-def recipe_of(checkpoint: Path, metadata: Metadata) -> Recipe | None:
+def recipe_of(checkpoint: Path, metadata: Metadata, *, only_read: bool = False) -> Recipe | None:
     """The recipe in a checkpoint's `tinymem.json`, with the places of its text if it lies in its run's folder; None where there is none.
+
+    Args:
+        checkpoint: folder of the model.
+        metadata: its `tinymem.json`.
+        only_read: as of `open_recipe`.
 
     Raises:
         UserError: it is no recipe, or of a plugin that is missing, changed or not agreed to.
     """
     if metadata.recipe is None:
         return None
-    recipe, own = parse_recipe(stored(metadata.recipe), run_of(checkpoint)), run_of(checkpoint) / "recipe.yaml"
+    recipe, own = parse_recipe(stored(metadata.recipe), run_of(checkpoint), only_read=only_read), run_of(checkpoint) / "recipe.yaml"
     if not isinstance(recipe.data, WikiData) or not own.is_file():
         return recipe
-    there = open_recipe(own).data
+    there = open_recipe(own, only_read=only_read).data
     same = isinstance(there, WikiData) and _names(there) == _names(recipe.data)
     return recipe.model_copy(update={"data": there}) if same else recipe
 
