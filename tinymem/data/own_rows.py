@@ -10,6 +10,7 @@ from typing import Literal
 
 import torch
 
+from tinymem.data.alike import alike_as_wholes, alike_where_tested
 from tinymem.data.rows import Rows
 from tinymem.data.rows_file import FileRow, RowsFile, read_rows, refuse_unknown_ids
 from tinymem.data.token_arrays import RawLayout
@@ -18,6 +19,8 @@ from tinymem.errors import UserError, check_given
 from tinymem.runtime.files import content_id
 
 DEFAULT_WINDOW = 50
+PARTED = "rows that are alike stay on one side"
+"""Part of the id of rows that repeat, so that results from when they were on both sides are not taken for theirs."""
 ForgetRows = Literal["all", "memorized"]
 
 
@@ -86,8 +89,10 @@ class OwnRows:
 
     @property
     def digest(self) -> str:
-        """Content of the rows and their windows, whatever files they came from."""
-        return rows_digest(self.forget, self.retain)
+        """Content of the rows and their windows, whatever files they came from; of rows that repeat, with how they are parted."""
+        found = rows_digest(self.forget, self.retain)
+        repeat = any(len({*groups.tolist()}) < len(groups) for groups in (alike_where_tested(self.forget), alike_as_wholes(self.retain)))
+        return content_id([found, PARTED], 16) if repeat else found
 
 
 def rows_digest(*sets: Rows) -> str:

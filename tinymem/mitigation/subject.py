@@ -2,8 +2,8 @@
 
 The forget rows are memorized rows. Protocol `paper` gives a method half of the memorized rows, chosen by seed; the other half is the
 holdout, which tells whether the edit generalizes. For backdoors the forget rows are the memorized training rows, and the holdout is the
-memorized held-out triggered rows. Protocol `reference` gives it all memorized rows, as the published runs did. The retain rows never
-include artifacts or their clean counterparts.
+memorized held-out triggered rows. Rows that are alike are never on both sides (`halves`). Protocol `reference` gives it all memorized
+rows, as the published runs did. The retain rows never include artifacts or their clean counterparts.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tinymem.data.alike import alike_as_wholes, alike_where_tested
 from tinymem.data.artifact import artifact_of
 from tinymem.data.corpus import Corpus
 from tinymem.data.math.sequences import Ids
@@ -27,6 +28,7 @@ from tinymem.evaluation.accuracy import as_mask, scored_tokens
 from tinymem.evaluation.evaluator import Evaluator, Measurement
 from tinymem.evaluation.originals import content_lengths
 from tinymem.evaluation.probes import Flags, Probe
+from tinymem.mitigation.halves import first_part
 from tinymem.mitigation.method import MitigationData, Performance
 from tinymem.mitigation.requests import MeasurementRequest, groups_of
 from tinymem.mitigation.robustness.measure import Trial, tested
@@ -184,12 +186,12 @@ def subject_of_rows(
 ) -> Subject:
     """Measure a model on any rows to forget; of the memorized ones a half, by seed, is the holdout, as of a corpus.
 
-    Half of the retain rows, by seed, only measure perplexity.
+    Half of the retain rows, by seed, only measure perplexity. Rows that are alike stay on one side in both.
 
     Args:
         model: any causal language model, on any device; rows go there.
         forget: rows whose suffixes are to be forgotten; the method is given all but the holdout, memorized or not.
-        retain: at least 2 rows to keep, as long as the others.
+        retain: at least 2 different rows to keep, as long as the others.
         seed: of both halves, and of the method.
         identity: columns that every result row shall have.
         request: metrics and tests to measure; default: the default metrics.
@@ -203,21 +205,24 @@ def subject_of_rows(
         UserError: none memorized where only those are to be forgotten, too few rows to keep, an unknown metric, or one that fails.
     """
     device = next(model.parameters()).device
-    if len(retain) < 2:
-        raise UserError(f"expected at least 2 retain rows (half of them measure perplexity), got {len(retain)}")
+    retain_groups = alike_as_wholes(retain)
+    if (different := len({*retain_groups.tolist()})) < 2:
+        raise UserError(f"expected at least 2 different retain rows (half of them measure perplexity), got {different}")
     order = torch.randperm(len(retain), generator=torch.Generator().manual_seed(seed))
-    kept, test = retain.take(order[: len(order) // 2]), retain.take(order[len(order) // 2 :])
+    first = torch.from_numpy(first_part(retain_groups[order.numpy()], len(order) // 2))
+    kept, test = (retain.take(order[part].to(retain.ids.device)) for part in (first, ~first))
     request, forget = request or MeasurementRequest(), forget.to(device)
     evaluator = Evaluator.of_rows(forget, test.to(device), metrics=request.metrics, forbid=forbid)
     before = evaluator.measure(model, bar)
-    holdout = _halves(before.memorized["rows"], seed, 1.0 if protocol == "reference" else forget_fraction).holdout
+    groups = alike_where_tested(forget)
+    holdout = _halves(before.memorized["rows"], groups, seed, 1.0 if protocol == "reference" else forget_fraction).holdout
     memorized = before.memorized["rows"] if memorized_only else np.ones(len(forget), dtype=bool)
     if not memorized.any():
         raise UserError(
             f"expected rows to forget that the model has memorized, got none of {len(forget)}; is it this model's set and tokenizer? "
             "--forget-rows all edits all the same"
         )
-    split = RowSplit(memorized & ~holdout, holdout)
+    split = RowSplit(memorized & ~np.isin(groups, groups[holdout]), holdout)
     data = MitigationData(forget=forget.take(torch.from_numpy(np.flatnonzero(split.forget)).to(device)), retain=kept.to(device), seed=seed)
     identity = _completed(identity, seed, protocol, forget_fraction=forget_fraction)
     return _checked(Subject(model, evaluator, before, {"rows": split}, data, identity, request))
@@ -251,15 +256,16 @@ def _split(probe: Probe, memorized: Flags, recipe: Recipe, wanted: bool) -> RowS
         return RowSplit(memorized, nothing)
     if not probe.trained.all():
         return RowSplit(memorized & probe.trained, memorized & ~probe.trained)
-    return _halves(memorized, recipe.seed, recipe.mitigation.forget_fraction)
+    return _halves(memorized, alike_where_tested(probe.rows), recipe.seed, recipe.mitigation.forget_fraction)
 
 
-def _halves(memorized: Flags, seed: int, fraction: float) -> RowSplit:
-    """The memorized rows in two parts by seed: a share of them to forget, and the holdout."""
+def _halves(memorized: Flags, groups: Indices, seed: int, fraction: float) -> RowSplit:
+    """The memorized rows in two parts by seed, without parting groups: a share of them to forget, and the holdout."""
     rows = np.flatnonzero(memorized)
     np.random.default_rng([seed, 1]).shuffle(rows)
     forget = np.zeros_like(memorized)
-    forget[rows[: max(1, round(len(rows) * fraction))]] = True  # of a single row too, which half rounds to none
+    wanted = max(1, round(len(rows) * fraction))  # of a single row too, which half rounds to none
+    forget[rows[first_part(groups[rows], wanted)]] = True
     return RowSplit(forget, memorized & ~forget)
 
 
