@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from dataclasses import replace
 from itertools import combinations
 
@@ -20,7 +21,9 @@ from tinymem.data.rows import Rows
 from tinymem.errors import UserError
 from tinymem.evaluation.probes import make_probes
 from tinymem.mitigation.halves import first_part
+from tinymem.mitigation.requests import MeasurementRequest
 from tinymem.mitigation.subject import RowSplit, Subject, _split, subject_of_rows
+from tinymem.recipe.evaluation import Robustness
 from tinymem.recipe.recipe import load_recipe
 
 
@@ -92,6 +95,16 @@ def test_a_row_that_is_not_memorized_is_not_given_if_a_held_out_one_is_alike(kno
     assert 0 < (~subject.before.memorized["rows"]).sum() <= 8
     given, held_out = sides(forget, subject.splits["rows"])
     assert held_out and not given & held_out
+
+
+def test_what_is_relearned_has_no_copy_in_the_rest(known: ByHeart, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = MeasurementRequest(robustness=Robustness(tests=("relearn-forget",), steps=1))
+    subject = subject_of(known, Rows.of(known.known[:8].repeat(3, 1), PROMPT), Rows.of(known.retain, PROMPT), request=request)
+    trained: list[Rows] = []
+    monkeypatch.setattr("tinymem.mitigation.robustness.measure.relearned", lambda model, rows, *_: trained.append(rows) or model)
+    found = subject.robustness_before["rows"]["relearn-forget"]
+    again = Counter(tuple(row) for row in trained[0].ids.tolist())
+    assert [*again.values()] == [3, 3] and found["relearned"]["rows"] == found["rest"]["rows"] == 6
 
 
 def test_rows_to_keep_that_are_all_the_same_have_no_halves(known: ByHeart) -> None:

@@ -1,7 +1,7 @@
 """Tests of robustness: the edited model is trained a little more, rounded, and prompted differently, and measured again.
 
 relearn-forget   a few steps on half of the forget rows (by seed): `relearned` is the share memorized of those, `rest` that of the other
-                 half, on which it was not trained again, and `holdout` that of the holdout rows
+                 half, which has none of their copies and was not trained on again, and `holdout` that of the holdout rows
 relearn-retain   the same number of steps on unrelated rows: clean ones that were never planted
 int8, int4       every matrix rounded (tinymem/mitigation/robustness/quantization.py)
 longer, shorter, perturbed   other prompts for the same rows (tinymem/evaluation/prompts.py)
@@ -21,10 +21,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from tinymem.data.alike import alike_where_tested
+from tinymem.data.planted import Indices
 from tinymem.evaluation.evaluator import Evaluator, Measurement
 from tinymem.evaluation.probes import Flags
 from tinymem.evaluation.prompts import Change, changed_prompts
 from tinymem.evaluation.view import Groups
+from tinymem.mitigation.halves import first_part
 from tinymem.mitigation.method import MitigationData
 from tinymem.mitigation.robustness.quantization import quantized
 from tinymem.mitigation.robustness.relearning import relearned
@@ -62,7 +65,10 @@ def tested(trial: Trial, model: nn.Module) -> dict[str, dict[Test, JsonObject]]:
 
 
 def _relearn_forget(trial: Trial, measured: Measurement) -> dict[str, JsonObject]:
-    parts = {kind: _half(flags, trial.data.seed + place) for place, (kind, flags) in enumerate(trial.forget.items())}
+    parts = {
+        kind: _half(flags, alike_where_tested(trial.evaluator.probes[kind].rows), trial.data.seed + place)
+        for place, (kind, flags) in enumerate(trial.forget.items())
+    }
     chosen = np.concatenate([parts[kind][flags] for kind, flags in trial.forget.items()])
     rows = trial.data.forget.take(torch.from_numpy(np.flatnonzero(chosen)).to(trial.data.forget.ids.device))
     copy = relearned(measured.view.model, rows, trial.settings, trial.data.seed) if len(rows) else measured.view.model
@@ -74,12 +80,13 @@ def _relearn_forget(trial: Trial, measured: Measurement) -> dict[str, JsonObject
     return found
 
 
-def _half(flags: Flags, seed: int) -> Flags:
-    """A random half of the set flags, rounded down."""
+def _half(flags: Flags, groups: Indices, seed: int) -> Flags:
+    """A random half of the set flags, rounded down, without parting groups; none of a single group."""
     places = np.flatnonzero(flags)
     np.random.default_rng([seed, 3]).shuffle(places)
     half = np.zeros_like(flags)
-    half[places[: len(places) // 2]] = True
+    if len({*groups[places]}) > 1:
+        half[places[first_part(groups[places], len(places) // 2)]] = True
     return half
 
 
