@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from copy import deepcopy
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 import torch
@@ -125,6 +126,28 @@ def test_the_verb_measures_and_draws(checkpoint: Path, paper: Subject, tmp_path:
 def test_the_verb_refuses_on_one_line(checkpoint: Path, tmp_path: Path, words: tuple[object, ...], message: str) -> None:
     assert message in tinymem("landscape", checkpoint, "--out", tmp_path / "out", *words).last_line_error()
     assert not (tmp_path / "out").exists() and not half_written(tmp_path)
+
+
+@pytest.mark.parametrize("spelled", ["{}", "{}/../checkpoint", "{}/link"])
+def test_a_checkpoint_given_twice_is_refused_before_it_is_loaded(
+    spelled: str, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link").symlink_to(checkpoint)
+    again = tmp_path / "link" if spelled.endswith("link") else spelled.format(checkpoint)
+    monkeypatch.setattr("tinymem.models.checkpoint.load_checkpoint", None)
+    error = tinymem("landscape", checkpoint, again, "--out", tmp_path / "out", "--points", 3).last_line_error()
+    assert f"expected different checkpoints, got one twice, as {checkpoint} and as {again}; name it once" in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_folders_of_one_name_have_their_whole_paths_as_names(checkpoint: Path, tmp_path: Path) -> None:
+    folders = [tmp_path / name / "run" / "checkpoint" for name in ("a", "b")]
+    for folder in folders:
+        copytree(checkpoint.parent, folder.parent)
+    done = tinymem("landscape", *folders, "--out", tmp_path / "out", "--points", 3, "--samples", 4, "--device", "cpu")
+    assert done.code == 0, done.err
+    lines = json.loads((tmp_path / "out" / "figure-04.json").read_text())["lines"]
+    assert [line["model"] for line in lines] == [str(folder) for folder in folders for _ in range(9)]
 
 
 def test_an_empty_file_of_rows_is_named_with_its_option(checkpoint: Path, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def write_landscape(
     """Measure the loss around checkpoints and write `figure-04` as PNG, SVG, CSV and JSON. Returns the paths.
 
     Args:
-        checkpoints: folders; several are drawn side by side on one scale, as a model before and after edits.
+        checkpoints: different folders; several are drawn side by side on one scale, as a model before and after edits.
         out: folder for the files.
         rows: the rows of the loss: `test` (clean test rows), an artifact of the corpus (its scored rows, the suffix tokens), or a file of
             rows, of which every token but the first counts.
@@ -61,6 +61,7 @@ def write_landscape(
     from tinymem.runs.subjects import own_corpus
     from tinymem.runtime.device import resolve_device
 
+    _refuse_repeated(checkpoints)
     lines: list[Line] = []
     for name, path in zip(names_of(checkpoints), checkpoints, strict=True):
         loaded = load_checkpoint(path, device=resolve_device(device), verify=verify, dtype=dtype)
@@ -73,8 +74,17 @@ def write_landscape(
     return write_figures([figure_4(lines)], out)
 
 
+def _refuse_repeated(checkpoints: Sequence[Path]) -> None:
+    """Raise UserError for a folder that is given twice, however it is spelled: a panel is known by its name."""
+    first: dict[Path, Path] = {}
+    for path in checkpoints:
+        if (folder := path.resolve()) in first:
+            raise UserError(f"expected different checkpoints, got one twice, as {first[folder]} and as {path}; name it once")
+        first[folder] = path
+
+
 def names_of(checkpoints: Sequence[Path]) -> list[str]:
-    """Distinct names of checkpoint folders: that of the run for `<run>/checkpoint`; whole paths if names repeat."""
+    """Distinct names of different checkpoint folders: that of the run for `<run>/checkpoint`; whole paths if names repeat."""
     paths = [path.resolve() for path in checkpoints]
     names = [path.parent.name if path.name == "checkpoint" else path.name for path in paths]
     return names if len(set(names)) == len(names) else [str(path) for path in checkpoints]
