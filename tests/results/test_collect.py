@@ -247,6 +247,10 @@ def test_of_two_versions_of_a_plugin_the_later_result_counts(order: int) -> None
     failed = replace(without_result("act", status="failed", weights="aaaa"), plugin="3" * 64, id="3", finished="2026-01-01T12:00:00+00:00")
     assert results_of([first, later][::order]).rows == [later]
     assert results_of([first, later, failed][::order]).rows == [failed], "a version that fails does not show the numbers of the one before"
+    assert results_of([replace(row, finished=None) for row in (first, later)][::order]).rows[::order] == [
+        replace(first, finished=None),
+        replace(later, finished=None),
+    ], "of runs nobody knows which is the later"
     other = replace(first, id="4", config={"ratio": 0.2}, options={"ratio": 0.2})
     [group] = groups_of(results_of([other, later, make_row("zero", weights="aaaa")][::order]))
     options = {setting.options for setting in group.settings["noise"]}

@@ -93,21 +93,24 @@ def _once(rows: Iterable[MeasuredRow]) -> list[MeasuredRow]:
     """Each experiment once, also where a run and a sweep made it on the same weights: the most complete row, else the later one.
 
     A result that the method computed in another precision or way than an older TinyMem gives way to the newer one, and one of an earlier
-    version of a plugin to that of a later.
+    version of a plugin to that of a later, where it is known when they ended; else both stay.
     """
-    found: dict[tuple[Json, ...] | str, MeasuredRow] = {}
+    found: dict[tuple[Json, ...] | str, dict[str | None, MeasuredRow]] = defaultdict(dict)
     for row in rows:
-        key = _experiment(row)
-        if key not in found or _replaces(row, found[key]):
-            found[key] = row
-    return list(found.values())
+        versions = found[_experiment(row)]
+        if row.plugin not in versions or _replaces(row, versions[row.plugin]):
+            versions[row.plugin] = row
+    return [row for versions in found.values() for row in _latest([*versions.values()])]
+
+
+def _latest(versions: list[MeasuredRow]) -> list[MeasuredRow]:
+    ended = [row.finished for row in versions if row.finished]
+    return [row for row in versions if row.finished == max(ended)] if len(ended) == len(versions) else versions
 
 
 def _replaces(row: MeasuredRow, known: MeasuredRow) -> bool:
     if row.is_ok and known.is_ok and row.computed_in != known.computed_in:
         return _computed(row) >= _computed(known)
-    if row.plugin != known.plugin:
-        return (row.finished or "") >= (known.finished or "")
     return _completeness(row) >= _completeness(known)
 
 
