@@ -228,6 +228,15 @@ def test_a_corpus_of_short_rows_says_so(model: ByHeart, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c.jsonl", "model"]
 
 
+def test_a_model_without_a_tokenizer_needs_one_for_ids_too(model: ByHeart, tmp_path: Path) -> None:
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (model.folder / name).unlink()
+    corpus = model.jsonl("ids", model.known)
+    error = tinymem("data", "find-memorized", model.folder, corpus, "--out", tmp_path / "o.jsonl", *WINDOW).last_line_error()
+    assert f"expected a tokenizer in {model.folder}, found none; the search compares texts, of rows of ids too" in error
+    assert "instead" not in error and sorted(path.name for path in tmp_path.iterdir()) == ["ids.jsonl", "model"]
+
+
 def test_a_search_that_finds_nothing_leaves_nothing(model: ByHeart, tmp_path: Path) -> None:
     (tmp_path / "c.jsonl").write_text("".join(json.dumps(row) + "\n" for row in model.others.tolist()))
     words = ("--out", tmp_path / "o.jsonl", *WINDOW, "--distinct", 6, "--distance", 0)

@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 
 from tinymem.data.rows_file import refuse_unknown_ids
-from tinymem.data.tokenizer_folder import ModelTokens
+from tinymem.data.tokenizer_folder import ModelTokens, has_tokenizer
 from tinymem.data.windows import Block, CorpusChoice, blocks, windows_of
 from tinymem.errors import UserError
 from tinymem.evaluation.memorized_sets import Filters, Found, Window, memorized_windows, without_duplicates
@@ -123,11 +123,16 @@ def find_memorized(
         progress: where progress is shown.
 
     Raises:
-        UserError: a file that is there already, a corpus that cannot be read, ids that the model does not know, or too little memory.
+        UserError: no tokenizer, a file that is there already, a corpus that cannot be read, ids that the model does not know, or too
+            little memory.
     """
     search, device, progress = search or Search(), resolve_device(device, gpus), progress or Progress()
     if out.exists():
         raise UserError(f"expected a new file for --out, {out} exists; name another or remove it")
+    if not has_tokenizer(checkpoint):
+        raise UserError(
+            f"expected a tokenizer in {checkpoint}, found none; the search compares texts, of rows of ids too: put the model's own there"
+        )
     hashes = verify_weights(checkpoint, read_metadata(checkpoint)) if verify else {}
     key = content_id([weights_id(checkpoint, hashes), dtype, _without_batch(search), asdict(corpus), _stamp(corpus)], 16)
     state = _State(out, key)
