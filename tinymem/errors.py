@@ -17,6 +17,10 @@ class UserError(Exception):
     """Bad input or a broken file. The command line prints the message on one line and exits with code 2."""
 
 
+class CouldNotWrite(UserError):
+    """A file could not be written, as on a full disk: nothing that was computed is wrong, and the same command may go on later."""
+
+
 class Stopped(BaseException):
     """A signal ended the work in good order; the same command continues from there. Like KeyboardInterrupt it is no error.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -14,19 +15,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import ROOT, environment
+from helpers import ROOT, environment, files_of_at_most
 
-from tinymem.errors import Stopped
+from tinymem.errors import CouldNotWrite, Stopped
 from tinymem.mitigation.method import UNLEARNERS
 from tinymem.recipe.sweep import Limits, SweepRecipe, parse_sweep
 from tinymem.registry import load_plugin
 from tinymem.results.store import FAILURES, read_rows
 from tinymem.runs.pipeline import Run
+from tinymem.runtime.files import disk_errors_named
 from tinymem.runtime.signals import StopFlag
+from tinymem.runtime.slots import Slot
 from tinymem.sweep.places import local_workers
 from tinymem.sweep.run import Sweep, open_sweep, run_sweep
 from tinymem.sweep.supervisor import Supervisor
-from tinymem.sweep.worker_process import remove_stale_logs
+from tinymem.sweep.worker_process import WorkerProcess, remove_stale_logs
 
 FAKES = ROOT / "tests" / "support" / "sweep_fakes.py"
 Row = dict[str, Any]
@@ -137,6 +140,35 @@ def test_what_goes_wrong_goes_wrong_alone(tiny_run: Run, tmp_path: Path, monkeyp
     assert run_sweep(again, engine(1), retry_failed=True) == {"ok": 7}
     assert_complete(tmp_path, 7, again=5)
     assert (tmp_path / "sweep" / FAILURES).read_text() == ""
+
+
+@pytest.mark.processes
+def test_a_full_disk_stops_the_sweep_and_leaves_its_runs_to_do(tiny_run: Run, tmp_path: Path) -> None:
+    recipe = recipe_of(tiny_run, {"name": "fake", "options": {"number": [0, 1]}})
+    opened_first = opened(recipe, tmp_path)
+    with files_of_at_most(2000), pytest.raises(CouldNotWrite, match=r"could not write .*results/.*\.json: .*; free or change the place"):
+        run_sweep(opened_first, engine(1))
+    assert executions(tmp_path).total() == 1 and not [*(tmp_path / "sweep").glob("results/*")], (
+        "stopped at the first, and nothing failed for good"
+    )
+    assert run_sweep(opened(recipe, tmp_path), engine(1)) == {"ok": 2}
+
+
+def test_a_full_disk_says_what_is_free(tmp_path: Path) -> None:
+    full = r"could not write .*/new/rows\.json: No space left on device, [\d.,]+ \wB are free; free or change"
+    with pytest.raises(CouldNotWrite, match=full), disk_errors_named(tmp_path / "new" / "rows.json"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_dead_workers_last_words_are_its_error(tmp_path: Path) -> None:
+    worker = WorkerProcess(tmp_path, Slot("0", "cpu", {}))
+    worker.log.parent.mkdir()
+    worker.log.write_text(
+        'Traceback (most recent call last):\n  File "/home/me/run.py", line 3, in work\nOSError: no /home/me/x.json there\n'
+    )
+    assert worker._last_words() == "OSError: no x.json there" and not worker.log.exists()
+    worker.log.write_text("Error: " + 200 * "word ")
+    assert worker._last_words().endswith(" word ...")
 
 
 @pytest.mark.thorough

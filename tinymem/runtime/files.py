@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import gzip
 import hashlib
 import json
@@ -16,7 +17,8 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any, NoReturn, cast
 
-from tinymem.errors import UserError
+from tinymem.errors import CouldNotWrite, UserError
+from tinymem.runtime.words import size
 
 
 def user_path(text: str) -> Path:
@@ -60,12 +62,18 @@ def content_sha256(path: Path) -> str | None:
 
 @contextmanager
 def disk_errors_named(path: Path) -> Iterator[None]:
-    """Raise errors of the operating system inside the context as a UserError that names the path."""
+    """Raise errors of the operating system inside the context as a CouldNotWrite that names the path, and what is free on a full disk."""
     try:
         yield
     except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"could not write {path}: {reason}; free or change the place (--out, --runs or --dir) and run again") from error
+        reason = f"{error.strerror or error}{_free_at(path) if error.errno == errno.ENOSPC else ''}"
+        raise CouldNotWrite(f"could not write {path}: {reason}; free or change the place (--out, --runs or --dir) and run again") from error
+
+
+def _free_at(path: Path) -> str:
+    with suppress(OSError):
+        return f", {size(shutil.disk_usage(next(place for place in path.absolute().parents if place.is_dir())).free)} are free"
+    return ""
 
 
 def _temporary_sibling(path: Path) -> Path:

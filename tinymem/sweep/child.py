@@ -32,17 +32,25 @@ def main() -> None:
 
     import torch
 
+    from tinymem.errors import CouldNotWrite
     from tinymem.registry import load_plugin
     from tinymem.sweep.task import Worker
-    from tinymem.sweep.work import WorkUnit
+    from tinymem.sweep.work import Event, WorkUnit
 
     if device == "cpu":
         torch.set_num_threads(1)
     for plugin in plugins:
         load_plugin(Path(plugin))
     worker = Worker(Path(folder), device)
+
+    def tell(event: Event) -> None:
+        connection.send_bytes(json.dumps(event).encode())
+
     while True:
-        worker.work(WorkUnit.of_json(groups.get()), lambda event: connection.send_bytes(json.dumps(event).encode()))
+        try:
+            worker.work(WorkUnit.of_json(groups.get()), tell)
+        except CouldNotWrite as error:
+            tell({"event": "unwritable", "message": str(error)})
 
 
 def die_with(parent: int) -> None:

@@ -20,7 +20,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
 from typing import Any
 
-from tinymem.errors import UserError
+from tinymem.errors import CouldNotWrite, UserError
 from tinymem.runtime.signals import StopFlag
 from tinymem.sweep.node import do_groups
 from tinymem.sweep.run import Engine, Sweep, Tally
@@ -94,12 +94,18 @@ def load_config(path: Path) -> Any:
 
 
 def _collect(sweep: Sweep, task: list[WorkUnit], future: Future[list[Event]], tally: Tally) -> None:
-    """Count a task's runs. A task that Parsl has given up leaves failed rows for the runs that it has not done."""
+    """Count a task's runs. A task that Parsl has given up leaves failed rows for the runs that it has not done.
+
+    Raises:
+        CouldNotWrite: the task could not write its results, as on a full disk; its runs are left to do.
+    """
     error = future.exception()
     if error is None:
         for event in future.result():
             tally(event)
         return
+    if isinstance(error, CouldNotWrite):
+        raise error
     supervisor = Supervisor(sweep.folder, [], sweep.recipe.limits, tell=tally)
     for group in task:
         supervisor.give_up(group, f"the cluster gave the task up: {type(error).__name__}: {error}")

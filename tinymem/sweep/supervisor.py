@@ -2,7 +2,8 @@
 
 A `ProcessPoolExecutor` loses everything when one worker dies, and none can be stopped. Here a run that takes too long or too much memory is
 killed with its worker, and only that run gets a row with the reason; a worker that dies otherwise is replaced, and its work is tried again,
-a bounded number of times. Work of other supervisors in the same folder, here or on another machine, is waited for and not repeated.
+a bounded number of times. Where a result cannot be written, as on a full disk, all stops: its run is left to do. Work of other supervisors
+in the same folder, here or on another machine, is waited for and not repeated.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import replace
 from multiprocessing.connection import wait
 from pathlib import Path
 
+from tinymem.errors import CouldNotWrite
 from tinymem.recipe.sweep import Limits
 from tinymem.results.row import Status
 from tinymem.results.store import Index, compact, write_run
@@ -49,7 +51,11 @@ class Supervisor:
         self.finished = 0
 
     def run(self, groups: Iterable[WorkUnit]) -> None:
-        """Run all groups; returns when every run of them has rows, or a signal has come."""
+        """Run all groups; returns when every run of them has rows, or a signal has come.
+
+        Raises:
+            CouldNotWrite: a result, as on a full disk; the workers are stopped, and the runs without rows are left to do.
+        """
         self.queue.extend(groups)
         while not self.stop.name and (self.queue or self.busy or any(worker.group for worker in self.workers)):
             self._hand_out()
@@ -121,6 +127,11 @@ class Supervisor:
                 worker.group = None
             elif kind == "done":
                 worker.group = None
+            elif kind == "unwritable":
+                self.queue.clear()
+                self.busy.clear()
+                self.close()
+                raise CouldNotWrite(event["message"])
 
     def _count(self, event: Event) -> None:
         self.finished += not event.get("found")

@@ -22,7 +22,7 @@ from torch import nn
 
 from tinymem.data.corpus import Corpus
 from tinymem.data.own_rows import RowFiles
-from tinymem.errors import UserError, portable_traceback
+from tinymem.errors import CouldNotWrite, UserError, portable_traceback
 from tinymem.mitigation.ablation import ModelChanged
 from tinymem.mitigation.config import MethodConfig
 from tinymem.mitigation.memory import workload_of
@@ -90,6 +90,8 @@ class Worker:
         try:
             _refuse_changed_files(left, configs)
             subject = self._of_rung(self._loaded(group), group.rung)
+        except CouldNotWrite:
+            raise
         except Exception as error:
             for run in left:
                 rows = bare_rows(group, run, "failed", _message(error))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
+from textwrap import shorten
 
 from tinymem.runtime.device import python_path
 from tinymem.runtime.slots import Slot
@@ -22,6 +24,7 @@ LOGS = "logs"
 START_SECONDS = 600.0
 """Seconds granted to import torch and load a model, in addition to the limit of a run."""
 LAST_WORDS = 400
+"""Most characters of a dead worker's last line that are told; they end with a whole word."""
 
 
 @dataclass
@@ -120,13 +123,14 @@ class WorkerProcess:
         self.connection = Connection(ours.detach())
 
     def _last_words(self) -> str:
-        """The last `LAST_WORDS` characters of the log, which is removed."""
+        """The last line of the log, which is removed: of a traceback the error, with files named without their folders."""
         try:
             text = self.log.read_text(encoding="utf-8", errors="replace").strip()
             self.log.unlink()
         except OSError:
             return ""
-        return " ".join(text[-LAST_WORDS:].split())
+        last = next((line for line in reversed(text.splitlines()) if line.strip() and not line[0].isspace()), "")
+        return shorten(re.sub(r"(?<![\w.])/(?:[^\s/:'\"]+/)+", "", last), LAST_WORDS, placeholder=" ...")
 
 
 def remove_stale_logs(folder: Path) -> None:
