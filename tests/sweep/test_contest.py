@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tinymem.cli.sweep_plan import print_fates
+from tinymem.cli.sweep_plan import print_fates, print_outcomes
 from tinymem.errors import Stopped
 from tinymem.recipe.recipe import Recipe
 from tinymem.recipe.sweep import Halving, SweepRecipe, parse_sweep
@@ -216,6 +217,10 @@ def test_what_is_printed(tiny_run: Run, tmp_path: Path, capsys: pytest.CaptureFi
     print_fates(sweep)
     text = capsys.readouterr().out
     assert "-92.00" in text and "methods in the contest" in text and "dropped methods might" in text and tiny_run.path.name in text
+    print_outcomes([(sweep, Counter(ok=3))], "json")
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["statuses"] == {"ok": 3}
+    assert [(line["method"], line["all rows"]) for line in found["contest"]] == [(f.method, f.full) for f in stored_fates(tmp_path)]
 
 
 def test_the_estimate_of_a_contest(tiny_run: Run, tmp_path: Path) -> None:

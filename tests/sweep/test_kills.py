@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import ROOT, environment, files_of_at_most
+from helpers import ROOT, environment, files_of_at_most, tinymem
 
 from tinymem.errors import CouldNotWrite, Stopped
 from tinymem.mitigation.method import UNLEARNERS
@@ -152,6 +152,22 @@ def test_a_full_disk_stops_the_sweep_and_leaves_its_runs_to_do(tiny_run: Run, tm
         "stopped at the first, and nothing failed for good"
     )
     assert run_sweep(opened(recipe, tmp_path), engine(1)) == {"ok": 2}
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("output", ["json", "csv"])
+def test_what_a_sweep_came_to_is_printed_in_the_format_asked_for(tiny_run: Run, tmp_path: Path, output: str) -> None:
+    methods = [{"fake": {"number": [0, 1]}}, {"fake": {"number": 2, "how": "raise"}}]
+    (tmp_path / "sweep.yaml").write_text(json.dumps({"name": "mine", "checkpoints": str(tiny_run.checkpoint), "methods": methods}))
+    words = ("sweep", tmp_path / "sweep.yaml", "--out", tmp_path / "sweep", "--plugin", FAKES, "--jobs", 1, "--device", "cpu")
+    done = tinymem(*words, "--format", output)
+    assert done.code == 1 and "1 run failed" in done.err
+    if output == "csv":
+        assert done.out.splitlines() == ["sweep,runs,failed,ok", "mine,3,1,2"]
+        return
+    reason = {"status": "failed", "runs": 1, "methods": ["fake"], "message": "ArithmeticError: a half of nothing"}
+    counts = {"sweep": "mine", "folder": str(tmp_path / "sweep"), "runs": 3, "statuses": {"failed": 1, "ok": 2}}
+    assert json.loads(done.out) == [{**counts, "reasons": [reason]}]
 
 
 def test_a_full_disk_says_what_is_free(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def print_listing(table: Table, output: str) -> None:
     from tinymem.report.render.text import to_wide_csv
 
     if output == "json":
-        print_json([{column.title: cell.value for column, cell in zip(table.columns, row, strict=True)} for row in table.rows])
+        print_json(objects_of(table))
     elif output == "csv":
         emit(to_wide_csv(table), None)
     elif output == "table":
@@ -83,6 +83,11 @@ def print_listing(table: Table, output: str) -> None:
             echo(note)  # in lines as they are: other programs read them
     else:
         print_tables_as([table], output, None)
+
+
+def objects_of(table: Table) -> list[Json]:
+    """The rows of a list as objects, for JSON."""
+    return [{column.title: cell.value for column, cell in zip(table.columns, row, strict=True)} for row in table.rows]
 
 
 def print_json(value: Json | Sequence[Json]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -9,7 +10,7 @@ import typer
 
 from tinymem.cli.options import Device, DryRun, Format, Jobs, ListOnly, Only, Out, Overrides, Plugins, PrintJson, Runs, Shard, load_plugins
 from tinymem.cli.printing import chosen
-from tinymem.cli.sweep_plan import print_estimate, print_fates, print_plan
+from tinymem.cli.sweep_plan import print_estimate, print_fates, print_outcomes, print_plan
 from tinymem.errors import UserError
 from tinymem.runtime.streams import echo
 from tinymem.runtime.words import counted
@@ -71,7 +72,13 @@ def sweep(
         print_estimate(planned, place, project, output)
     else:
         made = _engine(engine, config, place, jobs)
-        failed = sum([_run(one, made, retry_failed) + _localize(one, place, engine, only, shard) for one in planned])
+        failed, done = 0, list[tuple["Sweep", Counter[str]]]()
+        for one in planned:
+            statuses = _run(one, made, retry_failed, output)
+            done.append((one, statuses))
+            failed += _failed(one, statuses) + _localize(one, place, engine, only, shard)
+        if output != "table":
+            print_outcomes(done, output)
         if failed:
             raise typer.Exit(1)
 
@@ -140,24 +147,34 @@ def _localize(one: Sweep, place: str, engine: str, only: list[str] | None, shard
     return len(wrong)
 
 
-def _run(one: Sweep, engine: Engine, retry_failed: bool) -> int:
+def _run(one: Sweep, engine: Engine, retry_failed: bool, output: str) -> Counter[str]:
+    """Run a sweep, and print what it came to unless another format than lines is printed at the end; returns its runs by status."""
     from tinymem.report.configuration import row_scores
-    from tinymem.results.store import FAILED, FAILURES
     from tinymem.runtime.progress import Progress
     from tinymem.sweep.contest import search
     from tinymem.sweep.run import run_sweep
 
     progress = Progress(show=True)
     if not one.recipe.methods:
-        return 0
+        return Counter()
     if one.recipe.search:
         statuses = search(one, engine, row_scores, retry_failed=retry_failed, progress=progress)
-        print_fates(one)
     else:
         statuses = run_sweep(one, engine, retry_failed=retry_failed, progress=progress)
+    if output != "table":
+        return statuses
+    if one.recipe.search:
+        print_fates(one)
     echo(f"{one.folder}: {counted(statuses.total(), 'run')}: " + ", ".join(f"{n:,} {status}" for status, n in sorted(statuses.items())))
     for reason in one.reasons():
         echo(f"  {reason}")
+    return statuses
+
+
+def _failed(one: Sweep, statuses: Counter[str]) -> int:
+    """The number of failed runs, of which standard error is told."""
+    from tinymem.results.store import FAILED, FAILURES
+
     failed = sum(statuses[status] for status in FAILED)
     if failed:
         echo(f"tinymem: {counted(failed, 'run')} failed, see {one.folder / FAILURES}; --retry-failed tries them again", err=True)

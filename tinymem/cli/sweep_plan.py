@@ -1,19 +1,20 @@
-"""What `tinymem sweep --list`, `--dry-run` and `--project` print: the runs of sweeps by method, and the time that they take."""
+"""What `tinymem sweep` prints: the runs of sweeps by method, the time that they take, and what they came to."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinymem.cli.printing import listing, print_listing
+from tinymem.cli.printing import listing, objects_of, print_json, print_listing, print_tables_as
 from tinymem.errors import UserError
 from tinymem.runtime.words import counted, duration, size
 
 if TYPE_CHECKING:
-    from tinymem.report.tables.table import Cell
+    from tinymem.report.tables.table import Cell, Number, Table
     from tinymem.results.row import MeasuredRow
+    from tinymem.runtime.json import JsonObject
     from tinymem.sweep.estimate import MethodCost
     from tinymem.sweep.listing import Counts, Left
     from tinymem.sweep.run import Sweep
@@ -50,6 +51,12 @@ def print_plan(planned: Iterable[Sweep], output: str, *, status: bool) -> None:
 
 def print_fates(sweep: Sweep) -> None:
     """Print what became of each method in a sweep's contest, if it has had one; its file has the same."""
+    if table := fates_of(sweep):
+        print_listing(table, "table")
+
+
+def fates_of(sweep: Sweep) -> Table | None:
+    """A line for each method of a sweep's contest, what became of it; None if there has been none."""
     from tinymem.report.cells import number
     from tinymem.report.tables.table import Cell
     from tinymem.sweep.contest import stored_fates
@@ -57,10 +64,36 @@ def print_fates(sweep: Sweep) -> None:
     def shown(score: float | None) -> Cell:
         return Cell(number(score, 2), value=score)
 
-    if fates := stored_fates(sweep.folder):
-        notes = ["M - P of the best pass on each rung and on all rows; dropped methods might do better with their whole grids"]
-        lines = [(f.model, f.method, f.passes, shown(f.first), f.form, f.kept, shown(f.second), shown(f.full), f.dropped) for f in fates]
-        print_listing(listing(f"{sweep.recipe.name}: methods in the contest", FATES, lines, notes=notes), "table")
+    if not (fates := stored_fates(sweep.folder)):
+        return None
+    notes = ["M - P of the best pass on each rung and on all rows; dropped methods might do better with their whole grids"]
+    lines = [(f.model, f.method, f.passes, shown(f.first), f.form, f.kept, shown(f.second), shown(f.full), f.dropped) for f in fates]
+    return listing(f"{sweep.recipe.name}: methods in the contest", FATES, lines, notes=notes)
+
+
+def print_outcomes(done: Sequence[tuple[Sweep, Counter[str]]], output: str) -> None:
+    """Print what sweeps came to that have run, in a format for programs: runs by status, why some have no result, and contests."""
+    contests = [fates_of(one) if one.recipe.search else None for one, _ in done]
+    if output == "json":
+        print_json([_outcome(one, found, contest) for (one, found), contest in zip(done, contests, strict=True)])
+        return
+    names = sorted({name for _, found in done for name in found})
+    lines: list[list[Number]] = [[one.recipe.name, found.total(), *(found[name] for name in names)] for one, found in done]
+    counts = listing("Runs by status", ("sweep", "runs", *names), lines)
+    if any(contests):
+        print_tables_as([counts, *filter(None, contests)], output, None)
+    else:
+        print_listing(counts, output)
+
+
+def _outcome(sweep: Sweep, statuses: Counter[str], contest: Table | None) -> JsonObject:
+    found: JsonObject = {"sweep": sweep.recipe.name, "folder": str(sweep.folder), "runs": statuses.total()}
+    found["statuses"] = {**dict(sorted(statuses.items()))}
+    found["reasons"] = [
+        {"status": reason.status, "runs": len(reason.runs), "methods": [*sorted(reason.methods)], "message": reason.message}
+        for reason in sweep.reasons()
+    ]
+    return {**found, "contest": objects_of(contest)} if contest else found
 
 
 def _statuses(sweep: Sweep) -> Iterator[tuple[str | int, ...]]:

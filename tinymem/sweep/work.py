@@ -40,7 +40,7 @@ class FileRows(TypedDict):
 class Event(TypedDict, total=False):
     """Message of a worker to its supervisor; see `task`."""
 
-    event: Literal["begin", "run", "busy", "done"]
+    event: Literal["begin", "run", "busy", "done", "unwritable"]
     id: str
     runs: list[str]
     spent: float
