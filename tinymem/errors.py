@@ -8,8 +8,8 @@ import re
 import sys
 import traceback
 import unicodedata
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -69,6 +69,19 @@ def described(error: BaseException) -> str:
     own = [frame for frame in frames if "site-packages" not in frame.filename] or frames
     place = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
     return "".join(traceback.format_exception_only(error)).strip() + place
+
+
+@contextmanager
+def no_exit(of: str) -> Iterator[None]:
+    """A context in which a user's code that calls sys.exit() fails as with any error, and does not end the process.
+
+    Raises:
+        UserError: it did; the message says where, and what `of` names.
+    """
+    try:
+        yield
+    except SystemExit as stop:
+        raise UserError(f"expected {of} to return or to raise an error, got {described(stop)}; take its sys.exit() out") from stop
 
 
 def portable_traceback(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from helpers import QUICKSTART, SMALLER, half_written, sets, tinymem
 
 from tinymem.cli import main as cli
 from tinymem.mitigation.method import UNLEARNERS
+from tinymem.recipe.kinds import ARTIFACTS
 from tinymem.runs.pipeline import Run
 from tinymem.testing import tiny_model
 
@@ -151,6 +153,7 @@ def mine(model, data, config):
     ("body", "config", "message"),
     [
         ("raise ValueError('no\\nluck')", "AblationConfig", "mine failed: ValueError: no luck (mine.py, line 8)"),
+        ("raise SystemExit(3)", "AblationConfig", "expected mine to return or to raise an error, got SystemExit: 3 (mine.py, line 8)"),
         ("torch.ones(2) @ torch.ones(3)", "AblationConfig", "(mine.py, line 8)"),
         ("return None", "AblationConfig", "expected Scores from the method, got NoneType"),
         ("return Scores('weight', {})", "AblationConfig", "expected scores of some tensors, got none"),
@@ -188,6 +191,16 @@ def test_plugins_that_cannot_be_read(tmp_path: Path, text: str) -> None:
         f"the plugin {tmp_path / 'broken.py'} failed while it was read"
         in tinymem("methods", "--plugin", tmp_path / "broken.py").one_line_error()
     )
+
+
+def test_a_plugin_that_exits_while_a_corpus_is_made(tmp_path: Path) -> None:
+    example = (Path(__file__).parents[2] / "docs" / "extending.md").read_text().split("```python\n")
+    text = next(block for block in example if "class Backwards" in block).split("```")[0]
+    (tmp_path / "mine.py").write_text(text.replace("        copies[::4] = 0\n", "        raise SystemExit(0)\n"))
+    with ARTIFACTS.temporary():
+        words = ("--plugin", tmp_path / "mine.py", "--set", "artifacts=[{kind: backwards}]", "--out", tmp_path / "corpus")
+        error = tinymem("data", "make", QUICKSTART, *words).last_line_error()
+    assert re.search(r"expected plugins to return or to raise an error, got SystemExit: 0 \(mine\.py, line \d+\)", error)
 
 
 @pytest.mark.parametrize("name", ["act", "class"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import re
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +93,31 @@ def test_a_metric_that_fails_after_the_edit_costs_nothing_else() -> None:
         outcome = mitigate(subject("mine", "other"), "eraser", {})
     (row,) = outcome.rows
     assert row.is_ok and row.metrics_before == {"mine": 1.0, "other": 2.0} and row.metrics_after == {"mine": None, "other": 2.0}
+
+
+def leaves(*_: object) -> Any:
+    sys.exit(3)
+
+
+LEFT = r"to return or to raise an error, got SystemExit: 3 \(test_users_code\.py, line \d+\); take its sys\.exit\(\) out"
+
+
+def test_a_method_that_exits_fails_and_does_not_end_the_process() -> None:
+    editor("goer", config=MethodConfig, properties=EDITS)(leaves)
+    scorer("go-scorer", config=AblationConfig, properties=Properties(unit="neuron", order="zeroth"))(leaves)
+    measured = subject()
+    (row,) = mitigate(measured, "goer", {}).rows
+    assert row.status == "failed" and re.fullmatch(f"expected goer {LEFT}", row.message or "")
+    for name, options in (("goer", [{}]), ("go-scorer", [{"ratio": 0.1}, {"ratio": 0.2}])):
+        configs = [parse_call(name, o).config for o in options]
+        edits = list(shared_edits(measured.model, UNLEARNERS.get(name), measured.data, configs, lambda *_: None))
+        assert len(edits) == len(options) and all(re.fullmatch(f"expected {name} {LEFT}", str(edit.result)) for edit in edits)
+
+
+def test_a_metric_that_exits_is_an_error() -> None:
+    metric("mine")(leaves)
+    with pytest.raises(UserError, match=f"^expected the metric 'mine' {LEFT}$"):
+        subject("mine")
 
 
 def erased(model: nn.Module) -> nn.Module:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import traceback
 import warnings
 from functools import cache
 from typing import Annotated, Any
@@ -36,7 +37,7 @@ from tinymem.cli.show import show
 from tinymem.cli.sweep import sweep
 from tinymem.cli.train import train
 from tinymem.cli.zoo import zoo_app
-from tinymem.errors import Stopped, UserError, complain, one_line
+from tinymem.errors import Stopped, UserError, complain, described, one_line
 from tinymem.hub.pins import pinned_names
 from tinymem.runtime.interrupts import INTERRUPTED, INTERRUPTED_CODE
 from tinymem.runtime.signals import hold_lifeline
@@ -110,7 +111,6 @@ def main() -> None:
         sys.stdout.flush()
         if code == INTERRUPTED_CODE:  # typer turns Ctrl-C into this
             raise KeyboardInterrupt
-        sys.exit(code)
     except UserError as error:
         sys.exit(complain(str(error), 2))
     except Stopped as stop:
@@ -122,7 +122,9 @@ def main() -> None:
     except SystemExit as stop:
         if isinstance(stop.__context__, BrokenPipeError):  # click has seen it first
             sys.exit(_reader_gone())
-        raise
+        if not _in_plugin(stop):
+            raise
+        sys.exit(complain(f"expected plugins to return or to raise an error, got {described(stop)}; take the sys.exit() out", 2))
     except Exception as error:
         if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
             sys.exit(complain("the memory is used up; use a larger machine, a smaller model or smaller batches", 1))
@@ -132,6 +134,12 @@ def main() -> None:
         message = error.format_message().rstrip(".") or "expected a command, got none"  # click has printed the group's help
         verb = getattr(getattr(error, "ctx", None), "command_path", None) or "tinymem"
         sys.exit(complain(f"{message.replace(': Value error, ', ': ')}; see {verb} --help", 2))
+    sys.exit(code)
+
+
+def _in_plugin(error: BaseException) -> bool:
+    """Whether an error comes out of a user's file, by the name that `load_plugin` gives to its module."""
+    return any(frame.f_globals.get("__name__", "").startswith("tinymem_plugin_") for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 @cache

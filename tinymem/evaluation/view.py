@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from tinymem.data.rows import Rows
-from tinymem.errors import UserError
+from tinymem.errors import UserError, no_exit
 from tinymem.evaluation.forward import ForwardPlan, Key, TokenOutputs, TokenScores
 from tinymem.evaluation.inputs import EvaluationInputs
 from tinymem.evaluation.metric import METRICS, Metric
@@ -110,7 +110,8 @@ class View:
 
     def _metric_or_null(self, metric: Metric, kind: str, tolerant: bool) -> Json:
         try:
-            return self._metric(metric, kind)
+            with no_exit(f"the metric '{metric.name}'"):
+                return self._metric(metric, kind)
         except (MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from tinymem.errors import UserError
+from tinymem.errors import UserError, no_exit
 from tinymem.evaluation.evaluator import Measurement
 from tinymem.evaluation.probes import Flags
 from tinymem.mitigation.ablation import ModelChanged, Refused
@@ -96,7 +96,7 @@ def run_call(subject: Subject, call: MethodCall, *, row: str = "", progress: Pro
     if changed := first_change(subject.fingerprint, subject.model):
         raise UserError(f"expected the model as it was measured, got {changed} changed since; load it again, and make its subject anew")
     try:
-        with progress.stage(f"mitigate {call.name}") as bar, measured(subject.device) as cost:
+        with progress.stage(f"mitigate {call.name}") as bar, no_exit(call.name), measured(subject.device) as cost:
             edited = apply(call.method, subject.model, replace(subject.data, bar=bar, found=found), call.config)
     except Exception as error:
         return outcome_of(subject, call, error, row=row)

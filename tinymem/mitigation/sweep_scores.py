@@ -18,7 +18,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from tinymem.errors import UserError
+from tinymem.errors import UserError, no_exit
 from tinymem.mitigation.ablation import AblationConfig, Scores, ablate, select
 from tinymem.mitigation.config import HasEpochs, MethodConfig
 from tinymem.mitigation.method import MitigationData, Unlearner, apply, is_control, refuse_if_nothing
@@ -94,7 +94,7 @@ def _by_epoch(model: nn.Module, method: Unlearner, data: MitigationData, left: l
     while left:
         begin(left, spent.seconds)
         try:
-            with measured(device) as cost:
+            with no_exit(method.name), measured(device) as cost:
                 while reached < _epochs(left[0]):
                     reached, state = next(states)
         except Exception as error:
@@ -116,7 +116,7 @@ def _by_ratio(model: nn.Module, method: Unlearner, data: MitigationData, left: l
         begin(charged, 0.0)
         bar = _Stopwatch(data.bar, {steps(model, c) for c in left[:-1]} if steps else set(), device)
         try:
-            with measured(device) as cost:
+            with no_exit(method.name), measured(device) as cost:
                 scores: Scores = method.function(model, replace(data, bar=bar), left[-1])
         except Exception as error:
             yield from (Edit(config, error) for config in charged)
@@ -152,7 +152,7 @@ class _Stopwatch:
 def _alone(model: nn.Module, method: Unlearner, data: MitigationData, config: MethodConfig) -> Edit:
     data = replace(data, found={})
     try:
-        with measured(_device(model)) as cost:
+        with no_exit(method.name), measured(_device(model)) as cost:
             edited = apply(method, model, data, config)
     except Exception as error:
         return Edit(config, error)
