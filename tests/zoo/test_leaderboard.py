@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from helpers import ROOT, tinymem
-from report_rows import make_row
+from report_rows import make_row, write_results
 
 from tinymem.mitigation.method import UNLEARNERS
 from tinymem.recipe.sweep import parse_sweep
@@ -111,7 +111,17 @@ def test_the_sample_is_drawn_by_seed_from_what_is_quick() -> None:
 
 
 def words_of(zoo: Path, folder: Path) -> tuple[object, ...]:
-    places = ("--stored", folder / "rows.parquet", "--table", folder / "none", "--sweeps", folder / "sweeps", "--out", folder / "page.md")
+    store_rows(folder / "none.parquet", [])
+    places = (
+        "--stored",
+        folder / "rows.parquet",
+        "--table",
+        folder / "none.parquet",
+        "--sweeps",
+        folder / "sweeps",
+        "--out",
+        folder / "page.md",
+    )
     return "zoo", "leaderboard", "--zoo", zoo, *places, "--device", "cpu", "--jobs", 1
 
 
@@ -156,4 +166,27 @@ def test_refusals(small: Path, tmp_path: Path) -> None:
     ):
         done = tinymem(*words, *more)
         assert done.code == 2 and said in done.err and len(done.err.splitlines()) == 1
+    assert not (tmp_path / "page.md").exists()
+
+
+def test_only_rows_that_the_page_can_show_are_stored(small: Path, tmp_path: Path) -> None:
+    words, shipped = words_of(small, tmp_path), weights_of(small)["tiny-2l-s0"]
+    sweeps = {
+        "other": [make_row("act", weights="w1")],
+        "protocol": [make_row("act", weights=shipped, protocol="reference")],
+        "failed": [make_row("act", weights=shipped, status="failed")],
+    }
+    folders = {name: write_results(tmp_path / name, rows) for name, rows in sweeps.items()}
+    for name, got in (("other", "1 row of other models"), ("protocol", "1 row of other models"), ("failed", "none with a result")):
+        refused = tinymem(*words, "--from", folders[name]).one_line_error()
+        assert f"in {folders[name]}, found {got}" in refused and "nothing was stored" in refused
+    assert not (tmp_path / "rows.parquet").exists() and not (tmp_path / "page.md").exists()
+    both = write_results(tmp_path / "both", [make_row("act", weights="w1"), make_row("zero", weights=shipped)])
+    assert tinymem(*words, "--from", both).code == 0
+    assert [row.method for row in stored_rows(tmp_path / "rows.parquet")] == ["zero"]
+
+
+def test_a_table_that_is_named_and_missing_is_refused(small: Path, tmp_path: Path) -> None:
+    refused = tinymem("zoo", "leaderboard", "--zoo", small, "--table", tmp_path / "none", "--out", tmp_path / "page.md").one_line_error()
+    assert f"expected a file of stored rows for --table, found none at {tmp_path / 'none'}" in refused
     assert not (tmp_path / "page.md").exists()

@@ -51,6 +51,9 @@ def leaderboard(
     if sum((submit is not None, bool(rows), check)) > 1:
         raise UserError("expected one of --submit, --from and --check, got several; call it once for each")
     folder = zoo_folder(zoo)
+    for path in table or ():
+        if not path.is_file():
+            raise UserError(f"expected a file of stored rows for --table, found none at {path}; check the path")
     tables = [row for path in table or TABLES if path.exists() for row in stored_rows(path)]
     kept = stored or STORED
     known = [tables, stored_rows(kept) if kept.exists() else []]
@@ -58,7 +61,7 @@ def leaderboard(
     if check:
         _check([*known[0], *known[1]], place, sample, seed or 0)
         return
-    new = _submitted(submit, place) if submit else _read(rows or [])
+    new = _submitted(submit, place) if submit else _read(rows or [], folder)
     if new:
         known[1] = merged(known[1], new)
         echo(f"{kept}: {counted(store_rows(kept, known[1]), 'row')}")
@@ -77,11 +80,25 @@ def _submitted(plugin: Path, place: Place) -> list[MeasuredRow]:
     return submitted(plugin, names_with_rows(place.zoo), place)
 
 
-def _read(folders: list[Path]) -> list[MeasuredRow]:
+def _read(folders: list[Path], zoo: Path) -> list[MeasuredRow]:
+    """The rows of folders that the page can show; raises UserError where there are none."""
     from tinymem.results.collect import load_results
+    from tinymem.zoo.catalogue import weights_of
+    from tinymem.zoo.leaderboard import is_of_board
     from tinymem.zoo.stored import lean
 
-    return [lean(row) for row in load_results(folders).rows] if folders else []
+    if not folders:
+        return []
+    found, shipped = [row for row in load_results(folders).rows if row.is_ok], {*weights_of(zoo).values()}
+    fitting = [lean(row) for row in found if is_of_board(row, shipped)]
+    if not fitting:
+        got = f"{counted(len(found), 'row')} of other models or protocols" if found else "none with a result"
+        where = ", ".join(map(str, folders))
+        raise UserError(
+            f"expected rows of the checkpoints of {zoo}, under protocol paper, in {where}, found {got}; "
+            "nothing was stored, name a sweep or a run over these checkpoints"
+        )
+    return fitting
 
 
 def _check(rows: list[MeasuredRow], place: Place, count: int, seed: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tinymem.recipe.paper import FINETUNINGS
@@ -61,15 +61,21 @@ def standings(rows: Iterable[MeasuredRow], weights: Mapping[str, str]) -> dict[s
         weights: the id of each checkpoint's weights, by its name.
     """
     names = {identity: name for name, identity in weights.items()}
+    rows = (row for row in rows if is_of_board(row, names))
     best: dict[str, dict[tuple[str, str], Standing]] = defaultdict(dict)
     for row in map(comparable, rows):
-        checkpoint = names.get(row.weights or "")
-        if checkpoint is None or row.protocol != "paper" or row.method == "none" or not (found := _standing(row)):
+        if not (found := _standing(row)):
             continue
+        checkpoint = names[str(row.weights)]
         key = found.name, row.artifact
         if key not in best[checkpoint] or _rank(found) < _rank(best[checkpoint][key]):
             best[checkpoint][key] = found
     return {name: sorted(_named(best[name].values()), key=_rank) for name in weights if name in best}
+
+
+def is_of_board(row: MeasuredRow, weights: Container[str]) -> bool:
+    """Whether a row can be a line: a method's under protocol `paper`, on a checkpoint with one of these ids of weights."""
+    return (row.weights or "") in weights and row.protocol == "paper" and row.method != "none"
 
 
 def _named(lines: Collection[Standing]) -> list[Standing]:
