@@ -278,6 +278,32 @@ def test_stored_rows_stay_where_a_folder_has_none_of_the_table(tmp_path: Path, o
     assert f"expected rows of table2 in {stored}, found" in done.err and "of other models; no page was written" in done.err
 
 
+def test_only_rows_of_the_table_are_stored(tmp_path: Path) -> None:
+    stored, page = tmp_path / "rows.parquet", tmp_path / "page.md"
+    first, *others = (row for row in paper_like_rows() if row.is_ok)
+    store_rows(stored, others)
+    sweep = write_results(tmp_path / "sweep", [first, text("act")])
+    done = tinymem("reproduce", "table1", "--add", sweep, "--stored", stored, "--out", page)
+    assert done.code == 0 and len(stored_rows(stored)) == 1 + len(others), done.err
+    done = tinymem("reproduce", "table1", "--from", sweep, "--stored", stored, "--out", page)
+    assert done.code == 0 and [row.source for row in stored_rows(stored)] == [first.source], done.err
+
+
+@pytest.mark.parametrize("option", ["--from", "--add"])
+def test_rows_without_the_columns_of_a_slice_are_refused(tmp_path: Path, option: str) -> None:
+    stored, page = tmp_path / "rows.parquet", tmp_path / "page.md"
+    named = make_row("act", data=None, n_layer=None, data_size=None, epoch=None)
+    sweep = write_results(tmp_path / "sweep", [named])
+    refused = tinymem("reproduce", "slices", option, sweep, "--stored", stored, "--out", page).one_line_error()
+    assert f"in {sweep}, found 1 row of other models; nothing was stored" in refused and not stored.exists()
+    store_rows(stored, [named])
+    refused = tinymem("reproduce", "slices", "--stored", stored, "--out", page).one_line_error()
+    assert f"in {stored}, found 1 row of other models; no page was written" in refused and not page.exists()
+    both = write_results(tmp_path / "both", [named, slice_row("act", "old", 40)])
+    done = tinymem("reproduce", "slices", option, both, "--stored", tmp_path / "new.parquet", "--out", page)
+    assert done.code == 0 and [row.n_layer for row in stored_rows(tmp_path / "new.parquet")] == [8], done.err
+
+
 def slice_row(method: str, weights: str, left: int, epoch: int = 50, **more: Any) -> MeasuredRow:
     return make_row(method, after=left, weights=weights, epoch=epoch, n_layer=8, **more)
 

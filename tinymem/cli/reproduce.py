@@ -37,8 +37,8 @@ def reproduce(
 ) -> None:
     """Write published tables beside the stored rows of ours, with the reason for each difference, as Markdown.
 
-    --run, --from and --add store rows of TABLE first. --out is the page; it has all tables that docs/ has rows of, or only those of
-    --stored, and what the training curves of the zoo show.
+    --run, --from and --add store rows of TABLE first, and none of other models: --from in place of all that are stored, --add beside them.
+    --out is the page; it has all tables that docs/ has rows of, or only those of --stored, and what the training curves of the zoo show.
     """
     from tinymem.runtime.files import write_text
     from tinymem.zoo.catalogue import CLONED, zoo_folder
@@ -63,7 +63,7 @@ def reproduce(
     if not place.is_file():
         raise UserError(f"expected rows of {table} in {place}, found none; run in a clone of the repository, or try --from DIR or --stored")
     if stored:
-        _refuse_others(table, stored_rows(stored), str(stored), "no page was written")
+        _fitting(table, stored_rows(stored), str(stored), "no page was written")
     places = {name: path for name, path in STORED.items() if stored is None and path.is_file()} | {table: place}
     of_tables, of_slices = ([row for name in names if name in places for row in stored_rows(places[name])] for names in (TITLES, [SLICES]))
     write_text(out, reproduction_page(of_tables, trained_in(shipped), of_slices))
@@ -81,18 +81,23 @@ def _read(table: str, folders: list[Path]) -> list[MeasuredRow]:
     from tinymem.results.collect import load_results
     from tinymem.zoo.stored import lean
 
-    found = [lean(row) for row in load_results(folders).rows if row.is_ok]
-    _refuse_others(table, found, ", ".join(map(str, folders)), "nothing was stored")
-    return found
+    rows = [lean(row) for row in load_results(folders).rows if row.is_ok]
+    return _fitting(table, rows, ", ".join(map(str, folders)), "nothing was stored")
 
 
-def _refuse_others(table: str, rows: list[MeasuredRow], where: str, so: str) -> None:
-    """Raise UserError where none of the rows is of a model that the table has."""
+def _fitting(table: str, rows: list[MeasuredRow], where: str, so: str) -> list[MeasuredRow]:
+    """The rows of models that the table has; raises UserError where there are none."""
     from tinymem.zoo.reproduction import is_of_table
+    from tinymem.zoo.slices import is_of_slice
 
-    if not any(table == SLICES or is_of_table(row, TITLES[table]) for row in rows):
+    found = [row for row in rows if (is_of_slice(row) if table == SLICES else is_of_table(row, TITLES[table]))]
+    if not found:
+        wanted = (
+            f"{table} (of models with their data, layers and epoch, as a run's or those of its checkpoints)" if table == SLICES else table
+        )
         got = f"{counted(len(rows), 'row')} of other models" if rows else "none with a result"
-        raise UserError(f"expected rows of {table} in {where}, found {got}; {so}, check the path")
+        raise UserError(f"expected rows of {wanted} in {where}, found {got}; {so}, check the path")
+    return found
 
 
 def _measured(table: TableName, sweeps: Path, device: str, jobs: int | None) -> list[MeasuredRow]:

@@ -27,6 +27,11 @@ def slice_of(row: MeasuredRow) -> Slice:
     return row.data, row.artifact, row.n_layer, row.data_size, row.seed, row.epoch
 
 
+def is_of_slice(row: MeasuredRow) -> bool:
+    """Whether a row says of its model what tells slices apart; the size is of math alone."""
+    return None not in (row.data, row.n_layer, row.epoch)
+
+
 def with_newer(known: Sequence[MeasuredRow], new: Sequence[MeasuredRow]) -> list[MeasuredRow]:
     """Stored rows of slices with the new ones. Where a slice's model was trained again, its rows replace all of the earlier model's."""
     weights = {slice_of(row): row.weights for row in new if row.is_ok}
@@ -38,7 +43,7 @@ def slices_tables(rows: Iterable[MeasuredRow]) -> list[Table]:
     """A line for each slice, a column for each method; none without rows."""
     by_slice: dict[Slice, dict[str, list[MeasuredRow]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        if row.is_ok:
+        if row.is_ok and is_of_slice(row):
             by_slice[slice_of(row)][row.method].append(row)
     if not by_slice:
         return []
