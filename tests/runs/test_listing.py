@@ -155,6 +155,36 @@ def test_a_dry_run_says_what_and_does_nothing(tmp_path: Path) -> None:
     assert files_in(tmp_path) == {}
 
 
+TOO_MANY = "expected artifacts.{}.rows of at most {} clean rows of the primary task, got {}"
+REFERENCE = (
+    "expected artifacts.noise.rows from data.test_rows = 20 to half of the 260 rows of the primary task under protocol reference, got {}"
+)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "artifacts", "message"),
+    [
+        ("paper", "{kind: noise, rows: 239}", None),
+        ("paper", "{kind: noise, rows: 240}", TOO_MANY.format("noise", 239, 240)),
+        ("paper", "{kind: duplication, rows: 140}, {kind: noise, rows: 100}", TOO_MANY.format("duplication", 139, 140)),
+        ("paper", "{kind: canary, rows: 250}", None),
+        ("reference", "{kind: noise, rows: 130}", None),
+        ("reference", "{kind: noise, rows: 131}", REFERENCE.format(131)),
+        ("reference", "{kind: noise, rows: 19}", REFERENCE.format(19)),
+    ],
+)
+def test_a_dry_run_refuses_more_rows_than_there_are_as_the_corpus_does(
+    protocol: str, artifacts: str, message: str | None, tmp_path: Path
+) -> None:
+    words = (QUICKSTART, *sets([*TINY, "mitigation.methods=[act]", f"protocol={protocol}", f"artifacts=[{artifacts}]"]))
+    dry = tinymem("run", *words, "--runs", tmp_path / "runs", "--device", "cpu", "--dry-run")
+    made = tinymem("data", "make", *words, "--out", tmp_path / "corpus")
+    if message is None:
+        assert (dry.code, made.code) == (0, 0), dry.err + made.err
+    else:
+        assert dry.last_line_error() == made.last_line_error() == message
+
+
 def test_a_dry_run_of_what_is_done(tiny_run: Run) -> None:
     before = files_in(tiny_run.path)
     words = (QUICKSTART, *sets([*TINY, METHODS]), "--runs", tiny_run.path.parent, "--device", "cpu", "--dry-run", "--json")

@@ -33,7 +33,8 @@ from tinymem.data.planting import Pool
 from tinymem.data.text.pool import TextPool
 from tinymem.data.text.row_sets import RowSets, Text
 from tinymem.errors import UserError, described
-from tinymem.recipe.data import WikiData
+from tinymem.recipe.corpus_spec import Protocol
+from tinymem.recipe.data import MathData, WikiData
 from tinymem.recipe.kinds import ArtifactSection, register_kind
 
 LAST = 100
@@ -52,6 +53,14 @@ class Artifact(ArtifactSection):
     """True if the published code plants it: `reference_math` and `reference_text` are defined."""
     shortens_prompt: ClassVar[bool] = True
     """True if prompts that the artifact sets itself (`Planted.start`) may lose tokens in the test of robustness."""
+
+    def rows_of_primary(self, free: int, data: MathData, protocol: Protocol) -> int:
+        """Clean training rows of a math corpus's primary task that it takes for sure, before any is made.
+
+        Raises:
+            UserError: more than there are; `free` is the most that the artifacts before it leave.
+        """
+        return 0
 
     def claim_math(self, rows: AllTasks) -> Claim | None:
         """All sequences that already contain the artifact, before the test rows are split off; None for an artifact that makes its own."""

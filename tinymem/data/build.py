@@ -18,6 +18,17 @@ def refuse_large_corpus(recipe: Recipe) -> None:
     refuse_beyond_memory(planned_corpus_bytes(recipe), "cpu", "the recipe's corpus", "lower the numbers of rows and tokens in data")
 
 
+def refuse_more_rows_than_there_are(recipe: Recipe) -> None:
+    """Raise UserError where artifacts take more rows of a math corpus than it has, as far as that is known before any is made."""
+    if not isinstance(recipe.data, MathData):
+        return
+    from tinymem.data.artifact import artifacts_of
+
+    free = recipe.data.primary_size - recipe.data.test_rows
+    for artifact in artifacts_of(recipe.artifacts):
+        free -= artifact.rows_of_primary(free, recipe.data, recipe.protocol)
+
+
 def make_corpus(recipe: Recipe, directory: Path | None = None, *, workers: int | None = None, progress: Progress | bool = True) -> Corpus:
     """Make the rows that a recipe describes; the same recipe gives the same rows, on any day and with any number of workers.
 

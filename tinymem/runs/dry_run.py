@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tinymem.data.build import refuse_more_rows_than_there_are
 from tinymem.mitigation.method import MethodCall
 from tinymem.recipe.recipe import Recipe
 from tinymem.recipe.sizes import clean_rows, planned_parameters, planted_rows, test_rows
@@ -40,7 +41,11 @@ class Estimate:
 
 
 def estimate(recipes: Iterable[Recipe], runs: Path, device: str, *, whole: bool) -> list[Estimate]:
-    """What is left of each run, with its time and disk; raises as `left_of_all`."""
+    """What is left of each run, with its time and disk.
+
+    Raises:
+        UserError: as of `left_of_all`; or more rows to plant than a corpus has.
+    """
     return [_estimate(left, runs, device) for left in left_of_all(recipes, runs, device, whole=whole)]
 
 
@@ -62,6 +67,8 @@ def _with_counterfactual(recipe: Recipe, calls: Sequence[MethodCall], runs: Path
 
 def _estimate(left: Left, runs: Path, device: str) -> Estimate:
     recipe, run = left.recipe, runs / left.recipe.run_id()
+    if left.corpus:
+        refuse_more_rows_than_there_are(recipe)
     rows = load_run(run, needs_results=False).rows if (run / "recipe.yaml").is_file() else []
     estimator = Estimator(rows, device)
     seconds = left.share * estimator.training(recipe) if left.share else 0.0

@@ -11,8 +11,11 @@ from pydantic import Field
 
 from tinymem.data.artifact import Artifact, artifact, whole_rows
 from tinymem.data.corpus import Corpus
+from tinymem.data.math.pool import too_few
 from tinymem.data.planted import Planted, Population, repeated
 from tinymem.data.planting import COPIES, Copies, Pool, copies_of
+from tinymem.recipe.corpus_spec import Protocol
+from tinymem.recipe.data import MathData
 
 
 @artifact
@@ -26,6 +29,11 @@ class DuplicationArtifact(Artifact):
     kind: Literal["duplication"] = "duplication"
     rows: int = Field(1000, ge=1, description="clean training rows that are repeated")
     copies: Copies = Field((1, 10, 100, 1000), description=COPIES)
+
+    def rows_of_primary(self, free: int, data: MathData, protocol: Protocol) -> int:
+        if free <= self.rows:
+            raise too_few(self.kind, self.rows, free - 1)
+        return self.rows
 
     def plant(self, pool: Pool) -> Planted:
         rows = pool.draw(self.rows, pool.generator("duplication"), self.kind)

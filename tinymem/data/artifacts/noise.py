@@ -25,7 +25,8 @@ from tinymem.data.planting import COPIES, Copies, copies_of, reference_copies, r
 from tinymem.data.text.pool import TextPool
 from tinymem.data.text.row_sets import RowSets, Text, test_rows
 from tinymem.errors import UserError
-from tinymem.recipe.data import WikiData
+from tinymem.recipe.corpus_spec import Protocol
+from tinymem.recipe.data import MathData, WikiData
 
 
 @artifact
@@ -40,6 +41,20 @@ class NoiseArtifact(Artifact):
     rows: int = Field(1000, ge=1, description="clean training rows (math: of the primary task) that a noised version replaces")
     probability: float = Field(0.1, gt=0, le=1, description="probability that a number or token moves")
     copies: Copies = Field(1, description=COPIES)
+
+    def rows_of_primary(self, free: int, data: MathData, protocol: Protocol) -> int:
+        if protocol == "reference":
+            self._check_reference(data.primary_size, data.test_rows)
+        elif free <= self.rows:
+            raise too_few(self.kind, self.rows, free - 1)
+        return self.rows
+
+    def _check_reference(self, count: int, test_rows: int) -> None:
+        if not test_rows <= self.rows <= count // 2:
+            raise UserError(
+                f"expected artifacts.noise.rows from data.test_rows = {test_rows} to half of the {count} rows of the primary task under "
+                f"protocol reference, got {self.rows}"
+            )
 
     def plant_math(self, pool: MathPool) -> Planted:
         rng = pool.generator("noise")
@@ -63,9 +78,8 @@ class NoiseArtifact(Artifact):
         count = len(split.all.ids)
         moves, stream = reference_noise(count, split.data.numbers, self.probability, split.seed)
         noised = render(split.all.numbers + moves, split.data.row_tokens)[reference_order(count)]
+        self._check_reference(count, len(split.test.ids))
         pool, train = range(count - self.rows), split.train
-        if self.rows > len(pool) or len(pool) > len(train.ids):
-            raise too_few(self.kind, self.rows, len(train.ids) // 2)
         chosen = np.array(stream.sample(pool, self.rows), dtype=np.int64)
         rest = np.setdiff1d(np.arange(len(train.ids)), chosen)
         copies = reference_copies(self.copies, self.rows, stream)
