@@ -11,6 +11,7 @@ from tinymem.localization.agreement import over_scorers
 from tinymem.report.figures.confusion import confusions
 from tinymem.report.figures.points import inputs_of
 from tinymem.report.tables.findings import PUBLISHED, tables_of_findings
+from tinymem.report.tables.localization import localization_tables
 from tinymem.report.tables.registry import TableInputs
 from tinymem.results.collect import Results
 from tinymem.results.row import LocalizationRow
@@ -86,3 +87,14 @@ def test_the_picture_is_of_the_scorer_that_erases_most():
     assert {line["panel"] for line in figure.lines} == {"ig, 5 % dropped"}
     assert [line["change"] for line in figure.lines] == [-50, 0, -10, None]
     assert len(figure.draw(figure.lines).axes) == 2
+
+
+def test_types_of_the_weights_are_told_apart():
+    one, other = [inj("act", 0.1, 0.9), inj("act", 0.1, 0.7, "model")], [inj("act", 0.1, 0.8), inj("act", 0.1, 0.2, "model")]
+    other = [replace(row, id=f"b{row.id}", dtype="bfloat16") for row in other]
+    tables = localization_tables([*one, *other])
+    assert [t.title for t in tables] == ["INJ: 10 % injected, tiny, float32", "INJ: 10 % injected, tiny, bfloat16"]
+    assert len({t.key for t in tables}) == 2, "they are written to files of their own"
+    found = {line[1].text: line[4].text for line in table([*one, *other], "findings").rows}
+    assert found == {"tiny, float32": "+20.0", "tiny, bfloat16": "+60.0"}
+    assert [t.title for t in localization_tables(one)] == ["INJ: 10 % injected, tiny"]

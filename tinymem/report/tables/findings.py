@@ -16,7 +16,7 @@ import torch
 from tinymem.localization.agreement import Agreement, Values, over_scorers, over_sequences
 from tinymem.localization.recall import bootstrap
 from tinymem.report.tables.link import agreement_cell
-from tinymem.report.tables.localization import scorer_name
+from tinymem.report.tables.localization import scorer_name, with_dtypes
 from tinymem.report.tables.registry import TableInputs, report_table
 from tinymem.report.tables.table import Cell, Column, Table
 from tinymem.results.row import LocalizationRow
@@ -47,7 +47,7 @@ Scorers = dict[str, LocalizationRow]
 @report_table("findings", "tuning")
 def tables_of_findings(inputs: TableInputs) -> list[Table]:
     """The findings that the rows allow, and the options that were tried on development rows."""
-    rows = inputs.results.localization
+    rows = with_dtypes(inputs.results.localization)
     lines = [line for model in _models(rows) for line in _lines([row for row in rows if _model(row) == model])]
     tried = list(_tried(rows))
     heads = ("method", "model", "dropped", "options", "combinations", "most erasing", "median", "least erasing")

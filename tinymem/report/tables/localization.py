@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 
 from tinymem.report.cells import DASH
 from tinymem.report.tables.registry import TableInputs, report_table
@@ -40,10 +42,25 @@ def tables_of_localization(inputs: TableInputs) -> list[Table]:
 def localization_tables(rows: Sequence[LocalizationRow]) -> list[Table]:
     """One table for each model, benchmark, unit and ratio, scorers sorted by their best-known column."""
     groups: dict[tuple[str, str, str, float], list[LocalizationRow]] = {}
-    for row in rows:
+    for row in with_dtypes(rows):
         if row.benchmark in ("inj", "del") and row.artifact != "development":
             groups.setdefault((row.model_id or row.run or "", row.benchmark, row.unit or "neuron", row.ratio or 0), []).append(row)
     return [_table(benchmark, ratio, found) for (_, benchmark, _, ratio), found in groups.items()]
+
+
+def with_dtypes(rows: Sequence[LocalizationRow]) -> list[LocalizationRow]:
+    """The rows, in which a model that was measured with weights of several types is as many models, each named with its type."""
+    types = defaultdict[str, set[str]](set)
+    for row in rows:
+        types[row.model_id or row.run or ""].add(row.dtype or "float32")
+    return [_with_dtype(row) if len(types[row.model_id or row.run or ""]) > 1 else row for row in rows]
+
+
+def _with_dtype(row: LocalizationRow) -> LocalizationRow:
+    dtype = row.dtype or "float32"
+    return replace(
+        row, model_id=f"{row.model_id or row.run or 'model'}-{dtype}", model_name=f"{row.model_name or row.run or 'model'}, {dtype}"
+    )
 
 
 def _table(benchmark: str, ratio: float, rows: list[LocalizationRow]) -> Table:
