@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from helpers import tinymem
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from report_rows import make_row, write_results
 
 from tinymem.report.published import PublishedRow, published
 from tinymem.report.selection import Candidate, Protocol, lost, pareto, percent_change, score, select, select_training, training_score
@@ -173,3 +176,17 @@ def test_what_is_lost() -> None:
     assert lost(EDIT) == 20.0
     assert lost(TEXT) == 25.0
     assert lost(replace(TEXT, performance_after=60.0)) == -25.0
+
+
+def test_a_report_says_which_limit_left_out_every_best_run(tmp_path: Path) -> None:
+    elsewhere = {"data": None, "data_size": None, "n_layer": None, "performance_metric": "perplexity", "performance_before": 400.0}
+    rows = [
+        replace(make_row(name), id=name, **{**elsewhere, "performance_after": after}) for name, after in (("act", 812.0), ("zero", 650.0))
+    ]
+    refused = tinymem("report", write_results(tmp_path / "high", rows), "--tables", "best").one_line_error()
+    assert "found 2 rows that give none: the lowest perplexity after an edit is 650.0, and a best run" in refused
+    assert "must be below 500" in refused and "try --tables pareto" in refused
+    assert tinymem("report", tmp_path / "high", "--tables", "pareto").code == 0
+    assert "perplexity" not in tinymem("report", tmp_path / "high", "--tables", "variants").one_line_error()
+    low = write_results(tmp_path / "low", [replace(row, performance_after=450.0) for row in rows])
+    assert tinymem("report", low, "--tables", "best").code == 0

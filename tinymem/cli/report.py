@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -73,7 +74,7 @@ def report(
     if not found:
         wanted = f"table {tables}" if tables not in ("", "all") else "tables"
         none = "none; name runs or sweeps, or one checkpoint of a folder"
-        got = f"{counted(len(results.rows), 'row')} that give none" if results.rows else none
+        got = f"{counted(len(results.rows), 'row')} that give none{_why_none(results, names or [])}" if results.rows else none
         raise UserError(f"expected rows for {wanted} in {', '.join(map(str, folders))}, found {got}")
     if out is not None and whole:
         from tinymem.report.write import write_all
@@ -88,6 +89,26 @@ def report(
         echo(target)
     else:
         print_tables_as(found, output, out)
+
+
+def _why_none(results: Results, names: Collection[str]) -> str:
+    """The limit of perplexity that leaves out all results of tables of best runs, if it does, and what to try."""
+    from tinymem.report.configurations import groups_of
+    from tinymem.report.selection import PERPLEXITY_LIMIT
+
+    settings = [(group, setting) for group in groups_of(results) for found in group.settings.values() for setting in found]
+    edited = [(group.perplexity_limit, c) for group, setting in settings if (c := setting.candidate()) is not None]
+    if (
+        not edited
+        or not {"1", "best"} & {*names}
+        or not all(limit and c.metric == "perplexity" and c.performance_after >= limit for limit, c in edited)
+    ):
+        return ""
+    lowest = min(c.performance_after for _, c in edited)
+    wanted = f"a best run of a model made elsewhere must be below {PERPLEXITY_LIMIT:g} as in the paper"
+    return (
+        f": the lowest perplexity after an edit is {lowest:,.1f}, and {wanted}; try --tables pareto, which has no limit, or milder options"
+    )
 
 
 def _results(places: list[Path], max_size: str | None) -> Results:
