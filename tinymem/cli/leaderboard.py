@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tinymem.cli.options import Device, Jobs, NeededOut, Seed, Stored, Sweeps, Zoo
+from tinymem.cli.options import Device, FromFolders, Jobs, NeededOut, Seed, Stored, Sweeps, Zoo
 from tinymem.cli.printing import check_out
 from tinymem.errors import UserError
 from tinymem.runtime.streams import echo
@@ -24,10 +24,7 @@ SECONDS = 1.0
 
 def leaderboard(
     submit: Annotated[Path | None, typer.Option(metavar="FILE", help="Run the methods of this file first, and store their rows.")] = None,
-    rows: Annotated[
-        list[Path] | None,
-        typer.Option("--from", metavar="DIR", help="First add the rows of these, in place of those of the same runs. Repeatable."),
-    ] = None,
+    rows: FromFolders = None,
     check: Annotated[bool, typer.Option("--check", help="Run a sample of the lines again, and write nothing.")] = False,
     sample: Annotated[int, typer.Option(min=1, metavar="NUMBER", help="Lines that --check runs.")] = 5,
     seed: Seed = None,

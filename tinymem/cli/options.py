@@ -189,10 +189,8 @@ AddFolders = Annotated[
     list[Path] | None,
     typer.Option("--add", metavar="DIR", help="First add the rows of these, in place of those of the same runs. Repeatable."),
 ]
-FromFolders = Annotated[
-    list[Path] | None,
-    typer.Option("--from", metavar="DIR", help="First store the rows of these, in place of all that are stored. Repeatable."),
-]
+FROM_HELP = "First store the rows of these: for the leaderboard beside those stored, for a reproduced table in place of all. Repeatable."
+FromFolders = Annotated[list[Path] | None, typer.Option("--from", metavar="DIR", help=FROM_HELP)]
 
 ShownRows = Annotated[
     int | None, typer.Option("--rows", min=1, metavar="NUMBER", help="Rows of each artifact. Default: 3, as many as a run keeps.")
