@@ -83,6 +83,7 @@ MaxSize = Annotated[
     ),
 ]
 Private = Annotated[bool, typer.Option("--private", help="Make private repositories.")]
+Replace = Annotated[bool, typer.Option("--replace", help="Overwrite branches on the Hub that hold another model or corpus.")]
 Remeasure = Annotated[bool, typer.Option("--remeasure", help="Measure the numbers of the card anew, instead of taking the stored ones.")]
 License = Annotated[
     str | None, typer.Option("--license", metavar="NAME", help="As the Hub abbreviates it, as in mit. Default: that of the data.")

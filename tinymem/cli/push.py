@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tinymem.cli.options import CorpusPath, DryRun, License, Plugins, Private, Remeasure, load_plugins
+from tinymem.cli.options import CorpusPath, DryRun, License, Plugins, Private, Remeasure, Replace, load_plugins
 from tinymem.runtime.streams import echo
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ def push(
     place: Place,
     repo: Annotated[str, typer.Option("--repo", metavar="ORG/NAME", help="Where to; of a run the corpus goes to ORG/NAME-corpus.")],
     private: Private = False,
+    replace: Replace = False,
     dry_run: DryRun = False,
     remeasure: Remeasure = False,
     corpus: CorpusPath = None,
@@ -33,10 +34,10 @@ def push(
     from tinymem.runs.publish import Choices, plan_of
 
     load_plugins(plugin)
-    send(plan_of(place, repo, Choices(license_name, remeasure, corpus)), private=private, dry_run=dry_run)
+    send(plan_of(place, repo, Choices(license_name, remeasure, corpus)), private=private, replace=replace, dry_run=dry_run)
 
 
-def send(plan: Plan, *, private: bool, dry_run: bool) -> None:
+def send(plan: Plan, *, private: bool, replace: bool, dry_run: bool) -> None:
     """Upload a plan and print a line for each branch; or only say what it would be."""
     from tinymem.hub.upload import push
 
@@ -44,6 +45,6 @@ def send(plan: Plan, *, private: bool, dry_run: bool) -> None:
         for line in plan.lines():
             echo(line)
         return
-    for repository, commits in push(plan, private=private, say=lambda line: echo(line, err=True)).items():
+    for repository, commits in push(plan, private=private, replace=replace, say=lambda line: echo(line, err=True)).items():
         for branch, commit in commits.items():
             echo(f"{repository}@{branch} {commit}")

@@ -17,6 +17,7 @@ from tinymem.cli.options import (
     PrintJson,
     Private,
     Remeasure,
+    Replace,
     Revision,
     Zoo,
     size_in_bytes,
@@ -99,6 +100,7 @@ def push(
     org: Annotated[str, typer.Option("--org", metavar="ORG", help="Organization or user on the Hub.")],
     zoo: Zoo = None,
     private: Private = False,
+    replace: Replace = False,
     dry_run: DryRun = False,
     remeasure: Remeasure = False,
     corpus: CorpusPath = None,
@@ -114,7 +116,7 @@ def push(
 
     with TemporaryDirectory(prefix="tinymem-") as work:
         plan = plan_of_zoo(names, zoo_folder(zoo), org, Path(work), Choices(license_name, remeasure, corpus))
-        send(plan, private=private, dry_run=dry_run)
+        send(plan, private=private, replace=replace, dry_run=dry_run)
 
 
 @zoo_app.command()

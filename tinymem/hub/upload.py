@@ -2,10 +2,12 @@
 
 Nothing of the state of an upload is kept here. What a branch holds on the Hub is asked for, by hash, and only what differs is sent: so a
 push that was cut is run again, and one that is complete sends nothing.
+What it holds of another model or corpus is not overwritten, unless the user says so.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from tinymem.errors import UserError
-from tinymem.hub.client import hub_api, hub_errors, persistent
+from tinymem.hub.client import hub_api, hub_errors, persistent, status_of
 from tinymem.runtime.words import counted
 
 if TYPE_CHECKING:
@@ -24,8 +26,8 @@ Kind = Literal["model", "dataset"]
 KEPT = ".gitattributes"
 """The Hub's own file, which says what LFS holds."""
 LFS = (".safetensors", ".parquet", ".ids")
-CALLS_A_REPOSITORY, CALLS_A_BRANCH = 2, 6
-"""Create and refs; create branch, two listings, preupload, LFS batch and commit. A card is one call more, a file in LFS too."""
+CALLS_A_REPOSITORY, CALLS_A_BRANCH = 3, 6
+"""Refs, create and refs; create branch, two listings, preupload, LFS batch and commit. A card is one call more, a file in LFS too."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +59,21 @@ class LocalFile:
 
 @dataclass(frozen=True)
 class Branch:
-    """A branch and all its files; `step` orders the branches of one `series`, such as a seed."""
+    """A branch and all its files.
+
+    Attributes:
+        name: of the branch.
+        files: by path.
+        series: what `step` orders the branches of, such as a seed.
+        step: steps trained.
+        is_copy: whether another branch of the push has the same model or corpus, as one has that of `main`.
+    """
 
     name: str
     files: Mapping[str, LocalFile]
     series: str = ""
     step: int | None = None
+    is_copy: bool = False
 
     @property
     def weights(self) -> tuple[str, ...]:
@@ -136,20 +147,26 @@ class Plan:
         yield f"{total:,} bytes and {counted(self.calls, 'call')} of the Hub, where it has none of it yet"
 
 
-def push(plan: Plan, *, private: bool = False, say: Callable[[str], None] = lambda _: None) -> dict[str, dict[str, str]]:
+def push(
+    plan: Plan, *, private: bool = False, replace: bool = False, say: Callable[[str], None] = lambda _: None
+) -> dict[str, dict[str, str]]:
     """Upload a plan, and compare what the Hub has then with what is here; returns the commit of each branch, by repository.
+
+    All branches are looked at before anything is sent. A `main` that holds another model or corpus is left as it is.
 
     Args:
         plan: repositories and collections.
         private: whether repositories and collections are made private.
+        replace: whether branches that hold another model or corpus are overwritten.
         say: is told of each branch.
 
     Raises:
-        UserError: no login, the Hub refused or was cut off for longer than the tries last, or has other content than was sent.
+        UserError: no login, a branch holds another model or corpus, the Hub refused or was cut off for longer than the tries last, or has
+            other content than was sent.
     """
     check_login()
     commits = {}
-    for repository in plan.repositories:
+    for repository in plan.repositories if replace else [_without_taken(repository, say) for repository in plan.repositories]:
         with hub_errors(f"push to {repository.name}", "run again: what is there stays, and the rest is sent"):
             commits[repository.name] = _push(repository, private, say)
     for collection in plan.collections:
@@ -166,12 +183,54 @@ def check_login() -> None:
         raise UserError("expected a login at the Hugging Face Hub, got none; run `hf auth login`")
 
 
+def _without_taken(repository: Repository, say: Callable[[str], None]) -> Repository:
+    """The repository without a copy whose branch on the Hub holds something else than any branch of this push.
+
+    Raises:
+        UserError: a branch that is no copy holds another model or corpus.
+    """
+    api, name, content = hub_api(), repository.name, "weights" if repository.kind == "model" else "rows"
+    free = []
+    with hub_errors(f"look at {name}", "run again: nothing is changed"):
+        refs = _refs(api, repository)
+        for branch in repository.branches:
+            is_filled = branch.name == "main" or refs.get(branch.name) != refs.get("main")  # a new branch is at the commit of main
+            there = dict(_remote(api, repository, branch.name)) if branch.name in refs and is_filled else {}
+            ours = repository.branches if branch.is_copy else [branch]
+            if any(_holds_nothing_else(there, found) for found in ours):
+                free.append(branch)
+            elif branch.is_copy:
+                say(f"{name}@{branch.name}: left as it is, it holds other {content} than are pushed; --replace overwrites it")
+            else:
+                raise UserError(
+                    f"expected {name}@{branch.name} on the Hub to be new or to hold these {content}, it holds others; push to another "
+                    "repository, or overwrite them with --replace"
+                )
+    return dataclasses.replace(repository, branches=free)
+
+
+def _refs(api: HfApi, repository: Repository) -> dict[str, str]:
+    """The commit of each branch on the Hub; none of a repository that is not there."""
+    try:
+        found = persistent(api.list_repo_refs, repository.name, repo_type=repository.kind)
+    except Exception as error:  # of whichever HTTP library the client uses
+        if status_of(error) in (401, 404):
+            return {}
+        raise
+    return {ref.name: ref.target_commit for ref in found.branches}
+
+
+def _holds_nothing_else(there: Mapping[str, str], branch: Branch) -> bool:
+    """Whether every file in LFS on the Hub, which are weights and rows, is one of the branch's."""
+    return all(path in branch.files and branch.files[path].is_as(digest) for path, digest in there.items() if len(digest) == 64)
+
+
 def _push(repository: Repository, private: bool, say: Callable[[str], None]) -> dict[str, str]:
     api, name, kind = hub_api(), repository.name, repository.kind
     persistent(api.create_repo, name, repo_type=kind, private=private, exist_ok=True)
     if private and not persistent(api.repo_info, name, repo_type=kind).private:
         raise UserError(f"expected {name} to be private, it is there and public; make it private on the Hub, or leave --private out")
-    refs = {ref.name: ref.target_commit for ref in persistent(api.list_repo_refs, name, repo_type=kind).branches}
+    refs = _refs(api, repository)
     commits = {}
     for branch in repository.branches:
         if branch.name not in refs:

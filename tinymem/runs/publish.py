@@ -159,7 +159,7 @@ def model_repository(repo: str, models: Sequence[Model], choices: Choices, datas
         raise UserError(f"expected a method's name for a branch of {repo}, got '{one_line(wrong)[:60]}'; the rows of that edit are damaged")
     branches = [_branch(repo, model, names, choices, dataset) for model in ordered]
     if "main" not in names and (first := _main(ordered)) is not None:
-        branches.append(Branch("main", _files(first, _published(repo, first, names, choices, dataset, "main"))))
+        branches.append(Branch("main", _files(first, _published(repo, first, names, choices, dataset, "main")), is_copy=True))
     return Repository(repo, "model", branches, choices.license or license_of(ordered[0].recipe))
 
 
@@ -245,7 +245,9 @@ def dataset_repository(repo: str, corpora: Mapping[str, Path], license: str | No
     """
     branches = [Branch(name, _corpus_files(folder)) for name, folder in corpora.items()]
     card = branches[0].files[CARD].content.decode().split("---\n")[1]
-    return Repository(repo, "dataset", [*branches, Branch("main", branches[0].files)], license or str(yaml.safe_load(card)["license"]))
+    return Repository(
+        repo, "dataset", [*branches, Branch("main", branches[0].files, is_copy=True)], license or str(yaml.safe_load(card)["license"])
+    )
 
 
 def _corpus_files(folder: Path) -> dict[str, LocalFile]:
