@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import nn
 
+from tinymem.data.own_rows import rows_digest
 from tinymem.data.rows import Rows
 from tinymem.errors import UserError
 from tinymem.localization.confusion import confusion_of
@@ -78,8 +79,13 @@ class Benchmark:
         return LocalizationRow(
             **vars(self.identity), id=row_id, method=call.name, artifact="sequences", status="ok", versions=versions(),
             benchmark=self.recipe.benchmark, unit=self.recipe.unit, config=call.config.as_json(), options=_options(call),
-            ratio=ratio, sequences=len(self.rows),
+            settings=self._settings(), ratio=ratio, sequences=len(self.rows),
         )  # fmt: skip
+
+    def _settings(self) -> JsonObject:
+        """What decides the numbers of all scorers: options, the length of the longest sequence, and the content of the rows."""
+        length = {"tokens": self.rows.ids.shape[1]} if self.recipe.benchmark == "inj" else {}
+        return {**self.recipe.settings(), **length, "rows_id": rows_digest(self.rows, self.text)}
 
     def _injected(self, call: MethodCall, ratio: float, start: LocalizationRow, bar: Bar) -> list[LocalizationRow]:
         if ratio not in self.injections:

@@ -31,6 +31,11 @@ Unit = Literal["neuron", "weight"]
 """What holds a sequence."""
 NEURON_SCORERS = ("random-neurons", "act", "ig", "zero", "slim", "hard-concrete", "nemo")
 WEIGHT_SCORERS = ("random-weights", "durable", "sou", "subnet", "balanced-subnet")
+DECIDING = {
+    "inj": ("steps", "loss", "learning_rate", "retain"),
+    "del": ("rows", "retain", "text", "accuracy", "skip_bottom", "development"),
+}
+"""Options of each benchmark without which its numbers do not tell what was measured; the seed has a column of its own."""
 ADDED: dict[str, object] = {"unit": "neuron", "retain": 2000}
 """Keys that ids of stored rows leave out at these values, since rows that are older than the keys have none."""
 
@@ -118,6 +123,11 @@ class LocalizationOptions(Section):
         values = {"plugins": [], **self.model_dump(mode="json", exclude={"name", "methods", "ratios", "sequences"})}
         values["scopes"] = list(self.wanted_scopes)
         return {name: value for name, value in values.items() if name not in ADDED or ADDED[name] != value}
+
+    def settings(self) -> JsonObject:
+        """The options of the benchmark that decide its numbers, for rows of results; the length of sequences is that of the rows."""
+        values = self.model_dump(mode="json", include=set(DECIDING[self.benchmark]))
+        return {**values, **({"sequences.seed": self.sequences.seed} if self.benchmark == "inj" else {})}
 
     @property
     def wanted_ratios(self) -> tuple[float, ...]:

@@ -26,7 +26,7 @@ OPTIONAL = frozenset(
         *("host", "attempts", "traceback", "memorized_by_copies_before", "memorized_by_copies_after"),
         *("robustness", "prompt", "match", "rows_left_out", "rows_id", "scores_shared"),
         *("seconds_measure", "seconds_robustness", "rows_retain", "row_tokens", "optimizer_state", "computed_in", "plugin"),
-        *("values", "confusion", "found", "window"),
+        *("values", "confusion", "found", "window", "settings"),
     }
 )
 """Columns that are written only where they have a value."""
@@ -290,6 +290,8 @@ class LocalizationRow(ResultRow):
     """The scorer's options that are not at their defaults."""
     config: JsonObject | None = None
     """All options of the scorer, defaults included."""
+    settings: JsonObject | None = None
+    """INJ, DEL: the benchmark's options that decide its numbers, and the content id of its rows; null in rows of an older TinyMem."""
     ratio: float | None = None
     """Share of the neurons or weights that were injected (of the model) or dropped (of each layer)."""
     top: float | None = None

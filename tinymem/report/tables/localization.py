@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tinymem.report.cells import DASH
+from tinymem.report.tables.measured_with import by_injection, named_apart, repeated
 from tinymem.report.tables.registry import TableInputs, report_table
 from tinymem.report.tables.table import Cell, Column, Table
 from tinymem.results.row import LocalizationRow
@@ -40,12 +41,13 @@ def tables_of_localization(inputs: TableInputs) -> list[Table]:
 
 
 def localization_tables(rows: Sequence[LocalizationRow]) -> list[Table]:
-    """One table for each model, benchmark, unit and ratio, scorers sorted by their best-known column."""
+    """One table for each model, benchmark, choice of its options, unit and ratio, scorers sorted by their best-known column."""
     groups: dict[tuple[str, str, str, float], list[LocalizationRow]] = {}
-    for row in with_dtypes(rows):
-        if row.benchmark in ("inj", "del") and row.artifact != "development":
-            groups.setdefault((row.model_id or row.run or "", row.benchmark, row.unit or "neuron", row.ratio or 0), []).append(row)
-    return [_table(benchmark, ratio, found) for (_, benchmark, _, ratio), found in groups.items()]
+    shown = [row for row in with_dtypes(rows) if row.benchmark in ("inj", "del") and row.artifact != "development"]
+    for row in named_apart(shown):
+        groups.setdefault((row.model_id or row.run or "", row.benchmark or "", row.unit or "neuron", row.ratio or 0), []).append(row)
+    parts = [(*key, part) for key, found in groups.items() for part in by_injection(found)]
+    return [_table(benchmark, ratio, part) for _, benchmark, _, ratio, part in parts]
 
 
 def with_dtypes(rows: Sequence[LocalizationRow]) -> list[LocalizationRow]:
@@ -64,11 +66,12 @@ def _with_dtype(row: LocalizationRow) -> LocalizationRow:
 
 
 def _table(benchmark: str, ratio: float, rows: list[LocalizationRow]) -> Table:
+    alike = repeated(rows)
     heads = _inj_heads(rows) if benchmark == "inj" else _del_heads(rows)
     by_scorer: dict[str, list[LocalizationRow]] = {}
     for row in rows:
         by_scorer.setdefault(row.id, []).append(row)
-    lines = [_line(found, heads) for found in by_scorer.values()]
+    lines = [_line(found, heads, f"run {name[:6]}" if name in alike else "") for name, found in by_scorer.items()]
     lines.sort(key=lambda cells: _order(cells, benchmark))
     first, did = rows[0], "injected" if benchmark == "inj" else "dropped"
     weights = first.unit == "weight"
@@ -113,10 +116,11 @@ def _options(row: LocalizationRow) -> str:
     return ", ".join(f"{name} {value}" for name, value in row.options.items())
 
 
-def _line(rows: list[LocalizationRow], heads: list[Head]) -> tuple[Cell, ...]:
+def _line(rows: list[LocalizationRow], heads: list[Head], run: str) -> tuple[Cell, ...]:
+    """A scorer; with the start of its id where its name and options are those of another line too."""
     inj = rows[0].benchmark == "inj"
     cells: dict[Key, Cell] = {(row.scope, row.top) if inj else (row.score_name,): _cell(row) for row in rows}
-    options, seconds = _options(rows[0]), rows[0].seconds
+    options, seconds = ", ".join(filter(None, (_options(rows[0]), run))), rows[0].seconds
     return (
         Cell(rows[0].method, small=options, value=rows[0].method, sources=(rows[0].source,)),
         *(cells.get(key, Cell(DASH)) for key, _ in heads),
