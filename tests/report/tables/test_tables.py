@@ -358,6 +358,7 @@ def test_csv_holds_every_number_with_its_rows() -> None:
     assert lines[5]["value"] == "0.0" and lines[2]["value"] == "inf"
     wide = list(csv.reader(io.StringIO(to_wide_csv(NASTY))))
     assert wide[0] == ["m_e", "G & H: one", "G & H: two", "three"] and wide[2] == ["z", "0.0", "2", ""]
+    assert wide[1] == ["a|b<script>", "1.04", "inf", ""], "a missing number is empty"
 
 
 def test_json_keeps_zeros_and_has_no_infinity() -> None:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from tinymem.errors import UserError, did_you_mean
+from tinymem.report.cells import DASH
 from tinymem.report.tables.table import Cell, Number, Table
 from tinymem.runtime.json import Json, JsonObject
 
@@ -160,8 +161,8 @@ def _long(table: Table) -> list[tuple[Number, ...]]:
 
 
 def to_wide_csv(table: Table) -> str:
-    """One table as it looks, with unrounded values where there are any."""
-    rows = [[cell.text if cell.value is None else finite(cell.value) for cell in row] for row in table.rows]
+    """One table as it looks, with unrounded values where there are any; what is missing is empty."""
+    rows = [["" if cell.text == DASH else cell.text if cell.value is None else finite(cell.value) for cell in row] for row in table.rows]
     return _csv([[column.name for column in table.columns], *rows])
 
 

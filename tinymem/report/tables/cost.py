@@ -49,6 +49,8 @@ class Spent:
         return replace(self, node_hours=factor * self.node_hours, energy=factor * self.energy, carbon=factor * self.carbon)
 
 
+Seconds = dict[str, dict[str, float]]
+"""Of each method its runs' seconds, by source."""
 RESOURCES = {"node_hours": "node hours", "energy": "energy kWh", "carbon": "carbon kg"}
 # Tables 7 and 8 as printed; how many models were trained follows from section 6.1 and appendix A.1.
 PUBLISHED = {
@@ -62,23 +64,30 @@ PUBLISHED_LARGE = Spent(EXPERIMENTS, 61_619, 138_642, 36_316, (PERLMUTTER,))
 
 def spent_by_phase(results: Results, machine: Machine | None = None) -> dict[str, Spent]:
     """Our seconds by phase; a run counts once, though it has a row for each artifact, and so does a model."""
+    processor = _processor(results)
     models = {model_of(row): row for row in results.trained if row.training_seconds is not None}
     runs = {row.id or row.source: row for row in results.rows if row.seconds is not None}
     small = [row for row in runs.values() if row.data in SMALL]
     large = [row for row in runs.values() if row.data not in SMALL]
-    found = {"training": _sum(models.values(), lambda row: row.training_seconds, machine)}
-    return {**found, "mitigation": _sum(small, _seconds, machine), "large": _sum(large, _seconds, machine)}
+    found = {"training": _sum(models.values(), lambda row: row.training_seconds, machine, processor)}
+    return {**found, "mitigation": _sum(small, _seconds, machine, processor), "large": _sum(large, _seconds, machine, processor)}
+
+
+def _processor(results: Results) -> str:
+    """What a row without a device counts as, such as one of a training curve: the first processor of the others, or just `cpu`."""
+    devices = (row.device for row in (*results.trained, *results.rows))
+    return next((device for device in devices if device and device.startswith("cpu")), "cpu")
 
 
 def _seconds(row: MeasuredRow) -> float | None:
     return row.seconds
 
 
-def _sum(rows: Iterable[MeasuredRow], seconds: Callable[[MeasuredRow], float | None], machine: Machine | None) -> Spent:
+def _sum(rows: Iterable[MeasuredRow], seconds: Callable[[MeasuredRow], float | None], machine: Machine | None, processor: str) -> Spent:
     hours: dict[Machine, float] = defaultdict(float)
     rows = list(rows)
     for row in rows:
-        hours[machine or machine_of(row.device or "cpu")] += (seconds(row) or 0.0) / 3600
+        hours[machine or machine_of(row.device or processor)] += (seconds(row) or 0.0) / 3600
     energy = sum(m.kilowatt_hours(h) for m, h in hours.items())
     carbon = sum(m.kilograms(h) for m, h in hours.items())
     return Spent(len(rows), sum(hours.values()), energy, carbon, tuple(hours), tuple(row.source for row in rows))
@@ -168,14 +177,36 @@ def _saved(small: float, large: float, sources: tuple[str, ...]) -> list[Cell]:
 
 
 def projection_table(results: Results) -> list[Table]:
-    """The paper's whole grid, had each run taken the mean of our seconds for its method."""
-    seconds: dict[str, dict[str, float]] = defaultdict(dict)
+    """The paper's whole grid, had each run taken the mean of our seconds for its method: on each device by itself."""
+    processor = _processor(results)
+    by_device: dict[str, Seconds] = defaultdict(lambda: defaultdict(dict))
     for row in results.rows:
         if row.method in GRID and row.seconds is not None and row.data in SMALL:
-            seconds[row.method][replace(row, artifact="").source] = row.seconds
-    if not seconds:
+            by_device[row.device or processor][row.method][replace(row, artifact="").source] = row.seconds
+    if not by_device:
         return []
-    rows, total = [], 0.0
+    machines = sorted(by_device) if len(by_device) > 1 else []  # named where there are several
+    rows = [
+        (method, *([Cell(device)] if machines else []), *cells)
+        for device in sorted(by_device)
+        for method, *cells in _projected(by_device[device])
+    ]
+    numbers = ("mean seconds", "runs measured", "runs a checkpoint", "runs in all", "device hours")
+    heads = ("method", *(["machine"] if machines else []), *numbers)
+    paper = PUBLISHED["mitigation"].node_hours * POLARIS.gpus / TRIPLED
+    notes = (
+        f"The grids of A.3.5 on {CHECKPOINTS} checkpoints, {sum(RUNS.values()):,} runs after its exceptions, as if every model took as "
+        "long as those measured here.",
+        f"The paper: {paper:,.0f} GPU hours for {EXPERIMENTS:,} runs ({NODE_HOURS:,} node hours of four GPUs, without their tripling).",
+        *(["Each machine by itself, as if it did all of the grid: seconds of different machines are not averaged."] if machines else []),
+    )
+    return [Table("projection", "projection", "The paper's grid at our seconds", _columns(heads, 2 if machines else 1), tuple(rows), notes)]
+
+
+def _projected(seconds: Seconds) -> list[tuple[Cell, ...]]:
+    """Lines of one device: each method of the grid, and the sum of those with seconds."""
+    rows: list[tuple[Cell, ...]] = []
+    total = 0.0
     for method in in_order(GRID):
         found = seconds.get(method, {})
         mean = sum(found.values()) / len(found) if found else None
@@ -185,14 +216,7 @@ def projection_table(results: Results) -> list[Table]:
         rows.append((Cell(method), *measured, Cell(f"{RUNS[method]:,}", value=RUNS[method]), _amount_cell(hours)))
     count = sum(RUNS[method] for method in seconds)
     rows.append((Cell("sum of those measured"), *[Cell(DASH)] * 3, Cell(f"{count:,}", value=count), _amount_cell(total)))
-    heads = ("method", "mean seconds", "runs measured", "runs a checkpoint", "runs in all", "device hours")
-    paper = PUBLISHED["mitigation"].node_hours * POLARIS.gpus / TRIPLED
-    notes = (
-        f"The grids of A.3.5 on {CHECKPOINTS} checkpoints, {sum(RUNS.values()):,} runs after its exceptions, as if every model took as "
-        "long as those measured here.",
-        f"The paper: {paper:,.0f} GPU hours for {EXPERIMENTS:,} runs ({NODE_HOURS:,} node hours of four GPUs, without their tripling).",
-    )
-    return [Table("projection", "projection", "The paper's grid at our seconds", _columns(heads), tuple(rows), notes)]
+    return rows
 
 
 def _resources(spent: Spent, runs: int) -> list[Cell]:
