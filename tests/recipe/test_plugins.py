@@ -251,7 +251,7 @@ def test_refusals(recipe_file: Path) -> None:
     assert "as in [my_metric.py]" in refusal(recipe_file, "plugins=[{file: own/decay.py, sha256: short}]")
     shutil.copytree(recipe_file.parent / "own", recipe_file.parent / "plugins")
     assert "found it changed" in refusal(recipe_file, f"plugins=[{{file: plugins/decay.py, sha256: {'a' * 64}}}]")
-    (recipe_file.parent / "decay.py").write_text("")
+    (recipe_file.parent / "decay.py").write_text("# another plugin of that name")
     assert "got two decay.py; rename one" in refusal(recipe_file, "plugins=[own/decay.py, decay.py]")
     (recipe_file.parent / "broken.py").write_text("1 / 0")
     assert "failed while it was read: ZeroDivisionError" in refusal(recipe_file, "plugins=broken.py")

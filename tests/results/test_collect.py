@@ -23,6 +23,7 @@ from report_rows import (
 from tinymem.errors import UserError
 from tinymem.report.cells import labels
 from tinymem.report.configurations import groups_of
+from tinymem.report.figures.curve_inputs import curves_of
 from tinymem.report.tables.catalogue import tables_of
 from tinymem.results.collect import load_results, results_of
 from tinymem.results.localization import write_localization
@@ -263,6 +264,46 @@ def test_two_models_made_elsewhere_may_have_one_name() -> None:
     found = {g.label: g.best("rows", "act").counts("after") for g in groups_of(results_of(rows))}  # type: ignore[union-attr]
     assert found == {"gpt aaaa11": Share(0, 100), "gpt bbbb22": Share(1, 100)}
     assert not any(group.repeated for group in groups_of(results_of(rows)))
+
+
+def trained_run(folder: Path, changes: Values, count: int, **row: object) -> Path:
+    """The folder of a run whose recipe has some changes, and whose model has memorized so many rows of a hundred."""
+    memorized = {"memorized_count_before": count, "memorized_before": count / 100, "rows_scored": 100}
+    ours = bare_row("act", id=folder.name, run=folder.name, weights=folder.name, **{**memorized, **row})
+    return write_run(folder, [ours], {**RECIPE, **changes}, CURVE)
+
+
+@pytest.mark.parametrize("changes", [{"training": {**RECIPE["training"], "warmup_steps": 60}}, {"counterfactual": "only"}])
+def test_models_that_were_trained_otherwise_are_no_seeds(tmp_path: Path, changes: Values) -> None:
+    folders = [trained_run(tmp_path / "a-11111111", {}, 40), trained_run(tmp_path / "b-22222222", changes, 60)]
+    found = [group.baseline["noise"].counts("before") for group in groups_of(load_results(folders))]
+    assert found == [Share(40, 100), Share(60, 100)]
+    again = trained_run(tmp_path / "c-33333333", {"seed": 5}, 60)
+    [group] = groups_of(load_results([folders[0], again]))
+    assert group.baseline["noise"].counts("before") == Share(100, 200), "other seeds are"
+
+
+def test_a_counterfactual_is_never_best_and_has_no_curve_of_the_model(tmp_path: Path) -> None:
+    folders = [trained_run(tmp_path / "a-11111111", {"counterfactual": True}, 40)]
+    folders.append(trained_run(tmp_path / "b-22222222", {"counterfactual": "only"}, 0))
+    results = load_results(folders)
+    [table] = tables_of(results, ["variants"])
+    assert [[cell.best for cell in line if cell.best] for line in table.rows][1] == []
+    assert [curve.name for curve in curves_of(results.records)] == ["a-11111111"]
+
+
+def test_a_text_that_changed_under_one_recipe_makes_another_model(tmp_path: Path) -> None:
+    rows = [("a-11111111", 40, "a" * 64), ("b-11111111", 60, "b" * 64)]
+    folders = [trained_run(tmp_path / name, {}, count, corpus_sha256=corpus) for name, count, corpus in rows]
+    results = load_results(folders)
+    found = {group.label: group.baseline["noise"].counts("before") for group in groups_of(results)}
+    assert found == {"corpus aaaaaa": Share(40, 100), "corpus bbbbbb": Share(60, 100)}
+    [table] = tables_of(results, ["variants"])
+    assert [[cell.text.partition(" ")[0] for cell in line[:3]] for line in table.rows] == [
+        ["a-11111111", "aaaaaaaa", "40.00"],
+        ["b-11111111", "bbbbbbbb", "60.00"],
+    ]
+    assert len(curves_of(results.records)) == 2
 
 
 def test_edits_that_saw_other_rows_are_settings_of_their_own() -> None:

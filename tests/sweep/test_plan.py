@@ -21,7 +21,7 @@ from tinymem.recipe.sizes import planned_parameters
 from tinymem.recipe.sweep import load_sweep, parse_sweep
 from tinymem.results.checkpoint_columns import epoch_of, stored_parameters
 from tinymem.results.columns import MODEL_COLUMNS, pick
-from tinymem.results.model_columns import model_columns
+from tinymem.results.model_columns import family_of, model_columns
 from tinymem.results.store import read_rows
 from tinymem.runs.pipeline import Run
 from tinymem.runtime.files import write_json
@@ -43,6 +43,15 @@ def configs(sweep: Sweep) -> list[tuple[Any, ...]]:
     return [
         (g.method, g.seed, *(run.config[k] for k in ("ratio", "epochs") if k in run.config)) for g in sweep.plan.groups for run in g.runs
     ]
+
+
+@pytest.mark.training
+def test_rows_of_a_sweep_have_the_family_of_their_models_run(tiny_run: Run, tmp_path: Path) -> None:
+    """So that a report tells models of one name apart that were trained otherwise."""
+    recipe = load_recipe(tiny_run.path / "recipe.yaml")
+    for protocol in ("paper", "reference"):
+        found = {group.model.identity.family for group in planned(tiny_run, tmp_path, protocol=protocol).plan.groups}
+        assert found == {family_of(recipe.model_copy(update={"protocol": protocol}))}
 
 
 @pytest.mark.slow

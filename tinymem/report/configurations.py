@@ -12,7 +12,7 @@ from tinymem.recipe.paper import EXTRA, METHODS
 from tinymem.report.cells import settings
 from tinymem.report.configuration import Configuration
 from tinymem.report.selection import PERPLEXITY_LIMIT, Protocol, lost, pareto, select, select_training
-from tinymem.results.collect import Results, Unit, measured_on, model_of, unit_of
+from tinymem.results.collect import Results, Unit, configuration_id, measured_on, model_of, unit_of
 from tinymem.results.columns import CONFIGURATION_COLUMNS
 from tinymem.results.row import MeasuredRow
 from tinymem.runtime.files import canonical_json
@@ -136,7 +136,8 @@ def _groups(results: Results, every_epoch: bool) -> Iterator[ModelGroup]:
     for row in [*results.trained, *results.rows]:
         by_columns[GroupColumns(row.data, row.data_size, row.n_layer, row.protocol)].append(row)
     for columns, rows in by_columns.items():
-        for label, family in (pair for name, same in _families(rows) for pair in _by_measurement(name, same)):
+        parts = (pair for name, same in _families(rows) for pair in _by_corpus(name, same))
+        for label, family in (pair for name, same in parts for pair in _by_measurement(name, same)):
             epochs = sorted({row.epoch for row in family}, key=lambda e: -1 if e is None else e) if every_epoch else [None]
             for epoch in epochs:
                 yield _group(columns, label, [row for row in family if epoch is None or row.epoch in (None, epoch)])
@@ -145,7 +146,7 @@ def _groups(results: Results, every_epoch: bool) -> Iterator[ModelGroup]:
 def _families(rows: list[MeasuredRow]) -> list[tuple[str, list[MeasuredRow]]]:
     """Rows of equal columns by the family of their models; joined where no artifact is in two, as those of a noise and a backdoor model."""
     found: dict[str, list[MeasuredRow]] = defaultdict(list)
-    by_name = not all(row.family for row in rows)  # rows of a sweep know the name only
+    by_name = not all(row.family for row in rows)  # those of an older sweep know the name only
     names = _names(rows)
     for row in rows:
         found[names[row.model_name, _stranger(row)] if by_name else str(row.family)].append(row)
@@ -166,6 +167,19 @@ def _names(rows: list[MeasuredRow]) -> dict[tuple[str | None, str | None], str]:
 def _stranger(row: MeasuredRow) -> str | None:
     """The weights of a model that no recipe of ours made."""
     return None if row.data or row.corpus_sha256 else row.weights
+
+
+def _by_corpus(label: str, rows: list[MeasuredRow]) -> list[tuple[str, list[MeasuredRow]]]:
+    """Rows of a family in parts: models of one recipe and seed, whose text has changed between them, are no two seeds of one table."""
+    trained: dict[tuple[str | None, int | None], set[str]] = defaultdict(set)
+    for row in rows:
+        trained[configuration_id(row.run), row.seed] |= {row.corpus_sha256} if row.corpus_sha256 else set()
+    found: dict[str, list[MeasuredRow]] = defaultdict(list)
+    for row in rows:
+        of, corpus = configuration_id(row.run), row.corpus_sha256
+        changed = of is not None and corpus is not None and len(trained[of, row.seed]) > 1
+        found[", ".join(filter(None, (label, f"corpus {corpus[:6]}" if changed and corpus else "")))].append(row)
+    return list(found.items())
 
 
 def _by_measurement(label: str, rows: list[MeasuredRow]) -> list[tuple[str, list[MeasuredRow]]]:

@@ -154,8 +154,10 @@ def unit_of(row: MeasuredRow) -> Unit:
 
     Of a model that no recipe of ours made the weights are the configuration: two of them may have one name.
     """
-    own = configuration_id(row.run) or row.corpus_sha256
-    return own or (row.model_name if row.data else row.weights or row.model_name), row.epoch, row.seed
+    own = configuration_id(row.run), row.corpus_sha256  # a text may have changed under one recipe
+    if any(own):
+        return "-".join(part[:8] for part in own if part), row.epoch, row.seed
+    return row.model_name if row.data else row.weights or row.model_name, row.epoch, row.seed
 
 
 def _share_families(rows: list[MeasuredRow]) -> list[MeasuredRow]:

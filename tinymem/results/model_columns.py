@@ -12,6 +12,8 @@ from tinymem.runtime.files import content_id
 if TYPE_CHECKING:
     from tinymem.recipe.recipe import Recipe
 
+TRAINED_ALIKE = ("batch_size", "learning_rate", "betas", "weight_decay", "schedule", "warmup_steps", "precision")
+"""Options of training that models of one table share."""
 Row = TypeVar("Row", bound=MeasuredRow)
 
 
@@ -23,6 +25,7 @@ def model_columns(recipe: Recipe | None, *, n_parameters: int | None, epoch: int
     kind, size = (data.family, data.size) if data.kind == "math" else ("wiki", None)
     regularizer = " + ".join(map(_regularizer, recipe.training.regularizers)) or None
     parts = [kind, *([str(size)] if size else []), *(a.kind for a in recipe.artifacts), f"{recipe.model.n_layer}L"]
+    parts += ["counterfactual"] if recipe.is_counterfactual else []
     return Identity(
         model_name="-".join(parts) + (f"+{regularizer}" if regularizer else ""),
         data=kind,
@@ -57,7 +60,8 @@ def family_of(recipe: Recipe) -> str:
         {
             **{key: values[key] for key in ("protocol", "data", "model")},
             "artifacts": [{key: value for key, value in a.items() if key != "trigger"} for a in values["artifacts"]],
-            "training": {key: values["training"][key] for key in ("batch_size", "learning_rate", "weight_decay")},
+            "training": {key: values["training"][key] for key in TRAINED_ALIKE},
+            "counterfactual": recipe.is_counterfactual,
             "window": {key: values["evaluation"][key] for key in ("prompt", "match")},
         }
     )

@@ -180,7 +180,7 @@ def _key(model: Model) -> object:
     """What a model has alone."""
     if model.recipe is None:
         return model.model_id or model.columns.model_name, model.columns.dtype
-    return model.model_id if model.edited else (model.columns.epoch, content_id(model.recipe.model_key()))
+    return model.model_id if model.edited else (model.columns.epoch, content_id(model.recipe.model_key()), model.corpus_sha256)
 
 
 def _on_disk(model: Model, model_id: str) -> Model:

@@ -21,6 +21,7 @@ from tinymem.recipe.method import Method
 from tinymem.recipe.recipe import Recipe, parse_recipe
 from tinymem.recipe.sweep import GridName, SweepRecipe, axis
 from tinymem.results.columns import MODEL_COLUMNS, pick
+from tinymem.results.model_columns import family_of
 from tinymem.runtime.files import canonical_json, content_id
 from tinymem.runtime.json import Json, JsonObject
 from tinymem.sweep.models import Model
@@ -147,15 +148,16 @@ def _groups(sweep: SweepRecipe, model: Model, seed: int, choices: list[Choice], 
 def _model_task(sweep: SweepRecipe, model: Model, seed: int, device_type: str) -> ModelTask:
     if model.recipe is None:
         return _named_task(sweep, model, seed, device_type)
-    measuring = _measuring(sweep)
+    measuring, protocol = _measuring(sweep), sweep.protocol or model.recipe.protocol
     identity = replace(
         model.columns,
+        family=family_of(model.recipe.model_copy(update={"protocol": protocol})),
         run=model.run,
         model_id=model.model_id,
         weights=model.model_id,  # a run's rows have the recipe's id as model_id, and the hash of the weights here
         corpus_sha256=model.corpus_sha256,
         seed=seed,
-        protocol=sweep.protocol or model.recipe.protocol,
+        protocol=protocol,
         device_type=device_type,
     )
     return ModelTask(

@@ -34,10 +34,13 @@ class Curve:
 
 
 def curves_of(records: Iterable[RunRecord]) -> list[Curve]:
-    """The curves of the folders that have one, those of one configuration and seed once: the longest."""
+    """The curves of the folders that have one, those of one configuration, corpus and seed once: the longest; none of counterfactuals."""
     found: dict[Unit, Curve] = {}
     for record in records:
-        key = configuration_id(record.name) or record.name, None, record.columns.seed
+        if record.recipe is not None and record.recipe.is_counterfactual:
+            continue
+        corpus = next((row.corpus_sha256 for row in record.rows if row.corpus_sha256), "")
+        key = f"{configuration_id(record.name) or record.name} {corpus}", None, record.columns.seed
         if record.curve and (key not in found or len(record.curve) > len(found[key].points)):
             found[key] = _curve(record)
     return list(found.values())

@@ -48,6 +48,11 @@ class TrainedRun:
     recipe: Recipe
     rows: dict[str, TrainingRow]
 
+    @property
+    def corpora(self) -> set[str]:
+        """The start of the hash of the corpus that it was trained on, where its rows say it."""
+        return {row.corpus_sha256[:8] for row in self.rows.values() if row.corpus_sha256}
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -97,8 +102,9 @@ def table_of_variants(runs: Sequence[TrainedRun]) -> Table:
     ]
     lines = [[*_words(v, keys, seeds), *_numbers(v, artifacts, metrics)] for v in variants]
     first = len(columns) - len(artifacts) - len(metrics) - 1
+    planted = [line for line, variant in zip(lines, variants, strict=True) if not variant.runs[0].recipe.is_counterfactual]
     for place in range(first, len(columns) - 1):
-        _mark_best(lines, place, highest=columns[place].title == HEADS["accuracy"])
+        _mark_best(planted, place, highest=columns[place].title == HEADS["accuracy"])
     title = f"Variants: {counted(len(runs), 'run')}"
     return Table("variants", "variants", title, tuple(columns), tuple(map(tuple, lines)), tuple(_notes(variants, keys, artifacts)))
 
@@ -121,8 +127,13 @@ def _rows(results: Results, record: RunRecord, recipe: Recipe) -> dict[str, Trai
 
 def _variants(runs: Sequence[TrainedRun]) -> list[Variant]:
     found: dict[str, Variant] = {}
+    corpora: dict[tuple[str, int], set[str]] = defaultdict(set)
+    for run in runs:
+        corpora[canonical_json(keys_of(run.recipe)), run.recipe.seed] |= run.corpora
     for run in runs:
         keys = keys_of(run.recipe)
+        if len(corpora[canonical_json(keys), run.recipe.seed]) > 1:  # a text that changed under one recipe
+            keys = {**keys, "corpus": ", ".join(sorted(run.corpora))}
         found.setdefault(canonical_json(keys), Variant(keys, [])).runs.append(run)
     return list(found.values())
 
