@@ -98,3 +98,62 @@ def test_types_of_the_weights_are_told_apart():
     found = {line[1].text: line[4].text for line in table([*one, *other], "findings").rows}
     assert found == {"tiny, float32": "+20.0", "tiny, bfloat16": "+60.0"}
     assert [t.title for t in localization_tables(one)] == ["INJ: 10 % injected, tiny"]
+
+
+def measured(rows, /, **settings):
+    return [replace(row, id=f"{row.id}{settings}", settings=settings) for row in rows]
+
+
+def test_options_of_a_benchmark_are_told_apart_and_never_paired():
+    """Each INJ is ranked beside each DEL; fewer injected neurons are compared within the same options alone."""
+    names = ("act", "ig", "zero")
+    few = [inj(name, 0.001, 0.3 + i / 10) for i, name in enumerate(names)]
+    many = [inj(name, 0.01, 0.6 - i / 10) for i, name in enumerate(names)]
+    erased = [row for i, name in enumerate(names) for row in drop(name, -0.1 - i / 10, 0.0)]
+    rows = [*measured(few, steps=200), *measured(many, steps=200), *measured(few, steps=3), *measured(erased, rows=50)]
+    lines = table([*rows, *measured(erased, rows=5)], "findings").rows
+    fewer = [(line[2].text, line[4].text) for line in lines if line[0].text == "recall of fewer injected neurons"]
+    assert fewer == [("0.1 % less 1 %, steps 200", text) for text in ("-30.0", "-10.0", "+10.0")]
+    alike = {line[2].text: line[4].value for line in lines if line[0].text == "INJ and DEL rank alike"}
+    assert alike == {
+        f"{ratio} % injected, steps {steps}, 5 % dropped, rows {count}": pytest.approx(rho)
+        for ratio, steps, rho in (("0.1", 200, 1), ("1", 200, -1), ("0.1", 3, 1))
+        for count in (50, 5)
+    }
+    alone = {line[2].text for line in table([*few, *erased], "findings").rows if line[0].text == "INJ and DEL rank alike"}
+    assert alone == {"0.1 % injected, 5 % dropped"}, "where nothing differs, nothing is said"
+
+
+def test_results_that_nothing_tells_apart_are_left_out_with_a_word():
+    rows = [inj("act", 0.1, 0.9), inj("act", 0.1, 0.7, "model")]
+    whole = [replace(row, id=f"other{row.id}") for row in rows]
+    assert [line[4].text for line in table([*rows, *whole], "findings").rows] == ["+20.0"], "the same numbers twice are one result"
+    found = table([*rows, replace(rows[0], id="twin", score=0.1)], "findings")
+    assert found.rows == () and "of the same scorer: act (act0.1), act (twin)." in found.notes[1]
+
+
+def test_scorers_of_one_method_are_paired_by_their_options():
+    names = ("act", "ig", "zero")
+    variants = [replace(inj("slim", 0.01, score), id=f"i{k}", options={"penalty": k}) for k, score in ((1, 0.1), (2, 0.9))]
+    dropped = [replace(r, id=f"s{k}", options={"penalty": k}) for k, own in ((2, -0.9), (1, -0.1)) for r in drop("slim", own, 0.0)]
+    rows = [*variants, *dropped, *(inj(n, 0.01, 0.2 + i / 10) for i, n in enumerate(names))]
+    rows += [row for i, name in enumerate(names) for row in drop(name, -0.2 - i / 10, 0.0)]
+    (line,) = [line for line in table(rows, "findings").rows if line[0].text == "INJ and DEL rank alike"]
+    assert line[4].value == pytest.approx(1) and line[3].text == "5"
+
+
+def test_tried_options_are_those_of_one_way_to_measure():
+    rows = [
+        r for count in (5, 9) for own in (-0.4, -0.1) for r in measured(drop("slim", own, 0.0, artifact="development"), development=count)
+    ]
+    assert [(line[1].text, line[4].text) for line in table(rows, "tuning").rows] == [
+        ("tiny, development 5", "2"),
+        ("tiny, development 9", "2"),
+    ]
+
+
+def test_each_way_to_measure_has_a_picture_of_its_own():
+    matrix = {"targets": ["a"], "rows": ["a"], "changes": [[-0.5]]}
+    rows = drop("ig", -0.5, 0.0, confusion=matrix)[:1]
+    figures = confusions(inputs_of(Results([], localization=[*measured(rows, rows=50), *measured(rows, rows=5)])))
+    assert sorted(figure.title for figure in figures) == [f"Confusion of memorized rows, tiny, rows {n}" for n in (5, 50)]

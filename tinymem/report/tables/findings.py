@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,9 +18,12 @@ from tinymem.localization.agreement import Agreement, Values, over_scorers, over
 from tinymem.localization.recall import bootstrap
 from tinymem.report.tables.link import agreement_cell
 from tinymem.report.tables.localization import scorer_name, with_dtypes
+from tinymem.report.tables.measured_with import named_apart, repeated, words_of
 from tinymem.report.tables.registry import TableInputs, report_table
 from tinymem.report.tables.table import Cell, Column, Table
 from tinymem.results.row import LocalizationRow
+from tinymem.runtime.files import canonical_json
+from tinymem.runtime.json import Json
 
 PUBLISHED: dict[float, dict[str, float]] = {
     0.01: {"hard-concrete": 49.5, "slim": 48.1, "zero": 24.9, "ig": 20.5, "act": 3.0, "random-neurons": 1.0},
@@ -44,16 +48,28 @@ Line = tuple[Cell, ...]
 Scorers = dict[str, LocalizationRow]
 
 
+class Place(NamedTuple):
+    """One benchmark of a model: words for what it was measured with, where there are several, and the ratio."""
+
+    words: str
+    ratio: float
+
+    def said(self, did: str) -> str:
+        """Both, in a line's setting."""
+        return ", ".join(filter(None, (f"{100 * self.ratio:g} % {did}", self.words)))
+
+
 @report_table("findings", "tuning")
 def tables_of_findings(inputs: TableInputs) -> list[Table]:
     """The findings that the rows allow, and the options that were tried on development rows."""
     rows = with_dtypes(inputs.results.localization)
     lines = [line for model in _models(rows) for line in _lines([row for row in rows if _model(row) == model])]
+    left = _left_out(rows)
     tried = list(_tried(rows))
     heads = ("method", "model", "dropped", "options", "combinations", "most erasing", "median", "least erasing")
     columns = tuple(Column(head, numeric=number > 3) for number, head in enumerate(heads))
     return [
-        *([Table("findings", "findings", "Findings about localization", COLUMNS, tuple(lines), (NOTE,))] if lines else []),
+        *([Table("findings", "findings", "Findings about localization", COLUMNS, tuple(lines), (NOTE, *left))] if lines or left else []),
         *([Table("tuning", "tuning", "Options tried on development rows", columns, tuple(tried), (TUNING_NOTE,))] if tried else []),
     ]
 
@@ -67,29 +83,56 @@ def _model(row: LocalizationRow) -> str:
 
 
 def _lines(rows: Sequence[LocalizationRow]) -> Iterator[Line]:
-    kept = [row for row in rows if row.artifact != "development" and (row.unit or "neuron") == "neuron" and row.score is not None]
-    recalls = {ratio: _recalls(kept, ratio, "layer") for ratio in _ratios(kept, "inj")}
-    erased = {ratio: _by_scorer(kept, ratio, "self_accuracy") for ratio in _ratios(kept, "del")}
-    for ratio, scorers in recalls.items():
-        yield from _beside_published(scorers, ratio)
-    for ratio, scorers in recalls.items():
+    recalls = {place: _recalls(part, place.ratio, "layer") for place, part in _parts(rows, "inj")}
+    erased = {place: _by_scorer(part, place.ratio, "self_accuracy") for place, part in _parts(rows, "del")}
+    for place, scorers in recalls.items():
+        yield from _beside_published(scorers, place)
+    for place, scorers in recalls.items():
         for dropped, own in erased.items():
-            setting = f"{100 * ratio:g} % injected, {100 * dropped:g} % dropped"
+            setting = f"{place.said('injected')}, {dropped.said('dropped')}"
             yield from _rankings("INJ and DEL rank alike", setting, scorers, own)
-    for dropped, own in erased.items():
-        others = _by_scorer(kept, dropped, "other_accuracy")
-        yield from _rankings("what erases more spares more of the others", f"{100 * dropped:g} % dropped", own, others)
-    if len(recalls) > 1:
-        large, small = max(recalls), min(recalls)
-        setting = f"{100 * small:g} % less {100 * large:g} %"
-        yield from _differences("recall of fewer injected neurons", setting, recalls[small], recalls[large])
-    for ratio, scorers in recalls.items():
-        whole = _recalls(kept, ratio, "model")
-        yield from _differences("recall per layer less global", f"{100 * ratio:g} % injected", scorers, whole)
+    for dropped, part in _parts(rows, "del"):
+        others = _by_scorer(part, dropped.ratio, "other_accuracy")
+        yield from _rankings("what erases more spares more of the others", dropped.said("dropped"), erased[dropped], others)
+    for words in dict.fromkeys(place.words for place in recalls):
+        at = {place.ratio: scorers for place, scorers in recalls.items() if place.words == words}
+        if len(at) > 1:
+            large, small = max(at), min(at)
+            setting = ", ".join(filter(None, (f"{100 * small:g} % less {100 * large:g} %", words)))
+            yield from _differences("recall of fewer injected neurons", setting, at[small], at[large])
+    for place, part in _parts(rows, "inj"):
+        whole = _recalls(part, place.ratio, "model")
+        yield from _differences("recall per layer less global", place.said("injected"), recalls[place], whole)
 
 
-def _ratios(rows: Sequence[LocalizationRow], benchmark: str) -> list[float]:
-    return sorted({row.ratio for row in rows if row.benchmark == benchmark and row.ratio})
+def _parts(rows: Sequence[LocalizationRow], benchmark: str) -> list[tuple[Place, list[LocalizationRow]]]:
+    """A model's rows of a benchmark for each way in which it was measured and each ratio; those that have a twin are left out."""
+    ways = _ways([row for row in rows if row.benchmark == benchmark])
+    parts = {words: [row for row in part if row.id not in twins] for words, part in ways.items() for twins in [repeated(part)]}
+    return [(Place(words, ratio), part) for words, part in parts.items() for ratio in _ratios(part)]
+
+
+def _ways(rows: Sequence[LocalizationRow]) -> dict[str, list[LocalizationRow]]:
+    """Rows of neurons by what they were measured with; one number of a scorer that several runs found is there once."""
+    asked = [row for row in rows if row.artifact != "development" and (row.unit or "neuron") == "neuron" and row.score is not None]
+    found: dict[str, dict[str, LocalizationRow]] = defaultdict(dict)
+    for row, words in zip(asked, words_of(asked), strict=True):
+        number: list[Json] = [_model(row), row.benchmark, scorer_name(row), row.ratio, row.scope, row.top, row.score_name, row.score]
+        found[words].setdefault(canonical_json([*number, list(row.values or ())]), row)
+    return {words: list(part.values()) for words, part in found.items()}
+
+
+def _left_out(rows: Sequence[LocalizationRow]) -> list[str]:
+    """A sentence where results are in no finding, since nothing tells them from others."""
+    ways = _ways([row for row in rows if row.benchmark in ("inj", "del")])
+    twins = {f"{scorer_name(row)} ({row.id[:6]})" for part in ways.values() for one in [repeated(part)] for row in part if row.id in one}
+    if not twins:
+        return []
+    return [f"Left out, since no stored option tells them from other results of the same scorer: {', '.join(sorted(twins))}."]
+
+
+def _ratios(rows: Sequence[LocalizationRow]) -> list[float]:
+    return sorted({row.ratio for row in rows if row.ratio})
 
 
 def _recalls(rows: Sequence[LocalizationRow], ratio: float, scope: str) -> Scorers:
@@ -105,19 +148,18 @@ def _by_scorer(rows: Sequence[LocalizationRow], ratio: float, name: str) -> Scor
     return {scorer_name(r): r for r in rows if r.benchmark == "del" and r.ratio == ratio and r.score_name == name}
 
 
-def _beside_published(scorers: Scorers, ratio: float) -> Iterator[Line]:
-    published = {name: PUBLISHED[ratio][row.method] for name, row in scorers.items() if row.method in PUBLISHED.get(ratio, {})}
+def _beside_published(scorers: Scorers, place: Place) -> Iterator[Line]:
+    known = PUBLISHED.get(place.ratio, {})
+    published = {name: known[row.method] for name, row in scorers.items() if row.method in known}
     if len(published) >= LEAST:
         rows, others = [scorers[name] for name in published], np.array(list(published.values()))
         drawn = over_sequences(_values(rows), None, others) if _complete(rows) else None
-        setting = f"{100 * ratio:g} % injected"
-        yield _line("ranks as GPT-2 in the published Table 3", rows, setting, over_scorers(_scores(rows), others), drawn)
+        yield _line("ranks as GPT-2 in the published Table 3", rows, place.said("injected"), over_scorers(_scores(rows), others), drawn)
 
 
 def _rankings(finding: str, setting: str, one: Scorers, other: Scorers) -> Iterator[Line]:
     """A line of rho between one measure and the negative of the other."""
-    by_method = {row.method: row for row in other.values()}
-    pairs = [(row, by_method[row.method]) for row in one.values() if row.method in by_method]
+    pairs = [(row, beside) for name, row in one.items() if (beside := _beside(name, one, other))]
     if len(pairs) < LEAST:
         return
     first, second = [a for a, _ in pairs], [b for _, b in pairs]
@@ -129,7 +171,7 @@ def _rankings(finding: str, setting: str, one: Scorers, other: Scorers) -> Itera
 
 def _differences(finding: str, setting: str, one: Scorers, other: Scorers) -> Iterator[Line]:
     for name, row in one.items():
-        beside = other.get(name) or _only(other, row.method)
+        beside = _beside(name, one, other)
         if beside is None or row.score is None or beside.score is None:
             continue
         low_high = ""
@@ -141,10 +183,12 @@ def _differences(finding: str, setting: str, one: Scorers, other: Scorers) -> It
         yield (*_heads(finding, row, setting, name), cell, Cell(""), Cell(low_high))
 
 
-def _only(scorers: Scorers, method: str) -> LocalizationRow | None:
-    """The row of a method whose options differ between ratios, if it is there once."""
-    found = [row for row in scorers.values() if row.method == method]
-    return found[0] if len(found) == 1 else None
+def _beside(name: str, one: Scorers, other: Scorers) -> LocalizationRow | None:
+    """The other row of a scorer: of the same options, or of others where its method is there once on both sides."""
+    method = one[name].method
+    of_method = [row for row in other.values() if row.method == method]
+    alone = len(of_method) == 1 and sum(row.method == method for row in one.values()) == 1
+    return other.get(name) or (of_method[0] if alone else None)
 
 
 def _line(
@@ -180,9 +224,9 @@ def _complete(rows: Sequence[LocalizationRow]) -> bool:
 
 def _tried(rows: Sequence[LocalizationRow]) -> Iterator[Line]:
     groups: dict[tuple[str, str, float], list[LocalizationRow]] = defaultdict(list)
-    for row in rows:
-        if row.artifact == "development" and row.score_name == "self_accuracy" and row.score is not None:
-            groups[_model(row), row.method, row.ratio or 0].append(row)
+    developed = [row for row in rows if row.artifact == "development" and row.score_name == "self_accuracy" and row.score is not None]
+    for row in named_apart(developed):
+        groups[_model(row), row.method, row.ratio or 0].append(row)
     for (_, method, ratio), found in groups.items():
         ordered = sorted(found, key=lambda row: row.score or 0.0)
         changes = [100 * (row.score or 0.0) for row in ordered]
