@@ -11,7 +11,7 @@ from tinymem.report.figures.axes import distinct, grid, handle, legend_below, li
 from tinymem.report.figures.figure import FigureData, Line, Skipped, number, numbers
 from tinymem.report.figures.points import Inputs
 from tinymem.report.figures.registry import report_figure
-from tinymem.report.tables.layers import OfModel, models_of
+from tinymem.report.tables.layered import OfModel, models_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,7 +15,7 @@ from tinymem.localization.agreement import over_scorers
 from tinymem.recipe.classification import ClassificationRecipe
 from tinymem.report.cells import DASH, number
 from tinymem.report.means import mean_of, plus_minus
-from tinymem.report.tables.layers import OfModel, models_of
+from tinymem.report.tables.layered import OfModel, models_of
 from tinymem.report.tables.registry import TableInputs, report_table
 from tinymem.report.tables.table import Cell, Column, Table, anchor
 from tinymem.results.row import LocalizationRow

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 
 from tinymem.localization.layers.findings import TOPS, scaled, spearman
-from tinymem.recipe.layers import LayersRecipe
 from tinymem.report.cells import DASH, number
 from tinymem.report.means import Mean, mean_of, plus_minus
+from tinymem.report.tables.layered import OfModel, models_of
 from tinymem.report.tables.registry import TableInputs, report_table
 from tinymem.report.tables.table import Cell, Column, Table, anchor
 from tinymem.results.row import LocalizationRow
@@ -35,44 +34,12 @@ AGREEMENT_NOTE = (
     "Spearman's rank correlation of the layers' weights, mean ± standard deviation: of two techniques over models; of models over pairs of "
     "equal depth, weights of all techniques brought to [0, 1] each and joined. Centers: the same of the centers of gravity over models."
 )
-SHARED = ("context", "binarize", "rows", "clean", "clean_rows", "seed")
-"""Options of all techniques, which choose the decisions."""
 SOUND = 0.95
 """Share of the clean decisions that must stay right for a technique that exchanges layers to be about memory (spared by it)."""
 EVENTS = (
     ("crossing", "centroids", "crossing"), ("initiation", "centroids", "initiation"), ("margin", "centroids", "margin_crossing"),
     ("planted over original", "label-probes", "overtaking"), ("clean initiation", "label-probes", "initiation"),
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class OfModel:
-    """All rows of one model and artifact."""
-
-    name: str
-    rows: tuple[LocalizationRow, ...]
-
-    def find(self, method: str, score: str, **options: str) -> list[LocalizationRow]:
-        """Rows of a technique's number with exactly these options."""
-        return [r for r in self.rows if (r.method, r.score_name) == (method, score) and r.options == options]
-
-    def one(self, method: str, score: str, **options: str) -> LocalizationRow | None:
-        """The row of a number of the whole model, if it is there and defined."""
-        return next((r for r in self.find(method, score, **options) if r.score is not None), None)
-
-    def weights(self, method: str) -> list[float]:
-        """A technique's weight of each layer; nothing where it has none."""
-        found = sorted(self.find(method, "weight"), key=lambda r: r.layer or 0)
-        return [r.score or 0.0 for r in found]
-
-    def key(self, prefix: str) -> str:
-        """A file name and anchor for a table or figure of this model alone."""
-        return anchor(f"{prefix}-{self.rows[0].model_id or self.rows[0].run}-{self.rows[0].artifact}-{self.rows[0].id}")
-
-    @property
-    def techniques(self) -> list[str]:
-        """The techniques that weigh layers."""
-        return [method for method in dict.fromkeys(r.method for r in self.rows) if self.weights(method)]
 
 
 @report_table(*NAMES)
@@ -85,28 +52,12 @@ def layers_tables(rows: Iterable[LocalizationRow]) -> list[Table]:
     """All tables that the rows allow."""
     models = models_of(rows)
     each = [table for model in models for table in (_weights(model), _events(model), _gradients(model)) if table.rows]
-    return [*each, *(table for table in (_centers(models), _agreement(models), _control(models)) if table.rows)]
-
-
-def models_of(rows: Iterable[LocalizationRow]) -> list[OfModel]:
-    """The rows of each model, artifact and choice of decisions, in order of appearance; a technique with two sets of options is in two."""
-    groups: dict[tuple[str, str, str, int], list[LocalizationRow]] = {}
-    seen: dict[tuple[str, ...], list[str]] = {}
-    for row in rows:
-        if row.benchmark == "layers" and row.is_ok:
-            key = (row.model_id or row.run or "", row.artifact, _choice(row))
-            ids = seen.setdefault((*key, row.method), [])
-            if row.id not in ids:
-                ids.append(row.id)
-            groups.setdefault((*key, ids.index(row.id)), []).append(row)
-    return [OfModel(f"{found[0].model_name or found[0].run} ({found[0].run}){key[2]}", tuple(found)) for key, found in groups.items()]
-
-
-def _choice(row: LocalizationRow) -> str:
-    """The options that choose decisions, where they are not the defaults; and the seed other than 0."""
-    given, usual = row.config or {}, LayersRecipe().model_dump(mode="json", include=set(SHARED))
-    told = [f"{name} {given[name]}" for name in SHARED if name in given and given[name] != usual[name]]
-    return "".join(f", {text}" for text in told)
+    alike: dict[str, list[OfModel]] = {}
+    for model in models:
+        alike.setdefault(model.settings, []).append(model)
+    apart = [("", of) if len(alike) == 1 else (words or "default options", of) for words, of in alike.items()]
+    joint = [_centers(models), *(_agreement(of, words) for words, of in apart), *(_control(of, words) for words, of in apart)]
+    return [*each, *(table for table in joint if table.rows)]
 
 
 def _weights(model: OfModel) -> Table:
@@ -194,7 +145,7 @@ def _centers(models: Sequence[OfModel]) -> Table:
     return _joint("layers-centers", "Centers of memorization by model", heads, lines, note)
 
 
-def _agreement(models: Sequence[OfModel]) -> Table:
+def _agreement(models: Sequence[OfModel], words: str) -> Table:
     techniques = list(dict.fromkeys(method for model in models for method in model.techniques))
     lines = []
     for one, other in combinations(techniques, 2):
@@ -207,7 +158,7 @@ def _agreement(models: Sequence[OfModel]) -> Table:
     if between := mean_of(spearman(*pair) for pair in pairs if pair):
         lines.append(_agreeing("models", between, None))
     heads = [Column("of", numeric=False), Column("weights"), Column("pairs or models"), Column("centers")]
-    return _joint("layers-agreement", "Agreement of techniques and of models", heads, lines, AGREEMENT_NOTE)
+    return _joint("layers-agreement", "Agreement of techniques and of models", heads, lines, AGREEMENT_NOTE, words)
 
 
 def _joined(one: OfModel, other: OfModel) -> tuple[list[float], list[float]] | None:
@@ -228,7 +179,7 @@ def _agreeing(name: str, weights: Mean | None, centers: float | None) -> tuple[C
     )
 
 
-def _control(models: Sequence[OfModel]) -> Table:
+def _control(models: Sequence[OfModel], words: str) -> Table:
     controls = [model for model in models if any(r.score_name == "accuracy@1" for r in model.rows)]
     lines, chances = [], set()
     for method in dict.fromkeys(method for model in controls for method in model.techniques):
@@ -239,7 +190,7 @@ def _control(models: Sequence[OfModel]) -> Table:
         lines.append((Cell(method), *cells, Cell(str(count), value=count)))
     heads = [Column("technique", numeric=False), *(Column(f"right @{top} %") for top in TOPS), Column("models")]
     note = CONTROL_NOTE.format(chance=" or ".join(sorted(chances)))
-    return _joint("layers-control", "Techniques on control models", heads, lines, note)
+    return _joint("layers-control", "Techniques on control models", heads, lines, note, words)
 
 
 def _mean_cell(scores: Sequence[float | None], sources: Sequence[str]) -> Cell:
@@ -259,5 +210,8 @@ def _table(name: str, model: OfModel, title: str, heads: Sequence[Column], lines
     return Table(name, model.key(name), f"{title}: {model.name}, {model.rows[0].artifact}", tuple(heads), tuple(lines), notes)
 
 
-def _joint(name: str, title: str, heads: Sequence[Column], lines: Sequence[tuple[Cell, ...]], note: str) -> Table:
+def _joint(name: str, title: str, heads: Sequence[Column], lines: Sequence[tuple[Cell, ...]], note: str, words: str = "") -> Table:
+    """A table over models, of all or of those with the options that the words say."""
+    if words:
+        return Table(name, anchor(f"{name}-{words}"), f"{title}: {words}", tuple(heads), tuple(lines), (note,))
     return Table(name, name, title, tuple(heads), tuple(lines), (note,))
