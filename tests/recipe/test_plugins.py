@@ -20,7 +20,9 @@ from tinymem.recipe.plugins import store_plugins
 from tinymem.recipe.recipe import Recipe, dump_recipe, load_matrix, load_recipe, parse_recipe
 from tinymem.recipe.sweep import load_sweep
 from tinymem.registry import load_plugin, loaded_plugin
-from tinymem.results.collect import load_results
+from tinymem.report.configurations import groups_of
+from tinymem.results.collect import Results, load_results
+from tinymem.results.model_columns import model_columns
 from tinymem.runs.pipeline import open_run, run, train_only
 from tinymem.training.checkpoints import recipe_of
 
@@ -224,6 +226,22 @@ def test_runs_of_two_versions_of_a_plugin_are_read_together(recipe_file: Path, t
             assert sections == [{"strength": 0.3}, {"weight": 0.3}], "each with the options of its own version"
         with pytest.raises(UserError, match=r"registered already by .*decay\.py, and .*decay\.py has it too; .* leave one of them out"):
             open_run(folders[1])  # to be run, it needs the name for itself
+
+
+def test_models_trained_with_two_versions_of_a_regularizer_are_never_averaged(recipe_file: Path) -> None:
+    names = []
+    for version in (DECAY, DECAY.replace("square()", "abs()")):
+        (recipe_file.parent / "own" / "decay.py").write_text(version)
+        with REGULARIZERS.temporary():
+            recipe = load_recipe(recipe_file, [*SMALLER, "training.regularizers=[{kind: embedding-decay, strength: 0.3}]"])
+            names.append(model_columns(recipe, n_parameters=None, epoch=None).regularizer)
+            [hash_of_it] = {plugin.sha256[:8] for plugin in recipe.plugins if plugin.file.endswith("decay.py")}
+            assert names[-1] == f"embedding-decay(strength=0.3, plugin={hash_of_it})"
+    trained = [make_row("none", regularizer=name, seed=seed, model_id=f"{name}{seed}") for name in (None, *names) for seed in (0, 1)]
+    [group] = groups_of(Results([], trained))
+    assert [(found.method, found.options, found.seeds) for found in group.regularized["noise"]] == [
+        ("embedding-decay", name, 2) for name in names
+    ]
 
 
 def test_a_kind_of_the_command_line_joins_the_recipe(recipe_file: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from tinymem.registry import plugin_of
 from tinymem.results.columns import WINDOW_COLUMNS
 from tinymem.results.row import Identity, MeasuredRow
 from tinymem.runtime.files import content_id
@@ -68,8 +69,10 @@ def family_of(recipe: Recipe) -> str:
 
 
 def _regularizer(section: Any) -> str:
-    """`spectral-norm(strength=0.1)`: options at their defaults are left out."""
+    """`spectral-norm(strength=0.1)`: options at their defaults are left out; of a plugin its hash, as versions of it train otherwise."""
     given = {k: v for k, v in section.model_dump(mode="json").items() if k != "kind" and v != _default(section, k)}
+    if plugin := plugin_of(type(section)):
+        given["plugin"] = plugin.sha256[:8]
     return section.kind + (f"({', '.join(f'{k}={v}' for k, v in given.items())})" if given else "")
 
 
