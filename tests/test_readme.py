@@ -64,8 +64,8 @@ def test_the_table_is_one_that_the_quickstart_prints() -> None:
     methods = [next(iter(m)) if isinstance(m, dict) else m for m in yaml.safe_load(QUICKSTART.read_text())["mitigation"]["methods"]]
     tables = [block.text for block in blocks(README.read_text(encoding="utf-8")) if "holdout" in block.text]
     assert tables and all(any(line.startswith(method) for line in tables[0].splitlines()) for method in methods)
-    first = {line.split()[0] for line in tables[0].partition("memorized, forget")[0].splitlines()[2:]}
-    assert first == set(methods)
+    title, _, _, *rows = tables[0].partition("memorized, forget")[0].splitlines()
+    assert title == RUN and {row.split()[0] for row in rows} == set(methods)
 
 
 @pytest.mark.processes
