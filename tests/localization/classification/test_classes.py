@@ -138,3 +138,38 @@ def test_depth_is_ranked_against_generalization() -> None:
     assert [line[0].text for line in tasks.rows] == ["d", "b", "c", "a"] and [line[5].value for line in tasks.rows] == [0.35, 0.4, 0.3, 0.2]
     [[label, cell, other]] = depth.rows
     assert label.text == "layer-swapping, center" and cell.value == pytest.approx(0.8) and other.value is None and " to " in cell.small
+
+
+def task_rows(one: str, corpus: str, center: float, epochs: int = 1, seed: int = 0) -> list[LocalizationRow]:
+    """A summary and one technique's findings of a task."""
+    base = {
+        "model_id": "m",
+        "run": "r",
+        "model_name": "m",
+        "status": "ok",
+        "seed": seed,
+        "n_layer": 2,
+        "artifact": "own.csv",
+        "unit": "layer",
+    }
+    summary = LocalizationRow(**base, id=f"sum{corpus}{seed}", benchmark="classes", method="summary", score_name="memorized", score=center)
+    config = {"retraining": {"epochs": epochs}, "seed": seed}
+    found = LocalizationRow(
+        **base, id=one, benchmark="layers", method="layer-retraining", config=config, score_name="weight", layer=0, score=1.0
+    )
+    rows = [summary, found, replace(found, layer=None, score_name="relative_center", score=center)]
+    return [replace(row, corpus_sha256=corpus) for row in rows]
+
+
+def test_a_source_whose_rows_changed_is_two_tasks() -> None:
+    rows = [*task_rows("a", "1111111", 0.25), *task_rows("b", "2222222", 0.75), *task_rows("c", "3333333", 0.5, seed=1)]
+    found = {line[0].text: (line[2].value, line[5].value) for line in classes_tables(rows)[0].rows}
+    assert found == {"own.csv, rows 111111": (25, 0.25), "own.csv, rows 222222": (75, 0.75), "own.csv": (50, 0.5)}
+    same_rows = [*task_rows("a", "1111111", 0.25), *task_rows("c", "3333333", 0.75, seed=1)]
+    assert [(line[0].text, line[2].value) for line in classes_tables(same_rows)[0].rows] == [("own.csv", 50)], "seeds are averaged"
+
+
+def test_techniques_of_a_task_with_other_options_are_shown_too() -> None:
+    rows = [*task_rows("a", "1111111", 0.25), *task_rows("b", "1111111", 0.75, epochs=2)[1:]]
+    found = {line[0].text: line[5].value for line in classes_tables(rows)[0].rows}
+    assert found == {"own.csv, retraining.epochs 1": 0.25, "own.csv, retraining.epochs 2": 0.75}

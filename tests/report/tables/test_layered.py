@@ -64,11 +64,13 @@ def test_what_the_options_do_not_concern_is_with_each():
     assert len(set(keys)) == len(keys)
 
 
-def test_types_of_weights_and_devices_are_apart():
+def test_types_of_weights_devices_and_corpora_are_apart():
     rows = [*runs(1, "a"), *(replace(row, dtype="bfloat16") for row in runs(1, "b"))]
     assert found(rows) == {("weights float32", pair("a")), ("weights bfloat16", pair("b"))}
     rows = [*runs(1, "a"), *(replace(row, device_type="cuda") for row in runs(1, "b"))]
     assert found(rows) == {("device cpu", pair("a")), ("device cuda", pair("b"))}
+    rows = [replace(row, corpus_sha256=content) for one, content in (("a", "1111111"), ("b", "2222222")) for row in runs(1, one)]
+    assert found(rows) == {("corpus 111111", pair("a")), ("corpus 222222", pair("b"))}
 
 
 def test_results_that_no_option_tells_apart_stand_alone_by_their_ids():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -36,6 +37,15 @@ DEPTH_NOTE = (
     "generalization score, and with the accuracy on unseen rows from 0 (guessing) to 1; below it the 95 % bootstrap interval over tasks. "
     "Published, 12 tasks and 4 models together: 0.75 and 0.70 for the crossing, 0.63 and 0.61 for probes, 0.56 and 0.54 for the center."
 )
+
+
+class Trained(NamedTuple):
+    """What tells one task's classifiers from others."""
+
+    model: str | None
+    artifact: str
+    seed: int | None
+    corpus_sha256: str | None
 
 
 @dataclass(frozen=True)
@@ -73,25 +83,31 @@ def classes_tables(rows: Iterable[LocalizationRow]) -> list[Table]:
 
 
 def tasks_of_models(rows: Iterable[LocalizationRow]) -> list[list[OfTask]]:
-    """The tasks of each model and choice of options, those of several seeds apart."""
+    """The tasks of each model and choice of options, those of several seeds apart; a source whose rows changed is as many tasks."""
     known = list(rows)
-    groups: dict[tuple[str | None, str], dict[tuple[str, int | None], list[LocalizationRow]]] = {}
+    groups: dict[tuple[str | None, str], dict[Trained, list[LocalizationRow]]] = {}
     for row in known:
         if row.benchmark == "classes":
             key = row.model_id, canonical_json(_options(row))
-            groups.setdefault(key, {}).setdefault((row.artifact, row.seed), []).append(row)
-    return [[OfTask(name, tuple(found), _layers(found[0], known)) for (name, _), found in of_model.items()] for of_model in groups.values()]
+            groups.setdefault(key, {}).setdefault(_trained(row), []).append(row)
+    return [[task for found in of_model.values() for task in _of_task(found, [*of_model], known)] for of_model in groups.values()]
 
 
-def _layers(summary: LocalizationRow, rows: Iterable[LocalizationRow]) -> OfModel | None:
-    """What the techniques found of a task."""
-    wanted = _trained(summary)
-    return next(iter(models_of(row for row in rows if _trained(row) == wanted)), None)
+def _of_task(summary: list[LocalizationRow], all_trained: Sequence[Trained], rows: Iterable[LocalizationRow]) -> list[OfTask]:
+    """A task with what the techniques found, or as many tasks as there are choices of their options, each named by what differs."""
+    first = summary[0]
+    contents = sum((other.artifact, other.seed) == (first.artifact, first.seed) for other in all_trained)
+    name = f"{first.artifact}, rows {(first.corpus_sha256 or '')[:6]}" if contents > 1 else first.artifact
+    models = models_of(row for row in rows if _trained(row) == _trained(first))
+    if len(models) < 2:
+        return [OfTask(name, tuple(summary), models[0] if models else None)]
+    words = [model.apart for model in models]
+    told = words if len(set(words)) == len(words) else [model.settings for model in models]
+    return [OfTask(", ".join(filter(None, (name, said))), tuple(summary), model) for said, model in zip(told, models, strict=True)]
 
 
-def _trained(row: LocalizationRow) -> tuple[str | int | None, ...]:
-    """What tells one task's classifiers from others."""
-    return row.model_id, row.artifact, row.seed, row.corpus_sha256
+def _trained(row: LocalizationRow) -> Trained:
+    return Trained(row.model_id, row.artifact, row.seed, row.corpus_sha256)
 
 
 def _options(row: LocalizationRow) -> JsonObject:

@@ -95,13 +95,14 @@ def _choice(row: LocalizationRow) -> str:
 
 
 def _own(row: LocalizationRow) -> Options:
-    """A technique's own options, those in sections by their full names; and the type of the weights and the device."""
+    """A technique's own options, those in sections by their full names; and the weights' type, the device and the corpus."""
     found: Options = {}
     for name, value in (row.config or {}).items():
         if name not in (*SHARED, "artifact"):
             parts = {f"{name}.{key}": part for key, part in value.items()} if isinstance(value, dict) else {name: value}
             found |= {key: plain(part) for key, part in parts.items()}
-    return {**found, "weights": row.dtype or "float32", "device": row.device_type or ""}
+    corpus = (row.corpus_sha256 or "")[:6]
+    return {**found, "weights": row.dtype or "float32", "device": row.device_type or "", "corpus": corpus}
 
 
 def _differing(known: list[Options]) -> list[str]:
