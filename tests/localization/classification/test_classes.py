@@ -173,3 +173,13 @@ def test_techniques_of_a_task_with_other_options_are_shown_too() -> None:
     rows = [*task_rows("a", "1111111", 0.25), *task_rows("b", "1111111", 0.75, epochs=2)[1:]]
     found = {line[0].text: line[5].value for line in classes_tables(rows)[0].rows}
     assert found == {"own.csv, retraining.epochs 1": 0.25, "own.csv, retraining.epochs 2": 0.75}
+
+
+def test_a_task_asked_with_several_options_is_in_no_correlation() -> None:
+    scores = {"a": 0.2, "b": 0.5, "c": 0.9}
+    rows = [replace(row, artifact=name, id=f"{row.id}{name}") for name, score in scores.items() for row in task_rows("t", "1111111", score)]
+    rows += [replace(row, score_name="generalization") for row in rows if row.benchmark == "classes"]
+    again = [replace(row, artifact="b", id="again") for row in task_rows("t", "1111111", 0.1, epochs=2)[1:]]
+    (alone,), (both,) = ([t for t in classes_tables(found) if t.name == "classes-depth"] for found in (rows, [*rows, *again]))
+    assert (alone.rows[0][1].n, len(alone.notes)) == (3, 1)
+    assert both.rows[0][1].n == 2 and both.notes[1].endswith(": b, retraining.epochs 1, b, retraining.epochs 2.")

@@ -6,6 +6,7 @@ Dankers and Titov 2024: section 5, tables 1 and 2.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -157,18 +158,29 @@ def _generalizing(line: tuple[Cell, ...]) -> float:
     return -float(score) if isinstance(score, int | float) else 1.0
 
 
-def _depth(tasks: Sequence[OfTask]) -> Table:
+def _depth(every: Sequence[OfTask]) -> Table:
+    """Correlations over tasks; one that was asked with several choices of options has no single depth, and the notes say so."""
+    asked = Counter(task.summary[0].source for task in every)
+    tasks = [task for task in every if asked[task.summary[0].source] == 1]
+    left = [f"Left out, since asked with several choices of options: {', '.join(t.name for t in every if t not in tasks)}."]
     lines = []
     for name, what in _depths(tasks).items():
         cells = [_correlated(tasks, what, score) for score in ("generalization", "validation")]
         label = f"{name}, center" if what[1] == CENTER else name
         if any(cell.value is not None for cell in cells):
             lines.append((Cell(label, value=label), *cells))
-    first = tasks[0].summary[0]
+    first = every[0].summary[0]
     heads = (Column("depth of memorization", numeric=False), Column("generalization score"), Column("unseen rows"))
     note = DEPTH_NOTE.format(tasks=len({task.name for task in tasks}))
     key = key_of(first, "classes-depth")
-    return Table("classes-depth", key, f"Depth of memorization and generalization: {_name(first)}", heads, tuple(lines), (note,))
+    return Table(
+        "classes-depth",
+        key,
+        f"Depth of memorization and generalization: {_name(first)}",
+        heads,
+        tuple(lines),
+        (note, *(left if len(tasks) < len(every) else ())),
+    )
 
 
 def _correlated(tasks: Sequence[OfTask], what: tuple[str, str], score: str) -> Cell:
