@@ -22,9 +22,9 @@ def test_a_model_of_the_hub_is_reported_by_its_name_with_its_commit(hub: Hub, fi
     assert (found["noise"].memorized_before, found["noise"].memorized_count_after, found["noise"].rows_scored) == (0.5, 4, 8)
     assert found["backdoor"].performance_metric == "accuracy" and found["backdoor"].performance_after == 0.5 and not results.rows
     assert len(results_of_places([Path("org/m"), made]).trained) == 2, "the same weights in two places count once"
-    for verb in ("report", "compare"):
-        done = tinymem(verb, "org/m", "--format", "json")
-        assert done.code == 0 and json.loads(done.out) is not None, done.err
+    done = tinymem("report", "org/m", "--format", "json")
+    assert done.code == 0 and json.loads(done.out)["tables"], done.err
+    assert "expected rows of methods in org/m, found none" in tinymem("compare", "org/m").one_line_error()
 
 
 def test_a_published_edit_is_reported_beside_a_run(hub: Hub, tiny_run: Run, tmp_path: Path) -> None:
