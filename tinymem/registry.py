@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -228,3 +229,8 @@ def with_names_of(hashes: Iterable[str]) -> Iterator[None]:
 def plugin_of(value: Callable[..., object]) -> Plugin | None:
     """The plugin that defines a class or a function; None for those of installed packages."""
     return _plugins.get(_plugin_modules.get(value.__module__, ""))
+
+
+def raised_in_plugin(error: BaseException) -> bool:
+    """Whether an error comes out of a user's file, or of what that has called."""
+    return any(frame.f_globals.get("__name__") in _plugin_modules for frame, _ in traceback.walk_tb(error.__traceback__))

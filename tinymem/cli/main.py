@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import traceback
 import warnings
 from functools import cache
 from typing import Annotated, Any
@@ -122,7 +121,9 @@ def main() -> None:
     except SystemExit as stop:
         if isinstance(stop.__context__, BrokenPipeError):  # click has seen it first
             sys.exit(_reader_gone())
-        if not _in_plugin(stop):
+        from tinymem.registry import raised_in_plugin
+
+        if not raised_in_plugin(stop):
             raise
         sys.exit(complain(f"expected plugins to return or to raise an error, got {described(stop)}; take the sys.exit() out", 2))
     except Exception as error:
@@ -135,11 +136,6 @@ def main() -> None:
         verb = getattr(getattr(error, "ctx", None), "command_path", None) or "tinymem"
         sys.exit(complain(f"{message.replace(': Value error, ', ': ')}; see {verb} --help", 2))
     sys.exit(code)
-
-
-def _in_plugin(error: BaseException) -> bool:
-    """Whether an error comes out of a user's file, by the name that `load_plugin` gives to its module."""
-    return any(frame.f_globals.get("__name__", "").startswith("tinymem_plugin_") for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 @cache

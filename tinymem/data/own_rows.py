@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -87,7 +88,7 @@ class OwnRows:
     categories: tuple[str, ...] = ()
     """Category of each row to forget; empty strings where the file has none."""
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Content of the rows and their windows, whatever files they came from; of rows that repeat, with how they are parted."""
         found = rows_digest(self.forget, self.retain)

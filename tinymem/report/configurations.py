@@ -12,7 +12,7 @@ from tinymem.recipe.paper import EXTRA, METHODS
 from tinymem.report.cells import settings
 from tinymem.report.configuration import Configuration
 from tinymem.report.selection import PERPLEXITY_LIMIT, Protocol, lost, pareto, select, select_training
-from tinymem.results.collect import Results, Unit, configuration_id, measured_on, model_of, unit_of
+from tinymem.results.collect import Results, Unit, configuration_id, measured_on, model_of, unit_of, weights_of_stranger
 from tinymem.results.columns import CONFIGURATION_COLUMNS
 from tinymem.results.row import MeasuredRow
 from tinymem.runtime.files import canonical_json
@@ -149,7 +149,7 @@ def _families(rows: list[MeasuredRow]) -> list[tuple[str, list[MeasuredRow]]]:
     by_name = not all(row.family for row in rows)  # those of an older sweep know the name only
     names = _names(rows)
     for row in rows:
-        found[names[row.model_name, _stranger(row)] if by_name else str(row.family)].append(row)
+        found[names[row.model_name, weights_of_stranger(row)] if by_name else str(row.family)].append(row)
     artifacts = [{row.artifact for row in family if not row.regularizer} for family in found.values()]
     if sum(map(len, artifacts)) == len(set().union(*artifacts)):
         return [("", rows)]
@@ -158,15 +158,10 @@ def _families(rows: list[MeasuredRow]) -> list[tuple[str, list[MeasuredRow]]]:
 
 def _names(rows: list[MeasuredRow]) -> dict[tuple[str | None, str | None], str]:
     """Readable names of models, without regularizers; of models made elsewhere that share one each has its weights in it."""
-    models = dict.fromkeys((row.model_name, _stranger(row)) for row in rows)
+    models = dict.fromkeys((row.model_name, weights_of_stranger(row)) for row in rows)
     shared = Counter(name for name, weights in models if weights)
     plain = {(name, weights): (name or "").partition("+")[0] for name, weights in models}
     return {(name, w): f"{plain[name, w]} {w[:6]}".strip() if w and shared[name] > 1 else plain[name, w] for name, w in models}
-
-
-def _stranger(row: MeasuredRow) -> str | None:
-    """The weights of a model that no recipe of ours made."""
-    return None if row.data or row.corpus_sha256 else row.weights
 
 
 def _by_corpus(label: str, rows: list[MeasuredRow]) -> list[tuple[str, list[MeasuredRow]]]:
@@ -177,8 +172,8 @@ def _by_corpus(label: str, rows: list[MeasuredRow]) -> list[tuple[str, list[Meas
     found: dict[str, list[MeasuredRow]] = defaultdict(list)
     for row in rows:
         of, corpus = configuration_id(row.run), row.corpus_sha256
-        changed = of is not None and corpus is not None and len(trained[of, row.seed]) > 1
-        found[", ".join(filter(None, (label, f"corpus {corpus[:6]}" if changed and corpus else "")))].append(row)
+        changed = f"corpus {corpus[:6]}" if of and corpus and len(trained[of, row.seed]) > 1 else ""
+        found[", ".join(filter(None, (label, changed)))].append(row)
     return list(found.items())
 
 

@@ -157,7 +157,12 @@ def unit_of(row: MeasuredRow) -> Unit:
     own = configuration_id(row.run), row.corpus_sha256  # a text may have changed under one recipe
     if any(own):
         return "-".join(part[:8] for part in own if part), row.epoch, row.seed
-    return row.model_name if row.data else row.weights or row.model_name, row.epoch, row.seed
+    return weights_of_stranger(row) or row.model_name, row.epoch, row.seed
+
+
+def weights_of_stranger(row: MeasuredRow) -> str | None:
+    """The weights of a model that no recipe of ours made; None for others."""
+    return None if row.data or row.corpus_sha256 else row.weights
 
 
 def _share_families(rows: list[MeasuredRow]) -> list[MeasuredRow]:
