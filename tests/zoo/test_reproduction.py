@@ -190,6 +190,14 @@ def test_a_finding_holds_as_far_as_its_steps_are_apart(shipped: list[Trained], c
     assert effects_table([replace(model, points=points)]).rows[0][4].text == verdict
 
 
+def test_of_two_trainings_of_one_model_an_effect_is_of_the_shipped_checkpoint(shipped: list[Trained]) -> None:
+    both = [model for model in shipped if model.name == "math-mult-backdoor-4l-s0"]
+    ends = [model.points[500].memorized["backdoor"]["count"] for model in both]
+    assert ends == [1696, 1695]
+    [layers] = [line for line in effects_table(shipped).rows if "math-mult-backdoor-16l-s0" in line[1].text]
+    assert "4 layers: 99.9 % (1696/1698" in layers[3].text
+
+
 def test_stored_rows_come_back(tmp_path: Path) -> None:
     rows = [*paper_like_rows(), without_result("ig")]
     count = store_rows(tmp_path / "rows.parquet", rows)

@@ -64,12 +64,12 @@ class Trained:
 
 
 def trained_in(zoo: Path) -> list[Trained]:
-    """The trainings whose curves lie in a zoo, by name.
+    """The trainings whose curves lie in a zoo, by name, those whose checkpoint is shipped first.
 
     Raises:
         UserError: a damaged recipe or curve.
     """
-    folders = sorted(path.parent for part in FOLDERS for path in (zoo / part).glob(f"*/{CURVE}"))
+    folders = [path.parent for part in FOLDERS for path in sorted((zoo / part).glob(f"*/{CURVE}"))]
     return [_trained(folder) for folder in folders]
 
 
@@ -184,9 +184,9 @@ def _by(
     label: str,
     names: Sequence[str] = (),
 ) -> Iterator[tuple[Cell, ...]]:
-    """A line for each group of models that differ in one factor; memorization is to grow with it."""
+    """A line for each group of models that differ in one factor; memorization is to grow with it. Of equal models the first counts."""
     for group in dict.fromkeys(map(key, models)):
-        by_factor = {factor(model): model for model in models if key(model) == group}
+        by_factor = {factor(model): model for model in reversed(models) if key(model) == group}
         for epoch, chosen in _compared([by_factor[value] for value in sorted(by_factor)]):
             words = [label.format(names[factor(model)] if names else f"{abs(factor(model)):,}") for model in chosen]
             shares = [(word, model.share(epoch)) for word, model in zip(words, chosen, strict=True)]

@@ -38,8 +38,8 @@ seconds of these three, and of all runs that were not chosen, are of a card that
 `tinymem reproduce table1 --run` and `table2 --run` do the sweeps; `--from DIR` takes the rows of any, `--add DIR` adds rows to the stored
 ones, in place of those of the same runs. Rows of other depths, sizes and epochs are in `docs/slices.parquet`: of models that
 `recipes/paper/math-backdoor.yaml` trains, searched by `recipes/paper/slices.yaml`, and added by `tinymem reproduce slices --add DIR`. Of
-16 layers at epochs 200 and 350 only BalancedSubnet is of a model whose search ran to its end, all three ratios on all rows; an earlier
-search by halving kept a ratio of 0.01 there, by chance, since no ratio forgets anything in its first rung's one epoch.
+math all 17 runs of that grid are stored for each, but of size 10,000 at epochs 50 and 200 the 8 that a search by halving left. 4 layers
+with 3,000 rows at epoch 500 are Table 1's.
 
 A method's run is chosen by M - P, the percent of memorization removed less the percent of accuracy lost (of text M + P, with perplexity),
 among those that take no longer than `finetune-extra`, or among all where none does, and again without that limit of time where another run
