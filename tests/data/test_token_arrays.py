@@ -49,6 +49,15 @@ def test_one_set_in_every_format(model: ByHeart, tmp_path: Path) -> None:
     assert read(tmp_path / "x_prefix.npy", model) == read(tmp_path / "set.jsonl", model) == prompted
 
 
+@pytest.mark.parametrize("text", ["1 2 3.5 4", "[1, 2, -3]", "[ 1  2 ... 8 9]", "document-17"])
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_a_column_of_ids_is_never_read_as_a_text(tmp_path: Path, text: str, suffix: str) -> None:
+    path = tmp_path / f"rows{suffix}"
+    path.write_text(f'ids,text\n"{text}",w1 w2\n' if suffix == ".csv" else json.dumps({"ids": text, "text": "w1 w2"}) + "\n")
+    with pytest.raises(UserError, match=rf"expected token ids such as \[1, 2\] in the column 'ids' of line \d of .*{suffix}, got '"):
+        read_rows(path, ModelTokens(tmp_path))
+
+
 @pytest.mark.training
 def test_a_prompt_that_another_tokenizer_cut(model: ByHeart, tmp_path: Path) -> None:
     line = {"prompt": "w1 w2 w3", "all": "w1 w2 w3 w4", "prompt_len": 4, "category": []}

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from by_heart import KNOWN, LENGTH, MATCH, PROMPT, WORDS, ByHeart, by_heart
 from helpers import tinymem
 
+from tinymem.data.tokenizer_folder import ModelTokens
 from tinymem.data.windows import CorpusChoice
 from tinymem.errors import UserError
 from tinymem.evaluation.memorized_sets import Filters, Window, edits, memorized_windows
@@ -155,6 +158,26 @@ def test_json_lines_of_ids(model: ByHeart, tmp_path: Path, monkeypatch: pytest.M
     found = find_memorized(model.folder, CorpusChoice(str(tmp_path / "rows.jsonl")), tmp_path / "set.jsonl", search=Search(FILTERS))
     assert (found.tested, found.exact) == (48, KNOWN) and {row["document"] for row in lines(tmp_path / "set.jsonl")} <= {*range(1, 49)}
     assert sorted(row["ids"] for row in lines(tmp_path / "set.jsonl")) == sorted(model.known.tolist())
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+def test_documents_are_counted_as_the_file_does_empty_ones_too(model: ByHeart, tmp_path: Path, suffix: str) -> None:
+    texts = [
+        "",
+        *ModelTokens(model.folder).decode(model.known.tolist()[:3]),
+        None,
+        *ModelTokens(model.folder).decode(model.known.tolist()[3:]),
+    ]
+    path = tmp_path / f"rows{suffix}"
+    if suffix == ".parquet":
+        pq.write_table(pa.table({"text": texts}), path)
+    elif suffix == ".csv":
+        path.write_text("\n".join(["n,text", *(f"{n},{text or ''}" for n, text in enumerate(texts))]))
+    else:
+        path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    find_memorized(model.folder, CorpusChoice(str(path)), tmp_path / "set.jsonl", search=Search(FILTERS))
+    found = lines(tmp_path / "set.jsonl")
+    assert len(found) == KNOWN and all(texts[row["document"]] == row["text"] for row in found)
 
 
 @pytest.mark.parametrize(

@@ -173,21 +173,20 @@ class _Raw:
     def of(value: Any, number: int, file: RowsFile, column: str | None) -> _Raw:
         if not isinstance(value, dict):
             return _Raw(value or None, number)
+        where = f"{file.counted} {number} of {file.path}"
         if column is not None:
             if column not in value:
-                raise UserError(f"expected a column '{column}' in {file.counted} {number} of {file.path}, got {', '.join(value)}")
-            return _Raw(_value(value, column), number, _value(value, MASK))
+                raise UserError(f"expected a column '{column}' in {where}, got {', '.join(value)}")
+            return _Raw(_value(value, column, where), number, _value(value, MASK, where))
         if not any(name in value for name in COLUMNS):
             names = ", ".join(map(str, value)) or "nothing"
-            raise UserError(
-                f"expected {COLUMNS_TEXT} in {file.counted} {number} of {file.path}, got {names}; name the column with --column"
-            )
+            raise UserError(f"expected {COLUMNS_TEXT} in {where}, got {names}; name the column with --column")
         if all(value.get(name) for name in PAIR):
-            return _Raw(tuple(_value(value, name) for name in PAIR), number, _value(value, MASK))
+            return _Raw(tuple(_value(value, name, where) for name in PAIR), number, _value(value, MASK, where))
         if value.get(WHOLE) and value.get(PROMPT_TOKENS):
-            return _Raw(_value(value, WHOLE), number, prompt=(str(value.get(PAIR[0], "")), _prompt_tokens(value, number, file)))
-        found = next((_value(value, name) for name in (*IDS, *TEXTS, WHOLE) if value.get(name)), None)
-        return _Raw(found, number, _value(value, MASK))
+            return _Raw(_value(value, WHOLE, where), number, prompt=(str(value.get(PAIR[0], "")), _prompt_tokens(value, number, file)))
+        found = next((_value(value, name, where) for name in (*IDS, *TEXTS, WHOLE) if value.get(name)), None)
+        return _Raw(found, number, _value(value, MASK, where))
 
 
 def _category(value: Any) -> str:
@@ -198,14 +197,21 @@ def _category(value: Any) -> str:
     return f"copies {found}" if name == "copies" else str(found)
 
 
-def _value(row: dict[str, Any], name: str) -> Any:
-    """A column of a row, None where it is empty; bytes as text, and ids that CSV writes as `[1, 2]` or `1 2` as a list."""
+def _value(row: dict[str, Any], name: str, where: str) -> Any:
+    """A column of a row, None where it is empty; bytes as text, and ids that CSV writes as `[1, 2]` or `1 2` as a list.
+
+    Raises:
+        UserError: a column of ids has something else, which is never read as a text.
+    """
     value = row.get(name)
     if isinstance(value, bytes):
         value = value.decode("utf-8", errors="surrogateescape")
     if isinstance(value, str) and name in (*IDS, MASK):
         words = value.strip("[] ").replace(",", " ").split()
-        return [int(word) for word in words] if all(word.isdecimal() for word in words) else value
+        if wrong := [word for word in words if not word.isdecimal()]:
+            got = f"got '{wrong[0][:40]}'; name a column of text with --column"
+            raise UserError(f"expected token ids such as [1, 2] in the column '{name}' of {where}, {got}")
+        return [int(word) for word in words] or None
     return value or None
 
 

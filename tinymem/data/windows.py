@@ -83,7 +83,7 @@ def blocks(corpus: CorpusChoice, done: int, documents: int) -> Iterator[Block]:
         rows = _lines_of_ids(path, corpus.column)
         yield from map(Block, islice(iter(lambda: list(islice(rows, ARRAY_ROWS)), []), done, None))
     else:
-        lines = TextSource(Column(corpus.column or TEXT, NAME_COLUMN), files={"train": [path]}).blocks("train")
+        lines = TextSource(Column(corpus.column or TEXT, NAME_COLUMN), files={"train": [path]}).blocks("train", empty=True)
         yield from (Block(["".join(block)] if _is_joined(path) else block) for block in islice(lines, done, None))
 
 

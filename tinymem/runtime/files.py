@@ -175,37 +175,62 @@ def json_lines(path: Path, hint: str, parse: Callable[[str], Any] = strict_json)
         UserError: the file is missing or unreadable, or a line is not UTF-8 or not JSON.
     """
     try:
-        with open_bytes(path) as file:
+        with read_errors_named(path), open_bytes(path) as file:
             for number, raw in enumerate(file, start=1):
                 if raw.strip():
                     yield number, _json_line(path, number, raw, hint, parse)
     except FileNotFoundError:
         raise UserError(f"expected a file at {path}, found none; {hint}") from None
-    except (OSError, EOFError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"expected a readable file at {path}, got: {reason}; check the path and its rights") from None
 
 
 def csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str | None]]]:
     """Number of the last line of each row of a CSV file with a head, and its values by column; None where there is nothing.
 
     Raises:
-        UserError: the file is unreadable, not UTF-8, or no CSV.
+        UserError: the file is unreadable, not UTF-8, or no CSV; a row has more or fewer cells than the head, which is how a text with a
+            comma or a line end of its own looks that lacks its quotes; or the head has a name twice.
     """
     csv.field_size_limit(2**31 - 1)
+    with read_errors_named(path), open_bytes(path) as file:
+        reader = csv.reader((decode_line(path, number, line) for number, line in enumerate(file, start=1)), strict=True)
+        try:
+            head = next((cells for cells in reader if cells), [])
+            if repeated := sorted({name for name in head if name and head.count(name) > 1}):
+                raise UserError(f"expected a column of each name in {path}, got two with the name '{repeated[0]}'; rename one")
+            for cells in reader:
+                if len(cells) not in (0, len(head)):
+                    raise UserError(
+                        f"expected {len(head)} cells in line {reader.line_num} of {path}, as in its head, got {len(cells)}; "
+                        'put texts with commas or line ends in quotes (")'
+                    )
+                if cells:
+                    yield reader.line_num, {name: cell or None for name, cell in zip(head, cells, strict=True)}
+        except csv.Error as error:
+            raise UserError(
+                f"expected a CSV file at {path}, got at line {reader.line_num}: {error}; check its quotes and line ends"
+            ) from None
+
+
+@contextmanager
+def read_errors_named(path: Path) -> Iterator[None]:
+    """Raise errors of reading a file that is there, compressed or not, as a UserError that names it.
+
+    Raises:
+        FileNotFoundError: there is none.
+        UserError: it cannot be read, or not be decompressed.
+    """
     try:
-        with open_bytes(path) as file:
-            reader = csv.DictReader(decode_line(path, number, line) for number, line in enumerate(file, start=1))
-            for row in reader:
-                yield reader.line_num, {name: value or None for name, value in row.items() if isinstance(name, str)}
-    except (OSError, EOFError, zlib.error, csv.Error) as error:
+        yield
+    except FileNotFoundError:
+        raise
+    except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
-        raise UserError(f"expected a readable CSV file at {path}, got: {reason}; check the path and its rights") from None
+        raise UserError(f"expected a readable file at {path}, got: {reason}; check the path and its rights") from None
 
 
 def open_bytes(path: Path) -> IO[bytes]:
     """Open a file for reading; one whose name ends with .gz is decompressed."""
-    return cast(IO[bytes], gzip.open(path, "rb")) if path.suffix == ".gz" else path.open("rb")
+    return cast(IO[bytes], gzip.open(path, "rb")) if path.suffix.lower() == ".gz" else path.open("rb")
 
 
 def _json_line(path: Path, number: int, raw: bytes, hint: str, parse: Callable[[str], Any]) -> Any:

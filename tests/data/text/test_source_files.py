@@ -22,7 +22,7 @@ TEXTS = ["river stone", "lamp, garden", 'a "quoted" word', "naïve — text"]
 
 def texts(place: Path, **options: Any) -> list[str]:
     source = open_source(WikiData(kind="wiki", source=str(place), **options))
-    return [line.rstrip("\r\n") for block in source.blocks("train") for line in block]
+    return [line.rstrip("\n") for block in source.blocks("train") for line in block]
 
 
 def json_lines(rows: list[Any]) -> bytes:
@@ -41,11 +41,15 @@ ENCODINGS = {
     "UPPER.JSONL": json_lines(TEXTS),
     "packed.jsonl.gz": gzip.compress(json_lines(TEXTS)),
     "mark.txt": b"\xef\xbb\xbf" + "\n".join(TEXTS).encode(),
+    "windows.txt": "\r\n".join(TEXTS).encode(),
+    "PACKED.TXT.GZ": gzip.compress("\n".join(TEXTS).encode()),
     "packed.txt.gz": gzip.compress("\n".join(TEXTS).encode()),
     "plain.csv": csv_file([*TEXTS]),
     "mark.csv": b"\xef\xbb\xbf" + csv_file([*TEXTS]),
     "null.csv": csv_file([TEXTS[0], None, *TEXTS[1:]]),
     "packed.csv.gz": gzip.compress(csv_file([*TEXTS])),
+    "windows.csv": csv_file([*TEXTS]).replace(b"\n", b"\r\n"),
+    "blank.csv": csv_file([*TEXTS]).replace(b"\n", b"\n\n"),
 }
 
 
@@ -71,7 +75,14 @@ def test_parquet(tmp_path: Path, column: pa.Array) -> None:
         ("a.jsonl", b'{"text": 5}\n', "'text' with text in line 1"),
         ("a.jsonl.gz", b"no gzip", "a.jsonl.gz"),
         ("a.jsonl.gz", gzip.compress(json_lines(TEXTS * 50), mtime=0)[:-20], "a.jsonl.gz"),
+        ("a.txt.gz", b"no gzip", "a.txt.gz"),
+        ("a.txt.gz", gzip.compress("\n".join(TEXTS * 50).encode(), mtime=0)[:-20], "a.txt.gz"),
         ("a.csv", b"url\nx\n", "a column 'text'"),
+        ("a.csv", b"text,n\nx,1\na lamp, a garden,2\n", "expected 2 cells in line 3 of .*, got 3"),
+        ("a.csv", b"n,text\n1,a lamp\na garden\n2,x\n", "expected 2 cells in line 3 of .*, got 1"),
+        ("a.csv", b'n,text\n1,"a lamp\n2,x\n3,y\n', "got at line 4: unexpected end of data"),
+        ("a.csv", b'n,text\n1,"a lamp\n2,"x"\n', "got at line 3: ',' expected"),
+        ("a.csv", b"text,text\nx,y\n", "two with the name 'text'"),
         ("a.csv", b"text\n\xff\xfe\n", "the byte 0xff in line 2"),
         ("a.txt", b"\xff\xfea", "the byte 0xff in line 1"),
     ],

@@ -1,8 +1,9 @@
 """Lines of text from the Hub or from local Parquet, JSON-lines, CSV and text files, streamed in blocks; all but Parquet may be .gz.
 
-One row of Parquet, JSON lines or CSV is one line; text files keep their line ends, as WikiText's rows do. A null text is no line. Local
-files are read directly, so that no cache can be stale: `datasets` has been seen to return old rows after a local Parquet file changed. The
-Hub goes through `datasets`, whose cache is keyed by the commit there, so that a second corpus needs no network.
+One row of Parquet, JSON lines or CSV is one line; text files keep their line ends, as WikiText's rows do, but those of Windows are read as
+those of others, so that the same text has the same rows. A null text is no line. Local files are read directly, so that no cache can be
+stale: `datasets` has been seen to return old rows after a local Parquet file changed. The Hub goes through `datasets`, whose cache is keyed
+by the commit there, so that a second corpus needs no network.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from tinymem.data.text.tokenize_worker import by_size
 from tinymem.errors import UserError
 from tinymem.recipe.data import WikiData
 from tinymem.runtime import network
-from tinymem.runtime.files import csv_rows, decode_line, json_lines, open_bytes, user_path
+from tinymem.runtime.files import csv_rows, decode_line, json_lines, open_bytes, read_errors_named, user_path
 
 SPLITS = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 PARQUET, JSON_LINES, CSV, TEXT = (".parquet",), (".jsonl",), (".csv",), (".txt", ".text", ".raw", ".tokens")
@@ -65,19 +66,23 @@ class TextSource:
         """Names of the existing splits, out of train, validation and test."""
         return [split for split in SPLITS if split in self.files or split in self.tables]
 
-    def blocks(self, split: str) -> Iterator[Block]:
-        """Lines of a split in order, in lists of about `BLOCK_CHARACTERS`; empty lines are left out.
+    def blocks(self, split: str, *, empty: bool = False) -> Iterator[Block]:
+        """Lines of a split in order, in lists of about `BLOCK_CHARACTERS`.
+
+        Args:
+            split: train, validation or test.
+            empty: whether empty and null lines of files are among them, so that their places are those in the file.
 
         Raises:
             UserError: an empty file, bytes that are not UTF-8, JSON or Parquet, no such column.
         """
-        return by_size(self._lines(split), BLOCK_CHARACTERS)
+        return by_size((line for line in self._lines(split) if line or empty), BLOCK_CHARACTERS)
 
     def _lines(self, split: str) -> Iterator[str]:
         if split in self.tables:
             yield from _table_lines(self.tables[split], self.column)
         for path in self.files.get(split, ()):
-            yield from (line for line in _file_lines(path, self.column) if line)
+            yield from _file_lines(path, self.column)
 
 
 def open_source(data: WikiData) -> TextSource:
@@ -207,7 +212,7 @@ def _parquet_lines(path: Path, column: Column) -> Iterator[str]:
         if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
             raise UserError(f"expected text in column '{column.name}' of {path}, got {kind}; {column.remedy}")
         for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=[column.name]):
-            yield from (line for line in batch.column(0).to_pylist() if line)
+            yield from (line or "" for line in batch.column(0).to_pylist())
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"expected a whole Parquet file at {path}, got something else ({str(error).splitlines()[0]})") from None
     except UnicodeDecodeError as error:
@@ -231,11 +236,12 @@ def _csv_lines(path: Path, column: Column) -> Iterator[str]:
 
 
 def _text_lines(path: Path) -> Iterator[str]:
-    with open_bytes(path) as file:
+    with read_errors_named(path), open_bytes(path) as file:
         number, rest = 1, b""
         while piece := file.readline(LINE_BYTES):
             line = rest + piece
             whole = line.endswith(b"\n") or len(piece) < LINE_BYTES
+            line = line[:-2] + b"\n" if line.endswith(b"\r\n") else line
             cut = len(line) if whole else line.rfind(b" ")
             rest = line[cut:] if cut > 0 else line
             if cut > 0:
