@@ -8,7 +8,7 @@ import pytest
 
 from tinymem.report.figures.link import figure_of_link
 from tinymem.report.figures.points import inputs_of
-from tinymem.report.link import link_of, pairs_of
+from tinymem.report.link import link_of, linked
 from tinymem.report.tables.link import table_of_link
 from tinymem.report.tables.registry import TableInputs
 from tinymem.results.collect import Results
@@ -26,7 +26,7 @@ EDIT = MitigationRow(
 
 
 def pairs(localization, edits):
-    return pairs_of(Results(list(edits), localization=list(localization)))
+    return [pair for way in linked(Results(list(edits), localization=list(localization))) for pair in way.pairs]
 
 
 def test_a_pair_is_a_method_at_a_ratio_on_a_model():
@@ -54,6 +54,55 @@ def test_options_tell_variants_apart():
     assert {(p.method, p.recall, p.left) for p in pairs([INJ, variant], edits)} == {("act", 0.5, 25.0), ("act mode abs_mean", 0.25, 50.0)}
     assert [p.method for p in pairs([INJ, variant], [EDIT])] == ["act"], "no other variant's edit is taken"
     assert [p.method for p in pairs([variant], [EDIT])] == ["act"], "the only variant takes what there is"
+
+
+STEPS = {"steps": 200, "loss": 0.05, "rows_id": "abcdef12"}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "words"),
+    [
+        ({"settings": STEPS}, {"settings": {**STEPS, "steps": 3}}, ["steps 200", "steps 3"]),
+        ({"settings": STEPS}, {"settings": {**STEPS, "rows_id": "99999999"}}, ["rows abcdef", "rows 999999"]),
+        ({"seed": 0}, {"seed": 1}, ["seed 0", "seed 1"]),
+        ({"sequences": 4}, {"sequences": 6}, ["sequences 4", "sequences 6"]),
+        ({"device_type": "cpu"}, {"device_type": "cuda"}, ["device cpu", "device cuda"]),
+        ({}, {"dtype": "bfloat16"}, ["weights float32", "weights bfloat16"]),
+        ({"unit": "weight", "scope": "tensor"}, {"unit": "weight", "id": "i"}, ["scope tensor", "scope layer"]),
+    ],
+)
+def test_ways_of_measuring_one_model_are_apart(one, other, words):
+    asked = [replace(INJ, id="i", **one), replace(INJ, **{"id": "j", "score": 0.25, **other})]
+    found = linked(Results([EDIT], localization=asked))
+    assert [(way.words, [pair.recall for pair in way.pairs]) for way in found] == list(zip(words, ([0.5], [0.25]), strict=True))
+    assert all(way.words == "" for row in asked for way in linked(Results([EDIT], localization=[row])))
+
+
+def test_a_model_counts_once_in_a_link_and_beside_models_that_were_measured_alike():
+    localization, edits = many()
+    known = [replace(row, settings=STEPS) for row in localization]
+    again = [
+        replace(row, id=f"{row.id}3", score=1 - (row.score or 0), settings={**STEPS, "steps": 3}) for row in known if row.model_id == "m"
+    ]
+    tables = table_of_link(TableInputs(Results(edits, localization=[*known, *again])))
+    assert [table.title.removeprefix("Does recall predict unlearning? ") for table in tables] == ["steps 200", "steps 3"]
+    assert [[(row[3].value, row[4].text) for row in table.rows] for table in tables] == [[(2, "-1.00")] * 3, [(1, "+1.00")] * 3]
+    figures = figure_of_link(inputs_of(Results(edits, localization=[*known, *again])))
+    assert [(figure.key, len(figure.lines)) for figure in figures] == [("link-steps-200", 20), ("link-steps-3", 10)]
+
+
+def test_results_that_nothing_tells_apart_are_left_out_with_a_sentence_and_equal_ones_count_once():
+    twins = [INJ, replace(INJ, id="12345678", score=0.25)]
+    (table,) = table_of_link(TableInputs(Results([EDIT], localization=twins)))
+    assert not table.rows and table.notes[1].endswith("other results of the same scorer: act (123456), act (i).")
+    assert pairs(twins, [EDIT]) == [] and table_of_link(TableInputs(Results([], localization=twins))) == []
+    assert [pair.recall for pair in pairs([INJ, replace(INJ, id="12345678")], [EDIT])] == [0.5]
+
+
+def test_edits_are_of_the_type_of_weights_that_inj_had_where_there_are_such():
+    half = replace(EDIT, id="f", dtype="bfloat16", forget_memorized_count_after=15)
+    assert [pairs([replace(INJ, dtype=dtype)], [EDIT, half])[0].left for dtype in (None, "float32", "bfloat16")] == [25, 25, 75]
+    assert pairs([INJ], [half])[0].left == 75
 
 
 def many():

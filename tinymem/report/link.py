@@ -1,14 +1,15 @@
 """Recall of injected sequences beside what edits by the same method leave and cost: the pairs behind the table and the figure `link`.
 
 A pair is a method with its options at one ratio on one model: INJ's recall with as many neurons or weights named as hold a sequence
-(compared within each layer, of weights within each matrix), and the mean over the rows of its edits at that ratio.
+(compared within each layer, of weights within each matrix), and the mean over the rows of its edits at that ratio. Where a model's INJ was
+measured in several ways (options, sequences, seed, type of weights, device, scope), each way has pairs of its own.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy as np
 from tinymem.localization.agreement import Agreement, Values, pooled_strata, within_strata
 from tinymem.report.cells import plain
 from tinymem.report.selection import percent_change
+from tinymem.report.tables.measured_with import by_words, left_out_note, repeated, words_across
 from tinymem.results.collect import Results
 from tinymem.results.row import LocalizationRow, MeasuredRow
 from tinymem.runtime.json import JsonObject
@@ -52,8 +54,23 @@ class Pair:
     sources: tuple[str, ...]
 
 
-def pairs_of(results: Results) -> list[Pair]:
-    """All pairs that the rows have."""
+@dataclass(frozen=True)
+class Linked:
+    """The pairs of all models whose INJ was measured in one way, each model once.
+
+    Attributes:
+        words: what tells this way from others of a model; empty where INJ was measured in one way alone.
+        pairs: of both units.
+        notes: a sentence on results that nothing stored tells from one another, which are in no pair.
+    """
+
+    words: str
+    pairs: tuple[Pair, ...]
+    notes: tuple[str, ...]
+
+
+def linked(results: Results) -> list[Linked]:
+    """All pairs that the rows have, those of INJ measured in other ways apart."""
     edits: dict[tuple[str | None, str, float], list[MeasuredRow]] = defaultdict(list)
     for row in results.rows:
         ratio = (row.config or {}).get("ratio")
@@ -61,13 +78,34 @@ def pairs_of(results: Results) -> list[Pair]:
             for model in {row.model_id, row.weights} - {None}:
                 edits[model, row.method, float(ratio)].append(row)
     asked = [row for row in results.localization if _is_asked(row)]
-    variants = {(row.model_id, row.method): {_options(r.options) for r in asked if r.method == row.method} for row in asked}
-    found = []
+    options: dict[str, set[str]] = defaultdict(set)
     for one in asked:
-        options = variants[one.model_id, one.method]
-        those = _of_options(edits[one.model_id, one.method, one.ratio or 0], one, options)
-        found += [_pair(one, those, f"{one.method} {_options(one.options)}".strip() if len(options) > 1 else one.method)] if those else []
-    return found
+        options[one.method].add(_options(one.options))
+    found: dict[str, list[LocalizationRow]] = defaultdict(list)
+    for unit in ("neuron", "weight"):
+        of_unit = [row for row in asked if (row.unit or "neuron") == unit]
+        for words, rows in by_words(of_unit, words_across(of_unit)).items():
+            found[words] += rows
+    ways = [_linked(words, rows, edits, options) for words, rows in found.items()]
+    return [way for way in ways if way.pairs or way.notes]
+
+
+def _linked(
+    words: str,
+    asked: Sequence[LocalizationRow],
+    edits: Mapping[tuple[str | None, str, float], list[MeasuredRow]],
+    options: Mapping[str, set[str]],
+) -> Linked:
+    twins, pairs, left_out = repeated(asked), [], []
+    for one in asked:
+        variants = options[one.method]
+        name = f"{one.method} {_options(one.options)}".strip() if len(variants) > 1 else one.method
+        those = _of_options(_of_type(edits.get((one.model_id, one.method, one.ratio or 0), []), one), one, variants)
+        if those and one.id in twins:
+            left_out.append(f"{name} ({one.id[:6]})")
+        elif those:
+            pairs.append(_pair(one, those, name))
+    return Linked(words, tuple(pairs), tuple(left_out_note(left_out)))
 
 
 def _is_asked(row: LocalizationRow) -> bool:
@@ -77,6 +115,12 @@ def _is_asked(row: LocalizationRow) -> bool:
 
 def _options(options: JsonObject) -> str:
     return ", ".join(f"{name} {plain(value)}" for name, value in sorted(options.items()) if name != "ratio")
+
+
+def _of_type(rows: Sequence[MeasuredRow], asked: LocalizationRow) -> list[MeasuredRow]:
+    """Edits of the model with weights of the type that INJ had; where none has it, all that there are."""
+    same = [row for row in rows if (row.dtype or "float32") == (asked.dtype or "float32")]
+    return same or list(rows)
 
 
 def _of_options(rows: Sequence[MeasuredRow], asked: LocalizationRow, variants: set[str]) -> list[MeasuredRow]:
@@ -129,7 +173,7 @@ class Link:
 
 
 def link_of(pairs: Sequence[Pair], outcome: str) -> Link | None:
-    """The link over pairs of one unit; None with fewer than three methods that all strata have."""
+    """The link over pairs of one unit, measured in one way; None with fewer than three methods that all strata have."""
     cells = {(p.model, p.ratio, p.method): (p.recall, value) for p in pairs if (value := _outcome(p, outcome)) is not None}
     strata = sorted({(model, ratio) for model, ratio, _ in cells})
     methods = sorted(m for m in {m for *_, m in cells} if all((*stratum, m) in cells for stratum in strata))

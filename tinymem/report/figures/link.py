@@ -8,7 +8,8 @@ from tinymem.report.figures.axes import MARKERS, distinct, legend_below, method_
 from tinymem.report.figures.figure import FigureData, Line, Skipped, numbers
 from tinymem.report.figures.points import Inputs
 from tinymem.report.figures.registry import report_figure
-from tinymem.report.link import pairs_of
+from tinymem.report.link import Linked, linked
+from tinymem.report.tables.table import anchor
 from tinymem.results.collect import Results
 
 if TYPE_CHECKING:
@@ -24,16 +25,21 @@ CAPTION = (
 
 @report_figure("link")
 def figure_of_link(inputs: Inputs) -> list[FigureData | Skipped]:
-    """The link, where INJ and edits of the same models were measured."""
-    pairs = pairs_of(Results(inputs.rows, localization=inputs.localization))
+    """The link, where INJ and edits of the same models were measured: a figure for each way of INJ."""
+    found = [_figure(one) for one in linked(Results(inputs.rows, localization=inputs.localization)) if one.pairs]
+    return [*found] or [Skipped(KEY, TITLE, "needs INJ and edits of the same models")]
+
+
+def _figure(found: Linked) -> FigureData:
     lines: list[Line] = [
         {
             "unit": p.unit, "method": p.method, "ratio": p.ratio, "model": p.model, "recall": 100 * p.recall, "chance": 100 * p.chance,
             "left": p.left, "holdout": p.holdout, "cost": p.cost, "sources": p.sources,
         }
-        for p in pairs
+        for p in found.pairs
     ]  # fmt: skip
-    return [FigureData(KEY, TITLE, CAPTION, lines, draw)] if lines else [Skipped(KEY, TITLE, "needs INJ and edits of the same models")]
+    key, title = (anchor(f"{KEY}-{found.words}"), f"{TITLE}, {found.words}") if found.words else (KEY, TITLE)
+    return FigureData(key, title, " ".join([CAPTION, *found.notes]), lines, draw)
 
 
 def draw(lines: list[Line]) -> Figure:

@@ -18,12 +18,10 @@ from tinymem.localization.agreement import Agreement, Values, over_scorers, over
 from tinymem.localization.recall import bootstrap
 from tinymem.report.tables.link import agreement_cell
 from tinymem.report.tables.localization import scorer_name, with_dtypes
-from tinymem.report.tables.measured_with import named_apart, repeated, words_of
+from tinymem.report.tables.measured_with import by_words, left_out_note, named_apart, repeated, words_of
 from tinymem.report.tables.registry import TableInputs, report_table
 from tinymem.report.tables.table import Cell, Column, Table
 from tinymem.results.row import LocalizationRow
-from tinymem.runtime.files import canonical_json
-from tinymem.runtime.json import Json
 
 PUBLISHED: dict[float, dict[str, float]] = {
     0.01: {"hard-concrete": 49.5, "slim": 48.1, "zero": 24.9, "ig": 20.5, "act": 3.0, "random-neurons": 1.0},
@@ -115,20 +113,15 @@ def _parts(rows: Sequence[LocalizationRow], benchmark: str) -> list[tuple[Place,
 def _ways(rows: Sequence[LocalizationRow]) -> dict[str, list[LocalizationRow]]:
     """Rows of neurons by what they were measured with; one number of a scorer that several runs found is there once."""
     asked = [row for row in rows if row.artifact != "development" and (row.unit or "neuron") == "neuron" and row.score is not None]
-    found: dict[str, dict[str, LocalizationRow]] = defaultdict(dict)
-    for row, words in zip(asked, words_of(asked), strict=True):
-        number: list[Json] = [_model(row), row.benchmark, scorer_name(row), row.ratio, row.scope, row.top, row.score_name, row.score]
-        found[words].setdefault(canonical_json([*number, list(row.values or ())]), row)
-    return {words: list(part.values()) for words, part in found.items()}
+    return by_words(asked, words_of(asked))
 
 
 def _left_out(rows: Sequence[LocalizationRow]) -> list[str]:
     """A sentence where results are in no finding, since nothing tells them from others."""
     ways = _ways([row for row in rows if row.benchmark in ("inj", "del")])
-    twins = {f"{scorer_name(row)} ({row.id[:6]})" for part in ways.values() for one in [repeated(part)] for row in part if row.id in one}
-    if not twins:
-        return []
-    return [f"Left out, since no stored option tells them from other results of the same scorer: {', '.join(sorted(twins))}."]
+    return left_out_note(
+        f"{scorer_name(row)} ({row.id[:6]})" for part in ways.values() for one in [repeated(part)] for row in part if row.id in one
+    )
 
 
 def _ratios(rows: Sequence[LocalizationRow]) -> list[float]:

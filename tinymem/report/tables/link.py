@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 from tinymem.localization.agreement import Agreement
 from tinymem.report.cells import DASH
-from tinymem.report.link import OUTCOMES, Link, Pair, link_of, pairs_of
+from tinymem.report.link import OUTCOMES, Link, Linked, Pair, link_of, linked
 from tinymem.report.tables.registry import TableInputs, report_table
-from tinymem.report.tables.table import Cell, Column, Table
+from tinymem.report.tables.table import Cell, Column, Table, anchor
 
+KEY, TITLE = "link", "Does recall predict unlearning?"
 HEADS = {"left": "left of forget rows", "holdout": "left of the holdout", "cost": "cost"}
 NOTE = (
     "Spearman's rho of a method's recall of injected sequences (as many named as hold one) with what its edit at the same ratio leaves "
@@ -23,14 +24,19 @@ NOTE = (
 
 @report_table("link")
 def table_of_link(inputs: TableInputs) -> list[Table]:
-    """The link between recall and mitigation, where the folders hold INJ and edits of the same models."""
-    pairs = pairs_of(inputs.results)
-    lines = [line for unit in ("neuron", "weight") for line in _lines([p for p in pairs if p.unit == unit], unit)]
+    """The link between recall and mitigation, where the folders hold INJ and edits of the same models: a table for each way of INJ."""
+    tables = [_table(one) for one in linked(inputs.results)]
+    return [table for table in tables if table.rows or len(table.notes) > 1]
+
+
+def _table(found: Linked) -> Table:
+    lines = [line for unit in ("neuron", "weight") for line in _lines([p for p in found.pairs if p.unit == unit], unit)]
     columns = (
         Column("unit", numeric=False), Column("ratio", numeric=False), Column("methods"), Column("models"),
         *(Column(kind, HEADS[name]) for name in OUTCOMES for kind in ("within", "pooled")),
     )  # fmt: skip
-    return [Table("link", "link", "Does recall predict unlearning?", columns, tuple(lines), (NOTE,))] if lines else []
+    key, title = (anchor(f"{KEY}-{found.words}"), f"{TITLE} {found.words}") if found.words else (KEY, TITLE)
+    return Table(KEY, key, title, columns, tuple(lines), (NOTE, *found.notes))
 
 
 def _lines(pairs: Sequence[Pair], unit: str) -> list[tuple[Cell, ...]]:

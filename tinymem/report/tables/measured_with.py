@@ -6,7 +6,7 @@ Results that differ in one of them share no table, no pair and no mean; words sa
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
 
 from tinymem.report.cells import plain
@@ -25,6 +25,26 @@ def words_of(rows: Sequence[LocalizationRow]) -> list[str]:
     """Of each row what tells its benchmark from others of the same model; empty where there are no others."""
     known = _with_settings(rows)
     return _words(rows, known, lambda row: (*_benchmark(row), row.artifact))
+
+
+def words_across(rows: Sequence[LocalizationRow]) -> list[str]:
+    """Of each row what tells its benchmark from others of its model, in names that all models share; empty where no model has others.
+
+    Types of weights and scopes tell apart too. Rows of equal words have each model once, so that numbers of several models may be compared.
+    """
+    own: list[JsonObject] = [{"weights": row.dtype or "float32", "scope": row.scope} for row in rows]
+    known = [{**settings, **more} for settings, more in zip(_with_settings(rows), own, strict=True)]
+    telling = _telling_by(rows, known, lambda row: (*_benchmark(row), row.artifact))
+    names = list(dict.fromkeys(name for those in telling.values() for name in those))
+    return [_sentence(names, one) for one in known]
+
+
+def by_words(rows: Sequence[LocalizationRow], words: Sequence[str]) -> dict[str, list[LocalizationRow]]:
+    """The rows by their words, in order of appearance; one number of a scorer that several runs found is there once."""
+    found: dict[str, dict[str, LocalizationRow]] = defaultdict(dict)
+    for row, told in zip(rows, words, strict=True):
+        found[told].setdefault(canonical_json([*_number(row), row.score, list(row.values or ())]), row)
+    return {told: list(part.values()) for told, part in found.items()}
 
 
 def by_injection(rows: Sequence[LocalizationRow]) -> list[list[LocalizationRow]]:
@@ -47,9 +67,19 @@ def repeated(rows: Sequence[LocalizationRow]) -> set[str]:
     """Ids of rows that stand for one number of one scorer with other rows, which nothing but the id tells from them."""
     found: dict[str, set[str]] = defaultdict(set)
     for row in rows:
-        number: list[Json] = [*_benchmark(row), row.artifact, row.method, row.options, row.ratio, row.scope, row.top, row.score_name]
-        found[canonical_json(number)].add(row.id)
+        found[canonical_json(_number(row))].add(row.id)
     return {one for ids in found.values() if len(ids) > 1 for one in ids}
+
+
+def left_out_note(names: Iterable[str]) -> list[str]:
+    """A sentence on results that `repeated` finds, which comparisons leave out; none without names."""
+    told = ", ".join(sorted(set(names)))
+    return [f"Left out, since no stored option tells them from other results of the same scorer: {told}."] if told else []
+
+
+def _number(row: LocalizationRow) -> list[Json]:
+    """Which number of which scorer and model a row has."""
+    return [*_benchmark(row), row.artifact, row.method, row.options, row.ratio, row.scope, row.top, row.score_name]
 
 
 def _benchmark(row: LocalizationRow) -> tuple[str, str | None, str]:
@@ -80,15 +110,22 @@ def _with_settings(rows: Sequence[LocalizationRow]) -> list[JsonObject]:
 
 def _words(rows: Sequence[LocalizationRow], known: Sequence[JsonObject], group: Callable[[LocalizationRow], Hashable]) -> list[str]:
     """Names and values of what differs within each group."""
-    places: dict[Hashable, list[int]] = defaultdict(list)
-    for i, row in enumerate(rows):
-        places[group(row)].append(i)
-    words = [""] * len(rows)
-    for those in places.values():
-        names = _telling([known[i] for i in those])
-        for i in those:
-            words[i] = ", ".join(_said(name, known[i]) for name in names if name in known[i] or name not in BESIDE)
-    return words
+    telling = _telling_by(rows, known, group)
+    return [_sentence(telling[group(row)], one) for row, one in zip(rows, known, strict=True)]
+
+
+def _telling_by(
+    rows: Sequence[LocalizationRow], known: Sequence[JsonObject], group: Callable[[LocalizationRow], Hashable]
+) -> dict[Hashable, list[str]]:
+    """The names of what differs within each group."""
+    found: dict[Hashable, list[JsonObject]] = defaultdict(list)
+    for row, one in zip(rows, known, strict=True):
+        found[group(row)].append(one)
+    return {place: _telling(those) for place, those in found.items()}
+
+
+def _sentence(names: Sequence[str], one: JsonObject) -> str:
+    return ", ".join(_said(name, one) for name in names if name in one or name not in BESIDE)
 
 
 def _telling(known: Sequence[JsonObject]) -> list[str]:
