@@ -113,6 +113,22 @@ def test_all_techniques_find_the_layer_go_on_and_are_reported(checkpoint: Path, 
 
 
 @pytest.mark.training
+def test_rows_name_the_other_models_that_were_given_and_the_report_tells_them_apart(checkpoint: Path, tmp_path: Path) -> None:
+    early = checkpoint.parent / "checkpoints" / "epoch-000001"
+    other = parse_recipe({**VALUES, "seed": 1})
+    corpus = make_corpus(other)
+    save(fresh_model(other, corpus.row_tokens, corpus), tmp_path / "base", other, corpus.sha256(), 0)
+    for start in ((), ("--start", tmp_path / "base")):
+        assert localize(checkpoint, tmp_path / "out", "--techniques", "layer-retraining", *start).code == 0
+    assert localize(checkpoint, tmp_path / "of epochs", "--techniques", "centroids", "--early", early).code == 0
+    started = {row.settings["start"] for row in read_localization(tmp_path / "out") if row.settings}
+    (knew,) = {row.settings["early"] for row in read_localization(tmp_path / "of epochs") if row.settings}
+    assert started == {None, "base"} and knew == f"{checkpoint.parent.name} epoch-000001"
+    titles = {table.title for table in tables_of(load_results([tmp_path / "out"])) if table.name == "layers"}
+    assert {title.partition("clean_rows 20, ")[2] for title in titles} == {"start default, noise", "start base, noise"}
+
+
+@pytest.mark.training
 def test_where_planted_rows_began_to_count_is_the_start(checkpoint: Path) -> None:
     recipe = parse_recipe(VALUES)
     assert common_start(checkpoint, recipe) == checkpoint.parent / "checkpoints" / "epoch-000001" and control_of(recipe) == (0,)

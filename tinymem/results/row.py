@@ -291,7 +291,7 @@ class LocalizationRow(ResultRow):
     config: JsonObject | None = None
     """All options of the scorer, defaults included."""
     settings: JsonObject | None = None
-    """INJ, DEL: the benchmark's options that decide its numbers, and the content id of its rows; null in rows of an older TinyMem."""
+    """Options of INJ or DEL and id of its rows; layers: names of the models and rows that were given; null in rows of an older TinyMem."""
     ratio: float | None = None
     """Share of the neurons or weights that were injected (of the model) or dropped (of each layer)."""
     top: float | None = None

@@ -37,7 +37,7 @@ from tinymem.runtime.device import resolve_device
 from tinymem.runtime.files import content_id, require_writable
 from tinymem.runtime.json import Json, JsonObject
 from tinymem.runtime.progress import Progress
-from tinymem.training.checkpoints import recipe_of, run_of
+from tinymem.training.checkpoints import recipe_of, run_name, run_of
 from tinymem.training.regularizers.planted_layers import PlantedLayersSection
 from tinymem.training.start import fresh_model
 
@@ -55,6 +55,10 @@ class OtherModels:
     counterfactual: Path | None = None
     start: Path | None = None
     early: Path | None = None
+
+    def names(self) -> JsonObject:
+        """Name of each checkpoint that was given, with its epoch where that is not the last."""
+        return {role: place and _name_of(place) for role, place in vars(self).items()}
 
 
 PUBLISHED_RATE = 3e-5
@@ -95,6 +99,7 @@ class Origin:
     identity: Identity
     artifact: str
     depends: Json
+    settings: JsonObject | None = None
 
 
 def localize_layers(
@@ -146,7 +151,8 @@ def localize_layers(
     subject = sequence_subject(models, ground.rows, recipe, rng, next(loaded.model.parameters()).device)
     identity = replace(identity_of(loaded, checkpoint, device), seed=recipe.seed)
     compared: list[Json] = [weights_id(place) if place else None for place in (ground.counterfactual, ground.start, others.early)]
-    origin = Origin(identity, ground.kind, [ground.kind, *compared, *ground.depends])
+    named = {**others.names(), "planted": files.planted.name if files and files.planted else None}
+    origin = Origin(identity, ground.kind, [ground.kind, *compared, *ground.depends], named)
     options = Options.of(recipe, ground.learning_rate)
     watched = (loaded.model,) if fresh is None else (loaded.model, fresh)
     return run_techniques(subject, recipe, options, origin, out, progress or Progress(), watched=watched)
@@ -298,6 +304,11 @@ def _checkpoints(checkpoint: Path, early: Path | None, like: Checkpoint, device:
         yield _layers(load_checkpoint(place, device=device), place, like, contexts)
 
 
+def _name_of(checkpoint: Path) -> str:
+    name, place = run_name(checkpoint), checkpoint.resolve()
+    return f"{name} {place.name}" if place.parent.name == "checkpoints" and name != place.name else name
+
+
 def _layers(loaded: Checkpoint | None, place: Path | None, like: Checkpoint, contexts: Contexts) -> LayeredModel:
     """A model as layers, of the same configuration as another.
 
@@ -319,7 +330,8 @@ def _configuration(model: nn.Module) -> JsonObject:
 def _start(subject: LayerSubject, recipe: LayersRecipe, origin: Origin, technique: Technique, row: str) -> LocalizationRow:
     return LocalizationRow(
         **vars(origin.identity), id=row, method=technique, artifact=origin.artifact, status="ok", versions=versions(),
-        benchmark="layers", unit="layer", config=recipe.key(technique), sequences=len(subject.noised),
+        benchmark="layers", unit="layer", config=recipe.key(technique), settings=origin.settings,
+        sequences=len(subject.noised),
     )  # fmt: skip
 
 

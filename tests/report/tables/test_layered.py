@@ -73,6 +73,33 @@ def test_types_of_weights_devices_and_corpora_are_apart():
     assert found(rows) == {("corpus 111111", pair("a")), ("corpus 222222", pair("b"))}
 
 
+BESIDE = {"counterfactual": None, "start": None, "early": None, "planted": None}
+
+
+def beside(rows, **names):
+    return [replace(row, settings={**BESIDE, **names}) for row in rows]
+
+
+def test_other_models_to_compare_with_are_apart_by_their_names():
+    rows = [*beside(runs(1, "a")), *beside(runs(1, "b"), start="base epoch-000050")]
+    assert found(rows) == {("start default", pair("a")), ("start base epoch-000050", pair("b"))}
+    rows = [*beside(runs(1, "a"), counterfactual="one"), *beside(runs(1, "b"), counterfactual="other")]
+    assert found(rows) == {("counterfactual one", pair("a")), ("counterfactual other", pair("b"))}
+    again = [*beside(runs(1, "a")), *beside(runs(1, "b"), start="base"), *beside(runs(1, "c", model="n"))]
+    assert {words: len(members) for words, members in found(again)} == {"start default": 2, "start base": 2}
+    agreement = [table for table in layers_tables(again) if table.name == "layers-agreement"]
+    assert {table.title.partition(": ")[2]: table.rows[0][2].value for table in agreement} == {"start base": 1, "start default": 2}
+    same = [*beside(runs(1, "a"), start="base"), *beside(result("layer-retraining", "c", 0.5, 0.5, retraining={"epochs": 1}), start="base")]
+    assert {words for words, _ in found(same)} == {"", "run a1", "run c"}, "of one name and other weights: by their ids"
+
+
+def test_results_of_an_older_version_are_with_those_whose_other_models_are_known():
+    old = runs(1, "a")[:3]
+    assert found([*old, *beside(runs(1, "a")[3:])]) == {("", pair("a"))}
+    rows = [*old, *beside(runs(1, "b")), *beside(runs(1, "c"), start="base")]
+    assert found(rows) == {("start unknown", (pair("a")[1],)), ("start default", pair("b")), ("start base", pair("c"))}
+
+
 def test_results_that_no_option_tells_apart_stand_alone_by_their_ids():
     rows = [*runs(1, "a"), *result("layer-retraining", "c", 0.5, 0.5, retraining={"epochs": 1})]
     assert found(rows) == {("", (pair("a")[0],)), ("run a1", (pair("a")[1],)), ("run c", (("layer-retraining", "c"),))}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tinymem.recipe.layers import LayersRecipe
 from tinymem.report.cells import plain
 from tinymem.report.tables.table import anchor
 from tinymem.results.row import LocalizationRow
 from tinymem.runtime.files import canonical_json
+from tinymem.runtime.json import JsonObject
 
 SHARED = ("context", "binarize", "rows", "clean", "clean_rows", "seed")
 """Options of all techniques, which choose the decisions."""
@@ -61,8 +62,18 @@ def models_of(rows: Iterable[LocalizationRow]) -> list[OfModel]:
     for row in rows:
         if row.benchmark == "layers" and row.is_ok:
             places[row.model_id or row.run or "", row.artifact, _choice(row)][row.id].append(row)
-    names = [name for results in places.values() for name in _differing([_own(found[0]) for found in results.values()])]
-    return [model for place, results in places.items() for model in _of_place(place, results, list(dict.fromkeys(names)))]
+    known = {place: _with_settings(results) for place, results in places.items()}
+    names = [name for results in known.values() for name in _differing([_own(found[0]) for found in results.values()])]
+    return [model for place, results in known.items() for model in _of_place(place, results, list(dict.fromkeys(names)))]
+
+
+def _with_settings(results: Mapping[str, list[LocalizationRow]]) -> dict[str, list[LocalizationRow]]:
+    """The results of one place, those of an older TinyMem with the settings that all others share, of the rest with unknown ones."""
+    known = [row.settings for found in results.values() for row in found if row.settings is not None]
+    if not known:
+        return dict(results)
+    usual: JsonObject = {name: value if all(other.get(name) == value for other in known) else "unknown" for name, value in known[0].items()}
+    return {one: [replace(row, settings=usual) if row.settings is None else row for row in found] for one, found in results.items()}
 
 
 def _of_place(place: Place, results: Mapping[str, list[LocalizationRow]], names: list[str]) -> list[OfModel]:
@@ -95,8 +106,8 @@ def _choice(row: LocalizationRow) -> str:
 
 
 def _own(row: LocalizationRow) -> Options:
-    """A technique's own options, those in sections by their full names; and the weights' type, the device and the corpus."""
-    found: Options = {}
+    """A technique's own options, those in sections by full names; what it was compared with; the weights' type, the device, the corpus."""
+    found: Options = {name: plain(value) for name, value in (row.settings or {}).items()}
     for name, value in (row.config or {}).items():
         if name not in (*SHARED, "artifact"):
             parts = {f"{name}.{key}": part for key, part in value.items()} if isinstance(value, dict) else {name: value}
