@@ -24,7 +24,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tinymem.data.rows import Rows
-from tinymem.localization.benchmark import Benchmark, calls_at, random_sequences
+from tinymem.localization.benchmark import Benchmark, random_sequences
+from tinymem.localization.calls import calls_at, parsed_calls
 from tinymem.localization.recall import highest
 from tinymem.localization.scoring import scores_by_sequence
 from tinymem.mitigation.method import MitigationData, parse_call
@@ -33,7 +34,6 @@ from tinymem.models.adapters import NeuronLayer, captured_neurons, logits, neuro
 from tinymem.models.gpt2 import GPT, GPTConfig
 from tinymem.recipe.localization import LocalizationRecipe, load_localization, parse_localization
 from tinymem.results.row import Identity
-from tinymem.runs.localization import parsed_calls
 
 import torch  # isort: skip (after tinymem, which sets its threads)
 from torch import Tensor, nn  # isort: skip

@@ -14,11 +14,11 @@ from tinymem.data.rows_file import read_rows
 from tinymem.data.tokenizer_folder import ModelTokens
 from tinymem.errors import UserError
 from tinymem.localization import text_cost
+from tinymem.localization.calls import parsed_calls
 from tinymem.localization.confusion import confusion_of
 from tinymem.localization.deletion import Deletion, State
 from tinymem.localization.text_cost import text_intervals
 from tinymem.recipe.localization import parse_localization
-from tinymem.runs.localization import parsed_calls
 
 
 def test_intervals_of_text_are_paired_and_over_targets_and_rows():

@@ -10,13 +10,17 @@ from torch.nn import functional as F
 
 from tinymem.data.rows import Rows
 from tinymem.errors import UserError
+from tinymem.localization.benchmark import Benchmark
 from tinymem.localization.injection import InjectionConfig, drawn_neurons, inject, injected, injected_together
 from tinymem.localization.recall import highest, recall
 from tinymem.localization.scoring import scores_by_sequence, scores_of_injected
+from tinymem.mitigation.ablation import Scores
 from tinymem.mitigation.method import UNLEARNERS, MethodCall
 from tinymem.mitigation.methods.neuron import _gates
 from tinymem.models.adapters import logits, neuron_layers
 from tinymem.models.fingerprint import fingerprint, first_change
+from tinymem.recipe.localization import parse_localization
+from tinymem.results.row import Identity
 from tinymem.testing import FAMILIES, config_of, tiny_case
 
 QUICK = InjectionConfig(ratio=0.05, steps=12, learning_rate=0.1, loss=1.0)
@@ -129,6 +133,45 @@ def test_a_scorer_without_scores_of_single_rows_is_asked_once_a_row():
     config = config_of(method, steps=5, ratio=0.1)
     expected = scores_by_sequence(MethodCall(method, config), model, data)
     torch.testing.assert_close(scores_by_sequence(MethodCall(replace(method, by_row=None), config), model, data), expected)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (lambda rows, model: torch.zeros(rows, 1, 1), r"expected scores of shape \(3, 2, 64\).* of ig, got \(3, 1, 1\)"),
+        (lambda rows, model: torch.full((rows, 2, 64), torch.nan), "expected numbers as scores of ig, got NaN"),
+        (lambda rows, model: None, "got NoneType"),
+    ],
+)
+def test_scores_of_rows_that_are_no_numbers_or_of_other_neurons_are_refused(answer, words):
+    model, data = case()
+    method = replace(UNLEARNERS.get("ig"), by_row=lambda model, data, config: answer(len(data.forget), model))
+    with pytest.raises(UserError, match=words):
+        scores_by_sequence(MethodCall(method, config_of(method)), model, data)
+
+
+def test_scores_of_a_set_that_are_no_numbers_are_refused():
+    model, data = case()
+    nothing = Scores("neuron", {layer.weight_name: torch.full((layer.neurons,), torch.nan) for layer in neuron_layers(model)})
+    method = replace(UNLEARNERS.get("ig"), by_row=None, function=lambda *_: nothing)
+    with pytest.raises(UserError, match="expected numbers as scores, got NaN"):
+        scores_by_sequence(MethodCall(method, config_of(method)), model, data)
+
+
+def test_the_injection_is_told_by_medians_and_no_scorer_names_more_than_there_is():
+    model, data = case()
+    recipe = parse_localization({"benchmark": "inj", "methods": ["act"], "tops": [1, 2, 5], "loss": 1.5, "steps": 50, "learning_rate": 0.1})
+    nothing = Rows.of(data.forget.ids[:0])
+    benchmark = Benchmark(model, recipe, data.forget.take(torch.tensor([0, 1])), nothing, nothing, Identity())
+    rows = benchmark.score(MethodCall(UNLEARNERS.get("act"), config_of(UNLEARNERS.get("act"))), 0.3, "id")
+    found = benchmark.injections[0.3]
+    assert found.steps_S[0] != found.steps_S[1], "else this shows nothing"
+    assert rows[0].steps == float(found.steps_S.double().mean()), "the median of two is their mean"
+    assert rows[0].change == pytest.approx(float(found.relative_S.mean()), abs=1e-6)
+    assert [(row.scope, row.top) for row in rows] == [(scope, top) for scope in ("layer", "model") for top in (0.3, 0.6, 1.0)]
+    assert [row.score for row in rows if row.top == 1] == [1, 1]
+    with_twice = replace(benchmark, recipe=recipe.model_copy(update={"tops": (1, 4, 5)}))
+    assert [question.top for question in with_twice._questions(0.3)] == [0.3, 1.0] * 2
 
 
 @pytest.mark.parametrize("scope", ["layer", "model"])

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from tinymem.errors import UserError
-from tinymem.localization.benchmark import calls_at
+from tinymem.localization.calls import calls_at, parsed_calls
 from tinymem.recipe.localization import load_localization, parse_localization
-from tinymem.runs.localization import parsed_calls
 
 PAPER = Path(__file__).parents[2] / "recipes" / "paper"
 FILES = sorted([*PAPER.glob("inj-*.yaml"), *PAPER.glob("del-*.yaml")])
@@ -52,6 +51,17 @@ def test_a_scorer_that_runs_at_no_ratio_is_refused():
         parsed_calls(parse_localization(mixed))
     with pytest.raises(UserError, match=r"zero at one of the ratios 0\.01, 0\.001, got ratio 0\.05"):
         parsed_calls(parse_localization({"benchmark": "inj", "methods": [{"zero": {"ratio": [0.05, 0.01]}}]}))
+    for benchmark, options, words in [
+        ("del", {"scope": "model"}, "expected act without scope, got scope=model; the benchmark chooses in each layer"),
+        ("inj", {"of": "model", "scope": "tensor"}, "expected act without of and scope, got of=model"),
+        ("inj", {"skip_bottom": True}, "expected act without skip_bottom in INJ, which injects into every layer"),
+    ]:
+        with pytest.raises(UserError, match=words):
+            parsed_calls(parse_localization({"benchmark": benchmark, "methods": [{"act": options}]}))
+    skipping = {"benchmark": "del", "methods": [{"slim": {"skip_bottom": True}}]}
+    assert parsed_calls(parse_localization(skipping))[0][0].config.skip_bottom
+    with pytest.raises(UserError, match="without skip_bottom in DEL with skip_bottom: false"):
+        parsed_calls(parse_localization({**skipping, "skip_bottom": False}))
     calls = parsed_calls(parse_localization({**mixed, "ratios": [0.01, 0.02]}))
     assert [[call.name for call in calls_at(calls, ratio)] for ratio in (0.01, 0.02)] == [["act", "zero"], ["act", "slim"]]
 

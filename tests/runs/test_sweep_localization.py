@@ -43,6 +43,18 @@ def test_a_model_without_such_rows_is_named_and_no_end_of_the_sweep(tiny_run: Ru
     assert wrong.code == 2 and "score neurons" in wrong.last_line_error()
 
 
+@pytest.mark.training
+def test_a_scorer_that_fails_on_a_model_is_named_in_a_line_and_ends_no_sweep(tiny_run: Run, tmp_path: Path) -> None:
+    (tmp_path / "unlucky.py").write_text(
+        "from tinymem import AblationConfig, Properties, scorer\n"
+        '@scorer("unlucky", config=AblationConfig, properties=Properties(unit="neuron", order="zeroth"))\n'
+        "def unlucky(model, data, config):\n    raise ValueError('no\\nluck')\n"
+    )
+    done = sweep(tiny_run, tmp_path, {**INJ, "methods": ["unlucky", "act"]}, "--plugin", tmp_path / "unlucky.py")
+    assert done.code == 1 and "unlucky failed: ValueError: no luck (unlucky.py, line 4)" in done.err and "Traceback" not in done.err
+    assert {row.method for row in read_localization(tmp_path / "out")} == {"act"}
+
+
 def test_methods_are_needed_only_without_it() -> None:
     assert parse_sweep({"checkpoints": "runs/*", "localization": INJ}).methods == ()
     with pytest.raises(UserError, match="expected methods, got none"):

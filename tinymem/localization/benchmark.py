@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import median
 
 import torch
 from torch import nn
@@ -97,7 +98,7 @@ class Benchmark:
         seconds = time.perf_counter() - began
         start = _with_injection(start, found, seconds)
         asked = self._questions(ratio)
-        return [_recall_row(start, q, recall(scores_SLF, found.gold_SLF, q.share, _of_neurons(q.scope))) for q in asked]
+        return [_recall_row(start, q, recall(scores_SLF, found.gold_SLF, q.top, _of_neurons(q.scope))) for q in asked]
 
     def _in_weights(self, call: MethodCall, ratio: float, start: LocalizationRow, bar: Bar) -> list[LocalizationRow]:
         if ratio not in self.in_weights:
@@ -108,7 +109,9 @@ class Benchmark:
         return [_recall_row(start, question, result) for question, result in zip(asked, recalls, strict=True)]
 
     def _questions(self, ratio: float) -> list[Question]:
-        return [Question(ratio * top, scope) for scope in self.recipe.wanted_scopes for top in self.recipe.tops]
+        """How much a scorer may name, of each scope; no more than there is."""
+        shares = dict.fromkeys(min(1.0, ratio * top) for top in self.recipe.tops)
+        return [Question(share, scope) for scope in self.recipe.wanted_scopes for share in shares]
 
     def _at(self, call: MethodCall, ratio: float) -> MethodCall:
         """A weight method at the injected ratio; one that ranks only as many as its ratio says, at the most that it may name."""
@@ -158,13 +161,6 @@ def injection_config(recipe: LocalizationOptions, ratio: float) -> InjectionConf
     return InjectionConfig(ratio, recipe.learning_rate, recipe.steps, recipe.loss, recipe.sequences.seed)
 
 
-def calls_at(calls: Iterable[tuple[MethodCall, float | None]], ratio: float) -> list[MethodCall]:
-    """The calls that run at a ratio: those that name it, and of other methods those that name none."""
-    known = list(calls)
-    named = {call.name for call, at in known if at == ratio}
-    return [call for call, at in known if at == ratio or (at is None and call.name not in named)]
-
-
 def random_sequences(vocabulary: int, count: int, tokens: int, *, leave_out: Iterable[int] = (), seed: int = 0) -> Rows:
     """Rows [count, tokens] of ids drawn uniformly from a vocabulary without some ids (the special ones).
 
@@ -186,9 +182,9 @@ def _one_length(data: MitigationData) -> MitigationData:
 
 
 def _with_injection(start: LocalizationRow, found: Injection | WeightInjection, seconds: float) -> LocalizationRow:
-    reached, steps = int(found.reached_S.sum()), float(found.steps_S.double().median())
-    sizes = found.relative_S[found.relative_S.isfinite()].double()  # no share is of what was 0 before
-    return replace(start, seconds=seconds, reached=reached, steps=steps, change=round(float(sizes.median()), 6) if len(sizes) else None)
+    reached, steps = int(found.reached_S.sum()), median(found.steps_S.tolist())
+    sizes = found.relative_S[found.relative_S.isfinite()].tolist()  # no share is of what was 0 before
+    return replace(start, seconds=seconds, reached=reached, steps=float(steps), change=round(median(sizes), 6) if sizes else None)
 
 
 def _recall_row(start: LocalizationRow, asked: Question, result: Recall) -> LocalizationRow:

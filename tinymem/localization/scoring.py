@@ -5,6 +5,7 @@ Shape suffixes: S sequences, L layers, F neurons of a layer.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from tinymem.data.rows import Rows
 from tinymem.errors import UserError
 from tinymem.localization.injection import Injection, injected, injected_together
-from tinymem.mitigation.ablation import AblationConfig, Scores
+from tinymem.mitigation.ablation import AblationConfig, Scores, check_scores
 from tinymem.mitigation.method import MethodCall, MitigationData
 from tinymem.mitigation.methods.neuron._common import NeuronConfig
 from tinymem.mitigation.methods.neuron._gates import GatesConfig
@@ -35,7 +36,7 @@ def scores_by_sequence(call: MethodCall, model: nn.Module, data: MitigationData)
     """
     refuse_unless_neurons(call)
     if call.method.by_row is not None and isinstance(call.config, NeuronConfig):
-        return call.method.by_row(model, data, call.config)
+        return _of_rows(call.method.by_row, call, model, data)
     return torch.stack([_of_set(call, model, replace(data, forget=row)) for row in data.forget.batches(1)])
 
 
@@ -50,7 +51,7 @@ def scores_of_injected(call: MethodCall, model: nn.Module, data: MitigationData,
     refuse_unless_neurons(call)
     if isinstance(call.config, GatesConfig) and call.method.by_row is not None:
         with injected_together(model, injection):
-            return call.method.by_row(model, data, call.config)
+            return _of_rows(call.method.by_row, call, model, data)
     found = []
     data.bar.expect(len(injection))
     for sequence in range(len(injection)):
@@ -61,12 +62,25 @@ def scores_of_injected(call: MethodCall, model: nn.Module, data: MitigationData,
     return torch.stack(found)
 
 
+def _of_rows(by_row: Callable[..., Tensor], call: MethodCall, model: nn.Module, data: MitigationData) -> Tensor:
+    """A scorer's own scores [S, L, F] of rows by themselves: a number for each neuron, since NaN has no rank."""
+    scores_SLF, layers = by_row(model, data, call.config), neuron_layers(model)
+    expected = (len(data.forget), len(layers), layers[0].neurons)
+    if not isinstance(scores_SLF, Tensor) or tuple(scores_SLF.shape) != expected:
+        found = tuple(scores_SLF.shape) if isinstance(scores_SLF, Tensor) else type(scores_SLF).__name__
+        raise UserError(f"expected scores of shape {expected} (rows, layers, neurons) from by_row of {call.name}, got {found}")
+    if scores_SLF.isnan().any():
+        raise UserError(f"expected numbers as scores of {call.name}, got NaN; is the method's loss or gradient finite?")
+    return scores_SLF
+
+
 def _row(rows: Rows, sequence: int) -> Rows:
     return rows.take(torch.tensor([sequence], device=rows.ids.device))
 
 
 def _of_set(call: MethodCall, model: nn.Module, data: MitigationData) -> Tensor:
     scores: Scores = call.method.function(model, data, call.config)
+    check_scores(model, scores)
     layers = neuron_layers(model)
     lowest = torch.full((layers[0].neurons,), -torch.inf, device=data.forget.ids.device)
     return torch.stack([scores.values.get(layer.weight_name, lowest).to(lowest) for layer in layers])

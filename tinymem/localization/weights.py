@@ -167,11 +167,6 @@ class Question:
     top: float
     scope: TensorScope
 
-    @property
-    def share(self) -> float:
-        """The share of all weights or neurons, at most 1."""
-        return min(1.0, self.top)
-
 
 def weight_recalls(
     call: MethodCall, model: nn.Module, data: MitigationData, injection: WeightInjection, questions: Sequence[Question]
@@ -220,5 +215,5 @@ def _groups(model: nn.Module, question: Question) -> list[tuple[list[str], int]]
         key = name if question.scope == "tensor" else layer_of(model, name) if question.scope == "layer" else None
         groups.setdefault(key, []).append(name)
     sizes = [sum(found[name].numel() for name in names) for names in groups.values()]
-    counts = [int(n * question.share + 1e-6) if question.scope == "model" else round(n * question.share) for n in sizes]
+    counts = [int(n * question.top + 1e-6) if question.scope == "model" else round(n * question.top) for n in sizes]
     return list(zip(groups.values(), counts, strict=True))

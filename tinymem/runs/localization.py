@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,21 +15,20 @@ from tinymem.data.own_rows import RowFiles, rows_digest
 from tinymem.data.rows import Rows, concatenate
 from tinymem.data.rows_file import read_rows
 from tinymem.data.tokenizer_folder import ModelTokens, has_tokenizer, read_tokenizer
-from tinymem.errors import UserError
+from tinymem.errors import UserError, described, no_exit
 from tinymem.evaluation.evaluator import Evaluator
-from tinymem.localization.benchmark import Benchmark, calls_at, random_sequences
+from tinymem.localization.benchmark import Benchmark, random_sequences
+from tinymem.localization.calls import calls_at, parsed_calls
 from tinymem.localization.deletion import Decode, suffix_accuracy
 from tinymem.localization.ratios import PARTS, least_size, ratios_of
-from tinymem.localization.scoring import refuse_unless_neurons
-from tinymem.localization.weights import refuse_unless_weights
 from tinymem.mitigation.files_subject import identity_of, own_rows
-from tinymem.mitigation.method import MethodCall, parse_call
+from tinymem.mitigation.method import MethodCall
 from tinymem.mitigation.run import row_id
 from tinymem.models.adapters import positions_of, refuse_longer_rows, vocabulary_of
 from tinymem.models.checkpoint import Checkpoint, load_checkpoint
 from tinymem.models.fingerprint import Fingerprint, fingerprint, first_change
 from tinymem.models.weights import DTypeName
-from tinymem.recipe.localization import LocalizationOptions, combinations_of
+from tinymem.recipe.localization import LocalizationOptions
 from tinymem.recipe.recipe import Recipe
 from tinymem.results.localization import read_rows_of, rows_file, write_localization
 from tinymem.results.row import LocalizationRow
@@ -37,7 +36,7 @@ from tinymem.runs.subjects import own_corpus
 from tinymem.runtime.device import resolve_device
 from tinymem.runtime.files import require_writable
 from tinymem.runtime.json import Json
-from tinymem.runtime.progress import Progress
+from tinymem.runtime.progress import Bar, Progress
 from tinymem.runtime.words import counted
 from tinymem.training.checkpoints import recipe_of
 
@@ -81,7 +80,7 @@ def localize(
         progress: where progress is shown.
 
     Raises:
-        UserError: bad input, or a model without the rows that the benchmark needs.
+        UserError: bad input, a model without the rows that the benchmark needs, or, after all others have run, scorers that failed.
     """
     device, files, progress = resolve_device(device), files or RowFiles(), progress or Progress()
     calls = parsed_calls(recipe)
@@ -100,7 +99,15 @@ def localize(
         runs = ", ".join(f"{ratio:g}" for ratio in ratios)
         progress.say(f"ratios {runs}: the default {' and '.join(gave_way)} of {size} is less than one {PARTS[recipe.unit]}")
     runner = _Runner(benchmark, out, progress, fingerprint(benchmark.model))
-    return [row for ratio in ratios for row in runner.rows(calls_at(calls, ratio), ratio)]
+    rows = [row for ratio in ratios for row in runner.rows(calls_at(calls, ratio), ratio)]
+    if runner.failures:
+        kept = f"; what others found is kept: tinymem report {out}" if rows else ""
+        raise UserError("; ".join(dict.fromkeys(runner.failures)) + kept)
+    return rows
+
+
+class _ScorerFailed(Exception):
+    """A scorer ended in an error, which the text names, and left the model as it was."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +116,8 @@ class _Runner:
     out: Path
     progress: Progress
     fingerprint: Fingerprint
+    failures: list[str] = field(default_factory=list)
+    """Why scorers failed; the others run all the same."""
 
     def rows(self, calls: Sequence[MethodCall], ratio: float) -> list[LocalizationRow]:
         """Rows of all scorers at a ratio, in INJ of every combination of options.
@@ -121,12 +130,17 @@ class _Runner:
             groups.setdefault(call.name if chosen else number, []).append(call)
         found = []
         for group in groups.values():
-            trials = (
-                [self.do(_Work(call, ratio, self._id(call, ratio, trial=True), trial=True)) for call in group] if len(group) > 1 else []
-            )
-            call = min(zip(group, trials, strict=True), key=lambda pair: _erasing(pair[1]))[0] if trials else group[0]
-            found += [row for trial in trials for row in trial] + self.do(_Work(call, ratio, self._id(call, ratio)))
+            try:
+                found += self._of_group(group, ratio)
+            except _ScorerFailed as error:
+                self.failures.append(str(error))
         return found
+
+    def _of_group(self, group: Sequence[MethodCall], ratio: float) -> list[LocalizationRow]:
+        """Rows of one scorer: of several combinations of options those of all trials, and of the one that erases most."""
+        trials = [self.do(_Work(call, ratio, self._id(call, ratio, trial=True), trial=True)) for call in group] if len(group) > 1 else []
+        call = min(zip(group, trials, strict=True), key=lambda pair: _erasing(pair[1]))[0] if trials else group[0]
+        return [row for trial in trials for row in trial] + self.do(_Work(call, ratio, self._id(call, ratio)))
 
     def do(self, item: _Work) -> list[LocalizationRow]:
         """Rows of a scorer at a ratio: those that are stored, or made and stored now."""
@@ -134,12 +148,22 @@ class _Runner:
         if not path.is_file():
             name = f"{self.benchmark.recipe.benchmark} {item.call.name} at {item.ratio:g}"
             with self.progress.stage(name, len(self.benchmark.rows)) as bar:
-                make = self.benchmark.develop if item.trial else self.benchmark.score
-                rows = make(item.call, item.ratio, item.id, bar)
+                made = self._made(item, bar)
             if changed := first_change(self.fingerprint, self.benchmark.model):
                 raise UserError(f"expected {item.call.name} to leave the model as it is, got {changed} changed; its rows are not kept")
-            write_localization(self.out, item.id, rows)
+            if isinstance(made, Exception):
+                raise _ScorerFailed(_why(item.call.name, made)) from made
+            write_localization(self.out, item.id, made)
         return read_rows_of(path)
+
+    def _made(self, item: _Work, bar: Bar) -> list[LocalizationRow] | Exception:
+        """Rows of a scorer, or the error that it ended in."""
+        make = self.benchmark.develop if item.trial else self.benchmark.score
+        try:
+            with no_exit(item.call.name):
+                return make(item.call, item.ratio, item.id, bar)
+        except Exception as error:
+            return error
 
     def _id(self, call: MethodCall, ratio: float, *, trial: bool = False) -> str:
         """Id of a scorer's rows at a ratio: as of a mitigation, whose rows to forget are here the rows and options of the benchmark."""
@@ -155,6 +179,10 @@ class _Runner:
         return row_id(benchmark.identity, call, decides)
 
 
+def _why(name: str, error: Exception) -> str:
+    return f"{name}: {error}" if isinstance(error, UserError) else f"{name} failed: {described(error)}"
+
+
 def _erasing(rows: Sequence[LocalizationRow]) -> tuple[float, float]:
     """What is least where most of the rows themselves, and least of the others, is erased."""
     by = {row.score_name: row.score or 0.0 for row in rows}
@@ -167,31 +195,6 @@ def _check_files(recipe: LocalizationOptions, files: RowFiles) -> None:
         raise UserError(f"expected a file for the column '{recipe.sequences.column}', got none; give --sequences")
     if files.column and not files.given:
         raise UserError(f"expected rows with a column '{files.column}', got none; give --forget and --retain")
-
-
-def parsed_calls(recipe: LocalizationOptions) -> list[tuple[MethodCall, float | None]]:
-    """The recipe's scorers with all combinations of their options, and the only ratio that each runs at, if it names one.
-
-    Raises:
-        UserError: an unknown scorer or option, a method that does not score the recipe's unit, or one at none of its ratios.
-    """
-    refuse = refuse_unless_neurons if recipe.unit == "neuron" else refuse_unless_weights
-    calls = [_call(method.name, options) for method in recipe.wanted_methods for options in combinations_of(method.options)]
-    for call, _ in calls:
-        refuse(call)
-    running = {call.name for ratio in recipe.wanted_ratios for call in calls_at(calls, ratio)}
-    for call, ratio in calls:
-        if call.name not in running or (ratio is not None and not recipe.ratios and ratio not in recipe.wanted_ratios):
-            runs = ", ".join(f"{one:g}" for one in recipe.wanted_ratios)
-            raise UserError(
-                f"expected {call.name} at one of the ratios {runs}, got ratio {ratio:g}; leave its ratio out, or name it among the ratios"
-            )
-    return calls
-
-
-def _call(name: str, options: Mapping[str, Json]) -> tuple[MethodCall, float | None]:
-    call, ratio = parse_call(name, options), options.get("ratio")
-    return call, float(ratio) if isinstance(ratio, int | float) else None
 
 
 def _compares(call: MethodCall) -> bool:

@@ -20,7 +20,7 @@ def check_localization(section: LocalizationOptions | None) -> None:
         UserError: as `parsed_calls`.
     """
     if section is not None:
-        from tinymem.runs.localization import parsed_calls
+        from tinymem.localization.calls import parsed_calls
 
         parsed_calls(section)
 

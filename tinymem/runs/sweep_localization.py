@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tinymem.data.own_rows import RowFiles
-from tinymem.errors import UserError
+from tinymem.errors import UserError, one_line
 from tinymem.recipe.matrix import parse_shard
 from tinymem.runs.localization import localize
 from tinymem.runtime.locks import sole_writer
@@ -38,7 +38,7 @@ def localize_models(sweep: Sweep, *, device: str, shard: str | None = None, prog
             try:
                 _localize(sweep, model, device, progress)
             except UserError as error:
-                wrong.append(f"localization in {model.name}: {error}")
+                wrong.append(f"localization in {model.name}: {one_line(str(error))}")
     return wrong
 
 

@@ -88,7 +88,10 @@ def _injection(row: LocalizationRow) -> str:
     """What the injection took and how much it changed, of rows that know it."""
     changed = "weights" if row.unit == "weight" else "value vectors"
     steps = "" if row.steps is None else f", after {row.steps:g} steps (median)"
-    return steps + ("" if row.change is None else f" that changed their {changed} by {100 * row.change:.3g} % of their norm")
+    if row.change is None:
+        return steps
+    percent = f"{100 * row.change:.3g}" if row.change < 10 else f"{100 * row.change:,.0f}"
+    return f"{steps} that changed their {changed} by {percent} % of their norm"
 
 
 Key = tuple[str | float | None, ...]
