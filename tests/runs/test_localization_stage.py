@@ -37,6 +37,34 @@ def test_a_run_is_localized_once_and_more_benchmarks_join_it(tiny_run: Run, tmp_
     assert "INJ: 10 % injected" in tinymem("report", path, "--tables", "inj").out
 
 
+@pytest.mark.training
+def test_a_finished_benchmark_is_asked_again_where_rows_are_gone_or_sequences_are_others(tiny_run: Run, tmp_path: Path) -> None:
+    from tinymem.runs.localization_stage import FINISHED, localization_stage
+    from tinymem.runtime.progress import Progress
+
+    shutil.copytree(tiny_run.path, tmp_path / "run")
+    run, file = tmp_path / "run", tmp_path / "sequences.jsonl"
+    file.write_text("[2, 3, 4, 5]\n")
+    given = f"localization={{benchmark: inj, methods: [act], ratios: [0.1], sequences: {{file: {file}}}, steps: 1}}"
+    section = load_recipe(QUICKSTART, [given]).localization
+
+    def stage() -> bool:
+        return localization_stage(run, section, device="cpu", progress=Progress())
+
+    assert stage() and not stage()
+    ids = {row.id for row in read_localization(run)}
+    file.write_text("[5, 4, 3, 2]\n")
+    assert not is_localized(run, section) and stage() and not stage()
+    assert len({row.id for row in read_localization(run)} - ids) == 1, "rows of both files are there"
+    file.unlink()
+    assert is_localized(run, section), "what was found stays found"
+    file.write_text("[5, 4, 3, 2]\n")
+    shutil.rmtree(run / "localization")
+    assert not is_localized(run, section) and stage() and read_localization(run)
+    (run / FINISHED).write_text("no JSON")
+    assert not is_localized(run, section) and stage() and is_localized(run, section)
+
+
 def test_a_matrix_localizes_each_of_its_models(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(QUICKSTART.read_text() + "\nmatrix: {seed: [0, 1]}\n")
     said = tinymem("run", tmp_path / "recipe.yaml", *sets([*SMALLER, INJ]), "--runs", tmp_path / "runs", "--dry-run").out

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import Any
 
+from tinymem.errors import UserError
+from tinymem.localization.calls import parsed_calls
 from tinymem.recipe.localization import LocalizationOptions
-from tinymem.runtime.files import content_id, write_json
+from tinymem.registry import plugin_of
+from tinymem.results.localization import rows_file
+from tinymem.runtime.files import content_id, content_sha256, read_json, write_json
 from tinymem.runtime.progress import Progress
 
 FINISHED = "localized.json"
@@ -20,8 +24,6 @@ def check_localization(section: LocalizationOptions | None) -> None:
         UserError: as `parsed_calls`.
     """
     if section is not None:
-        from tinymem.localization.calls import parsed_calls
-
         parsed_calls(section)
 
 
@@ -35,20 +37,42 @@ def localization_stage(folder: Path, section: LocalizationOptions | None, *, dev
         return False
     from tinymem.runs.localization import localize
 
-    localize(folder / "checkpoint", section, out=folder, device=device, progress=progress)
-    write_json(folder / FINISHED, sorted({*_finished(folder), _id(section)}))
+    rows = localize(folder / "checkpoint", section, out=folder, device=device, progress=progress)
+    done = {"rows": sorted({row.id for row in rows}), "sequences": _content(section), "code": _code(section)}
+    write_json(folder / FINISHED, {**_finished(folder), _id(section): done})
     return True
 
 
 def is_localized(folder: Path, section: LocalizationOptions | None) -> bool:
-    """Whether a run has finished a benchmark, if one is wanted."""
-    return section is None or _id(section) in _finished(folder)
+    """Whether a run has finished a benchmark, if one is wanted: its rows are there, of the sequences and plugins as they are now."""
+    if section is None:
+        return True
+    done = _finished(folder).get(_id(section))
+    if done is None or not all(rows_file(folder, row).is_file() for row in done["rows"]):
+        return False
+    return _content(section) in (None, done["sequences"]) and _code(section) == done["code"]
 
 
 def _id(section: LocalizationOptions) -> str:
     return content_id(section.model_dump(mode="json"))
 
 
-def _finished(folder: Path) -> list[str]:
-    path = folder / FINISHED
-    return list(map(str, json.loads(path.read_text(encoding="utf-8")))) if path.is_file() else []
+def _content(section: LocalizationOptions) -> str | None:
+    """Hash of the file of sequences; None without one, also where it is gone."""
+    return content_sha256(section.sequences.file) if section.sequences.file else None
+
+
+def _code(section: LocalizationOptions) -> list[list[Any]]:
+    """What else than options decides what scorers say: the hash of a plugin's file, and the epoch of ours."""
+    calls = [call for call, _ in parsed_calls(section)]
+    plugins = [plugin_of(call.method.function) for call in calls]
+    return [[plugin and plugin.sha256, call.config.epoch_of_code()] for call, plugin in zip(calls, plugins, strict=True)]
+
+
+def _finished(folder: Path) -> dict[str, Any]:
+    """The finished benchmarks by the id of their options; none where the file is damaged, as looking for their rows again is quick."""
+    try:
+        found = read_json(folder / FINISHED)
+    except UserError:
+        return {}
+    return found if isinstance(found, dict) else {}
