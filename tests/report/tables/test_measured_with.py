@@ -53,6 +53,29 @@ def test_what_differs_has_a_table_of_its_own_which_says_it(second, expected):
     assert titles(ROW) == [""] and titles(second) == [""], "alone, a measurement is not labelled"
 
 
+@pytest.mark.parametrize(
+    ("second", "expected"),
+    [
+        ({"model_id": "n", "run": "two"}, [" (one)", " (two)"]),
+        ({"model_id": "n", "epoch": 3}, [" (epoch 2)", " (epoch 3)"]),
+        ({"model_id": "n"}, [" (weights m)", " (weights n)"]),
+        ({"model_id": "n", "model_name": "tiny2"}, ["", "2"]),
+    ],
+)
+def test_models_of_one_name_are_told_apart_by_run_epoch_or_weights(second, expected):
+    first = replace(ROW, run="one", epoch=2)
+    assert titles(first, replace(first, **{"id": "b", **second})) == expected
+
+
+def test_tables_stand_by_model_and_ratio():
+    other = replace(ROW, id="b", model_id="n", model_name="big", ratio=0.05)
+    tables = localization_tables(
+        [replace(ROW, ratio=0.01), other, ROW, replace(ROW, benchmark="del", score_name="self_accuracy", ratio=0.1)]
+    )
+    expected = ["INJ: 5 % injected, big", TITLE, "INJ: 1 % injected, tiny", "DEL: 10 % dropped, tiny"]
+    assert [table.title for table in tables] == expected
+
+
 def test_rows_of_an_older_version_are_told_apart_by_their_injections():
     assert titles(old(id="a"), old(steps=3.0, change=0.1)) == ["steps 30", "steps 3"]
     assert titles(old(id="a"), old(change=0.1)) == ["change 0.2", "change 0.1"]

@@ -8,7 +8,7 @@ from tinymem.report.figures.axes import distinct, panels, where
 from tinymem.report.figures.figure import FigureData, Line, Skipped, number
 from tinymem.report.figures.points import Inputs
 from tinymem.report.figures.registry import report_figure
-from tinymem.report.tables.localization import scorer_name, with_dtypes
+from tinymem.report.tables.localization import models_apart, scorer_name
 from tinymem.report.tables.measured_with import named_apart
 from tinymem.results.nested import ConfusionColumn
 from tinymem.results.row import LocalizationRow
@@ -30,7 +30,7 @@ LABELS = 16
 def confusions(inputs: Inputs) -> list[FigureData | Skipped]:
     """A figure for each model and choice of the benchmark's options, a panel for each dropped ratio."""
     best: dict[tuple[str, float], LocalizationRow] = {}
-    for row in named_apart(with_dtypes([row for row in inputs.localization if row.benchmark == "del"])):
+    for row in named_apart(models_apart([row for row in inputs.localization if row.benchmark == "del"])):
         if row.confusion and row.score is not None:
             place = row.model_id or row.run or "", row.ratio or 0.0
             best[place] = min(best.get(place, row), row, key=lambda one: one.score or 0.0)

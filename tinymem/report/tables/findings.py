@@ -17,7 +17,7 @@ import torch
 from tinymem.localization.agreement import Agreement, Values, over_scorers, over_sequences
 from tinymem.localization.recall import bootstrap
 from tinymem.report.tables.link import agreement_cell
-from tinymem.report.tables.localization import scorer_name, with_dtypes
+from tinymem.report.tables.localization import models_apart, scorer_name
 from tinymem.report.tables.measured_with import by_words, left_out_note, named_apart, repeated, words_of
 from tinymem.report.tables.registry import TableInputs, report_table
 from tinymem.report.tables.table import Cell, Column, Table
@@ -60,7 +60,7 @@ class Place(NamedTuple):
 @report_table("findings", "tuning")
 def tables_of_findings(inputs: TableInputs) -> list[Table]:
     """The findings that the rows allow, and the options that were tried on development rows."""
-    rows = with_dtypes(inputs.results.localization)
+    rows = models_apart(inputs.results.localization)
     lines = [line for model in _models(rows) for line in _lines([row for row in rows if _model(row) == model])]
     left = _left_out(rows)
     tried = list(_tried(rows))

@@ -43,14 +43,49 @@ def tables_of_localization(inputs: TableInputs) -> list[Table]:
 def localization_tables(rows: Sequence[LocalizationRow]) -> list[Table]:
     """One table for each model, benchmark, choice of its options, unit and ratio, scorers sorted by their best-known column."""
     groups: dict[tuple[str, str, str, float], list[LocalizationRow]] = {}
-    shown = [row for row in with_dtypes(rows) if row.benchmark in ("inj", "del") and row.artifact != "development"]
+    shown = [row for row in models_apart(sorted(rows, key=_place)) if row.benchmark in ("inj", "del") and row.artifact != "development"]
     for row in named_apart(shown):
         groups.setdefault((row.model_id or row.run or "", row.benchmark or "", row.unit or "neuron", row.ratio or 0), []).append(row)
     parts = [(*key, part) for key, found in groups.items() for part in by_injection(found)]
     return [_table(benchmark, ratio, part) for _, benchmark, _, ratio, part in parts]
 
 
-def with_dtypes(rows: Sequence[LocalizationRow]) -> list[LocalizationRow]:
+def _place(row: LocalizationRow) -> tuple[str, str, float]:
+    """By model; of INJ the most injected first, of DEL the fewest dropped, as the benchmarks run."""
+    ratio = row.ratio or 0.0
+    return row.model_name or "", row.run or "", -ratio if row.benchmark == "inj" else ratio
+
+
+def models_apart(rows: Sequence[LocalizationRow]) -> list[LocalizationRow]:
+    """The rows, each model with a name of its own: where several have one, with their runs, epochs or ids of weights, as far as needed."""
+    found, models = _with_dtypes(rows), defaultdict[str, dict[str, LocalizationRow]](dict)
+    for row in found:
+        models[_name(row)].setdefault(row.model_id or row.run or "", row)
+    words = {(name, one): told for name, alike in models.items() for one, told in zip(alike, _telling(list(alike.values())), strict=True)}
+    named = [(row, words[_name(row), row.model_id or row.run or ""]) for row in found]
+    return [replace(row, model_name=f"{_name(row)} ({told})") if told else row for row, told in named]
+
+
+def _telling(models: Sequence[LocalizationRow]) -> list[str]:
+    """Of each of several models what tells it from the others; nothing of a single one."""
+    words = [""] * len(models)
+    details = [[row.run or "" for row in models], [_time(row) for row in models], [f"weights {(row.model_id or '')[:6]}" for row in models]]
+    for values in details:
+        if len(set(words)) < len(models) and len(set(values)) > 1:
+            words = [", ".join(filter(None, pair)) for pair in zip(words, values, strict=True)]
+    return words
+
+
+def _time(row: LocalizationRow) -> str:
+    """When in training the model was kept, as far as it is known."""
+    return f"step {row.step:,}" if row.step is not None else "" if row.epoch is None else f"epoch {row.epoch:g}"
+
+
+def _name(row: LocalizationRow) -> str:
+    return row.model_name or row.run or "model"
+
+
+def _with_dtypes(rows: Sequence[LocalizationRow]) -> list[LocalizationRow]:
     """The rows, in which a model that was measured with weights of several types is as many models, each named with its type."""
     types = defaultdict[str, set[str]](set)
     for row in rows:
@@ -60,9 +95,7 @@ def with_dtypes(rows: Sequence[LocalizationRow]) -> list[LocalizationRow]:
 
 def _with_dtype(row: LocalizationRow) -> LocalizationRow:
     dtype = row.dtype or "float32"
-    return replace(
-        row, model_id=f"{row.model_id or row.run or 'model'}-{dtype}", model_name=f"{row.model_name or row.run or 'model'}, {dtype}"
-    )
+    return replace(row, model_id=f"{row.model_id or row.run or 'model'}-{dtype}", model_name=f"{_name(row)}, {dtype}")
 
 
 def _table(benchmark: str, ratio: float, rows: list[LocalizationRow]) -> Table:
