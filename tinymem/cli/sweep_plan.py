@@ -120,6 +120,7 @@ def _of_sweep(sweep: Sweep, counts: Counts) -> Iterator[str]:
         statuses = sorted(sweep.statuses().items())
         yield f"{sweep.recipe.name}, of the trained models' runs: " + ", ".join(f"{n:,} {status}" for status, n in statuses)
         yield from (f"  {reason}" for reason in sweep.reasons())
+    yield from _of_localization(sweep)
     if sweep.recipe.search:
         passes = "all passes on a model" if sweep.recipe.search.is_contest else "of a method with several passes on a model, all"
         yield f"searched by halving: {passes} run on rungs, and few in full; --dry-run says how long"
@@ -140,7 +141,7 @@ def print_estimate(planned: Iterable[Sweep], place: str, project: Path | None, o
             raise UserError(f"expected measured rows in {project}, found none; name a sweep or a run, or take --dry-run for an estimate")
         devices |= {row.device for row in rows if row.device}
         paper |= one.recipe.explain == "paper"
-        notes += [*_of_named(one), *_of_robustness(one)]
+        notes += [*_of_named(one), *_of_robustness(one), *_of_localization(one)]
         if project is None:
             left = left_over(one)
             sizes.update(left.bytes)
@@ -191,6 +192,16 @@ def _of_robustness(sweep: Sweep) -> list[str]:
     """What an estimate says of the tests of robustness, which it does not know before they are made."""
     asked = sweep.recipe.robustness or any(model.recipe and model.recipe.mitigation.robustness for model in sweep.models)
     return [f"{sweep.recipe.name}: the tests of robustness are not in these times"] if asked else []
+
+
+def _of_localization(sweep: Sweep) -> list[str]:
+    """What is said of a sweep's benchmark of localization, which is in none of its runs and times."""
+    if sweep.recipe.localization is None:
+        return []
+    models = counted(sum(model.checkpoint is not None for model in sweep.models), "trained model")
+    return [
+        f"{sweep.recipe.name}: then the benchmark {sweep.recipe.localization.benchmark} of localization on {models}, in no run or time here"
+    ]
 
 
 def _times(found: dict[str, MethodCost], sizes: Counter[str] | None) -> Iterator[tuple[Cell | str | int, ...]]:
