@@ -33,7 +33,9 @@ NOTE = "AUC: how often a memorized row scores above a clean row, or above one of
 def curvature(
     checkpoint: Checkpoint,
     out: Out = None,
-    samples: Annotated[int, typer.Option("--per-group", min=1, metavar="NUMBER", help="At most so many rows of each group.")] = 200,
+    samples: Annotated[
+        int, typer.Option("--per-group", min=1, metavar="NUMBER", help="At most so many rows of each group; of clean rows at most half.")
+    ] = 200,
     seed: Seed = None,
     corpus: CorpusPath = None,
     device: Device = "auto",

@@ -29,15 +29,15 @@ class Detection:
     Attributes:
         artifact: whose rows.
         detector: `tr F`, or a band of the spectrum such as `rho 0.5 to 0.9`.
-        ratio: mean over the memorized training rows by that over clean ones.
-        auc: probability that a memorized row scores above a clean one; 0.5 is chance.
+        ratio: mean over the memorized training rows by that over clean ones; None where no clean row drives the band, as an empty one.
+        auc: probability that a memorized row scores above a clean one; 0.5 is chance; None as above.
         auc_planted: that it scores above a row of the artifact that is not memorized; None without such rows.
         memorized, clean, planted: numbers of rows.
     """
 
     artifact: str
     detector: str
-    ratio: float
+    ratio: float | None
     auc: float | None
     auc_planted: float | None
     memorized: int
@@ -59,7 +59,7 @@ def detect(
 
     Args:
         checkpoint: the folder, with its corpus.
-        samples: at most so many rows of each group, by seed; clean rows are others than those that gave the spectrum.
+        samples: at most so many rows of each group, by seed; of the clean ones at most half, since others give the spectrum.
         seed: of rows and labels.
         device: `auto`, `cpu` or `cuda`.
         verify: as of `load_checkpoint`.
@@ -67,7 +67,7 @@ def detect(
         progress: as of `tinymem.run`.
 
     Raises:
-        UserError: bad input, or no memorized row of any artifact.
+        UserError: bad input, fewer than two clean rows, or no memorized row of any artifact.
     """
     from tinymem.models.checkpoint import load_checkpoint
     from tinymem.runs.subjects import own_corpus
@@ -89,14 +89,16 @@ def _detections(model: nn.Module, recipe: Recipe, corpus: Corpus, samples: int, 
 
     device = next(model.parameters()).device
     clean = _drawn(clean_rows(corpus, recipe), seed, None).to(device)
+    if not (scored := min(samples, len(clean) // 2)):
+        raise UserError(f"expected at least 2 clean rows, to measure curvature and to compare with, got {len(clean)}; use more data")
     names = [CURVATURE, *(f"rho {low:g} to {high:g}" for low, high in pairwise(EDGES))]
     forbid = forbidden_token(recipe.protocol, corpus.eos)
     for kind, probe in make_probes(corpus, recipe.evaluation, recipe.protocol).items():
         known = memorized_rows(model, probe.rows.to(device), forbid=forbid).numpy()
         member, planted = (_planted(corpus, recipe, kind, probe, f) for f in (known & probe.trained, ~known & probe.trained))
         if len(member):
-            groups = [_take(clean, 0, samples), *(_drawn(rows, seed, samples).to(device) for rows in (member, planted))]
-            by_group = scores(model, groups, _take(clean, samples, len(clean)), seed=seed)
+            groups = [_take(clean, 0, scored), *(_drawn(rows, seed, samples).to(device) for rows in (member, planted))]
+            by_group = scores(model, groups, _take(clean, scored, len(clean)), seed=seed)
             for name, *of_detector in zip(names, *by_group, strict=True):
                 yield _compared(kind, name, *of_detector)
 
@@ -105,8 +107,10 @@ def _compared(artifact: str, detector: str, clean: Tensor, memorized: Tensor, pl
     from tinymem.evaluation.roc import auc
 
     other, member, third = (values.double().cpu().numpy() for values in (clean, memorized, planted))
-    ratio = float(member.mean() / other.mean()) if len(other) and other.mean() else float("nan")
-    return Detection(artifact, detector, ratio, auc(member, other), auc(member, third), len(member), len(other), len(third))
+    counts = len(member), len(other), len(third)
+    if not other.mean() > 0:  # NaN of a band that nothing drives
+        return Detection(artifact, detector, None, None, None, *counts)
+    return Detection(artifact, detector, float(member.mean() / other.mean()), auc(member, other), auc(member, third), *counts)
 
 
 def _planted(corpus: Corpus, recipe: Recipe, kind: str, probe: Probe, chosen: Flags) -> Rows:

@@ -11,11 +11,16 @@ import torch.nn.functional as F
 from helpers import tinymem
 
 from tinymem.data.rows import Rows
+from tinymem.errors import UserError
+from tinymem.mitigation import detectors, subject
 from tinymem.mitigation.detectors import band_activations, bands, relative, row_curvature, squared_norms
 from tinymem.mitigation.methods.curvature._moments import counted, drawn, gradients, objectives_of, passed
 from tinymem.mitigation.methods.curvature._projections import projections
 from tinymem.mitigation.methods.curvature._store import spectra
 from tinymem.models.adapters import logits
+from tinymem.report.figures.curvature import curvature_figure
+from tinymem.report.figures.files import write_figures
+from tinymem.runs import curvature
 from tinymem.testing import tiny_case
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -70,6 +75,26 @@ def test_bands_part_the_pairs_and_their_activations_add_up_to_the_matrixs_own() 
 def test_activations_are_relative_to_those_of_clean_rows() -> None:
     activations, clean = torch.tensor([[[2.0, 6.0]], [[3.0, 3.0]], [[1.0, 1.0]]]), torch.tensor([[[1.0, 3.0]], [[1.0, 1.0]], [[0.0, 0.0]]])
     assert relative(activations, clean).tolist() == [[2.0, 3.0]]
+
+
+def test_half_of_few_clean_rows_measure_the_spectrum_and_one_is_refused(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    all_rows = subject.clean_rows
+    monkeypatch.setattr(subject, "clean_rows", lambda *args: all_rows(*args).take(torch.arange(9)))
+    made: list[int] = []
+    monkeypatch.setattr(detectors, "spectra", lambda model, rows, *rest: made.append(len(rows)) or spectra(model, rows, *rest))
+    found = curvature.detect(checkpoint, device="cpu", progress=False)
+    assert {line.clean for line in found} == {4} and {*made} == {5}
+    monkeypatch.setattr(subject, "clean_rows", lambda *args: all_rows(*args).take(torch.arange(1)))
+    with pytest.raises(UserError, match=r"expected at least 2 clean rows, .*, got 1"):
+        curvature.detect(checkpoint, device="cpu", progress=False)
+
+
+def test_a_band_that_no_clean_row_drives_has_no_number(tmp_path: Path) -> None:
+    nothing = torch.full((3,), torch.nan)
+    line = curvature._compared("noise", "rho 0.5 to 0.9", nothing, nothing, nothing)
+    assert (line.ratio, line.auc, line.auc_planted, line.clean) == (None, None, None, 3)
+    shown = [vars(line) | {"detector": name} for name in ("tr F", "rho 0.5 to 0.9")]
+    assert len(write_figures([curvature_figure(shown)], tmp_path)) == 4
 
 
 def test_the_verb_compares_them_with_what_is_memorized(checkpoint: Path, tmp_path: Path) -> None:
