@@ -128,6 +128,8 @@ def test_any_prompt_and_rows_of_ones_own(tiny_run: Run, tmp_path: Path) -> None:
     done = tinymem("show", tiny_run.checkpoint, "--prompt", row.prompt, "--match", "9", "--format", "json", "--device", "cpu")
     [said] = json.loads(done.out)["rows"][0]["said"]
     assert said["text"] == plain_generate(tiny_run.checkpoint, row.prompt, 9) and said["differs"] == []
+    begun = tinymem("show", tiny_run.path, "--prompt", row.prompt[1:], "--bos", "--match", "9", "--format", "json", "--device", "cpu")
+    assert row.prompt[0] == "^" and json.loads(begun.out)["rows"][0] == json.loads(done.out)["rows"][0]
     (tmp_path / "own.jsonl").write_text(json.dumps({"text": row.prompt + row.target}) + "\n")
     done = tinymem("show", tiny_run.path, "--forget", tmp_path / "own.jsonl", "--format", "json", "--device", "cpu")
     [own] = json.loads(done.out)["rows"]
@@ -138,6 +140,7 @@ def test_any_prompt_and_rows_of_ones_own(tiny_run: Run, tmp_path: Path) -> None:
         (["--prompt", "1" * 200], "rows of at most"),
         (["--forget", tmp_path / "own.jsonl", "--method", "act"], "expected both --forget and --retain with --method"),
         (["--method", "atc"], "atc"),
+        (["--corpus", tmp_path], "corpus"),
     ):
         assert complaint in tinymem("show", tiny_run.path, *given, "--device", "cpu").last_line_error()
 

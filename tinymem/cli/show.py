@@ -69,9 +69,10 @@ def show(
     from tinymem.data.own_rows import RowFiles
     from tinymem.runs.shown import Asked, show
 
-    files = RowFiles(forget, retain, None, match, column, bos, False, corpus)
+    of_rows = bos and (prompt is None or bool(forget or retain))
+    files = RowFiles(forget, retain, None, match, column, of_rows, False, corpus)
     folder = local_checkpoint(place, max_size=max_size, or_run=True)
-    found, notes = show(folder, Asked(rows, prompt, tuple(method or ()), files, device, not no_verify))
+    found, notes = show(folder, Asked(rows, prompt, tuple(method or ()), files, bos, device, not no_verify))
     if format == "table" and out is None:
         from tinymem.report.render.shown import print_shown
 

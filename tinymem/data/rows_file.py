@@ -222,7 +222,7 @@ def _encoded(raw: list[_Raw], file: RowsFile, tokens: ModelTokens, bos: bool) ->
             _check(value, r, file)
     texts = list(dict.fromkeys(text for r in raw for text in (*_texts(r.value), *(r.prompt or ("",))[:1]) if text))
     known = dict(zip(texts, tokens.encode(texts), strict=True)) if texts else {}
-    first = _first(tokens) if bos and texts else []
+    first = tokens.first() if bos and texts else []
     found: list[tuple[GivenRow, _Raw]] = []
     for r in raw:
         if isinstance(r.value, tuple):
@@ -273,12 +273,6 @@ def _pair(value: tuple[Any, ...], known: dict[str, list[int]], first: list[int])
 
 def _parted(ids: list[int], prompt: int) -> tuple[list[int], ...]:
     return ids[:prompt], ids[prompt:]
-
-
-def _first(tokens: ModelTokens) -> list[int]:
-    if not tokens.bos:
-        raise UserError(f"expected a token that begins a text (bos_token) in {tokens.folder} for --bos, found none; leave --bos out")
-    return [tokens.bos[0]]
 
 
 def _check(value: Any, row: _Raw, file: RowsFile) -> None:

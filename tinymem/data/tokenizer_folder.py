@@ -97,6 +97,16 @@ class ModelTokens:
         """Ids that begin a sequence, the tokenizer's own first."""
         return tuple(self._named("bos"))
 
+    def first(self) -> list[int]:
+        """The id that begins a sequence, for `--bos`.
+
+        Raises:
+            UserError: there is none.
+        """
+        if not self.bos:
+            raise UserError(f"expected a token that begins a text (bos_token) in {self.folder} for --bos, found none; leave --bos out")
+        return [self.bos[0]]
+
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, without special tokens that the tokenizer would add.
 

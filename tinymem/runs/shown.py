@@ -46,6 +46,7 @@ class Asked:
         prompt: a text to continue, instead of rows.
         methods: names of methods to apply.
         files: rows of one's own, with the window and the corpus.
+        bos: whether the model's first token is put before `prompt`.
         device: `auto`, `cpu` or `cuda`.
         verify: as of `load_checkpoint`.
     """
@@ -54,13 +55,15 @@ class Asked:
     prompt: str | None = None
     methods: tuple[str, ...] = ()
     files: RowFiles = field(default_factory=RowFiles)
+    bos: bool = False
     device: str = "auto"
     verify: bool = True
 
     @property
     def is_stored(self) -> bool:
         """Whether what a run's folder keeps can answer it."""
-        other = (self.prompt is not None, self.methods, self.files.given, self.files.match, (self.count or 0) > KEPT)
+        files = self.files
+        other = (self.prompt is not None, self.methods, files.given, files.match, files.corpus, (self.count or 0) > KEPT)
         return not any(other)
 
 
@@ -213,11 +216,10 @@ class _Making:
 
     def _prompt(self, tokens: ModelTokens, recipe: Recipe | None, model: nn.Module) -> Prompts:
         """A text to continue by as many tokens as the test of memorization asks for."""
-        files, text = self.asked.files, self.asked.prompt or ""
-        ids = [*(tokens.bos[:1] if files.bos else ()), *tokens.encode([text])[0]]
+        ids = [*(tokens.first() if self.asked.bos else ()), *tokens.encode([self.asked.prompt or ""])[0]]
         if not ids:
             raise UserError("expected a --prompt of at least one token, got none")
-        match = files.match or (recipe.evaluation.match if recipe else DEFAULT_WINDOW)
+        match = self.asked.files.match or (recipe.evaluation.match if recipe else DEFAULT_WINDOW)
         whole = torch.tensor([[*ids, *[0] * match]], device=next(model.parameters()).device)
         barred = forbidden_of(protocol_of(None, recipe), self.checkpoint, model)
         prompts = prompts_of([(Rows.of(whole, len(ids), len(ids) + match), "prompt", 0, "")], _decoder(tokens), tokens.eos, barred)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import time
 from pathlib import Path
 
@@ -42,6 +43,29 @@ def test_the_list(entries: list[Path], cache: Path) -> None:
     assert all(entry["size"] == 10 and entry["files"] == 1 and re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:]{8}Z", entry["used"]) for entry in found)
     table = tinymem("cache").out
     assert f"{cache}: 40 B in 4 entries" in table and "who has the tokenizer can read it" in table
+
+
+def test_a_damaged_list_of_sources_is_no_obstacle(entries: list[Path], cache: Path) -> None:
+    (cache / "tokens" / "0011223344556677.of").write_bytes(b"text.txt\n\xff\xfe\n")
+    assert json.loads(tinymem("cache", "--json").out)[0]["sources"] == ["text.txt", "\ufffd\ufffd"]
+    with in_use(entries[0], "other.txt"):
+        assert kept()[0].sources == ("other.txt", "text.txt", "\ufffd\ufffd")
+
+
+def test_what_another_process_renames_or_removes_meanwhile_is_not_counted(entries: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    (entries[1] / ".file.tmp").write_bytes(b"0")
+    looked_at = Path.is_file
+
+    def vanishing(path: Path) -> bool:
+        found = looked_at(path)
+        if path.name == ".file.tmp":
+            path.unlink()
+        if path.name == f"{entries[2].name}.of":
+            shutil.rmtree(path.with_suffix(""))
+        return found
+
+    monkeypatch.setattr(Path, "is_file", vanishing)
+    assert {(entry.path, entry.files) for entry in kept()} == {(entries[0], 1), (entries[1], 1), (entries[3], 1)}
 
 
 def test_an_empty_cache(cache: Path) -> None:

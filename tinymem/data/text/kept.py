@@ -62,7 +62,7 @@ class Kept:
 
 def kept() -> list[Kept]:
     """All entries of the cache, of each kind the last used first."""
-    found = [_entry(path) for kind in KINDS for path in _folders(cache_directory() / kind)]
+    found = [entry for kind in KINDS for path in _folders(cache_directory() / kind) if (entry := _entry(path))]
     return sorted(found, key=lambda entry: (list(KINDS).index(entry.path.parent.name), -entry.used))
 
 
@@ -110,7 +110,7 @@ def _note(folder: Path, source: str | None) -> None:
 
 def _sources(folder: Path) -> list[str]:
     path = folder.with_name(folder.name + ORIGINS)
-    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []  # a damaged one is no obstacle
 
 
 def _folders(place: Path) -> list[Path]:
@@ -118,12 +118,23 @@ def _folders(place: Path) -> list[Path]:
     return sorted(p for p in place.glob("[0-9a-f]*") if p.is_dir() and not p.is_symlink()) if not place.is_symlink() else []
 
 
-def _entry(path: Path) -> Kept:
-    files = [file.stat() for file in path.rglob("*") if file.is_file()]
-    origins = path.with_name(path.name + ORIGINS)
-    used = (origins if origins.is_file() else path).stat().st_mtime
-    kind = path.parent.name
-    return Kept(f"{kind}/{path.name}", path, sum(f.st_size for f in files), len(files), KINDS[kind], tuple(_sources(path)), used)
+def _entry(path: Path) -> Kept | None:
+    """The entry of a folder; None where another process has just removed it."""
+    origins, kind = path.with_name(path.name + ORIGINS), path.parent.name
+    try:
+        sizes = [size for file in path.rglob("*") if (size := _size_of(file)) is not None]
+        used = (origins if origins.is_file() else path).stat().st_mtime
+        return Kept(f"{kind}/{path.name}", path, sum(sizes), len(sizes), KINDS[kind], tuple(_sources(path)), used)
+    except FileNotFoundError:
+        return None
+
+
+def _size_of(file: Path) -> int | None:
+    """Bytes of a file; None of what is none, or no longer there, as one that another process was writing and has renamed."""
+    with suppress(FileNotFoundError):
+        if file.is_file():
+            return file.stat().st_size
+    return None
 
 
 def _named(name: str, found: Sequence[Kept]) -> Kept:
