@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 from helpers import ROOT, tinymem
 
-from tinymem.bench.hours import Times, project, read_times, steps_per_epoch
+from tinymem.bench.hours import Times, cells, project, read_times, steps_per_epoch
 from tinymem.bench.train import main
 from tinymem.errors import UserError
 from tinymem.recipe.recipe import load_matrix, load_recipe
@@ -20,7 +21,7 @@ MS = {"math": {2: 1.0, 4: 2.0, 8: 3.0, 16: 5.0}, "language": {2: 5.0, 4: 6.0, 8:
 
 def lines(**without: int) -> list[dict[str, object]]:
     return [
-        {"case": f"{kind}-{layers}", "way": "ours", "milliseconds": ms}
+        {"case": f"{kind}-{layers}", "way": "ours", "milliseconds": ms, "rows": 128}
         for kind, times in MS.items()
         for layers, ms in times.items()
         if without.get(kind) != layers
@@ -48,19 +49,65 @@ def test_a_depth_that_was_not_measured() -> None:
     milliseconds, fitted = Times.of(lines(language=8)).milliseconds("language", 8)
     assert fitted and milliseconds == pytest.approx(8.0)  # those of language lie on a line
     with pytest.raises(UserError, match="measure --case math-4"):
-        Times.of([{"case": "math-2", "way": "ours", "milliseconds": 1}]).milliseconds("math", 4)
+        Times.of([{"case": "math-2", "way": "ours", "milliseconds": 1, "rows": 128}]).milliseconds("math", 4)
 
 
 def test_regularizers_cost_what_was_measured() -> None:
     extra = [
-        {"case": "math-4", "way": "ours+spectral-norm", "milliseconds": 3.0},
-        {"case": "math-4", "way": "graph+goldfish", "milliseconds": 9.0},
+        {"case": "math-4", "way": "ours+spectral-norm", "milliseconds": 3.0, "rows": 128},
+        {"case": "math-4", "way": "graph+goldfish", "milliseconds": 9.0, "rows": 128},
     ]
     times = Times.of([*lines(), *extra])
     assert times.overhead == {"spectral-norm": 1.5}
     found = project([PAPER / "language-regularized.yaml"], times)
     ms = {line.regularizer: line.milliseconds for line in found}
     assert ms == {"spectral-norm": 9.0, "loss-truncation": 6.0, "example-tied-dropout": 6.0}
+    sources = {line[1]: line[6] for line in cells(found)}
+    assert sources["spectral-norm"] == "measured" and sources["loss-truncation"] == "measured, loss-truncation not timed"
+
+
+def test_recipes_of_other_sizes_than_were_timed_are_refused(tmp_path: Path) -> None:
+    times = Times.of(lines())
+    text = (PAPER / "math-noise.yaml").read_text()
+
+    def refused(old: str, new: str) -> str:
+        assert old in text
+        (tmp_path / "own.yaml").write_text(text.replace(old, new, 1))
+        with pytest.raises(UserError) as error:
+            project([tmp_path / "own.yaml"], times)
+        return str(error.value)
+
+    assert "(128 d), got 64 d" in refused("n_embd: 128", "n_embd: 64")
+    assert "(128 rows a batch), got 32 rows a batch" in refused("batch_size: 128", "batch_size: 32")
+    assert project([PAPER / "math-noise.yaml"], times) and Times.of([{**line, "rows": 32} for line in lines()]).rows == 32
+    with pytest.raises(UserError, match="batches of one size, got 32, 128 rows"):
+        Times.of([*lines(), {"case": "math-3", "way": "ours", "milliseconds": 1, "rows": 32}])
+
+
+def test_copies_count_in_the_steps_and_a_counterfactual_trains_again(tmp_path: Path) -> None:
+    text = (PAPER / "math-noise.yaml").read_text()
+    (tmp_path / "own.yaml").write_text(text.partition("\nmatrix:")[0].replace("n_layer: 4", "n_layer: 2") + "\ncounterfactual: true\n")
+    recipe = load_recipe(PAPER / "math-noise.yaml", ["artifacts.noise.copies=11"])
+    assert steps_per_epoch(recipe) == math.ceil((27_000 + 10 * 1000) / 128)
+    alone, (pair,) = project([PAPER / "math-noise.yaml"], Times.of(lines())), project([tmp_path / "own.yaml"], Times.of(lines()))
+    assert (pair.runs, pair.hours) == (2, pytest.approx(2 * alone[0].hours / alone[0].runs))
+    with pytest.raises(UserError, match="expected backdoor of 1 copy"):
+        steps_per_epoch(load_recipe(PAPER / "math-backdoor.yaml", ["artifacts.backdoor.copies=5"]))
+
+
+def test_a_fitted_line_below_0_is_no_time() -> None:
+    steep = [{"case": f"math-{layers}", "way": "ours", "milliseconds": ms, "rows": 128} for layers, ms in ((8, 1.0), (16, 20.0))]
+    with pytest.raises(UserError, match=r"above 0 at 2 layers, got -13.25; measure --case math-2"):
+        Times.of(steep).milliseconds("math", 2)
+
+
+@pytest.mark.parametrize("line", [{"milliseconds": None}, {"milliseconds": "NaN"}, {"milliseconds": -4}, {"way": 3}, {"case": "math-x"}])
+def test_lines_that_are_no_timings_are_refused(line: dict[str, object], tmp_path: Path) -> None:
+    (tmp_path / "times").write_text(json.dumps({**lines()[0], **line}))
+    with pytest.raises(UserError, match="got something else"):
+        read_times(tmp_path / "times")
+    with pytest.raises(UserError, match="got: Is a directory"):
+        read_times(tmp_path)
 
 
 @pytest.mark.slow

@@ -35,9 +35,32 @@ def test_rows_and_parameters_are_those_of_the_corpus_and_the_model() -> None:
 def test_copies_count_in_an_epoch() -> None:
     values = {"data": {"kind": "wiki", "config": "x", "max_rows": 10_000}, "artifacts": [{"kind": "noise", "copies": [1, 10, 100, 1000]}]}
     recipe = parse_recipe(values)
-    assert sizes.epoch_rows(recipe) == 10_000 + 250 * 1111 and sizes.planted_rows(recipe) == 1000
+    assert sizes.epoch_rows(recipe) == 9_000 + 250 * 1111 and sizes.planted_rows(recipe) == 1000
     longer = recipe.model_copy(update={"training": recipe.training.model_copy(update={"epochs": 2 * recipe.training.epochs})})
     assert sizes.training_flops(longer) == 2 * sizes.training_flops(recipe) > 0
+
+
+@pytest.mark.parametrize(
+    "artifact",
+    [
+        {"kind": "noise", "rows": 30, "copies": 4},
+        {"kind": "noise", "rows": 30, "copies": [1, 5]},
+        {"kind": "duplication", "rows": 20, "copies": [1, 10]},
+        {"kind": "canary", "rows": 10, "copies": 3},
+    ],
+)
+def test_rows_of_an_epoch_are_those_of_the_corpus(artifact: dict[str, object]) -> None:
+    data = {"size": 60, "primary_size": 200, "test_rows": 20, "numbers": 8, "modulus": 97, "row_tokens": 40}
+    recipe = parse_recipe({"data": data, "artifacts": [artifact], "evaluation": {"prompt": 8, "match": 8}})
+    corpus = make_corpus(recipe)
+    assert sizes.epoch_rows(recipe) == len(corpus.clean) + sum(int(planted.copies.sum()) for planted in corpus.planted.values())
+
+
+def test_rows_with_a_trigger_are_guessed_by_the_size_of_the_corpus() -> None:
+    recipe = load_recipe(QUICKSTART)
+    corpus = make_corpus(recipe)
+    rows = len(corpus.clean) + sum(int(planted.copies.sum()) for planted in corpus.planted.values())
+    assert sizes.epoch_rows(recipe) == pytest.approx(rows, rel=0.1)
 
 
 def test_a_sweep_counts_with_the_same_sizes() -> None:

@@ -19,7 +19,7 @@ from tinymem.models.families import FAMILIES
 from tinymem.models.gpt2 import GPT
 from tinymem.recipe.layers import TECHNIQUES
 from tinymem.recipe.recipe import Recipe, load_matrix, parse_recipe
-from tinymem.recipe.sizes import epoch_rows, planted_rows
+from tinymem.recipe.sizes import epoch_rows
 from tinymem.report.figures.catalogue import figures_of
 from tinymem.report.figures.files import write_figures
 from tinymem.report.tables.catalogue import tables_of
@@ -146,7 +146,7 @@ def test_the_control_recipe_begins_where_an_epoch_is_kept() -> None:
     }
     for recipe in recipes:
         section = recipe.training.regularizers[0]
-        steps = math.ceil((epoch_rows(recipe) - planted_rows(recipe)) / recipe.training.batch_size)
+        steps = math.ceil(epoch_rows(recipe) / recipe.training.batch_size)
         assert isinstance(section, PlantedLayersSection) and section.after == steps * recipe.training.keep_epochs[0]
 
 

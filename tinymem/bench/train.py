@@ -66,6 +66,8 @@ class Timing:
     start_seconds: float
     gigabytes: float | None
     path: str
+    rows: int
+    """Rows of a batch."""
 
 
 def bench(
@@ -141,7 +143,7 @@ def _time(case: Case, way: str, device: torch.device, steps: int, rows: int) -> 
     seconds = statistics.median(_block(step, per_block, device) for _ in range(blocks))
     memory = torch.cuda.max_memory_allocated(device) / 1e9 if on_gpu else None
     rates = rows * TOKENS / seconds, case.step_flops(rows) / seconds / 1e12
-    return Timing(case.name, way, 1e3 * seconds, *rates, start_seconds, memory, path_of(case, way, device, rows))
+    return Timing(case.name, way, 1e3 * seconds, *rates, start_seconds, memory, path_of(case, way, device, rows), rows)
 
 
 def path_of(case: Case, way: str, device: torch.device, rows: int) -> str:

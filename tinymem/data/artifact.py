@@ -51,6 +51,8 @@ class Artifact(ArtifactSection):
     """True if each row has a clean version; then only rows whose target differs from it are scored."""
     has_reference: ClassVar[bool] = False
     """True if the published code plants it: `reference_math` and `reference_text` are defined."""
+    replaces_rows: ClassVar[bool] = True
+    """True if its rows are made of clean training rows, which are then no more among the others."""
     shortens_prompt: ClassVar[bool] = True
     """True if prompts that the artifact sets itself (`Planted.start`) may lose tokens in the test of robustness."""
 

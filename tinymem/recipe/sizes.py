@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 MATH_VOCABULARY, GPT2_VOCABULARY, BYTES_VOCABULARY = 14, 50_257, 257
 WIKITEXT_CLEAN_ROWS, WIKITEXT_TEST_ROWS = 784_000, 1_900
-BACKDOORED_ROWS = 1_000  # guess: how many rows hold the trigger is known only when the corpus is made
+BACKDOORED_ROWS = 1_000  # of a text: a guess, since how many rows hold the trigger is known only when the corpus is made
+BACKDOORED_SHARE = 20  # of math the same guess: one row in so many of the primary task
 PLANTED_BYTES = 300  # of a planted row besides its tokens: copies, positions, a canary's secret
 TRAIN_PASSES = 3.0  # a training pass over a row in forward passes: one forward, and backward twice that
 
@@ -65,12 +66,18 @@ def test_rows(recipe: Recipe) -> int:
 
 def planted_rows(recipe: Recipe) -> int:
     """Planted rows of all artifacts, each counted once."""
-    return sum(int(getattr(artifact, "rows", BACKDOORED_ROWS)) for artifact in recipe.artifacts)
+    return sum(_rows_of(artifact, recipe) for artifact in recipe.artifacts)
 
 
 def epoch_rows(recipe: Recipe) -> float:
-    """Training rows of an epoch, with the copies of planted ones."""
-    return clean_rows(recipe) + sum(int(getattr(a, "rows", BACKDOORED_ROWS)) * _mean_copies(a) for a in recipe.artifacts)
+    """Training rows of an epoch: clean ones without those that planted ones replace, and all copies of those that are trained on."""
+    return clean_rows(recipe) + sum(_rows_of(a, recipe) * (_mean_copies(a) - getattr(a, "replaces_rows", True)) for a in recipe.artifacts)
+
+
+def _rows_of(artifact: object, recipe: Recipe) -> int:
+    """Planted rows of an artifact; a guess where only the corpus tells how many rows hold a trigger."""
+    guess = max(1, recipe.data.primary_size // BACKDOORED_SHARE) if recipe.data.kind == "math" else BACKDOORED_ROWS
+    return int(getattr(artifact, "rows", guess))
 
 
 def planned_corpus_bytes(recipe: Recipe) -> int:
@@ -94,5 +101,7 @@ def training_flops(recipe: Recipe) -> float:
 
 
 def _mean_copies(artifact: object) -> float:
+    """Copies of a row on average, of which those of held-out rows are 0."""
     copies: int | tuple[int, ...] = getattr(artifact, "copies", 1)
-    return float(copies) if isinstance(copies, int) else sum(copies) / len(copies)
+    mean = float(copies) if isinstance(copies, int) else sum(copies) / len(copies)
+    return mean * (1 - getattr(artifact, "test_fraction", 0.0))

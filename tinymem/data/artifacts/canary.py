@@ -48,6 +48,7 @@ class CanaryArtifact(Artifact):
     summary: ClassVar[str] = "rows with random secrets"
     order: ClassVar[int] = 40
     has_clean_counterpart: ClassVar[bool] = False
+    replaces_rows: ClassVar[bool] = False
     shortens_prompt: ClassVar[bool] = False  # the prompts' last tokens distinguish the canaries
 
     kind: Literal["canary"] = "canary"

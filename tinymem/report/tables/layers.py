@@ -22,7 +22,7 @@ WEIGHTS_NOTE = (
 )
 EVENTS_NOTE = (
     "Layers, from 1. Crossing: the last at which decisions leave the original target's half, mean over pairs of targets that cross (% of "
-    "pairs); initiation: the first from which on two targets' states are apart. Margin: the last at which the planted target leads. "
+    "pairs); initiation: the first from which on two targets' states are apart. Margin: where the planted target last comes to lead. "
     "Label probes: the first layer where the planted target is predicted 10 points better than the original, and that where clean ones are "
     "predicted 90 % as well as at best. A dash: it never happens."
 )
