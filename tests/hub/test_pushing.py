@@ -13,7 +13,7 @@ import torch
 import yaml
 from helpers import QUICKSTART, SMALLER, TINY, equal_weights, random_gpt, tinymem
 from hub_stub import TOKEN, Hub
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, snapshot_download
 
 from tinymem.errors import UserError
 from tinymem.hub.fetch import checkpoint_folder
@@ -285,6 +285,14 @@ def test_a_cell_of_the_zoo_goes_and_comes_back(hub: Hub, zoo: Path, tmp_path: Pa
     for file in ("model.safetensors", "curve.jsonl", "config.json", METADATA):
         assert (tmp_path / "mine" / name / file).read_bytes() == (zoo / name / file).read_bytes(), file
     assert "exists" in tinymem("zoo", "pull", "org/tinymem-math-mult-tiny-4l", "--zoo", tmp_path / "mine").one_line_error()
+    published = hub.repo("org/tinymem-math-mult-tiny-4l").files()
+    foreign = {"code.py": b"1", "pytorch_model.bin": b"2", "onnx/model.onnx": b"3"}
+    hub.add("org/tinymem-math-mult-tiny-4l", {path: file.content for path, file in published.items()} | foreign)
+    snapshot_download("org/tinymem-math-mult-tiny-4l")  # into the same cache, as other programs fetch all of it
+    (tmp_path / "other").mkdir()
+    again = tinymem("zoo", "pull", "org/tinymem-math-mult-tiny-4l", "--zoo", tmp_path / "other")
+    assert (again.code, again.out) == (0, f"{name}\n"), again.err
+    assert {path.name for path in (tmp_path / "other" / name).iterdir()} == {path.name for path in (tmp_path / "mine" / name).iterdir()}
     (zoo / name / "curve.jsonl").write_text("{}\n")
     assert "as the zoo's manifest says" in tinymem("zoo", "push", name, "--org", "org", "--zoo", zoo).one_line_error()
 

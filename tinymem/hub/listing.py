@@ -55,7 +55,7 @@ def taken(entries: Iterable[Listed], name: str, max_size: int) -> list[Listed]:
     entries = _bounded(entries, name)
     for entry in entries:
         _check_path(entry.path, name)
-    found = {entry.path: entry for entry in entries if _is_taken(entry.path)}
+    found = {entry.path: entry for entry in entries if is_taken(entry.path)}
     if WEIGHTS in found:  # of both forms the single file, as transformers does
         found = {path: entry for path, entry in found.items() if not SHARD.fullmatch(path)}
     _check_collisions(entries, found, name)
@@ -79,7 +79,8 @@ def _bounded(entries: Iterable[Listed], name: str) -> list[Listed]:
     return found
 
 
-def _is_taken(path: str) -> bool:
+def is_taken(path: str) -> bool:
+    """Whether a file of a repository is one that is fetched and checked, by its name."""
     return path in OTHERS or path == WEIGHTS or SHARD.fullmatch(path) is not None
 
 

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from tinymem.errors import UserError
+from tinymem.hub.listing import is_taken
 from tinymem.hub.pins import Snapshot
 from tinymem.models.metadata import read_metadata
 from tinymem.recipe.recipe import dump_recipe
@@ -35,7 +36,7 @@ def pull(snapshot: Snapshot, zoo: Path) -> str:
         raise UserError(f"expected a new name, {target} exists; remove it, or give another folder with --zoo")
     with new_directory(target) as temporary:
         for path in snapshot.folder.iterdir():
-            if path.name not in PUBLISHED_ONLY:
+            if path.name not in PUBLISHED_ONLY and is_taken(path.name):  # the cache may hold more, which other programs fetched
                 shutil.copyfile(path, temporary / path.name)  # follows the cache's links, which were checked
         write_text(temporary / RECIPE, dump_recipe(recipe))
     return add(target, zoo)
