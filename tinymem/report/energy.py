@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import fields, replace
 from pathlib import Path
@@ -15,6 +16,8 @@ from tinymem.runtime.power import Machine, gpu_watts_of
 # Table 6. The carbon intensities are not printed: they are those that take Table 7's energy to its carbon.
 POLARIS = Machine("Polaris", 0.5, 225, 4, 1, 250, 512, 1.58, 396)
 PERLMUTTER = Machine("Perlmutter", 0.5, 280, 4, 1, 300, 256, 1.58, 261)
+RANGES = {"cpu_usage": (0, 1), "gpu_usage": (0, 1), "pue": (1, math.inf)}
+"""Least and most of the fields that have other limits than 0 and infinity."""
 
 
 def machine_of(device: str) -> Machine:
@@ -36,7 +39,7 @@ def load_machine(path: Path) -> Machine:
     """A machine from a YAML file with the fields of `Machine`; those left out are Polaris's.
 
     Raises:
-        UserError: no such file, not YAML, an unknown field, or a value that is no number.
+        UserError: no such file, not YAML, an unknown field, or a value that is no number or out of range.
     """
     try:
         values: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -48,6 +51,11 @@ def load_machine(path: Path) -> Machine:
     for key, value in values.items():
         if key not in known:
             raise UserError(f"unknown field '{key}' in {path}; {did_you_mean(str(key), known)}")
-        if key != "name" and (isinstance(value, bool) or not isinstance(value, int | float) or value < 0):
-            raise UserError(f"expected a number of at least 0 for {key} in {path}, got {value!r}")
+        low, high = RANGES.get(key, (0, math.inf))
+        if key == "name":
+            if not isinstance(value, str):
+                raise UserError(f"expected text for name in {path}, got {value!r}; put it in quotes")
+        elif isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high or value == math.inf:
+            most = "" if high == math.inf else f" and at most {high:g}"
+            raise UserError(f"expected a number of at least {low:g}{most} for {key} in {path}, got {value!r}")
     return replace(POLARIS, **{"name": path.stem, **values})

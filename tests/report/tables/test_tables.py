@@ -281,7 +281,9 @@ def test_machines(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("cpu_watts: 65\ngpus: 0\ncarbon: 50\n")
     assert load_machine(path) == replace(POLARIS, name="mine", cpu_watts=65, gpus=0, carbon=50)
-    for text, word in (("watts: 3", "unknown field 'watts'"), ("pue: much", "number"), ("- 1", "got list"), ("a: [", "YAML")):
+    wrong = (("pue: .nan", "at least 1"), ("pue: 0.2", "at least 1"), ("carbon: .inf", "got inf"), ("gpu_usage: 7", "at most 1"))
+    kinds = (("watts: 3", "unknown field 'watts'"), ("pue: much", "number"), ("- 1", "got list"), ("a: [", "YAML"), ("name: 5", "text"))
+    for text, word in (*wrong, *kinds):
         path.write_text(text)
         with pytest.raises(UserError, match=word) as caught:
             load_machine(path)
