@@ -14,6 +14,7 @@ from tinymem.recipe.sizes import planned_parameters
 from tinymem.results.reasons import grouped_reasons
 from tinymem.results.row import MitigationRow, Status
 from tinymem.results.store import PLANNED, write_run
+from tinymem.runs.dry_run import estimate
 from tinymem.runs.listing import Listed, list_folders
 from tinymem.runs.pipeline import Run
 from tinymem.runtime.locks import is_taken, locked
@@ -153,6 +154,12 @@ def test_a_dry_run_says_what_and_does_nothing(tmp_path: Path) -> None:
     (part,) = json.loads(tinymem("train", *words).out)
     assert part["to do"] == "make the corpus, train 6 epochs" and part["time"] > 0
     assert files_in(tmp_path) == {}
+
+
+def test_runs_of_one_size_have_one_estimate(tmp_path: Path) -> None:
+    recipes = [load_recipe(QUICKSTART, [*TINY, METHODS, f"seed={seed}"]) for seed in (0, 1)]
+    first, second = estimate(recipes, tmp_path, "cpu", whole=True)
+    assert first.run != second.run and first.seconds == second.seconds > 0, "the speed of a size is probed once"
 
 
 TOO_MANY = "expected artifacts.{}.rows of at most {} clean rows of the primary task, got {}"

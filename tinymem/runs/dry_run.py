@@ -14,7 +14,7 @@ from tinymem.results.run_folder import load_run
 from tinymem.results.store import ROW_BYTES
 from tinymem.runs.left import Left, left_of
 from tinymem.runs.pipeline import method_calls
-from tinymem.sweep.estimate import Estimator
+from tinymem.sweep.estimate import Estimator, Speeds
 
 FLOAT, STATES, STATE_PARTS = 4, 2, 3  # bytes; resume points that are kept, each with weights and AdamW's two moments
 PAGE_BYTES = 400_000
@@ -46,7 +46,8 @@ def estimate(recipes: Iterable[Recipe], runs: Path, device: str, *, whole: bool)
     Raises:
         UserError: as of `left_of_all`; or more rows to plant than a corpus has.
     """
-    return [_estimate(left, runs, device) for left in left_of_all(recipes, runs, device, whole=whole)]
+    speeds: Speeds = {}  # probed once for all runs of a size, which then take the same time
+    return [_estimate(left, runs, device, speeds) for left in left_of_all(recipes, runs, device, whole=whole)]
 
 
 def left_of_all(recipes: Iterable[Recipe], runs: Path, device: str, *, whole: bool) -> list[Left]:
@@ -65,12 +66,12 @@ def _with_counterfactual(recipe: Recipe, calls: Sequence[MethodCall], runs: Path
         yield left_of(runs / counterfactual.run_id(), counterfactual, [], device, whole=False)
 
 
-def _estimate(left: Left, runs: Path, device: str) -> Estimate:
+def _estimate(left: Left, runs: Path, device: str, speeds: Speeds) -> Estimate:
     recipe, run = left.recipe, runs / left.recipe.run_id()
     if left.corpus:
         refuse_more_rows_than_there_are(recipe)
     rows = load_run(run, needs_results=False).rows if (run / "recipe.yaml").is_file() else []
-    estimator = Estimator(rows, device)
+    estimator = Estimator(rows, device, speeds=speeds)
     seconds = left.share * estimator.training(recipe) if left.share else 0.0
     seconds += sum(sum(estimator.run(one.call.name, one.call.config.as_json(), recipe)[:2]) for one in left.pending)
     needed = (_corpus_bytes(recipe) if left.corpus else 0) + (_training_bytes(recipe) if left.share else 0)

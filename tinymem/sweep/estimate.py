@@ -84,13 +84,18 @@ class MethodCost:
         self.sources[source] += 1
 
 
+Speeds = dict[tuple[str, int, float], float]
+"""Seconds of a forward pass over one row by a model's options, tokens and arithmetic."""
+
+
 class Estimator:
     """Estimator of the seconds that runs take on one device."""
 
-    def __init__(self, rows: Iterable[MeasuredRow] = (), device: str = "cpu", *, probe: bool = True) -> None:
+    def __init__(self, rows: Iterable[MeasuredRow] = (), device: str = "cpu", *, probe: bool = True, speeds: Speeds | None = None) -> None:
+        """Make an estimator from measured rows; without `probe` speeds are assumed, `speeds` are those that others have probed."""
         self.device, self.probe = device, probe
         self.measured: dict[str, list[Measured]] = defaultdict(list)
-        self._speeds: dict[tuple[str, int, float], float] = {}
+        self._speeds: Speeds = {} if speeds is None else speeds
         known: dict[str, tuple[str, Measured]] = {}
         for row in rows:
             if row.is_ok and row.id not in known and (measured := _measured(row)):
