@@ -27,6 +27,7 @@ from tinymem.report.threads import mixed_threads
 from tinymem.results.columns import ACCURACY, PROMPT_RATES, RATES, Rate
 from tinymem.results.row import MeasuredRow
 from tinymem.results.run_folder import RunRecord
+from tinymem.runtime.json import Json
 from tinymem.runtime.words import counted
 
 NOTHING = Cell(DASH)
@@ -173,11 +174,16 @@ def _found_notes(rows: list[MeasuredRow], names: list[str]) -> Iterator[str]:
     """Yield what methods chose or measured on their way, a line a run."""
     said = {}
     for row, name in zip(rows, names, strict=True):
-        values = (row.found or {}).items()
-        parts = [f"{key.replace('_', ' ')} {significant(v) if isinstance(v, float) and key != 'rho' else f'{v:.6g}'}" for key, v in values]
+        parts = [f"{key.replace('_', ' ')} {_found_text(key, value)}" for key, value in (row.found or {}).items()]
         if parts:
             said[row.id or row.source] = f"{name} found: {', '.join(parts)}"
     yield from said.values()
+
+
+def _found_text(key: str, value: Json) -> str:
+    if isinstance(value, float) and key != "rho":
+        return significant(value)
+    return f"{value:.6g}" if isinstance(value, int | float) else str(value)
 
 
 def _performance_before(row: MeasuredRow) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import tinymem
 from torch import Tensor, nn
 
 from tinymem.data.rows import Rows
@@ -125,6 +127,13 @@ def test_layers_and_matrices_are_those_that_are_named(case: Any) -> None:
         edit(case, layers=[2])
 
 
+def test_the_verb_prints_what_was_found_of_a_file(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text("[1, 2, 3, 4]\n[5]\n[2, 3, 4]\n")
+    done = tinymem("mitigate", checkpoint, "--method", "kfac", "--rho", 0.9, "--rows", tmp_path / "rows.jsonl", "--device", "cpu")
+    assert done.code == 0, done.err
+    assert re.search(r"kfac found: rows sha256 [0-9a-f]{16}, kept 0\.\d+, curvature rows 2,", " ".join(done.out.split()))
+
+
 @pytest.mark.parametrize("method", ["kfac", *CONTROLS])
 def test_rho_one_changes_nothing(case: Any, method: str) -> None:
     edited, found = edit(case, method, rho=1.0)
@@ -144,9 +153,15 @@ def test_rows_may_be_the_training_mix_or_a_file(case: Any, tmp_path: Path) -> No
         edit(case, rows="training")
     with pytest.raises(UserError, match="found no file nowhere"):
         edit(case, rows="nowhere")
-    (tmp_path / "high.jsonl").write_text('{"ids": [1, 2, 99]}\n')
-    with pytest.raises(UserError, match="expected ids below 17, the model's vocabulary, got 99"):
-        edit(case, rows=str(tmp_path / "high.jsonl"))
+    for content, message in (
+        ("[1, 2, 3]\n[1, 2, 99]\n", "expected token ids from 0 to 16 in line 2 of .*got 99"),
+        ("[1, 2, -3]\n", "expected token ids from 0 to 16 in line 1 of .*got -3"),
+        ('{"ids": null}\n[]\n', "expected rows of at least 2 tokens in .*got none"),
+        ("[1]\n[2]\n", "expected rows of at least 2 tokens in .*got none"),
+    ):
+        (tmp_path / "wrong.jsonl").write_text(content)
+        with pytest.raises(UserError, match=message):
+            edit(case, rows=str(tmp_path / "wrong.jsonl"))
     with pytest.raises(UserError, match="got none; curvature is measured on them"):
         edit((model, replace(data, retain=data.retain.take(torch.arange(0)))))
 

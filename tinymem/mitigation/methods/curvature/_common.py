@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tinymem.data.rows import Rows
-from tinymem.data.rows_file import read_rows
+from tinymem.data.rows_file import read_rows, refuse_unknown_ids
 from tinymem.data.tokenizer_folder import ModelTokens
 from tinymem.errors import UserError
 from tinymem.mitigation.config import Grid, MethodConfig
@@ -192,10 +192,12 @@ def _of_file(path: Path, model: nn.Module) -> Rows:
     """Rows of ids from a file; those of text need the model's tokenizer, which a method does not have."""
     if not path.exists():
         raise UserError(f"expected rows to be {CLEAN}, {TRAINING} or a file, found no file {path}")
-    read = [row.ids for row in read_rows(path, ModelTokens(path.parent)).rows]
-    known, length = vocabulary_of(model), max(map(len, read))
-    if (largest_id := max(max(row, default=0) for row in read)) >= known:
-        raise UserError(f"expected ids below {known}, the model's vocabulary, got {largest_id} in {path}")
+    file = read_rows(path, ModelTokens(path.parent))
+    for row in file.rows:
+        refuse_unknown_ids(row.ids, vocabulary_of(model), f"{file.counted} {row.number} of {path}")
+    if not (read := [row.ids for row in file.rows if len(row.ids) >= 2]):
+        raise UserError(f"expected rows of at least 2 tokens in {path}, got none; curvature is measured where a token follows")
+    length = max(map(len, read))
     refuse_longer_rows(model, length)
     none = torch.zeros(len(read), dtype=torch.int64)
     rows = Rows.ragged(read, none, torch.tensor([len(row) for row in read]), length)
