@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,18 @@ def test_rows_name_the_other_models_that_were_given_and_the_report_tells_them_ap
     assert started == {None, "base"} and knew == f"{checkpoint.parent.name} epoch-000001"
     titles = {table.title for table in tables_of(load_results([tmp_path / "out"])) if table.name == "layers"}
     assert {title.partition("clean_rows 20, ")[2] for title in titles} == {"start default, noise", "start base, noise"}
+
+
+@pytest.mark.training
+def test_gradients_are_taken_anew_where_other_epochs_are_kept(checkpoint: Path, tmp_path: Path) -> None:
+    shutil.copytree(checkpoint.parent.parent, tmp_path / "runs")
+    own, words = tmp_path / "runs" / checkpoint.parent.name, ("--techniques", "forgetting-gradients,centroids")
+    assert localize(own / "checkpoint", tmp_path / "out", *words).code == 0
+    before = {row.id for row in read_localization(tmp_path / "out")}
+    shutil.copytree(own / "checkpoint", own / "checkpoints" / "epoch-000001b")
+    assert localize(own / "checkpoint", tmp_path / "out", *words).code == 0
+    made = [row for row in read_localization(tmp_path / "out") if row.id not in before]
+    assert {row.method for row in made} == {"forgetting-gradients"}, "no other technique asks for earlier epochs"
 
 
 @pytest.mark.training

@@ -100,6 +100,8 @@ class Origin:
     artifact: str
     depends: Json
     settings: JsonObject | None = None
+    kept: tuple[str, ...] = ()
+    """Ids of the weights of earlier epochs, one of which forgetting gradients are taken at."""
 
 
 def localize_layers(
@@ -152,7 +154,8 @@ def localize_layers(
     identity = replace(identity_of(loaded, checkpoint, device), seed=recipe.seed)
     compared: list[Json] = [weights_id(place) if place else None for place in (ground.counterfactual, ground.start, others.early)]
     named = {**others.names(), "planted": files.planted.name if files and files.planted else None}
-    origin = Origin(identity, ground.kind, [ground.kind, *compared, *ground.depends], named)
+    kept = () if others.early else tuple(map(weights_id, _kept(checkpoint)))
+    origin = Origin(identity, ground.kind, [ground.kind, *compared, *ground.depends], named, kept)
     options = Options.of(recipe, ground.learning_rate)
     watched = (loaded.model,) if fresh is None else (loaded.model, fresh)
     return run_techniques(subject, recipe, options, origin, out, progress or Progress(), watched=watched)
@@ -239,7 +242,8 @@ def run_techniques(
 def row_id(origin: Origin, recipe: LayersRecipe, technique: Technique) -> str:
     """Content id of one technique's rows: a hash of all that decides them."""
     what = {name: getattr(origin.identity, name) for name in ("model_id", "corpus_sha256", "device_type")}
-    return content_id({**what, "layers": technique, "recipe": recipe.key(technique), "origin": origin.depends}, 16)
+    kept: JsonObject = {"kept": list(origin.kept)} if origin.kept and technique == "forgetting-gradients" else {}
+    return content_id({**what, **kept, "layers": technique, "recipe": recipe.key(technique), "origin": origin.depends}, 16)
 
 
 def planted_kind(corpus: Corpus, wanted: str | None) -> str:
