@@ -283,6 +283,15 @@ def test_a_streamed_data_set_is_read_from_where_it_was(model: ByHeart, tmp_path:
     assert found.tested == 48 and found.exact == KNOWN and skipped == [0, 0]
 
 
+def test_a_streamed_column_of_ids_is_not_read_as_a_text(model: ByHeart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    stream = datasets.Dataset.from_dict({"text": [None, "w1"], "ids": [[1, 2], [3]]}).to_iterable_dataset()
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, config, **options: stream)
+    done = tinymem("data", "find-memorized", model.folder, "org/x", "--text-column", "ids", "--out", tmp_path / "o.jsonl", *WINDOW)
+    assert done.one_line_error() == "expected text in column 'ids' of org/x, got [1, 2]; name it with --text-column"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

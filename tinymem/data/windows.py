@@ -121,13 +121,13 @@ def _streamed(corpus: CorpusChoice, skip: int) -> Iterator[str]:
     """Texts of a data set, downloaded as they are read; a null text is an empty one."""
     import datasets
 
-    column = corpus.column or TEXT
+    column = Column(corpus.column or TEXT, NAME_COLUMN)
     try:
         stream: Any = datasets.load_dataset(corpus.name, corpus.config, split=corpus.split, revision=corpus.revision, streaming=True)
         for example in stream.skip(skip):
-            if column not in example:
-                raise Column(column, NAME_COLUMN).missing(corpus.name, [*example])
-            yield str(example[column] or "")
+            if column.name not in example:
+                raise column.missing(corpus.name, [*example])
+            yield column.text(example[column.name], corpus.name)
     except UserError:
         raise
     except Exception as error:  # the library and the network raise dozens of kinds

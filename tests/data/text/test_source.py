@@ -239,6 +239,10 @@ def test_the_way_through_datasets(folder: Path, tokenizer: Path, tmp_path: Path,
     assert through.splits == direct.splits == ["train", "validation", "test"]
     for split in through.splits:
         assert list(through.blocks(split)) == list(direct.blocks(split))
+    rows = datasets.Dataset.from_dict({"text": ["a", None, "", "b"], "label": [None, 1, 2, 3]})
+    assert list(text_source.TextSource(text_source.Column("text"), tables={"train": rows}).blocks("train")) == [["a", "b"]]
+    with pytest.raises(UserError, match=r"expected text in column 'label' of the data set, got 1; set data\.text_column"):
+        list(text_source.TextSource(text_source.Column("label"), tables={"train": rows}).blocks("train"))
 
 
 def test_a_hub_that_cannot_be_reached_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,6 +45,16 @@ class Column:
         """The error of a file or data set that has other columns."""
         return UserError(f"expected a column '{self.name}' in {where}, got {', '.join(names)}; {self.remedy}")
 
+    def text(self, value: object, where: str) -> str:
+        """The text in a row of a data set; empty where it is null.
+
+        Raises:
+            UserError: something else, such as ids, which would be read as a text of digits.
+        """
+        if value is not None and not isinstance(value, str):
+            raise UserError(f"expected text in column '{self.name}' of {where}, got {str(value)[:40]}; {self.remedy}")
+        return value or ""
+
 
 @dataclass(frozen=True)
 class TextSource:
@@ -184,7 +194,7 @@ def _table_lines(table: Any, column: Column) -> Iterator[str]:
     if column.name not in table.column_names:
         raise column.missing("the data set", table.column_names)
     for batch in table.select_columns([column.name]).iter(batch_size=BATCH_ROWS):
-        yield from (line for line in batch[column.name] if line)
+        yield from (column.text(line, "the data set") for line in batch[column.name])
 
 
 def _file_lines(path: Path, column: Column) -> Iterator[str]:
