@@ -45,8 +45,7 @@ def test_as_step_by_step(name: str, recorder: Recorder, monkeypatch: pytest.Monk
     assert not recorder.graphs
     monkeypatch.setattr(_replay, "_on_gpu", lambda device: True)
     replayed = apply(method, model, data, config)
-    (graph,) = recorder.graphs
-    assert graph.replays >= 10
+    assert recorder.graphs and recorder.graphs[0].replays >= 10
     assert equal_weights(eager, replayed)
 
 
@@ -60,6 +59,32 @@ def test_rows_apart(by_row: Any, family: str, recorder: Recorder, monkeypatch: p
     monkeypatch.setattr(_replay, "_on_gpu", lambda device: True)
     assert torch.equal(by_row(model, data, config), eager)
     assert recorder.graphs[0].replays == 30 - _replay.WARM_UP_STEPS
+
+
+def test_each_size_of_batch_is_recorded_once(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_replay, "_on_gpu", lambda device: True)
+    model, seen = tiny_case("gpt")[0], list[int]()
+    for loaded, graphs, replays in ((False, 2, [11, 2]), (True, 2, [14, 2])):
+        recorder.graphs.clear()
+        seen.clear()
+        step = _replay.Replayed(lambda index: seen.extend(index.flatten().tolist()), model, steps=99, loaded=loaded)
+        batches = [torch.arange(20 * n, 20 * n + size) for n in range(5) for size in ((4,) * 3 if n else (4,) * 2) + (3,)]
+        for batch in batches:
+            step(batch)
+        assert seen == [row for batch in batches for row in batch.tolist()], "each step once, in order"
+        assert [graph.replays for graph in recorder.graphs] == replays and len(recorder.graphs) == graphs
+    step = _replay.Replayed(lambda index: seen.append(len(index)), model, steps=99)
+    for size in range(1, 9):
+        for _ in range(5):
+            step(torch.zeros(size, dtype=torch.int64))
+    assert len(step.recorded) == _replay.MOST_SHAPES
+
+
+def test_what_is_left_of_steps_together_comes_one_by_one() -> None:
+    batches = [torch.arange(k, k + size) for k, size in enumerate((3,) * 7 + (2,))]
+    found = [part.shape for part in _replay.together(batches, 3, torch.device("cpu"))]
+    assert found == [(3, 3), (3, 3), (1, 3), (1, 2)]
+    assert torch.equal(torch.cat([part.flatten() for part in _replay.together(batches, 3, torch.device("cpu"))]), torch.cat(batches))
 
 
 def test_few_steps_are_not_recorded(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,19 +21,25 @@ from tinymem.models.gpt2 import GPT
 WARM_UP_STEPS = 3
 LEAST_STEPS = 16
 """Recording costs about as much time as some ten steps launched one by one."""
+MOST_SHAPES = 4
+"""Of indices that are recorded: those of whole batches, of several together, and of an epoch's last batch."""
 
 
 class Replayed:
-    """A step `function(index)`: replayed on a GPU for our GPT, called as it is otherwise (and where a batch is not of the first's size).
+    """A step `function(index)`: replayed on a GPU for our GPT, called as it is otherwise.
 
     Args:
         function: takes the rows of a batch [B], or of several steps' batches [K, B].
         steps: expected number of steps; few are not worth recording.
         any_family: whether steps of other small models are replayed too.
+        loaded: whether all that a step of the first batch's size launches is loaded, and all that it keeps is there, so that it can be
+            recorded before it has run.
     """
 
-    def __init__(self, function: Callable[[Tensor], None], model: nn.Module, *, steps: int, any_family: bool = False) -> None:
-        self.function = function
+    def __init__(
+        self, function: Callable[[Tensor], None], model: nn.Module, *, steps: int, any_family: bool = False, loaded: bool = False
+    ) -> None:
+        self.function, self.loaded = function, loaded
         self.device = next(model.parameters()).device
         self.usable = steps >= LEAST_STEPS and _on_gpu(self.device) and (isinstance(model, GPT) or (any_family and _is_small(model)))
         self.rows: int | None = None
@@ -44,14 +50,14 @@ class Replayed:
     def __call__(self, index: Tensor) -> None:
         """One step, or several, on the rows of `index`, which may be on the CPU."""
         self.rows = self.rows or index.shape[-1]
-        if not self.usable or index.shape[-1] != self.rows:
+        if not self.usable or (index.shape not in self.recorded and len(self.recorded) == MOST_SHAPES):
             self.function(index.to(self.device))
             return
         if index.shape not in self.recorded:
             self.recorded[index.shape] = _Recorded(torch.empty_like(index, device=self.device))
         found = self.recorded[index.shape]
         found.index.copy_(index)
-        if found.steps < WARM_UP_STEPS:
+        if found.steps < WARM_UP_STEPS and not (self.loaded and index.shape[-1] == self.rows):
             found.steps += len(index) if index.dim() > 1 else 1
             self._warm_up(found.index)
             return
@@ -65,8 +71,9 @@ class Replayed:
     def _record(self, found: _Recorded) -> bool:
         """Record a step, which does not run it. False: the step does something that a graph cannot hold."""
         graph = torch.cuda.CUDAGraph()
+        pool = next((other.graph.pool() for other in self.recorded.values() if other.graph is not None), None)  # they run one by one
         try:
-            with torch.cuda.graph(graph, stream=self.stream):
+            with torch.cuda.graph(graph, pool=pool, stream=self.stream):
                 self.function(found.index)
         except RuntimeError as error:
             warnings.warn(f"steps run one by one, since recording failed: {error}", stacklevel=3)
@@ -100,9 +107,11 @@ class _Recorded:
 
 
 def together(batches: Iterable[Tensor], count: int, device: torch.device) -> Iterator[Tensor]:
-    """The rows [K, B] of up to `count` batches of one size in a row; all go to the device at first, so that no step waits for its own."""
+    """The rows [K, B] of `count` batches of one size in a row, and of what is left of these one by one; all go to the device at first."""
     for _, same in groupby(batches, key=len):
-        yield from torch.stack([*same]).to(device).split(count)
+        index_NB = torch.stack([*same]).to(device)
+        whole = len(index_NB) // count * count
+        yield from (part for part in (*index_NB[:whole].split(count), *index_NB[whole:].split(1)) if len(part))
 
 
 def _on_gpu(device: torch.device) -> bool:

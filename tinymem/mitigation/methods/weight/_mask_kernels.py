@@ -45,8 +45,11 @@ def mask_steps(mask: LearnedMask, rows: Rows, coefficient_B: Tensor, steps: int)
         return None
     from tinymem.mitigation.methods.weight._mask_steps import MaskSteps
 
-    made = MaskSteps(mask, model)
-    return made if trusted(made, mask, rows.ids[: len(coefficient_B)], coefficient_B) else None
+    made, first_BT = MaskSteps(mask, model), rows.ids[: len(coefficient_B)]
+    if not trusted(made, mask, first_BT, coefficient_B):
+        return None
+    made.ready(*first_BT.shape)
+    return made
 
 
 def _one_size(mask: LearnedMask) -> bool:

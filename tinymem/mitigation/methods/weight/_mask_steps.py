@@ -104,6 +104,11 @@ class MaskSteps:
         for lane in (*self._lanes, *self._sums, *self._beside):
             lane.end()
 
+    def ready(self, rows: int, row_tokens: int) -> None:
+        """Let the copies follow the mask, and make what the passes of such batches write to: then a CUDA graph can hold the first step."""
+        self._pass_of(rows, row_tokens)
+        self._start()
+
     def _start(self) -> None:
         """Let the copies follow the mask; those of other weights stay as they are now."""
         self._w.fold()

@@ -127,7 +127,7 @@ def _trained(
     mask.by_kernels = mask_steps(mask, rows, first_B, count)
     at_once = 1 if mask.by_kernels is None else STEPS_AT_ONCE
     data.bar.expect(count)
-    replayed = Replayed(steps, model, steps=count)
+    replayed = Replayed(steps, model, steps=count, loaded=mask.by_kernels is not None)
     yield 0, mask
     for epoch, drawn in enumerate(epochs, 1):
         for index_KB in together(drawn, at_once, forget_N.device):
