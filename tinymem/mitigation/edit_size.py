@@ -15,6 +15,10 @@ from tinymem.errors import UserError
 from tinymem.models.adapters import family_of, layer_of, mlp_parameters, neuron_layers
 from tinymem.results.nested import LayersColumn
 from tinymem.runtime.device import in_one_transfer
+from tinymem.runtime.segments import grouped, segment_sums
+
+TOGETHER = 1 << 20
+"""Entries of small parameters that are counted together."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,8 @@ class EditSize:
 def edit_size(before: nn.Module, after: nn.Module) -> EditSize:
     """Compare two models of one architecture; one transfer from the device, however many parameters there are."""
     names = [name for name, _ in before.named_parameters()]
-    pairs = list(zip(before.parameters(), after.parameters(), strict=True))
-    counts = in_one_transfer([_counts(old.detach(), new.detach()) for old, new in pairs])
+    old, new = ([parameter.detach() for parameter in model.parameters()] for model in (before, after))
+    counts = in_one_transfer([row for i in grouped(old, TOGETHER) for row in _counts([old[k] for k in i], [new[k] for k in i])])
     found = dict(zip(names, counts, strict=True))
     try:
         by_layer = _by_layer(before, after, found)
@@ -53,11 +57,17 @@ def change(before: nn.Module, after: nn.Module) -> tuple[int, float]:
     return size.changed, size.norm
 
 
-def _counts(old: Tensor, new: Tensor) -> Tensor:
-    """Changed entries, zeroed entries and the squared change, in float64, which holds counts exactly."""
-    difference = new.double() - old.double()
-    changed = difference != 0
-    return torch.stack([changed.sum().double(), (changed & (new == 0)).sum().double(), difference.square().sum()])
+def _counts(old: list[Tensor], new: list[Tensor]) -> Tensor:
+    """Of each parameter [G, 3] its changed and its zeroed entries, and with the first one the squared change of all, in float64."""
+    before_P, after_P = (
+        (torch.cat([p.flatten() for p in parts]) if len(parts) > 1 else parts[0].flatten()).double() for parts in (old, new)
+    )
+    difference_P, lengths = after_P - before_P, [part.numel() for part in old]
+    changed_P = difference_P != 0
+    found_G3 = difference_P.new_zeros(len(old), 3)
+    found_G3[:, 0], found_G3[:, 1] = segment_sums(changed_P, lengths), segment_sums(changed_P & (after_P == 0), lengths)
+    found_G3[0, 2] = difference_P.square().sum()
+    return found_G3
 
 
 def _by_layer(before: nn.Module, after: nn.Module, counts: dict[str, list[float]]) -> LayersColumn:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tinymem.runtime.device import in_one_transfer
+from tinymem.runtime.segments import grouped, segment_sums
 
 CHUNK = 1 << 20
 INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -20,7 +21,9 @@ Fingerprint = dict[str, tuple[object, ...]]
 def fingerprint(model: nn.Module) -> Fingerprint:
     """The fingerprint of a model, from one pass over its memory on its own device."""
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    digests = in_one_transfer([_digest(t.detach()) for t in tensors.values()])
+    parts = [t.detach() for t in tensors.values()]
+    groups = grouped(parts, CHUNK // 2)  # a complex number is two words
+    digests = in_one_transfer([digest for group in groups for digest in _digests([_words(parts[i]) for i in group])])
     found: Fingerprint = {
         f"'{name}'": (tuple(t.shape), t.dtype, digest) for (name, t), digest in zip(tensors.items(), digests, strict=True)
     }
@@ -39,14 +42,22 @@ def first_change(before: Fingerprint, model: nn.Module) -> str | None:
     return next((name for name in {**before, **now} if before.get(name) != now.get(name)), None)
 
 
-def _digest(tensor: Tensor) -> Tensor:
-    """Sum of a tensor's words, each times a number of its place, modulo 2^64."""
+def _words(tensor: Tensor) -> Tensor:
+    """A tensor's memory as integers."""
     flat = torch.view_as_real(tensor).flatten() if tensor.is_complex() else tensor.flatten()
-    factors = _factors(flat.device)
-    total = torch.zeros((), dtype=torch.int64, device=flat.device)
-    for words in flat.view(INTEGERS[flat.element_size()]).split(CHUNK):
+    return flat.view(INTEGERS[flat.element_size()])
+
+
+def _digests(group: list[Tensor]) -> list[Tensor]:
+    """For each tensor the sum of its words, each times a number of its place, modulo 2^64."""
+    factors = _factors(group[0].device)
+    if len(group) > 1:
+        words, numbers = torch.cat(group), torch.cat([factors[: len(part)] for part in group])
+        return [*segment_sums(words.to(torch.int64) * numbers, [len(part) for part in group])]
+    total = torch.zeros((), dtype=torch.int64, device=factors.device)
+    for words in group[0].split(CHUNK):
         total = total * 31 + (words.to(torch.int64) * factors[: len(words)]).sum()
-    return total
+    return [total]
 
 
 @cache

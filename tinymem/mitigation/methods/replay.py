@@ -7,6 +7,7 @@ replayed with new row indices. A step must change its state in place, and take a
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
@@ -18,11 +19,15 @@ from tinymem.mitigation.methods.pieces import LARGE, size_of
 from tinymem.models.adapters import heads_apart
 from tinymem.models.gpt2 import GPT
 
-WARM_UP_STEPS = 3
+WARM_UP_STEPS = 1
+"""Steps that run before one is recorded: the first loads kernels, and makes what steps keep."""
 LEAST_STEPS = 16
 """Recording costs about as much time as some ten steps launched one by one."""
 MOST_SHAPES = 4
 """Of indices that are recorded: those of whole batches, of several together, and of an epoch's last batch."""
+
+_UNUSED: dict[torch.device, list[torch.cuda.Stream]] = {}
+"""Streams of steps that are gone."""
 
 
 class Replayed:
@@ -44,8 +49,17 @@ class Replayed:
         self.usable = steps >= LEAST_STEPS and _on_gpu(self.device) and (isinstance(model, GPT) or (any_family and _is_small(model)))
         self.rows: int | None = None
         self.recorded: dict[torch.Size, _Recorded] = {}
-        # A stream, and so a workspace of the matrix products, of its own: graphs that share one cannot run side by side.
-        self.stream = torch.cuda.Stream(self.device) if self.usable else None
+        self.stream = self._own_stream() if self.usable else None
+
+    def _own_stream(self) -> torch.cuda.Stream:
+        """A stream, and so a workspace of the matrix products, of its own, since graphs that share one cannot run side by side.
+
+        Some later steps take it over from these: each new stream would leave a workspace of 65 MB behind.
+        """
+        unused = _UNUSED.setdefault(self.device, [])
+        stream = unused.pop() if unused else torch.cuda.Stream(self.device)
+        weakref.finalize(self, unused.append, stream)
+        return stream
 
     def __call__(self, index: Tensor) -> None:
         """One step, or several, on the rows of `index`, which may be on the CPU."""
