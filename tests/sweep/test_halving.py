@@ -293,6 +293,7 @@ def test_a_search_of_a_real_model_beside_its_full_grid(tiny_run: Run, tmp_path: 
     for one, other in ((plain, killed), (plain / RUNGS, killed / RUNGS)):
         assert [numbers_of(row) for row in read_rows(one)] == [numbers_of(row) for row in read_rows(other)]
     assert all(row.status == "ok" for row in read_rows(plain / RUNGS))
+    assert all(row.edit_norm for row in found) and not any(row.edit_norm for row in read_rows(plain / RUNGS)), "rungs only rank"
 
 
 def numbers_of(row: MeasuredRow) -> tuple[Any, ...]:

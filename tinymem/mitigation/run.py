@@ -210,7 +210,7 @@ class _Blank:
 
 def _rows(blank: _Blank, after: Measurement, cost: Cost, edited: nn.Module) -> list[MitigationRow]:
     subject = blank.subject
-    size = edit_size(subject.model, edited)
+    size = edit_size(subject.model, edited) if subject.sized else None
     metrics_after = after.metrics(subject.groups, tolerant=True)
     started = time.perf_counter()
     robust = (subject.robustness_before, tested(subject.trial, edited)) if subject.trial else None
@@ -223,9 +223,9 @@ def _rows(blank: _Blank, after: Measurement, cost: Cost, edited: nn.Module) -> l
             perplexity_after=after.perplexity,
             seconds=cost.seconds,
             peak_mb=cost.peak_mb,
-            edited_parameters=size.changed,
-            edit_norm=size.norm,
-            edited_by_layer=size.by_layer,
+            edited_parameters=size.changed if size else None,
+            edit_norm=size.norm if size else None,
+            edited_by_layer=size.by_layer if size else None,
             metrics_after=metrics_after[kind],
             robustness=before_and_after(robust[0][kind], robust[1][kind]) if robust else None,
             seconds_robustness=seconds_robustness,

@@ -66,6 +66,8 @@ class Subject:
     """The metrics and tests that result rows hold in addition to the flat columns."""
     dtypes: Mapping[str, torch.dtype] = field(default_factory=dict)
     """Types of the tensors that the model's folder stores in 16 bits: an edited model is rounded to them before it is measured."""
+    sized: bool = True
+    """Whether result rows say how large an edit is."""
     shown: Subject | None = None
     """The subject as methods see it that need forget rows, of one whose method is shown none; the tests of robustness are its."""
 

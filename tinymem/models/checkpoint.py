@@ -28,6 +28,7 @@ from tinymem.runtime.device import in_one_transfer, spread_devices
 from tinymem.runtime.files import new_directory, read_object, write_json, write_text
 from tinymem.runtime.json import Json, JsonObject
 from tinymem.runtime.memory import refuse_beyond_memory
+from tinymem.runtime.segments import TOGETHER, grouped, together
 
 # Keys of config.json that make other weights of the stored ones, or name other files.
 UNSUPPORTED = ("quantization_config", "transformers_weights")
@@ -167,8 +168,11 @@ def _read_config(directory: Path) -> JsonObject:
 
 def not_finite(model: nn.Module) -> list[str]:
     """Names of the parameters that hold NaN or infinity."""
-    finite = {name: torch.isfinite(p).all() for name, p in model.named_parameters()}
-    return [name for name, ok in zip(finite, in_one_transfer([*finite.values()]), strict=True) if not ok]
+    parameters = dict(model.named_parameters())
+    parts = [p.detach() for p in parameters.values()]
+    if all(in_one_transfer([torch.isfinite(together([parts[i] for i in group])).all() for group in grouped(parts, TOGETHER)])):
+        return []
+    return [name for name, p in parameters.items() if not bool(torch.isfinite(p).all())]
 
 
 def _check_finite(model: nn.Module, directory: Path) -> None:

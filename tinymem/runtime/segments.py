@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
+TOGETHER = 1 << 20
+"""Entries that are worked on at once."""
+
 
 def grouped(tensors: Sequence[Tensor], most: int) -> Iterator[list[int]]:
     """Indices of tensors in a row, of one type and device, that have at most `most` entries together; one that has more is alone."""
@@ -22,6 +25,13 @@ def grouped(tensors: Sequence[Tensor], most: int) -> Iterator[list[int]]:
         entries += tensor.numel()
     if group:
         yield group
+
+
+def together(tensors: Sequence[Tensor]) -> Tensor:
+    """The entries [P] of tensors in a row; of one tensor no copy where it lies in a row already."""
+    import torch
+
+    return torch.cat([tensor.flatten() for tensor in tensors]) if len(tensors) > 1 else tensors[0].flatten()
 
 
 def segment_sums(flat_P: Tensor, lengths: Sequence[int]) -> Tensor:

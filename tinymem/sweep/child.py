@@ -1,6 +1,7 @@
 """A worker process: receives work units (groups of runs) from its supervisor, one at a time, and reports their events.
 
-`python -m tinymem.sweep.child FOLDER DEVICE PARENT DESCRIPTOR PLUGIN...`; the descriptor is a socket to the supervisor, JSON both ways.
+`python -m tinymem.sweep.child DEVICE PARENT DESCRIPTOR PLUGIN...`; the descriptor is a socket to the supervisor, JSON both ways. With each
+unit comes the folder of its sweep: the rungs of a search are sweeps of their own.
 It ends when the supervisor does: the kernel kills it (Linux), and a thread sees the socket close (elsewhere).
 """
 
@@ -22,7 +23,7 @@ PR_SET_PDEATHSIG = 1
 
 def main() -> None:
     """Work until the supervisor closes the socket or dies."""
-    folder, device, parent, descriptor, *plugins = sys.argv[1:]
+    device, parent, descriptor, *plugins = sys.argv[1:]
     die_with(int(parent))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the supervisor, which ends us
     os.set_inheritable(int(descriptor), False)
@@ -41,14 +42,16 @@ def main() -> None:
         torch.set_num_threads(1)
     for plugin in plugins:
         load_plugin(Path(plugin))
-    worker = Worker(Path(folder), device)
+    worker: Worker | None = None
 
     def tell(event: Event) -> None:
         connection.send_bytes(json.dumps(event).encode())
 
     while True:
+        folder, unit = json.loads(groups.get())
+        worker = worker.moved(Path(folder)) if worker else Worker(Path(folder), device)
         try:
-            worker.work(WorkUnit.of_json(groups.get()), tell)
+            worker.work(WorkUnit.of_json(unit), tell)
         except CouldNotWrite as error:
             tell({"event": "unwritable", "message": str(error)})
 

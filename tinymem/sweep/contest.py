@@ -50,7 +50,7 @@ from tinymem.sweep.halving import (
     tells,
     together,
 )
-from tinymem.sweep.run import Engine, Sweep
+from tinymem.sweep.run import Engine, Sweep, kept_workers
 from tinymem.sweep.work import ModelKey, Rung, WorkUnit
 
 FATES = "contest.json"
@@ -91,9 +91,10 @@ class Fate:
 def search(sweep: Sweep, engine: Engine, score: Score, *, retry_failed: bool = False, progress: Progress | bool = True) -> Counter[str]:
     """Search a sweep as its recipe says, by halving or as a contest; arguments, result and errors as of `halve`."""
     settings = sweep.recipe.search or Halving()
-    if settings.is_contest:
-        return contest(Search(sweep, engine, score, settings.tolerance, retry_failed, progress), settings)
-    return halve(sweep, engine, score, retry_failed=retry_failed, progress=progress)
+    with kept_workers(engine):
+        if settings.is_contest:
+            return contest(Search(sweep, engine, score, settings.tolerance, retry_failed, progress), settings)
+        return halve(sweep, engine, score, retry_failed=retry_failed, progress=progress)
 
 
 def contest(searching: Search, settings: Halving) -> Counter[str]:

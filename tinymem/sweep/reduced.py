@@ -14,7 +14,10 @@ from tinymem.sweep.work import Rung
 
 
 def reduced(subject: Subject, rung: Rung) -> Subject:
-    """The subject with a rung's share of the rows, drawn by its seed. Artifact rows are all scored; further metrics are not measured."""
+    """The subject with a rung's share of the rows, drawn by its seed.
+
+    Artifact rows are all scored; further metrics and the sizes of edits are not measured.
+    """
     data = subject.data
     seed, forget = data.seed, len(data.forget)
     tests = {name: _some(part, rung.tests, seed) for name, part in subject.evaluator.tests.items()}
@@ -25,7 +28,7 @@ def reduced(subject: Subject, rung: Rung) -> Subject:
     if data.clean is not None:
         rows = replace(rows, clean=data.clean[_drawn(len(data.clean), _share(len(data.clean), rung.retain), seed).to(data.clean.device)])
     request = MeasurementRequest(metrics=(), ks=(), robustness=None)
-    return replace(subject, evaluator=evaluator, before=evaluator.measure(subject.model), data=rows, request=request)
+    return replace(subject, evaluator=evaluator, before=evaluator.measure(subject.model), data=rows, request=request, sized=False)
 
 
 def _share(count: int, share: float) -> int:

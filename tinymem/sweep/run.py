@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -24,9 +25,9 @@ from tinymem.sweep.estimate import Estimator, MethodCost
 from tinymem.sweep.models import Model, find_models
 from tinymem.sweep.places import local_workers, with_memory
 from tinymem.sweep.plan import Plan, make_plan
-from tinymem.sweep.supervisor import Supervisor
+from tinymem.sweep.supervisor import Supervisor, stop_all
 from tinymem.sweep.work import Event, PlannedRun, WorkUnit
-from tinymem.sweep.worker_process import remove_stale_logs
+from tinymem.sweep.worker_process import WorkerProcess, remove_stale_logs
 
 
 @dataclass
@@ -170,14 +171,42 @@ def by_cost(groups: list[WorkUnit], sweep: Sweep) -> tuple[list[WorkUnit], dict[
 
 def local_engine(device: str, jobs: int | None = None) -> Engine:
     """An engine of worker processes on this machine; `jobs` as `local_workers` takes it."""
+    return LocalEngine(device, jobs)
 
-    def engine(sweep: Sweep, groups: Sequence[WorkUnit], tally: Tally, stop: StopFlag) -> None:
-        started = local_workers(sweep.folder, device, jobs, sweep.plugins, gpus=sweep.recipe.gpus)[: len(groups)]
+
+@dataclass
+class LocalEngine:
+    """Worker processes on this machine, which end with each sweep, or with the block of `kept_workers`."""
+
+    device: str
+    jobs: int | None
+    kept: list[WorkerProcess] | None = None
+    """Workers that a sweep leaves to the next one, with the model and kernels that they have loaded; None: it leaves none."""
+
+    def __call__(self, sweep: Sweep, groups: Sequence[WorkUnit], tally: Tally, stop: StopFlag) -> None:
+        """Run groups of a sweep."""
+        workers = self.kept or local_workers(sweep.folder, self.device, self.jobs, sweep.plugins, gpus=sweep.recipe.gpus)
+        if self.kept is not None:
+            self.kept = workers
+        started = workers[: len(groups)]
         limits = with_memory(sweep.recipe.limits, len(started))
         supervisor = Supervisor(sweep.folder, started, limits, compact_every=sweep.recipe.compact_every, tell=tally, stop=stop)
         try:
             supervisor.run(groups)
         finally:
-            supervisor.close()
+            if self.kept is None or stop.name:
+                supervisor.close()
 
-    return engine
+
+@contextmanager
+def kept_workers(engine: Engine) -> Iterator[None]:
+    """Let an engine's workers on this machine live on between the sweeps of the block, which have equal plugins, and end them with it."""
+    if not isinstance(engine, LocalEngine):
+        yield
+        return
+    engine.kept = []
+    try:
+        yield
+    finally:
+        stop_all(engine.kept)
+        engine.kept = None

@@ -29,6 +29,14 @@ TICK_SECONDS = 0.2
 BUSY_SECONDS = 1.0
 
 
+def stop_all(workers: Iterable[WorkerProcess]) -> None:
+    """Stop worker processes, and remove the folders of their logs that are empty."""
+    for worker in workers:
+        worker.stop()
+        with suppress(OSError):
+            worker.log.parent.rmdir()
+
+
 class Supervisor:
     """Supervisor of worker processes. `run` may be called again: the workers stay alive until `close`."""
 
@@ -68,10 +76,7 @@ class Supervisor:
 
     def close(self) -> None:
         """Stop all worker processes, and remove the folder of logs if it is empty."""
-        for worker in self.workers:
-            worker.stop()
-        with suppress(OSError):
-            (self.folder / "logs").rmdir()
+        stop_all(self.workers)
 
     def compact(self, *, patience: float = 0.0) -> None:
         """Move results to Parquet, unless another process is doing so for longer than `patience` seconds."""
@@ -94,7 +99,7 @@ class Supervisor:
         self._look_at_busy()
         for worker in self.workers:
             if worker.group is None and self.queue:
-                worker.give(self._next_for(worker))
+                worker.give(self._next_for(worker), self.folder)
 
     def _next_for(self, worker: WorkerProcess) -> WorkUnit:
         """A group of the model that the worker has loaded, else of the model that the fewest other workers have."""

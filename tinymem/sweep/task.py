@@ -59,6 +59,12 @@ class Worker:
         self._reduced: dict[Rung, Subject] = {}
         self._corpus: tuple[str | None, Corpus] | None = None
 
+    def moved(self, folder: Path) -> Worker:
+        """This worker, with what it has loaded, in the folder of a sweep."""
+        if folder != self.folder:
+            self.folder, self.claims, self.index = folder, Claims(folder), Index(folder)
+        return self
+
     def work(self, group: WorkUnit, tell: Tell) -> None:
         """Claim a group, run its runs that are left, and report each event through `tell`."""
         if not self.claims.take(group.name):
@@ -148,6 +154,7 @@ class Worker:
     def _of_rung(self, subject: Subject, rung: Rung | None) -> Subject:
         """The loaded subject, or with the fewer rows of a rung, made once for consecutive groups of a model."""
         if rung is None:
+            self._reduced = {}  # those of a search's rungs before
             return subject
         if rung not in self._reduced:
             self._reduced[rung] = reduced(subject, rung)

@@ -29,7 +29,7 @@ LAST_WORDS = 400
 
 @dataclass
 class WorkerProcess:
-    """The worker process of one slot, and the runs that it is working on."""
+    """The worker process of one slot, and the runs that it is working on. Its log lies in `folder`."""
 
     folder: Path
     slot: Slot
@@ -43,15 +43,15 @@ class WorkerProcess:
     model_key: ModelKey | None = None
     hung_up: bool = False
 
-    def give(self, group: WorkUnit) -> None:
-        """Hand a group to the worker, which is started if there is none."""
+    def give(self, group: WorkUnit, folder: Path) -> None:
+        """Hand a group of the sweep in `folder` to the worker, which is started if there is none."""
         if self.process is None:
             self._start()
         assert self.connection is not None
         self.group, self.model_key = group, group.model_key
         self.charge([run.id for run in group.runs], -START_SECONDS)
         with suppress(OSError):  # it has died meanwhile: the supervisor will see
-            self.connection.send_bytes(group.to_json().encode())
+            self.connection.send_bytes(json.dumps([str(folder), group.to_json()]).encode())
 
     def charge(self, runs: list[str], spent: float) -> None:
         """Charge the time from now on to these runs, which have cost `spent` seconds before."""
@@ -107,7 +107,7 @@ class WorkerProcess:
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        words = [str(self.folder), self.slot.device, str(os.getpid()), str(theirs.fileno()), *map(str, self.plugins)]
+        words = [self.slot.device, str(os.getpid()), str(theirs.fileno()), *map(str, self.plugins)]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "tinymem.sweep.child", *words],  # -P: no file of the working directory replaces a library

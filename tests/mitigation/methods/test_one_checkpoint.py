@@ -11,6 +11,7 @@ from torch import nn
 
 from tinymem.mitigation.ablation import AblationConfig, Scores, select
 from tinymem.mitigation.method import UNLEARNERS, MitigationData, apply
+from tinymem.mitigation.methods.weight import _draws
 from tinymem.mitigation.methods.weight._draws import uniform
 from tinymem.mitigation.methods.weight._learned_mask import initial_scores
 from tinymem.models.adapters import in_out, mlp_parameters
@@ -73,9 +74,26 @@ def test_draws_follow_seed_and_name_alone(both: tuple[nn.Module, nn.Module, Miti
     assert len({tuple(d.flatten()[:4].tolist()) for d in [*drawn.values(), *uniform(ours, names, 4).values()]}) == 2 * len(names)
 
 
+@pytest.mark.parametrize("most", [_draws.MOST_KEPT, 0])
+def test_draws_that_are_kept_are_not_those_that_were_given_away(
+    both: tuple[nn.Module, nn.Module, MitigationData], most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_draws, "MOST_KEPT", most)
+    monkeypatch.setattr(_draws, "_last", {})
+    names = list(mlp_parameters(both[0]))
+    first = uniform(both[0], names, 3)
+    whole = {name: drawn.clone() for name, drawn in first.items()}
+    for drawn in first.values():
+        drawn.zero_()
+    again = uniform(both[0], names, 3)
+    assert all(torch.equal(again[name], whole[name]) for name in names)
+    assert bool(_draws._last) == (most > 0)
+
+
 def test_threads_do_not_change_the_first_scores(both: tuple[nn.Module, nn.Module, MitigationData]) -> None:
     alone = initial_scores(both[0], 5)
     torch.set_num_threads(3)
+    _draws._last.clear()
     assert all(torch.equal(scores, alone[name]) for name, scores in initial_scores(both[0], 5).items())
 
 
