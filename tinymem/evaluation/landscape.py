@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 from tinymem.errors import UserError
 from tinymem.evaluation.perplexity import loss_sum
 from tinymem.models.adapters import logits
+from tinymem.models.copied import copied
 from tinymem.runtime.progress import Bar, SilentBar
 
 Set = tuple[Tensor, Tensor]
@@ -78,7 +78,7 @@ def landscape(
         raise UserError(f"expected an odd number of steps of at least 3, got {steps}; try 21")
     if not span > 0 or not math.isfinite(span):
         raise UserError(f"expected a positive span, got {span:g}; try 1")
-    moved = deepcopy(model).eval()
+    moved = copied(model).eval()
     parameters = list(moved.parameters())
     origin = [p.clone() for p in parameters]
     one, two = (filter_normalized(model, seed, which) for which in (1, 2))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Context
 from typing import Literal
@@ -14,6 +13,7 @@ from tinymem.errors import UserError
 from tinymem.mitigation.config import MethodConfig
 from tinymem.mitigation.ranking import highest
 from tinymem.models.adapters import NeuronLayer, in_out, layer_of, neuron_layers
+from tinymem.models.copied import copied
 
 Scope = Literal["tensor", "layer", "model"]
 
@@ -148,7 +148,7 @@ def ablate(model: nn.Module, mask: Mask) -> nn.Module:
 
     Zeroing a neuron's value vector equals multiplying its activation by zero at every position.
     """
-    edited = deepcopy(model)
+    edited = copied(model)
     with torch.no_grad():
         if mask.unit == "neuron":
             for layer in neuron_layers(edited):

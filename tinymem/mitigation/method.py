@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from copy import deepcopy
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
@@ -28,6 +27,7 @@ from tinymem.mitigation.ablation import AblationConfig, Refused, Scores, ablate,
 from tinymem.mitigation.config import MethodConfig
 from tinymem.mitigation.methods import ENTRY_POINTS, PACKAGES
 from tinymem.models.adapters import neuron_layers
+from tinymem.models.copied import copied
 from tinymem.registry import Registry
 from tinymem.runtime.json import Json, JsonObject
 from tinymem.runtime.progress import Bar, SilentBar
@@ -289,7 +289,7 @@ def apply(method: Unlearner, model: nn.Module, data: MitigationData, config: Met
         Refused: a positive ratio that rounds to nothing.
     """
     if is_control(config):
-        return deepcopy(model)
+        return copied(model)
     if not method.needs_forget:
         data = replace(data, forget=data.forget.take(data.forget.prompt[:0]), clean_counterparts=None, twins=None)
     elif not len(data.forget):

@@ -7,16 +7,16 @@ Source: the plain scheme that GPTQ, AWQ and LLM.int8() are compared with.
 
 from __future__ import annotations
 
-from copy import deepcopy
-
 import torch
 from torch import Tensor, nn
+
+from tinymem.models.copied import copied
 
 
 @torch.no_grad()
 def quantized(model: nn.Module, bits: int) -> nn.Module:
     """A copy of the model whose matrices, embeddings included, hold at most 2^bits - 1 values per output channel."""
-    copy = deepcopy(model)
+    copy = copied(model)
     for module in copy.modules():
         inputs_first = type(module).__name__ == "Conv1D"  # transformers' GPT-2 keeps its weights [in, out]
         for parameter in module.parameters(recurse=False):

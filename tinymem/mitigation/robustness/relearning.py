@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from copy import deepcopy
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from tinymem.data.rows import Rows, next_tokens
 from tinymem.models.adapters import logits
+from tinymem.models.copied import copied
 from tinymem.recipe.evaluation import Robustness
 from tinymem.training.rounded_adamw import optimizer_of, refuse_fp16
 
@@ -24,7 +24,7 @@ def relearned(model: nn.Module, rows: Rows, settings: Robustness, seed: int) -> 
         UserError: a model in fp16.
     """
     refuse_fp16(model)
-    copy = deepcopy(model)
+    copy = copied(model)
     optimizer = optimizer_of([*copy.parameters()], settings.learning_rate, 0.1, seed, (0.9, 0.98))
     copy.train()
     with torch.random.fork_rng():  # dropout of foreign models draws from the global state

@@ -6,7 +6,6 @@ Every localized edit has to beat them. A step has a batch of forget rows and as 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +17,7 @@ from tinymem.mitigation.config import MethodConfig
 from tinymem.mitigation.method import MitigationData
 from tinymem.mitigation.methods.losses import Over, row_losses
 from tinymem.mitigation.methods.pieces import Pieces, beside_training, summed_gradients
+from tinymem.models.copied import copied
 from tinymem.training.rounded_adamw import optimizer_of, refuse_fp16
 
 
@@ -81,7 +81,7 @@ def descend(
         UserError: a model in fp16, whose steps are mostly too small for it.
     """
     refuse_fp16(model)
-    edited = deepcopy(model)
+    edited = copied(model)
     chosen = {name: p for name, p in edited.named_parameters() if trained(name)}
     optimizer = optimizer_of([*chosen.values()], config.learning_rate, config.weight_decay, data.seed)
     pieces = beside_training(model, data.forget.ids.shape[1])

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -28,6 +27,7 @@ from tinymem.mitigation.methods.curvature._spectrum import Spectrum, keep
 from tinymem.mitigation.methods.curvature._store import Spectra, spectra
 from tinymem.mitigation.option_ranges import check_least
 from tinymem.models.adapters import refuse_longer_rows, vocabulary_of
+from tinymem.models.copied import copied
 from tinymem.models.spread import refuse_spread
 
 RHOS = (0.9999, 0.999, 0.99, 0.98, 0.95, 0.9)
@@ -120,7 +120,7 @@ def curvature_edit(model: nn.Module, data: MitigationData, config: CurvatureConf
     refuse_spread(model, "edits by curvature")
     data.found.update({f"{option}_sha256": content[:16] for option, [content] in config.files_content().items() if content})
     with _planned(model, data, config) as plan:
-        edited, rho = deepcopy(model), config.rho
+        edited, rho = copied(model), config.rho
         if config.budget is not None:
             rho, cost = largest(lambda value: _written(plan, edited, value), model, plan.judged, data.performance, config.budget, data.bar)
             data.found.update(rho=rho, cost=cost, judged_rows=len(plan.judged))

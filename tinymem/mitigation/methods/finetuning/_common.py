@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +16,7 @@ from tinymem.mitigation.method import MitigationData
 from tinymem.mitigation.methods.pieces import beside_training, summed_gradients
 from tinymem.mitigation.methods.replay import LEAST_STEPS
 from tinymem.models.adapters import logits
+from tinymem.models.copied import copied
 from tinymem.models.gpt2 import GPT
 from tinymem.training.kernels.attention import row_attention_in
 from tinymem.training.loss import LossModel, batch_loss
@@ -65,7 +65,7 @@ def finetune(
     refuse_fp16(model)
     if not len(rows_NT):
         raise UserError("expected rows to train on, got none; name some with --retain, or use a corpus")
-    edited, device, generator = deepcopy(model), data.forget.ids.device, data.generator()
+    edited, device, generator = copied(model), data.forget.ids.device, data.generator()
     trained = device.type == "cuda" and isinstance(model, GPT) and length_N is None and not in_bf16([*model.parameters()])
     edited.train()
     steps = config.epochs * -(-len(rows_NT) // config.batch_size)

@@ -16,7 +16,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import accumulate, groupby
@@ -34,6 +33,7 @@ from tinymem.mitigation.methods.substitute import Substituted, constants
 from tinymem.mitigation.methods.weight._draws import uniform
 from tinymem.mitigation.methods.weight._selection import use_kernel, without_extreme
 from tinymem.models.adapters import in_out, mlp_parameters
+from tinymem.models.copied import copied
 from tinymem.training.kernels.attention import row_attention_in
 from tinymem.training.rounded_adamw import refuse_fp16
 
@@ -193,7 +193,7 @@ class LearnedMask:
         """
         if not all(bool(torch.isfinite(part.flat(self.scores_P)).all()) for part in self.parts):
             raise UserError("expected finite scores, got NaN or infinity: the mask's training diverged; try a lower learning_rate")
-        edited = deepcopy(self.model)
+        edited = copied(self.model)
         with torch.no_grad():
             for part, kept in zip(self.parts, self.masked_weights(edited.get_parameter(self.parts[0].names[0]).dtype), strict=True):
                 for name, weight in self._shaped(part.names, kept).items():
