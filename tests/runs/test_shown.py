@@ -83,6 +83,15 @@ def test_edits_are_those_of_the_checkpoint_that_mitigate_writes(tiny_run: Run, t
     assert wrong, "the edit changed something"
 
 
+def test_rows_of_an_edited_model_are_not_said_to_be_those_that_its_method_was_given(tiny_run: Run, tmp_path: Path) -> None:
+    tinymem("mitigate", tiny_run.checkpoint, "--method", "durable", "--ratio", 0.001, "--device", "cpu", "--out", tmp_path / "edited")
+    parts = [
+        {row["part"] for row in json.loads(tinymem("show", *words, "--rows", 9, "--json", "--device", "cpu").out)["rows"]}
+        for words in ((tiny_run.checkpoint,), (tmp_path / "edited",), (tmp_path / "edited", "--method", "act"))
+    ]
+    assert parts[0] == parts[2] == {"forget", "holdout"} and parts[1] == {"memorized"}
+
+
 def test_a_method_applied_again_is_said_to_be_and_equals_the_stored_one(tiny_run: Run, tmp_path: Path) -> None:
     done = tinymem("show", tiny_run.path, "--method", "act", "--format", "json", "--device", "cpu")
     assert done.code == 0, done.err

@@ -70,10 +70,10 @@ class Prompts:
         return ids[: first + 1]
 
 
-def prompts_of_subject(subject: Subject, count: int, decode: Decode, eos: frozenset[int]) -> Prompts:
-    """At most `count` memorized rows of each artifact, of those to forget and of the holdout."""
+def prompts_of_subject(subject: Subject, count: int, decode: Decode, eos: frozenset[int], *, parted: bool = True) -> Prompts:
+    """At most `count` memorized rows of each artifact, of those to forget and of the holdout; or, not `parted`, the first of all."""
     evaluator, memorized = subject.evaluator, subject.before.memorized
-    chosen = {kind: choose(memorized[kind], subject.splits[kind], count) for kind in evaluator.probes}
+    chosen = {kind: choose(memorized[kind], subject.splits[kind] if parted else None, count) for kind in evaluator.probes}
     parts = [part for kind, found in chosen.items() for part in _parts(evaluator.probes[kind].rows, kind, found)]
     index = {kind: evaluator.probes[kind].index for kind in chosen}
     return prompts_of([(rows, kind, int(index[kind][place]), part) for rows, kind, place, part in parts], decode, eos, evaluator.forbid)

@@ -206,7 +206,8 @@ class _Making:
         if self.asked.prompt is not None:
             return self._prompt(tokens, recipe, loaded.model)
         if subject is not None and not self.asked.files.given:
-            return prompts_of_subject(subject, count, decode, eos)
+            of_edited = bool(loaded.metadata.mitigation) and not self.asked.methods  # its method was given other rows than one would be now
+            return prompts_of_subject(subject, count, decode, eos, parted=not of_edited)
         own = own_rows(loaded, self.checkpoint, self.asked.files, recipe)
         if not len(own.forget):
             raise UserError("expected --forget FILE with the rows to show, got none")
