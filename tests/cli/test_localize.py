@@ -110,6 +110,9 @@ def test_rows_and_sequences_from_files_on_a_model_of_another_family(tmp_path):
     assert [(row["scope"], row["top"]) for row in weights] == [(s, t) for s in ("tensor", "model") for t in (0.1, 0.2, 0.5)]
     assert all(row["unit"] == "weight" and len(row["values"]) == 5 and row["chance"] == pytest.approx(row["top"], 0.01) for row in weights)
     assert "INJ of weights: 10 % injected" in call("report", tmp_path / "w", "--tables", "inj")
+    (tmp_path / "far.jsonl").write_text("[2, 3, 4]\n[2, 300, 4]")
+    with pytest.raises(UserError, match=r"expected token ids from 0 to \d+ in line 2 of .*far.jsonl, got 300"):
+        call("localize", "inj", tmp_path / "model", "--out", tmp_path / "f", "--sequences", tmp_path / "far.jsonl", *quick)
     with pytest.raises(UserError, match=r"at least 2 memorized rows \(suffix accuracy above 0.9\), got 0 of 5"):
         call("localize", "del", tmp_path / "model", "--out", tmp_path / "b", *files, *quick)
     assert not (tmp_path / "b").exists() or not any((tmp_path / "b").iterdir())

@@ -138,8 +138,8 @@ def test_a_scorer_without_scores_of_single_rows_is_asked_once_a_row():
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (lambda rows, model: torch.zeros(rows, 1, 1), r"expected scores of shape \(3, 2, 64\).* of ig, got \(3, 1, 1\)"),
-        (lambda rows, model: torch.full((rows, 2, 64), torch.nan), "expected numbers as scores of ig, got NaN"),
+        (lambda rows, model: torch.zeros(rows, 1, 1), r"expected scores of shape \(3, 2, 64\).* from by_row, got \(3, 1, 1\)"),
+        (lambda rows, model: torch.full((rows, 2, 64), torch.nan), "expected numbers as scores, got NaN"),
         (lambda rows, model: None, "got NoneType"),
     ],
 )
@@ -206,6 +206,12 @@ def test_a_random_choice_finds_as_much_as_it_chooses():
     scores = torch.rand(gold.shape, generator=torch.Generator().manual_seed(5))
     found = recall(scores, gold, 0.05, "layer")
     assert found.mean == pytest.approx(0.05, abs=0.02) and found.interval[0] < 0.05 < found.interval[1]
+
+
+def test_an_injection_that_runs_away_is_refused():
+    model, data = case()
+    with pytest.raises(UserError, match="expected finite losses of injected sequences, got NaN or infinity in 3 of 3"):
+        inject(model.float(), data.forget, replace(QUICK, learning_rate=1e30))
 
 
 def test_fewer_than_one_neuron_a_layer_is_refused():

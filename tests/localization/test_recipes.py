@@ -58,6 +58,8 @@ def test_a_scorer_that_runs_at_no_ratio_is_refused():
     ]:
         with pytest.raises(UserError, match=words):
             parsed_calls(parse_localization({"benchmark": benchmark, "methods": [{"act": options}]}))
+    with pytest.raises(UserError, match="expected rows above development, got 5 and 5"):
+        parse_localization({"benchmark": "del", "rows": 5, "development": 5})
     skipping = {"benchmark": "del", "methods": [{"slim": {"skip_bottom": True}}]}
     assert parsed_calls(parse_localization(skipping))[0][0].config.skip_bottom
     with pytest.raises(UserError, match="without skip_bottom in DEL with skip_bottom: false"):

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from tinymem.data.rows import Rows
+from tinymem.errors import UserError
 from tinymem.localization.ratios import check_ratio
 from tinymem.mitigation.methods.losses import row_losses
 from tinymem.mitigation.methods.neuron._common import frozen, of_pass
@@ -156,6 +157,9 @@ def learn_changes(
         changes: tensors [S, ...] that require gradients; they are trained in place.
         applied: makes the context in which row s runs through the model with its changes.
         bar: counts steps.
+
+    Raises:
+        UserError: a loss that is not finite.
     """
     bar.expect(config.steps)
     optimizer = torch.optim.Adam(changes, lr=config.rate)
@@ -172,6 +176,10 @@ def learn_changes(
         _step(optimizer, changes, gradients, running_S)
         steps_S += running_S
         bar.advance(1)
+    if broken := int((~losses_S.isfinite()).sum()):
+        raise UserError(
+            f"expected finite losses of injected sequences, got NaN or infinity in {broken} of {len(rows)}; lower learning_rate"
+        )
     return Learned(losses_S.detach(), steps_S, losses_S.detach() < config.loss)
 
 

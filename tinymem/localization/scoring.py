@@ -68,9 +68,9 @@ def _of_rows(by_row: Callable[..., Tensor], call: MethodCall, model: nn.Module, 
     expected = (len(data.forget), len(layers), layers[0].neurons)
     if not isinstance(scores_SLF, Tensor) or tuple(scores_SLF.shape) != expected:
         found = tuple(scores_SLF.shape) if isinstance(scores_SLF, Tensor) else type(scores_SLF).__name__
-        raise UserError(f"expected scores of shape {expected} (rows, layers, neurons) from by_row of {call.name}, got {found}")
+        raise UserError(f"expected scores of shape {expected} (rows, layers, neurons) from by_row, got {found}")
     if scores_SLF.isnan().any():
-        raise UserError(f"expected numbers as scores of {call.name}, got NaN; is the method's loss or gradient finite?")
+        raise UserError("expected numbers as scores, got NaN; is the method's loss or gradient finite?")
     return scores_SLF
 
 

@@ -106,6 +106,8 @@ class LocalizationOptions(Section):
                 raise ValueError(f"expected at least one value for option '{option}' of {method.name}, got []; leave it out")
         if self.tuned and self.benchmark == "del" and self.development < 2:
             raise ValueError(f"expected development: 2 or more, rows to choose among options by, got {self.development}; try 5")
+        if self.benchmark == "del" and self.development >= self.rows:
+            raise ValueError(f"expected rows above development, got {self.rows} and {self.development}; no row would be a target")
         return self
 
     @property
