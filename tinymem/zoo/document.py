@@ -31,10 +31,11 @@ HEAD = """# The paper's tables, reproduced
 Written by `tinymem reproduce` from stored rows. Table 1, 4 layers, multiplicative, from `docs/table1.parquet`: those under protocol `paper`
 are of the checkpoints in `zoo/` (`recipes/paper/table1.yaml`); those under protocol `reference` of the same, measured as the published code
 measured (`recipes/paper/table1-reference.yaml`), or of models that were trained under it, on the published code's rows. Table 2 from
-`docs/table2.parquet`, of the language models in `zoo/` (`recipes/paper/table2.yaml` searches the grids), one seed, with the shipped sample
-of their rows to retain: 8,000 clean rows, on which `finetune-extra` is shorter, and with it the time limit, than on the whole text. Of its
-backdoor the chosen runs were made again for the tests of robustness, but for those of Zero, SimNPO and BalancedSubnet's one epoch: the
-seconds of these three, and of all runs that were not chosen, are of a card that many runs shared, and up to ten times as long as alone.
+`docs/table2.parquet`, of the language models in `zoo/` (`recipes/paper/table2.yaml` searches the grids, `table2-reference.yaml` measures
+and edits as the published code did), one seed, with the shipped sample of their rows to retain: 8,000 clean rows, on which `finetune-extra`
+is shorter, and with it the time limit, than on the whole text. Of its backdoor the chosen runs were made again for the tests of robustness,
+but for those of Zero, SimNPO and BalancedSubnet's one epoch: the seconds of these three, and of all runs that were not chosen, are of a
+card that many runs shared, and up to ten times as long as alone.
 `tinymem reproduce table1 --run` and `table2 --run` do the sweeps; `--from DIR` takes the rows of any, `--add DIR` adds rows to the stored
 ones, in place of those of the same runs. Rows of other depths, sizes and epochs are in `docs/slices.parquet`: of models that
 `recipes/paper/math-backdoor.yaml` trains, searched by `recipes/paper/slices.yaml`, and added by `tinymem reproduce slices --add DIR`. Of
@@ -48,8 +49,8 @@ rule as printed, M + P, rewards lost accuracy. Ours are means over seeds ± stan
 are those that the edit cost, since the published accuracy counts padding. Of text the percent of perplexity that an edit added is compared
 and no perplexity, since text and tokenizer differ from the paper's. A difference needs a reason where it exceeds the standard deviation
 and one row, 0.1 points or 1 % of perplexity. A reason is a run, or another choice among the same runs, whose numbers agree with both
-published ones; chance has the p-value of a t-test; the rest is unexplained: of Table 2 nearly all, as of text there is one model, and no
-run under protocol `reference`.
+published ones, or the model without an edit, where the least ratio of the published grid rounds to nothing: such runs could be chosen as
+best. Chance has the p-value of a t-test; the rest is unexplained: of Table 2 most, as of text there is one model of each kind.
 """
 
 

@@ -61,10 +61,15 @@ Pairs = tuple[Pair, ...]
 
 @dataclass(frozen=True)
 class Evidence:
-    """Other runs of ours, or another choice among the same runs, with their numbers beside the same published ones."""
+    """Other runs of ours, or another choice among the same runs, with their numbers beside the same published ones.
+
+    Attributes:
+        is_run: of the method; else the model without an edit, which is a reason where it agrees, but not named as the nearest.
+    """
 
     words: str
     pairs: Pairs
+    is_run: bool = True
 
 
 def reason_of(pairs: Pairs, evidence: Sequence[Evidence]) -> str:
@@ -81,9 +86,10 @@ def reason_of(pairs: Pairs, evidence: Sequence[Evidence]) -> str:
     for shown in evidence:
         if all(pair.is_chance and _is_nearer(pair, own) for pair, own in zip(shown.pairs, pairs, strict=True)):
             return f"{shown.words} gives {_numbers(shown.pairs)}"
-    if not evidence:
+    runs = [shown for shown in evidence if shown.is_run]
+    if not runs:
         return "unexplained"
-    nearest = min(evidence, key=lambda shown: sum(abs(pair.difference) for pair in shown.pairs))
+    nearest = min(runs, key=lambda shown: sum(abs(pair.difference) for pair in shown.pairs))
     return f"unexplained; nearest: {nearest.words}, {_numbers(nearest.pairs)}"
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from tinymem.mitigation.method import UNLEARNERS
 from tinymem.recipe.paper import FINETUNINGS
 from tinymem.report.configuration import Configuration, by_held_out
 from tinymem.report.configurations import GroupColumns, ModelGroup, groups_of, in_order
@@ -18,6 +19,8 @@ from tinymem.zoo.reasons import ACCURACY_POINTS, PERPLEXITY_PERCENT, Evidence, P
 
 Artifact = Literal["noise", "backdoor"]
 ARTIFACTS: tuple[Artifact, ...] = ("noise", "backdoor")
+PUBLISHED_SIZES = {"neuron": (512, "neuron of 512"), "weight": (512 * 128, "weight of a matrix")}
+"""Neurons of a layer and weights of a matrix in the published models, whose methods round a ratio of them down."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,8 @@ class Reproduction:
         if not pairs:
             return None
         evidence = [Evidence(words, found) for words, other in self._others(method, ours) if (found := self.pairs(other, method))]
+        unedited = self._of(self.group, "none") if (words := no_edit(method)) else []
+        evidence += [Evidence(words, found, is_run=False) for model in unedited if (found := self.pairs(model, method))]
         return Line(method, chosen, ours, self.table.rows[method], pairs, reason_of(pairs, evidence))
 
     def _others(self, method: str, ours: Configuration) -> Iterator[tuple[str, Configuration]]:
@@ -93,11 +98,9 @@ class Reproduction:
         printed = self.best(method, rule="reference")
         if printed is not None and printed is not ours:
             yield f"the rule as printed (M + P), {printed.options}", printed
-        if self.reference is None:
-            return
         rules: tuple[Protocol, ...] = ("reference", "paper")
         for rule, words in zip(rules, ("chosen by M + P", "chosen by M - P"), strict=True):
-            other = self.best(method, limited=False, rule=rule, group=self.reference)
+            other = self.best(method, limited=False, rule=rule, group=self.reference) if self.reference else None
             if other is not None:
                 yield f"protocol reference{f', {other.options}, {words}' if other.options else ''}", other
 
@@ -127,6 +130,19 @@ class Reproduction:
         if method == "none":
             return after
         return before - after if self.table.metric == "accuracy" else 100 * (after / before - 1)
+
+
+def no_edit(method: str) -> str:
+    """Words for the least ratio of a method's published grid (A.3.5) where it rounds to nothing, which ours refuse; else none.
+
+    Greedy drops weights of the whole model one by one, and rounds to some.
+    """
+    registered = UNLEARNERS.get(method) if method in UNLEARNERS.names() else None
+    if registered is None or registered.steps is not None:
+        return ""
+    ratios, (size, of) = registered.config.published_grid.get("ratio", ()), PUBLISHED_SIZES.get(str(registered.properties.unit), (0, ""))
+    least = min((ratio for ratio in ratios if isinstance(ratio, float)), default=1.0)
+    return f"no edit, as a ratio of {100 * least:g} % rounds to no {of}," if size and int(least * size) == 0 else ""
 
 
 def is_of_older_precision(row: MeasuredRow) -> bool:

@@ -19,7 +19,10 @@ from tinymem.sweep.run import local_engine, open_sweep, run_sweep
 from tinymem.zoo.reproduction import Reproduction, reproductions
 
 TableName = Literal["table1", "table2"]
-RECIPES: dict[TableName, tuple[str, ...]] = {"table1": ("table1.yaml", "table1-reference.yaml"), "table2": ("table2.yaml",)}
+RECIPES: dict[TableName, tuple[str, ...]] = {
+    "table1": ("table1.yaml", "table1-reference.yaml"),
+    "table2": ("table2.yaml", "table2-reference.yaml"),
+}
 TITLES: dict[TableName, str] = {"table1": "Table 1", "table2": "Table 2"}
 
 
