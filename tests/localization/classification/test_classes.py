@@ -116,6 +116,9 @@ def test_what_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     assert "did you mean" in tinymem(*base, "--set", "halfs=3").one_line_error()
     assert "tasks" in tinymem(*base, "--tasks", "keywords").one_line_error()
     assert "found nothing there" in tinymem(*base, "--data", "./nothing.csv").last_line_error()
+    (tmp_path / "each.csv").write_text("text,label\n" + "".join(f"{20 + i} 30,kind {i}\n" for i in range(30)))
+    said = tinymem(*base, "--data", tmp_path / "each.csv", *WORDS).last_line_error()
+    assert "got none of its classes; have rows of each class in the training and in the test part" in said
 
 
 def test_the_recipe_names_the_tasks_that_there_are() -> None:

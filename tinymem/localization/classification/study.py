@@ -135,7 +135,8 @@ def studies(model: GPT, tokens: ModelTokens, recipe: ClassificationRecipe) -> It
             largest = train.two_largest()
             train, test = (part.binarized(largest).first(count) for part, count in ((train, recipe.rows), (test, recipe.test_rows)))
         if not len(test):
-            raise UserError(f"expected rows of {name} to test on, got none of its classes; set binarize to false")
+            advice = "set binarize to false" if recipe.binarize else "have rows of each class in the training and in the test part"
+            raise UserError(f"expected rows of {name} to test on, got none of its classes; {advice}")
         rows, unseen = (encoded(part, tokens, longest).to(device) for part in (train, test))
         yield TaskStudy(name, rows, unseen, model, recipe)
 
