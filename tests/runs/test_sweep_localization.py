@@ -12,6 +12,7 @@ from helpers import tinymem
 from tinymem.errors import UserError
 from tinymem.recipe.sweep import parse_sweep
 from tinymem.results.localization import read_localization
+from tinymem.runs.listing import list_folders
 from tinymem.runs.pipeline import Run
 
 INJ = {"benchmark": "inj", "ratios": [0.1], "methods": ["random-neurons", "act"], "sequences": {"count": 2, "tokens": 8}, "steps": 2}
@@ -29,13 +30,17 @@ def test_each_model_is_asked_once_and_the_sweep_is_reported(tiny_run: Run, tmp_p
         assert "where: then the benchmark inj of localization on 1 trained model, in no run or time here" in sweep(
             tiny_run, tmp_path, INJ, plan
         ).out.replace("\n", " ")
-    assert sweep(tiny_run, tmp_path, INJ, "--shard", "2/2").code == 0 and not read_localization(tmp_path / "out")
+    out = tmp_path / "out"
+    assert sweep(tiny_run, tmp_path, INJ, "--shard", "2/2").code == 0
+    assert (listed := list_folders([out])[0]).state == "waiting" and listed.progress == "0 of 0 runs, localization in 0 of 1 model"
+    assert not read_localization(tmp_path / "out")
     assert sweep(tiny_run, tmp_path, INJ).code == 0
     rows = read_localization(tmp_path / "out")
     assert {row.method for row in rows} == {"random-neurons", "act"} and all(row.is_ok for row in rows)
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "localization").iterdir()}
     assert sweep(tiny_run, tmp_path, INJ).code == 0
     assert stamps == {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "localization").iterdir()}
+    assert (listed := list_folders([out])[0]).state == "done" and listed.progress.endswith("localization in 1 of 1 model")
     assert "random-neurons" in tinymem("report", tmp_path / "out", "--tables", "inj").out
 
 

@@ -11,6 +11,8 @@ from tinymem.results.row import LocalizationRow
 from tinymem.results.store import AGAIN, values_of, write_values
 
 FOLDER = "localization"
+MODELS = "localized-models.json"
+"""File of a sweep with the names of its trained models, and of those that its benchmark of localization has finished."""
 
 
 def rows_file(folder: Path, row_id: str) -> Path:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from tinymem.errors import UserError
+from tinymem.results.localization import MODELS
 from tinymem.results.reasons import grouped_reasons
 from tinymem.results.run_folder import RunRecord, load_run
 from tinymem.results.store import PLANNED, Index, read_runs
@@ -72,7 +73,7 @@ def _inside(folder: Path) -> Iterator[Listed]:
 
 
 def _kind(place: Path) -> Literal["run", "sweep"] | None:
-    return "run" if (place / RUN).is_file() else "sweep" if (place / SWEEP).is_file() else None
+    return "run" if (place / RUN).is_file() else "sweep" if (place / SWEEP).is_file() or (place / MODELS).is_file() else None
 
 
 def _run(place: Path, folder: Path) -> Listed:
@@ -125,9 +126,19 @@ def _sweep(place: Path) -> Listed:
     bad = {run for run, entry in known.items() if entry.status != "ok"}
     why = "; ".join(map(str, grouped_reasons(row for _, rows in (read_runs(place, bad) if bad else ()) for row in rows)))
     failed = any(entry.failed for entry in known.values())
-    state: State = "running" if is_taken(place / "claims.lock") else "waiting" if len(known) < planned else "failed" if failed else "done"
+    localized, models = _localized(place)
+    left, busy = len(known) < planned or localized < models, is_taken(place / "claims.lock")
+    state: State = "running" if busy else "waiting" if left else "failed" if failed else "done"
     progress = f"{len(known):,} of {counted(planned, 'run')}" + "".join(f", {n:,} {status}" for status, n in sorted(statuses.items()))
+    progress += f", localization in {localized:,} of {counted(models, 'model')}" if models else ""
     return Listed(place.name, "sweep", state, progress, why, *_size(place))
+
+
+def _localized(place: Path) -> tuple[int, int]:
+    """Trained models of a sweep that its benchmark of localization has finished, and all of them; none without a benchmark."""
+    found = read_json(place / MODELS, "list of models") if (place / MODELS).is_file() else {}
+    models = set(found.get("models", ()))
+    return len(models & set(found.get("done", ()))), len(models)
 
 
 def _number(values: Json, *keys: str) -> int:

@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from tinymem.data.own_rows import RowFiles
 from tinymem.errors import UserError, one_line
 from tinymem.recipe.matrix import parse_shard
+from tinymem.results.localization import FOLDER, MODELS
 from tinymem.runs.localization import localize
+from tinymem.runtime.files import read_json, write_json
+from tinymem.runtime.json import JsonObject
 from tinymem.runtime.locks import sole_writer
 from tinymem.runtime.progress import Progress
 from tinymem.sweep.models import Model
@@ -30,16 +33,42 @@ def localize_models(sweep: Sweep, *, device: str, shard: str | None = None, prog
     Raises:
         UserError: another process writes localization into the sweep's folder; a malformed shard.
     """
-    assert sweep.recipe.localization is not None
     wrong: list[str] = []
-    with sole_writer(sweep.folder / "localization"):
+    with sole_writer(sweep.folder / FOLDER):
+        done = _finished(sweep)
+        _write_finished(sweep, done)
         for model in _share(sweep.models, shard):
             progress.say(f"localization in {model.name}")
             try:
                 _localize(sweep, model, device, progress)
             except UserError as error:
                 wrong.append(f"localization in {model.name}: {one_line(str(error))}")
+            else:
+                _write_finished(sweep, done := {*done, _title(model)})
     return wrong
+
+
+def _finished(sweep: Sweep) -> set[str]:
+    """Names of the models that a sweep's benchmark has finished; none where its options were others, or the file is damaged."""
+    try:
+        known = read_json(sweep.folder / MODELS)
+        return set(known["done"]) if known["benchmark"] == _benchmark(sweep) else set()
+    except (UserError, KeyError, TypeError):
+        return set()
+
+
+def _write_finished(sweep: Sweep, done: set[str]) -> None:
+    models = [_title(model) for model in sweep.models if model.checkpoint is not None]
+    write_json(sweep.folder / MODELS, {"benchmark": _benchmark(sweep), "models": models, "done": sorted(done)})
+
+
+def _title(model: Model) -> str:
+    return f"{model.name} {model.model_id}".strip()
+
+
+def _benchmark(sweep: Sweep) -> JsonObject:
+    assert sweep.recipe.localization is not None
+    return dict(sweep.recipe.localization.model_dump(mode="json"))
 
 
 def _share(models: Sequence[Model], shard: str | None) -> list[Model]:
