@@ -30,7 +30,7 @@ Written by `tinymem zoo leaderboard` from the rows of the paper's tables in `doc
 the checkpoints of `zoo/` that have rows, under protocol `paper`. A method's run on a checkpoint is the one of its stored grid with the
 lowest score M - P, the percent of memorization changed less the percent of accuracy changed (of text M + P, with perplexity): -100 is a
 perfect edit, 0 one that does nothing, of text 100. There is no limit of time. Of a backdoor, memorized rows are the held-out ones, as in
-[the tables](reproduction.md).
+[the tables](reproduction.md), which also say which seconds on `lang-wiki-backdoor-4l-s0` are of a card that many runs shared.
 
 - `tinymem zoo leaderboard --submit plugin.py` runs a method of your own over its grid on the same checkpoints (`docs/extending.md` shows
   one), adds its rows, named by the hash of the file, and writes this page anew.
