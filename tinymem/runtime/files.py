@@ -18,7 +18,7 @@ from tempfile import TemporaryFile
 from typing import IO, Any, NoReturn, cast
 
 from tinymem.errors import CouldNotWrite, UserError
-from tinymem.runtime.words import size
+from tinymem.runtime.words import counted, size
 
 
 def user_path(text: str) -> Path:
@@ -200,7 +200,7 @@ def csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str | None]]]:
             for cells in reader:
                 if len(cells) not in (0, len(head)):
                     raise UserError(
-                        f"expected {len(head)} cells in line {reader.line_num} of {path}, as in its head, got {len(cells)}; "
+                        f"expected {counted(len(head), 'cell')} in line {reader.line_num} of {path}, as in its head, got {len(cells)}; "
                         'put texts with commas or line ends in quotes (")'
                     )
                 if cells:

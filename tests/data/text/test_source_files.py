@@ -79,6 +79,7 @@ def test_parquet(tmp_path: Path, column: pa.Array) -> None:
         ("a.txt.gz", gzip.compress("\n".join(TEXTS * 50).encode(), mtime=0)[:-20], "a.txt.gz"),
         ("a.csv", b"url\nx\n", "a column 'text'"),
         ("a.csv", b"text,n\nx,1\na lamp, a garden,2\n", "expected 2 cells in line 3 of .*, got 3"),
+        ("a.csv", b"text\na lamp, a garden\n", "expected 1 cell in line 2 of .*, got 2"),
         ("a.csv", b"n,text\n1,a lamp\na garden\n2,x\n", "expected 2 cells in line 3 of .*, got 1"),
         ("a.csv", b'n,text\n1,"a lamp\n2,x\n3,y\n', "got at line 4: unexpected end of data"),
         ("a.csv", b'n,text\n1,"a lamp\n2,"x"\n', "got at line 3: ',' expected"),
