@@ -54,7 +54,7 @@ class Replayed:
     def _own_stream(self) -> torch.cuda.Stream:
         """A stream, and so a workspace of the matrix products, of its own, since graphs that share one cannot run side by side.
 
-        Some later steps take it over from these: each new stream would leave a workspace of 65 MB behind.
+        Some later steps take it over from these: each new stream would leave a workspace of 65 MiB behind.
         """
         unused = _UNUSED.setdefault(self.device, [])
         stream = unused.pop() if unused else torch.cuda.Stream(self.device)
