@@ -54,7 +54,7 @@ def test_regularizers(tmp_path: Path) -> None:
     assert rows["goldfish", "bf16"]["memorized"] == pytest.approx([10, 0, 2])
     assert rows["none", "bf16"]["milliseconds"] == pytest.approx(1e3 * 128 * 150 / 4e6)
     assert rows["goldfish", "bf16"]["overhead"] == pytest.approx(0.25) and rows["none", "fp32"]["overhead"] == pytest.approx(0)
-    times = [{"case": "math-2", "way": way, "milliseconds": ms} for way, ms in (("ours", 1.0), ("ours+goldfish", 1.07))]
+    times = [{"case": "math-2", "way": way, "milliseconds": ms, "rows": 128} for way, ms in (("ours", 1.0), ("ours+goldfish", 1.07))]
     (tmp_path / "times").write_text("\n".join(map(json.dumps, times)))
     table = script("regularizers.py", tmp_path, "--times", tmp_path / "times").out
     (line,) = [line for line in table.splitlines() if "goldfish" in line]
