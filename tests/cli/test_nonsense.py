@@ -204,7 +204,7 @@ def here(tiny_run: Run, golden: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "file").write_text("mine")
     (tmp_path / "recipe.yaml").write_text(QUICKSTART.read_text())
     (tmp_path / "sweep.yaml").write_text(f"checkpoints: {tiny_run.checkpoint}\nmethods: act\ngrid: none\n")
-    line = {"way": "ours", "case": "math-2", "milliseconds": 1.0}
+    line = {"way": "ours", "case": "math-2", "milliseconds": 1.0, "rows": 128}
     (tmp_path / "times.jsonl").write_text(json.dumps(line) + "\n" + json.dumps({**line, "case": "math-4"}))
     (tmp_path / "golden.json").write_text(golden)
     return tmp_path
