@@ -30,6 +30,7 @@ from tinymem.data.rows import compact_rows, to_ids
 from tinymem.errors import UserError
 from tinymem.evaluation.evaluator import Evaluator
 from tinymem.evaluation.exposure import exposure_of_rank, exposures
+from tinymem.evaluation.probes import Probe
 from tinymem.models.gpt2 import GPT, GPTConfig
 from tinymem.recipe.recipe import Evaluation, dump_recipe, parse_recipe
 
@@ -152,6 +153,18 @@ def test_shares_per_duplication_class(corpus: Corpus) -> None:
     assert {c: share.rows for c, share in classes.items()} == {"1": 5, "10": 5}
     assert sum(s.count for s in classes.values()) == measured.memorized_share("duplication").count
     assert evaluator.by_copies(measured, "canary") == {}
+
+
+def test_a_class_without_scored_rows_is_there_with_none(corpus: Corpus) -> None:
+    evaluator = Evaluator.of_corpus(corpus, Evaluation(prompt=12, match=12), "paper")
+    probe = evaluator.probes["duplication"]
+    once = np.flatnonzero(probe.copies == 1)
+    fewer = Probe(
+        probe.rows.take(torch.from_numpy(once)), probe.index[once], probe.trained[once], probe.prompt_changed[once], probe.copies[once]
+    )
+    evaluator = replace(evaluator, probes={"duplication": fewer})
+    classes = evaluator.by_copies(evaluator.measure(GPT(GPTConfig(n_positions=40, n_layer=1, n_embd=16, n_head=2))), "duplication")
+    assert {c: (share.rows, share.share is None) for c, share in classes.items()} == {"1": (5, False), "10": (0, True)}
 
 
 def test_every_duplicated_row_and_secret_is_scored(corpus: Corpus) -> None:

@@ -151,10 +151,14 @@ class Evaluator(EvaluationInputs):
         return Measurement(view.memorized, accuracy, by_task, perplexity(total_loss, accuracy.rows), view)
 
     def by_copies(self, measured: Measurement, kind: str) -> dict[str, Share]:
-        """Share memorized per duplication class of an artifact's trained rows; empty where all rows have the same copies."""
+        """Share memorized per duplication class of an artifact's trained rows; empty where all rows have the same copies.
+
+        A class none of whose rows is scored has a share of no rows, so that another is never taken for it.
+        """
         copies = self.probes[kind].copies
-        classes = np.unique(copies[copies > 0])
-        return {str(c): measured.memorized_share(kind, copies == c) for c in classes} if len(classes) > 1 else {}
+        planted = copies if self.corpus is None else self.corpus.planted[kind].copies
+        found = {str(c): measured.memorized_share(kind, copies == c) for c in np.unique(planted[planted > 0])}
+        return found if len(found) > 1 and any(share.rows for share in found.values()) else {}
 
 
 def _probes_by_k(corpus: Corpus, evaluation: Evaluation, protocol: Protocol, device: torch.device) -> dict[int, dict[str, Probe]]:
