@@ -37,6 +37,8 @@ class Odd(nn.Module):
         parametrize.register_parametrization(self.halved, "weight", Halved())
         self.notes: Any = {"names": ["a"], "own": self.kept}
         self.calls, self.called = 0, self.count
+        self.cache: dict[str, int] = {}
+        self.first.cache = self.cache  # type: ignore[assignment]
         self.first.register_forward_hook(lambda module, inputs, output: output + 1)
 
     def count(self) -> None:
@@ -74,6 +76,25 @@ def test_as_deepcopy_makes_it(make: Any) -> None:
     assert shape_of(model, {}) != shape_of(copy, {})
 
 
+class Made(nn.Module):
+    """A module that is made of an argument."""
+
+    def __new__(cls, size: int) -> Made:
+        return super().__new__(cls)
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size, self.line = size, nn.Linear(size, size)
+
+    def __getnewargs__(self) -> tuple[int]:
+        return (self.size,)
+
+
+def test_a_class_that_is_made_of_arguments() -> None:
+    model = nn.Sequential(Made(2), nn.ReLU())
+    assert equal_weights(copied(model), model) and copied(model)[0].size == 2
+
+
 def test_methods_and_hooks_are_of_the_copy() -> None:
     model = Odd()
     copy = copied(model)
@@ -83,4 +104,5 @@ def test_methods_and_hooks_are_of_the_copy() -> None:
     assert len(model.first._forward_hooks) == 1
     x = torch.randn(2, 3)
     assert torch.equal(copy.tied(x), model.tied(x)) and torch.equal(copy.halved(x), model.halved(x))
+    assert copy.first.cache is copy.cache is not model.cache, "one cache of both, and not the original's"
     assert copy.again is copy.first and copy.tied.weight is copy.first.weight and copy.notes["own"] is copy.kept

@@ -16,6 +16,7 @@ from tinymem.results.store import read_rows
 from tinymem.runs.pipeline import Run
 from tinymem.sweep.contest import search
 from tinymem.sweep.halving import RUNGS, halve
+from tinymem.sweep.plan import Plan
 from tinymem.sweep.run import LocalEngine, Sweep, kept_workers, local_engine, open_sweep, run_sweep
 from tinymem.sweep.worker_process import WorkerProcess
 
@@ -77,3 +78,20 @@ def test_those_of_one_sweep_end_with_it(tiny_run: Run, tmp_path: Path, started: 
         run_sweep(opened(tiny_run, tmp_path / "t"), engine, progress=False)
         assert started[1].poll() is None
     assert started[1].returncode == -signal.SIGKILL
+
+
+def test_those_that_are_not_needed_end_and_one_that_has_died_is_replaced(tiny_run: Run, tmp_path: Path, started: list[Any]) -> None:
+    """Two work on the first sweep's passes, one on the second's: it has died between them, which costs that pass no attempt."""
+    engine, whole = local_engine("cpu", 2), opened(tiny_run, tmp_path / "s")
+    one = opened(tiny_run, tmp_path / "t")
+    one.plan = Plan(groups=one.plan.groups[:1])
+    assert isinstance(engine, LocalEngine)
+    with kept_workers(engine):
+        run_sweep(whole, engine, progress=False)
+        assert len(started) == 2 and [process.poll() for process in started] == [None, None]
+        for process in started:
+            process.kill()
+            process.wait()
+        run_sweep(one, engine, progress=False)
+        assert len(started) == 3 and sum(worker.process is not None for worker in engine.kept or []) == 1
+    assert {row.attempts for row in read_rows(tmp_path / "t")} == {1}

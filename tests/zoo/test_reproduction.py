@@ -102,7 +102,7 @@ def test_protocol_reference_is_a_reason() -> None:
 
 def test_a_ratio_that_rounds_to_nothing_is_a_reason_of_methods_that_round() -> None:
     """Published of the backdoor: 99.50 % before, Zero 99.46 % at -0.01 points, Greedy 98.56 % at 0.23."""
-    reasons = {"zero": "no edit, as a ratio of 0.1 % rounds to no neuron of 512, gives 100.00 / 0.00", "greedy": "unexplained"}
+    reasons = {"zero": "perhaps no edit: a ratio of 0.1 % rounds to no neuron of 512, which gives 100.00 / 0.00", "greedy": "unexplained"}
     for method, reason in reasons.items():
         rows = three(method, 0, 0.90, "backdoor", memorized_count_before=100, **options(0.01))
         assert lines(rows, "backdoor")[method].reason == reason

@@ -15,7 +15,7 @@ from tinymem.errors import UserError
 from tinymem.models.adapters import family_of, layer_of, mlp_parameters, neuron_layers
 from tinymem.results.nested import LayersColumn
 from tinymem.runtime.device import in_one_transfer
-from tinymem.runtime.segments import TOGETHER, grouped, segment_sums, together
+from tinymem.runtime.segments import TOGETHER, concatenated, grouped, segment_sums
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def change(before: nn.Module, after: nn.Module) -> tuple[int, float]:
 
 def _counts(old: list[Tensor], new: list[Tensor]) -> Tensor:
     """Of each parameter [G, 3] its changed and its zeroed entries, and with the first one the squared change of all, in float64."""
-    before_P, after_P = (together(parts).double() for parts in (old, new))
+    before_P, after_P = (concatenated(parts).double() for parts in (old, new))
     difference_P, lengths = after_P - before_P, [part.numel() for part in old]
     changed_P = difference_P != 0
     found_G3 = difference_P.new_zeros(len(old), 3)

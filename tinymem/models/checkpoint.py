@@ -28,7 +28,7 @@ from tinymem.runtime.device import in_one_transfer, spread_devices
 from tinymem.runtime.files import new_directory, read_object, write_json, write_text
 from tinymem.runtime.json import Json, JsonObject
 from tinymem.runtime.memory import refuse_beyond_memory
-from tinymem.runtime.segments import TOGETHER, grouped, together
+from tinymem.runtime.segments import TOGETHER, concatenated, grouped
 
 # Keys of config.json that make other weights of the stored ones, or name other files.
 UNSUPPORTED = ("quantization_config", "transformers_weights")
@@ -170,7 +170,7 @@ def not_finite(model: nn.Module) -> list[str]:
     """Names of the parameters that hold NaN or infinity."""
     parameters = dict(model.named_parameters())
     parts = [p.detach() for p in parameters.values()]
-    if all(in_one_transfer([torch.isfinite(together([parts[i] for i in group])).all() for group in grouped(parts, TOGETHER)])):
+    if all(in_one_transfer([torch.isfinite(concatenated([parts[i] for i in group])).all() for group in grouped(parts, TOGETHER)])):
         return []
     return [name for name, p in parameters.items() if not bool(torch.isfinite(p).all())]
 

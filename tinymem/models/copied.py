@@ -9,7 +9,9 @@ from typing import Any, TypeVar
 from torch import nn
 
 M = TypeVar("M", bound=nn.Module)
-OWN_WAYS = ("__deepcopy__", "__copy__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__")
+OWN_WAYS = (
+    "__deepcopy__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__getnewargs__", "__getnewargs_ex__",
+)  # fmt: skip
 """Methods by which a class says how it is copied."""
 
 
@@ -33,7 +35,8 @@ def _copied(module: Any, memo: dict[int, Any]) -> Any:
             copy: Any = type(value)()
             copy.update((child, _copied(part, memo)) for child, part in value.items())
         else:
-            copy = type(value)() if type(value) in (dict, OrderedDict) and not value else deepcopy(value, memo)
+            empty = type(value) in (dict, OrderedDict) and not value
+            copy = memo.setdefault(id(value), type(value)()) if empty else deepcopy(value, memo)
         vars(new)[name] = copy
     return new
 

@@ -27,7 +27,7 @@ def grouped(tensors: Sequence[Tensor], most: int) -> Iterator[list[int]]:
         yield group
 
 
-def together(tensors: Sequence[Tensor]) -> Tensor:
+def concatenated(tensors: Sequence[Tensor]) -> Tensor:
     """The entries [P] of tensors in a row; of one tensor no copy where it lies in a row already."""
     import torch
 

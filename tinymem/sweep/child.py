@@ -49,8 +49,10 @@ def main() -> None:
 
     while True:
         folder, unit = json.loads(groups.get())
-        worker = worker.moved(Path(folder)) if worker else Worker(Path(folder), device)
         try:
+            if worker is None:
+                worker = Worker(Path(folder), device)
+            worker.move_to(Path(folder))
             worker.work(WorkUnit.of_json(unit), tell)
         except CouldNotWrite as error:
             tell({"event": "unwritable", "message": str(error)})

@@ -188,7 +188,10 @@ class LocalEngine:
         workers = self.kept or local_workers(sweep.folder, self.device, self.jobs, sweep.plugins, gpus=sweep.recipe.gpus)
         if self.kept is not None:
             self.kept = workers
+        keys = {group.model_key for group in groups}
+        workers = sorted(workers, key=lambda worker: worker.model_key not in keys)  # first those that have a model of these groups loaded
         started = workers[: len(groups)]
+        stop_all(workers[len(groups) :])  # of a rung before: they hold memory that nobody counts
         limits = with_memory(sweep.recipe.limits, len(started))
         supervisor = Supervisor(sweep.folder, started, limits, compact_every=sweep.recipe.compact_every, tell=tally, stop=stop)
         try:

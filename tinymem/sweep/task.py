@@ -59,11 +59,11 @@ class Worker:
         self._reduced: dict[Rung, Subject] = {}
         self._corpus: tuple[str | None, Corpus] | None = None
 
-    def moved(self, folder: Path) -> Worker:
-        """This worker, with what it has loaded, in the folder of a sweep."""
+    def move_to(self, folder: Path) -> None:
+        """Go on in the folder of another sweep, with what is loaded."""
         if folder != self.folder:
+            self.claims.close()
             self.folder, self.claims, self.index = folder, Claims(folder), Index(folder)
-        return self
 
     def work(self, group: WorkUnit, tell: Tell) -> None:
         """Claim a group, run its runs that are left, and report each event through `tell`."""

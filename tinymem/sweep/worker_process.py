@@ -45,6 +45,8 @@ class WorkerProcess:
 
     def give(self, group: WorkUnit, folder: Path) -> None:
         """Hand a group of the sweep in `folder` to the worker, which is started if there is none."""
+        if self.is_dead():  # since its last group
+            self.stop()
         if self.process is None:
             self._start()
         assert self.connection is not None

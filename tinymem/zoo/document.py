@@ -49,8 +49,10 @@ rule as printed, M + P, rewards lost accuracy. Ours are means over seeds ± stan
 are those that the edit cost, since the published accuracy counts padding. Of text the percent of perplexity that an edit added is compared
 and no perplexity, since text and tokenizer differ from the paper's. A difference needs a reason where it exceeds the standard deviation
 and one row, 0.1 points or 1 % of perplexity. A reason is a run, or another choice among the same runs, whose numbers agree with both
-published ones, or the model without an edit, where the least ratio of the published grid rounds to nothing: such runs could be chosen as
-best. Chance has the p-value of a t-test; the rest is unexplained: of Table 2 most, as of text there is one model of each kind.
+published ones. Where those agree with the model without an edit, and the least ratio of the published grid rounds to nothing, the line says
+`perhaps no edit`: such runs could be chosen as best, though the published numbers are near those of their trained model and not the same
+(perplexity is of random chunks of text there). Chance has the p-value of a t-test; the rest is unexplained: of Table 2 most, as of text
+there is one model of each kind.
 """
 
 

@@ -142,7 +142,7 @@ def no_edit(method: str) -> str:
         return ""
     ratios, (size, of) = registered.config.published_grid.get("ratio", ()), PUBLISHED_SIZES.get(str(registered.properties.unit), (0, ""))
     least = min((ratio for ratio in ratios if isinstance(ratio, float)), default=1.0)
-    return f"no edit, as a ratio of {100 * least:g} % rounds to no {of}," if size and int(least * size) == 0 else ""
+    return f"perhaps no edit: a ratio of {100 * least:g} % rounds to no {of}, which" if size and int(least * size) == 0 else ""
 
 
 def is_of_older_precision(row: MeasuredRow) -> bool:

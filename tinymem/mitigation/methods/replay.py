@@ -1,7 +1,8 @@
 """CUDA graphs of training steps: a GPU replays a step as one graph instead of launching some hundred small kernels.
 
 On small models a training step is bound by the time to launch its kernels. The first steps run as they are; then one step is recorded and
-replayed with new row indices. A step must change its state in place, and take all that varies from its index tensor.
+replayed with new row indices. A step must change its state in place, and take all that varies from its index tensor. It may leave no tensor
+that it made itself to later steps, but of the steps that run before one is recorded: graphs of several sizes share their memory.
 """
 
 from __future__ import annotations
