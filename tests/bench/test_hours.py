@@ -110,6 +110,19 @@ def test_lines_that_are_no_timings_are_refused(line: dict[str, object], tmp_path
         read_times(tmp_path)
 
 
+@pytest.mark.parametrize("number", ["Infinity", "1e400", "NaN"])
+def test_rows_that_are_no_number_are_refused(number: str, tmp_path: Path) -> None:
+    (tmp_path / "times").write_text(json.dumps(lines()[0]).replace("128", number))
+    with pytest.raises(UserError, match="got something else"):
+        read_times(tmp_path / "times")
+
+
+def test_times_of_an_older_version_are_to_be_taken_again(tmp_path: Path) -> None:
+    (tmp_path / "times").write_text(json.dumps({"case": "math-2", "way": "ours", "milliseconds": 1.0}))
+    done = tinymem("bench", "hours", MODELS[0], "--times", tmp_path / "times")
+    assert done.code == 2 and "got an older version's; time again: tinymem bench train --json" in done.one_line_error()
+
+
 @pytest.mark.slow
 def test_the_command(tmp_path: Path) -> None:
     path = tmp_path / "times.jsonl"

@@ -77,10 +77,12 @@ class Times:
         """Times from the JSON lines of `bench train`, of one way and its regularizers.
 
         Raises:
-            UserError: batches of several sizes.
+            UserError: batches of several sizes, or of one that an older version did not write.
             ValueError: a time that is none.
         """
         lines = [line for line in lines if line["way"].partition("+")[0] == way]
+        if any("rows" not in line and "milliseconds" in line for line in lines):
+            raise UserError("expected times with the `rows` of a batch, got an older version's; time again: tinymem bench train --json")
         if len(batches := {int(line["rows"]) for line in lines}) > 1:
             raise UserError(f"expected times of batches of one size, got {', '.join(map(str, sorted(batches)))} rows; leave some lines out")
         plain: dict[tuple[str, int, str], float] = {}
@@ -126,7 +128,7 @@ def read_times(path: Path, way: str = "ours") -> Times:
         raise UserError(f"expected the times of `tinymem bench train --json` at {path}, found none") from None
     except OSError as error:
         raise UserError(f"expected the times of `tinymem bench train --json` at {path}, got: {error.strerror or error}") from None
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
         raise UserError(f"expected JSON lines of `tinymem bench train --json` in {path}, got something else") from None
     if not times.plain:
         raise UserError(f"expected lines with the way '{way}' in {path}, found none; try --way graph")

@@ -29,8 +29,9 @@ class Detection:
     Attributes:
         artifact: whose rows.
         detector: `tr F`, or a band of the spectrum such as `rho 0.5 to 0.9`.
-        ratio: mean over the memorized training rows by that over clean ones; None where no clean row drives the band, as an empty one.
-        auc: probability that a memorized row scores above a clean one; 0.5 is chance; None as above.
+        ratio: mean over the memorized training rows by that over clean ones; None where those of clean rows are all 0, or as of `auc`.
+        auc: probability that a memorized row scores above a clean one; 0.5 is chance; None where scores are no numbers, as of a band that
+            no clean row drives in any matrix, or all 0.
         auc_planted: that it scores above a row of the artifact that is not memorized; None without such rows.
         memorized, clean, planted: numbers of rows.
     """
@@ -104,13 +105,17 @@ def _detections(model: nn.Module, recipe: Recipe, corpus: Corpus, samples: int, 
 
 
 def _compared(artifact: str, detector: str, clean: Tensor, memorized: Tensor, planted: Tensor) -> Detection:
+    import numpy as np
+
     from tinymem.evaluation.roc import auc
 
     other, member, third = (values.double().cpu().numpy() for values in (clean, memorized, planted))
     counts = len(member), len(other), len(third)
-    if not other.mean() > 0:  # NaN of a band that nothing drives
+    scores = np.concatenate([other, member, third])
+    if np.isnan(scores).any() or not scores.any():  # NaN: a band's unit is what drives clean rows, and nothing does
         return Detection(artifact, detector, None, None, None, *counts)
-    return Detection(artifact, detector, float(member.mean() / other.mean()), auc(member, other), auc(member, third), *counts)
+    ratio = float(member.mean() / other.mean()) if other.mean() > 0 else None
+    return Detection(artifact, detector, ratio, auc(member, other), auc(member, third), *counts)
 
 
 def _planted(corpus: Corpus, recipe: Recipe, kind: str, probe: Probe, chosen: Flags) -> Rows:

@@ -97,6 +97,15 @@ def test_a_band_that_no_clean_row_drives_has_no_number(tmp_path: Path) -> None:
     assert len(write_figures([curvature_figure(shown)], tmp_path)) == 4
 
 
+def test_where_clean_rows_score_0_only_the_ratio_has_no_number() -> None:
+    nothing, all_ = torch.zeros(3), torch.ones(2)
+    line = curvature._compared("noise", "tr F", nothing, all_, torch.tensor([0.0, 2.0]))
+    assert (line.ratio, line.auc, line.auc_planted) == (None, 1.0, 0.5)
+    assert curvature._compared("noise", "tr F", nothing, all_, nothing[:0]).auc == 1.0
+    line = curvature._compared("noise", "tr F", nothing, nothing, nothing)
+    assert (line.ratio, line.auc, line.auc_planted) == (None, None, None), "0 of all rows compares nothing"
+
+
 def test_the_verb_compares_them_with_what_is_memorized(checkpoint: Path, tmp_path: Path) -> None:
     done = tinymem("curvature", checkpoint, "--per-group", 20, "--device", "cpu", "--out", tmp_path / "figure", "--json")
     assert done.code == 0, done.err
