@@ -142,6 +142,20 @@ def test_gradients_are_taken_anew_where_other_epochs_are_kept(checkpoint: Path, 
 
 
 @pytest.mark.training
+def test_kept_epochs_are_read_only_for_the_gradients(checkpoint: Path, tmp_path: Path) -> None:
+    shutil.copytree(checkpoint.parent.parent, tmp_path / "runs")
+    own, early = tmp_path / "runs" / checkpoint.parent.name, checkpoint.parent / "checkpoints" / "epoch-000001"
+    broken = shutil.copytree(own / "checkpoint", own / "checkpoints" / "epoch-000002")
+    (broken / "model.safetensors").unlink()
+    words = (own / "checkpoint", tmp_path / "out", "--start", early, "--techniques")
+    done = localize(*words, "centroids")
+    assert done.code == 0 and all(row.is_ok for row in read_localization(tmp_path / "out")), done.err
+    assert localize(*words, "forgetting-gradients", "--early", early).code == 0
+    told = localize(*words, "centroids,forgetting-gradients")
+    assert told.code == 2 and "epoch-000002" in told.last_line_error()
+
+
+@pytest.mark.training
 def test_where_planted_rows_began_to_count_is_the_start(checkpoint: Path) -> None:
     recipe = parse_recipe(VALUES)
     assert common_start(checkpoint, recipe) == checkpoint.parent / "checkpoints" / "epoch-000001" and control_of(recipe) == (0,)

@@ -142,20 +142,20 @@ def localize_layers(
         ground = _of_corpus(loaded, checkpoint, recipe, others, corpus, rng)
     found = [load_checkpoint(place, device=device, verify=verify) if place else None for place in (ground.counterfactual, ground.start)]
     fresh = None if ground.fresh is None else ground.fresh.to(device)
+    kept = _kept(checkpoint) if "forgetting-gradients" in recipe.techniques and not others.early else []
     contexts: Contexts = {}
     models = Models(
         layers_of(loaded.model, contexts),
         _layers(found[0], ground.counterfactual, loaded, contexts),
         _layers(found[1], ground.start, loaded, contexts) if fresh is None else layers_of(fresh, contexts),
-        _checkpoints(checkpoint, others.early, loaded, device, contexts),
+        _checkpoints([others.early] if others.early else kept, loaded, device, contexts),
         ground.control,
     )
     subject = sequence_subject(models, ground.rows, recipe, rng, next(loaded.model.parameters()).device)
     identity = replace(identity_of(loaded, checkpoint, device), seed=recipe.seed)
     compared: list[Json] = [weights_id(place) if place else None for place in (ground.counterfactual, ground.start, others.early)]
     named = {**others.names(), "planted": files.planted.name if files and files.planted else None}
-    kept = () if others.early else tuple(map(weights_id, _kept(checkpoint)))
-    origin = Origin(identity, ground.kind, [ground.kind, *compared, *ground.depends], named, kept)
+    origin = Origin(identity, ground.kind, [ground.kind, *compared, *ground.depends], named, tuple(map(weights_id, kept)))
     options = Options.of(recipe, ground.learning_rate)
     watched = (loaded.model,) if fresh is None else (loaded.model, fresh)
     return run_techniques(subject, recipe, options, origin, out, progress or Progress(), watched=watched)
@@ -302,9 +302,9 @@ def _kept(checkpoint: Path) -> list[Path]:
     return sorted((run_of(checkpoint) / "checkpoints").glob("epoch-*")) if checkpoint.resolve().name == "checkpoint" else []
 
 
-def _checkpoints(checkpoint: Path, early: Path | None, like: Checkpoint, device: str, contexts: Contexts) -> Iterator[LayeredModel]:
-    """The given early checkpoint, or those of the run's kept epochs before the last, in order."""
-    for place in [early] if early else _kept(checkpoint):
+def _checkpoints(places: list[Path], like: Checkpoint, device: str, contexts: Contexts) -> Iterator[LayeredModel]:
+    """Checkpoints of earlier epochs, each loaded when it is asked for."""
+    for place in places:
         yield _layers(load_checkpoint(place, device=device), place, like, contexts)
 
 
