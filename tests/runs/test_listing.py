@@ -11,6 +11,7 @@ from helpers import METHODS, QUICKSTART, SMALLER, TINY, files_in, sets, tinymem
 
 from tinymem.recipe.recipe import dump_recipe, load_recipe
 from tinymem.recipe.sizes import planned_parameters
+from tinymem.results.localization import MODELS
 from tinymem.results.reasons import grouped_reasons
 from tinymem.results.row import MitigationRow, Status
 from tinymem.results.store import PLANNED, write_run
@@ -112,6 +113,16 @@ def test_states_of_a_sweep(tmp_path: Path) -> None:
     assert one(sweep).state == "failed" and "timeout: 1 run of act: stopped after 3 s" in one(sweep).why
     with locked(sweep / "claims.lock", "some group", wait=False):
         assert one(sweep).state == "running"
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", '{"models": 3}', '{"models": ["a"], "done": [[1]]}', '{"models": [], "done": [], "failed": {"a": 1}}', '{"failed": []}']
+)
+def test_a_damaged_list_of_localized_models_is_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "sweep.yaml").write_text("name: mine\n")
+    (tmp_path / MODELS).write_text(text)
+    told = tinymem("runs", tmp_path)
+    assert told.code == 2 and f"in {tmp_path / MODELS}, got " in told.one_line_error()
 
 
 def test_reasons_are_grouped_by_what_they_say_and_count_runs_once() -> None:

@@ -14,6 +14,7 @@ from tinymem.recipe.sweep import parse_sweep
 from tinymem.results.localization import read_localization
 from tinymem.runs.listing import list_folders
 from tinymem.runs.pipeline import Run
+from tinymem.runtime.locks import sole_writer
 
 INJ = {"benchmark": "inj", "ratios": [0.1], "methods": ["random-neurons", "act"], "sequences": {"count": 2, "tokens": 8}, "steps": 2}
 
@@ -34,6 +35,8 @@ def test_each_model_is_asked_once_and_the_sweep_is_reported(tiny_run: Run, tmp_p
     assert sweep(tiny_run, tmp_path, INJ, "--shard", "2/2").code == 0
     assert (listed := list_folders([out])[0]).state == "waiting" and listed.progress == "0 of 0 runs, localization in 0 of 1 model"
     assert not read_localization(tmp_path / "out")
+    with sole_writer(out / "localization"):
+        assert list_folders([out])[0].state == "running"
     assert sweep(tiny_run, tmp_path, INJ).code == 0
     rows = read_localization(tmp_path / "out")
     assert {row.method for row in rows} == {"random-neurons", "act"} and all(row.is_ok for row in rows)
@@ -48,6 +51,9 @@ def test_each_model_is_asked_once_and_the_sweep_is_reported(tiny_run: Run, tmp_p
 def test_a_model_without_such_rows_is_named_and_no_end_of_the_sweep(tiny_run: Run, tmp_path: Path) -> None:
     done = sweep(tiny_run, tmp_path, {"benchmark": "del", "methods": ["act"], "accuracy": 1})
     assert done.code == 1 and "localization in " in done.err and "memorized rows" in done.err
+    (listed,) = list_folders([tmp_path / "out"])
+    assert listed.state == "failed" and listed.why.startswith("localization failed in 1 model (") and "memorized rows" in listed.why
+    assert sweep(tiny_run, tmp_path, {**INJ, "methods": ["act"]}).code == 0 and list_folders([tmp_path / "out"])[0].state == "done"
     wrong = sweep(tiny_run, tmp_path, {"benchmark": "inj", "methods": ["subnet"]})
     assert wrong.code == 2 and "score neurons" in wrong.last_line_error()
 
@@ -62,6 +68,30 @@ def test_a_scorer_that_fails_on_a_model_is_named_in_a_line_and_ends_no_sweep(tin
     done = sweep(tiny_run, tmp_path, {**INJ, "methods": ["unlucky", "act"]}, "--plugin", tmp_path / "unlucky.py")
     assert done.code == 1 and "unlucky failed: ValueError: no luck (unlucky.py, line 4)" in done.err and "Traceback" not in done.err
     assert {row.method for row in read_localization(tmp_path / "out")} == {"act"}
+
+
+@pytest.mark.training
+def test_a_scorer_that_fails_and_leaves_a_hook_is_told_with_its_own_error(tiny_run: Run, tmp_path: Path) -> None:
+    (tmp_path / "careless.py").write_text(
+        "from tinymem import AblationConfig, Properties, scorer\n"
+        '@scorer("careless", config=AblationConfig, properties=Properties(unit="neuron", order="zeroth"))\n'
+        "def careless(model, data, config):\n"
+        "    model.register_forward_pre_hook(lambda *_: None)\n"
+        "    raise ValueError('no luck')\n"
+    )
+    done = sweep(tiny_run, tmp_path, {**INJ, "methods": ["careless"]}, "--plugin", tmp_path / "careless.py")
+    assert done.code == 1 and "expected careless to leave the model as it is, got " in done.err
+    assert "changed; careless failed: ValueError: no luck (careless.py, line 5)" in done.err
+
+
+@pytest.mark.training
+@pytest.mark.processes
+def test_a_sweep_without_the_section_any_more_waits_for_nothing(tiny_run: Run, tmp_path: Path) -> None:
+    assert sweep(tiny_run, tmp_path, INJ, "--shard", "2/2").code == 0 and list_folders([tmp_path / "out"])[0].state == "waiting"
+    path = tmp_path / "plain.yaml"
+    path.write_text(json.dumps({"name": "where", "checkpoints": str(tiny_run.checkpoint), "methods": {"act": {"ratio": [0.1]}}}))
+    assert tinymem("sweep", path, "--out", tmp_path / "out", "--device", "cpu").code == 0
+    assert (listed := list_folders([tmp_path / "out"])[0]).state == "done" and "localization" not in listed.progress
 
 
 def test_methods_are_needed_only_without_it() -> None:

@@ -133,7 +133,10 @@ def _engine(name: str, config: Path | None, place: str, jobs: int | None) -> Eng
 
 def _localize(one: Sweep, place: str, engine: str, only: list[str] | None, shard: str | None) -> int:
     """Run the section `localization`; returns how many models could not be asked."""
+    from tinymem.results.localization import MODELS
+
     if one.recipe.localization is None:
+        (one.folder / MODELS).unlink(missing_ok=True)  # of an earlier recipe: nothing is left of it to wait for
         return 0
     if only or engine == "parsl":
         echo(f"left aside: localization, which {'--only' if only else '--engine parsl'} does not take", err=True)

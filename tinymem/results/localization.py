@@ -12,7 +12,7 @@ from tinymem.results.store import AGAIN, values_of, write_values
 
 FOLDER = "localization"
 MODELS = "localized-models.json"
-"""File of a sweep with the names of its trained models, and of those that its benchmark of localization has finished."""
+"""File of a sweep with the names of its trained models, of those that its benchmark of localization has finished, and why others failed."""
 
 
 def rows_file(folder: Path, row_id: str) -> Path:

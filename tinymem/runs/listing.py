@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Literal
 
 from tinymem.errors import UserError
-from tinymem.results.localization import MODELS
+from tinymem.results.localization import FOLDER, MODELS
 from tinymem.results.reasons import grouped_reasons
 from tinymem.results.run_folder import RunRecord, load_run
 from tinymem.results.store import PLANNED, Index, read_runs
 from tinymem.results.store import RECIPE as SWEEP
 from tinymem.runs.lock import LOCK
-from tinymem.runtime.files import read_json
+from tinymem.runtime.files import read_json, read_object
 from tinymem.runtime.json import Json
-from tinymem.runtime.locks import is_taken
+from tinymem.runtime.locks import is_taken, writers_lock
 from tinymem.runtime.words import counted
 
 State = Literal["done", "running", "waiting", "failed", "unknown"]
@@ -125,20 +125,31 @@ def _sweep(place: Path) -> Listed:
     planned = _number(read_json(place / PLANNED, "number of runs"), "runs") if (place / PLANNED).is_file() else len(known)
     bad = {run for run, entry in known.items() if entry.status != "ok"}
     why = "; ".join(map(str, grouped_reasons(row for _, rows in (read_runs(place, bad) if bad else ()) for row in rows)))
-    failed = any(entry.failed for entry in known.values())
-    localized, models = _localized(place)
-    left, busy = len(known) < planned or localized < models, is_taken(place / "claims.lock")
+    localized, broken, models = _localized(place)
+    if broken:
+        name, reason = next(iter(broken.items()))
+        why = "; ".join(filter(None, [why, f"localization failed in {counted(len(broken), 'model')} ({name}: {reason})"]))
+    failed = any(entry.failed for entry in known.values()) or bool(broken)
+    left = len(known) < planned or localized + len(broken) < models
+    busy = is_taken(place / "claims.lock") or is_taken(writers_lock(place / FOLDER))
     state: State = "running" if busy else "waiting" if left else "failed" if failed else "done"
     progress = f"{len(known):,} of {counted(planned, 'run')}" + "".join(f", {n:,} {status}" for status, n in sorted(statuses.items()))
     progress += f", localization in {localized:,} of {counted(models, 'model')}" if models else ""
     return Listed(place.name, "sweep", state, progress, why, *_size(place))
 
 
-def _localized(place: Path) -> tuple[int, int]:
-    """Trained models of a sweep that its benchmark of localization has finished, and all of them; none without a benchmark."""
-    found = read_json(place / MODELS, "list of models") if (place / MODELS).is_file() else {}
-    models = set(found.get("models", ()))
-    return len(models & set(found.get("done", ()))), len(models)
+def _localized(place: Path) -> tuple[int, dict[str, str], int]:
+    """Trained models of a sweep that its benchmark of localization has finished, why it failed in others, and the number of all.
+
+    None without a benchmark.
+    """
+    found = read_object(place / MODELS, "list of models") if (place / MODELS).is_file() else {}
+    models, done, failed = found.get("models", []), found.get("done", []), found.get("failed", {})
+    are_lists = isinstance(models, list) and isinstance(done, list) and isinstance(failed, dict)
+    if not are_lists or not all(isinstance(value, str) for value in (*models, *done, *failed.values())):
+        raise UserError(f"expected names of models in {place / MODELS}, got something else; the file is damaged: run the sweep again")
+    left = set(models) - set(done)
+    return len(set(models)) - len(left), {name: why for name, why in failed.items() if name in left}, len(set(models))
 
 
 def _number(values: Json, *keys: str) -> int:

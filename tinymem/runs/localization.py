@@ -150,7 +150,8 @@ class _Runner:
             with self.progress.stage(name, len(self.benchmark.rows)) as bar:
                 made = self._made(item, bar)
             if changed := first_change(self.fingerprint, self.benchmark.model):
-                raise UserError(f"expected {item.call.name} to leave the model as it is, got {changed} changed; its rows are not kept")
+                end = _why(item.call.name, made) if isinstance(made, Exception) else "its rows are not kept"
+                raise UserError(f"expected {item.call.name} to leave the model as it is, got {changed} changed; {end}")
             if isinstance(made, Exception):
                 raise _ScorerFailed(_why(item.call.name, made)) from made
             write_localization(self.out, item.id, made)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from tinymem.data.own_rows import RowFiles
 from tinymem.errors import UserError, one_line
@@ -16,6 +17,14 @@ from tinymem.runtime.progress import Progress
 from tinymem.sweep.models import Model
 from tinymem.sweep.named import row_files
 from tinymem.sweep.run import Sweep
+
+
+@dataclass
+class _Known:
+    """Names of the models that a sweep's benchmark has finished, and why it failed in others."""
+
+    done: set[str] = field(default_factory=set)
+    failed: dict[str, str] = field(default_factory=dict)
 
 
 def localize_models(sweep: Sweep, *, device: str, shard: str | None = None, progress: Progress) -> list[str]:
@@ -35,31 +44,38 @@ def localize_models(sweep: Sweep, *, device: str, shard: str | None = None, prog
     """
     wrong: list[str] = []
     with sole_writer(sweep.folder / FOLDER):
-        done = _finished(sweep)
-        _write_finished(sweep, done)
+        known = _known(sweep)
+        _write_known(sweep, known)
         for model in _share(sweep.models, shard):
             progress.say(f"localization in {model.name}")
             try:
                 _localize(sweep, model, device, progress)
             except UserError as error:
+                known.done.discard(_title(model))
+                known.failed[_title(model)] = one_line(str(error))
                 wrong.append(f"localization in {model.name}: {one_line(str(error))}")
             else:
-                _write_finished(sweep, done := {*done, _title(model)})
+                known.done.add(_title(model))
+                known.failed.pop(_title(model), None)
+            _write_known(sweep, known)
     return wrong
 
 
-def _finished(sweep: Sweep) -> set[str]:
-    """Names of the models that a sweep's benchmark has finished; none where its options were others, or the file is damaged."""
+def _known(sweep: Sweep) -> _Known:
+    """What a sweep's benchmark has come to so far; nothing where its options were others, or the file is damaged."""
     try:
-        known = read_json(sweep.folder / MODELS)
-        return set(known["done"]) if known["benchmark"] == _benchmark(sweep) else set()
-    except (UserError, KeyError, TypeError):
-        return set()
+        found = read_json(sweep.folder / MODELS)
+        if found["benchmark"] != _benchmark(sweep):
+            return _Known()
+        return _Known(set(map(str, found["done"])), {name: str(why) for name, why in dict(found.get("failed", {})).items()})
+    except (UserError, KeyError, TypeError, ValueError):
+        return _Known()
 
 
-def _write_finished(sweep: Sweep, done: set[str]) -> None:
+def _write_known(sweep: Sweep, known: _Known) -> None:
     models = [_title(model) for model in sweep.models if model.checkpoint is not None]
-    write_json(sweep.folder / MODELS, {"benchmark": _benchmark(sweep), "models": models, "done": sorted(done)})
+    values = {"benchmark": _benchmark(sweep), "models": models, "done": sorted(known.done), "failed": known.failed}
+    write_json(sweep.folder / MODELS, values)
 
 
 def _title(model: Model) -> str:

@@ -172,7 +172,7 @@ def sole_writer(folder: Path) -> Iterator[None]:
     Raises:
         UserError: another process has it, or nothing can be written there.
     """
-    lock = folder.resolve().with_name(f".{folder.resolve().name}.lock")
+    lock = writers_lock(folder)
     made = [parent for parent in lock.parents if not parent.exists()]
     try:
         with locked(lock, wait=False) as alone:
@@ -186,6 +186,12 @@ def sole_writer(folder: Path) -> Iterator[None]:
         for parent in made:
             with suppress(OSError):
                 parent.rmdir()
+
+
+def writers_lock(folder: Path) -> Path:
+    """The lock that the sole writer of a folder holds."""
+    place = folder.resolve()
+    return place.with_name(f".{place.name}.lock")
 
 
 def _open(path: Path) -> _Key:
