@@ -13,7 +13,7 @@ import torch
 
 from tinymem.data.alike import alike_as_wholes, alike_where_tested
 from tinymem.data.rows import Rows
-from tinymem.data.rows_file import FileRow, RowsFile, read_rows, refuse_unknown_ids
+from tinymem.data.rows_file import FileRow, RowsFile, read_rows
 from tinymem.data.token_arrays import RawLayout
 from tinymem.data.tokenizer_folder import ModelTokens
 from tinymem.errors import UserError, check_given
@@ -183,8 +183,7 @@ def _kept(files: RowFiles, tokens: ModelTokens, vocabulary: int) -> tuple[list[F
 
 def _read(files: RowFiles, path: Path, tokens: ModelTokens, vocabulary: int) -> RowsFile:
     file = read_rows(path, tokens, column=files.column, bos=files.bos, layout=files.raw)
-    for row in file.rows:
-        refuse_unknown_ids(row.ids, vocabulary, f"{file.counted} {row.number} of {path}")
+    file.refuse_unknown_ids(vocabulary)
     return file
 
 

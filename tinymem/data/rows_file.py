@@ -54,6 +54,11 @@ class RowsFile:
     rows: list[FileRow] = field(default_factory=list)
     empty: list[int] = field(default_factory=list)
 
+    def refuse_unknown_ids(self, vocabulary: int) -> None:
+        """Raise UserError for a row with a token id that a model of so many does not know."""
+        for row in self.rows:
+            refuse_unknown_ids(row.ids, vocabulary, f"{self.counted} {row.number} of {self.path}")
+
     def places(self, numbers: list[int]) -> str:
         """Where some rows are, such as `lines 3, 9, 12, ...`."""
         shown = ", ".join(map(str, numbers[:5])) + (", ..." if len(numbers) > 5 else "")

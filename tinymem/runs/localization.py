@@ -13,7 +13,7 @@ import torch
 from tinymem.data.math.sequences import Ids
 from tinymem.data.own_rows import RowFiles, rows_digest
 from tinymem.data.rows import Rows, concatenate
-from tinymem.data.rows_file import read_rows, refuse_unknown_ids
+from tinymem.data.rows_file import read_rows
 from tinymem.data.tokenizer_folder import ModelTokens, has_tokenizer, read_tokenizer
 from tinymem.errors import UserError, described, no_exit
 from tinymem.evaluation.evaluator import Evaluator
@@ -236,12 +236,11 @@ def _sequences(loaded: Checkpoint, checkpoint: Path, recipe: LocalizationOptions
         length = _length(loaded, wanted.tokens, wanted.tokens or TOKENS, progress)
         return random_sequences(vocabulary_of(loaded.model), wanted.count, length, leave_out=special, seed=wanted.seed)
     file = read_rows(wanted.file, tokens, column=wanted.column)
-    rows = [row for row in file.rows if len(row.ids) >= 2][: wanted.count]
-    if not rows:
+    file = replace(file, rows=[row for row in file.rows if len(row.ids) >= 2][: wanted.count])
+    if not file.rows:
         raise UserError(f"expected sequences of at least 2 tokens in {wanted.file}, got none; name another file")
-    for row in rows:
-        refuse_unknown_ids(row.ids, vocabulary_of(loaded.model), f"{file.counted} {row.number} of {wanted.file}")
-    ids = [row.ids for row in rows]
+    file.refuse_unknown_ids(vocabulary_of(loaded.model))
+    ids = [row.ids for row in file.rows]
     most = min(max(map(len, ids)), FILE_LENGTH * (wanted.tokens or TOKENS))
     longest = _length(loaded, wanted.tokens, most, progress)
     ids = [row[:longest] for row in ids]

@@ -10,7 +10,7 @@ import numpy as np
 from tinymem.data.math.sequences import Ids
 from tinymem.data.own_rows import DEFAULT_WINDOW, rows_digest
 from tinymem.data.rows import Rows
-from tinymem.data.rows_file import read_rows, refuse_unknown_ids
+from tinymem.data.rows_file import read_rows
 from tinymem.data.tokenizer_folder import ModelTokens
 from tinymem.errors import UserError, check_given
 from tinymem.localization.layers.sequences import PlantedRows
@@ -85,5 +85,5 @@ def _read(path: Path, tokens: ModelTokens, column: str | None, vocabulary: int, 
                 f"expected rows of {length} tokens (prompt and match) in {path}, got {len(row.ids)} in {file.counted} {row.number}; "
                 "lower --prompt or --match"
             )
-        refuse_unknown_ids(row.ids, vocabulary, f"{file.counted} {row.number} of {path}")
+    file.refuse_unknown_ids(vocabulary)
     return np.array([row.ids[:length] for row in file.rows])
