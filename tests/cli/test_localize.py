@@ -73,7 +73,7 @@ def test_a_scorer_that_fails_is_named_after_the_others_have_run(tmp_path):
     (tmp_path / "rows.jsonl").write_text("[2, 3, 4, 5]\n[5, 6, 7]")
     quick = ("--sequences", tmp_path / "rows.jsonl", "--set", "ratios=[0.1, 0.2]", "--set", "steps=1", "--plugin", tmp_path / "mine.py")
     words = r"^luckless failed: ValueError: no luck \(mine.py, line 9\); what others found is kept: tinymem report"
-    with pytest.raises(UserError, match=words):
+    with UNLEARNERS.temporary(), pytest.raises(UserError, match=words):
         call("localize", "inj", tmp_path / "model", "--out", tmp_path / "out", "--methods", "luckless,act", *quick)
     assert {(row.method, row.ratio) for row in read_localization(tmp_path / "out")} == {("act", 0.1), ("act", 0.2)}
 

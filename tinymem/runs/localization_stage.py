@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict, cast
 
 from tinymem.errors import UserError
-from tinymem.localization.calls import parsed_calls
 from tinymem.recipe.localization import LocalizationOptions
 from tinymem.registry import plugin_of
 from tinymem.results.localization import rows_file
 from tinymem.runtime.files import content_id, content_sha256, read_json, write_json
 from tinymem.runtime.progress import Progress
 
+if TYPE_CHECKING:
+    from tinymem.mitigation.method import MethodCall
+
 FINISHED = "localized.json"
 """File of a run that names the benchmarks that it has finished: a recipe may have another one tomorrow."""
+
+
+class Finished(TypedDict):
+    """A finished benchmark: ids of its rows, hash of its file of sequences, and each scorer's hash of its file and epoch of its code."""
+
+    rows: list[str]
+    sequences: str | None
+    code: list[list[str | int | None]]
 
 
 def check_localization(section: LocalizationOptions | None) -> None:
@@ -24,7 +34,7 @@ def check_localization(section: LocalizationOptions | None) -> None:
         UserError: as `parsed_calls`.
     """
     if section is not None:
-        parsed_calls(section)
+        _calls(section)
 
 
 def localization_stage(folder: Path, section: LocalizationOptions | None, *, device: str, progress: Progress) -> bool:
@@ -38,7 +48,7 @@ def localization_stage(folder: Path, section: LocalizationOptions | None, *, dev
     from tinymem.runs.localization import localize
 
     rows = localize(folder / "checkpoint", section, out=folder, device=device, progress=progress)
-    done = {"rows": sorted({row.id for row in rows}), "sequences": _content(section), "code": _code(section)}
+    done = Finished(rows=sorted({row.id for row in rows}), sequences=_content(section), code=_code(section))
     write_json(folder / FINISHED, {**_finished(folder), _id(section): done})
     return True
 
@@ -62,17 +72,26 @@ def _content(section: LocalizationOptions) -> str | None:
     return content_sha256(section.sequences.file) if section.sequences.file else None
 
 
-def _code(section: LocalizationOptions) -> list[list[Any]]:
+def _calls(section: LocalizationOptions) -> list[MethodCall]:
+    """The scorers with their options. Imports torch."""
+    from tinymem.localization.calls import parsed_calls
+
+    return [call for call, _ in parsed_calls(section)]
+
+
+def _code(section: LocalizationOptions) -> list[list[str | int | None]]:
     """What else than options decides what scorers say: the hash of a plugin's file, and the epoch of ours."""
-    calls = [call for call, _ in parsed_calls(section)]
+    calls = _calls(section)
     plugins = [plugin_of(call.method.function) for call in calls]
-    return [[plugin and plugin.sha256, call.config.epoch_of_code()] for call, plugin in zip(calls, plugins, strict=True)]
+    return [[plugin.sha256 if plugin else None, call.config.epoch_of_code()] for call, plugin in zip(calls, plugins, strict=True)]
 
 
-def _finished(folder: Path) -> dict[str, Any]:
+def _finished(folder: Path) -> dict[str, Finished]:
     """The finished benchmarks by the id of their options; none where the file is damaged, as looking for their rows again is quick."""
     try:
         found = read_json(folder / FINISHED)
     except UserError:
         return {}
-    return found if isinstance(found, dict) else {}
+    wanted = Finished.__required_keys__
+    parts = found.items() if isinstance(found, dict) else ()
+    return {key: cast(Finished, part) for key, part in parts if isinstance(part, dict) and wanted <= part.keys()}

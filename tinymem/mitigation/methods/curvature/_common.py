@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tinymem.data.rows import Rows
-from tinymem.data.rows_file import read_rows, refuse_unknown_ids
+from tinymem.data.rows_file import read_rows
 from tinymem.data.tokenizer_folder import ModelTokens
 from tinymem.errors import UserError
 from tinymem.mitigation.config import Grid, MethodConfig
@@ -193,8 +193,7 @@ def _of_file(path: Path, model: nn.Module) -> Rows:
     if not path.exists():
         raise UserError(f"expected rows to be {CLEAN}, {TRAINING} or a file, found no file {path}")
     file = read_rows(path, ModelTokens(path.parent))
-    for row in file.rows:
-        refuse_unknown_ids(row.ids, vocabulary_of(model), f"{file.counted} {row.number} of {path}")
+    file.refuse_unknown_ids(vocabulary_of(model))
     if not (read := [row.ids for row in file.rows if len(row.ids) >= 2]):
         raise UserError(f"expected rows of at least 2 tokens in {path}, got none; curvature is measured where a token follows")
     length = max(map(len, read))
