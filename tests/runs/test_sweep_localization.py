@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from helpers import tinymem
 
 from tinymem.errors import UserError
+from tinymem.mitigation.method import UNLEARNERS
 from tinymem.recipe.sweep import parse_sweep
 from tinymem.results.localization import read_localization
 from tinymem.runs.listing import list_folders
@@ -17,6 +19,12 @@ from tinymem.runs.pipeline import Run
 from tinymem.runtime.locks import sole_writer
 
 INJ = {"benchmark": "inj", "ratios": [0.1], "methods": ["random-neurons", "act"], "sequences": {"count": 2, "tokens": 8}, "steps": 2}
+
+
+@pytest.fixture(autouse=True)
+def plugins_are_gone_with_their_test() -> Iterator[None]:
+    with UNLEARNERS.temporary():
+        yield
 
 
 def sweep(run: Run, folder: Path, section: dict[str, Any], *more: str) -> Any:
