@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from statistics import median
 
 import torch
@@ -80,9 +81,10 @@ class Benchmark:
         return LocalizationRow(
             **vars(self.identity), id=row_id, method=call.name, artifact="sequences", status="ok", versions=versions(),
             benchmark=self.recipe.benchmark, unit=self.recipe.unit, config=call.config.as_json(), options=_options(call),
-            settings=self._settings(), ratio=ratio, sequences=len(self.rows),
+            settings=self._settings, ratio=ratio, sequences=len(self.rows),
         )  # fmt: skip
 
+    @cached_property
     def _settings(self) -> JsonObject:
         """What decides the numbers of all scorers: options, the length of the longest sequence, and the content of the rows."""
         length = {"tokens": self.rows.ids.shape[1]} if self.recipe.benchmark == "inj" else {}

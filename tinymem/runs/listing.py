@@ -141,7 +141,7 @@ def _sweep(place: Path) -> Listed:
 def _localized(place: Path) -> tuple[int, dict[str, str], int]:
     """Trained models of a sweep that its benchmark of localization has finished, why it failed in others, and the number of all.
 
-    None without a benchmark.
+    No model is among them where the sweep has no benchmark.
     """
     found = read_object(place / MODELS, "list of models") if (place / MODELS).is_file() else {}
     models, done, failed = found.get("models", []), found.get("done", []), found.get("failed", {})

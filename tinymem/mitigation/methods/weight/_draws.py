@@ -36,7 +36,6 @@ def uniform(model: nn.Module, names: Collection[str], seed: int) -> dict[str, Te
 
 
 def _drawn(model: nn.Module, parameters: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
-
     def draw(name: str) -> Tensor:
         parameter = parameters[name]
         stream = np.random.default_rng([seed, zlib.crc32(name.encode())])
