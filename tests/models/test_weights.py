@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import platform
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -133,11 +133,13 @@ def test_rows_longer_than_the_model(family: str, monkeypatch: pytest.MonkeyPatch
 
 
 LOADS = """
+import ctypes
 import sys
 from pathlib import Path
 from tinymem.models import checkpoint
 
 def anonymous():
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # what is freed already, but kept for later, belongs to no model
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon")) * 1024
 
 needed = []
@@ -152,10 +154,10 @@ print(needed[1], anonymous() - before)
 
 @pytest.mark.thorough
 @pytest.mark.processes
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="reads /proc, and asks glibc to give back freed memory")
 def test_the_estimate_of_a_models_memory(tmp_path: Path) -> None:
-    """Right within 30 %: 20 million parameters, counted before they are loaded and weighed after."""
+    """Right within 10 %: 20 million parameters, counted before they are loaded and weighed after."""
     save_checkpoint(random_gpt(), tmp_path / "small", metadata={}, tokenizer_files={})
     save_checkpoint(random_gpt(n_embd=512, n_head=8, n_layer=6), tmp_path / "large", metadata={}, tokenizer_files={})
     estimate, rose = map(int, python("-c", LOADS, tmp_path / "small", tmp_path / "large").out.split())
-    assert estimate > 70_000_000 and 0.7 < rose / estimate < 1.3, (estimate, rose)
+    assert estimate > 70_000_000 and 0.9 < rose / estimate < 1.1, (estimate, rose)
