@@ -8,6 +8,7 @@ import pytest
 
 from tinymem.errors import UserError
 from tinymem.localization.calls import calls_at, parsed_calls
+from tinymem.mitigation.method import parse_call
 from tinymem.recipe.localization import load_localization, parse_localization
 
 PAPER = Path(__file__).parents[2] / "recipes" / "paper"
@@ -74,3 +75,18 @@ def test_an_option_without_values_is_refused(benchmark, option):
     """Nothing would run; DEL does not ask for development rows first."""
     with pytest.raises(UserError, match=rf"at least one value for option '{option}' of ig, got \[\]; leave it out"):
         parse_localization({"benchmark": benchmark, "methods": ["act", {"ig": {option: [], "rule": ["left", "right"]}}]})
+
+
+@pytest.mark.parametrize("ratios", [[0.01, 0.02], []])
+def test_a_scorer_of_whom_other_options_are_named_for_each_ratio_is_refused(ratios):
+    """Nothing would be said of it; with a ratio of its own left it is what runs there."""
+    recipe = parse_localization({"benchmark": "inj", "ratios": ratios})
+    at = list(recipe.wanted_ratios)
+    named = parse_localization({"benchmark": "inj", "ratios": ratios, "methods": ["ig", {"slim": {"epochs": 5}}, {"slim": {"ratio": at}}]})
+    runs = ", ".join(f"{ratio:g}" for ratio in at)
+    with pytest.raises(UserError, match=f"slim without a ratio to have one of the ratios {runs} left to run at, got slim with each"):
+        parsed_calls(named)
+    part = {"benchmark": "inj", "ratios": ratios, "methods": [{"slim": {"epochs": 5}}, {"slim": {"ratio": at[0]}}]}
+    calls = parsed_calls(parse_localization(part))
+    default = parse_call("slim", {}).config.epochs
+    assert [[call.config.epochs for call in calls_at(calls, ratio)] for ratio in at] == [[default], [5]]

@@ -26,7 +26,7 @@ def parsed_calls(recipe: LocalizationOptions) -> list[tuple[MethodCall, float | 
 
     Raises:
         UserError: an unknown scorer or option, one that only decides an edit, a method that does not score the recipe's unit, or one at
-            none of its ratios.
+            none of its ratios, also because other options of it are named for each.
     """
     refuse = refuse_unless_neurons if recipe.unit == "neuron" else refuse_unless_weights
     calls = [_call(method.name, options) for method in recipe.wanted_methods for options in combinations_of(method.options)]
@@ -34,10 +34,15 @@ def parsed_calls(recipe: LocalizationOptions) -> list[tuple[MethodCall, float | 
         refuse(call)
         if recipe.unit == "neuron":
             _refuse_choices(recipe, call)
-    running = {call.name for ratio in recipe.wanted_ratios for call in calls_at(calls, ratio)}
+    running = [call for ratio in recipe.wanted_ratios for call in calls_at(calls, ratio)]
+    names, runs = {call.name for call in running}, ", ".join(f"{one:g}" for one in recipe.wanted_ratios)
     for call, ratio in calls:
-        if call.name not in running or (ratio is not None and not recipe.ratios and ratio not in recipe.wanted_ratios):
-            runs = ", ".join(f"{one:g}" for one in recipe.wanted_ratios)
+        if ratio is None and not any(call is one for one in running):
+            raise UserError(
+                f"expected {call.name} without a ratio to have one of the ratios {runs} left to run at, got {call.name} with each of them "
+                "too; leave out the one without a ratio, or add a ratio to the ratios"
+            )
+        if call.name not in names or (ratio is not None and not recipe.ratios and ratio not in recipe.wanted_ratios):
             raise UserError(
                 f"expected {call.name} at one of the ratios {runs}, got ratio {ratio:g}; leave its ratio out, or name it among the ratios"
             )
