@@ -56,6 +56,34 @@ def test_options_tell_variants_apart():
     assert [p.method for p in pairs([variant], [EDIT])] == ["act"], "the only variant takes what there is"
 
 
+def test_edits_with_several_sets_of_options_are_never_one_mean():
+    """With INJ's options among them, those alone are its pair, of all seeds; else none is, and a sentence says so."""
+    grid = [replace(EDIT, id=f"e{n}", options={"ratio": 0.02, "epochs": n}, forget_memorized_count_after=n) for n in (4, 8)]
+    seeds = [EDIT, replace(EDIT, id="f", seed=1, forget_memorized_count_after=15)]
+    assert [pair.left for pair in pairs([INJ], [*grid, *seeds])] == [50]
+    (way,) = linked(Results(grid, localization=[INJ]))
+    told = "Left out, since edits with several sets of options are there, and none with INJ's: act (INJ: defaults; edits: 2 sets)."
+    assert (way.pairs, way.notes) == ((), (told,))
+    (table,) = table_of_link(TableInputs(Results(grid, localization=[INJ])))
+    assert not table.rows and table.notes[1:] == (told,)
+
+
+def test_edits_with_one_other_set_of_options_are_taken_with_a_sentence():
+    localization, edits = many()
+    asked = [replace(row, options={"epochs": 200}) if row.method == "slim" else row for row in localization]
+    told = "Edits with other options than INJ: slim (INJ: epochs 200; edits: defaults)."
+    (table,), (figure,) = (make(Results(edits, localization=asked)) for make in (lambda r: table_of_link(TableInputs(r)), figures_of))
+    assert len(table.rows) == 3 and table.notes[1:] == (told,) and figure.caption.endswith(told)
+    (plain,) = table_of_link(TableInputs(Results(edits, localization=localization)))
+    assert [[c.text for c in row] for row in plain.rows] == [[c.text for c in row] for row in table.rows] and len(plain.notes) == 1
+    only = [row for row in asked if row.method == "slim"]
+    assert table_of_link(TableInputs(Results(edits, localization=only))) == [], "one method is no table, and no sentence either"
+
+
+def figures_of(results):
+    return figure_of_link(inputs_of(results))
+
+
 STEPS = {"steps": 200, "loss": 0.05, "rows_id": "abcdef12"}
 
 

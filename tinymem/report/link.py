@@ -1,8 +1,9 @@
 """Recall of injected sequences beside what edits by the same method leave and cost: the pairs behind the table and the figure `link`.
 
 A pair is a method with its options at one ratio on one model: INJ's recall with as many neurons or weights named as hold a sequence
-(compared within each layer, of weights within each matrix), and the mean over the rows of its edits at that ratio. Where a model's INJ was
-measured in several ways (options, sequences, seed, type of weights, device, scope), each way has pairs of its own.
+(compared within each layer, of weights within each matrix), and the mean over the rows of its edits at that ratio, which have one set of
+options (several seeds and artifacts are averaged). Where a model's INJ was measured in several ways (options, sequences, seed, type of
+weights, device, scope), each way has pairs of its own.
 """
 
 from __future__ import annotations
@@ -61,12 +62,19 @@ class Linked:
     Attributes:
         words: what tells this way from others of a model; empty where INJ was measured in one way alone.
         pairs: of both units.
-        notes: a sentence on results that nothing stored tells from one another, which are in no pair.
+        left_out: sentences on results that are in no pair: nothing stored tells them from one another, or no edit has INJ's options.
+        remarks: a sentence on pairs whose edits have other options than INJ.
     """
 
     words: str
     pairs: tuple[Pair, ...]
-    notes: tuple[str, ...]
+    left_out: tuple[str, ...]
+    remarks: tuple[str, ...]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is to be said below the pairs."""
+        return *self.left_out, *self.remarks
 
 
 def linked(results: Results) -> list[Linked]:
@@ -87,7 +95,7 @@ def linked(results: Results) -> list[Linked]:
         for words, rows in by_words(of_unit, words_across(of_unit)).items():
             found[words] += rows
     ways = [_linked(words, rows, edits, options) for words, rows in found.items()]
-    return [way for way in ways if way.pairs or way.notes]
+    return [way for way in ways if way.pairs or way.left_out]
 
 
 def _linked(
@@ -96,16 +104,25 @@ def _linked(
     edits: Mapping[tuple[str | None, str, float], list[MeasuredRow]],
     options: Mapping[str, set[str]],
 ) -> Linked:
-    twins, pairs, left_out = repeated(asked), [], []
+    twins, pairs, left_out, mixed, other = repeated(asked), [], [], [], []
     for one in asked:
         variants = options[one.method]
         name = f"{one.method} {_options(one.options)}".strip() if len(variants) > 1 else one.method
         those = _of_options(_of_type(edits.get((one.model_id, one.method, one.ratio or 0), []), one), one, variants)
+        own, edited = _options(one.options), {_options(row.options) for row in those}
         if those and one.id in twins:
             left_out.append(f"{name} ({one.id[:6]})")
+        elif len(edited) > 1:
+            mixed.append(f"{one.method} (INJ: {own or 'defaults'}; edits: {len(edited)} sets)")
         elif those:
             pairs.append(_pair(one, those, name))
-    return Linked(words, tuple(pairs), tuple(left_out_note(left_out)))
+            other += [f"{one.method} (INJ: {own or 'defaults'}; edits: {edit or 'defaults'})" for edit in edited - {own}]
+    notes = [*left_out_note(left_out), *_told("Left out, since edits with several sets of options are there, and none with INJ's", mixed)]
+    return Linked(words, tuple(pairs), tuple(notes), tuple(_told("Edits with other options than INJ", other)))
+
+
+def _told(what: str, names: Iterable[str]) -> list[str]:
+    return [f"{what}: {found}."] if (found := ", ".join(sorted(set(names)))) else []
 
 
 def _is_asked(row: LocalizationRow) -> bool:

@@ -17,16 +17,16 @@ NOTE = (
     "Spearman's rho of a method's recall of injected sequences (as many named as hold one) with what its edit at the same ratio leaves "
     "memorized, and with the % by which performance is worse. Within: mean over models and ratios of the rho of the methods there; "
     "pooled: all models and ratios together, so that a larger ratio alone moves both. Recall that predicts forgetting has a rho near -1 "
-    "with what is left. 95 % bootstrap intervals over methods, each drawn with its values on all models and at all ratios; resamples of "
-    "methods that are all alike are left out."
+    "with what is left. Edits of several seeds are averaged. 95 % bootstrap intervals over methods, each drawn with its values on all "
+    "models and at all ratios; resamples of methods that are all alike are left out."
 )
 
 
 @report_table("link")
 def table_of_link(inputs: TableInputs) -> list[Table]:
     """The link between recall and mitigation, where the folders hold INJ and edits of the same models: a table for each way of INJ."""
-    tables = [_table(one) for one in linked(inputs.results)]
-    return [table for table in tables if table.rows or len(table.notes) > 1]
+    tables = [(one, _table(one)) for one in linked(inputs.results)]
+    return [table for one, table in tables if table.rows or one.left_out]
 
 
 def _table(found: Linked) -> Table:
