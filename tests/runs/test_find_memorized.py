@@ -211,6 +211,16 @@ def test_a_line_without_ids_among_those_with_ids(model: ByHeart, tmp_path: Path,
     assert error == f"expected token ids in every line of {tmp_path / 'c.jsonl'}, {where}"
 
 
+@pytest.mark.parametrize("text", [None, ""])
+def test_a_line_of_ids_among_those_with_text(model: ByHeart, tmp_path: Path, text: str | None) -> None:
+    lines = ({"text": "w1 w2"}, {"text": text, "ids": []}, {"text": text, "tokens": [1, 2]})
+    (tmp_path / "c.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    command = ("data", "find-memorized", model.folder, tmp_path / "c.jsonl", "--out", tmp_path / "o.jsonl", *WINDOW)
+    assert tinymem(*command, "--text-column", "text").code == 0, "a column that was named is the one that is read"
+    expected = f"expected 'text' with text in line 3 of {tmp_path / 'c.jsonl'}, as above it, got 'tokens' alone; repair the line"
+    assert tinymem(*command).one_line_error() == expected
+
+
 @pytest.mark.parametrize(
     "made",
     [

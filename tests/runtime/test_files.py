@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,10 @@ import pytest
 from helpers import half_written
 
 import tinymem
+from tinymem.data.rows_file import read_rows
+from tinymem.data.text.source import Column, TextSource
+from tinymem.data.tokenizer_folder import ModelTokens
+from tinymem.data.windows import CorpusChoice, blocks
 from tinymem.errors import UserError, did_you_mean
 from tinymem.runtime.files import (
     canonical_json,
@@ -20,6 +25,7 @@ from tinymem.runtime.files import (
     new_directory,
     read_json,
     remove_leftovers,
+    users_json,
     write_bytes,
     write_json,
     write_text,
@@ -160,6 +166,28 @@ def test_json_lines_name_what_is_wrong(tmp_path: Path) -> None:
     assert next(json_lines(path, "mend it")) == (1, 1), "a line is read when it is asked for"
     with pytest.raises(UserError, match="found none; mend it"):
         list(json_lines(tmp_path / "none", "mend it"))
+
+
+def test_a_key_twice_in_a_users_line_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    path.write_text('{"a": NaN, "b": {"a": 1}}\n{"text": "one", "n": 1, "text": "two"}\n')
+    lines = json_lines(path, "repair the line", users_json)
+    assert next(lines)[1]["b"] == {"a": 1}
+    with pytest.raises(UserError, match=r"line 2 of .*lines\.jsonl.* \(the key 'text' twice\); repair the line"):
+        next(lines)
+
+
+@pytest.mark.parametrize("read", ["rows", "text", "windows"])
+def test_a_key_twice_is_refused_by_each_reader_of_rows(tmp_path: Path, read: str) -> None:
+    path, line = tmp_path / "lines.jsonl", '{"text": "one", "text": "two"}\n'
+    path.write_text(line)
+    readers: dict[str, Callable[[], object]] = {
+        "rows": lambda: read_rows(path, ModelTokens(tmp_path)),
+        "text": lambda: list(TextSource(Column("text"), files={"train": [path]}).blocks("train")),
+        "windows": lambda: list(blocks(CorpusChoice(str(path)), 0, 0)),
+    }
+    with pytest.raises(UserError, match=r"line 1 of .* \(the key 'text' twice\); repair the line"):
+        readers[read]()
 
 
 def test_json_lines_have_one_reader() -> None:

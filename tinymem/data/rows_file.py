@@ -9,7 +9,6 @@ training text is: nothing is cut, padded or added.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -20,7 +19,7 @@ from tinymem.data.padded import GivenRow, without_padding
 from tinymem.data.token_arrays import ARRAYS, RawLayout, read_token_array
 from tinymem.data.tokenizer_folder import ModelTokens
 from tinymem.errors import UserError
-from tinymem.runtime.files import csv_rows, json_lines
+from tinymem.runtime.files import csv_rows, json_lines, users_json
 
 IDS, TEXTS, PAIR, MASK = ("ids", "input_ids", "tokens"), ("text", "paragraph"), ("prompt", "target"), "attention_mask"
 WHOLE, PROMPT_TOKENS = "all", "prompt_len"
@@ -138,7 +137,7 @@ def values_of_file(path: Path, suffix: str, layout: RawLayout | None = None) -> 
         return enumerate(_array_rows(path, layout), start=1)
     if suffix == ".parquet":
         return enumerate(_read_parquet(path), start=1)
-    return json_lines(path, "repair the line", json.loads) if suffix.startswith(".jsonl") else csv_rows(path)
+    return json_lines(path, "repair the line", users_json) if suffix.startswith(".jsonl") else csv_rows(path)
 
 
 def _array_rows(path: Path, layout: RawLayout | None) -> list[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -15,7 +14,7 @@ from tinymem.data.text.tokenize_worker import by_size
 from tinymem.data.token_arrays import ARRAYS, RawLayout, read_token_array
 from tinymem.data.tokenizer_folder import ModelTokens
 from tinymem.errors import UserError
-from tinymem.runtime.files import json_lines
+from tinymem.runtime.files import json_lines, users_json
 
 ARRAY_ROWS = 4096  # of a block of ids
 TEXT = "text"
@@ -83,7 +82,8 @@ def blocks(corpus: CorpusChoice, done: int, documents: int) -> Iterator[Block]:
         rows = _lines_of_ids(path, corpus.column)
         yield from map(Block, islice(iter(lambda: list(islice(rows, ARRAY_ROWS)), []), done, None))
     else:
-        lines = TextSource(Column(corpus.column or TEXT, NAME_COLUMN), files={"train": [path]}).blocks("train", empty=True)
+        column = Column(corpus.column or TEXT, NAME_COLUMN, instead=() if corpus.column else IDS)
+        lines = TextSource(column, files={"train": [path]}).blocks("train", empty=True)
         yield from (Block(["".join(block)] if _is_joined(path) else block) for block in islice(lines, done, None))
 
 
@@ -95,7 +95,7 @@ def _is_of_ids(path: Path, column: str | None) -> bool:
     """Whether a file is JSON lines of token ids: the first line that has anything has a list."""
     if not path.name.lower().removesuffix(".gz").endswith(".jsonl"):
         return False
-    values = (_value_of(line, column, path) for _, line in json_lines(path, "repair the line", json.loads))
+    values = (_value_of(line, column, path) for _, line in json_lines(path, "repair the line", users_json))
     return isinstance(next((value for value in values if value is not None), None), list)
 
 
@@ -110,7 +110,7 @@ def _value_of(line: object, column: str | None, path: Path) -> object:
 
 
 def _lines_of_ids(path: Path, column: str | None) -> Iterator[list[int]]:
-    for number, line in json_lines(path, "repair the line", json.loads):
+    for number, line in json_lines(path, "repair the line", users_json):
         ids = _value_of(line, column, path)
         if not are_ids(ids):
             raise UserError(f"expected token ids in every line of {path}, got {str(line)[:40]} in line {number}; repair the line")

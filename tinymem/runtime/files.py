@@ -163,6 +163,15 @@ def strict_json(text: str | bytes) -> Any:
     return json.loads(text, parse_constant=_refuse_constant)
 
 
+def users_json(text: str) -> Any:
+    """Parse JSON of a user's file: NaN and Infinity may be in it, but no key twice, of which Python would take the last without a word.
+
+    Raises:
+        ValueError: no JSON, or an object with a key twice.
+    """
+    return json.loads(text, object_pairs_hook=_refuse_repeated_keys)
+
+
 def json_lines(path: Path, hint: str, parse: Callable[[str], Any] = strict_json) -> Iterator[tuple[int, Any]]:
     """Values of a file of JSON lines, each with the number of its line; empty lines are left out. The file is read as it is asked for.
 
@@ -253,6 +262,14 @@ def decode_line(path: Path, number: int, raw: bytes) -> str:
         raise UserError(
             f"expected UTF-8 in {path}, got the byte 0x{error.object[error.start]:02x} in line {number}; convert the file"
         ) from None
+
+
+def _refuse_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key '{next(name for name in names if names.count(name) > 1)[:40]}' twice")
+    return found
 
 
 def _refuse_constant(name: str) -> NoReturn:

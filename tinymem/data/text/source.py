@@ -8,7 +8,6 @@ by the commit there, so that a second corpus needs no network.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from tinymem.data.text.tokenize_worker import by_size
 from tinymem.errors import UserError
 from tinymem.recipe.data import WikiData
 from tinymem.runtime import network
-from tinymem.runtime.files import csv_rows, decode_line, json_lines, open_bytes, read_errors_named, user_path
+from tinymem.runtime.files import csv_rows, decode_line, json_lines, open_bytes, read_errors_named, user_path, users_json
 
 SPLITS = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 PARQUET, JSON_LINES, CSV, TEXT = (".parquet",), (".jsonl",), (".csv",), (".txt", ".text", ".raw", ".tokens")
@@ -40,6 +39,8 @@ class Column:
 
     name: str
     remedy: str = "set data.text_column"
+    instead: tuple[str, ...] = ()
+    """Columns that a line of JSON without text may not have its content in, since it would count as an empty one."""
 
     def missing(self, where: str, names: list[str]) -> UserError:
         """The error of a file or data set that has other columns."""
@@ -230,8 +231,12 @@ def _parquet_lines(path: Path, column: Column) -> Iterator[str]:
 
 
 def _json_lines(path: Path, column: Column) -> Iterator[str]:
-    for number, value in json_lines(path, "repair the line", json.loads):
+    for number, value in json_lines(path, "repair the line", users_json):
         text = value.get(column.name, value) if isinstance(value, dict) else value
+        other = next((n for n in column.instead if value.get(n)), None) if not text and isinstance(value, dict) else None
+        if other is not None:
+            got = f"got '{other}' alone; repair the line"
+            raise UserError(f"expected '{column.name}' with text in line {number} of {path}, as above it, {got}")
         if text is not None and not isinstance(text, str):
             got = ", ".join(value) if isinstance(value, dict) and column.name not in value else str(text)[:40]
             raise UserError(f"expected '{column.name}' with text in line {number} of {path}, got {got or 'nothing'}; {column.remedy}")
