@@ -132,6 +132,29 @@ def test_rows_longer_than_the_model(family: str, monkeypatch: pytest.MonkeyPatch
         subject_of_rows(model, rows, rows)
 
 
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_rotary_positions_that_follow_the_longest_row(kind: str, nested: bool) -> None:
+    """A row beyond their length changes the logits of the row that is passed with it, so that no number would be of one row."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    options: dict[str, Any] = {"vocab_size": 17, "pad_token_id": 0, "initializer_range": 1.0, **sizes}
+    longer = {"short_factor": [1.0] * 4, "long_factor": [2.0, 4.0, 8.0, 16.0], "original_max_position_embeddings": 12}
+    rope = {"rope_type": kind, "rope_theta": 100.0, "factor": 4.0, **(longer if kind == "longrope" else {})}
+    positions = 48 if kind == "longrope" else 12
+    model: Any = LlamaForCausalLM(LlamaConfig(max_position_embeddings=positions, rope_parameters=rope, **options)).eval()
+    ids = torch.randint(17, (4, 13), generator=torch.Generator().manual_seed(0))
+    apart, together = (model(ids[:, :n], use_cache=False).logits[:, :12] for n in (12, 13))
+    assert (apart - together).abs().max() > 1e-3
+    within, beyond = (Rows.of(ids[:, :n], prompt=5) for n in (12, 13))
+    assert subject_of_rows(model, within, within).before.perplexity
+    if nested:
+        model.config.rope_parameters = {"full_attention": {"rope_type": "default"}, "sliding_attention": model.config.rope_parameters}
+    with pytest.raises(UserError, match=f"at most 12 tokens, beyond which a model with {kind} positions .* got 13; cut the rows"):
+        subject_of_rows(model, beyond, within)
+
+
 LOADS = """
 import ctypes
 import sys

@@ -209,12 +209,32 @@ def positions_of(model: nn.Module) -> int | None:
     return positions
 
 
+def _turning(model: nn.Module) -> tuple[str, int] | None:
+    """The kind of rotary positions that turn otherwise where a pass has a row beyond some length, and that length; None: they do not."""
+    config: Any = getattr(model, "config", None)
+    given = getattr(config, "rope_parameters", None) or {}
+    for rope in (given, *given.values()):  # one for all layers, or one for each kind of layer
+        kind = rope.get("rope_type") if isinstance(rope, dict) else None
+        if kind in ("dynamic", "longrope"):
+            return kind, rope["original_max_position_embeddings"] if kind == "longrope" else config.max_position_embeddings
+    return None
+
+
 def refuse_longer_rows(model: nn.Module, length: int, remedy: str = "cut the rows") -> None:
     """Refuse rows that a model has no positions for; a rotary model computes beyond its own, as in transformers: that is a warning.
 
+    Where rotary positions follow the longest row of a pass (`dynamic`, `longrope`), a row beyond their length would change the numbers of
+    those beside it.
+
     Raises:
-        UserError: rows of more tokens than the model's configuration has positions.
+        UserError: rows of more tokens than the model's configuration has positions, or than such positions are the same for all rows.
     """
+    turning = _turning(model)
+    if turning is not None and length > turning[1]:
+        raise UserError(
+            f"expected rows of at most {turning[1]} tokens, beyond which a model with {turning[0]} positions computes all rows of a pass "
+            f"otherwise, got {length}; {remedy}"
+        )
     positions = positions_of(model)
     if positions is None or length <= positions:
         return
