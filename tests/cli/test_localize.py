@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from tinymem.cli.localize import _recipe
@@ -133,6 +134,36 @@ def test_rows_and_sequences_from_files_on_a_model_of_another_family(tmp_path):
     assert set(rows) == {"row"} and chosen.sequences == len(rows) - 2 == len(chosen.confusion["changes"]) == len(chosen.values) >= 2
     assert "Options tried on development rows" in call("report", tmp_path / "c", "--tables", "tuning")
     assert "development" not in call("report", tmp_path / "c", "--tables", "del")
+
+
+@pytest.mark.slow
+def test_rows_of_other_categories_are_asked_again_and_no_others(tmp_path):
+    model = tiny_model("gpt2").eval()
+    model.save_pretrained(tmp_path / "model")
+    ids = torch.tensor([[2, 3, 4, 5], [5, 7, 9, 11], [3, 8, 4, 6]])
+    for _ in range(8):
+        ids = torch.cat([ids, model(ids).logits[:, -1:].argmax(-1)], 1)
+
+    def done(*categories):
+        lines = [{"ids": row, "category": name} for row, name in zip(ids.tolist(), categories, strict=True)]
+        (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, lines)))
+        files = ["--forget", tmp_path / "rows.jsonl", "--prompt", "4", "--match", "8"]
+        quick = ["--set", "ratios=[0.1]", "--set", "text=0", "--methods", "act,random-neurons"]
+        call("localize", "del", tmp_path / "model", "--out", tmp_path / "out", *files, *quick)
+        rows = read_localization(tmp_path / "out")
+        matrices = {row.method: row.confusion for row in rows if row.confusion}
+        assert set(matrices) == {"act", "random-neurons"}
+        stamps = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out" / "localization").iterdir()}
+        return matrices["act"], [(row.id, row.score_name, row.score) for row in rows], stamps
+
+    first, numbers, stamps = done("a", "b", "a")
+    assert done("a", "b", "a") == (first, numbers, stamps) and first["rows"] == ["a", "a", "b"]
+    second, again, newer = done("b", "a", "a")
+    assert again == numbers and newer.keys() == stamps.keys() and all(newer[name] > stamps[name] for name in stamps)
+    place, now = [0, 2, 1], [1, 2, 0]
+    for i in range(3):
+        for j in range(3):
+            assert second["changes"][now.index(i)][now.index(j)] == first["changes"][place.index(i)][place.index(j)]
 
 
 @pytest.mark.thorough

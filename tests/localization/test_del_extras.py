@@ -15,7 +15,7 @@ from tinymem.data.tokenizer_folder import ModelTokens
 from tinymem.errors import UserError
 from tinymem.localization import text_cost
 from tinymem.localization.calls import parsed_calls
-from tinymem.localization.confusion import confusion_of
+from tinymem.localization.confusion import confusion_of, is_of
 from tinymem.localization.deletion import Deletion, State
 from tinymem.localization.text_cost import text_intervals
 from tinymem.recipe.localization import parse_localization
@@ -81,6 +81,14 @@ def test_the_matrix_of_many_rows_is_one_of_categories():
             pairs = [(n, s) for n, t in enumerate((0, 1, 2)) for s in range(130) if names[t] == one and names[s] == other and s != t]
             mean = float(torch.stack([found.confusion_NS[n, s] for n, s in pairs]).mean()) if pairs else None
             assert matrix["changes"][i][j] == (None if mean is None else pytest.approx(mean, abs=1e-4))
+
+
+@pytest.mark.parametrize("rows", [4, 130])
+def test_a_matrix_knows_the_categories_that_it_was_made_with(rows):
+    """Equal numbers of each are not enough: rows may have changed places."""
+    names = ["x", "y", *["x"] * (rows - 2)]
+    matrix = confusion_of(deletion(rows), names)
+    assert is_of(matrix, names) and not is_of(matrix, ["y", "x", *names[2:]]) and not is_of(matrix, ["x"] * rows)
 
 
 def test_a_file_names_the_category_of_its_rows(tmp_path):

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from tinymem.localization.deletion import Deletion
 from tinymem.results.nested import ConfusionColumn
+from tinymem.runtime.files import content_id
 
 MOST = 128
 """Rows up to which the matrix has a line for each; of more, one for each category."""
@@ -27,7 +28,21 @@ def confusion_of(found: Deletion, categories: Sequence[str]) -> ConfusionColumn:
     if len(categories) > MOST:
         return _by_category(changes, targets, categories)
     cells: list[list[float | None]] = [[round(changes[n][s], 4) for s in columns] for n in lines]
-    return {"targets": [categories[targets[n]] for n in lines], "rows": [categories[s] for s in columns], "changes": cells}
+    return {
+        "targets": [categories[targets[n]] for n in lines],
+        "rows": [categories[s] for s in columns],
+        "changes": cells,
+        "categories": _id(categories),
+    }
+
+
+def is_of(matrix: ConfusionColumn, categories: Sequence[str]) -> bool:
+    """Whether a stored matrix is one of these categories; a file of rows may have other ones than when it was made."""
+    return matrix.get("categories") == _id(categories)
+
+
+def _id(categories: Sequence[str]) -> str:
+    return content_id(list(categories))
 
 
 def _by_category(changes: list[list[float]], targets: Sequence[int], categories: Sequence[str]) -> ConfusionColumn:
@@ -37,7 +52,7 @@ def _by_category(changes: list[list[float]], targets: Sequence[int], categories:
     for one in names:
         lines = [(changes[n], target) for n, target in enumerate(targets) if categories[target] == one]
         cells.append([_mean([line[s] for line, t in lines for s, c in enumerate(categories) if c == other and s != t]) for other in names])
-    return {"targets": names, "rows": names, "changes": cells}
+    return {"targets": names, "rows": names, "changes": cells, "categories": _id(categories)}
 
 
 def _in_order(categories: Iterable[str]) -> list[str]:

@@ -39,6 +39,8 @@ class ConfusionColumn(TypedDict):
     """Category of each column's row."""
     changes: list[list[float | None]]
     """A list a line; null where a category has no other row."""
+    categories: str
+    """Content id of the categories of all rows, in the order of the rows."""
 
 
 class BeforeAfter(TypedDict):

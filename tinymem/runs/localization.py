@@ -19,6 +19,7 @@ from tinymem.errors import UserError, described, no_exit
 from tinymem.evaluation.evaluator import Evaluator
 from tinymem.localization.benchmark import Benchmark, random_sequences
 from tinymem.localization.calls import calls_at, parsed_calls
+from tinymem.localization.confusion import is_of
 from tinymem.localization.deletion import Decode, suffix_accuracy
 from tinymem.localization.ratios import PARTS, least_size, ratios_of
 from tinymem.mitigation.files_subject import identity_of, own_rows
@@ -145,7 +146,7 @@ class _Runner:
     def do(self, item: _Work) -> list[LocalizationRow]:
         """Rows of a scorer at a ratio: those that are stored, or made and stored now."""
         path = rows_file(self.out, item.id)
-        if not path.is_file():
+        if not path.is_file() or not self._are_current(read_rows_of(path)):
             name = f"{self.benchmark.recipe.benchmark} {item.call.name} at {item.ratio:g}"
             with self.progress.stage(name, len(self.benchmark.rows)) as bar:
                 made = self._made(item, bar)
@@ -156,6 +157,10 @@ class _Runner:
                 raise _ScorerFailed(_why(item.call.name, made)) from made
             write_localization(self.out, item.id, made)
         return read_rows_of(path)
+
+    def _are_current(self, rows: Sequence[LocalizationRow]) -> bool:
+        """Whether stored rows have the categories that the rows have now, which decide no id."""
+        return all(row.confusion is None or is_of(row.confusion, self.benchmark.categories) for row in rows)
 
     def _made(self, item: _Work, bar: Bar) -> list[LocalizationRow] | Exception:
         """Rows of a scorer, or the error that it ended in."""
