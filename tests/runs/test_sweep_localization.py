@@ -102,6 +102,26 @@ def test_a_sweep_without_the_section_any_more_waits_for_nothing(tiny_run: Run, t
     assert (listed := list_folders([tmp_path / "out"])[0]).state == "done" and "localization" not in listed.progress
 
 
+@pytest.mark.training
+@pytest.mark.processes
+def test_what_only_leaves_aside_is_waiting_and_the_last_line_says_how_it_is_done(tiny_run: Run, tmp_path: Path) -> None:
+    path, words = tmp_path / "both.yaml", ("--out", tmp_path / "out", "--device", "cpu")
+    methods = [{"random-weights": {"ratio": [0.1]}}, {"act": {"ratio": [0.1]}}]
+    path.write_text(json.dumps({"name": "where", "checkpoints": str(tiny_run.checkpoint), "methods": methods, "localization": INJ}))
+    part = tinymem("sweep", path, *words, "--only", "random-weights")
+    assert part.code == 0 and part.err.strip().splitlines()[-1] == (
+        "left aside: localization in 1 model, which --only does not take; the same command without it and with "
+        '--set "methods=[]" asks for it'
+    )
+    assert (listed := list_folders([tmp_path / "out"])[0]).state == "waiting" and "localization in 0 of 1 model" in listed.progress
+    with sole_writer(tmp_path / "out" / "localization"):
+        assert "left aside: localization in 1 model" in tinymem("sweep", path, *words, "--only", "random-weights").err
+    assert tinymem("sweep", path, *words, "--set", "methods=[]").code == 0
+    assert {row.method for row in read_localization(tmp_path / "out")} == {"random-neurons", "act"}
+    assert (listed := list_folders([tmp_path / "out"])[0]).state == "done" and "localization in 1 of 1 model" in listed.progress
+    assert "left aside" not in tinymem("sweep", path, *words, "--only", "random-weights").err
+
+
 def test_methods_are_needed_only_without_it() -> None:
     assert parse_sweep({"checkpoints": "runs/*", "localization": INJ}).methods == ()
     with pytest.raises(UserError, match="expected methods, got none"):

@@ -138,11 +138,18 @@ def _localize(one: Sweep, place: str, engine: str, only: list[str] | None, shard
     if one.recipe.localization is None:
         (one.folder / MODELS).unlink(missing_ok=True)  # of an earlier recipe: nothing is left of it to wait for
         return 0
-    if only or engine == "parsl":
-        echo(f"left aside: localization, which {'--only' if only else '--engine parsl'} does not take", err=True)
-        return 0
-    from tinymem.runs.sweep_localization import localize_models
+    from tinymem.runs.sweep_localization import left_to_localize, localize_models
     from tinymem.runtime.progress import Progress
+
+    if only or engine == "parsl":
+        if left := left_to_localize(one):
+            option, here = ("--only", "") if engine == "local" else ("--engine parsl", " on this machine")
+            echo(
+                f"left aside: localization in {counted(left, 'model')}, which {option} does not take; "
+                f'the same command without it and with --set "methods=[]" asks for it{here}',
+                err=True,
+            )
+        return 0
 
     wrong = localize_models(one, device=place, shard=shard, progress=Progress(show=True))
     for line in wrong:

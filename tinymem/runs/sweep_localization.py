@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from tinymem.data.own_rows import RowFiles
@@ -59,6 +60,14 @@ def localize_models(sweep: Sweep, *, device: str, shard: str | None = None, prog
                 known.failed.pop(_title(model), None)
             _write_known(sweep, known)
     return wrong
+
+
+def left_to_localize(sweep: Sweep) -> int:
+    """The number of trained models that a sweep's benchmark has not finished; its folder is told, if no process is at work in it."""
+    with suppress(UserError), sole_writer(sweep.folder / FOLDER):
+        _write_known(sweep, _known(sweep))
+    done = _known(sweep).done
+    return sum(model.checkpoint is not None and _title(model) not in done for model in sweep.models)
 
 
 def _known(sweep: Sweep) -> _Known:
