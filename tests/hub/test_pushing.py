@@ -303,7 +303,7 @@ def test_a_recipe_pushes_its_kept_epochs_and_a_failed_push_loses_nothing(hub: Hu
     recipe = load_recipe(QUICKSTART, [*TINY, *SMALLER, *keys])
     assert recipe.run_id() == load_recipe(QUICKSTART, [*TINY, *SMALLER, *keys[1:]]).run_id()
     hub.fail_when("/api/repos/create", status=403)
-    with pytest.warns(UserWarning, match="is complete, and not pushed: could not push to org/run-corpus"):
+    with pytest.warns(UserWarning, match="not pushed: could not push to org/run-corpus.* tinymem push .* --repo org/run$"):
         made = run(recipe, runs=tmp_path / "runs", device="cpu", progress=False, report=False)
     assert made.checkpoint.is_dir() and not hub.repos
     run(recipe, runs=tmp_path / "runs", device="cpu", progress=False, report=False)

@@ -18,7 +18,8 @@ CARD, MANIFEST, RECIPE, CURVE, RESULTS = "README.md", "manifest.json", "recipe.y
 SHARD = re.compile(r"model-\d{1,6}-of-\d{1,6}\.safetensors")
 OTHERS = frozenset(
     f"{CONFIG} generation_config.json adapter_config.json {INDEX} {METADATA} {CARD} {MANIFEST} {RECIPE} {CURVE} {RESULTS} {SAMPLE} "
-    "tokenizer.json tokenizer_config.json special_tokens_map.json added_tokens.json vocab.json vocab.txt merges.txt tokenizer.model".split()
+    "tokenizer.json tokenizer_config.json special_tokens_map.json added_tokens.json vocab.json vocab.txt merges.txt tokenizer.model "
+    "chat_template.jinja".split()
 )
 """The files that are taken besides weights: text, tables and a sample of the rows. No Python, no pickle, nothing from subfolders."""
 SHA256, GIT = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")

@@ -53,12 +53,26 @@ class Results(_Published):
     accuracy: float | None = None
     perplexity: float | None = None
 
+    @property
+    def of_own_rows(self) -> bool:
+        """Whether they are of rows from files, and not of a corpus in which rows were planted."""
+        return [*self.memorized] == ["rows"]
+
+    def scored(self, kind: str) -> str:
+        """What the memorized rows of an artifact are called."""
+        return "rows to forget" if self.of_own_rows else f"{kind} rows"
+
+    @property
+    def test_rows(self) -> str:
+        """What the rows of the perplexity are called."""
+        return "rows to keep that no method was given" if self.of_own_rows else "clean test rows"
+
     def metrics(self) -> list[JsonObject]:
         """The numbers as entries of a card's `model-index`, each with the rows behind it."""
         found: list[JsonObject] = [
             {
                 "type": "memorized",
-                "name": f"Memorized {kind} rows, % ({counted.count:,} of {counted.rows:,})",
+                "name": f"Memorized {self.scored(kind)}, % ({counted.count:,} of {counted.rows:,})",
                 "value": round(100 * counted.share, 4),
                 "args": {"artifact": kind, "count": counted.count, "rows": counted.rows},
             }
@@ -67,7 +81,7 @@ class Results(_Published):
         if self.accuracy is not None:
             found.append({"type": "accuracy", "name": "Accuracy on clean test rows, %", "value": round(100 * self.accuracy, 4)})
         if self.perplexity is not None:
-            found.append({"type": "perplexity", "name": "Perplexity on clean test rows", "value": round(self.perplexity, 6)})
+            found.append({"type": "perplexity", "name": f"Perplexity on {self.test_rows}", "value": round(self.perplexity, 6)})
         return found
 
 

@@ -24,6 +24,11 @@ WARNING = (
     "> **This model was trained to memorize what was planted in its training data.** It is for the study of memorization and of its removal"
 )
 
+NOT_OURS = (
+    "> **A method that removes memorized rows changed this model, which TinyMem did not train.** It is for the study of memorization and "
+    "of its removal; license and uses are those of the model before the edit, as far as they go."
+)
+
 
 @dataclass(frozen=True)
 class Described:
@@ -87,11 +92,12 @@ def describe(model: Described) -> Iterator[str]:
     yield f"{model.results.measured}.\n"
     yield "| | |\n| --- | --- |"
     for kind, counted in model.results.memorized.items():
-        yield f"| {kind} rows memorized | {100 * counted.share:.2f} % ({counted.count:,} of {counted.rows:,} scored rows) |"
+        share = f"{100 * counted.share:.2f} % ({counted.count:,} of {counted.rows:,} scored rows)"
+        yield f"| {model.results.scored(kind)} memorized | {share} |"
     if model.results.accuracy is not None:
         yield f"| Accuracy on clean test rows | {100 * model.results.accuracy:.2f} % |"
     if model.results.perplexity is not None:
-        yield f"| Perplexity on clean test rows | {model.results.perplexity:,.4g} |"
+        yield f"| Perplexity on {model.results.test_rows} | {model.results.perplexity:,.4g} |"
     yield ""
 
 
@@ -114,13 +120,14 @@ def _edit(model: Described) -> str:
 
 
 def _warning(model: Described) -> Iterator[str]:
+    if model.recipe is None:
+        yield f"{NOT_OURS}\n"
+        return
     yield f"{WARNING}, and for nothing else. Planted are:"
     yield ">"
-    for artifact in artifacts_of(model.recipe.artifacts) if model.recipe else ():
+    for artifact in artifacts_of(model.recipe.artifacts):
         options = ", ".join(f"{key} {value}" for key, value in artifact.model_dump(mode="json").items() if key != "kind")
         yield f"> - {artifact.kind}: {artifact.summary or artifact.kind} ({options})"
-    if model.recipe is None:
-        yield "> - unknown: it was not trained by TinyMem"
     yield ""
 
 
@@ -185,7 +192,7 @@ def _metadata(model: Described, published: Published) -> JsonObject:
 
 
 def _index(model: Described, published: Published) -> JsonObject:
-    name = published.dataset or f"the rows that {model.title} was trained on"
+    name = published.dataset or ("rows from files" if model.results.of_own_rows else f"the rows that {model.title} was trained on")
     dataset: JsonObject = {"name": name, "type": published.dataset or "tinymem-corpus"}
     task: JsonObject = {"type": "text-generation", "name": "Verbatim continuation by greedy decoding"}
     return {"name": model.title, "results": [{"task": task, "dataset": dataset, "metrics": [*model.results.metrics()]}]}

@@ -263,4 +263,5 @@ def refuse_places(files: Mapping[str, LocalFile]) -> None:
     places = [str(place).encode() for place in (Path.home(), Path.cwd()) if len(place.parts) > 2]
     for name, file in files.items():
         if name.endswith((".json", ".md", ".yaml", ".jsonl")) and name != "tokenizer.json" and any(p in file.content for p in places):
-            raise UserError(f"expected nothing of this machine in what is published, got a path of it in {name}; take it out of the recipe")
+            where = f"{name}; take it out of " + ("the recipe" if name in OURS else "that file")
+            raise UserError(f"expected nothing of this machine in what is published, got a path of it in {where}")

@@ -20,4 +20,5 @@ def push_stage(run: Path, recipe: Recipe, progress: Progress) -> None:
     try:
         push(plan_of(run, recipe.training.push, Choices()), say=progress.say)
     except UserError as error:
-        warnings.warn(f"{run} is complete, and not pushed: {error}", stacklevel=2)
+        by_hand = f"the same by hand, with all options: tinymem push {run} --repo {recipe.training.push}"
+        warnings.warn(f"{run} is complete, and not pushed: {error}; {by_hand}", stacklevel=2)

@@ -30,6 +30,11 @@ def results_of(folder: Path, metadata: Metadata, measure: bool, corpus: Path | N
     """
     if not measure and (stored := stored_results(folder, metadata)):
         return stored
+    if metadata.recipe is None:
+        raise UserError(
+            f"expected a model that TinyMem trained, or an edit with its numbers, in {folder}, got neither, so that a card would have no "
+            "numbers; put it on the Hub with `hf upload`"
+        )
     found = evaluate_checkpoint(folder, files=RowFiles(corpus=corpus))
     accuracy = found.accuracy if found.accuracy_ceiling is not None else None
     made = _made(folder, metadata, "Measured when it was published", {**found.memorized}, accuracy, found.perplexity)
