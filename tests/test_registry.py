@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 from helpers import python
+from torch import Tensor
 
 from tinymem.errors import UserError
+from tinymem.evaluation.metric import METRICS, metric
 from tinymem.mitigation.ablation import AblationConfig, Scores
-from tinymem.mitigation.method import UNLEARNERS, Properties, editor, scorer
+from tinymem.mitigation.method import UNLEARNERS, Properties, editor, parse_call, scorer
 from tinymem.registry import Registry, load_plugin
 
 MODULE = "from tests_registry import REGISTRY\nREGISTRY.register({name!r}, {value!r})\n"
@@ -112,6 +117,47 @@ def test_plugins(tmp_path: Path) -> None:
         load_plugin(other)
 
 
+WRAPPED = """
+import torch
+from tinymem import AblationConfig, Properties, Scores, scorer
+from tinymem.mitigation.methods.neuron import nemo
+
+@scorer("mine", config=AblationConfig, properties=Properties(unit="neuron", order="zeroth"))
+@torch.no_grad()
+def mine(model, data, config):
+    return Scores("neuron", {})
+"""
+
+
+@pytest.mark.usefixtures("plugged")
+def test_functions_under_a_decorator_of_torch_are_told_apart(tmp_path: Path) -> None:
+    paths = [tmp_path / "one.py", tmp_path / "two.py"]
+    for path in paths:
+        path.write_text(f"{WRAPPED}# {path.name}")
+    load_plugin(paths[0])
+    with pytest.raises(UserError, match=r"method 'mine' is registered already by .*one\.py, and .*two\.py has it too"):
+        load_plugin(paths[1])
+    paths[1].write_text(WRAPPED.replace('"mine"', '"act"').replace("def mine", "def act"))
+    with pytest.raises(UserError, match=r"^method 'act' is registered already; choose another name$"):
+        load_plugin(paths[1])
+    paths[1].write_text(WRAPPED.replace('"mine"', '"nemo"'))
+    with pytest.raises(UserError, match=r"^method 'nemo' is registered already; choose another name$"):  # which it has imported
+        load_plugin(paths[1])
+
+
+@pytest.mark.usefixtures("plugged")
+def test_a_file_takes_a_name_once(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(PLUGIN.format(name="mine") + PLUGIN.format(name="mine"))
+    with pytest.raises(UserError, match=r"method 'mine' is registered twice in .*mine\.py"):
+        load_plugin(tmp_path / "mine.py")
+
+
+@pytest.mark.parametrize("name", ["a b", "a,b", "../a", "", "-a"])
+def test_names_can_be_given_in_lists_and_paths(name: str) -> None:
+    with pytest.raises(UserError, match=f"expected letters, digits.* as the name of a thing, got {re.escape(repr(name))}"):
+        Registry[str]("thing").register(name, "one")
+
+
 @pytest.mark.processes
 def test_a_plugin_cannot_take_a_built_in_name(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(PLUGIN.format(name="act"))
@@ -151,3 +197,51 @@ def test_a_config_that_does_not_fit_its_method() -> None:
     with pytest.raises(UserError, match="expected an option epochs in AblationConfig"):
         scorer("mine", config=AblationConfig, properties=properties, by_epoch=lambda *_: iter(()))(lambda *_: Scores("weight", {}))
     assert "mine" not in UNLEARNERS.names()
+
+
+class Undecorated(AblationConfig):
+    strength: float = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Untyped(AblationConfig):
+    strength = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inherited(Untyped):
+    other: float = 1.0
+
+
+@pytest.mark.parametrize("config", [Undecorated, Untyped, Inherited])
+def test_what_looks_like_an_option_is_one(config: type[AblationConfig]) -> None:
+    with pytest.raises(UserError, match=r"expected 'strength' of \w+ to be an option of method 'mine', but it is none; write `name: type"):
+        scorer("mine", config=config, properties=Properties(unit="weight", order="zeroth"))(lambda *_: Scores("weight", {}))
+    assert "mine" not in UNLEARNERS.names()
+
+
+@dataclass(frozen=True, kw_only=True)
+class WithTensor(AblationConfig):
+    limit: ClassVar[int] = 3
+    mask: Tensor | None = None
+
+
+@pytest.mark.usefixtures("plugged")
+def test_options_have_types_of_recipes() -> None:
+    scorer("mine", config=WithTensor, properties=Properties(unit="weight", order="zeroth"))(lambda *_: Scores("weight", {}))
+    with pytest.raises(UserError, match=r"expected options of mine that a recipe can hold .* for <class 'torch.Tensor'>") as error:
+        parse_call("mine", {"ratio": 0.1})
+    assert "\n" not in str(error.value)
+
+
+def test_properties_are_those_of_the_table() -> None:
+    wrong: Any = "neurone"
+    with pytest.raises(UserError, match="expected unit of Properties to be neuron or weight or model, got 'neurone'"):
+        Properties(unit=wrong, order="zeroth")
+
+
+def test_columns_of_a_metric() -> None:
+    wrong: Any = "mine %"
+    with pytest.raises(UserError, match="expected a MetricColumn, or several, as column of metric 'mine', got 'mine %'"):
+        metric("mine", column=wrong)
+    assert "mine" not in METRICS.names()

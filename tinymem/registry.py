@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import pkgutil
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -48,8 +50,10 @@ class Registry(Generic[T]):
         """Add `value` under `name`; a plugin that is only read leaves a name to the plugin that has it (`with_names_of`).
 
         Raises:
-            UserError: the name is taken by another object.
+            UserError: the name is taken by another object, or is none that recipes and the command line can give.
         """
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", str(name)):
+            raise UserError(f"expected letters, digits, '-', '_' and '.' as the name of a {self.kind}, got {name!r}; choose another name")
         load = self._found().get(name)
         if isinstance(load, partial) and name not in self._objects:
             load()  # a built-in of that name comes first (this does nothing while that very module is being read)
@@ -61,8 +65,11 @@ class Registry(Generic[T]):
             return
         self._objects[name] = value
         self._plugins.pop(name, None)
-        if _loading:
+        if _loading and getattr(value, "origin", "").startswith(f"{_loading[-1].plugin.path}:"):  # and not a module that it imports
             self._plugins[name] = _loading[-1].plugin
+            if (self.kind, name) in _loading[-1].taken:
+                raise UserError(f"{self.kind} '{name}' is registered twice in {_loading[-1].plugin.path}; choose another name")
+            _loading[-1].taken.add((self.kind, name))
 
     def _by(self, name: str) -> str:
         """The end of the message about a taken name: which files take it, and what to try."""
@@ -156,10 +163,11 @@ _plugin_modules: dict[str, str] = {}
 
 @dataclass(frozen=True)
 class _Loading:
-    """A plugin that is being run; `only_read` if nothing but the recipe of a finished run needs it."""
+    """A plugin that is being run, with what it has registered; `only_read` if nothing but the recipe of a finished run needs it."""
 
     plugin: Plugin
     only_read: bool
+    taken: set[tuple[str, str]] = field(default_factory=set)
 
 
 _loading: list[_Loading] = []
@@ -226,11 +234,18 @@ def with_names_of(hashes: Iterable[str]) -> Iterator[None]:
             registry._objects[name] = value
 
 
+def origin_of(value: Callable[..., object]) -> str:
+    """File and name of a class or a function, that under its decorators: `torch.no_grad()` wraps functions in one of torch's."""
+    inner = inspect.unwrap(value)
+    return f"{inspect.getsourcefile(inner)}:{inner.__qualname__}"
+
+
 def plugin_of(value: Callable[..., object]) -> Plugin | None:
     """The plugin that defines a class or a function; None for those of installed packages."""
     return _plugins.get(_plugin_modules.get(value.__module__, ""))
 
 
-def raised_in_plugin(error: BaseException) -> bool:
-    """Whether an error comes out of a user's file, or of what that has called."""
-    return any(frame.f_globals.get("__name__") in _plugin_modules for frame, _ in traceback.walk_tb(error.__traceback__))
+def place_in_plugin(error: BaseException) -> str | None:
+    """Where an error comes out of a user's file, or of what that has called: `mine.py, line 7`; None: it does not."""
+    frames = [(frame, line) for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_globals.get("__name__") in _plugin_modules]
+    return f"{Path(frames[-1][0].f_code.co_filename).name}, line {frames[-1][1]}" if frames else None

@@ -162,7 +162,11 @@ def mine(model, data, config):
             "AblationConfig",
             "expected names of weight tensors, got 'nope' of shape (3,)",
         ),
-        ("return Scores('neuron', {n: p for n, p in mlp_parameters(model).items()})", "AblationConfig", "expected names of neuron tensors"),
+        (
+            "return Scores('neuron', {n: p for n, p in mlp_parameters(model).items()})",
+            "AblationConfig",
+            "expected scores of each weight from mine",
+        ),
         ("return Scores('weight', {n: p[0] for n, p in mlp_parameters(model).items()})", "AblationConfig", "expected scores of shape ("),
         (
             "return Scores('weight', {n: p / 0 * 0 for n, p in mlp_parameters(model).items()})",

@@ -59,6 +59,10 @@ class Backwards(Artifact):
         return Planted(ids, clean, np.zeros_like(copies), copies)
 '''
 FIELDS = '    kind: Literal["broken"] = "broken"\n'
+PLANT = """    def plant(self, pool):
+        r, z = pool.draw(3, pool.generator("x"), "broken"), np.zeros(3, dtype=int)
+        return Planted({})
+"""
 HEAD = """from typing import Literal
 import numpy as np
 from tinymem.data.artifact import Artifact, artifact
@@ -155,6 +159,10 @@ def test_its_options_are_checked(backwards: Path) -> None:
         ("    def plant(self, pool): return 1 / 0\n", "the artifact 'broken' failed: ZeroDivisionError: division by zero (broken.py, line"),
         ("    def plant(self, pool):\n        r = pool.draw(3, pool.generator('x'), 'broken')\n        z = np.zeros(2, dtype=int)\n"
          "        return Planted(r, r[:, :9], z, z + 1)\n", "to plant rows of 30 tokens each with start and copies"),
+        ("    def plant(self, pool): pass\n", "expected the artifact 'broken' to return Planted from `plant`, got NoneType; return one"),
+        (PLANT.format("r * 1.0, r, z, z"), "expected whole numbers as ids of the artifact 'broken', got float64; try .astype(int)"),
+        (PLANT.format("r, r, z, z - 2"), "expected copies of at least 0 in the artifact 'broken', got -2"),
+        (PLANT.format("r, r, z + 31, z"), "expected start from 0 to 30 in the artifact 'broken', got 31"),
     ],
 )  # fmt: skip
 def test_kinds_that_fail(body: str, message: str, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from tinymem.mitigation.method import UNLEARNERS, parse_call
 from tinymem.mitigation.requests import MeasurementRequest
 from tinymem.mitigation.run import Subject, mitigate, outcome_of, row_id, subject_of_rows
 from tinymem.mitigation.sweep_scores import shared_edits
-from tinymem.models.adapters import neuron_layers
+from tinymem.models.adapters import mlp_parameters, neuron_layers
 from tinymem.recipe.recipe import load_recipe
 from tinymem.results.row import Identity
 from tinymem.runs import pipeline
@@ -112,6 +112,13 @@ def test_a_method_that_exits_fails_and_does_not_end_the_process() -> None:
         configs = [parse_call(name, o).config for o in options]
         edits = list(shared_edits(measured.model, UNLEARNERS.get(name), measured.data, configs, lambda *_: None))
         assert len(edits) == len(options) and all(re.fullmatch(f"expected {name} {LEFT}", str(edit.result)) for edit in edits)
+
+
+def test_scores_are_of_the_unit_that_the_properties_say() -> None:
+    method = scorer("mine", config=AblationConfig, properties=Properties(unit="neuron", order="zeroth"))
+    method(lambda model, data, config: Scores("weight", {name: p.detach() for name, p in mlp_parameters(model).items()}))
+    (row,) = mitigate(subject(), "mine", {"ratio": 0.1}).rows
+    assert row.message == "expected scores of each neuron from mine, as its Properties say, got weight"
 
 
 def test_a_metric_that_exits_is_an_error() -> None:

@@ -13,6 +13,7 @@ from report_rows import make_row, write_results
 from tinymem.errors import UserError
 from tinymem.registry import load_plugin
 from tinymem.report.figures.catalogue import ORDER as FIGURE_ORDER
+from tinymem.report.figures.catalogue import figures_of
 from tinymem.report.figures.registry import FIGURES
 from tinymem.report.tables.catalogue import ORDER, tables_of
 from tinymem.report.tables.registry import TABLES
@@ -41,6 +42,8 @@ def bars(inputs):
     lines = [{"method": p.method, "memorized": p.memorized, "sources": p.sources} for p in inputs.points]
     return [FigureData("bars", "Bars", "Bars of my own.", lines, draw)] if lines else [Skipped("bars", "Bars", "needs results")]
 """
+
+HEAD = "from tinymem import report_figure, report_table\n"
 
 
 @pytest.fixture
@@ -84,6 +87,21 @@ def test_a_table_must_have_its_name(own: Path, folder: Path) -> None:
     load_plugin(own)
     with pytest.raises(UserError, match=r"expected tables named slowest of .*own\.py:slowest, got 'fastest'"):
         tables_of(load_results([folder]), ["slowest"])
+
+
+def test_what_is_no_table_or_figure_is_said(own: Path, folder: Path) -> None:
+    own.write_text(f"{HEAD}@report_table('none')\ndef none(inputs): pass\n@report_figure('empty')\ndef empty(inputs): return [1]\n")
+    load_plugin(own)
+    with pytest.raises(UserError, match=r"expected a list of Table of .*own\.py:none, got NoneType; return \[Table"):
+        tables_of(load_results([folder]), ["none"])
+    with pytest.raises(UserError, match=r"expected a list of FigureData or Skipped of .*own\.py:empty, got \[1\]; return one"):
+        figures_of(load_results([folder]))
+
+
+def test_a_plugin_that_fails_is_named_with_its_line(own: Path, folder: Path) -> None:
+    own.write_text(f"{HEAD}@report_table('none')\ndef none(inputs): return [][1]\n")
+    said = tinymem("report", folder, "--plugin", own, "--tables", "none").one_line_error()
+    assert said == "a plugin failed (own.py, line 3): IndexError: list index out of range"
 
 
 def test_names_of_ours_are_taken(own: Path) -> None:

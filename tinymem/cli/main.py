@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import traceback
 import warnings
 from functools import cache
 from typing import Annotated, Any
@@ -121,9 +122,7 @@ def main() -> None:
     except SystemExit as stop:
         if isinstance(stop.__context__, BrokenPipeError):  # click has seen it first
             sys.exit(_reader_gone())
-        from tinymem.registry import raised_in_plugin
-
-        if not raised_in_plugin(stop):
+        if _place_in_plugin(stop) is None:
             raise
         sys.exit(complain(f"expected plugins to return or to raise an error, got {described(stop)}; take the sys.exit() out", 2))
     except Exception as error:
@@ -131,7 +130,9 @@ def main() -> None:
             sys.exit(complain("the memory is used up; use a larger machine, a smaller model or smaller batches", 1))
         # Wrong options: click's own errors, which typer brings along under a name of its own in some releases.
         if not hasattr(error, "format_message"):
-            raise
+            if (place := _place_in_plugin(error)) is None:
+                raise
+            sys.exit(complain(f"a plugin failed ({place}): {''.join(traceback.format_exception_only(error))}", 2))
         message = error.format_message().rstrip(".") or "expected a command, got none"  # click has printed the group's help
         verb = getattr(getattr(error, "ctx", None), "command_path", None) or "tinymem"
         sys.exit(complain(f"{message.replace(': Value error, ', ': ')}; see {verb} --help", 2))
@@ -154,6 +155,12 @@ def _hide_types_of_switches(command: Any) -> None:
             option.metavar = ""
     for inner in getattr(command, "commands", {}).values():
         _hide_types_of_switches(inner)
+
+
+def _place_in_plugin(error: BaseException) -> str | None:
+    from tinymem.registry import place_in_plugin
+
+    return place_in_plugin(error)
 
 
 def _reader_gone() -> int:

@@ -166,6 +166,8 @@ def planted_by(artifact: Artifact, plant: Callable[[], Planted], row_tokens: int
         raise
     except Exception as error:
         raise UserError(f"the artifact '{artifact.kind}' failed: {described(error)}") from error
+    if not isinstance(planted, Planted):
+        raise UserError(f"expected the artifact '{artifact.kind}' to return Planted from `plant`, got {type(planted).__name__}; return one")
     planted.check(artifact.kind, row_tokens)
     return planted
 

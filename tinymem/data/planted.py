@@ -46,16 +46,23 @@ class Planted:
         return dict(zip(values.tolist(), counts.tolist(), strict=True))
 
     def check(self, kind: str, row_tokens: int) -> None:
-        """Check that the arrays have matching shapes.
+        """Check that the arrays have matching shapes and hold whole numbers in their range.
 
         Raises:
-            UserError: another number of rows or tokens.
+            UserError: another number of rows or tokens, fractions, a negative number of copies, or a place that is not in the row.
         """
         vectors = {"start": self.start, "copies": self.copies, **({} if self.end is None else {"end": self.end})}
         shapes = {"ids": self.ids.shape, "clean": self.clean.shape, **{name: (*v.shape, row_tokens) for name, v in vectors.items()}}
         wrong = {name: list(shape) for name, shape in shapes.items() if shape != (len(self.ids), row_tokens)}
         if wrong:
             raise UserError(f"expected the artifact '{kind}' to plant rows of {row_tokens} tokens each with start and copies, got {wrong}")
+        for name, array in {"ids": self.ids, "clean": self.clean, **vectors}.items():
+            least, most = (int(array.min()), int(array.max())) if array.size else (0, 0)
+            if array.dtype.kind not in "iu":
+                raise UserError(f"expected whole numbers as {name} of the artifact '{kind}', got {array.dtype}; try .astype(int)")
+            if least < 0 or (name in ("start", "end") and most > row_tokens):
+                limit = f"from 0 to {row_tokens}" if name in ("start", "end") else "of at least 0"
+                raise UserError(f"expected {name} {limit} in the artifact '{kind}', got {least if least < 0 else most}")
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from tinymem.errors import UserError
 from tinymem.evaluation.forward import Key, TokenQuery
 from tinymem.evaluation.inputs import EvaluationInputs
 from tinymem.recipe.evaluation import ALL, DEFAULT
-from tinymem.registry import Registry
+from tinymem.registry import Registry, origin_of
 from tinymem.runtime.json import Json
 
 FIELDS = ("Formula", "Unit", "Direction", "Range", "Source")
@@ -75,7 +75,7 @@ class Metric:
     @property
     def origin(self) -> str:
         """File and name of the defining function; registering the same origin again is no clash of names."""
-        return f"{inspect.getsourcefile(self.function)}:{self.function.__qualname__}"
+        return origin_of(self.function)
 
     @property
     def documentation(self) -> str:
@@ -112,9 +112,11 @@ def metric(
         column: how the report shows it, one column or several; none by default.
 
     Raises:
-        UserError: another metric has the name.
+        UserError: another metric has the name, or a column is none.
     """
     columns = (column,) if isinstance(column, MetricColumn) else tuple(column)
+    if not all(isinstance(one, MetricColumn) for one in columns):
+        raise UserError(f"expected a MetricColumn, or several, as column of metric '{name}', got {column!r}")
 
     def register(function: Function) -> Function:
         METRICS.register(name, Metric(name, function, per, default, rows, requires, columns))

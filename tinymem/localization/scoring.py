@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from tinymem.data.rows import Rows
 from tinymem.errors import UserError
 from tinymem.localization.injection import Injection, injected, injected_together
-from tinymem.mitigation.ablation import AblationConfig, Scores, check_scores
-from tinymem.mitigation.method import MethodCall, MitigationData
+from tinymem.mitigation.ablation import AblationConfig, check_scores
+from tinymem.mitigation.method import MethodCall, MitigationData, scores_of
 from tinymem.mitigation.methods.neuron._common import NeuronConfig
 from tinymem.mitigation.methods.neuron._gates import GatesConfig
 from tinymem.models.adapters import neuron_layers
@@ -79,7 +79,7 @@ def _row(rows: Rows, sequence: int) -> Rows:
 
 
 def _of_set(call: MethodCall, model: nn.Module, data: MitigationData) -> Tensor:
-    scores: Scores = call.method.function(model, data, call.config)
+    scores = scores_of(call.method, model, data, call.config)
     check_scores(model, scores)
     layers = neuron_layers(model)
     lowest = torch.full((layers[0].neurons,), -torch.inf, device=data.forget.ids.device)

@@ -74,6 +74,20 @@ class MethodConfig:
         return {option: [content_sha256(path) for path in paths] for option, paths in self.files().items()}
 
 
+def missed_option(config: type[MethodConfig]) -> str | None:
+    """An attribute that looks like an option and that the dataclass does not have: without a type, or in a class without the decorator."""
+    for owner in config.__mro__[:-1]:
+        typed = vars(owner).get("__annotations__", {})
+        plain = [n for n, value in vars(owner).items() if n not in typed and not n.startswith("_") and isinstance(value, _PLAIN)]
+        decorated = "__dataclass_fields__" in vars(owner)
+        if missed := [*plain, *(n for n, kind in typed.items() if not decorated and "ClassVar" not in str(kind))]:
+            return missed[0]
+    return None
+
+
+_PLAIN = (bool, int, float, str, list, tuple, dict, PurePath, type(None))
+
+
 def _paths(value: object) -> Iterator[Path]:
     if isinstance(value, PurePath):
         yield Path(value)

@@ -16,7 +16,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -24,11 +24,11 @@ from torch import Tensor, nn
 from tinymem.data.rows import Rows
 from tinymem.errors import UserError, did_you_mean
 from tinymem.mitigation.ablation import AblationConfig, Refused, Scores, ablate, group_counts, select
-from tinymem.mitigation.config import MethodConfig
+from tinymem.mitigation.config import MethodConfig, missed_option
 from tinymem.mitigation.methods import ENTRY_POINTS, PACKAGES
 from tinymem.models.adapters import neuron_layers
 from tinymem.models.copied import copied
-from tinymem.registry import Registry
+from tinymem.registry import Registry, origin_of
 from tinymem.runtime.json import Json, JsonObject
 from tinymem.runtime.progress import Bar, SilentBar
 
@@ -63,6 +63,11 @@ class Properties:
     layer_wise: bool = False
     criterion: Literal["threshold", "optimization"] = "threshold"
     dual_objective: bool = False
+
+    def __post_init__(self) -> None:
+        for name, kind in get_type_hints(type(self)).items():
+            if get_origin(kind) is Literal and getattr(self, name) not in get_args(kind):
+                raise UserError(f"expected {name} of Properties to be {' or '.join(get_args(kind))}, got {getattr(self, name)!r}")
 
 
 @dataclass(frozen=True)
@@ -131,7 +136,7 @@ class Unlearner:
     @property
     def origin(self) -> str:
         """File and name of the defining function; registering the same origin again is no clash of names."""
-        return f"{inspect.getsourcefile(self.function)}:{self.function.__qualname__}"
+        return origin_of(self.function)
 
     @property
     def documentation(self) -> str:
@@ -140,10 +145,18 @@ class Unlearner:
 
     @cached_property
     def adapter(self) -> TypeAdapter[MethodConfig]:
-        """Validator of the options, made once, since making it takes longer than many a method."""
-        from pydantic import TypeAdapter
+        """Validator of the options, made once, since making it takes longer than many a method.
 
-        return TypeAdapter(self.config)
+        Raises:
+            UserError: an option's type is none that a recipe or the command line could give.
+        """
+        from pydantic import PydanticUserError, TypeAdapter
+
+        try:
+            return TypeAdapter(self.config)
+        except PydanticUserError as error:
+            why = str(error).partition(". ")[0]
+            raise UserError(f"expected options of {self.name} that a recipe can hold (numbers, text, Literal, Path), got: {why}") from error
 
 
 UNLEARNERS: Registry[Unlearner] = Registry(
@@ -228,6 +241,9 @@ def _check_config(name: str, config: object, base: type[MethodConfig], *, epochs
         raise UserError(f"expected a frozen dataclass as config of method '{name}', got {config!r}; derive it from {base.__name__}")
     if epochs and "epochs" not in {f.name for f in fields(config)}:
         raise UserError(f"expected an option epochs in {config.__name__}, since method '{name}' has by_epoch, found none; add it")
+    if missed := missed_option(config):
+        how = "write `name: type = default` below @dataclass(frozen=True, kw_only=True), or a ClassVar"
+        raise UserError(f"expected '{missed}' of {config.__name__} to be an option of method '{name}', but it is none; {how}")
 
 
 def all_methods() -> list[str]:
@@ -300,10 +316,22 @@ def apply(method: Unlearner, model: nn.Module, data: MitigationData, config: Met
             raise UserError(f"expected an edited copy of the model from {method.name}, got {type(edited).__name__}; return one")
         return edited
     refuse_if_nothing(model, method, config)
-    scores: Scores = method.function(model, data, config)
+    scores = scores_of(method, model, data, config)
     mask = select(model, scores, config)
     del scores  # of a large model they take twice its room, which the copy needs
     return ablate(model, mask)
+
+
+def scores_of(method: Unlearner, model: nn.Module, data: MitigationData, config: MethodConfig) -> Scores:
+    """A scorer's scores.
+
+    Raises:
+        UserError: they are of another unit than its properties say.
+    """
+    scores: Scores = method.function(model, data, config)
+    if isinstance(scores, Scores) and scores.unit != method.properties.unit:  # `ablation.check_scores` refuses what is none
+        raise UserError(f"expected scores of each {method.properties.unit} from {method.name}, as its Properties say, got {scores.unit}")
+    return scores
 
 
 def is_control(config: MethodConfig) -> bool:

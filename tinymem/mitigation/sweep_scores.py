@@ -21,7 +21,7 @@ from torch import nn
 from tinymem.errors import UserError, no_exit
 from tinymem.mitigation.ablation import AblationConfig, Scores, ablate, select
 from tinymem.mitigation.config import HasEpochs, MethodConfig
-from tinymem.mitigation.method import MitigationData, Unlearner, apply, is_control, refuse_if_nothing
+from tinymem.mitigation.method import MitigationData, Unlearner, apply, is_control, refuse_if_nothing, scores_of
 from tinymem.runtime.cost import Cost, measured
 from tinymem.runtime.files import canonical_json
 from tinymem.runtime.json import JsonObject
@@ -117,7 +117,7 @@ def _by_ratio(model: nn.Module, method: Unlearner, data: MitigationData, left: l
         bar = _Stopwatch(data.bar, {steps(model, c) for c in left[:-1]} if steps else set(), device)
         try:
             with no_exit(method.name), measured(device) as cost:
-                scores: Scores = method.function(model, replace(data, bar=bar), left[-1])
+                scores = scores_of(method, model, replace(data, bar=bar), left[-1])
         except Exception as error:
             yield from (Edit(config, error) for config in charged)
             left = left[: -len(charged)]

@@ -12,7 +12,6 @@ out-projection* is one rule that also covers gated blocks (Llama), which have tw
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,7 +20,7 @@ from torch import nn
 from tinymem.errors import UserError
 from tinymem.models.gpt2 import GPT, GPTConfig
 from tinymem.models.opt import keep_rows_apart
-from tinymem.registry import Registry
+from tinymem.registry import Registry, origin_of
 from tinymem.runtime.json import Json
 
 TinyModel = Callable[[int, int], nn.Module]
@@ -58,7 +57,7 @@ class Family:
     @property
     def origin(self) -> str:
         """File and name of the defining function; registering the same origin again is no clash of names."""
-        return f"{inspect.getsourcefile(self.tiny)}:{self.tiny.__qualname__}"
+        return origin_of(self.tiny)
 
 
 FAMILIES: Registry[Family] = Registry("model family", entry_points="tinymem.families")

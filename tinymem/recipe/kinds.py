@@ -5,7 +5,6 @@ A class registers itself in its own file (`@artifact`, `@regularizer`), so that 
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -14,7 +13,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from tinymem.errors import UserError
 from tinymem.recipe.data import Section
-from tinymem.registry import Registry, plugin_of
+from tinymem.registry import Registry, origin_of, plugin_of
 
 
 class KindSection(Section):
@@ -83,11 +82,6 @@ def register_kind(section: type[K], key: str) -> type[K]:
     section.origin = origin_of(section)
     section.registry.register(name, section)
     return section
-
-
-def origin_of(section: type[Any]) -> str:
-    """File and name of a class, as its origin."""
-    return f"{inspect.getsourcefile(section)}:{section.__qualname__}"
 
 
 def plugins_of(sections: Iterable[KindSection]) -> tuple[str, ...]:

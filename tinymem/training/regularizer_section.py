@@ -49,7 +49,7 @@ class RegularizerSection(kinds.RegularizerSection):
         Raises:
             UserError: options that do not suit the rows.
         """
-        raise NotImplementedError
+        raise UserError(f"expected `make` in the section of regularizer '{self.kind}', found none; return the Regularizer from it")
 
 
 S = TypeVar("S", bound=RegularizerSection)
@@ -76,4 +76,7 @@ def make_regularizers(sections: Sequence[kinds.RegularizerSection], rows: Traini
 def _made(section: kinds.RegularizerSection, rows: TrainingRows) -> Regularizer:
     if not isinstance(section, RegularizerSection):
         raise UserError(f"expected '{section.kind}' to have `make`, got {type(section).__name__}; try tinymem.training.regularizer")
-    return section.make(rows)
+    made = section.make(rows)
+    if not isinstance(made, Regularizer):
+        raise UserError(f"expected `make` of regularizer '{section.kind}' to return a Regularizer, got {type(made).__name__}; return one")
+    return made

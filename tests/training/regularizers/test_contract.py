@@ -7,11 +7,12 @@ from typing import Any, Literal
 import pytest
 import torch
 
+from tinymem.errors import UserError
 from tinymem.models.adapters import neuron_layers
 from tinymem.recipe.kinds import REGULARIZERS
 from tinymem.testing import check_regularizer
 from tinymem.training.regularizer import Regularizer
-from tinymem.training.regularizer_section import RegularizerSection, TrainingRows, regularizer
+from tinymem.training.regularizer_section import RegularizerSection, TrainingRows, make_regularizers, regularizer
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "loss-truncation": {"window": 4},
@@ -66,3 +67,21 @@ def test_what_breaks_it(broken: type[Regularizer], message: str) -> None:
     with REGULARIZERS.temporary(), pytest.raises(AssertionError, match=message):
         regularizer(Section)
         check_regularizer("broken")
+
+
+def test_a_section_makes_a_regularizer() -> None:
+    class Idle(RegularizerSection):
+        """Has no `make`."""
+
+        kind: Literal["idle"] = "idle"
+
+    class Empty(Idle):
+        """Makes none."""
+
+        def make(self, rows: TrainingRows) -> Any:
+            pass
+
+    with pytest.raises(UserError, match="expected `make` in the section of regularizer 'idle', found none"):
+        make_regularizers([Idle()])
+    with pytest.raises(UserError, match="expected `make` of regularizer 'idle' to return a Regularizer, got NoneType; return one"):
+        make_regularizers([Empty()])

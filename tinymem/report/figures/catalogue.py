@@ -16,5 +16,5 @@ ORDER = (*FIRST, *LAYERS, "classes")
 def figures_of(results: Results) -> tuple[list[FigureData], list[Skipped]]:
     """Make the figures that the rows and curves allow, and list those that they do not, with the reason."""
     inputs = inputs_of(results)
-    made = [figure for registered in FIGURES.in_order(ORDER) for figure in registered.function(inputs)]
+    made = [figure for registered in FIGURES.in_order(ORDER) for figure in registered.figures(inputs)]
     return [f for f in made if isinstance(f, FigureData)], [f for f in made if isinstance(f, Skipped)]

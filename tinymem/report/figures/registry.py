@@ -8,11 +8,11 @@ return [FigureData("mine", "Mine", "What it shows.", lines, draw)] if lines else
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tinymem.registry import Registry
+from tinymem.errors import UserError
+from tinymem.registry import Registry, origin_of
 from tinymem.report.figures.figure import FigureData, Skipped
 from tinymem.report.figures.points import Inputs
 
@@ -28,7 +28,18 @@ class ReportFigure:
     @property
     def origin(self) -> str:
         """File and name of the defining function; registering the same origin again is no clash of names."""
-        return f"{inspect.getsourcefile(self.function)}:{self.function.__qualname__}"
+        return origin_of(self.function)
+
+    def figures(self, inputs: Inputs) -> list[FigureData | Skipped]:
+        """The figures that the rows allow, and why there is none of others.
+
+        Raises:
+            UserError: no list of them.
+        """
+        found = self.function(inputs)
+        if not isinstance(found, list | tuple) or not all(isinstance(figure, FigureData | Skipped) for figure in found):
+            raise UserError(f"expected a list of FigureData or Skipped of {self.origin}, got {found!r}; return one")
+        return list(found)
 
 
 FIGURES: Registry[ReportFigure] = Registry("figure", eager=("tinymem.report.figures",), entry_points="tinymem.figures")

@@ -8,13 +8,12 @@ return [Table("mine", "mine", "Seconds", (Column("method", numeric=False), Colum
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 from tinymem.errors import UserError
-from tinymem.registry import Registry
+from tinymem.registry import Registry, origin_of
 from tinymem.report.configurations import ModelGroup, groups_of
 from tinymem.report.tables.table import Table
 from tinymem.results.collect import Results
@@ -52,19 +51,21 @@ class ReportTable:
     @property
     def origin(self) -> str:
         """File and name of the defining function; registering the same origin again is no clash of names."""
-        return f"{inspect.getsourcefile(self.function)}:{self.function.__qualname__}"
+        return origin_of(self.function)
 
     def tables(self, inputs: TableInputs) -> list[Table]:
         """The tables that the rows allow.
 
         Raises:
-            UserError: a table of another name than the function is registered for.
+            UserError: no list of tables, or one of another name than the function is registered for.
         """
         found = self.function(inputs)
+        if not isinstance(found, list | tuple) or not all(isinstance(table, Table) for table in found):
+            raise UserError(f"expected a list of Table of {self.origin}, got {type(found).__name__}; return [Table(...)], or [] for none")
         for table in found:
             if table.name not in self.names:
                 raise UserError(f"expected tables named {', '.join(self.names)} of {self.origin}, got '{table.name}'; name it so")
-        return found
+        return list(found)
 
 
 TABLES: Registry[ReportTable] = Registry("table", eager=("tinymem.report.tables",), entry_points="tinymem.tables")
