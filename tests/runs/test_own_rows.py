@@ -6,6 +6,7 @@ import gzip
 import json
 import math
 import random
+import shutil
 import warnings
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -22,6 +23,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from tinymem.data.own_rows import OwnRows, RowFiles, read_own_rows
 from tinymem.data.rows import Rows
+from tinymem.data.rows_file import read_rows
+from tinymem.data.tokenizer_folder import ModelTokens
 from tinymem.errors import UserError
 from tinymem.evaluation.evaluator import Evaluator
 from tinymem.mitigation.method import UNLEARNERS, MitigationData, apply, parse_call
@@ -250,7 +253,8 @@ def test_prompt_and_target(folders: dict[str, Path], tmp_path: Path) -> None:
     ]
     own, said = own_of(folders, tmp_path, pairs, match=None)
     assert own.forget.prompt.tolist() == [3, 2] and own.forget.end.tolist() == [5, 8] and own.prompt is None and own.match == 6
-    assert own.forget.ids[0, :5].tolist() == [4, 5, 6, 7, 8] and own.left_out == 1 and "line 3" in said[0]
+    assert own.forget.ids[0, :5].tolist() == [4, 5, 6, 7, 8] and own.left_out == 1
+    assert any("line 3 of" in text for text in said)
     cut, _ = own_of(folders, tmp_path, pairs[:2], match=4)
     assert cut.forget.end.tolist() == [5, 6]
 
@@ -261,6 +265,32 @@ def test_the_first_token_is_put_before_text_where_it_is_asked_for(folders: dict[
     with_it, _ = own_of(folders, tmp_path, [{"text": text}, LONG[1]], bos=True)
     assert without.forget.ids.tolist() == LONG[:2]
     assert with_it.forget.ids[0].tolist() == [BOS, *LONG[0]] and with_it.forget.ids[1, :12].tolist() == LONG[1]
+
+
+@pytest.mark.parametrize(("says", "warned"), [(None, True), (True, True), (False, False)])
+def test_texts_without_the_token_that_transformers_puts_before_them(
+    says: bool | None, warned: bool, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(folders["own"], tmp_path / "model"))
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(config if says is None else {**config, "add_bos_token": says}))
+    text, begun = " ".join(NAMES[i] for i in LONG[0]), " ".join(NAMES[i] for i in [BOS, *LONG[1]])
+    forget, retain = lines(tmp_path / "f.jsonl", [{"text": text}, {"text": begun}, LONG[2]]), lines(tmp_path / "r.jsonl", LONG)
+    _, said = read(RowFiles(forget, retain, prompt=4, match=4), folder)
+    words = (
+        f"1 of 3 rows of {forget} are read without the '<bos>' that this tokenizer puts before a text; --bos (of a sweep's recipe rows.bos)"
+    )
+    assert [words in line for line in said if "<bos>" in line] == [True] * warned
+    assert not [line for line in read(RowFiles(forget, retain, prompt=4, match=4, bos=True), folder)[1] if "<bos>" in line]
+
+
+def test_lists_of_ids_that_are_read_as_text_are_said(folders: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "f.csv").write_text('mine,ids\n"[3, 4 5]",7 8\n"a [3, 4]",7 8\n')
+    tokens = ModelTokens(folders["own"])
+    words = r"read as text, and like lists of token ids: 1 row of .* \(line 2\); a column of ids is called ids, input_ids or tokens"
+    with pytest.warns(UserWarning, match=words):
+        assert len(read_rows(tmp_path / "f.csv", tokens, column="mine").rows) == 2
+    assert [row.ids for row in read_rows(tmp_path / "f.csv", tokens).rows] == [[7, 8], [7, 8]]
 
 
 def test_a_short_row_shortens_no_other_and_is_named(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -184,7 +184,19 @@ def _kept(files: RowFiles, tokens: ModelTokens, vocabulary: int) -> tuple[list[F
 def _read(files: RowFiles, path: Path, tokens: ModelTokens, vocabulary: int) -> RowsFile:
     file = read_rows(path, tokens, column=files.column, bos=files.bos, layout=files.raw)
     file.refuse_unknown_ids(vocabulary)
+    if not files.bos and any(row.is_text for row in file.rows) and tokens.begins_texts:
+        _say_what_texts_lack(file, tokens)
     return file
+
+
+def _say_what_texts_lack(file: RowsFile, tokens: ModelTokens) -> None:
+    lacking = sum(row.is_text and row.ids[:1] != tokens.first() for row in file.rows)
+    if lacking:
+        warnings.warn(
+            f"{lacking} of {len(file.rows)} rows of {file.path} are read without the '{tokens.decode([tokens.first()])[0]}' that this "
+            "tokenizer puts before a text; --bos (of a sweep's recipe rows.bos) puts it there",
+            stacklevel=2,
+        )
 
 
 def _leave_out(files: RowFiles, file: RowsFile, short: list[int], needed: str) -> int:

@@ -9,6 +9,8 @@ training text is: nothing is cut, padded or added.
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -20,6 +22,7 @@ from tinymem.data.token_arrays import ARRAYS, RawLayout, read_token_array
 from tinymem.data.tokenizer_folder import ModelTokens
 from tinymem.errors import UserError
 from tinymem.runtime.files import csv_rows, json_lines, users_json
+from tinymem.runtime.words import counted
 
 IDS, TEXTS, PAIR, MASK = ("ids", "input_ids", "tokens"), ("text", "paragraph"), ("prompt", "target"), "attention_mask"
 WHOLE, PROMPT_TOKENS = "all", "prompt_len"
@@ -27,6 +30,7 @@ WHOLE, PROMPT_TOKENS = "all", "prompt_len"
 CATEGORIES = ("category", "article", "copies")
 COLUMNS = (*IDS, *TEXTS, *PAIR, WHOLE)
 COLUMNS_TEXT = "`ids`, `input_ids`, `tokens`, `text`, `paragraph`, or `prompt` and `target`"
+LIST_OF_NUMBERS = re.compile(r"\s*\[\s*\d+(?:[\s,]+\d+)*\s*\]\s*")
 FORMATS = (*ARRAYS, ".parquet", ".jsonl", ".csv", ".jsonl.gz", ".csv.gz")
 
 
@@ -41,6 +45,8 @@ class FileRow:
     """Its line in the file, or its row, counted from 1."""
     category: str = ""
     """What its column `category`, `article` or `copies` holds, of several values the first; empty without such a column."""
+    is_text: bool = False
+    """Whether it begins with a text, and not with ids."""
 
 
 @dataclass(frozen=True)
@@ -91,11 +97,12 @@ def read_rows(
     values = list(islice(values_of_file(path, suffix, layout), most))
     raw = [_Raw.of(value, number, found, column) for number, value in values]
     found.empty.extend(r.number for r in raw if r.value is None)
+    _say_what_looks_like_ids(raw, found)
     encoded = _encoded([r for r in raw if r.value is not None], found, tokens, bos)
     categories = {number: _category(value) for number, value in values}
     stripped = without_padding([row for row, _ in encoded], tokens)
     for (ids, prompt), (_, r) in zip(stripped, encoded, strict=True):
-        found.rows.append(FileRow(ids, prompt, r.number, categories[r.number]))
+        found.rows.append(FileRow(ids, prompt, r.number, categories[r.number], not _ids_given(r)[0]))
     if not raw:
         raise UserError(f"expected rows in {path}, got no rows")
     return found
@@ -257,6 +264,16 @@ def _agreed_prompt(row: _Raw, known: dict[str, list[int]], file: RowsFile, token
             f"got {len(ids)} by the tokenizer in {tokens.folder}; the set is of another model's tokenizer"
         )
     return count
+
+
+def _say_what_looks_like_ids(raw: list[_Raw], file: RowsFile) -> None:
+    numbers = [r.number for r in raw if any(LIST_OF_NUMBERS.fullmatch(text) for text in _texts(r.value))]
+    if numbers:
+        which = f"{counted(len(numbers), 'row')} of {file.path} ({file.places(numbers)})"
+        warnings.warn(
+            f"read as text, and like lists of token ids: {which}; a column of ids is called {', '.join(IDS[:-1])} or {IDS[-1]}",
+            stacklevel=3,
+        )
 
 
 def _texts(value: Any) -> list[str]:
