@@ -11,10 +11,11 @@ from torch.nn import functional as F
 from tinymem.data.rows import Rows
 from tinymem.errors import UserError
 from tinymem.localization.benchmark import Benchmark
+from tinymem.localization.deletion import located
 from tinymem.localization.injection import InjectionConfig, drawn_neurons, inject, injected, injected_together
 from tinymem.localization.recall import highest, recall
 from tinymem.localization.scoring import scores_by_sequence, scores_of_injected
-from tinymem.mitigation.ablation import Scores
+from tinymem.mitigation.ablation import Scores, select
 from tinymem.mitigation.method import UNLEARNERS, MethodCall
 from tinymem.mitigation.methods.neuron import _gates
 from tinymem.models.adapters import logits, neuron_layers
@@ -132,7 +133,7 @@ def test_a_scorer_without_scores_of_single_rows_is_asked_once_a_row():
     method = UNLEARNERS.get("ig")
     config = config_of(method, steps=5, ratio=0.1)
     expected = scores_by_sequence(MethodCall(method, config), model, data)
-    torch.testing.assert_close(scores_by_sequence(MethodCall(replace(method, by_row=None), config), model, data), expected)
+    torch.testing.assert_close(scores_by_sequence(MethodCall(replace(method, by_row=None), config), model, data), expected.double())
 
 
 @pytest.mark.parametrize(
@@ -148,6 +149,36 @@ def test_scores_of_rows_that_are_no_numbers_or_of_other_neurons_are_refused(answ
     method = replace(UNLEARNERS.get("ig"), by_row=lambda model, data, config: answer(len(data.forget), model))
     with pytest.raises(UserError, match=words):
         scores_by_sequence(MethodCall(method, config_of(method)), model, data)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.int64, torch.float32, torch.bool])
+def test_scores_of_a_set_keep_their_order_whatever_their_type(dtype):
+    """The edit by the same scores names the same neurons: in single precision these would be equal, and the first ones be named."""
+    model, data = case()
+    layers = neuron_layers(model)
+    values = {torch.float64: 1 + torch.arange(64).double() * 1e-12, torch.int64: 2**40 + torch.arange(64)}.get(dtype, torch.arange(64))
+    values = values > 40 if dtype == torch.bool else values.to(dtype)
+    scores = Scores("neuron", {layer.weight_name: values for layer in layers})
+    method = replace(UNLEARNERS.get("ig"), by_row=None, function=lambda *_: scores)
+    config = config_of(method, ratio=0.1)
+    named_SLF = highest(scores_by_sequence(MethodCall(method, config), model, data), 0.1, "layer")
+    edited = select(model, scores, config).values
+    for row in named_SLF:
+        assert all(torch.equal(mask, edited[layer.weight_name]) for mask, layer in zip(row, layers, strict=True))
+
+
+def test_layers_that_a_scorer_leaves_out_have_no_named_neuron():
+    """Its edit zeroes none there, and so do INJ and DEL."""
+    model, data = case()
+    top = neuron_layers(model)[1].weight_name
+    scores = Scores("neuron", {top: torch.arange(64).float()})
+    method = replace(UNLEARNERS.get("ig"), by_row=None, function=lambda *_: scores)
+    config = config_of(method, ratio=0.1)
+    scores_SLF = scores_by_sequence(MethodCall(method, config), model, data)
+    assert set(select(model, scores, config).values) == {top}
+    for named_SLF in (highest(scores_SLF, 0.1, "layer"), highest(scores_SLF, 0.9, "model"), located(scores_SLF, 0.1, skip_bottom=False)):
+        assert not named_SLF[:, 0].any() and named_SLF[:, 1].any(1).all()
+    assert recall(scores_SLF, torch.ones_like(scores_SLF).bool(), 0.1, "layer").chance == pytest.approx(6 / 128)
 
 
 def test_scores_of_a_set_that_are_no_numbers_are_refused():

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tinymem.data.rows import Rows
 from tinymem.errors import UserError
 from tinymem.localization.ratios import check_ratio
-from tinymem.localization.recall import bootstrap
+from tinymem.localization.recall import bootstrap, scored
 from tinymem.localization.text_cost import BATCH, text_intervals
 from tinymem.mitigation.methods.losses import row_losses
 from tinymem.mitigation.methods.neuron._common import gated
@@ -199,7 +199,7 @@ def _distances(rows: Rows, guess_BT: Tensor, decode: Decode | None) -> Tensor:
 
 
 def located(scores_SLF: Tensor, ratio: float, *, skip_bottom: bool = True) -> Tensor:
-    """Mask [S, L, F] of the int(F * ratio) highest scores of each layer, by default without the bottom one, as published.
+    """Mask [S, L, F] of the int(F * ratio) highest scores of each layer that has any, by default without the bottom one, as published.
 
     Raises:
         UserError: a ratio of less than one neuron a layer, or a model of one layer with `skip_bottom`.
@@ -213,4 +213,4 @@ def located(scores_SLF: Tensor, ratio: float, *, skip_bottom: bool = True) -> Te
     chosen.scatter_(2, torch.sort(scores_SLF, dim=2, descending=True, stable=True).indices[..., :count], True)
     if skip_bottom:
         chosen[:, 0] = False
-    return chosen
+    return chosen & scored(scores_SLF)

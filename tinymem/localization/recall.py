@@ -56,7 +56,12 @@ def highest(scores_SLF: Tensor, top: float, scope: Scope) -> Tensor:
     count = round(flat.shape[-1] * top) if scope == "layer" else int(flat.shape[-1] * top + 1e-6)
     chosen = torch.zeros_like(flat, dtype=torch.bool)
     chosen.scatter_(2, torch.sort(flat, dim=2, descending=True, stable=True).indices[..., :count], True)
-    return chosen.view(scores_SLF.shape)
+    return chosen.view(scores_SLF.shape) & scored(scores_SLF)
+
+
+def scored(scores_SLF: Tensor) -> Tensor:
+    """Mask [S, L, 1] of the layers that a scorer gave scores: in others, where all are -inf, it names no neuron, and its edit has none."""
+    return ~scores_SLF.isneginf().all(2, keepdim=True)
 
 
 def bootstrap(values_S: Tensor, seed: int = 0) -> tuple[float, float]:

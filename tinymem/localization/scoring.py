@@ -79,8 +79,9 @@ def _row(rows: Rows, sequence: int) -> Rows:
 
 
 def _of_set(call: MethodCall, model: nn.Module, data: MitigationData) -> Tensor:
+    """Scores [L, F] of all rows together, in double precision, so that scores of any type keep their order."""
     scores = scores_of(call.method, model, data, call.config)
     check_scores(model, scores)
     layers = neuron_layers(model)
-    lowest = torch.full((layers[0].neurons,), -torch.inf, device=data.forget.ids.device)
+    lowest = torch.full((layers[0].neurons,), -torch.inf, dtype=torch.float64, device=data.forget.ids.device)
     return torch.stack([scores.values.get(layer.weight_name, lowest).to(lowest) for layer in layers])
