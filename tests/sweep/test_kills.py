@@ -26,6 +26,7 @@ from tinymem.runs.pipeline import Run
 from tinymem.runtime.files import disk_errors_named
 from tinymem.runtime.signals import StopFlag
 from tinymem.runtime.slots import Slot
+from tinymem.sweep.models import HASHES
 from tinymem.sweep.places import local_workers
 from tinymem.sweep.run import Sweep, open_sweep, run_sweep
 from tinymem.sweep.supervisor import Supervisor
@@ -152,6 +153,13 @@ def test_a_full_disk_stops_the_sweep_and_leaves_its_runs_to_do(tiny_run: Run, tm
         "stopped at the first, and nothing failed for good"
     )
     assert run_sweep(opened(recipe, tmp_path), engine(1)) == {"ok": 2}
+
+
+def test_on_a_full_disk_the_state_of_a_sweep_is_said(tiny_run: Run, tmp_path: Path) -> None:
+    (tmp_path / "sweep.yaml").write_text(json.dumps({"name": "mine", "checkpoints": str(tiny_run.checkpoint), "methods": ["act"]}))
+    (tmp_path / "sweep" / HASHES).mkdir(parents=True)  # where no file can be written
+    said = tinymem("sweep", tmp_path / "sweep.yaml", "--out", tmp_path / "sweep", "--status")
+    assert said.code == 0 and "mine, of the trained models' runs: 5 left" in said.out
 
 
 @pytest.mark.processes

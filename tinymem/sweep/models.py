@@ -6,10 +6,11 @@ import json
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tinymem.errors import UserError
+from tinymem.errors import CouldNotWrite, UserError
 from tinymem.hub.fetch import checkpoint_folder
 from tinymem.hub.names import is_hub_name
 from tinymem.models.metadata import read_metadata
@@ -232,6 +233,7 @@ class _Hashes:
         return str(self.found[key][-1])
 
     def save(self) -> None:
-        """Write the hashes to the sweep's folder, if that exists."""
+        """Write the hashes to the sweep's folder, if that exists and can be written: they only spare work."""
         if self.path.parent.is_dir() and self.found != self.known:
-            write_json(self.path, self.found)
+            with suppress(CouldNotWrite):
+                write_json(self.path, self.found)
