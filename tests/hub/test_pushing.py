@@ -110,6 +110,13 @@ def test_a_single_cut_a_429_and_a_5xx_are_waited_for(hub: Hub, no_waiting: list[
     assert max(no_waiting) == 300
 
 
+@pytest.mark.parametrize(("status", "reason"), [(413, r"\(413\)"), (None, "[Dd]isconnected|reset")])
+def test_an_upload_that_fails_says_why(status: int | None, reason: str, hub: Hub) -> None:
+    hub.fail_when("PUT /lfs-store", status=status, times=10**6)
+    with pytest.raises(UserError, match=rf"could not push to org/m-corpus: Error while uploading .*{reason}.*; run again"):
+        push(small_plan())
+
+
 def test_what_is_no_longer_there_is_deleted(hub: Hub) -> None:
     push(Plan([Repository("org/m", "model", [Branch("main", {"old.txt": LocalFile(b"x"), "a.txt": LocalFile(b"a")})], "mit")]))
     push(Plan([Repository("org/m", "model", [Branch("main", {"a.txt": LocalFile(b"b")})], "mit")]))

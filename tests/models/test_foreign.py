@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from tinymem.models.checkpoint import load_checkpoint
 from tinymem.models.edited import save_edited
 from tinymem.models.families import FAMILIES
 from tinymem.models.gpt2 import GPT
+from tinymem.models.precise_head import precise_head
 from tinymem.models.weights import DTypeName, StoredTensor, stored_type
 from tinymem.testing import CHECKS, VOCABULARY, check, tiny_model
 
@@ -49,6 +51,18 @@ def test_in_the_folders_type_or_another(family: str, stored: DTypeName, tmp_path
         theirs = theirs_class.from_pretrained(tmp_path, dtype=dtype).eval()
         assert torch.equal(logits(ours, IDS), theirs(IDS, use_cache=False).logits)
         assert {n: b.dtype for n, b in ours.named_buffers()} == {n: b.dtype for n, b in theirs.named_buffers()}
+
+
+@pytest.mark.parametrize("family", ["gpt-neo", "llama"])
+@torch.no_grad()
+def test_a_configuration_that_asks_for_tuples_and_for_more_than_logits(family: str, tmp_path: Path) -> None:
+    theirs = written(family, tmp_path, torch.float32).eval()
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "return_dict": False, "output_hidden_states": True}))
+    ours = load_checkpoint(tmp_path).model
+    torch.testing.assert_close(logits(ours, IDS), theirs(IDS).logits)
+    with precise_head(ours) as head:
+        assert torch.equal(head.choices(IDS, 3), theirs(IDS).logits[:, 2:-1].argmax(-1))
 
 
 @pytest.mark.slow

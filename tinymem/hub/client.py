@@ -136,7 +136,9 @@ def _reason(error: BaseException) -> str:
         return f"the Hub has trouble of its own ({status}); run again later: what is done stays"
     if _is_offline(error):
         return "the client is offline, and its cache has none of it"
-    return without_secrets(" ".join(str(error).split()))[:200] or name
+    root = [*_chain(error)][-1]
+    texts = (str(error), f"({status})" if status is not None else str(root) if root is not error else "")
+    return " ".join(without_secrets(" ".join(text.split()))[:200] for text in dict.fromkeys(texts) if text) or name
 
 
 def without_secrets(text: str) -> str:

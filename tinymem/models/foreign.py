@@ -52,6 +52,7 @@ def load_foreign(
     _allocate(model, devices)
     layout.fill(published_tensors(model))
     model.config.use_cache = False  # no pass that is measured or trained continues another
+    model.config.return_dict = True  # else a pass gives a tuple, which not even transformers' own classes expect
     prepared = prepare_model(model)
     return spread(prepared, devices) if len(devices) > 1 else prepared, layout
 
