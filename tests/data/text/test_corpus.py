@@ -38,6 +38,16 @@ def test_rows_are_the_plain_token_stream(folder: Path, tokenizer: Path) -> None:
 
 
 @pytest.mark.processes
+def test_a_users_file_with_a_librarys_name_replaces_none(
+    folder: Path, tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "tokenizers.py").write_text("raise SystemExit('a file of the working directory')")
+    monkeypatch.chdir(tmp_path / "here")
+    assert len(make_corpus(recipe(folder, tokenizer), workers=1).clean) == len(plain_ids(tokenizer, words(300, 1))) // T
+
+
+@pytest.mark.processes
 @pytest.mark.parametrize("kind", ["jsonl", "txt", "raw", "parquet file", "subfolder"])
 def test_the_same_text_in_other_files_gives_the_same_rows(kind: str, folder: Path, tokenizer: Path, tmp_path: Path) -> None:
     lines = [line for line in words(300, 1) if line]

@@ -124,7 +124,8 @@ class TokenizerPool:
     def _process(self) -> subprocess.Popen[bytes]:
         if not hasattr(self._local, "process"):
             self._local.process = subprocess.Popen(
-                [sys.executable, "-m", "tinymem.data.text.tokenize_worker", str(self.tokenizer_file)],
+                # -P: no file of the working directory replaces a library
+                [sys.executable, "-P", "-m", "tinymem.data.text.tokenize_worker", str(self.tokenizer_file)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env={**os.environ, "PYTHONPATH": python_path()},
