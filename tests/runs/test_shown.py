@@ -148,6 +148,7 @@ def test_any_prompt_and_rows_of_ones_own(tiny_run: Run, tmp_path: Path) -> None:
         (["--prompt", "abc"], "cannot encode 'abc'"),
         (["--prompt", "1" * 200], "rows of at most"),
         (["--forget", tmp_path / "own.jsonl", "--method", "act"], "expected both --forget and --retain with --method"),
+        (["--forget", tmp_path / "own.jsonl", "--prompt", "8"], "expected --prompt TEXT, or rows with --forget, got both"),
         (["--method", "atc"], "atc"),
         (["--corpus", tmp_path], "corpus"),
     ):

@@ -151,6 +151,11 @@ class _Making:
     progress: Progress
 
     def made(self) -> tuple[list[ShownRow], list[str]]:
+        if self.asked.prompt is not None and self.asked.files.given and not self.asked.methods:
+            raise UserError(
+                "expected --prompt TEXT, or rows with --forget, got both; where rows of a file are to have prompts of another length, "
+                "write them as `prompt` and `target`"
+            )
         device = resolve_device(self.asked.device)
         calls = list(self._calls())
         needed = partial(workload_of(self.checkpoint, self.asked.files, device).editing, calls=[call for _, call in calls])
