@@ -70,10 +70,20 @@ def test_it_goes_on_as_it_did(model: ByHeart, edited: Path, hub: Hub) -> None:
 
 def test_what_has_no_numbers_and_what_names_this_machine(model: ByHeart, edited: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "so that a card would have no numbers" in tinymem("push", model.folder, "--repo", "org/m", "--dry-run").one_line_error()
-    config = json.loads((edited / "config.json").read_text())
-    (edited / "config.json").write_text(json.dumps({**config, "_name_or_path": "/home/jane/llama"}))
     monkeypatch.setattr(Path, "home", lambda: Path("/home/jane"))
-    assert "got a path of it in config.json; take it out of that file" in tinymem("push", edited, "--repo", "org/m").one_line_error()
+    (edited / "tokenizer_config.json").write_text('{"vocab_file": "/home/jane/llama/vocab.json"}')
+    error = tinymem("push", edited, "--repo", "org/m").one_line_error()
+    assert "got a path of it in tokenizer_config.json; take it out of that file" in error
+
+
+@pytest.mark.parametrize("origin", ["/data/client/llama", "..\\client\\llama", "a/b/c", "org/llama", "llama"])
+def test_the_folder_that_a_model_came_from_is_not_told(origin: str, edited: Path) -> None:
+    config = json.loads((edited / "config.json").read_text())
+    (edited / "config.json").write_text(json.dumps({**config, "_name_or_path": origin}))
+    (branch,) = plan_of(edited, "org/edit", Choices()).repositories[0].branches
+    told = {"_name_or_path": origin} if "llama" in (origin, origin.removeprefix("org/")) else {}
+    assert json.loads(branch.files["config.json"].content) == {**config, **told}
+    assert json.loads(branch.files["manifest.json"].content)["files"]["config.json"] == branch.files["config.json"].hashes[64]
 
 
 def test_its_plan_has_every_file_that_transformers_reads(edited: Path) -> None:

@@ -197,6 +197,7 @@ def _files(model: Model, published: Published) -> dict[str, LocalFile]:
     names = [path.name for path in sorted(model.folder.iterdir()) if path.name in OTHERS - OURS and path.is_file()]
     found = {name: LocalFile(model.folder / name) for name in [*names, *(path.name for path in weight_files(model.folder))]}
     found[METADATA] = _for_others(model)
+    found[CONFIG] = _without_origin(model.folder / CONFIG)
     texts = {RESULTS: _json(model.results.model_dump(mode="json")), **_recipe_and_curve(model)}
     size = sum(file.size for name, file in found.items() if name.endswith(".safetensors"))
     title = published.repo.partition("/")[2]
@@ -222,6 +223,13 @@ def _for_others(model: Model) -> LocalFile:
     if isinstance(rows := values.get("mitigation"), list):
         values["mitigation"] = [{k: v for k, v in row.items() if k not in OF_THE_MACHINE} for row in rows if isinstance(row, dict)]
     return LocalFile(path if json.dumps(values) == written else _json(values).encode())
+
+
+def _without_origin(path: Path) -> LocalFile:
+    """A `config.json` without the folder that its model was once loaded from, which computes nothing; the name of a repository stays."""
+    values: JsonObject = read_object(path, "model configuration")
+    origin = str(values.pop("_name_or_path", ""))
+    return LocalFile(_json(values).encode()) if re.search(r"[/\\]", origin) and not is_repository(origin) else LocalFile(path)
 
 
 def _recipe_and_curve(model: Model) -> dict[str, str]:
