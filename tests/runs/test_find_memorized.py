@@ -211,6 +211,15 @@ def test_a_line_without_ids_among_those_with_ids(model: ByHeart, tmp_path: Path,
     assert error == f"expected token ids in every line of {tmp_path / 'c.jsonl'}, {where}"
 
 
+def test_texts_without_the_token_that_begins_them_are_said(model: ByHeart, tmp_path: Path) -> None:
+    (model.folder / "tokenizer_config.json").write_text('{"bos_token": "w0", "add_bos_token": true}')
+    (tmp_path / "c.jsonl").write_text(json.dumps({"text": model.text(model.known[0])}) + "\n")
+    with pytest.warns(UserWarning, match="texts are tested without the 'w0' that this tokenizer puts before a text; .* a file of ids"):
+        find_memorized(model.folder, CorpusChoice(str(tmp_path / "c.jsonl")), tmp_path / "text.jsonl", search=Search(FILTERS))
+    (tmp_path / "c.jsonl").write_text(json.dumps(model.known[0].tolist()) + "\n")
+    find_memorized(model.folder, CorpusChoice(str(tmp_path / "c.jsonl")), tmp_path / "ids.jsonl", search=Search(FILTERS))
+
+
 @pytest.mark.parametrize("text", [None, ""])
 def test_a_line_of_ids_among_those_with_text(model: ByHeart, tmp_path: Path, text: str | None) -> None:
     lines = ({"text": "w1 w2"}, {"text": text, "ids": []}, {"text": text, "tokens": [1, 2]})

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -154,7 +155,9 @@ def _searched(model: nn.Module, tokens: ModelTokens, corpus: CorpusChoice, searc
     """Search the blocks that are left; returns the seconds that it took."""
     size, started = vocabulary_of(model), time.perf_counter()
     with precise_head(model) as head, progress.stage("rows tested", search.limit or 0, state.tested) as bar:
-        for block in blocks(corpus, state.blocks, state.documents):
+        for number, block in enumerate(blocks(corpus, state.blocks, state.documents)):
+            if number == 0:
+                _say_what_texts_lack(block, tokens)
             windows = list(_windows(block, tokens, search, state, size))
             found = _tested(head, windows, search, tokens, str(next(model.parameters()).device))
             state.add(len(block.documents), len(windows), found)
@@ -162,6 +165,15 @@ def _searched(model: nn.Module, tokens: ModelTokens, corpus: CorpusChoice, searc
             if search.limit is not None and state.tested >= search.limit:
                 break
     return time.perf_counter() - started
+
+
+def _say_what_texts_lack(block: Block, tokens: ModelTokens) -> None:
+    if any(isinstance(document, str) for document in block.documents) and tokens.begins_texts:
+        warnings.warn(
+            f"texts are tested without the '{tokens.decode([tokens.first()])[0]}' that this tokenizer puts before a text; for rows with it "
+            "give a file of ids",
+            stacklevel=2,
+        )
 
 
 def _windows(block: Block, tokens: ModelTokens, search: Search, state: _State, size: int) -> Iterator[Window]:
