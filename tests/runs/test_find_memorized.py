@@ -13,6 +13,7 @@ import pytest
 import torch
 from by_heart import KNOWN, LENGTH, MATCH, PROMPT, WORDS, ByHeart, by_heart
 from helpers import tinymem
+from tokenizers import Tokenizer, processors
 
 from tinymem.data.tokenizer_folder import ModelTokens
 from tinymem.data.windows import CorpusChoice
@@ -212,7 +213,10 @@ def test_a_line_without_ids_among_those_with_ids(model: ByHeart, tmp_path: Path,
 
 
 def test_texts_without_the_token_that_begins_them_are_said(model: ByHeart, tmp_path: Path) -> None:
-    (model.folder / "tokenizer_config.json").write_text('{"bos_token": "w0", "add_bos_token": true}')
+    tokenizer = Tokenizer.from_file(str(model.folder / "tokenizer.json"))
+    tokenizer.post_processor = processors.TemplateProcessing(single="w0 $A", special_tokens=[("w0", 1)])
+    tokenizer.save(str(model.folder / "tokenizer.json"))
+    (model.folder / "tokenizer_config.json").write_text('{"bos_token": "w0"}')
     (tmp_path / "c.jsonl").write_text(json.dumps({"text": model.text(model.known[0])}) + "\n")
     with pytest.warns(UserWarning, match="texts are tested without the 'w0' that this tokenizer puts before a text; .* a file of ids"):
         find_memorized(model.folder, CorpusChoice(str(tmp_path / "c.jsonl")), tmp_path / "text.jsonl", search=Search(FILTERS))

@@ -19,7 +19,7 @@ import pytest
 import torch
 from helpers import equal_weights
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from tinymem.data.own_rows import OwnRows, RowFiles, read_own_rows
 from tinymem.data.rows import Rows
@@ -267,20 +267,21 @@ def test_the_first_token_is_put_before_text_where_it_is_asked_for(folders: dict[
     assert with_it.forget.ids[0].tolist() == [BOS, *LONG[0]] and with_it.forget.ids[1, :12].tolist() == LONG[1]
 
 
-@pytest.mark.parametrize(("says", "warned"), [(None, True), (True, True), (False, False)])
-def test_texts_without_the_token_that_transformers_puts_before_them(
-    says: bool | None, warned: bool, folders: dict[str, Path], tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("added", [True, False])
+def test_texts_without_the_token_that_transformers_puts_before_them(added: bool, folders: dict[str, Path], tmp_path: Path) -> None:
     folder = Path(shutil.copytree(folders["own"], tmp_path / "model"))
-    config = json.loads((folder / "tokenizer_config.json").read_text())
-    (folder / "tokenizer_config.json").write_text(json.dumps(config if says is None else {**config, "add_bos_token": says}))
+    if not added:
+        values = json.loads((folder / "tokenizer.json").read_text())
+        (folder / "tokenizer.json").write_text(json.dumps({**values, "post_processor": None}))
+    theirs = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
+    assert (theirs("w1")["input_ids"][0] == BOS) == added
     text, begun = " ".join(NAMES[i] for i in LONG[0]), " ".join(NAMES[i] for i in [BOS, *LONG[1]])
     forget, retain = lines(tmp_path / "f.jsonl", [{"text": text}, {"text": begun}, LONG[2]]), lines(tmp_path / "r.jsonl", LONG)
     _, said = read(RowFiles(forget, retain, prompt=4, match=4), folder)
     words = (
         f"1 of 3 rows of {forget} are read without the '<bos>' that this tokenizer puts before a text; --bos (of a sweep's recipe rows.bos)"
     )
-    assert [words in line for line in said if "<bos>" in line] == [True] * warned
+    assert [words in line for line in said if "<bos>" in line] == [True] * added
     assert not [line for line in read(RowFiles(forget, retain, prompt=4, match=4, bos=True), folder)[1] if "<bos>" in line]
 
 

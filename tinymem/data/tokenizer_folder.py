@@ -99,12 +99,9 @@ class ModelTokens:
 
     @cached_property
     def begins_texts(self) -> bool:
-        """Whether the tokenizer as transformers uses it puts the first of `bos` before a text; its configuration decides, if it says so."""
-        said = read_object(self.folder / CONFIG).get("add_bos_token") if (self.folder / CONFIG).is_file() else None
-        if isinstance(said, bool) or not self.bos:
-            return bool(said and self.bos)
+        """Whether the tokenizer by itself puts the first of `bos` before a text, as it then does in transformers."""
         try:
-            return self.tokenizer.encode("", add_special_tokens=True).ids[:1] == [self.bos[0]]
+            return self.tokenizer.encode("", add_special_tokens=True).ids[:1] == [*self.bos[:1]] != []
         except Exception:  # the Rust library raises plain Exception, here of a vocabulary without the token for what is unknown
             return False
 
