@@ -26,7 +26,7 @@ from tinymem.mitigation.method import UNLEARNERS, parse_call
 from tinymem.mitigation.requests import MeasurementRequest
 from tinymem.mitigation.run import Subject, mitigate, outcome_of, row_id, subject_of_rows
 from tinymem.mitigation.sweep_scores import shared_edits
-from tinymem.models.adapters import mlp_parameters, neuron_layers
+from tinymem.models.adapters import mlp_parameters, neuron_layers, vocabulary_of
 from tinymem.recipe.recipe import load_recipe
 from tinymem.results.row import Identity
 from tinymem.runs import pipeline
@@ -326,6 +326,42 @@ def test_the_next_method_of_a_run_gets_a_sound_model(tmp_path: Path) -> None:
     assert first.performance_before == last.performance_before
     done = tinymem("mitigate", run.checkpoint, "--plugin", plugin, "--method", "careless", "--out", tmp_path / "edited")
     assert "expected careless to leave the model" in done.last_line_error() and not (tmp_path / "edited").exists()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "end", "ids", "message"),
+    [
+        (0, 12, slice(0, 4), "expected 1 <= prompt < end <= 12 (the tokens of row 0), got prompt 0 and end 12"),
+        (12, 12, slice(0, 4), "got prompt 12 and end 12"),
+        (4, 13, slice(0, 4), "got prompt 4 and end 13"),
+        (4, 12, slice(0, 0), "expected some rows to forget, got none"),
+    ],
+)
+def test_rows_that_cannot_be_tested(prompt: int, end: int, ids: slice, message: str) -> None:
+    rows = torch.randint(2, 12, (8, 12), generator=torch.Generator().manual_seed(0))
+    with pytest.raises(UserError, match=re.escape(message)):
+        subject_of_rows(random_gpt(), Rows.of(rows[ids], prompt, end), Rows.of(rows[4:], 4))
+
+
+@pytest.mark.parametrize("wrong", [99, -1])
+def test_ids_that_the_model_does_not_have(wrong: int) -> None:
+    rows = torch.randint(2, 12, (8, 12), generator=torch.Generator().manual_seed(0))
+    strange = rows.clone()
+    strange[0, 7] = wrong
+    said = f"expected token ids from 0 to {vocabulary_of(random_gpt()) - 1} .*, got {wrong}; is it this model's tokenizer"
+    for forget, retain in ((strange, rows), (rows, strange)):
+        with pytest.raises(UserError, match=said):
+            subject_of_rows(random_gpt(), Rows.of(forget[:4], 4), Rows.of(retain, 4))
+
+
+def test_rows_are_whole_numbers_in_two_dimensions() -> None:
+    for ids in (torch.zeros(3), np.zeros(3, int), np.zeros((2, 3, 4), np.uint8)):
+        with pytest.raises(UserError, match=r"expected token ids of shape \[rows, tokens\], got the shape \[\d"):
+            Rows.of(ids)
+    for fractions in (torch.full((2, 3), 1.5), np.full((2, 3), 0.5), np.full((2, 3), np.nan)):
+        with pytest.raises(UserError, match="expected whole numbers as token ids, got fractions in"):
+            Rows.of(fractions)
+    assert Rows.of(np.array([[1, 2]], np.uint8)).ids.tolist() == Rows.of(torch.tensor([[1, 2]])).ids.tolist()
 
 
 def test_an_edit_without_memory_is_refused() -> None:

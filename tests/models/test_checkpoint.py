@@ -10,7 +10,9 @@ import torch
 import transformers as hf
 from helpers import ROOT, equal_weights, random_gpt
 
+import tinymem
 from tinymem.data.math.sequences import CHARACTERS, to_text
+from tinymem.data.own_rows import RowFiles
 from tinymem.data.rows import Rows
 from tinymem.data.tokenizers import tokenizer_files
 from tinymem.mitigation.run import mitigate, subject_of_rows
@@ -158,3 +160,19 @@ def test_no_pickle_in_the_sources() -> None:
 def test_config_is_json_that_says_gpt2(tmp_path: Path) -> None:
     config = json.loads((saved(tmp_path)[1] / "config.json").read_text())
     assert config["model_type"] == "gpt2" and config["architectures"] == ["GPT2LMHeadModel"]
+
+
+def test_load_edit_save_and_measure_as_a_library(tiny_run: Run, tmp_path: Path) -> None:
+    original, edited = str(tiny_run.checkpoint), str(tmp_path / "edited")
+    loaded = tinymem.load_checkpoint(original)
+    with torch.no_grad():
+        for weights in mlp_parameters(loaded.model).values():
+            weights.zero_()
+    tinymem.save_edited(loaded.model, original, edited, metadata=loaded.metadata.as_json())
+    assert equal_weights(tinymem.load_checkpoint(edited).model, loaded.model)
+    corpus = tinymem.load_corpus(str(tiny_run.path / "corpus"))
+    subject = tinymem.subject_of_corpus(loaded.model, corpus, tiny_run.recipe)
+    measured = tinymem.evaluate_checkpoint(edited, files=RowFiles(corpus=tiny_run.path / "corpus"), progress=False)
+    assert measured.accuracy == subject.before.accuracy.share < tinymem.evaluate_checkpoint(original, progress=False).accuracy
+    (row, *_) = tinymem.mitigate_checkpoint(original, tinymem.parse_call("random-weights", {"ratio": 0.1}), out=str(tmp_path / "other"))
+    assert row.is_ok and (tmp_path / "other" / "config.json").is_file()

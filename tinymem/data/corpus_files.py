@@ -30,13 +30,13 @@ from tinymem.runtime.json import JsonObject
 SUMS, STACKED, TOKENIZER = "SHA256SUMS", "train.ids", "tokenizer.json"
 
 
-def save_corpus(corpus: Corpus, directory: Path) -> None:
+def save_corpus(corpus: Corpus, directory: Path | str) -> None:
     """Write the corpus; `directory` appears whole or not at all.
 
     Raises:
         UserError: the disk is full or the folder cannot be written.
     """
-    with new_directory(directory) as temporary:
+    with new_directory(Path(directory)) as temporary:
         write_corpus(corpus, temporary)
 
 
@@ -103,12 +103,13 @@ def write_rows(path: Path, blocks: Iterator[npt.NDArray[Any]]) -> int:
     return count
 
 
-def load_corpus(directory: Path) -> Corpus:
+def load_corpus(directory: Path | str) -> Corpus:
     """Read a corpus that `save_corpus` wrote.
 
     Raises:
         UserError: no corpus there, or a file differs from its hash in the manifest.
     """
+    directory = Path(directory)
     manifest = read_manifest(directory)
     for name, digest in manifest.files.items():
         path = directory / name

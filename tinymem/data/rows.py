@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tinymem.data.math.sequences import Ids
+from tinymem.errors import UserError
 
 IGNORED = -100
 """The target that torch's cross-entropy leaves out."""
@@ -29,8 +30,17 @@ class Rows:
 
     @staticmethod
     def of(ids: Ids | Tensor, prompt: int | Tensor = 1, end: int | Tensor | None = None) -> Rows:
-        """Rows from an array; `prompt` and `end` (default: the row's last token) per row or for all. All on the device of `ids`."""
-        tensor = ids if isinstance(ids, Tensor) else torch.from_numpy(np.ascontiguousarray(ids, dtype=np.int64))
+        """Rows from an array [N, T]; `prompt` and `end` (default: the row's last token) per row or for all. All on the device of `ids`.
+
+        Raises:
+            UserError: an array of another shape, or of fractions.
+        """
+        given = ids if isinstance(ids, Tensor) else np.asarray(ids)
+        if len(given.shape) != 2:
+            raise UserError(f"expected token ids of shape [rows, tokens], got the shape {[*given.shape]}")
+        if "float" in str(given.dtype) and bool(torch.as_tensor(given).frac().count_nonzero()):
+            raise UserError(f"expected whole numbers as token ids, got fractions in {given.dtype}")
+        tensor = given if isinstance(given, Tensor) else torch.from_numpy(np.ascontiguousarray(given, dtype=np.int64))
         length = tensor.shape[1]
         return Rows(tensor.long(), _per_row(prompt, tensor), _per_row(length if end is None else end, tensor))
 
@@ -43,6 +53,28 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def check(self, vocabulary: int) -> None:
+        """Check that memorization can be tested on each row, by a model of so many tokens.
+
+        Raises:
+            UserError: no rows, one without a prompt or a suffix, or ids that the model does not have.
+        """
+        if not len(self):
+            raise UserError("expected some rows to forget, got none")
+        wrong_N = (self.prompt < 1) | (self.prompt >= self.end) | (self.end > self.lengths())
+        if bool(wrong_N.any()):
+            row = int(wrong_N.nonzero()[0])
+            prompt, end, length = int(self.prompt[row]), int(self.end[row]), int(self.lengths()[row])
+            raise UserError(f"expected 1 <= prompt < end <= {length} (the tokens of row {row}), got prompt {prompt} and end {end}")
+        self.check_ids(vocabulary)
+
+    def check_ids(self, vocabulary: int) -> None:
+        """Raise a UserError for ids that a model of so many tokens does not have."""
+        least, most = int(self.ids.min()), int(self.ids.max())
+        if least < 0 or most >= vocabulary:
+            wrong = least if least < 0 else most
+            raise UserError(f"expected token ids from 0 to {vocabulary - 1} (the model's), got {wrong}; is it this model's tokenizer?")
 
     def take(self, index: Tensor) -> Rows:
         """The chosen rows, in the order of `index`."""

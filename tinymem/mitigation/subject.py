@@ -32,6 +32,7 @@ from tinymem.mitigation.halves import first_part
 from tinymem.mitigation.method import MitigationData, Performance
 from tinymem.mitigation.requests import MeasurementRequest, groups_of
 from tinymem.mitigation.robustness.measure import Trial, tested
+from tinymem.models.adapters import vocabulary_of
 from tinymem.models.fingerprint import Fingerprint, fingerprint, first_change
 from tinymem.recipe.corpus_spec import Protocol
 from tinymem.recipe.recipe import Recipe
@@ -204,12 +205,15 @@ def subject_of_rows(
         bar: counts the batches of the measurement.
 
     Raises:
-        UserError: none memorized where only those are to be forgotten, too few rows to keep, an unknown metric, or one that fails.
+        UserError: none memorized where only those are to be forgotten, too few rows to keep, an unknown metric, or one that fails; rows
+            that this model cannot be tested on.
     """
     device = next(model.parameters()).device
+    forget.check(vocabulary_of(model))
     retain_groups = alike_as_wholes(retain)
     if (different := len({*retain_groups.tolist()})) < 2:
         raise UserError(f"expected at least 2 different retain rows (half of them measure perplexity), got {different}")
+    retain.check_ids(vocabulary_of(model))
     order = torch.randperm(len(retain), generator=torch.Generator().manual_seed(seed))
     first = torch.from_numpy(first_part(retain_groups[order.numpy()], len(order) // 2))
     kept, test = (retain.take(order[part].to(retain.ids.device)) for part in (first, ~first))

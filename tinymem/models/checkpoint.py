@@ -54,8 +54,10 @@ def math_config(**sizes: Any) -> GPTConfig:
     return GPTConfig(vocab_size=14, bos_token_id=BOS, eos_token_id=EOS, pad_token_id=PAD, **sizes)
 
 
-def save_checkpoint(model: nn.Module, directory: Path, *, metadata: Mapping[str, Json], tokenizer_files: dict[str, str]) -> None:
+def save_checkpoint(model: nn.Module, directory: Path | str, *, metadata: Mapping[str, Json], tokenizer_files: dict[str, str]) -> None:
     """Write a checkpoint folder that transformers can load; it appears whole or not at all, in place of an older one.
+
+    `save_edited` writes an edit of a checkpoint: it takes tokenizer and types from that.
 
     Args:
         model: our GPT, or a model of transformers.
@@ -66,7 +68,7 @@ def save_checkpoint(model: nn.Module, directory: Path, *, metadata: Mapping[str,
     Raises:
         UserError: the disk is full or the folder cannot be written.
     """
-    with new_directory(directory) as temporary:
+    with new_directory(Path(directory)) as temporary:
         if isinstance(model, GPT):
             write_json(temporary / CONFIG, hf_config(model.config))
             published = published_tensors(model)
@@ -87,7 +89,7 @@ def bytes_of(model: nn.Module) -> int:
 
 
 def load_checkpoint(
-    directory: Path,
+    directory: Path | str,
     *,
     device: str = "cpu",
     needed: Callable[[nn.Module], int] = bytes_of,
@@ -109,6 +111,7 @@ def load_checkpoint(
         UserError: missing, truncated, damaged or changed files, weights that do not fill the model or are no numbers, a model too large
             for the memory, or an architecture or option that is not supported.
     """
+    directory = Path(directory)
     metadata = read_metadata(directory)
     folder = Folder(directory, _read_config(directory), stored_tensors(directory))
     model, layout = _load(folder, device, needed, dtype, gpus)

@@ -21,7 +21,7 @@ OTHER_WEIGHTS = (*PICKLED, ".safetensors", ".h5", ".msgpack", ".onnx", ".gguf", 
 TEMPLATES = "additional_chat_templates"
 
 
-def save_edited(model: nn.Module, original: Path, directory: Path, *, metadata: Mapping[str, Json]) -> None:
+def save_edited(model: nn.Module, original: Path | str, directory: Path | str, *, metadata: Mapping[str, Json]) -> None:
     """Write an edited model as its original folder has it; the folder appears whole or not at all.
 
     Names, types and files of the tensors are the original's, and so are configuration, tokenizer, templates and generation settings.
@@ -30,11 +30,13 @@ def save_edited(model: nn.Module, original: Path, directory: Path, *, metadata: 
         model: the model that the original holds, edited.
         original: the checkpoint folder that it was loaded from.
         directory: the new folder.
-        metadata: written to `tinymem.json`, with the hashes of the weights; any value that JSON can hold.
+        metadata: written to `tinymem.json`, with the hashes of the weights; any value that JSON can hold. With that of the original,
+            `load_checkpoint(original).metadata.as_json()`, the edit is still known to be of its recipe and corpus.
 
     Raises:
         UserError: the original no longer fits the model, the disk is full, or the folder cannot be written.
     """
+    original, directory = Path(original), Path(directory)
     tensors = published_tensors(model)
     expected = Expected(f"a {type(model).__name__}", tensors, getattr(model, "base_model_prefix", "transformer"))
     layout = expected.layout(Folder(original, read_object(original / CONFIG, "model configuration"), stored_tensors(original)))

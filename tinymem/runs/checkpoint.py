@@ -38,10 +38,10 @@ class NotSaved(UserError):
 
 
 def mitigate_checkpoint(
-    checkpoint: Path,
+    checkpoint: Path | str,
     call: MethodCall | Sequence[MethodCall],
     *,
-    out: Path | None = None,
+    out: Path | str | None = None,
     files: RowFiles | None = None,
     protocol: str | None = None,
     forget_fraction: float | None = None,
@@ -58,7 +58,8 @@ def mitigate_checkpoint(
 
     Args:
         checkpoint: the folder.
-        call: the method with its options, or several; one that is refused or fails then leaves the others alone.
+        call: the method with its options, as `parse_call("act", {"ratio": 0.05})` gives it, or several; one that is refused or fails
+            then leaves the others alone.
         out: folder for the edited checkpoint; of several methods it has one for each, named after the method.
         files: rows of one's own to forget and to keep, or the corpus, and the window; default: the checkpoint's corpus and window.
         protocol: paper or reference; default: the recipe's, or paper.
@@ -77,6 +78,7 @@ def mitigate_checkpoint(
         NotSaved: an edited checkpoint could not be written.
     """
     device, files, progress = resolve_device(device, gpus), files or RowFiles(), progress_of(progress)
+    checkpoint, out = Path(checkpoint), None if out is None else Path(out)
     calls = [call] if isinstance(call, MethodCall) else list(call)
     places = _places(out, calls)
     if out is not None:

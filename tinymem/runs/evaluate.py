@@ -58,7 +58,7 @@ class CheckpointMeasurement:
 
 
 def evaluate_checkpoint(
-    checkpoint: Path,
+    checkpoint: Path | str,
     *,
     files: RowFiles | None = None,
     protocol: str | None = None,
@@ -74,7 +74,7 @@ def evaluate_checkpoint(
     Raises:
         UserError: bad input.
     """
-    device, files = resolve_device(device, gpus), files or RowFiles()
+    checkpoint, device, files = Path(checkpoint), resolve_device(device, gpus), files or RowFiles()
     needed = workload_of(checkpoint, files, device).measuring
     loaded = load_checkpoint(checkpoint, device=device, needed=needed, verify=verify, dtype=dtype, gpus=gpus)
     with progress_of(progress).stage("evaluate") as bar:
