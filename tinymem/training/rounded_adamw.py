@@ -27,10 +27,10 @@ class Optimizer(Protocol):
         """One step; parameters without a gradient stay."""
 
 
-def refuse_fp16(model: nn.Module) -> None:
-    """Raise UserError for a model in fp16: its smallest steps and gradients are 0."""
+def refuse_fp16(model: nn.Module, what: str = "a method that trains it") -> None:
+    """Raise UserError for a model in fp16: its smallest steps and gradients are 0. `what` it is needed for."""
     if any(p.dtype == torch.float16 for p in model.parameters()):
-        raise UserError("expected a model in bf16 or fp32 for a method that trains it, got fp16; load it with dtype bf16 or fp32")
+        raise UserError(f"expected a model in bf16 or fp32 for {what}, got fp16; load it with dtype bf16 or fp32")
 
 
 def in_bf16(parameters: Sequence[nn.Parameter]) -> bool:

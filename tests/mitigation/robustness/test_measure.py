@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from tinymem.data.artifacts.backdoor import common_ending
 from tinymem.data.rows import Rows
+from tinymem.errors import UserError
 from tinymem.evaluation.prompts import Change, changed_prompts
 from tinymem.mitigation.requests import MeasurementRequest
 from tinymem.mitigation.robustness import measure as robustness
@@ -100,6 +101,12 @@ def test_relearning() -> None:
             return float(torch.nn.functional.cross_entropy(m(rows)[:, :-1].flatten(0, 1), rows[:, 1:].flatten()))
 
     assert loss(copies[0]) < 0.5 * loss(model)
+
+
+def test_relearning_in_fp16_is_refused_by_its_own_name() -> None:
+    rows = Rows.of(torch.zeros(2, 5, dtype=torch.int64))
+    with pytest.raises(UserError, match="bf16 or fp32 for the tests of robustness, which train a copy of it, got fp16"):
+        relearned(random_gpt(n_positions=5).half(), rows, Robustness(steps=1), 0)
 
 
 def test_one_step_is_one_of_adamw() -> None:

@@ -23,7 +23,7 @@ def relearned(model: nn.Module, rows: Rows, settings: Robustness, seed: int) -> 
     Raises:
         UserError: a model in fp16.
     """
-    refuse_fp16(model)
+    refuse_fp16(model, "the tests of robustness, which train a copy of it")
     copy = copied(model)
     optimizer = optimizer_of([*copy.parameters()], settings.learning_rate, 0.1, seed, (0.9, 0.98))
     copy.train()
