@@ -220,6 +220,18 @@ def test_what_looks_like_an_option_is_one(config: type[AblationConfig]) -> None:
     assert "mine" not in UNLEARNERS.names()
 
 
+def test_a_grid_without_a_type_and_a_constant_are_no_options() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class WithGrid(AblationConfig):
+        STEPS = (1, 2)
+        grid = {"strength": [0.5, 1.0]}  # noqa: RUF012
+        strength: float = 0.5
+
+    with UNLEARNERS.temporary():
+        scorer("mine", config=WithGrid, properties=Properties(unit="weight", order="zeroth"))(lambda *_: Scores("weight", {}))
+        assert UNLEARNERS.get("mine").config.grid == {"strength": [0.5, 1.0]}
+
+
 @dataclass(frozen=True, kw_only=True)
 class WithTensor(AblationConfig):
     limit: ClassVar[int] = 3

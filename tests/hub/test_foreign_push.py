@@ -70,6 +70,8 @@ def test_it_goes_on_as_it_did(model: ByHeart, edited: Path, hub: Hub) -> None:
 
 def test_what_has_no_numbers_and_what_names_this_machine(model: ByHeart, edited: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "so that a card would have no numbers" in tinymem("push", model.folder, "--repo", "org/m", "--dry-run").one_line_error()
+    again = tinymem("push", edited, "--repo", "org/m", "--dry-run", "--remeasure").one_line_error()
+    assert again.startswith("expected no --remeasure of ") and again.endswith("has no corpus of it; leave it out")
     monkeypatch.setattr(Path, "home", lambda: Path("/home/jane"))
     (edited / "tokenizer_config.json").write_text('{"vocab_file": "/home/jane/llama/vocab.json"}')
     error = tinymem("push", edited, "--repo", "org/m").one_line_error()

@@ -98,6 +98,14 @@ def test_what_is_no_table_or_figure_is_said(own: Path, folder: Path) -> None:
         figures_of(load_results([folder]))
 
 
+def test_a_figure_may_be_yielded(own: Path, folder: Path) -> None:
+    drawn = OWN.replace("return [FigureData", "yield from [FigureData").replace("NAME", '"slowest"')
+    assert "yield from" in drawn
+    own.write_text(drawn)
+    load_plugin(own)
+    assert "bars" in [figure.key for figure in figures_of(load_results([folder]))[0]]
+
+
 def test_a_plugin_that_fails_is_named_with_its_line(own: Path, folder: Path) -> None:
     own.write_text(f"{HEAD}@report_table('none')\ndef none(inputs): return [][1]\n")
     said = tinymem("report", folder, "--plugin", own, "--tables", "none").one_line_error()

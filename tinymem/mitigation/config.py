@@ -75,12 +75,16 @@ class MethodConfig:
 
 
 def missed_option(config: type[MethodConfig]) -> str | None:
-    """An attribute that looks like an option and that the dataclass does not have: without a type, or in a class without the decorator."""
-    for owner in config.__mro__[:-1]:
-        typed = vars(owner).get("__annotations__", {})
-        plain = [n for n, value in vars(owner).items() if n not in typed and not n.startswith("_") and isinstance(value, _PLAIN)]
-        decorated = "__dataclass_fields__" in vars(owner)
-        if missed := [*plain, *(n for n, kind in typed.items() if not decorated and "ClassVar" not in str(kind))]:
+    """An attribute that looks like an option and that the dataclass does not have: without a type, or in a class without the decorator.
+
+    What some class of it names as a ClassVar, such as `grid`, and CONSTANTS are none.
+    """
+    typed = {owner: vars(owner).get("__annotations__", {}) for owner in config.__mro__[:-1]}
+    shared = {n for names in typed.values() for n, kind in names.items() if "ClassVar" in str(kind)}
+    for owner, names in typed.items():
+        plain = [n for n, value in vars(owner).items() if n not in names and not n.startswith("_") and isinstance(value, _PLAIN)]
+        undecorated = [] if "__dataclass_fields__" in vars(owner) else list(names)
+        if missed := [n for n in (*plain, *undecorated) if n not in shared and not n.isupper()]:
             return missed[0]
     return None
 

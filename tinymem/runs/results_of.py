@@ -31,6 +31,10 @@ def results_of(folder: Path, metadata: Metadata, measure: bool, corpus: Path | N
     if not measure and (stored := stored_results(folder, metadata)):
         return stored
     if metadata.recipe is None:
+        if measure and stored_results(folder, metadata):
+            raise UserError(
+                f"expected no --remeasure of {folder}, since TinyMem did not train the model and has no corpus of it; leave it out"
+            )
         raise UserError(
             f"expected a model that TinyMem trained, or an edit with its numbers, in {folder}, got neither, so that a card would have no "
             "numbers; put it on the Hub with `hf upload`"

@@ -8,7 +8,7 @@ return [FigureData("mine", "Mine", "What it shows.", lines, draw)] if lines else
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from tinymem.errors import UserError
@@ -37,6 +37,7 @@ class ReportFigure:
             UserError: no list of them.
         """
         found = self.function(inputs)
+        found = list(found) if isinstance(found, Iterator) else found  # of a function that yields them
         if not isinstance(found, list | tuple) or not all(isinstance(figure, FigureData | Skipped) for figure in found):
             raise UserError(f"expected a list of FigureData or Skipped of {self.origin}, got {found!r}; return one")
         return list(found)
