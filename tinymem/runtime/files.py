@@ -18,6 +18,7 @@ from tempfile import TemporaryFile
 from typing import IO, Any, NoReturn, cast
 
 from tinymem.errors import CouldNotWrite, UserError
+from tinymem.runtime.json import Json, JsonObject
 from tinymem.runtime.words import counted, size
 
 
@@ -264,7 +265,7 @@ def decode_line(path: Path, number: int, raw: bytes) -> str:
         ) from None
 
 
-def _refuse_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _refuse_repeated_keys(pairs: list[tuple[str, Json]]) -> JsonObject:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
