@@ -226,11 +226,11 @@ def test_texts_without_the_token_that_begins_them_are_said(model: ByHeart, tmp_p
 
 @pytest.mark.parametrize("text", [None, ""])
 def test_a_line_of_ids_among_those_with_text(model: ByHeart, tmp_path: Path, text: str | None) -> None:
-    lines = ({"text": "w1 w2"}, {"text": text, "ids": []}, {"text": text, "tokens": [1, 2]})
+    lines = ({"text": "w1 w2"}, {"text": text, "ids": []}, {"text": text, "ids": "nr 1", "tokens": 1}, {"text": text, "tokens": [1, 2]})
     (tmp_path / "c.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     command = ("data", "find-memorized", model.folder, tmp_path / "c.jsonl", "--out", tmp_path / "o.jsonl", *WINDOW)
     assert tinymem(*command, "--text-column", "text").code == 0, "a column that was named is the one that is read"
-    expected = f"expected 'text' with text in line 3 of {tmp_path / 'c.jsonl'}, as above it, got 'tokens' alone; repair the line"
+    expected = f"expected 'text' with text in line 4 of {tmp_path / 'c.jsonl'}, as above it, got 'tokens' alone; repair the line"
     assert tinymem(*command).one_line_error() == expected
 
 

@@ -40,7 +40,7 @@ class Column:
     name: str
     remedy: str = "set data.text_column"
     instead: tuple[str, ...] = ()
-    """Columns that a line of JSON without text may not have its content in, since it would count as an empty one."""
+    """Columns that a line of JSON without text may not have its content in, as a list, since it would count as an empty one."""
 
     def missing(self, where: str, names: list[str]) -> UserError:
         """The error of a file or data set that has other columns."""
@@ -233,7 +233,8 @@ def _parquet_lines(path: Path, column: Column) -> Iterator[str]:
 def _json_lines(path: Path, column: Column) -> Iterator[str]:
     for number, value in json_lines(path, "repair the line", users_json):
         text = value.get(column.name, value) if isinstance(value, dict) else value
-        other = next((n for n in column.instead if value.get(n)), None) if not text and isinstance(value, dict) else None
+        lists = [n for n, v in value.items() if isinstance(v, list) and v] if not text and isinstance(value, dict) else []
+        other = next((n for n in column.instead if n in lists), None)
         if other is not None:
             got = f"got '{other}' alone; repair the line"
             raise UserError(f"expected '{column.name}' with text in line {number} of {path}, as above it, {got}")
