@@ -36,7 +36,7 @@ def sweep(run: Run, folder: Path, section: dict[str, Any], *more: str) -> Any:
 @pytest.mark.training
 def test_each_model_is_asked_once_and_the_sweep_is_reported(tiny_run: Run, tmp_path: Path) -> None:
     for plan in ("--dry-run", "--list", "--status"):
-        assert "where: then the benchmark inj of localization on 1 trained model, in no run or time here" in sweep(
+        assert "where: then the benchmark inj of localization on 1 trained model, in no run or time here; --only and" in sweep(
             tiny_run, tmp_path, INJ, plan
         ).out.replace("\n", " ")
     out = tmp_path / "out"

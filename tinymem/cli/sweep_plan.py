@@ -199,9 +199,8 @@ def _of_localization(sweep: Sweep) -> list[str]:
     if sweep.recipe.localization is None:
         return []
     models = counted(sum(model.checkpoint is not None for model in sweep.models), "trained model")
-    return [
-        f"{sweep.recipe.name}: then the benchmark {sweep.recipe.localization.benchmark} of localization on {models}, in no run or time here"
-    ]
+    benchmark = f"the benchmark {sweep.recipe.localization.benchmark} of localization"
+    return [f"{sweep.recipe.name}: then {benchmark} on {models}, in no run or time here; --only and --engine parsl leave it aside"]
 
 
 def _times(found: dict[str, MethodCost], sizes: Counter[str] | None) -> Iterator[tuple[Cell | str | int, ...]]:

@@ -153,6 +153,6 @@ def verify_weights(folder: Path, metadata: Metadata, known: Mapping[str, str] = 
             found = "changed" if path.is_file() else "missing"
             raise UserError(
                 f"expected {path} as it was saved (SHA-256 {sha256[:12]}), found it {found}; copy the checkpoint again, "
-                "or give --no-verify if you changed it yourself"
+                "or give --no-verify, where a command has it, if you changed it yourself"
             )
     return metadata.weights_sha256
