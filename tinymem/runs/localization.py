@@ -146,16 +146,17 @@ class _Runner:
     def do(self, item: _Work) -> list[LocalizationRow]:
         """Rows of a scorer at a ratio: those that are stored, or made and stored now."""
         path = rows_file(self.out, item.id)
-        if not path.is_file() or not self._are_current(read_rows_of(path)):
-            name = f"{self.benchmark.recipe.benchmark} {item.call.name} at {item.ratio:g}"
-            with self.progress.stage(name, len(self.benchmark.rows)) as bar:
-                made = self._made(item, bar)
-            if changed := first_change(self.fingerprint, self.benchmark.model):
-                end = _why(item.call.name, made) if isinstance(made, Exception) else "its rows are not kept"
-                raise UserError(f"expected {item.call.name} to leave the model as it is, got {changed} changed; {end}")
-            if isinstance(made, Exception):
-                raise _ScorerFailed(_why(item.call.name, made)) from made
-            write_localization(self.out, item.id, made)
+        if path.is_file() and self._are_current(stored := read_rows_of(path)):
+            return stored
+        name = f"{self.benchmark.recipe.benchmark} {item.call.name} at {item.ratio:g}"
+        with self.progress.stage(name, len(self.benchmark.rows)) as bar:
+            made = self._made(item, bar)
+        if changed := first_change(self.fingerprint, self.benchmark.model):
+            end = _why(item.call.name, made) if isinstance(made, Exception) else "its rows are not kept"
+            raise UserError(f"expected {item.call.name} to leave the model as it is, got {changed} changed; {end}")
+        if isinstance(made, Exception):
+            raise _ScorerFailed(_why(item.call.name, made)) from made
+        write_localization(self.out, item.id, made)
         return read_rows_of(path)
 
     def _are_current(self, rows: Sequence[LocalizationRow]) -> bool:
