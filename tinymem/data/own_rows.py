@@ -184,7 +184,7 @@ def _kept(files: RowFiles, tokens: ModelTokens, vocabulary: int) -> tuple[list[F
 def _read(files: RowFiles, path: Path, tokens: ModelTokens, vocabulary: int) -> RowsFile:
     file = read_rows(path, tokens, column=files.column, bos=files.bos, layout=files.raw)
     file.refuse_unknown_ids(vocabulary)
-    if not files.bos and any(row.is_text for row in file.rows) and tokens.begins_texts:
+    if not files.bos and any(row.is_text for row in file.rows) and tokens.opening:
         _say_what_texts_lack(file, tokens)
     return file
 
@@ -193,8 +193,8 @@ def _say_what_texts_lack(file: RowsFile, tokens: ModelTokens) -> None:
     lacking = sum(row.is_text and row.ids[:1] != tokens.first() for row in file.rows)
     if lacking:
         warnings.warn(
-            f"{lacking} of {len(file.rows)} rows of {file.path} are read without the '{tokens.decode([tokens.first()])[0]}' that this "
-            "tokenizer puts before a text; --bos (of a sweep's recipe rows.bos) puts it there",
+            f"{lacking} of {len(file.rows)} rows of {file.path} are read without the '{tokens.opening}' that this tokenizer puts before "
+            "a text; --bos (of a sweep's recipe rows.bos) puts it there",
             stacklevel=2,
         )
 

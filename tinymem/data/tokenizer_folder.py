@@ -98,12 +98,14 @@ class ModelTokens:
         return tuple(self._named("bos"))
 
     @cached_property
-    def begins_texts(self) -> bool:
-        """Whether the tokenizer by itself puts the first of `bos` before a text, as it then does in transformers."""
+    def opening(self) -> str:
+        """The first of `bos`, as text, where the tokenizer by itself puts it before a text, as it then does in transformers; else empty."""
+        first = [*self.bos[:1]]
         try:
-            return self.tokenizer.encode("", add_special_tokens=True).ids[:1] == [*self.bos[:1]] != []
+            begins = self.tokenizer.encode("", add_special_tokens=True).ids[:1] == first != []
         except Exception:  # the Rust library raises plain Exception, here of a vocabulary without the token for what is unknown
-            return False
+            return ""
+        return self.decode([first])[0] if begins else ""
 
     def first(self) -> list[int]:
         """The id that begins a sequence, for `--bos`.

@@ -168,10 +168,9 @@ def _searched(model: nn.Module, tokens: ModelTokens, corpus: CorpusChoice, searc
 
 
 def _say_what_texts_lack(block: Block, tokens: ModelTokens) -> None:
-    if any(isinstance(document, str) for document in block.documents) and tokens.begins_texts:
+    if any(isinstance(document, str) for document in block.documents) and tokens.opening:
         warnings.warn(
-            f"texts are tested without the '{tokens.decode([tokens.first()])[0]}' that this tokenizer puts before a text; for rows with it "
-            "give a file of ids",
+            f"texts are tested without the '{tokens.opening}' that this tokenizer puts before a text; for rows with it give a file of ids",
             stacklevel=2,
         )
 
